@@ -1,0 +1,45 @@
+# Two commands on a fresh machine with Python 3.11 or later and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= out
+
+.PHONY: demo test lint bench docs clean
+
+demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
+	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
+	@echo "Open $(OUT)/bagualu/report.html"
+
+test: lint  ## set up, and run every check: lint, types, layers, tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# mypy takes a package's name from its folder; the folder here may be called anything.
+	@ln -sfn ../.. $(VENV)/types/athanor
+	cd $(VENV)/types && ../bin/mypy --config-file athanor/pyproject.toml --cache-dir ../mypy \
+		athanor/__init__.py athanor/cli.py athanor/hardware athanor/workloads athanor/sim athanor/mpi_runtime athanor/reports
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
+	$(BIN)/python benchmarks/speed.py
+
+docs: $(VENV)/installed-dev  ## make the tables and pictures of docs/ and README anew
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Athanor needs Python 3.11 or later, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@mkdir -p $(VENV)/types
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,30 @@
+"""What can be wrong with what the user gave: one line, one exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AthanorError(Exception):
+    """Something that the user can mend; the command line prints it as one line, without a traceback."""
+
+    exit_status = 2
+
+
+class InputError(AthanorError):
+    """Bad input: the message names the file or flag, the key, what was found and what is allowed."""
+
+
+class DoesNotFit(AthanorError):
+    """The plan or the study needs more memory than there is: the message says what would make it fit."""
+
+    exit_status = 3
+
+
+def suggestion(found: str, allowed: Iterable[str]) -> str:
+    """``" (a, b, c); did you mean b?"``: what is allowed, and the nearest of it where one is near."""
+    names = list(allowed)
+    near = get_close_matches(found, names, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f" ({', '.join(names)}){hint}"

@@ -1,0 +1,100 @@
+"""Validated records from TOML files, and the one line that is said when a file is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import InputError, suggestion
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """A frozen, validated piece of a machine or a model; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table that a TOML file holds; raises :class:`InputError` where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as reason:
+        raise InputError(f"{path}: cannot be read: {getattr(reason, 'strerror', None) or 'not UTF-8 text'}") from None
+    except tomllib.TOMLDecodeError as reason:
+        raise InputError(f"{path}: not a TOML file: {reason}") from None
+
+
+def build(record: type[R], table: dict[str, Any], source: str) -> R:
+    """``table`` as a validated ``record``; raises :class:`InputError` that names ``source``, the key and what is allowed."""
+    try:
+        return record.model_validate(table, context={"units_required": True})
+    except ValidationError as wrong:
+        raise InputError(f"{source}: {_describe(record, wrong)}") from None
+
+
+def catalogue_names(folder: Path, suffix: str = ".toml") -> list[str]:
+    """The names in a catalogue folder, sorted."""
+    return sorted(path.stem for path in folder.glob(f"*{suffix}"))
+
+
+def find(kind: str, folder: Path, name_or_path: str, suffix: str = ".toml") -> Path:
+    """The file of a catalogue name, or the path itself where it looks like one.
+
+    Raises :class:`InputError` that lists the catalogue, and the nearest name, where neither exists.
+    """
+    if name_or_path in catalogue_names(folder, suffix):
+        return folder / f"{name_or_path}{suffix}"
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    if path.suffix == suffix or "/" in name_or_path:
+        raise InputError(f"{name_or_path}: no such file")
+    names = suggestion(name_or_path, catalogue_names(folder, suffix))
+    raise InputError(f"--{kind} {name_or_path}: no such {kind} in the catalogue, nor a file{names}")
+
+
+def _describe(record: type[BaseModel], wrong: ValidationError) -> str:
+    """The first error in one line, and how many more there are."""
+    first, *more = wrong.errors()
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    match first["type"]:
+        case "extra_forbidden":
+            holder = _record_at(record, first["loc"][:-1])
+            allowed = list(holder.model_fields) if holder else []
+            text = f"{key} is an unknown key{suggestion(str(first['loc'][-1]), allowed)}"
+        case "missing":
+            text = f"{key} is missing"
+        case "value_error":
+            text = f"{key} is {_shown(first['input'])}: {first['ctx']['error']}"
+        case "literal_error":
+            allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            text = f"{key} is {_shown(first['input'])}{suggestion(str(first['input']), allowed)}"
+        case _:
+            text = f"{key} is {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return text + (f" (and {len(more)} more)" if more else "")
+
+
+def _shown(value: Any) -> str:
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _record_at(record: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The record class that stands at a location in ``record``, where there is one."""
+    here: Any = record
+    for part in location:
+        if isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
+            here = here.model_fields[str(part)].annotation
+        elif get_origin(here) in (list, tuple, dict):
+            here = get_args(here)[-1 if get_origin(here) is dict else 0]
+        if get_origin(here) in (Union, types.UnionType):
+            here = next((option for option in get_args(here) if option is not type(None)), None)
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None

@@ -1,0 +1,1 @@
+"""How do we show it? Tables, plots, HTML reports, and published results to compare with."""

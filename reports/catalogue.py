@@ -1,0 +1,41 @@
+"""What there is to choose from, as (name, description)."""
+
+from __future__ import annotations
+
+from ..hardware.machine import list_machines
+from ..hardware.units import si
+from ..workloads.balancers import BALANCERS
+from ..workloads.collectives import ALGORITHMS
+from ..workloads.mesh import AXES
+from ..workloads.model import list_models
+from ..workloads.placement import NAMED
+from ..workloads.precision import DESCRIPTIONS
+from ..workloads.routers import CATALOGUE, ROUTERS
+
+
+def entries(what: str) -> list[tuple[str, str]]:
+    """The entries of one kind."""
+    match what:
+        case "machines":
+            return [(each.name, f"{each.nodes:,} nodes. {each.description}") for each in list_machines()]
+        case "models":
+            return [
+                (each.name, f"{si(each.parameters.total, '')} parameters. {each.description}") for each in list_models()
+            ]
+        case "axes":
+            return list(AXES.items())
+        case "placements":
+            return list(NAMED.items())
+        case "routers":
+            tables = [
+                (f"table:{path.stem}", "recorded popularity in the catalogue")
+                for path in sorted(CATALOGUE.glob("*.csv"))
+            ]
+            return [(name, text) for name, (_, text) in ROUTERS.items()] + tables
+        case "balancers":
+            return [(name, text) for name, (_, text) in BALANCERS.items()]
+        case "precisions":
+            return list(DESCRIPTIONS.items())
+        case "collectives":
+            return [(operation, ", ".join(algorithms)) for operation, algorithms in ALGORITHMS.items()]
+    raise ValueError(what)

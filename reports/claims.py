@@ -1,0 +1,214 @@
+"""What was published or follows by arithmetic, beside what Athanor computes: one claim a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..hardware.machine import Machine
+from ..hardware.precisions import BYTES
+from ..sim.maxmin import fair_rates
+from ..workloads.balancers import Swipe
+from ..workloads.collectives import rounds
+from ..workloads.lowering import lower
+from ..workloads.lowering.update import held
+from ..workloads.memory import FIXED_FP32, memory, update_state_share
+from ..workloads.mesh import Mesh
+from ..workloads.model import load_model
+from ..workloads.precision import POLICIES
+from ..workloads.routers import Zipf
+from ..workloads.setting import Setting
+from .published import published
+
+Kind = Literal["exact", "fitted", "predicted"]
+MODELS = ("moda-1.93t", "moda-14.5t", "moda-174t")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A target, what Athanor says, and how it comes by it.
+
+    ``exact``: follows from definitions; ``fitted``: a constant was fitted to this very target; ``predicted``: nothing
+    was. Truths are 1, falsehoods 0.
+    """
+
+    name: str
+    target: float
+    simulated: float
+    kind: Kind
+    source: str
+
+    @property
+    def relative_error(self) -> float:
+        """(simulated - target) / target; 0 where both are 0."""
+        if self.simulated == self.target:
+            return 0.0
+        return (self.simulated - self.target) / self.target if self.target else float(self.simulated)
+
+    def plain(self) -> dict[str, Any]:
+        """The claim as plain data."""
+        return {**asdict(self), "relative_error": self.relative_error}
+
+
+def fact_claims(machine: Machine) -> Iterator[Claim]:
+    """Claims that need no simulated step."""
+    facts, sources = published("bagualu")["facts"], published("bagualu")["sources"]
+    for name in MODELS:
+        target = published("bagualu")["expert_parameters"][name]
+        yield Claim(
+            f"{name}: expert parameters",
+            target,
+            load_model(name).parameters.expert,
+            "exact",
+            sources["expert_parameters"],
+        )
+    group = machine.core_group
+    yield Claim(
+        "half over single precision peak",
+        facts["half_over_single"],
+        group.peak["fp16"] / group.peak["fp32"],
+        "exact",
+        sources["half_over_single"],
+    )
+    yield Claim(
+        "half over single, time of an expert's GEMM",
+        facts["half_over_single"],
+        _gemm_ratio(machine),
+        "predicted",
+        sources["half_over_single"],
+    )
+    yield Claim(
+        "update state under APEX O2",
+        facts["update_state_share"],
+        update_state_share("O2"),
+        "exact",
+        sources["update_state_share"],
+    )
+    cores = machine.node.core_groups * group.cores
+    yield Claim("cores a node", facts["cores_per_node"], cores, "exact", sources["cores"])
+    yield Claim("cores of 96,000 nodes", facts["cores_used"], 96_000 * cores, "exact", sources["cores"])
+    for flows, share in facts["uplink_share"].items():
+        yield Claim(
+            f"rate of {flows} flows out of a supernode",
+            share,
+            uplink_share(machine, int(flows)),
+            "exact",
+            sources["uplinks"],
+        )
+    needed = 1e12 * sum(FIXED_FP32.values())
+    cards = {"decimal": needed / 32e9, "binary": needed / (32 * 2**30), "mixed": needed / 1e12 * 1024 / 32}
+    for how, count in facts["v100_for_1t"].items():
+        yield Claim(
+            f"V100-32G for a trillion FP32 parameters, {how} units",
+            count,
+            np.ceil(cards[how]),
+            "exact",
+            sources["v100_for_1t"],
+        )
+    for experts in (16, 400):
+        most, moved = swipe_on_zipf(experts)
+        target = facts[f"zipf_{experts}"]
+        yield Claim(
+            f"Zipf(1) over {experts} experts: most over mean",
+            target["max_over_mean"],
+            most,
+            "predicted",
+            sources["zipf"],
+        )
+        yield Claim(
+            f"Zipf(1) over {experts} experts: share that SWIPE moves",
+            target["moved"],
+            moved,
+            "predicted",
+            sources["zipf"],
+        )
+    yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(240), "exact", sources["zero_volume"])
+
+
+def memory_claims(machine: Machine) -> Iterator[Claim]:
+    """What fits a node, and what does not."""
+    facts, sources = published("bagualu")["facts"], published("bagualu")["sources"]
+    for name in MODELS:
+        yield Claim(
+            f"{name}: GB a node at 16 B a parameter",
+            facts["node_gigabytes"][name],
+            _gigabytes(name, False),
+            "exact",
+            sources["memory"],
+        )
+        yield Claim(
+            f"{name}: the same, update sharded over replicas",
+            facts["node_gigabytes_sharded"][name],
+            _gigabytes(name, True),
+            "exact",
+            sources["memory"],
+        )
+    fits = _fits(machine)
+    yield Claim("moda-14.5t fits without ZeRO", 0, fits("moda-14.5t", zero="0"), "predicted", sources["memory"])
+    yield Claim("moda-14.5t fits with the hierarchical update", 1, fits("moda-14.5t"), "predicted", sources["memory"])
+    two = {"mesh": {"ep": 48000, "dp": 2}, "zero": "0"}
+    yield Claim(
+        "moda-174t, two experts a node, fits at 24 B",
+        0,
+        fits("moda-174t", accounting="fp32", **two),
+        "predicted",
+        sources["memory_174t"],
+    )
+    yield Claim(
+        "moda-174t, two experts a node, fits at 16 B", 1, fits("moda-174t", **two), "predicted", sources["memory_174t"]
+    )
+
+
+def uplink_share(machine: Machine, flows: int) -> float:
+    """The share of its full rate that each of ``flows`` flows gets that leave a supernode from as many nodes."""
+    levels = machine.fabric.levels(machine.fabric.supernode, machine.injection)
+    nic, trunk = levels[0].capacity, levels[1].capacity * levels[1].cables
+    rate = fair_rates(np.array([[1.0, flows]]), np.array([nic, trunk]), np.ones(1))[0]
+    return float(rate / nic)
+
+
+def zero_volume(ranks: int) -> float:
+    """Bytes that a rank sends in a reduce-scatter and an all-gather, over those of an all-reduce."""
+
+    def volume(operation: str) -> float:
+        return sum(each.share * each.steps for each in rounds(operation, "ring", 1, ranks))
+
+    return (volume("reduce-scatter") + volume("all-gather")) / volume("all-reduce")
+
+
+def swipe_on_zipf(experts: int, tokens: int = 1_000_000) -> tuple[float, float]:
+    """(most over mean, share moved) where one rank a expert has its expected Zipf(1) load."""
+    shares = Zipf(1.0).shares(experts, 0)
+    wanted = np.round(shares * tokens * experts).astype(np.int64)[None, None, :]
+    carried = Swipe().carry(wanted, tokens)
+    return float(wanted.max() / tokens), float(carried.moved[0] / wanted.sum())
+
+
+def _gemm_ratio(machine: Machine) -> float:
+    processor = machine.processor(1)
+    single, half = (processor.gemm(1024.0, 49152, 4096, 1, precision).seconds for precision in ("fp32", "fp16"))
+    return float(single / half)
+
+
+def _gigabytes(name: str, sharded: bool) -> float:
+    """Weights, gradients and state of experts and attention at 16 B a parameter, as the claim counts them."""
+    model = load_model(name)
+    mesh = Mesh.of(model.plan["mesh"])
+    formats = POLICIES["O2"]["expert"]
+    kept = BYTES[formats.weight] + BYTES[formats.gradient]
+    total = 0.0
+    for share in held(model, mesh):
+        if share.part in ("expert", "attention"):
+            total += share.parameters * (kept + formats.state_bytes / (mesh.size(*share.axes) if sharded else 1))
+    return total / 1e9
+
+
+def _fits(machine: Machine) -> Callable[..., float]:
+    def fits(name: str, **options: Any) -> float:
+        setting = Setting.of(machine, name, options)
+        return float(memory(setting, lower(setting)[1]).fits)
+
+    return fits

@@ -1,0 +1,148 @@
+"""The fit of what BaGuaLu did not publish: the machine's unknowns, from a few of its results, so that others can be predicted.
+
+Four unknowns (GEMM efficiency, network efficiency, overhead of a message, the framework's time for a parameter) meet
+four results exactly: 1.93T's EFLOPS, the placement's speed-up, the strong scaling, and 174T's EFLOPS, without which
+the message overhead would be free. The fifth, tokens a node, is free: every choice of it can meet the four.
+:func:`free_direction` moves along it, and along the message overhead when 174T is left out, to show how far
+predictions move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.errors import InputError
+from ..hardware.machine import Machine, Unknowns, load_machine
+from ..sim.scaling import scaled
+from ..sim.simulate import simulate
+from ..workloads.setting import Setting
+from .published import published
+
+Progress = Callable[[str], None]
+
+FREE_TOKENS = (800, 1536, 2048, 3072)
+FREE_OVERHEADS = (1e-6, 2e-6, 4e-6)
+"""Values along the two directions that the results leave open."""
+
+FITTED = ("gemm_efficiency", "network_efficiency", "update_overhead", "message_overhead")
+RESULTS = ("1.93T EFLOPS", "placement", "strong scaling", "174T EFLOPS")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Values of the unknowns, and how far the simulated results are from the published ones they were fitted to (relative)."""
+
+    unknowns: Unknowns
+    errors: dict[str, float]
+
+
+def with_unknowns(machine: Machine, unknowns: Unknowns) -> Machine:
+    """The machine with other values of its unknowns."""
+    return machine.changed(
+        {f"calibration.{key}": value for key, value in unknowns.model_dump(exclude={"varies"}).items()}
+    )
+
+
+def ratios(machine: Machine, with_174t: bool = True) -> NDArray[np.float64]:
+    """Simulated over published, for each of :data:`RESULTS`."""
+    table = published("bagualu")
+    scaling = table["scaling"]
+    whole = simulate(machine, "moda-1.93t").summary()
+    swapped = simulate(machine, "moda-1.93t", placement="opposite").summary()
+    reference = Setting.of(machine, "moda-1.93t", {})
+    _, options = scaled("strong", reference, reference.layout.nodes // scaling["strong_ratio"])
+    part = simulate(machine, "moda-1.93t", **options).summary()
+    found = [
+        whole["flops_per_second"] / 1e18 / table["eflops"]["moda-1.93t"],
+        swapped["step_seconds"] / whole["step_seconds"] / scaling["placement_speedup"],
+        part["step_seconds"] / whole["step_seconds"] / scaling["strong_speedup"],
+    ]
+    if with_174t:
+        found.append(simulate(machine, "moda-174t").summary()["flops_per_second"] / 1e18 / table["eflops"]["moda-174t"])
+    return np.array(found)
+
+
+def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None) -> Fit:
+    """Solve for the unknowns at ``start``'s tokens a node, from ``start``; a ``message_overhead`` is kept and 174T left out."""
+    from scipy.optimize import root
+
+    names = FITTED if message_overhead is None else FITTED[:3]
+    kept = {} if message_overhead is None else {"message_overhead": message_overhead}
+
+    def unknowns(logs: NDArray[np.float64]) -> Unknowns:
+        values = {name: float(f"{value:.6g}") for name, value in zip(names, np.exp(logs), strict=True)}
+        return start.model_copy(update={**kept, **values})
+
+    def off(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.log(ratios(with_unknowns(machine, unknowns(logs)), with_174t=message_overhead is None))
+
+    first = np.log([getattr(start, name) for name in names])
+    found = root(off, first, method="hybr", options={"xtol": 1e-6, "eps": 1e-4, "factor": 0.1})
+    if not np.abs(found.fun).max() < 1e-3:
+        raise InputError(
+            f"fit bagualu: no values of {', '.join(names)} meet the results at {start.tokens_per_node} tokens a node"
+        )
+    return Fit(unknowns(found.x), dict(zip(RESULTS, np.expm1(found.fun).tolist(), strict=False)))
+
+
+def fit_bagualu(progress: Progress = lambda text: None) -> tuple[Fit, list[tuple[str, Fit]]]:
+    """The fit at the catalogue's tokens a node, and fits along the free directions, as (what varies, fit)."""
+    machine = load_machine(published("bagualu")["machine"])
+    here = Unknowns(**{name: getattr(machine.calibration, name) for name in (*FITTED, "tokens_per_node")})
+    progress(f"{here.tokens_per_node} tokens a node")
+    best = fit(machine, here)
+    others: list[tuple[str, Fit]] = []
+    for tokens in FREE_TOKENS:
+        progress(f"{tokens} tokens a node")
+        scale = tokens / here.tokens_per_node
+        guess = {
+            "network_efficiency": min(0.99, best.unknowns.network_efficiency / scale),
+            "message_overhead": best.unknowns.message_overhead * scale,
+            "update_overhead": best.unknowns.update_overhead * scale,
+        }
+        others.append(
+            ("tokens_per_node", fit(machine, best.unknowns.model_copy(update={"tokens_per_node": tokens, **guess})))
+        )
+    for overhead in FREE_OVERHEADS:
+        progress(f"{overhead * 1e6:g} us a message")
+        others.append(("message_overhead", fit(machine, best.unknowns, message_overhead=overhead)))
+    return best, others
+
+
+def calibration_table(best: Fit, others: list[tuple[str, Fit]]) -> str:
+    """The ``[calibration]`` tables of a machine file."""
+    lines = ["[calibration]", *_entries(best.unknowns)]
+    for varies, each in others:
+        lines += ["", "[[calibration.free_direction]]", f'varies = "{varies}"', *_entries(each.unknowns)]
+    return "\n".join(lines) + "\n"
+
+
+def _entries(unknowns: Unknowns) -> list[str]:
+    values: dict[str, Any] = unknowns.model_dump()
+    return [
+        f"gemm_efficiency = {values['gemm_efficiency']:.6g}",
+        f"network_efficiency = {values['network_efficiency']:.6g}",
+        f'message_overhead = "{values["message_overhead"] * 1e6:.6g} us"',
+        f'update_overhead = "{values["update_overhead"] * 1e12:.6g} ps"',
+        f"tokens_per_node = {values['tokens_per_node']}",
+    ]
+
+
+def replace_calibration(text: str, tables: str) -> str:
+    """A machine file's text with other ``[calibration]`` tables."""
+    kept: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("["):
+            starts = line.startswith(("[calibration]", "[[calibration."))
+            if starts and not inside:
+                kept += [*tables.rstrip().splitlines(), ""]
+            inside = starts
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept) + "\n"

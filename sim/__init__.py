@@ -1,0 +1,1 @@
+"""When would it happen? The engine, the network, and studies of scaling."""

@@ -1,0 +1,53 @@
+"""Seconds of an operation's work on one rank's processor, and what limits them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.core_group import Cost
+from ..hardware.errors import InputError
+from ..hardware.machine import Calibration
+from ..hardware.node import Processor
+from ..workloads.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
+
+Array = NDArray[np.float64]
+
+
+class Timed(NamedTuple):
+    """Seconds of each rank (broadcasting over the mesh), and the resource that takes most of them on the slowest."""
+
+    seconds: Array
+    limit: str
+
+
+def compute_seconds(work: Work, processor: Processor, calibration: Calibration) -> Timed:
+    """Seconds of a compute operation, its start by the management core included."""
+    match work:
+        case Gemm():
+            _require(processor, work.precision)
+            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision)
+            return _launched(cost, processor)
+        case Sweep():
+            _require(processor, work.precision)
+            return _launched(processor.sweep(work.size, work.read, work.written, work.each, work.precision), processor)
+        case Loop():
+            return Timed(processor.scalar(work.steps), "management core")
+        case Bookkeeping():
+            return Timed(np.asarray(work.parameters) * calibration.update_overhead, "framework")
+    raise TypeError(f"{work} is no compute operation")
+
+
+def _launched(cost: Cost, processor: Processor) -> Timed:
+    overhead = processor.launch(1)
+    compute, memory = float(cost.compute.max()), float(cost.memory.max())
+    limit = "start of operators" if overhead > max(compute, memory) else "compute" if compute >= memory else "memory"
+    return Timed(cost.seconds + overhead, limit)
+
+
+def _require(processor: Processor, precision: str) -> None:
+    if precision not in processor.core_group.peak:
+        known = ", ".join(processor.core_group.peak)
+        raise InputError(f"--precision: the machine has no {precision} ({known}); O0 computes in fp32")

@@ -1,0 +1,193 @@
+"""The engine: SimPy processes, one for each stream, that carry the clocks of all ranks as one array."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from ..hardware.machine import Machine
+from ..workloads.placement import Layout
+from ..workloads.schedule import Exchange, Operation, Schedule, Work
+from .costs import Timed, compute_seconds
+from .exposure import Done, Exposure
+from .links import LinkLoads
+from .network import Network
+from .noise import Noise
+from .traffic import Traffic
+
+Array = NDArray[np.float64]
+
+
+class CountingEnvironment(simpy.Environment):
+    """A SimPy environment that counts its events."""
+
+    events = 0
+
+    def schedule(self, *args: Any, **kwargs: Any) -> None:
+        """Schedule an event, as SimPy does, and count it."""
+        self.events += 1
+        super().schedule(*args, **kwargs)
+
+
+@dataclass
+class StepResult:
+    """What one simulated step gave; times in seconds from its start."""
+
+    seconds: float
+    exposed: dict[str, dict[str, float]]  # [phase][category], means over ranks that sum to ``seconds``
+    rows: list[tuple[Any, ...]]
+    loads: LinkLoads
+    events: int
+
+
+@dataclass
+class Engine:
+    """Runs a schedule's step on a machine.
+
+    Every stream of the schedule is a SimPy process. It waits for what an operation waits for, moves the clocks of all
+    ranks (an array that broadcasts over the mesh, as large as the ranks really differ), and sleeps until the last rank
+    is done. A collective begins for a group when its last member has come; its bytes share the network with what other
+    streams send meanwhile.
+
+    The one approximation: all groups of a collective load the network as one phase, which begins when the last group
+    begins; so groups that have drifted apart still contend as if they had not.
+    """
+
+    machine: Machine
+    layout: Layout
+    traffic: Traffic
+    noise: Noise
+    observed: dict[str, tuple[int, ...]]
+    env: CountingEnvironment = field(default_factory=CountingEnvironment)
+
+    def run(self, schedule: Schedule) -> StepResult:
+        """Simulate the schedule once, all ranks starting at zero."""
+        self.network = Network(self.env)
+        self.exposure = Exposure()
+        self.loads = LinkLoads(self.traffic.links)
+        self.rows: list[tuple[Any, ...]] = []
+        self.processor = self.machine.processor(self.layout.ranks_per_node)
+        self.slowness = self.noise.slowness()
+        self.finished = [self.env.event() for _ in schedule.operations]
+        self.costs: dict[Work, Timed] = {}
+        self.ends: dict[int, Array] = {}
+        self.history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
+        self.readers = Counter(number for operation in schedule.operations for number in operation.after)
+        start = np.zeros([1] * len(schedule.mesh.shape))
+        self.clock = dict.fromkeys(["compute", *schedule.streams], start)
+        for stream in schedule.streams:
+            mine = [(number, each) for number, each in enumerate(schedule.operations) if each.stream == stream]
+            self.env.process(self._stream(stream, mine))
+        self.env.run()
+        return self._result()
+
+    def _stream(self, stream: str, operations: list[tuple[int, Operation]]) -> Generator[simpy.Event, Any, None]:
+        """The life of a stream: its operations, one after another."""
+        for number, operation in operations:
+            for other in operation.after:
+                yield self.finished[other]
+            ready = self.clock[stream]
+            if stream == "compute":
+                ready = self.exposure.wait(ready, self._unattributed(operation.after))
+            for other in operation.after:
+                ready = np.maximum(ready, self._end_of(other))
+            if isinstance(operation.work, Exchange):
+                begin, end, limit = yield from self._communicate(operation.work, ready)
+            else:
+                begin, end, limit = yield from self._compute(number, operation, ready)
+            self.clock[stream] = end
+            if stream != "compute":
+                self.history[stream].append((number, Done(operation.category, operation.phase, begin, end)))
+            if self.readers[number]:
+                self.ends[number] = end
+            self._record(operation, begin, end, limit)
+            self.finished[number].succeed()
+
+    def _end_of(self, number: int) -> Array:
+        """When each rank ended an operation; the array is let go with its last reader."""
+        end = self.ends[number]
+        self.readers[number] -= 1
+        if not self.readers[number]:
+            del self.ends[number]
+        return end
+
+    def _unattributed(self, awaited: Iterable[int]) -> list[Done]:
+        """What other streams did up to the awaited operations and the compute stream has not waited for before."""
+        found: list[Done] = []
+        for number in awaited:
+            for history in self.history.values():
+                if any(number == other for other, _ in history):
+                    while history and history[0][0] <= number:
+                        found.append(history.popleft()[1])
+        return found
+
+    def _compute(
+        self, number: int, operation: Operation, ready: Array
+    ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
+        timed = self._cost(operation.work)
+        end = ready + timed.seconds * self.slowness * self.noise.of_operation(number)
+        self.exposure.spend(operation.category, operation.phase, end - ready)
+        yield self._until(end)
+        return ready, end, timed.limit
+
+    def _cost(self, work: Work) -> Timed:
+        """Seconds of compute work; layers repeat, so what is the same on all ranks is worked out once."""
+        if any(isinstance(amount, np.ndarray) for amount in vars(work).values()):
+            return compute_seconds(work, self.processor, self.machine.calibration)
+        if work not in self.costs:
+            self.costs[work] = compute_seconds(work, self.processor, self.machine.calibration)
+        return self.costs[work]
+
+    def _communicate(self, exchange: Exchange, ready: Array) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
+        mesh = self.layout.mesh
+        begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
+        yield self._until(begin)
+        end, limit, longest = begin, "none", 0.0
+        for transfer in self.traffic.transfers(exchange):
+            started = self.env.now
+            finish = yield from self.network.carry(transfer.demand)
+            seconds, decided = transfer.group_seconds(finish)
+            if isinstance(
+                seconds, np.ndarray
+            ):  # one value for each group of the round: the slowest counts for its whole group
+                groups = mesh.ranks // mesh.size(*exchange.axes)
+                seconds = mesh.spread(seconds.reshape(groups, -1).max(axis=1), exchange.axes)
+            end = end + seconds
+            if float(np.max(seconds)) > longest:
+                longest, limit = float(np.max(seconds)), decided
+            self.loads.plus(transfer.loads, transfer.factor)
+            yield self.env.timeout(max(0.0, started + float(np.max(seconds)) - self.env.now))
+        return begin, end, limit
+
+    def _until(self, clocks: Array) -> simpy.Event:
+        """The event of the last of these clocks."""
+        return self.env.timeout(max(0.0, float(clocks.max()) - self.env.now))
+
+    def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
+        """Rows of the trace, one for each observed class of ranks; the columns are those of a Run's trace after ``step``."""
+        work = operation.work
+        nbytes, flops = (work.nbytes, 0.0) if isinstance(work, Exchange) else (0.0, work.flops)
+        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream)
+        for name, at in self.observed.items():
+            self.rows.append((*what, name, _at(begin, at), _at(end, at), _at(nbytes, at), _at(flops, at), limit))
+
+    def _result(self) -> StepResult:
+        """Let every rank wait for its own last operations and for the slowest rank."""
+        left = [done for history in self.history.values() for _, done in history]
+        clock = self.exposure.wait(self.clock["compute"], left)
+        seconds = float(clock.max())
+        self.exposure.spend("imbalance", "update", seconds - clock)
+        return StepResult(seconds, self.exposure.seconds, self.rows, self.loads, self.env.events)
+
+
+def _at(amount: float | Array, coordinate: tuple[int, ...]) -> float:
+    """The value of an amount at a rank's coordinate."""
+    if not isinstance(amount, np.ndarray) or amount.size == 1:
+        return float(amount if not isinstance(amount, np.ndarray) else amount.item())
+    return float(amount[tuple(min(at, length - 1) for at, length in zip(coordinate, amount.shape, strict=True))])

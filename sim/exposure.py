@@ -1,0 +1,67 @@
+"""Where a step's time goes: each rank's clock is attributed, second by second, to what the rank was doing or waiting for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+CATEGORIES = (
+    "compute",
+    "all_to_all",
+    "gradient_sync",
+    "tensor_parallel",
+    "pipeline_bubble",
+    "pipeline_transfer",
+    "optimizer",
+    "balancing",
+    "offload",
+    "imbalance",
+    "other",
+)
+PHASES = ("forward", "backward", "update")
+
+
+@dataclass(frozen=True)
+class Done:
+    """An operation that has ended: its category and phase, and when each rank began and ended it (arrays over the mesh)."""
+
+    category: str
+    phase: str
+    begin: Array
+    end: Array
+
+
+class Exposure:
+    """``seconds[phase][category]``, as means over ranks; together they are the ranks' mean clock.
+
+    Time on the compute stream counts for its operation. A gap on it counts for what it waited for: as that operation's
+    category while the operation was really under way, as ``imbalance`` while it waited itself for slower ranks.
+    Communication under compute is not exposed and counts nothing.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = {phase: dict.fromkeys(CATEGORIES, 0.0) for phase in PHASES}
+
+    def spend(self, category: str, phase: str, seconds: Array) -> None:
+        """Attribute each rank's seconds (an array that broadcasts over the mesh, so that its mean is the ranks')."""
+        self.seconds[phase][category] += _mean(seconds)
+
+    def wait(self, clock: Array, awaited: Iterable[Done]) -> Array:
+        """Attribute the gap from ``clock`` until all awaited operations have ended; returns the later clock."""
+        for done in sorted(awaited, key=lambda each: _mean(each.end)):
+            later = np.maximum(clock, done.end)
+            worked = later - np.maximum(clock, np.minimum(done.begin, later))
+            self.spend(done.category, done.phase, worked)
+            self.spend("imbalance", done.phase, later - clock - worked)
+            clock = later
+        return clock
+
+
+def _mean(values: Array) -> float:
+    """The mean over ranks; the usual single value without a detour."""
+    return float(values.item() if values.size == 1 else values.mean())

@@ -1,0 +1,183 @@
+"""From an exchange of the Schedule to what the network carries: transfers, one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.machine import Machine
+from ..workloads.collectives import Round, rounds
+from ..workloads.placement import Layout
+from ..workloads.schedule import Amount, Exchange
+from .demand import Demand, bound_demand
+from .links import Array, Index, LinkLoads, Links, all_pairs_loads, ring_loads
+from .symmetry import all_pairs_demand, ring_demand
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
+
+    The demand counts the bytes of all steps; ``factor`` times ``loads`` are those on every link. To the time that it
+    takes come ``fixed`` seconds (latency and the first message's overhead, each step anew), and it is never shorter
+    than ``floor``: the overheads of all further messages, which run beside the transfer. Both are floats, or one value
+    for each group.
+    """
+
+    demand: Demand
+    loads: LinkLoads
+    factor: float
+    fixed: float | Array
+    floor: float
+
+    def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
+        """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
+        moving = self.demand.group_seconds(finish)
+        by_messages = np.max(moving) < self.floor + np.max(self.fixed)
+        return self.fixed + np.maximum(self.floor, moving), "messages" if by_messages else self.demand.alone[1]
+
+
+class Traffic:
+    """Turns exchanges into transfers for one layout; results are kept, since layers repeat."""
+
+    def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
+        self.machine, self.layout, self.depth = machine, layout, depth
+        self.links = Links.of(machine, layout)
+        self.warnings: list[str] = []
+        self._even: dict[tuple[object, ...], list[Transfer]] = {}
+        self._units: dict[tuple[object, ...], tuple[Demand, LinkLoads]] = {}
+        self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
+
+    def transfers(self, exchange: Exchange) -> list[Transfer]:
+        """The transfers of an exchange, in order."""
+        if self.layout.mesh.size(*exchange.axes) == 1:
+            return []
+        if exchange.received is not None or not isinstance(exchange.nbytes, float):
+            return self._uneven(exchange)
+        key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes)
+        if key not in self._even:
+            self._even[key] = self._evenly(exchange, exchange.nbytes)
+        return self._even[key]
+
+    def _evenly(self, exchange: Exchange, nbytes: float) -> list[Transfer]:
+        """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
+        found = []
+        for each in rounds(exchange.operation, *self._shape(exchange)):
+            groups = self._scope(exchange.axes, each.scope)
+            unit = (exchange.axes, each.scope, each.pattern)
+            if unit not in self._units:
+                share = None if each.pattern == "ring" else np.full(groups.shape, 1.0 / groups.shape[1])
+                self._units[unit] = self._demand(groups, np.ones(groups.shape), share)
+            demand, loads = self._units[unit]
+            factor = nbytes * each.share * each.steps
+            found.append(self._transfer(each, groups, demand.scaled(factor), loads, factor))
+        return found
+
+    def _uneven(self, exchange: Exchange) -> list[Transfer]:
+        """Bytes differ from rank to rank; what a round brings is what the next one sends on."""
+        held = self._full(exchange.nbytes)
+        wanted = self._full(1.0 if exchange.received is None else exchange.received)
+        found = []
+        for each in rounds(exchange.operation, *self._shape(exchange)):
+            groups = self._scope(exchange.axes, each.scope)
+            sent = held[groups] * (each.share * each.steps)
+            share = None
+            if each.pattern == "all":
+                weight = self._weights(exchange.axes, each.scope, wanted)[groups]
+                total = weight.sum(axis=1, keepdims=True)
+                share = np.divide(weight, total, out=np.full(weight.shape, 1.0 / weight.shape[1]), where=total > 0)
+                held = np.empty_like(held)
+                held[groups] = share * sent.sum(axis=1, keepdims=True)
+            found.append(self._transfer(each, groups, *self._demand(groups, sent, share), 1.0))
+        return found
+
+    def _demand(self, groups: Index, sent: Array, share: Array | None) -> tuple[Demand, LinkLoads]:
+        """Flow classes and link loads of a ring (no ``share``) or of all pairs."""
+        links = self.links
+        loads = ring_loads(links, groups, sent) if share is None else all_pairs_loads(links, groups, sent, share)
+        if self.depth == "bound":
+            return bound_demand(loads, _group_ends(links, groups, loads)), loads
+        return (
+            ring_demand(links, groups, sent) if share is None else all_pairs_demand(links, groups, sent, share)
+        ), loads
+
+    def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
+        """Algorithm, and the group as a grid of supernodes and ranks in each; a ring where parts are unequal."""
+        grid = self.layout.two_level(exchange.axes)
+        if grid is not None:
+            return exchange.algorithm, grid.shape[1], grid.shape[2]
+        flat = "linear" if exchange.operation == "all-to-all" else "ring"
+        if exchange.algorithm != flat:
+            note = (
+                f"{exchange.operation} over {'+'.join(exchange.axes)} runs as {flat} instead of {exchange.algorithm}:"
+                " its groups have unequal parts in their supernodes"
+            )
+            if note not in self.warnings:
+                self.warnings.append(note)
+        return flat, 1, self.layout.mesh.size(*exchange.axes)
+
+    def _scope(self, axes: tuple[str, ...], scope: str) -> Index:
+        """The groups in which a round runs, ``[groups, size]``."""
+        key = (axes, scope)
+        if key not in self._scopes:
+            groups = self.layout.groups(axes)
+            grid = self.layout.two_level(axes)
+            if scope != "group" and grid is not None:
+                inner = grid.shape[2]
+                groups = (
+                    grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, grid.shape[1])
+                )
+            self._scopes[key] = np.ascontiguousarray(groups)
+        return self._scopes[key]
+
+    def _weights(self, axes: tuple[str, ...], scope: str, wanted: Array) -> Array:
+        """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere."""
+        grid = self.layout.two_level(axes)
+        if scope != "inner" or grid is None:
+            return wanted
+        weights = np.empty_like(wanted)
+        weights[grid] = wanted[grid].sum(axis=1, keepdims=True)
+        return weights
+
+    def _full(self, amount: Amount) -> Array:
+        return np.array(self.layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
+
+    def _transfer(self, each: Round, groups: Index, demand: Demand, loads: LinkLoads, factor: float) -> Transfer:
+        overhead = self.machine.calibration.message_overhead
+        further = max(0, each.messages(groups.shape[1]) - 1)
+        fixed = each.steps * (self._latency(groups, each.pattern == "ring") + overhead)
+        return Transfer(demand, loads, factor, fixed, floor=further * overhead * each.steps)
+
+    def _latency(self, groups: Index, ring: bool) -> float | Array:
+        """Latency of the longest message of each group."""
+        other = np.roll(groups, -1, axis=1) if ring else groups[:, -1:]
+        seconds = self.machine.fabric.latency(self.links.crossed(groups, other)).max(axis=1)
+        return float(seconds[0]) if (seconds == seconds[0]).all() else seconds
+
+
+def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
+    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ."""
+    home = {"ring": links.domains[0]}
+    cables = {"ring": 1}
+    spans: dict[str, NDArray[np.bool_] | None] = {"ring": None}
+    names = [kind.name.removesuffix(".out") for kind in links.kinds if kind.name.endswith(".out")]
+    for level, name in enumerate(names):
+        several = links.domains[level][groups[:, 0]] != links.domains[level][groups[:, -1]]
+        for end in ("out", "in"):
+            home[f"{name}.{end}"], cables[f"{name}.{end}"], spans[f"{name}.{end}"] = (
+                links.domains[level],
+                links.cables[level],
+                several,
+            )
+    ends = np.zeros(len(groups))
+    for kind, seconds in loads.busy():
+        worst = seconds.reshape(-1, cables[kind.name]).max(axis=1)
+        if (worst == worst[0]).all() and (used := spans[kind.name]) is not None and used.all():
+            ends = np.maximum(ends, worst[0])
+            continue
+        mine = worst[home[kind.name][groups]].max(axis=1)
+        uses = spans[kind.name]
+        ends = np.maximum(ends, mine if uses is None else np.where(uses, mine, 0.0))
+    return None if (ends == ends[0]).all() else ends

@@ -1,0 +1,56 @@
+"""SWIPE: tokens above the mean of a popular expert's rank go to ranks with room, so that the load is level everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..schedule import Exchange, Loop, Work
+from .policy import Carried, Tokens
+
+COUNT = 8
+"""Bytes of a token count in SWIPE's messages: FastMoE counts in int64."""
+
+
+@dataclass(frozen=True)
+class Swipe:
+    """Each rank has room for exactly its mean load, tokens · top_k; choice by choice, what exceeds it fills the lowest ranks.
+
+    Source: BaGuaLu overview (ZTE Technology Journal 28(2), 2022) and the code that its authors gave to FastMoE 0.3
+    (fmoe/gates/swipe_gate.py). Receivers admit senders in rank order up to their room; the rest is dealt out to free
+    room from rank 0 upwards. Who is admitted depends on the senders, how many are does not: so the marginals alone
+    give the exact loads.
+    """
+
+    level: ClassVar[bool] = True
+
+    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+        """Every rank carries ``tokens * top_k``; nothing is dropped."""
+        top_k, groups, ranks = wanted.shape
+        room = np.full((groups, ranks), tokens * top_k, dtype=np.int64)
+        moved = np.zeros(groups, dtype=np.int64)
+        for want in wanted:
+            admitted = np.minimum(want, room)
+            room -= admitted
+            surplus = (want - admitted).sum(axis=-1)
+            before = np.cumsum(room, axis=-1) - room
+            room -= np.clip(surplus[:, None] - before, 0, room)
+            moved += surplus
+        return Carried(tokens * top_k - room, moved=moved, dropped=np.zeros(groups, dtype=np.int64))
+
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+        """For each choice: counts out and accepted counts back, surplus summed, room gathered, and the dealing itself.
+
+        The dealing is a serial loop, the same on every rank, over all ranks and then over the rank's own tokens.
+        """
+        for choice in range(top_k):
+            if ranks > 1:
+                each = float(COUNT * ranks)
+                yield f"swipe{choice}.counts", Exchange("all-to-all", "linear", ("ep",), each)
+                yield f"swipe{choice}.accepted", Exchange("all-to-all", "linear", ("ep",), each)
+                yield f"swipe{choice}.surplus", Exchange("all-reduce", "two-level", ("ep",), each)
+                yield f"swipe{choice}.room", Exchange("all-gather", "two-level", ("ep",), each)
+            yield f"swipe{choice}.deal", Loop(float(ranks + tokens))

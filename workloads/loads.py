@@ -1,0 +1,90 @@
+"""How many tokens each expert-parallel rank carries in a layer: router popularity, then choices, then the balancing policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.errors import InputError
+from .routers import choices, popularity
+from .setting import Setting
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Tokens (counting each of the top-k copies) of one layer and micro-batch.
+
+    ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry; both broadcast over
+    the mesh, and a float means that all ranks are alike. The shares are of all the layer's tokens,
+    ``wanted_max_over_mean`` is before balancing.
+    """
+
+    sent: float | Array
+    received: float | Array
+    wanted: NDArray[np.int64]  # [ranks of a group]: tokens of the first group before balancing
+    carried: NDArray[np.int64]  # [ranks of a group]: after it
+    wanted_max_over_mean: float
+    max_over_mean: float
+    moved_fraction: float
+    dropped_fraction: float
+
+
+class LoadModel:
+    """Samples the loads of a plan's layers, step by step.
+
+    Only marginals are drawn: for each expert-parallel group, how many of its tokens want each rank's experts (a
+    multinomial draw), never which token wants which expert. Where the policy levels every load, one group stands for
+    all.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.plan, self.mesh, self.tokens = setting.plan, setting.mesh, setting.batch.micro_tokens
+        self.experts, self.top_k = setting.model.experts, setting.top_k
+        self.ranks = self.mesh.size("ep")
+        if self.experts % self.ranks:
+            raise InputError(
+                f"--mesh ep={self.ranks}: the {self.experts:,} experts of {setting.model.name}"
+                f" do not divide over {self.ranks:,} ranks"
+            )
+        self.router, self.balancer = self.plan.router_policy, self.plan.balancing
+        self.groups = 1 if self.balancer.level else self.mesh.ranks // self.ranks
+
+    def sample(self, layer: int, step: int, micro_batch: int) -> Load:
+        """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
+        plan = self.plan
+        chances = popularity(self.router, self.experts, layer, step, plan.drift, plan.seed)
+        by_rank = choices(chances, self.top_k).reshape(self.top_k, self.ranks, -1).sum(axis=-1)
+        random = np.random.default_rng([plan.seed, 3, step, micro_batch, layer])
+        total = self.ranks * self.tokens
+        wanted = np.array([random.multinomial(total, row / row.sum(), size=self.groups) for row in by_rank])
+        carried = self.balancer.carry(wanted, self.tokens)
+        every = wanted.sum(axis=0)
+        mean = self.tokens * self.top_k
+        copies = total * self.top_k * self.groups
+        return Load(
+            sent=self._per_group(carried.tokens.mean(axis=-1)),
+            received=self._per_rank(carried.tokens),
+            wanted=every[0].copy(),
+            carried=carried.tokens[0].copy(),
+            wanted_max_over_mean=float(every.max() / mean),
+            max_over_mean=float((carried.tokens.max(axis=-1) / np.maximum(carried.tokens.mean(axis=-1), 1e-300)).max()),
+            moved_fraction=float(carried.moved.sum() / copies),
+            dropped_fraction=float(carried.dropped.sum() / copies),
+        )
+
+    def _per_group(self, values: Array) -> float | Array:
+        if (values == values[0]).all():
+            return float(values[0])
+        return self.mesh.spread(values, ["ep"])
+
+    def _per_rank(self, tokens: NDArray[np.int64]) -> float | Array:
+        if (tokens == tokens[0, 0]).all():
+            return float(tokens[0, 0])
+        values = tokens.astype(np.float64)
+        place = self.mesh.positions(["ep"])[0]
+        others = [length for at, length in enumerate(self.mesh.shape) if at != place]
+        return np.moveaxis(values.reshape([*others, self.ranks]), -1, place)

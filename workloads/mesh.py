@@ -1,0 +1,75 @@
+"""The mesh of ranks: named axes, arrays that broadcast over them, and the groups along them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.errors import InputError, suggestion
+
+AXES = {
+    "dp": "data parallel: replicas of the experts, each with its own tokens",
+    "ep": "expert parallel: parts of the experts",
+}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Ranks as a grid with named axes, outermost first, as in JAX or PyTorch's DeviceMesh.
+
+    Whatever differs from rank to rank is an array that broadcasts over :attr:`shape`: of size 1 along each axis on
+    which ranks are alike. Rank numbers count in row-major order.
+    """
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, int], flag: str = "--mesh") -> Mesh:
+        """A mesh from axis sizes such as ``{"ep": 400, "dp": 240}``; raises :class:`InputError` for others than those known."""
+        for axis, size in sizes.items():
+            if axis not in AXES:
+                raise InputError(f"{flag} {axis}: no such axis{suggestion(axis, AXES)}")
+            if size < 1:
+                raise InputError(f"{flag} {axis}={size}: an axis has at least one rank")
+        if not sizes:
+            raise InputError(f"{flag}: no axes; write for example ep=400,dp=240")
+        return cls(tuple(sizes), tuple(sizes.values()))
+
+    @property
+    def ranks(self) -> int:
+        """Ranks in all."""
+        return prod(self.shape)
+
+    def size(self, *axes: str) -> int:
+        """Ranks of a group along these axes together; axes that the mesh lacks count one."""
+        return prod(length for axis, length in zip(self.axes, self.shape, strict=True) if axis in axes)
+
+    def positions(self, axes: Iterable[str]) -> tuple[int, ...]:
+        """The places of these axes in :attr:`axes`, those that the mesh lacks left out."""
+        wanted = set(axes)
+        return tuple(place for place, axis in enumerate(self.axes) if axis in wanted)
+
+    def groups(self, axes: Iterable[str]) -> NDArray[np.int64]:
+        """The groups along these axes, ``[groups, size]``: rank numbers, members in row-major order."""
+        along = self.positions(axes)
+        numbers = np.arange(self.ranks).reshape(self.shape)
+        last = np.moveaxis(numbers, along, range(len(self.shape) - len(along), len(self.shape)))
+        return np.ascontiguousarray(last.reshape(-1, self.size(*(self.axes[a] for a in along))))
+
+    def spread(self, values: NDArray[np.float64], axes: Iterable[str]) -> NDArray[np.float64]:
+        """One value for each group along ``axes`` (in the order of :meth:`groups`) as an array that broadcasts over the mesh."""
+        along = self.positions(axes)
+        return values.reshape(tuple(1 if place in along else length for place, length in enumerate(self.shape)))
+
+    def full(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``values`` broadcast to every rank, flat in rank order."""
+        return np.broadcast_to(values, self.shape).reshape(-1)
+
+    def __str__(self) -> str:
+        """``ep=400,dp=240``, as the command line takes it."""
+        return ",".join(f"{axis}={size}" for axis, size in zip(self.axes, self.shape, strict=True))

@@ -1,0 +1,200 @@
+"""Where ranks live: axes of the mesh on levels of the machine, as a node for every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.errors import InputError, suggestion
+from ..hardware.machine import Machine
+from .mesh import Mesh
+
+LEVELS = ("core_group", "node", "supernode")
+"""Levels of the machine that an axis can index, from the inside: core groups of a node, nodes of a supernode, supernodes."""
+
+NAMED = {
+    "moda": "dp inside the supernode, ep across supernodes (BaGuaLu's choice)",
+    "opposite": "the swap on the same nodes: ep inside as far as it fits, dp across",
+    "block:AXIS,...": "ranks fill supernodes one after another, the first axis running fastest",
+    "AXIS=LEVEL,...": "each axis on a level: core_group, node, supernode, or several joined by +",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mesh on a machine: ``node[rank]`` is the node that holds each rank.
+
+    Built once for a plan; the network asks it which ranks form a group and which of those share a supernode.
+    """
+
+    mesh: Mesh
+    node: NDArray[np.int64]
+    ranks_per_node: int
+    nodes_per_supernode: int
+    supernode_size: int
+    _cache: dict[tuple[str, ...], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+    _split: dict[tuple[str, ...], NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that hold at least one rank."""
+        return int(np.count_nonzero(np.bincount(self.node)))
+
+    @property
+    def supernodes(self) -> int:
+        """Supernodes that the nodes lie in."""
+        return int(self.node.max()) // self.supernode_size + 1
+
+    def groups(self, axes: tuple[str, ...]) -> NDArray[np.int64]:
+        """Groups along axes, ``[groups, size]``, the members of a supernode next to each other."""
+        if axes not in self._cache:
+            groups = self.mesh.groups(axes)
+            home = self.node[groups] // self.supernode_size
+            if (np.diff(home, axis=1) < 0).any():
+                groups = np.take_along_axis(groups, np.argsort(home, axis=1, kind="stable"), axis=1)
+            self._cache[axes] = groups
+        return self._cache[axes]
+
+    def two_level(self, axes: tuple[str, ...]) -> NDArray[np.int64] | None:
+        """Groups as ``[groups, supernodes, ranks in each]``, or None where a group has unequal parts in its supernodes."""
+        if axes not in self._split:
+            groups = self.groups(axes)
+            home = self.node[groups] // self.supernode_size
+            inner = int((home[0] == home[0, 0]).sum())
+            parts = home.reshape(len(home), -1, inner) if home.shape[1] % inner == 0 else None
+            equal = parts is not None and bool(
+                (parts == parts[:, :, :1]).all() and (np.diff(parts[:, :, 0], axis=1) > 0).all()
+            )
+            self._split[axes] = groups.reshape(len(home), -1, inner) if equal else None
+        return self._split[axes]
+
+
+def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str, ...]]:
+    """A placement from its text or mapping: a name, ``block:…``, or a tuple of levels for each axis."""
+    if isinstance(spec, str):
+        if spec in ("moda", "opposite") or spec.startswith("block:"):
+            return spec
+        if "=" not in spec:
+            raise InputError(f"--placement {spec}: no such placement{suggestion(spec, NAMED)}")
+        spec = dict(part.split("=", 1) for part in spec.split(",") if "=" in part)
+    levels = {axis: tuple(text.replace("core-group", "core_group").split("+")) for axis, text in spec.items()}
+    for axis, names in levels.items():
+        for name in names:
+            if name not in LEVELS:
+                raise InputError(f"--placement {axis}={name}: no such level{suggestion(name, LEVELS)}")
+    return levels
+
+
+def resolve_ranks_per_node(machine: Machine, placement: str | Mapping[str, str], ranks_per_node: int | None) -> int:
+    """Ranks on a node: as asked for, else one a core group where the placement names core groups, else one.
+
+    Raises :class:`InputError` where they do not divide the node's core groups.
+    """
+    spec = parse_placement(placement)
+    finest = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
+    per_node = ranks_per_node or (machine.node.core_groups if finest else 1)
+    if per_node < 1 or machine.node.core_groups % per_node:
+        raise InputError(
+            f"--ranks-per-node {per_node}: must divide the {machine.node.core_groups} core groups of {machine.name}'s nodes"
+        )
+    return per_node
+
+
+def place(
+    mesh: Mesh,
+    machine: Machine,
+    placement: str | Mapping[str, str],
+    ranks_per_node: int = 1,
+    nodes_per_supernode: int | None = None,
+) -> Layout:
+    """The layout of ``mesh`` on ``machine``.
+
+    ``nodes_per_supernode`` leaves the other nodes of each supernode idle. Raises :class:`InputError` where the mesh exceeds a
+    level of the machine, with the numbers.
+    """
+    spec = parse_placement(placement)
+    size = machine.fabric.supernode
+    if nodes_per_supernode is not None and not 0 < nodes_per_supernode <= size:
+        raise InputError(f"--nodes-per-supernode {nodes_per_supernode}: {machine.name} has {size} nodes in a supernode")
+    used = nodes_per_supernode or size
+    if spec == "opposite":
+        used = place(mesh, machine, "moda", ranks_per_node, nodes_per_supernode).nodes_per_supernode
+        spec = "block:" + ",".join(sorted(mesh.axes, key=lambda axis: axis == "dp"))
+    if isinstance(spec, str) and spec.startswith("block:"):
+        return _block(mesh, machine, spec.removeprefix("block:").split(","), ranks_per_node, used)
+    if isinstance(spec, str):  # moda: dp first, from the inside
+        everywhere = LEVELS if ranks_per_node > 1 else LEVELS[1:]
+        spec = dict.fromkeys(sorted(mesh.axes, key=lambda axis: axis != "dp"), everywhere)
+    return _on_levels(mesh, machine, spec, ranks_per_node, used)
+
+
+def _block(mesh: Mesh, machine: Machine, order: list[str], per_node: int, used: int) -> Layout:
+    """Ranks in the given order of axes (fastest first), node after node, ``used`` nodes of each supernode."""
+    if sorted(order) != sorted(mesh.axes):
+        raise InputError(
+            f"--placement block:{','.join(order)}: must name the axes of the mesh, {','.join(mesh.axes)}, once each"
+        )
+    slowest_first = [mesh.axes.index(axis) for axis in reversed(order)]
+    sizes = [mesh.shape[place] for place in slowest_first]
+    index = np.moveaxis(np.arange(mesh.ranks).reshape(sizes), range(len(sizes)), slowest_first).reshape(-1)
+    supernode, slot = np.divmod(index // per_node, used)
+    size = machine.fabric.supernode
+    _check_supernodes(int(supernode.max()) + 1, machine, f"--placement block:{','.join(order)}")
+    return Layout(mesh, supernode * size + slot, per_node, used, size)
+
+
+def _on_levels(mesh: Mesh, machine: Machine, spec: Mapping[str, tuple[str, ...]], per_node: int, used: int) -> Layout:
+    """Each axis split over its levels; within a level, axes named first run fastest."""
+    if missing := [axis for axis in mesh.axes if axis not in spec and mesh.size(axis) > 1]:
+        raise InputError(f"--placement: axis {missing[0]} of --mesh {mesh} has no level (core_group, node, supernode)")
+    if unknown := [axis for axis in spec if axis not in mesh.axes]:
+        raise InputError(f"--placement {unknown[0]}: the mesh has no such axis{suggestion(unknown[0], mesh.axes)}")
+    capacity = {"core_group": per_node, "node": used, "supernode": machine.supernodes}
+    what = {
+        "core_group": f"the {per_node} ranks of a node",
+        "node": f"the {used} nodes of a supernode",
+        "supernode": f"the {machine.supernodes} supernodes of {machine.name}",
+    }
+    stride = dict.fromkeys(LEVELS, 1)
+    position = {level: np.zeros(mesh.shape, dtype=np.int64) for level in LEVELS}
+    for axis, names in spec.items():
+        length, along = mesh.size(axis), mesh.positions([axis])[0]
+        index = np.arange(length).reshape([-1 if place == along else 1 for place in range(len(mesh.shape))])
+        left = length
+        for level in [level for level in LEVELS if level in names]:
+            outermost = level == [name for name in LEVELS if name in names][-1]
+            part = left if outermost else _largest_divisor(left, capacity[level] // stride[level])
+            position[level] = position[level] + (index % part) * stride[level]
+            index, left = index // part, left // part
+            stride[level] *= part
+            if stride[level] > capacity[level]:
+                raise InputError(_too_many(mesh, axis, names, level, part, stride[level], what[level]))
+    size = machine.fabric.supernode
+    inside = position["node"] + size * position["supernode"]
+    node = np.broadcast_to(inside, mesh.shape).reshape(-1)
+    return Layout(mesh, node, per_node, stride["node"], size)
+
+
+def _too_many(mesh: Mesh, axis: str, names: tuple[str, ...], level: str, part: int, needed: int, room: str) -> str:
+    shared = f" (with other axes {needed:,} in all)" if needed > part else ""
+    hint = (
+        "; +supernode spreads it over several"
+        if level == "node" and "supernode" not in names
+        else "; --placement block:dp,ep fills supernodes regardless of their bounds"
+    )
+    return (
+        f"--placement {axis}={'+'.join(names)}: {part:,} of --mesh {mesh} on level {level}{shared} exceed {room}{hint}"
+    )
+
+
+def _check_supernodes(needed: int, machine: Machine, flag: str) -> None:
+    if needed > machine.supernodes:
+        raise InputError(f"{flag}: {needed:,} supernodes exceed the {machine.supernodes:,} of {machine.name}")
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of ``number`` that is at most ``limit`` (and at least 1)."""
+    return next(part for part in range(min(number, max(limit, 1)), 0, -1) if number % part == 0)

@@ -1,0 +1,92 @@
+"""Precision policies: in which formats each kind of layer computes and keeps its numbers, iteration by iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..hardware.errors import InputError, suggestion
+from ..hardware.precisions import BYTES, Precision
+
+Part = Literal["expert", "attention", "gate", "embedding", "norm"]
+PARTS: tuple[Part, ...] = ("expert", "attention", "gate", "embedding", "norm")
+
+
+@dataclass(frozen=True)
+class Formats:
+    """Formats of one kind of layer.
+
+    ``compute`` is that of its GEMMs and activations, ``weight`` and ``gradient`` those of stored parameters and their
+    gradients (and of both on the network), ``state`` those of what only the update needs: a master copy where weights
+    are half, and Adam's two moments.
+    """
+
+    compute: Precision
+    weight: Precision
+    gradient: Precision
+    state: tuple[Precision, ...]
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes a parameter that only the update needs."""
+        return sum(BYTES[precision] for precision in self.state)
+
+
+_SINGLE = Formats("fp32", "fp32", "fp32", ("fp32", "fp32"))
+_HALF_COMPUTE = Formats("fp16", "fp32", "fp32", ("fp32", "fp32"))
+_HALF_BUT_UPDATE = Formats("fp16", "fp16", "fp16", ("fp32", "fp32", "fp32"))
+_HALF = Formats("fp16", "fp16", "fp16", ("fp16", "fp16"))
+
+_EVERYWHERE = {"O0": _SINGLE, "O1": _HALF_COMPUTE, "O2": _HALF_BUT_UPDATE, "O3": _HALF}
+
+POLICIES: dict[str, dict[Part, Formats]] = {
+    name: dict.fromkeys(PARTS, formats) for name, formats in _EVERYWHERE.items()
+}
+POLICIES["layerwise"] = {part: _HALF_BUT_UPDATE if part in ("expert", "attention") else _SINGLE for part in PARTS}
+
+DESCRIPTIONS = {
+    "O0": "everything in single precision",
+    "O1": "GEMMs in half, weights, gradients and update in single",
+    "O2": "everything in half but the update",
+    "O3": "everything in half",
+    "layerwise": "FFN and attention in half with a single update, all else in single (BaGuaLu)",
+}
+"""Source of O0-O3: NVIDIA APEX, as the BaGuaLu overview sums them up; of layerwise: the same overview."""
+
+
+@dataclass(frozen=True)
+class PrecisionSchedule:
+    """Policies by iteration: ``spans`` are (policy, iterations), the last one without end.
+
+    Written ``layerwise`` for one policy, ``O0:100,layerwise`` for O0 in the first hundred iterations.
+    """
+
+    spans: tuple[tuple[str, int | None], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> PrecisionSchedule:
+        """The schedule that ``text`` describes; raises :class:`InputError` for unknown policies or a missing count."""
+        spans: list[tuple[str, int | None]] = []
+        parts = text.split(",")
+        for number, part in enumerate(parts):
+            name, _, count = part.partition(":")
+            if name not in POLICIES:
+                raise InputError(f"--precision {part}: no such policy{suggestion(name, POLICIES)}")
+            last = number == len(parts) - 1
+            if last != (not count) or (count and (not count.isdigit() or int(count) < 1)):
+                raise InputError(f"--precision {text}: write POLICY:ITERATIONS,...,POLICY, the last without a number")
+            spans.append((name, int(count) if count else None))
+        return cls(tuple(spans))
+
+    @property
+    def names(self) -> list[str]:
+        """The policies that occur, in order."""
+        return [name for name, _ in self.spans]
+
+    def at(self, iteration: int) -> dict[Part, Formats]:
+        """The policy of an iteration, counted from 0."""
+        for name, length in self.spans:
+            if length is None or iteration < length:
+                return POLICIES[name]
+            iteration -= length
+        raise AssertionError("the last span has no end")

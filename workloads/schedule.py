@@ -1,0 +1,240 @@
+"""The Schedule: what has to be done, as plain data that both the simulator and the MPI runtime read.
+
+Amounts (rows, bytes, FLOPs) are floats where all ranks are alike, else arrays that broadcast over the mesh: the
+simulator computes on the whole array, an MPI rank takes the value at its own coordinate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.precisions import Precision
+from ..hardware.units import si
+from .mesh import Mesh
+
+Amount = float | NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """``count`` matrix products C[m, n] += A[m, k] B[k, n] in one precision."""
+
+    m: Amount
+    n: float
+    k: Amount
+    count: float
+    precision: Precision
+
+    @property
+    def flops(self) -> Amount:
+        """2·m·n·k for each product."""
+        return 2.0 * self.n * self.count * self.m * self.k
+
+    def __str__(self) -> str:
+        """The shape, as in ``1 x [2048 x 49152 x 4096] fp16``."""
+        return f"{self.count:g} x [{_text(self.m)} x {_text(self.n)} x {_text(self.k)}] {self.precision}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An operator that passes once over ``size`` elements, bound by memory.
+
+    For each element it reads and writes so many bytes and computes ``each`` FLOPs.
+    """
+
+    size: Amount
+    read: float
+    written: float
+    each: float
+    precision: Precision
+
+    @property
+    def flops(self) -> Amount:
+        """``each`` for every element."""
+        return self.each * self.size
+
+    def __str__(self) -> str:
+        """Elements, and the bytes read and written for each."""
+        return f"{_text(self.size)} elements, read {self.read:.3g} B, write {self.written:.3g} B"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A serial loop on the management core: ``steps`` of a few instructions each."""
+
+    steps: Amount
+
+    @property
+    def flops(self) -> Amount:
+        """None that count."""
+        return 0.0
+
+    def __str__(self) -> str:
+        """The number of steps."""
+        return f"{_text(self.steps)} serial steps"
+
+
+@dataclass(frozen=True)
+class Bookkeeping:
+    """What a framework does once a step for each parameter that a rank holds: zero, unscale, check, copy into buckets."""
+
+    parameters: Amount
+
+    @property
+    def flops(self) -> Amount:
+        """None that count."""
+        return 0.0
+
+    def __str__(self) -> str:
+        """The number of parameters."""
+        return f"{_text(self.parameters)} parameters held"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A collective over the groups along ``axes``.
+
+    ``nbytes`` is a rank's payload: for an all-to-all what it sends in all, its own part included; for the others the
+    whole vector. ``received`` (all-to-all-v) is what each rank receives; senders spread their bytes in that
+    proportion. None: evenly.
+    """
+
+    operation: str
+    algorithm: str
+    axes: tuple[str, ...]
+    nbytes: Amount
+    received: Amount | None = None
+
+    @property
+    def flops(self) -> Amount:
+        """None that count."""
+        return 0.0
+
+    def __str__(self) -> str:
+        """The collective, its axes and bytes."""
+        uneven = "" if self.received is None else f", receives {_text(self.received, 'B')}"
+        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')}{uneven}"
+
+
+Work = Gemm | Sweep | Loop | Bookkeeping | Exchange
+_WORKS: dict[str, type[Any]] = {
+    "gemm": Gemm,
+    "sweep": Sweep,
+    "loop": Loop,
+    "bookkeeping": Bookkeeping,
+    "exchange": Exchange,
+}
+_KINDS = {work: kind for kind, work in _WORKS.items()}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of every rank. It starts when its stream is free and the operations numbered in ``after`` are done."""
+
+    name: str
+    phase: str
+    category: str
+    stream: str
+    work: Work
+    after: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """gemm, sweep, loop, bookkeeping or exchange."""
+        return _KINDS[type(self.work)]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The operations of one training step on a mesh, in an order in which each stream executes its own.
+
+    Made by ``lower()``; read by ``simulate()`` and ``execute()``. ``print(schedule)`` is legible, and
+    ``Schedule.from_json(schedule.to_json())`` equals it.
+    """
+
+    mesh: Mesh
+    operations: tuple[Operation, ...]
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams, in order of first use."""
+        return list(dict.fromkeys(operation.stream for operation in self.operations))
+
+    def total_flops(self) -> float:
+        """FLOPs of all ranks together."""
+        each = sum(float(np.mean(operation.work.flops)) for operation in self.operations)
+        return each * self.mesh.ranks
+
+    def to_json(self) -> str:
+        """The schedule as JSON text; arrays are written with their shape."""
+        return json.dumps(
+            {
+                "format": "athanor-schedule/1",
+                "mesh": {"axes": self.mesh.axes, "shape": self.mesh.shape},
+                "operations": [_operation_to_plain(operation) for operation in self.operations],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Schedule:
+        """The schedule that :meth:`to_json` wrote."""
+        plain = json.loads(text)
+        mesh = Mesh(tuple(plain["mesh"]["axes"]), tuple(plain["mesh"]["shape"]))
+        return cls(mesh, tuple(_operation_from_plain(each) for each in plain["operations"]))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal meshes, operations and amounts."""
+        return isinstance(other, Schedule) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        """By content, as equality is."""
+        return hash(self.to_json())
+
+    def __str__(self) -> str:
+        """A line for each operation."""
+        return "\n".join([f"mesh {self.mesh}: {len(self.operations)} operations", *self._lines()])
+
+    def _lines(self) -> Iterator[str]:
+        for number, operation in enumerate(self.operations):
+            after = f"  after {','.join(map(str, operation.after))}" if operation.after else ""
+            yield (
+                f"{number:5d}  {operation.phase:8s} {operation.stream:13s} {operation.category:13s} "
+                f"{operation.name:24s} {operation.work}{after}"
+            )
+
+
+def _operation_to_plain(operation: Operation) -> dict[str, Any]:
+    work = {key: _amount_to_plain(value) for key, value in vars(operation.work).items()}
+    return {**vars(operation), "work": {"kind": operation.kind, **work}}
+
+
+def _operation_from_plain(plain: dict[str, Any]) -> Operation:
+    kind = _WORKS[plain["work"]["kind"]]
+    work = kind(**{field.name: _amount_from_plain(plain["work"][field.name]) for field in fields(kind)})
+    return Operation(**{**plain, "work": work, "after": tuple(plain["after"])})
+
+
+def _amount_to_plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"shape": value.shape, "values": value.reshape(-1).tolist()}
+    return value
+
+
+def _amount_from_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return np.array(value["values"], dtype=np.float64).reshape(value["shape"])
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text(amount: Amount, unit: str = "") -> str:
+    """An amount as text; an array as its range."""
+    if isinstance(amount, np.ndarray):
+        low, high = _text(float(amount.min()), unit), _text(float(amount.max()), unit)
+        return f"{low} ... {high}" if low != high else low
+    return si(amount, unit) if unit else f"{amount:,.6g}"

@@ -1,0 +1,57 @@
+"""A setting: machine, model and plan, checked against each other, from which schedules and memory follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..hardware.errors import InputError
+from ..hardware.machine import Machine, load_machine
+from .mesh import Mesh
+from .model import Model, load_model
+from .placement import Layout, place, resolve_ranks_per_node
+from .plan import Batch, Plan
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is to run where.
+
+    Everything that costs nothing is checked at once; the layout, an array of all ranks, is made when it is first asked for.
+    """
+
+    machine: Machine
+    model: Model
+    plan: Plan
+    mesh: Mesh
+    batch: Batch
+    ranks_per_node: int
+
+    @classmethod
+    def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
+        """Load and check machine, model and options; raises ``InputError`` for what is wrong or contradicts."""
+        chosen = load_model(model)
+        plan = Plan.of(chosen, options)
+        hardware = load_machine(machine).with_routing(plan.routing)
+        mesh = Mesh.of(plan.mesh)
+        per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node)
+        room = hardware.nodes * per_node
+        if mesh.ranks > room:
+            raise InputError(
+                f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
+                f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
+            )
+        return cls(hardware, chosen, plan, mesh, Batch.of(plan, chosen, hardware, mesh, per_node), per_node)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
+        return place(self.mesh, self.machine, self.plan.placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+
+    @property
+    def top_k(self) -> int:
+        """Experts that a token goes to."""
+        return self.plan.top_k or self.model.top_k
