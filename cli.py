@@ -163,11 +163,15 @@ def _console(stderr: bool = False) -> Console:
 
 @contextmanager
 def _progress(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """A progress line on stderr: call it with what is being worked on."""
+    """Progress on stderr, a bar on a terminal and lines in a log: call it with what is being worked on."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: console.print(f"{what}: {text}")
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=total)
 
         def advance(text: str) -> None:

@@ -62,8 +62,8 @@ def find(kind: str, folder: Path, name_or_path: str, suffix: str = ".toml") -> P
 
 
 def _describe(record: type[BaseModel], wrong: ValidationError) -> str:
-    """The first error in one line, and how many more there are."""
-    first, *more = wrong.errors()
+    """The first error in one line, and how many more there are; an unknown key explains a missing one, so it comes first."""
+    first, *more = sorted(wrong.errors(), key=lambda error: error["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "the file"
     match first["type"]:
         case "extra_forbidden":

@@ -74,7 +74,7 @@ def parse(text: str, unit: str) -> float:
         quantity: Any = _registry().Quantity(text)
         return float(quantity.to(unit).magnitude)
     except pint.DimensionalityError:
-        found = _KINDS.get(str(quantity.dimensionality), str(quantity.dimensionality))
+        found = _KINDS.get(str(quantity.dimensionality), "a quantity of another kind")
         raise ValueError(f'"{text}" is {found}') from None
     except Exception:  # pint's parser lets tokenizer and arithmetic errors through
         raise ValueError(f'"{text}" is no quantity') from None

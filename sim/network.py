@@ -14,7 +14,7 @@ from .maxmin import fair_rates
 from .symmetry import alike
 
 
-@dataclass
+@dataclass(eq=False)
 class _Phase:
     """A demand under way: what each flow class has left, and how long it took to end."""
 

@@ -75,6 +75,7 @@ def scale(
     model: str | Path | Model,
     nodes: Iterable[int] | None = None,
     *,
+    allow_overcommit: bool = False,
     known: Mapping[str, dict[str, Any]] | None = None,
     on_point: Callable[[str, Study], None] | None = None,
     **options: Any,
@@ -94,7 +95,7 @@ def scale(
     for count, grown, changed in plans:
         combined = {**options, **changed}
         key = _key(hardware, grown, combined)
-        summary = (known or {}).get(key) or simulate(hardware, grown, **combined).summary()
+        summary = (known or {}).get(key) or _simulated(hardware, grown, combined, allow_overcommit)
         study = study.with_point(count, summary)
         if on_point:
             on_point(key, study)
@@ -159,6 +160,10 @@ def _micro_batch(reference: Setting, tokens: int) -> int | None:
     sequences, rest = divmod(reference.batch.micro_tokens, reference.batch.seq_len)
     fits = sequences and not rest and tokens % (sequences * reference.batch.seq_len) == 0
     return sequences if fits else None
+
+
+def _simulated(machine: Machine, model: Model, options: dict[str, Any], allow_overcommit: bool) -> dict[str, Any]:
+    return simulate(machine, model, allow_overcommit=allow_overcommit, **options).summary()
 
 
 def _key(machine: Machine, model: Model, options: Mapping[str, Any]) -> str:
