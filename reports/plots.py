@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..hardware.units import si
@@ -35,10 +36,17 @@ MEMORY_COLOURS = {
 }
 HATCHES = {"forward": "", "backward": "//", "update": ".."}
 INK, PUBLISHED = "#333333", "#d1495b"
+SERIES = ("#33658a", "#d1495b", "#4f9d69", "#f6ae2d")
+
+LEAST_SHARE = 0.0005
+"""Shares of a step below this are not drawn."""
 
 
-def strong_scaling(study: Study, published: float | None = None) -> Figure:
-    """Speed-up over the smallest run, with the ideal line; ``published`` is a measured speed-up on the largest node count."""
+def strong_scaling(study: Study, published: float | None = None, note: str = "") -> Figure:
+    """Speed-up over the smallest run, with the ideal line.
+
+    ``published`` is a measured speed-up on the largest node count; ``note`` says whether the simulation was fitted to it.
+    """
     figure, axes = _figure()
     nodes = [point.nodes for point in study.points]
     axes.plot(nodes, [count / nodes[0] for count in nodes], "--", color=INK, lw=1, label="ideal")
@@ -46,13 +54,18 @@ def strong_scaling(study: Study, published: float | None = None) -> Figure:
     for point in study.points[1:]:
         _note(axes, f"{point.efficiency:.0%}", point.nodes, point.speedup, below=True)
     if published:
-        axes.plot(nodes[-1], published, "*", ms=14, color=PUBLISHED, label=f"published ({published:g}x)", zorder=5)
+        axes.plot(
+            nodes[-1], published, "*", ms=14, color=PUBLISHED, label=f"published ({published:g}x{note})", zorder=5
+        )
     axes.set_ylabel(f"speed-up over {nodes[0]:,} nodes")
     return _scaling(figure, axes, study, "Strong scaling (same experts, same batch)", logarithmic=True)
 
 
-def weak_scaling(study: Study, published: float | None = None) -> Figure:
-    """FLOP/s, with the line of the smallest run's rate a node; ``published`` is measured on the largest node count."""
+def weak_scaling(study: Study, published: float | None = None, note: str = "") -> Figure:
+    """FLOP/s, with the line of the smallest run's rate a node.
+
+    ``published`` is measured on the largest node count; ``note`` says whether the simulation was fitted to it.
+    """
     figure, axes = _figure()
     nodes = [point.nodes for point in study.points]
     rates = [point.summary["flops_per_second"] for point in study.points]
@@ -70,7 +83,7 @@ def weak_scaling(study: Study, published: float | None = None) -> Figure:
             "*",
             ms=14,
             color=PUBLISHED,
-            label=f"published ({si(published, 'FLOP/s')})",
+            label=f"published ({si(published, 'FLOP/s')}{note})",
             zorder=5,
         )
     axes.set_ylabel(f"{prefix}FLOP/s")
@@ -82,59 +95,49 @@ def breakdown(summaries: Mapping[str, Mapping[str, Any]], title: str = "Where a 
     figure, axes = _figure(width=8.5)
     names = list(summaries)
     bottoms = [0.0] * len(names)
-    shown: set[str] = set()
+    shown: dict[str, None] = {}
     for phase in PHASES:
         for category in CATEGORIES:
-            shares = [
-                summary["breakdown_by_phase"][phase][category] / summary["step_seconds"]
-                for summary in summaries.values()
-            ]
-            if max(shares) < 0.0005:
+            shares = [run["breakdown_by_phase"][phase][category] / run["step_seconds"] for run in summaries.values()]
+            if max(shares) < LEAST_SHARE:
                 continue
-            label = None if category in shown else category.replace("_", "-")
-            shown.add(category)
-            axes.bar(
-                names,
-                shares,
-                bottom=bottoms,
-                color=COLOURS[category],
-                hatch=HATCHES[phase],
-                edgecolor="white",
-                lw=0.4,
-                label=label,
-                width=0.62,
-            )
+            shown[category] = None
+            style = {
+                "color": COLOURS[category],
+                "hatch": HATCHES[phase],
+                "edgecolor": "white",
+                "lw": 0.4,
+                "width": 0.62,
+            }
+            axes.bar(names, shares, bottom=bottoms, **style)
             bottoms = [bottom + share for bottom, share in zip(bottoms, shares, strict=True)]
-    for phase in PHASES:
-        axes.bar([names[0]], [0], color="white", edgecolor=INK, hatch=HATCHES[phase] * 2, lw=0.4, label=f"({phase})")
-    for place, summary in enumerate(summaries.values()):
-        axes.text(place, 1.015, si(summary["step_seconds"], "s", 3), ha="center", va="bottom", fontsize=9, color=INK)
+    for place, run in enumerate(summaries.values()):
+        axes.text(place, 1.015, si(run["step_seconds"], "s", 3), ha="center", va="bottom", fontsize=9, color=INK)
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("share of the step (mean over ranks)")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
     axes.set_title(title, loc="left", pad=14)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    phases = [
+        Patch(facecolor="white", edgecolor=INK, hatch=HATCHES[phase] * 2, lw=0.4, label=phase) for phase in PHASES
+    ]
+    _legend_beside(axes, [*_swatches(shown), *phases])
     if len(names) > 5:
         axes.tick_params(axis="x", rotation=30)
     return figure
 
 
 def expert_load(loads: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Load of the ranks of an expert-parallel group in falling order, before (solid) and after (dashed) balancing."""
+    """Load of the ranks of an expert-parallel group in falling order: wanted (solid) and carried after balancing (dashed).
+
+    What is wanted is drawn once where it is the same for all.
+    """
     figure, axes = _figure()
-    colours = [COLOURS["compute"], PUBLISHED, COLOURS["gradient_sync"], COLOURS["all_to_all"]]
-    for colour, (name, load) in zip(colours, loads.items(), strict=False):
-        for kind, style in (("wanted", "-"), ("carried", "--")):
-            values = load[kind]
-            places = [100 * (place + 0.5) / len(values) for place in range(len(values))]
-            axes.plot(
-                places,
-                values,
-                style,
-                color=colour,
-                lw=1.6,
-                label=f"{name}, {'wanted' if kind == 'wanted' else 'carried'}",
-            )
+    wanted = {name: list(load["wanted"]) for name, load in loads.items()}
+    same = all(values == next(iter(wanted.values())) for values in wanted.values())
+    for colour, (name, load) in zip(SERIES, loads.items(), strict=False):
+        if not same or name == next(iter(loads)):
+            _falling(axes, load["wanted"], "-", INK if same else colour, "wanted" if same else f"{name}: wanted")
+        _falling(axes, load["carried"], "--", colour, f"{name}: carried")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("ranks of one expert-parallel group, most loaded first (%)")
@@ -144,43 +147,31 @@ def expert_load(loads: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
-def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | None = None) -> Figure:
+def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | None = None, note: str = "") -> Figure:
     """Step time of each placement, by category; ``published`` is the measured ratio of the second to the first."""
     figure, axes = _figure(width=7.5)
     names = list(summaries)
     bottoms = [0.0] * len(names)
+    shown = []
     for category in CATEGORIES:
         seconds = [summary["breakdown"][category] for summary in summaries.values()]
-        if max(seconds) > 0:
-            axes.bar(
-                names, seconds, bottom=bottoms, color=COLOURS[category], label=category.replace("_", "-"), width=0.55
-            )
+        if max(seconds) > LEAST_SHARE * max(summary["step_seconds"] for summary in summaries.values()):
+            shown.append(category)
+            axes.bar(names, seconds, bottom=bottoms, color=COLOURS[category], width=0.5)
             bottoms = [bottom + part for bottom, part in zip(bottoms, seconds, strict=True)]
     for place, total in enumerate(bottoms):
-        axes.text(
-            place,
-            total,
-            f" {si(total, 's', 3)}\n {total / bottoms[0]:.2f}x",
-            ha="center",
-            va="bottom",
-            fontsize=9,
-            color=INK,
+        label = f"{si(total, 's', 3)}, {total / bottoms[0]:.2f}x"
+        axes.annotate(
+            label, (place, total), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=9, color=INK
         )
+    handles = _swatches(shown)
     if published:
-        axes.plot(
-            [1],
-            [published * bottoms[0]],
-            "*",
-            ms=14,
-            color=PUBLISHED,
-            label=f"published ({published:g}x)",
-            ls="none",
-            zorder=5,
-        )
-    axes.set_ylim(0, max(bottoms) * 1.2)
+        label = f"published ({published:g}x{note})"
+        handles += axes.plot([1.32], [published * bottoms[0]], "*", ms=13, color=PUBLISHED, label=label, ls="none")
+    axes.set_ylim(0, max(bottoms) * 1.15)
     axes.set_ylabel("seconds a step")
     axes.set_title("Placement of the same mesh", loc="left")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend_beside(axes, handles)
     return figure
 
 
@@ -206,7 +197,7 @@ def memory(tables: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.set_ylabel("GB of the fullest rank")
     axes.set_ylim(0, 1.15 * max(*bottoms, *capacities))
     axes.set_title("Memory", loc="left")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _legend_beside(axes)
     if len(names) > 4:
         axes.tick_params(axis="x", rotation=20)
     return figure
@@ -219,6 +210,23 @@ def _figure(width: float = 6.6, height: float = 4.3) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _legend_beside(axes: Axes, handles: Sequence[Any] | None = None) -> None:
+    """A legend to the right of the plot, of these handles or of all labelled artists."""
+    chosen = handles if handles is not None else axes.get_legend_handles_labels()[0]
+    axes.legend(handles=chosen, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+
+
+def _swatches(categories: Iterable[str]) -> list[Any]:
+    """Legend entries of categories."""
+    return [Patch(facecolor=COLOURS[category], label=category.replace("_", "-")) for category in categories]
+
+
+def _falling(axes: Axes, values: Sequence[float], style: str, colour: str, label: str) -> None:
+    """A curve over the ranks' percentiles."""
+    places = [100 * (place + 0.5) / len(values) for place in range(len(values))]
+    axes.plot(places, values, style, color=colour, lw=1.6, label=label)
 
 
 def _note(axes: Axes, text: str, x: float, y: float, below: bool) -> None:

@@ -77,11 +77,12 @@ def reproduce_bagualu(progress: Progress = lambda text: None) -> Reproduction:
 def _step_claims(found: Reproduction) -> list[Claim]:
     """Claims about simulated steps."""
     table, sources = published("bagualu"), published("bagualu")["sources"]
-    kinds = {"moda-1.93t": "fitted", "moda-14.5t": "predicted", "moda-174t": "fitted"}
     claims = []
     for name, run in found.models.items():
         eflops = run.summary()["flops_per_second"] / 1e18
-        claims.append(Claim(f"{name}: EFLOPS", table["eflops"][name], eflops, kinds[name], sources["eflops"]))  # type: ignore[arg-type]
+        claims.append(
+            Claim(f"{name}: EFLOPS", table["eflops"][name], eflops, table["eflops_kind"][name], sources["eflops"])
+        )
     inside, outside = (found.placements[name].summary()["step_seconds"] for name in ("moda", "opposite"))
     assert found.strong is not None and found.weak is not None
     scaling = table["scaling"]

@@ -100,6 +100,8 @@ def write_reproduction(folder: Folder, found: Reproduction, command: str) -> Non
     write_report(folder, published("bagualu")["title"], lead, sections, [command, "athanor fit bagualu"], warnings)
 
 
+FITTED = ", fitted to"
+
 CLAIMS_TEXT = (
     "Exact claims follow from definitions. To fitted ones a constant was fitted, so they prove only that one set of constants"
     " can meet them all. Predicted ones were not looked at by the fit."
@@ -121,29 +123,19 @@ def _claim_rows(claims: list[Claim]) -> list[tuple[str, ...]]:
 
 
 def _pictures(folder: Folder, found: Reproduction) -> list[Picture]:
-    table_ = published("bagualu")
+    results = published("bagualu")
     assert found.strong is not None and found.weak is not None
-    drawn = [
-        (
-            "strong_scaling",
-            plots.strong_scaling(found.strong, table_["scaling"]["strong_speedup"]),
-            "Fitted to the published 12x.",
-        ),
-        (
-            "weak_scaling",
-            plots.weak_scaling(found.weak, table_["eflops"]["moda-1.93t"] * 1e18),
-            "Published: nearly linear, 1.18 EFLOP/s at the end.",
-        ),
-        ("breakdown", plots.breakdown(_summaries(found.models)), "One step of each model on 96,000 nodes."),
-        (
-            "placements",
-            plots.placements(_summaries(found.placements), table_["scaling"]["placement_speedup"]),
-            "Fitted to the published 1.6x.",
-        ),
-        ("expert_load", plots.expert_load(_loads(found)), "Zipf(1) routing over 400 experts."),
-        ("memory", plots.memory(_memory(found)), "Updates sharded in the hierarchy (as run), and not."),
-    ]
-    return [Picture(folder.figure(name, figure), caption) for name, figure, caption in drawn]
+    speedup, ratio = results["scaling"]["strong_speedup"], results["scaling"]["placement_speedup"]
+    rate = 1e18 * results["eflops"]["moda-1.93t"]
+    drawn = {
+        "strong_scaling": (plots.strong_scaling(found.strong, speedup, FITTED), "The last point was fitted to 12x."),
+        "weak_scaling": (plots.weak_scaling(found.weak, rate, FITTED), "The last point was fitted to 1.18 EFLOP/s."),
+        "breakdown": (plots.breakdown(_summaries(found.models)), "One step of each model on 96,000 nodes."),
+        "placements": (plots.placements(_summaries(found.placements), ratio, FITTED), "The ratio was fitted to 1.6x."),
+        "expert_load": (plots.expert_load(_loads(found)), "Zipf(1) routing over 400 experts."),
+        "memory": (plots.memory(_memory(found)), "Updates sharded in the hierarchy (as run), and not."),
+    }
+    return [Picture(folder.figure(name, figure), caption) for name, (figure, caption) in drawn.items()]
 
 
 def _summaries(runs: dict[str, Any]) -> dict[str, Any]:

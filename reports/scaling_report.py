@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..hardware.machine import load_machine
 from ..hardware.units import si
 from ..sim.scaling import Study
 from . import plots
@@ -29,7 +30,8 @@ def write_study(folder: Folder, study: Study, command: str) -> None:
     rows = [{column: point[column] for column in columns} | point["breakdown"] for point in plain["points"]]
     folder.frame("points.csv", pd.DataFrame(rows))
     curve = plots.strong_scaling if study.kind == "strong" else plots.weak_scaling
-    drawn = folder.figure(f"{study.kind}_scaling", curve(study, _published(study)))
+    measured, note = _published(study)
+    drawn = folder.figure(f"{study.kind}_scaling", curve(study, measured, note))
     steps = folder.figure("breakdown", plots.breakdown({f"{point.nodes:,}": point.summary for point in study.points}))
     cells = [
         (f"{point.nodes:,}", f"{point.summary['step_seconds']:.3f}", si(point.summary["flops_per_second"], "FLOP/s"))
@@ -59,13 +61,14 @@ def write_study(folder: Folder, study: Study, command: str) -> None:
     write_report(folder, title, f"{len(study.points)} points, simulated.", sections, [command], warnings)
 
 
-def _published(study: Study) -> float | None:
-    """What was published of this study's largest point, where it is one of BaGuaLu's."""
-    table = published("bagualu")
-    if study.machine.name != table["machine"] or study.points[-1].nodes != 96000:
-        return None
+def _published(study: Study) -> tuple[float | None, str]:
+    """What BaGuaLu published of this study's largest point, if anything, and whether the machine was fitted to it."""
+    results = published("bagualu")
+    if study.machine.name != results["machine"] or study.points[-1].nodes != 96000:
+        return None, ""
+    fitted = study.machine.calibration == load_machine(results["machine"]).calibration
     if study.kind == "weak":
-        eflops = table["eflops"].get(study.model.name)
-        return eflops * 1e18 if eflops else None
-    same = study.model.name == "moda-1.93t" and study.points[0].nodes * table["scaling"]["strong_ratio"] == 96000
-    return float(table["scaling"]["strong_speedup"]) if same else None
+        eflops, kind = results["eflops"].get(study.model.name), results["eflops_kind"].get(study.model.name)
+        return (1e18 * eflops if eflops else None), ", fitted to" if fitted and kind == "fitted" else ""
+    same = study.model.name == "moda-1.93t" and study.points[0].nodes * results["scaling"]["strong_ratio"] == 96000
+    return (float(results["scaling"]["strong_speedup"]) if same else None), ", fitted to" if fitted else ""

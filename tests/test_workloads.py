@@ -1,5 +1,6 @@
 """Models, meshes and placements, precision, routers, balancers, loads, schedules and memory."""
 
+import itertools
 from math import prod
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_recorded_popularity_keeps_its_statistics_at_any_number_of_experts():
 
 def test_drift_changes_popularity_by_at_most_its_share():
     at = [popularity(Zipf(1.0), 64, 0, step, 0.05, seed=1) for step in range(4)]
-    for before, after in zip(at, at[1:], strict=False):
+    for before, after in itertools.pairwise(at):
         assert 0 < np.abs(after - before).sum() / 2 <= 0.05
     assert (popularity(Zipf(1.0), 64, 0, 3, 0.0, seed=1) == at[0]).all()
 
