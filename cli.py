@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__
 from .hardware.errors import AthanorError, InputError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="athanor")
+@click.version_option(package_name="athanor")
 def cli() -> None:
     """Simulate the training of very large models on supercomputers.
 

@@ -102,7 +102,7 @@ def breakdown(summaries: Mapping[str, Mapping[str, Any]], title: str = "Where a 
             if max(shares) < LEAST_SHARE:
                 continue
             shown[category] = None
-            style = {
+            style: dict[str, Any] = {
                 "color": COLOURS[category],
                 "hatch": HATCHES[phase],
                 "edgecolor": "white",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..hardware.machine import Machine
 from ..hardware.units import si
+from ..hardware.version import version
 from ..workloads.model import Model
 from .output import Folder
 from .tables import model_rows
@@ -49,10 +50,8 @@ def write_report(
     folder: Folder, title: str, lead: str, sections: Sequence[Section], commands: Sequence[str], warnings: Sequence[str]
 ) -> None:
     """Write ``report.html``: it needs no other file and no network."""
-    from .. import __version__
-
     text = _template().render(
-        title=title, lead=lead, sections=sections, commands=commands, warnings=warnings, version=__version__
+        title=title, lead=lead, sections=sections, commands=commands, warnings=warnings, version=version()
     )
     folder.text("report.html", text)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..hardware.errors import InputError
 from ..hardware.machine import Machine, load_machine
+from ..hardware.version import version
 from ..workloads.model import Model, load_model
 from ..workloads.setting import Setting
 from .simulate import simulate
@@ -168,10 +169,8 @@ def _simulated(machine: Machine, model: Model, options: dict[str, Any], allow_ov
 
 def _key(machine: Machine, model: Model, options: Mapping[str, Any]) -> str:
     """What decides a point's result, as a short hash."""
-    from .. import __version__
-
     inputs = [
-        __version__,
+        version(),
         machine.model_dump(),
         model.model_dump(),
         {k: v for k, v in options.items() if v is not None},
