@@ -27,7 +27,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 @click.group(context_settings=CONTEXT)
-@click.version_option(package_name="athanor")
+@click.version_option(package_name="athanor", prog_name="athanor")
 def cli() -> None:
     """Simulate the training of very large models on supercomputers.
 

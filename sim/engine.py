@@ -19,7 +19,7 @@ from .exposure import Done, Exposure
 from .links import LinkLoads
 from .network import Network
 from .noise import Noise
-from .traffic import Traffic
+from .traffic import Traffic, Transfer
 
 Array = NDArray[np.float64]
 
@@ -71,6 +71,7 @@ class Engine:
         self.network = Network(self.env)
         self.exposure = Exposure()
         self.loads = LinkLoads(self.traffic.links)
+        self.shared: dict[int, tuple[LinkLoads, float]] = {}
         self.rows: list[tuple[Any, ...]] = []
         self.processor = self.machine.processor(self.layout.ranks_per_node)
         self.slowness = self.noise.slowness()
@@ -161,9 +162,17 @@ class Engine:
             end = end + seconds
             if float(np.max(seconds)) > longest:
                 longest, limit = float(np.max(seconds)), decided
-            self.loads.plus(transfer.loads, transfer.factor)
+            self._load(transfer)
             yield self.env.timeout(max(0.0, started + float(np.max(seconds)) - self.env.now))
         return begin, end, limit
+
+    def _load(self, transfer: Transfer) -> None:
+        """Count the bytes on every link; those of transfers that share their loads are added up once, at the end."""
+        if transfer.factor is None:
+            self.loads.plus(transfer.loads, 1.0)
+            return
+        loads, factor = self.shared.get(id(transfer.loads), (transfer.loads, 0.0))
+        self.shared[id(loads)] = (loads, factor + transfer.factor)
 
     def _until(self, clocks: Array) -> simpy.Event:
         """The event of the last of these clocks."""
@@ -182,6 +191,8 @@ class Engine:
         left = [done for history in self.history.values() for _, done in history]
         clock = self.exposure.wait(self.clock["compute"], left)
         seconds = float(clock.max())
+        for loads, factor in self.shared.values():
+            self.loads.plus(loads, factor)
         self.exposure.spend("imbalance", "update", seconds - clock)
         return StepResult(seconds, self.exposure.seconds, self.rows, self.loads, self.env.events)
 

@@ -45,8 +45,11 @@ def _mixed(numbers: Hash) -> Hash:
 
 def _met(colour: Index, domain: Index, domains: int) -> Hash:
     """For each domain a fingerprint of the colours in it and how often each occurs."""
+    colours = int(colour.max()) + 1
+    if colours == 1:
+        return np.bincount(domain, minlength=domains).astype(np.uint64)
     prints = np.zeros(domains, dtype=np.uint64)
-    np.add.at(prints, domain, _mixed(colour.view(np.uint64)))
+    np.add.at(prints, domain, _mixed(np.arange(colours, dtype=np.uint64))[colour])
     return prints
 
 
@@ -55,11 +58,15 @@ def _refine(colour: Index, domains: list[Index]) -> Index:
     while True:
         views: list[NDArray[np.generic]] = [colour]
         for domain in domains:
-            inside = domain >= 0
-            met = np.zeros(len(colour), dtype=np.uint64)
-            if inside.any():
-                met[inside] = _met(colour[inside], domain[inside], int(domain.max()) + 1)[domain[inside]]
-            views.append(met)
+            if domain.min() >= 0:
+                met = _met(colour, domain, int(domain.max()) + 1)
+                if (met[domain[0]] == met[met != 0]).all():
+                    continue  # all domains are alike, and every member lies in one
+                views.append(met[domain])
+            elif (inside := np.flatnonzero(domain >= 0)).size:
+                seen = np.zeros(len(colour), dtype=np.uint64)
+                seen[inside] = _met(colour[inside], domain[inside], int(domain.max()) + 1)[domain[inside]]
+                views.append(seen)
         finer = alike(*views)
         if finer.max() == colour.max():
             return finer
@@ -81,11 +88,11 @@ class _Census:
     @classmethod
     def of(cls, colour: Index, domain: Index, colours: int) -> _Census:
         """Count the colours in each domain."""
-        occurs = np.bincount(domain) > 0
-        numbers, where = np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[domain]
-        kind = alike(_met(colour, where, len(numbers)))
-        examples = np.unique(kind, return_index=True)[1]
-        counts = [np.bincount(colour[where == example], minlength=colours) for example in examples]
+        prints = _met(colour, domain, int(domain.max()) + 1)
+        numbers = np.flatnonzero(prints)
+        kind = alike(prints[numbers])
+        examples = numbers[np.unique(kind, return_index=True)[1]]
+        counts = [np.bincount(colour[domain == example], minlength=colours) for example in examples]
         return cls(numbers, kind, np.array(counts, dtype=np.float64))
 
 
@@ -133,7 +140,7 @@ def ring_demand(links: Links, groups: Index, sent: Array) -> Demand:
         lane, across = cable[target], domain[source] != domain[target]
         on[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
         on[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
-    colour = _refine(alike(nbytes, links.crossed(source, target)), [group, *on.values()])
+    colour = _refine(alike(nbytes), [group, *on.values()])
     colours = _checked(int(colour.max()) + 1)
     classes = _Classes(links)
     for name, link in on.items():

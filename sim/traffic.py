@@ -20,7 +20,8 @@ from .symmetry import all_pairs_demand, ring_demand
 class Transfer:
     """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
 
-    The demand counts the bytes of all steps; ``factor`` times ``loads`` are those on every link. To the time that it
+    The demand counts the bytes of all steps. On every link these are ``factor`` times ``loads``, which many transfers then
+    share, or ``loads`` as they are where ``factor`` is None. To the time that it
     takes come ``fixed`` seconds (latency and the first message's overhead, each step anew), and it is never shorter
     than ``floor``: the overheads of all further messages, which run beside the transfer. Both are floats, or one value
     for each group.
@@ -28,7 +29,7 @@ class Transfer:
 
     demand: Demand
     loads: LinkLoads
-    factor: float
+    factor: float | None
     fixed: float | Array
     floor: float
 
@@ -49,6 +50,7 @@ class Traffic:
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[tuple[object, ...], tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
+        self._latencies: dict[tuple[int, str], float | Array] = {}
 
     def transfers(self, exchange: Exchange) -> list[Transfer]:
         """The transfers of an exchange, in order."""
@@ -66,7 +68,11 @@ class Traffic:
         found = []
         for each in rounds(exchange.operation, *self._shape(exchange)):
             groups = self._scope(exchange.axes, each.scope)
-            unit = (exchange.axes, each.scope, each.pattern)
+            unit = (
+                each.pattern,
+                groups.shape,
+                hash(groups.tobytes()),
+            )  # scopes of different axes may be the same groups
             if unit not in self._units:
                 share = None if each.pattern == "ring" else np.full(groups.shape, 1.0 / groups.shape[1])
                 self._units[unit] = self._demand(groups, np.ones(groups.shape), share)
@@ -90,7 +96,7 @@ class Traffic:
                 share = np.divide(weight, total, out=np.full(weight.shape, 1.0 / weight.shape[1]), where=total > 0)
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
-            found.append(self._transfer(each, groups, *self._demand(groups, sent, share), 1.0))
+            found.append(self._transfer(each, groups, *self._demand(groups, sent, share), None))
         return found
 
     def _demand(self, groups: Index, sent: Array, share: Array | None) -> tuple[Demand, LinkLoads]:
@@ -144,17 +150,20 @@ class Traffic:
     def _full(self, amount: Amount) -> Array:
         return np.array(self.layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
 
-    def _transfer(self, each: Round, groups: Index, demand: Demand, loads: LinkLoads, factor: float) -> Transfer:
+    def _transfer(self, each: Round, groups: Index, demand: Demand, loads: LinkLoads, factor: float | None) -> Transfer:
         overhead = self.machine.calibration.message_overhead
         further = max(0, each.messages(groups.shape[1]) - 1)
-        fixed = each.steps * (self._latency(groups, each.pattern == "ring") + overhead)
+        fixed = each.steps * (self._latency(groups, each.pattern) + overhead)
         return Transfer(demand, loads, factor, fixed, floor=further * overhead * each.steps)
 
-    def _latency(self, groups: Index, ring: bool) -> float | Array:
-        """Latency of the longest message of each group."""
-        other = np.roll(groups, -1, axis=1) if ring else groups[:, -1:]
-        seconds = self.machine.fabric.latency(self.links.crossed(groups, other)).max(axis=1)
-        return float(seconds[0]) if (seconds == seconds[0]).all() else seconds
+    def _latency(self, groups: Index, pattern: str) -> float | Array:
+        """Latency of the longest message of each group (groups are kept, so their identity is a key)."""
+        key = (id(groups), pattern)
+        if key not in self._latencies:
+            other = np.roll(groups, -1, axis=1) if pattern == "ring" else groups[:, -1:]
+            seconds = self.machine.fabric.latency(self.links.crossed(groups, other).max(axis=1))
+            self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
+        return self._latencies[key]
 
 
 def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
