@@ -204,7 +204,7 @@ def test_a_reader_that_closes_early_is_no_error():
 def test_examples_print_what_they_say():
     """Each example ends with the output that it prints, as comments."""
     for path in sorted((Path(__file__).parent.parent / "examples").glob("*.py")):
-        expected = [line[2:] for line in path.read_text().splitlines() if line.startswith("#> ")]
+        expected = [line[3:] for line in path.read_text().splitlines() if line.startswith("#> ")]
         shown = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
         assert shown.returncode == 0, shown.stderr
-        assert [f"> {line}" for line in shown.stdout.splitlines()] == expected, path.name
+        assert shown.stdout.splitlines() == expected, path.name
