@@ -14,13 +14,13 @@ slowest = run.to_frame().assign(seconds=lambda rows: rows["end"] - rows["start"]
 for row in slowest.itertuples():
     print(f"{row.operation}: {row.seconds:.3f} s, limited by {row.limit}")
 
-#> step 2.981 s, 1.18 EFLOP/s
-#> compute        2.087 s
-#> all_to_all     0.069 s
-#> gradient_sync  0.573 s
-#> optimizer      0.002 s
-#> balancing      0.098 s
-#> other          0.151 s
-#> gradients.experts.reduce-scatter: 0.224 s, limited by nic.out
-#> update.experts.all-gather: 0.224 s, limited by nic.out
-#> update.bookkeeping: 0.151 s, limited by framework
+# > step 2.981 s, 1.18 EFLOP/s
+# > compute        2.087 s
+# > all_to_all     0.069 s
+# > gradient_sync  0.573 s
+# > optimizer      0.002 s
+# > balancing      0.098 s
+# > other          0.151 s
+# > gradients.experts.reduce-scatter: 0.224 s, limited by nic.out
+# > update.experts.all-gather: 0.224 s, limited by nic.out
+# > update.bookkeeping: 0.151 s, limited by framework

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 import athanor
+import numpy as np
 from athanor.workloads.balancers import BALANCERS, Carried
 
 
@@ -37,7 +36,7 @@ for balancer in ("none", "overflow:1.5", "overflow:1.1", "swipe"):
     load = run.summary()["load_balance"]
     print(f"{balancer:13s} {run.summary()['step_seconds']:6.2f} s, most over mean {load['max_over_mean']:.2f}")
 
-#> none           52.52 s, most over mean 33.47
-#> overflow:1.5    3.65 s, most over mean 1.50
-#> overflow:1.1    3.03 s, most over mean 1.10
-#> swipe           2.98 s, most over mean 1.00
+# > none           52.52 s, most over mean 33.47
+# > overflow:1.5    3.65 s, most over mean 1.50
+# > overflow:1.1    3.03 s, most over mean 1.10
+# > swipe           2.98 s, most over mean 1.00

@@ -15,7 +15,7 @@ for what, machine, options in (
     seconds = athanor.simulate(machine, "moda-174t", **options).summary()["step_seconds"]
     print(f"{what}: {base / seconds:.2f}x")
 
-#> as it is: 8.79 s a step
-#> unpruned tree: 1.00x
-#> half the message overhead: 1.50x
-#> two-level all-to-all: 1.60x
+# > as it is: 8.79 s a step
+# > unpruned tree: 1.00x
+# > half the message overhead: 1.50x
+# > two-level all-to-all: 1.60x

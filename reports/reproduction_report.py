@@ -16,7 +16,7 @@ from .output import Folder
 from .published import published
 from .report import Picture, Section, breakdown_section, inputs, write_report
 from .reproduce import Reproduction
-from .tables import claims_table, study_table, table
+from .tables import claims_table, percent, study_table, table
 
 FREE_COLUMNS = ("varies", "tokens a node", "GEMM", "network", "us a message", "ps a parameter")
 PREDICTED_COLUMNS = ("1.93T EF", "placement", "strong", "14.5T EF", "174T EF")
@@ -116,7 +116,7 @@ def _claim_rows(claims: list[Claim]) -> list[tuple[str, ...]]:
             claim.source,
             f"{claim.target:.5g}",
             f"{claim.simulated:.5g}",
-            f"{claim.relative_error:+.2%}",
+            percent(claim.relative_error),
         )
         for claim in claims
     ]

@@ -30,6 +30,11 @@ def table(
     return made
 
 
+def percent(error: float) -> str:
+    """A relative error as text; what rounds to nothing has no sign."""
+    return f"{round(error, 4) + 0.0:+.2%}"
+
+
 def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any]]) -> None:
     """A run's summary: speed, where the time goes, memory, load and links."""
     step, network = totals["step_seconds"], totals["network"]
@@ -91,7 +96,7 @@ def claims_table(claims: Sequence[dict[str, Any]], title: str) -> Table:
             claim["name"],
             f"{claim['target']:.5g}",
             f"{claim['simulated']:.5g}",
-            f"{claim['relative_error']:+.2%}",
+            percent(claim["relative_error"]),
             claim["kind"],
         )
         for claim in claims

@@ -224,3 +224,17 @@ def test_folders_and_points(tmp_path):
     points.keep("key", {"step_seconds": 1.0})
     points.keep("key", {"step_seconds": 2.0})
     assert Points(folder).known == {"key": {"step_seconds": 1.0}}
+
+
+def test_the_table_of_the_readme_is_what_is_computed(found):
+    """README's accuracy table, made anew from the claims."""
+    import importlib.util
+    from pathlib import Path
+
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("docs_build", root / "docs" / "build.py")
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    readme = (root / "README.md").read_text()
+    table = build.accuracy([claim.plain() for claim in found.claims])
+    assert build.fill(readme, "accuracy", table) == readme, "run make docs"

@@ -1,0 +1,113 @@
+"""Makes what is generated in the documentation: README's tables, its picture, and the reference of the command line.
+
+``make docs`` writes them; ``tests/test_docs.py`` checks that what stands there is what this file would write. Speeds come from
+``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).parent.parent
+ACCURACY = (
+    ": EFLOPS",
+    "placement",
+    "strong scaling",
+    "weak-scaling",
+    "expert parameters",
+    "GEMM",
+    "update state",
+    "256 flows",
+    "after SWIPE",
+    "14.5t fits",
+)
+"""What the names of the claims contain that stand in the README; all of them are in the report."""
+
+
+def accuracy(claims: list[dict[str, Any]]) -> str:
+    """The README's table of claims."""
+    from athanor.reports.tables import percent
+
+    lines = ["| claim | target | simulated | error | kind |", "|---|---:|---:|---:|---|"]
+    for claim in claims:
+        if any(text in claim["name"] for text in ACCURACY):
+            figures = f"{claim['target']:.5g} | {claim['simulated']:.5g} | {percent(claim['relative_error'])}"
+            lines.append(f"| {claim['name']} | {figures} | {claim['kind']} |")
+    return "\n".join(lines)
+
+
+def speed(record: dict[str, Any]) -> str:
+    """The README's table of speeds."""
+    lines = ["| work | CPU s | target | peak MiB | target |", "|---|---:|---:|---:|---:|"]
+    for row in record["rows"]:
+        limits = [str(row[key]) if row[key] else "" for key in ("target_seconds", "target_mib")]
+        lines.append(
+            f"| {row['work']} | {row['cpu_seconds']:.2f} | {limits[0]} | {row['peak_mib']:.0f} | {limits[1]} |"
+        )
+    nodes = [f"{count:,}" for count in record["growth"][0]["nodes"]]
+    lines += [
+        "",
+        f"| CPU s at nodes | {' | '.join(nodes)} | worst doubling | target |",
+        "|---|" + "---:|" * (len(nodes) + 2),
+    ]
+    for row in record["growth"]:
+        seconds = " | ".join(f"{each:.2f}" for each in row["cpu_seconds"])
+        lines.append(f"| {row['plan']} | {seconds} | {row['worst']:.2f}x | {row['target']}x |")
+    return "\n".join([*lines, "", f"{record['machine']}, {record['date']}, load {record['load']:.1f}."])
+
+
+def command_line() -> str:
+    """The reference of the command line, as ``--help`` prints it."""
+    from athanor.cli import cli
+
+    parts = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
+    for name in sorted(cli.commands):
+        command = cli.commands[name]
+        context = click.Context(command, info_name=f"athanor {name}", max_content_width=100, terminal_width=100)
+        text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        parts += [f"## athanor {name}", "", "```", text, "```", ""]
+    return "\n".join(parts)
+
+
+def fill(text: str, marker: str, body: str) -> str:
+    """Text with other content between two markers."""
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    return re.sub(pattern, lambda found: f"{found[1]}\n{body}\n\n{found[2]}", text, flags=re.DOTALL)
+
+
+def pictures(found: Any) -> dict[str, Any]:
+    """README's pictures by name."""
+    from athanor.reports import plots
+    from athanor.reports.published import published
+    from athanor.reports.reproduction_report import FITTED
+
+    results = published("bagualu")
+    return {
+        "weak_scaling": plots.weak_scaling(found.weak, 1e18 * results["eflops"]["moda-1.93t"], FITTED),
+        "strong_scaling": plots.strong_scaling(found.strong, results["scaling"]["strong_speedup"], FITTED),
+        "breakdown": plots.breakdown({name: run.summary() for name, run in found.models.items()}),
+    }
+
+
+def main() -> None:
+    """Write everything anew."""
+    from athanor.reports.reproduce import reproduce_bagualu
+
+    found = reproduce_bagualu(lambda text: print(text, file=sys.stderr))
+    readme = ROOT / "README.md"
+    text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
+    readme.write_text(fill(text, "speed", speed(json.loads((ROOT / "benchmarks" / "speed.json").read_text()))))
+    (ROOT / "docs" / "cli.md").write_text(command_line())
+    (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
+    for name, figure in pictures(found).items():
+        figure.savefig(ROOT / "docs" / "pictures" / f"{name}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

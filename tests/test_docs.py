@@ -1,0 +1,84 @@
+"""Documentation that is generated is current, links lead somewhere, and every key is explained."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from athanor.hardware.machine import Machine, load_machine
+from athanor.workloads.model import Model
+from athanor.workloads.run import COLUMNS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_the_command_line_is_current(build):
+    assert (ROOT / "docs" / "cli.md").read_text() == build.command_line(), "run make docs"
+
+
+def test_the_table_of_speeds_is_the_recorded_one(build):
+    readme = (ROOT / "README.md").read_text()
+    record = json.loads((ROOT / "benchmarks" / "speed.json").read_text())
+    assert build.fill(readme, "speed", build.speed(record)) == readme, "run make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text)
+    for target in targets:
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_key_of_a_machine_file_is_explained():
+    page = (ROOT / "docs" / "formats" / "machine.md").read_text()
+    for key, _, _ in load_machine("sunway-oceanlight").numbers():
+        last = key.rsplit(".", 1)[-1].removeprefix("latency")
+        assert last in page, key
+    for name in Machine.model_fields:
+        assert name in page
+
+
+def test_every_key_of_a_model_file_is_explained():
+    page = (ROOT / "docs" / "formats" / "model.md").read_text()
+    for name in Model.model_fields:
+        assert f"`{name}`" in page, name
+
+
+def test_every_key_of_the_summary_and_column_of_the_trace_is_explained():
+    import athanor
+
+    page = (ROOT / "docs" / "formats" / "json.md").read_text()
+    totals = athanor.simulate("cluster-64", "moda-tiny").summary()
+    nested = [
+        key for value in totals.values() if isinstance(value, dict) for key in value if not isinstance(value[key], dict)
+    ]
+    for key in [*totals, *nested, *totals["links"][0]]:
+        if key not in ("ep", "dp", "kind"):
+            assert f"`{key}`" in page, key
+    trace = (ROOT / "docs" / "formats" / "trace.md").read_text()
+    for column in COLUMNS:
+        assert f"`{column}`" in trace, column
+
+
+def test_commands_of_the_readme_exist():
+    """Each option that README and pages use is one that the commands have."""
+    reference = (ROOT / "docs" / "cli.md").read_text()
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            if line.startswith("    athanor "):
+                command = line.split()[1]
+                assert f"## athanor {command}" in reference
+                for option in re.findall(r"--[a-z-]+", line):
+                    assert option in reference, f"{page.name}: {option}"
