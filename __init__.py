@@ -26,6 +26,7 @@ _HOMES = {
     "Schedule": ".workloads.schedule",
     "Study": ".sim.scaling",
     "scale": ".sim.scaling",
+    "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
 }
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .sim.scaling import Study as Study
     from .sim.scaling import scale as scale
     from .sim.simulate import simulate as simulate
+    from .workloads.lowering import lower as lower
     from .workloads.model import Model as Model
     from .workloads.model import list_models as list_models
     from .workloads.model import load_model as load_model

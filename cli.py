@@ -1,4 +1,4 @@
-"""The command line: ``athanor simulate``, ``scale``, ``reproduce``, ``fit``, ``list`` and ``show``.
+"""The command line: ``athanor simulate``, ``lower``, ``scale``, ``reproduce``, ``fit``, ``list`` and ``show``.
 
 Only click is imported here; each command imports what it needs, so that ``athanor --help`` answers at once.
 """
@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .hardware.errors import AthanorError, InputError
+from .reports.terminal import check_writable, console, emit, progress
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from .hardware.machine import Machine
     from .workloads.model import Model
 
@@ -139,46 +137,6 @@ def _load(machine: str, model: str, settings: tuple[str, ...]) -> tuple[Machine,
     return load_machine(machine).changed({key: value for key, _, value in pairs}), load_model(model)
 
 
-def _emit(json_path: str | None, plain: Any) -> None:
-    """JSON to a file, or to standard output."""
-    text = json.dumps(plain, indent=1)
-    if json_path == "-":
-        click.echo(text)
-    elif json_path:
-        try:
-            Path(json_path).write_text(text + "\n", encoding="utf-8")
-        except OSError as reason:
-            raise InputError(f"--json {json_path}: cannot be written: {reason.strerror}") from None
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 150)
-    return console
-
-
-@contextmanager
-def _progress(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """Progress on stderr, a bar on a terminal and lines in a log: call it with what is being worked on."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = _console(stderr=True)
-    if not console.is_terminal:
-        yield lambda text: console.print(f"{what}: {text}")
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-
-        def advance(text: str) -> None:
-            progress.update(task, description=f"{what}: {text}", advance=1)
-
-        yield advance
-
-
 def _command() -> str:
     return shlex.join(["athanor", *sys.argv[1:]])
 
@@ -205,6 +163,9 @@ def simulate(
     from .sim.simulate import simulate as simulate_run
 
     hardware, chosen = _load(machine, model, settings)
+    for path in (output, json_path):
+        if path and path != "-":
+            check_writable(path)
     folder = Folder(out) if out else None
     run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, **options)
     if output:
@@ -213,11 +174,33 @@ def simulate(
         from .reports.run_report import write_run
 
         write_run(folder, run, hardware, chosen, _command())
-    _emit(json_path, run.summary())
+    emit(json_path, run.summary())
     if json_path != "-":
         from .reports.tables import show_run
 
-        show_run(_console(), run.summary(), run.links)
+        show_run(console(), run.summary(), run.links)
+
+
+@cli.command()
+@plan_options
+@click.option("--step", type=int, default=0, show_default=True, help="The training step to lower.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the schedule as JSON; - for standard output.")
+def lower(
+    machine: str,
+    model: str,
+    settings: tuple[str, ...],
+    allow_overcommit: bool,
+    step: int,
+    json_path: str | None,
+    **options: Any,
+) -> None:
+    """Print the schedule of a step: every operation, its stream, and what it waits for."""
+    from .workloads.lowering import lower as lower_to_schedule
+
+    schedule = lower_to_schedule(*_load(machine, model, settings), step, **options)
+    emit(json_path, json.loads(schedule.to_json()) if json_path else None)
+    if json_path != "-":
+        click.echo(str(schedule))
 
 
 @cli.command()
@@ -248,7 +231,7 @@ def scale(
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None
     latest: list[Study] = []
-    with _progress(f"{kind} scaling", len(counts) if counts else None) as advance:
+    with progress(f"{kind} scaling", len(counts) if counts else None) as advance:
 
         def on_point(key: str, study: Study) -> None:
             latest[:] = [study]
@@ -267,11 +250,11 @@ def scale(
     study = latest[0]
     if folder:
         _write_study(folder, study)
-    _emit(json_path, study.to_plain())
+    emit(json_path, study.to_plain())
     if json_path != "-":
         from .reports.tables import study_table
 
-        _console().print(study_table(study))
+        console().print(study_table(study))
 
 
 def _write_study(folder: Any, study: Any) -> None:
@@ -299,36 +282,39 @@ def reproduce(what: str, json_path: str | None, out: str | None) -> None:
     from .reports.reproduction_report import show_reproduction, write_reproduction
 
     folder = Folder(out) if out else None
-    with _progress(f"reproduce {what}") as advance:
+    with progress(f"reproduce {what}") as advance:
         found = reproduce_bagualu(advance)
     if folder:
         write_reproduction(folder, found, _command())
-    _emit(json_path, found.plain())
+    emit(json_path, found.plain())
     if json_path != "-":
-        show_reproduction(_console(), found)
+        show_reproduction(console(), found)
 
 
 @cli.command()
 @click.argument("what", type=click.Choice(["bagualu"]))
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values.")
 def fit(what: str, output: str | None) -> None:
-    """Fit what was not published to what was, and print the machine's [calibration] tables (takes minutes)."""
-    from .hardware.machine import CATALOGUE
-    from .reports.fit import calibration_table, fit_bagualu, replace_calibration
-    from .reports.published import published
+    """Fit what was not published to what was, and print the machine's [calibration] tables (takes minutes).
 
-    with _progress(f"fit {what}", 8) as advance:
-        best, others = fit_bagualu(advance)
-    tables = calibration_table(best, others)
-    click.echo(tables)
-    for name, error in best.errors.items():
-        click.echo(f"# {name}: {error:+.2e} off the published value")
+    Interrupted, it prints the fits that are done.
+    """
+    from .reports.fit import Fit, calibration_table, fit_bagualu, write_machine
+
     if output:
-        text = (CATALOGUE / f"{published(what)['machine']}.toml").read_text(encoding="utf-8")
-        try:
-            Path(output).write_text(replace_calibration(text, tables), encoding="utf-8")
-        except OSError as reason:
-            raise InputError(f"-o {output}: cannot be written: {reason.strerror}") from None
+        check_writable(output)
+    fits: list[tuple[str, Fit]] = []
+    try:
+        with progress(f"fit {what}", 8) as advance:
+            for each in fit_bagualu(advance):
+                fits.append(each)  # noqa: PERF402 - kept one by one, for an interruption
+    finally:
+        if fits:
+            click.echo(calibration_table(fits))
+            for name, error in fits[0][1].errors.items():
+                click.echo(f"# {name}: {error:+.2e} off the published value")
+    if output:
+        write_machine(Path(output), fits)
 
 
 @cli.command("list")
@@ -343,7 +329,7 @@ def list_(what: str) -> None:
     from .reports.catalogue import entries
     from .reports.tables import table
 
-    _console().print(table(what, ["name", "what it is"], entries(what), text_columns=2))
+    console().print(table(what, ["name", "what it is"], entries(what), text_columns=2))
 
 
 @cli.command()
@@ -364,9 +350,9 @@ def show(what: str, name: str, json_path: str | None) -> None:
 
         model = load_model(name)
         rows, shown = tables.model_rows(model), tables.model_table(model)
-    _emit(json_path, [dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
+    emit(json_path, [dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
     if json_path != "-":
-        _console().print(shown)
+        console().print(shown)
 
 
 if __name__ == "__main__":

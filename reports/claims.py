@@ -13,7 +13,7 @@ from ..hardware.precisions import BYTES
 from ..sim.maxmin import fair_rates
 from ..workloads.balancers import Swipe
 from ..workloads.collectives import rounds
-from ..workloads.lowering import lower
+from ..workloads.lowering import lower_step
 from ..workloads.lowering.update import held
 from ..workloads.memory import FIXED_FP32, memory, update_state_share
 from ..workloads.mesh import Mesh
@@ -209,6 +209,6 @@ def _gigabytes(name: str, sharded: bool) -> float:
 def _fits(machine: Machine) -> Callable[..., float]:
     def fits(name: str, **options: Any) -> float:
         setting = Setting.of(machine, name, options)
-        return float(memory(setting, lower(setting)[1]).fits)
+        return float(memory(setting, lower_step(setting)[1]).fits)
 
     return fits

@@ -9,15 +9,16 @@ predictions move.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.errors import InputError
-from ..hardware.machine import Machine, Unknowns, load_machine
+from ..hardware.machine import CATALOGUE, Machine, Unknowns, load_machine
 from ..sim.scaling import scaled
 from ..sim.simulate import simulate
 from ..workloads.setting import Setting
@@ -69,8 +70,10 @@ def ratios(machine: Machine, with_174t: bool = True) -> NDArray[np.float64]:
 
 def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None) -> Fit:
     """Solve for the unknowns at ``start``'s tokens a node, from ``start``; a ``message_overhead`` is kept and 174T left out."""
-    from scipy.optimize import root
-
+    try:
+        from scipy.optimize import root
+    except ImportError:
+        raise InputError("fit needs SciPy, which is not installed: pip install 'athanor[fit]'") from None
     names = FITTED if message_overhead is None else FITTED[:3]
     kept = {} if message_overhead is None else {"message_overhead": message_overhead}
 
@@ -90,34 +93,32 @@ def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None
     return Fit(unknowns(found.x), dict(zip(RESULTS, np.expm1(found.fun).tolist(), strict=False)))
 
 
-def fit_bagualu(progress: Progress = lambda text: None) -> tuple[Fit, list[tuple[str, Fit]]]:
-    """The fit at the catalogue's tokens a node, and fits along the free directions, as (what varies, fit)."""
+def fit_bagualu(progress: Progress = lambda text: None) -> Iterator[tuple[str, Fit]]:
+    """The fit at the catalogue's tokens a node, then fits along the free directions, each as (what varies, fit)."""
     machine = load_machine(published("bagualu")["machine"])
     here = Unknowns(**{name: getattr(machine.calibration, name) for name in (*FITTED, "tokens_per_node")})
     progress(f"{here.tokens_per_node} tokens a node")
     best = fit(machine, here)
-    others: list[tuple[str, Fit]] = []
+    yield "", best
     for tokens in FREE_TOKENS:
         progress(f"{tokens} tokens a node")
         scale = tokens / here.tokens_per_node
         guess = {
+            "tokens_per_node": tokens,
             "network_efficiency": min(0.99, best.unknowns.network_efficiency / scale),
             "message_overhead": best.unknowns.message_overhead * scale,
             "update_overhead": best.unknowns.update_overhead * scale,
         }
-        others.append(
-            ("tokens_per_node", fit(machine, best.unknowns.model_copy(update={"tokens_per_node": tokens, **guess})))
-        )
+        yield "tokens_per_node", fit(machine, best.unknowns.model_copy(update=guess))
     for overhead in FREE_OVERHEADS:
         progress(f"{overhead * 1e6:g} us a message")
-        others.append(("message_overhead", fit(machine, best.unknowns, message_overhead=overhead)))
-    return best, others
+        yield "message_overhead", fit(machine, best.unknowns, message_overhead=overhead)
 
 
-def calibration_table(best: Fit, others: list[tuple[str, Fit]]) -> str:
-    """The ``[calibration]`` tables of a machine file."""
-    lines = ["[calibration]", *_entries(best.unknowns)]
-    for varies, each in others:
+def calibration_table(fits: Sequence[tuple[str, Fit]]) -> str:
+    """The ``[calibration]`` tables of a machine file: the first fit, and the others as its free directions."""
+    lines = ["[calibration]", *_entries(fits[0][1].unknowns)]
+    for varies, each in fits[1:]:
         lines += ["", "[[calibration.free_direction]]", f'varies = "{varies}"', *_entries(each.unknowns)]
     return "\n".join(lines) + "\n"
 
@@ -133,16 +134,20 @@ def _entries(unknowns: Unknowns) -> list[str]:
     ]
 
 
-def replace_calibration(text: str, tables: str) -> str:
-    """A machine file's text with other ``[calibration]`` tables."""
+def write_machine(path: Path, fits: Sequence[tuple[str, Fit]]) -> None:
+    """Write the catalogue's machine file with other ``[calibration]`` tables; raises :class:`InputError` where it cannot."""
+    text = (CATALOGUE / f"{published('bagualu')['machine']}.toml").read_text(encoding="utf-8")
     kept: list[str] = []
     inside = False
     for line in text.splitlines():
         if line.startswith("["):
             starts = line.startswith(("[calibration]", "[[calibration."))
             if starts and not inside:
-                kept += [*tables.rstrip().splitlines(), ""]
+                kept += [*calibration_table(fits).rstrip().splitlines(), ""]
             inside = starts
         if not inside:
             kept.append(line)
-    return "\n".join(kept) + "\n"
+    try:
+        path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    except OSError as reason:
+        raise InputError(f"{path}: cannot be written: {reason.strerror}") from None

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..workloads.lowering import lower
+from ..workloads.lowering import lower_step
 from ..workloads.memory import memory
 from ..workloads.model import load_model
 from ..workloads.setting import Setting
@@ -152,5 +152,5 @@ def _memory(found: Reproduction) -> dict[str, dict[str, float]]:
     for name, run in found.models.items():
         tables[name] = run.summary()["memory_per_rank_bytes"]
         setting = Setting.of(found.machine, name, {"zero": "0"})
-        tables[f"{name}\n--zero 0"] = memory(setting, lower(setting)[1]).table()
+        tables[f"{name}\n--zero 0"] = memory(setting, lower_step(setting)[1]).table()
     return tables

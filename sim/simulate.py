@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..hardware.machine import Machine
 from ..hardware.precisions import Precision
 from ..workloads.loads import Load
-from ..workloads.lowering import lower
+from ..workloads.lowering import lower_step
 from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh import Mesh
 from ..workloads.model import Model
@@ -50,7 +50,7 @@ def simulate(
     need: Memory | None = None
     observed: dict[str, tuple[int, ...]] = {}
     for step in range(plan.steps):
-        schedule, step_loads = lower(setting, step)
+        schedule, step_loads = lower_step(setting, step)
         own = memory(setting, step_loads)
         if not allow_overcommit:
             require_fit(setting, step_loads, own)
@@ -185,6 +185,7 @@ def _links(results: list[StepResult]) -> list[dict[str, Any]]:
                 "bytes_per_step": float(total.loads[kind.name].sum()) / len(results),
                 "mean_utilisation": float(busy[used].mean()) / seconds,
                 "max_utilisation": float(busy.max()) / seconds,
+                "busiest": int(busy.argmax()),
             }
         )
     return rows

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from athanor.hardware.machine import CATALOGUE
 from athanor.workloads.run import VOLATILE
+from athanor.workloads.schedule import Schedule
 
 ATHANOR = [sys.executable, "-m", "athanor.cli"]
 TINY = ["--machine", "cluster-64", "--model", "moda-tiny"]
@@ -56,6 +57,15 @@ def test_what_the_issue_of_a_run_writes(tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     plots = {f"{name}.{kind}" for name in ("breakdown", "expert_load", "memory") for kind in ("svg", "png")}
     assert written == plots | {"run.json", "trace.csv", "links.csv", "report.html"}
+
+
+def test_a_schedule_prints_and_is_json():
+    shown = athanor("lower", *TINY).stdout
+    assert "gemm" not in shown.splitlines()[0]
+    assert "mesh ep=2,dp=2" in shown.splitlines()[0]
+    assert "all-to-all linear over ep" in shown
+    schedule = Schedule.from_json(athanor("lower", *TINY, "--json", "-").stdout)
+    assert str(schedule) == shown.rstrip("\n")
 
 
 def test_scale_writes_resumes_and_agrees(tmp_path):
@@ -161,6 +171,15 @@ def test_a_wrong_unit_in_a_file(tmp_path):
     )
 
 
+def test_a_study_too_large_for_this_computer(tmp_path):
+    path = tmp_path / "vast.toml"
+    path.write_text((CATALOGUE / "cluster-64.toml").read_text().replace("nodes = 64", "nodes = 1000000000000"))
+    done = athanor("simulate", "--machine", path, "--model", "moda-tiny", "--mesh", "ep=4,dp=250000000000")
+    assert done.returncode == 3
+    assert "simulating 1,000,000,000,000 ranks needs about" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_machine_without_sources_is_warned_about(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text((CATALOGUE / "cluster-64.toml").read_text().split("[sources]")[0])
@@ -204,7 +223,7 @@ def test_a_reader_that_closes_early_is_no_error():
 def test_examples_print_what_they_say():
     """Each example ends with the output that it prints, as comments."""
     for path in sorted((Path(__file__).parent.parent / "examples").glob("*.py")):
-        expected = [line[3:] for line in path.read_text().splitlines() if line.startswith("#> ")]
+        expected = [line[4:] for line in path.read_text().splitlines() if line.startswith("# > ")]
         shown = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
         assert shown.returncode == 0, shown.stderr
         assert shown.stdout.splitlines() == expected, path.name

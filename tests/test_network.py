@@ -70,6 +70,18 @@ def test_pruning_of_oceanlight(flows, share):
     assert uplink_share(load_machine("sunway-oceanlight"), flows) == pytest.approx(share, rel=1e-12)
 
 
+@pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize(("senders", "share"), [(48, 1.0), (96, 0.5), (256, 3 / 16)])
+def test_senders_out_of_a_supernode_share_its_uplinks(senders, share, depth):
+    """The same fact through a real collective: pairs of ranks in two supernodes exchange halves."""
+    machine = load_machine("sunway-oceanlight").changed(
+        {"calibration.message_overhead": "0 s", "fabric.latency_top": "0 s"}
+    )
+    mesh, exchange = Mesh.of({"ep": 2, "dp": senders}), Exchange("reduce-scatter", "ring", ("ep",), 2e9)
+    seconds = seconds_of(machine, mesh, {"ep": "supernode", "dp": "node"}, exchange, depth)
+    assert 1e9 / machine.injection / seconds == pytest.approx(share, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "row",
     ORACLE,

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +12,7 @@ from athanor.hardware.errors import InputError
 from athanor.hardware.machine import Unknowns, load_machine
 from athanor.reports import plots
 from athanor.reports.claims import Claim
-from athanor.reports.fit import Fit, calibration_table, fit, ratios, replace_calibration, with_unknowns
+from athanor.reports.fit import Fit, fit, ratios, with_unknowns, write_machine
 from athanor.reports.output import Folder, Points, as_svg
 from athanor.reports.reproduce import reproduce_bagualu
 from athanor.reports.reproduction_report import write_reproduction
@@ -99,16 +100,18 @@ def test_what_the_fit_looks_at():
         assert abs(ratios(other) - base).max() > 0.005, name
 
 
+def test_a_fit_without_scipy_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(InputError, match=r"pip install 'athanor\[fit\]'"):
+        fit(OCEANLIGHT, OCEANLIGHT.calibration)
+
+
 def test_a_machine_file_with_fitted_values(tmp_path):
     unknowns = Unknowns(
         gemm_efficiency=0.25, network_efficiency=0.5, message_overhead=2e-6, update_overhead=3e-11, tokens_per_node=512
     )
-    tables = calibration_table(Fit(unknowns, {}), [("tokens_per_node", Fit(unknowns, {}))])
-    from athanor.hardware.machine import CATALOGUE
-
-    text = replace_calibration((CATALOGUE / "sunway-oceanlight.toml").read_text(), tables)
     path = tmp_path / "fitted.toml"
-    path.write_text(text)
+    write_machine(path, [("", Fit(unknowns, {})), ("tokens_per_node", Fit(unknowns, {}))])
     machine = load_machine(path)
     assert machine.calibration.gemm_efficiency == 0.25
     assert len(machine.calibration.free_direction) == 1

@@ -9,7 +9,7 @@ from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
 from athanor.workloads.balancers import Capacity, Swipe, Unbalanced
 from athanor.workloads.loads import LoadModel
-from athanor.workloads.lowering import lower
+from athanor.workloads.lowering import lower_step
 from athanor.workloads.memory import FIXED_FP32, memory, require_fit, update_state_share
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.model import CATALOGUE, list_models, load_model
@@ -344,12 +344,12 @@ def test_loads_are_as_large_as_they_differ():
 
 def test_experts_must_divide_over_ep():
     with pytest.raises(InputError, match=r"400 experts of moda-1.93t do not divide over 240 ranks"):
-        lower(setting(mesh={"ep": 240, "dp": 400}))
+        lower_step(setting(mesh={"ep": 240, "dp": 400}))
 
 
 def test_a_step_has_six_flops_for_each_active_parameter():
     here = setting()
-    schedule, _ = lower(here)
+    schedule, _ = lower_step(here)
     model = here.model
     active = model.layers * (model.expert_size + 4 * model.hidden**2 + model.hidden * model.experts)
     active += model.vocabulary * model.hidden
@@ -366,7 +366,7 @@ def test_a_step_has_six_flops_for_each_active_parameter():
 def test_zero_leaves_the_volume_of_gradients_unchanged(zero):
     """2 (n - 1)/n of the vector either way, in a rank's reduce-scatter and all-gather or its all-reduce."""
     here = setting(zero=zero, precision="O0")
-    schedule, _ = lower(here)
+    schedule, _ = lower_step(here)
     moved = 0.0
     for operation in schedule.operations:
         if isinstance(operation.work, Exchange) and operation.category == "gradient_sync":
@@ -379,7 +379,7 @@ def test_zero_leaves_the_volume_of_gradients_unchanged(zero):
 
 
 def test_four_payload_all_to_alls_a_layer_and_three_counts():
-    schedule, _ = lower(setting())
+    schedule, _ = lower_step(setting())
     all_to_alls = [
         operation for operation in schedule.operations if getattr(operation.work, "operation", "") == "all-to-all"
     ]
@@ -399,26 +399,26 @@ def test_four_payload_all_to_alls_a_layer_and_three_counts():
     ],
 )
 def test_schedules_round_trip_through_json_and_print(options):
-    schedule, _ = lower(setting(model="moda-tiny", machine="cluster-64", **options))
+    schedule, _ = lower_step(setting(model="moda-tiny", machine="cluster-64", **options))
     again = Schedule.from_json(schedule.to_json())
     assert again == schedule
     assert hash(again) == hash(schedule)
     lines = str(schedule).splitlines()
-    assert len(lines) == len(schedule.operations) + 1
+    assert len(lines) == len(schedule.operations) + 2
     assert "all-to-all linear over ep" in str(schedule)
     for operation in schedule.operations:
         assert all(other < schedule.operations.index(operation) for other in operation.after)
 
 
 def test_recomputation_runs_the_forward_pass_again():
-    plain, _ = lower(setting())
-    again, _ = lower(setting(recompute="full"))
+    plain, _ = lower_step(setting())
+    again, _ = lower_step(setting(recompute="full"))
     extra = again.total_flops() / plain.total_flops()
     assert extra == pytest.approx(4 / 3, rel=0.02)
 
 
 def test_data_parallel_alone_has_no_all_to_all():
-    schedule, _ = lower(setting(model="moda-tiny", machine="cluster-64", mesh={"dp": 4}))
+    schedule, _ = lower_step(setting(model="moda-tiny", machine="cluster-64", mesh={"dp": 4}))
     assert not [operation for operation in schedule.operations if operation.category == "all_to_all"]
 
 
@@ -449,7 +449,7 @@ def test_batches():
 
 def memory_of(**options):
     here = setting(**options)
-    _, loads = lower(here)
+    _, loads = lower_step(here)
     return memory(here, loads), here, loads
 
 

@@ -198,7 +198,8 @@ class Schedule:
 
     def __str__(self) -> str:
         """A line for each operation."""
-        return "\n".join([f"mesh {self.mesh}: {len(self.operations)} operations", *self._lines()])
+        head = f"    #  {'phase':8s} {'stream':13s} {'category':13s} {'operation':24s} work"
+        return "\n".join([f"mesh {self.mesh}: {len(self.operations)} operations", head, *self._lines()])
 
     def _lines(self) -> Iterator[str]:
         for number, operation in enumerate(self.operations):

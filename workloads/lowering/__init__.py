@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from ...hardware.machine import Machine
 from ..loads import Load, LoadModel
+from ..model import Model
 from ..schedule import Schedule
 from ..setting import Setting
 from .dense import Dense
@@ -11,7 +16,15 @@ from .program import Program
 from .update import Update, held
 
 
-def lower(setting: Setting, step: int = 0) -> tuple[Schedule, list[Load]]:
+def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 0, **options: Any) -> Schedule:
+    """The schedule of training step ``step`` of ``model`` on ``machine``, with the options of ``simulate()``.
+
+    ``print()`` shows it, ``to_json()`` writes it, and an MPI runtime can execute it.
+    """
+    return lower_step(Setting.of(machine, model, options), step)[0]
+
+
+def lower_step(setting: Setting, step: int = 0) -> tuple[Schedule, list[Load]]:
     """The schedule of training step ``step``, and the loads of its layers (micro-batch after micro-batch).
 
     A step is, for each micro-batch, the forward pass through all layers and the backward pass through them in reverse,
