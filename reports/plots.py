@@ -38,7 +38,7 @@ HATCHES = {"forward": "", "backward": "//", "update": ".."}
 INK, PUBLISHED = "#333333", "#d1495b"
 SERIES = ("#33658a", "#d1495b", "#4f9d69", "#f6ae2d")
 
-LEAST_SHARE = 0.0005
+LEAST_SHARE = 0.002
 """Shares of a step below this are not drawn."""
 
 
@@ -113,6 +113,7 @@ def breakdown(summaries: Mapping[str, Mapping[str, Any]], title: str = "Where a 
             bottoms = [bottom + share for bottom, share in zip(bottoms, shares, strict=True)]
     for place, run in enumerate(summaries.values()):
         axes.text(place, 1.015, si(run["step_seconds"], "s", 3), ha="center", va="bottom", fontsize=9, color=INK)
+    axes.set_xlim(-max(0.5, 1.6 - len(names) / 2), len(names) - 1 + max(0.5, 1.6 - len(names) / 2))
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("share of the step (mean over ranks)")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))

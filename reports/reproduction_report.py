@@ -18,8 +18,8 @@ from .report import Picture, Section, breakdown_section, inputs, write_report
 from .reproduce import Reproduction
 from .tables import claims_table, percent, study_table, table
 
-FREE_COLUMNS = ("varies", "tokens a node", "GEMM", "network", "us a message", "ps a parameter")
-PREDICTED_COLUMNS = ("1.93T EF", "placement", "strong", "14.5T EF", "174T EF")
+FREE_COLUMNS = ("varies", "tokens/node", "GEMM", "network", "us/message", "ps/param.")
+PREDICTED_COLUMNS = ("1.93T EF", "placed", "strong", "14.5T EF", "174T EF")
 FREE_TEXT = (
     "Four unknowns meet four results exactly at any number of tokens a node; with 174T left out, at any message overhead too."
     " What follows for 14.5T (and, in the last rows, for 174T) is all that the fit predicts of them: read no more into it"

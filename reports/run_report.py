@@ -18,7 +18,7 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
     folder.frame("trace.csv", run.to_frame())
     folder.frame("links.csv", run.links_frame())
     step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}))
-    load = folder.figure("expert_load", plots.expert_load({run.plan["router"]: run.expert_load}))
+    load = folder.figure("expert_load", plots.expert_load({f"balancer {run.plan['balancer']}": run.expert_load}))
     memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}))
     links = [
         (
@@ -32,7 +32,12 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
     ]
     sections = [
         breakdown_section(totals, [Picture(step, "One step, stacked by phase and category.")]),
-        Section("Expert load", figures=[Picture(load, "Tokens carried by each rank of one group, over the mean.")]),
+        Section(
+            "Expert load",
+            figures=[
+                Picture(load, f"Router {run.plan['router']}: tokens wanted and carried by each rank of one group.")
+            ],
+        ),
         Section("Memory", figures=[Picture(memory, "Bytes of the fullest rank against its capacity.")]),
         Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
         *inputs(machine, model, run.plan),
