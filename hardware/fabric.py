@@ -13,7 +13,6 @@ from .records import Record
 from .units import Ratio, SecondsOrZero
 
 Routing = Literal["adaptive", "static"]
-ROUTINGS: tuple[Routing, ...] = ("adaptive", "static")
 
 
 @dataclass(frozen=True)

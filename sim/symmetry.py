@@ -162,8 +162,8 @@ def all_pairs_demand(links: Links, groups: Index, sent: Array, share: Array) -> 
     runs = [links.segments(groups, level).numbers() for level in links.levels]
     homes = [domain[ranks] for domain in links.domains]
     lanes = [home * n + cable[ranks] for home, n, cable in zip(homes, links.cables, links.cable, strict=True)]
-    wide = [cable[ranks] for n, cable in zip(links.cables, links.cable, strict=True) if n > 1]
-    colour = _refine(alike(nbytes, part), [group, *runs, *homes, *lanes, *wide])
+    slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive
+    colour = _refine(alike(nbytes, part), [group, *runs, *homes, *lanes, *slots])
     colours = _checked(int(colour.max()) + 1)
     first = np.unique(colour, return_index=True)[1]
     peers = _peers(colour, first, group, runs)
@@ -180,7 +180,7 @@ def all_pairs_demand(links: Links, groups: Index, sent: Array, share: Array) -> 
         home = _Census.of(colour, homes[level], colours)
         flows, numbers, kind = home.counts[:, sender] * leaving, home.numbers, home.kind
         if cables > 1:
-            flows, numbers, kind = _by_cable(home, flows, _Census.of(colour, wide[0], colours), receiver, cables)
+            flows, numbers, kind = _by_cable(home, flows, _Census.of(colour, slots[level], colours), receiver, cables)
         classes.add(f"{name}.out", numbers, kind, flows)
     return classes.demand(nbytes[first][sender] * part[first][receiver], _Census.of(colour, group, colours), sender)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
 from ..workloads.collectives import Round, rounds
@@ -20,11 +19,10 @@ from .symmetry import all_pairs_demand, ring_demand
 class Transfer:
     """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
 
-    The demand counts the bytes of all steps. On every link these are ``factor`` times ``loads``, which many transfers then
-    share, or ``loads`` as they are where ``factor`` is None. To the time that it
-    takes come ``fixed`` seconds (latency and the first message's overhead, each step anew), and it is never shorter
-    than ``floor``: the overheads of all further messages, which run beside the transfer. Both are floats, or one value
-    for each group.
+    The demand counts the bytes of all steps. On every link these are ``factor`` times ``loads``, which many transfers
+    then share, or ``loads`` as they are where ``factor`` is None. To the time that it takes come ``fixed`` seconds
+    (latency and the first message's overhead, each step anew), and it is never shorter than ``floor``: the overheads of
+    all further messages, which run beside the transfer.
     """
 
     demand: Demand
@@ -68,11 +66,8 @@ class Traffic:
         found = []
         for each in rounds(exchange.operation, *self._shape(exchange)):
             groups = self._scope(exchange.axes, each.scope)
-            unit = (
-                each.pattern,
-                groups.shape,
-                hash(groups.tobytes()),
-            )  # scopes of different axes may be the same groups
+            # Scopes of different axes may be the very same groups, so these are their own key.
+            unit = (each.pattern, groups.shape, hash(groups.tobytes()))
             if unit not in self._units:
                 share = None if each.pattern == "ring" else np.full(groups.shape, 1.0 / groups.shape[1])
                 self._units[unit] = self._demand(groups, np.ones(groups.shape), share)
@@ -105,9 +100,8 @@ class Traffic:
         loads = ring_loads(links, groups, sent) if share is None else all_pairs_loads(links, groups, sent, share)
         if self.depth == "bound":
             return bound_demand(loads, _group_ends(links, groups, loads)), loads
-        return (
-            ring_demand(links, groups, sent) if share is None else all_pairs_demand(links, groups, sent, share)
-        ), loads
+        demand = ring_demand(links, groups, sent) if share is None else all_pairs_demand(links, groups, sent, share)
+        return demand, loads
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
         """Algorithm, and the group as a grid of supernodes and ranks in each; a ring where parts are unequal."""
@@ -131,10 +125,8 @@ class Traffic:
             groups = self.layout.groups(axes)
             grid = self.layout.two_level(axes)
             if scope != "group" and grid is not None:
-                inner = grid.shape[2]
-                groups = (
-                    grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, grid.shape[1])
-                )
+                outer, inner = grid.shape[1:]
+                groups = grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, outer)
             self._scopes[key] = np.ascontiguousarray(groups)
         return self._scopes[key]
 
@@ -168,25 +160,13 @@ class Traffic:
 
 def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
     """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ."""
-    home = {"ring": links.domains[0]}
-    cables = {"ring": 1}
-    spans: dict[str, NDArray[np.bool_] | None] = {"ring": None}
-    names = [kind.name.removesuffix(".out") for kind in links.kinds if kind.name.endswith(".out")]
-    for level, name in enumerate(names):
-        several = links.domains[level][groups[:, 0]] != links.domains[level][groups[:, -1]]
-        for end in ("out", "in"):
-            home[f"{name}.{end}"], cables[f"{name}.{end}"], spans[f"{name}.{end}"] = (
-                links.domains[level],
-                links.cables[level],
-                several,
-            )
+    uses = {"ring": (links.domains[0], 1, np.ones(len(groups), dtype=bool))}
+    for name, domain, cables, _ in links.by_level():
+        leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
+        uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
     ends = np.zeros(len(groups))
     for kind, seconds in loads.busy():
-        worst = seconds.reshape(-1, cables[kind.name]).max(axis=1)
-        if (worst == worst[0]).all() and (used := spans[kind.name]) is not None and used.all():
-            ends = np.maximum(ends, worst[0])
-            continue
-        mine = worst[home[kind.name][groups]].max(axis=1)
-        uses = spans[kind.name]
-        ends = np.maximum(ends, mine if uses is None else np.where(uses, mine, 0.0))
+        domain, cables, used = uses[kind.name]
+        worst = seconds.reshape(-1, cables).max(axis=1)
+        ends = np.maximum(ends, np.where(used, worst[domain[groups]].max(axis=1), 0.0))
     return None if (ends == ends[0]).all() else ends
