@@ -161,6 +161,26 @@ def test_streams_that_share_the_network_are_exact(data):
     assert exposed == pytest.approx(result.seconds, rel=1e-9, abs=1e-9)
 
 
+def test_a_phase_that_comes_while_another_is_under_way():
+    """10 B/s a node: alone, A's 100 bytes take 10 s. B comes after 4 s with 20 bytes on the same links: both run at half."""
+    mesh, machine = Mesh.of({"ep": 2}), tree(nodes=4, supernode=4, injection=10.0)
+    layout = place(mesh, machine, "moda")
+    ring = [Exchange("reduce-scatter", "ring", ("ep",), nbytes) for nbytes in (200.0, 40.0)]
+    schedule = Schedule(
+        mesh,
+        (
+            Operation("a", "forward", "all_to_all", "communication", ring[0]),
+            Operation("wait", "forward", "compute", "compute", Loop(4.0)),
+            Operation("b", "forward", "gradient_sync", "gradients", ring[1], after=(1,)),
+        ),
+    )
+    for depth in ("fluid", "bound"):
+        found, result = simulate(machine, layout, schedule, depth)
+        assert found[2, 0] == (pytest.approx(4.0), pytest.approx(8.0))
+        assert found[0, 0] == (pytest.approx(0.0), pytest.approx(12.0))
+        assert result.seconds == pytest.approx(12.0)
+
+
 def drifting_program(seed):
     """A random program of ranks that drift apart and groups that contend, with the machine and layout to run it on."""
     random = np.random.default_rng(seed)

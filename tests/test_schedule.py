@@ -34,6 +34,16 @@ def test_loads_are_as_large_as_they_differ():
     assert (other.received != uneven.received).any()
 
 
+def test_fractions_are_of_all_copies_of_all_tokens():
+    for balancer, top_k in (("capacity:1.0", 1), ("capacity:1.0", 2), ("swipe", 2)):
+        load = LoadModel(setting(balancer=balancer, top_k=top_k, router="zipf:1.0")).sample(0, 0, 0)
+        copies = 1024 * top_k * 400
+        surplus = np.maximum(load.wanted - 1024 * top_k, 0).sum() / copies
+        assert load.dropped_fraction == pytest.approx(surplus if "capacity" in balancer else 0, abs=0.01)
+        assert load.moved_fraction >= (surplus - 0.01 if balancer == "swipe" else 0)
+        assert load.moved_fraction <= 1
+
+
 def test_experts_must_divide_over_ep():
     with pytest.raises(InputError, match=r"400 experts of moda-1.93t do not divide over 240 ranks"):
         lower_step(setting(mesh={"ep": 240, "dp": 400}))
@@ -170,6 +180,16 @@ def test_activations_shrink_with_micro_batches_and_recomputation():
     whole = memory_of(tokens_per_rank=8192, micro_batch=8)[0].activations
     assert memory_of(tokens_per_rank=8192, micro_batch=1)[0].activations == pytest.approx(whole / 8)
     assert memory_of(tokens_per_rank=8192, micro_batch=8, recompute="full")[0].activations < whole / 5
+
+
+def test_activations_are_the_inputs_of_every_operator():
+    """By hand for one token and layer; about 350 KB for MoDa-1.93T, in which the experts' inner width dominates."""
+    need, here, _ = memory_of()
+    h, inner, scores, experts = 4096, 49152, 8 * 1024, 400
+    half, single = (5 * h + scores + 2 * h + 2 * inner) * 2, (4 * h + experts) * 4
+    assert need.activations == pytest.approx(12 * 1024 * (half + single))
+    assert need.activations / (12 * 1024) == pytest.approx(350e3, rel=0.05)
+    assert need.other == pytest.approx(1024 * 50_000 * 4 + 2 * 1024 * h * 2)
 
 
 def test_an_overloaded_rank_needs_more_memory():
