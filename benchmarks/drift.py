@@ -1,5 +1,7 @@
-"""How far the engine's one approximation goes: random programs of ranks that drift apart and groups that contend, against
-the naive engine of ``tests/``, which runs a process for each rank and a flow for each message.
+"""How far the engine's one approximation goes.
+
+Random programs of ranks that drift apart and groups that contend run against the naive engine of ``tests/``, which has a
+process for each rank and a flow for each message.
 
 ``python benchmarks/drift.py [PROGRAMS]`` prints the distribution of (engine's step / naive step) - 1, which
 ``docs/architecture.md`` quotes.

@@ -184,7 +184,7 @@ def test_activations_shrink_with_micro_batches_and_recomputation():
 
 def test_activations_are_the_inputs_of_every_operator():
     """By hand for one token and layer; about 350 KB for MoDa-1.93T, in which the experts' inner width dominates."""
-    need, here, _ = memory_of()
+    need, _, _ = memory_of()
     h, inner, scores, experts = 4096, 49152, 8 * 1024, 400
     half, single = (5 * h + scores + 2 * h + 2 * inner) * 2, (4 * h + experts) * 4
     assert need.activations == pytest.approx(12 * 1024 * (half + single))
