@@ -107,14 +107,17 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that describe machine, model and plan."""
     for name, settings in reversed(PLAN_OPTIONS):
         command = click.option(name, **settings)(command)
-    command = click.option("--allow-overcommit", is_flag=True, help="Simulate also what does not fit a rank's memory.")(
-        command
-    )
     command = click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file."
     )(command)
     command = click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")(command)
     return click.option("--machine", required=True, help="Name in the catalogue, or a TOML file.")(command)
+
+
+def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option to go beyond a rank's memory."""
+    text = "Simulate also what does not fit a rank's memory."
+    return click.option("--allow-overcommit", is_flag=True, help=text)(command)
 
 
 def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,6 +149,7 @@ def _command() -> str:
 
 @cli.command()
 @plan_options
+@overcommit_option
 @result_options
 @click.option("-o", "output", metavar="FILE", help="Write the whole run (summary, plan, trace) as JSON.")
 def simulate(
@@ -163,9 +167,7 @@ def simulate(
     from .sim.simulate import simulate as simulate_run
 
     hardware, chosen = _load(machine, model, settings)
-    for path in (output, json_path):
-        if path and path != "-":
-            check_writable(path)
+    check_writable(output, json_path)
     folder = Folder(out) if out else None
     run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, **options)
     if output:
@@ -178,7 +180,7 @@ def simulate(
     if json_path != "-":
         from .reports.tables import show_run
 
-        show_run(console(), run.summary(), run.links)
+        show_run(console(), run.summary(), run.summary()["links"])
 
 
 @cli.command()
@@ -186,17 +188,12 @@ def simulate(
 @click.option("--step", type=int, default=0, show_default=True, help="The training step to lower.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the schedule as JSON; - for standard output.")
 def lower(
-    machine: str,
-    model: str,
-    settings: tuple[str, ...],
-    allow_overcommit: bool,
-    step: int,
-    json_path: str | None,
-    **options: Any,
+    machine: str, model: str, settings: tuple[str, ...], step: int, json_path: str | None, **options: Any
 ) -> None:
     """Print the schedule of a step: every operation, its stream, and what it waits for."""
     from .workloads.lowering import lower as lower_to_schedule
 
+    check_writable(json_path)
     schedule = lower_to_schedule(*_load(machine, model, settings), step, **options)
     emit(json_path, json.loads(schedule.to_json()) if json_path else None)
     if json_path != "-":
@@ -206,6 +203,7 @@ def lower(
 @cli.command()
 @click.argument("kind", type=click.Choice(["weak", "strong"]))
 @plan_options
+@overcommit_option
 @result_options
 @click.option("--nodes", help="Node counts, such as 6000,12000,96000; by default shares of the plan's.")
 def scale(
@@ -227,6 +225,7 @@ def scale(
     from .sim.scaling import scale as scale_study
 
     counts = _node_counts(nodes)
+    check_writable(json_path)
     hardware, chosen = _load(machine, model, settings)
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None
@@ -281,6 +280,7 @@ def reproduce(what: str, json_path: str | None, out: str | None) -> None:
     from .reports.reproduce import reproduce_bagualu
     from .reports.reproduction_report import show_reproduction, write_reproduction
 
+    check_writable(json_path)
     folder = Folder(out) if out else None
     with progress(f"reproduce {what}") as advance:
         found = reproduce_bagualu(advance)
@@ -301,8 +301,7 @@ def fit(what: str, output: str | None) -> None:
     """
     from .reports.fit import Fit, calibration_table, fit_bagualu, write_machine
 
-    if output:
-        check_writable(output)
+    check_writable(output)
     fits: list[tuple[str, Fit]] = []
     try:
         with progress(f"fit {what}", 8) as advance:
@@ -340,6 +339,7 @@ def show(what: str, name: str, json_path: str | None) -> None:
     """Show a machine or a model: every number with its unit and source."""
     from .reports import tables
 
+    check_writable(json_path)
     if what == "machine":
         from .hardware.machine import load_machine
 

@@ -30,10 +30,10 @@ def main() -> None:
     )
     ratios: dict[str, list[float]] = {"fluid": [], "bound": []}
     for seed in range(programs):
-        machine, layout, schedule = drifting_program(seed)
-        expected = max(end for _, end in NaiveEngine(machine, layout).run(schedule).values())
+        machine, schedule = drifting_program(seed)
+        expected = max(end for _, end in NaiveEngine(machine, schedule.layout).run(schedule).values())
         for depth, found in ratios.items():
-            found.append(simulate(machine, layout, schedule, depth)[1].seconds / expected - 1)
+            found.append(simulate(machine, schedule, depth)[1].seconds / expected - 1)
     for depth, found in ratios.items():
         off = np.array(found)
         figures = (off.mean(), *np.percentile(off, [5, 50, 95]), off.min(), off.max())

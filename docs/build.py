@@ -1,4 +1,4 @@
-"""Makes what is generated in the documentation: README's tables, its picture, and the reference of the command line.
+"""Makes what is generated in the documentation: tables, pictures, and the reference of the command line.
 
 ``make docs`` writes them; ``tests/test_docs.py`` checks that what stands there is what this file would write. Speeds come from
 ``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
@@ -40,6 +40,15 @@ def accuracy(claims: list[dict[str, Any]]) -> str:
             figures = f"{claim['target']:.5g} | {claim['simulated']:.5g} | {percent(claim['relative_error'])}"
             lines.append(f"| {claim['name']} | {figures} | {claim['kind']} |")
     return "\n".join(lines)
+
+
+def free_direction(rows: list[tuple[str, ...]]) -> str:
+    """The table of how far the predictions move, of the page on accuracy."""
+    from athanor.reports.reproduction_report import FREE_COLUMNS, PREDICTED_COLUMNS
+
+    columns = [*FREE_COLUMNS, *PREDICTED_COLUMNS]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def speed(record: dict[str, Any]) -> str:
@@ -98,11 +107,14 @@ def pictures(found: Any) -> dict[str, Any]:
 def main() -> None:
     """Write everything anew."""
     from athanor.reports.reproduce import reproduce_bagualu
+    from athanor.reports.reproduction_report import free_rows
 
     found = reproduce_bagualu(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
     readme.write_text(fill(text, "speed", speed(json.loads((ROOT / "benchmarks" / "speed.json").read_text()))))
+    page = ROOT / "docs" / "accuracy.md"
+    page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
     (ROOT / "docs" / "cli.md").write_text(command_line())
     (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
     for name, figure in pictures(found).items():

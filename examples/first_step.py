@@ -17,10 +17,10 @@ for row in slowest.itertuples():
 # > step 2.981 s, 1.18 EFLOP/s
 # > compute        2.087 s
 # > all_to_all     0.069 s
-# > gradient_sync  0.573 s
+# > gradient_sync  0.579 s
 # > optimizer      0.002 s
 # > balancing      0.098 s
-# > other          0.151 s
-# > gradients.experts.reduce-scatter: 0.224 s, limited by nic.out
-# > update.experts.all-gather: 0.224 s, limited by nic.out
-# > update.bookkeeping: 0.151 s, limited by framework
+# > other          0.145 s
+# > gradients.experts.fp16.reduce-scatter: 0.224 s, limited by nic.out
+# > update.experts.fp16.all-gather: 0.224 s, limited by nic.out
+# > update.bookkeeping: 0.145 s, limited by framework

@@ -15,6 +15,10 @@ class Overflow:
     factor: float = 1.1
     level: ClassVar[bool] = False
 
+    @classmethod
+    def parse(cls, argument):
+        return cls(float(argument or cls.factor))
+
     def carry(self, wanted, tokens):
         every = wanted.sum(axis=0)
         limit = int(np.ceil(self.factor * tokens * len(wanted)))
@@ -36,7 +40,7 @@ for balancer in ("none", "overflow:1.5", "overflow:1.1", "swipe"):
     load = run.summary()["load_balance"]
     print(f"{balancer:13s} {run.summary()['step_seconds']:6.2f} s, most over mean {load['max_over_mean']:.2f}")
 
-# > none           52.52 s, most over mean 33.47
+# > none           52.53 s, most over mean 33.47
 # > overflow:1.5    3.65 s, most over mean 1.50
 # > overflow:1.1    3.03 s, most over mean 1.10
 # > swipe           2.98 s, most over mean 1.00

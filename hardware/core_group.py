@@ -87,7 +87,7 @@ class CoreGroup(Record):
     def gemm(
         self, m: Array, n: Array, k: Array, precision: Precision, efficiency: float, bandwidth: float = 1.0
     ) -> Cost:
-        """Cost of C[m, n] += A[m, k] B[k, n]; ``bandwidth`` is the share of the memory bandwidth that is there.
+        """Cost of C[m, n] = A[m, k] B[k, n]; ``bandwidth`` is the share of the memory bandwidth that is there.
 
         ``efficiency`` is the share of the peak that the kernel reaches when no DMA holds it up. Arrays broadcast; a
         GEMM of no rows costs nothing.

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from .core_group import CoreGroup
 from .errors import InputError, suggestion
 from .fabric import PrunedFatTree, Routing
 from .node import Node, Processor
-from .records import Record, build, catalogue_names, find, read_toml
+from .records import Record, build, catalogue_names, find, first_error, read_toml
 from .units import Quantity, Ratio, SecondsOrZero, Share
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -92,14 +92,18 @@ class Machine(Record):
                 raise InputError(f"--set {key}: no such key{suggestion(key, [name for name, _, _ in self.numbers()])}")
             here[last] = value
             table["sources"] = {**table["sources"], key: "set by the user"}
-        return build_from_si(table, f"--set of {self.name}")
+        try:
+            return Machine.model_validate(table)
+        except ValidationError as wrong:
+            key, value, reason = first_error(Machine, wrong)
+            raise InputError(f"--set {key}={value}: {reason}") from None
 
     def with_routing(self, routing: Routing | None) -> Machine:
         """The machine with another routing, or itself where none is asked for."""
         return self if routing is None else self.changed({"fabric.routing": routing})
 
     def numbers(self) -> Iterator[tuple[str, str, str]]:
-        """(dotted key, value with unit, source) of every number that describes the machine."""
+        """(dotted key, value with unit, source) of every number and choice that describes the machine."""
         yield from ((key, text, self.source(key)) for key, text in _leaves(self, ""))
 
     def source(self, key: str) -> str:
@@ -110,19 +114,6 @@ class Machine(Record):
     def unsourced(self) -> list[str]:
         """The dotted keys that have no source."""
         return [key for key, _, source in self.numbers() if not source]
-
-
-def build_from_si(table: dict[str, Any], where: str) -> Machine:
-    """A machine from a table whose plain numbers are SI (as :meth:`Machine.model_dump` gives them)."""
-    from pydantic import ValidationError
-
-    try:
-        return Machine.model_validate(table)
-    except ValidationError as wrong:
-        first = wrong.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first.get("ctx", {}).get("error", first["msg"])
-        raise InputError(f"{where}: {key} is {first['input']!r}: {reason}") from None
 
 
 def load_machine(machine: str | Path | Machine) -> Machine:
@@ -146,6 +137,6 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(value, f"{key}.")
         elif name == "peak":
             yield from ((f"{key}.{kind}", Quantity("", "", "", "FLOP/s").show(rate)) for kind, rate in value.items())
-        elif isinstance(value, bool | int | float):
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix):
             shows = [extra for extra in field.metadata if isinstance(extra, Quantity | Share)]
-            yield key, shows[0].show(value) if shows else str(value)
+            yield key, shows[0].show(float(value)) if shows else str(value)

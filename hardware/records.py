@@ -61,25 +61,34 @@ def find(kind: str, folder: Path, name_or_path: str, suffix: str = ".toml") -> P
     raise InputError(f"--{kind} {name_or_path}: no such {kind} in the catalogue, nor a file{names}")
 
 
-def _describe(record: type[BaseModel], wrong: ValidationError) -> str:
-    """The first error in one line, and how many more there are; an unknown key explains a missing one, so it comes first."""
+def first_error(record: type[BaseModel], wrong: ValidationError) -> tuple[str, Any, str]:
+    """(dotted key, what was found, what is wrong) of the first error; unknown keys first, as they explain missing ones."""
     first, *more = sorted(wrong.errors(), key=lambda error: error["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    key = ".".join(str(part) for part in first["loc"])
     match first["type"]:
         case "extra_forbidden":
             holder = _record_at(record, first["loc"][:-1])
-            allowed = list(holder.model_fields) if holder else []
-            text = f"{key} is an unknown key{suggestion(str(first['loc'][-1]), allowed)}"
+            reason = f"unknown key{suggestion(str(first['loc'][-1]), list(holder.model_fields) if holder else [])}"
         case "missing":
-            text = f"{key} is missing"
+            reason = "is missing"
         case "value_error":
-            text = f"{key} is {_shown(first['input'])}: {first['ctx']['error']}"
+            reason = str(first["ctx"]["error"])
         case "literal_error":
             allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            text = f"{key} is {_shown(first['input'])}{suggestion(str(first['input']), allowed)}"
+            reason = f"no such choice{suggestion(str(first['input']), allowed)}"
         case _:
-            text = f"{key} is {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
-    return text + (f" (and {len(more)} more)" if more else "")
+            reason = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    return key, first["input"], reason + (f" (and {len(more)} more)" if more else "")
+
+
+def _describe(record: type[BaseModel], wrong: ValidationError) -> str:
+    """The first error of a file in one line."""
+    key, found, reason = first_error(record, wrong)
+    if reason.startswith("is missing"):
+        return f"{key} {reason}"
+    if reason.startswith("unknown key"):
+        return f"{key} is an {reason}"
+    return f"{key} is {_shown(found)}: {reason}" if key else reason
 
 
 def _shown(value: Any) -> str:

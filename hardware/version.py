@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
+from pathlib import Path
 
 
 @lru_cache(maxsize=1)
@@ -11,3 +13,12 @@ def version() -> str:
     from importlib.metadata import version as installed
 
     return installed("athanor")
+
+
+@lru_cache(maxsize=1)
+def fingerprint() -> str:
+    """A hash of the package's own sources: results of another program are not taken for this one's."""
+    package = Path(__file__).parent.parent
+    folders = [package / name for name in ("hardware", "workloads", "sim")]
+    sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]

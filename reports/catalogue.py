@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..hardware.machine import list_machines
 from ..hardware.units import si
 from ..workloads.balancers import BALANCERS
@@ -27,10 +29,7 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "placements":
             return list(NAMED.items())
         case "routers":
-            tables = [
-                (f"table:{path.stem}", "recorded popularity in the catalogue")
-                for path in sorted(CATALOGUE.glob("*.csv"))
-            ]
+            tables = [(f"table:{path.stem}", _first_line(path)) for path in sorted(CATALOGUE.glob("*.csv"))]
             return [(name, text) for name, (_, text) in ROUTERS.items()] + tables
         case "balancers":
             return [(name, text) for name, (_, text) in BALANCERS.items()]
@@ -39,3 +38,8 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "collectives":
             return [(operation, ", ".join(algorithms)) for operation, algorithms in ALGORITHMS.items()]
     raise ValueError(what)
+
+
+def _first_line(path: Path) -> str:
+    """What a table says of itself in its first comment."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

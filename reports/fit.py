@@ -2,14 +2,13 @@
 
 Four unknowns (GEMM efficiency, network efficiency, overhead of a message, the framework's time for a parameter) meet
 four results exactly: 1.93T's EFLOPS, the placement's speed-up, the strong scaling, and 174T's EFLOPS, without which
-the message overhead would be free. The fifth, tokens a node, is free: every choice of it can meet the four.
-:func:`free_direction` moves along it, and along the message overhead when 174T is left out, to show how far
-predictions move.
+the message overhead would be free. The fifth, tokens a node, is free. The fit moves along it, and along the message
+overhead with 174T left out, to show how far predictions move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ FREE_OVERHEADS = (1e-6, 2e-6, 4e-6)
 """Values along the two directions that the results leave open."""
 
 FITTED = ("gemm_efficiency", "network_efficiency", "update_overhead", "message_overhead")
-RESULTS = ("1.93T EFLOPS", "placement", "strong scaling", "174T EFLOPS")
+RESULTS = ("eflops moda-1.93t", "placement_speedup", "strong_speedup", "eflops moda-174t")
+"""The results that the unknowns are fitted to, in the order in which leaving off the last frees the last unknown."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,39 @@ def with_unknowns(machine: Machine, unknowns: Unknowns) -> Machine:
     )
 
 
-def ratios(machine: Machine, with_174t: bool = True) -> NDArray[np.float64]:
-    """Simulated over published, for each of :data:`RESULTS`."""
+def targets() -> dict[str, float]:
+    """Published results by name."""
     table = published("bagualu")
-    scaling = table["scaling"]
+    scaling = {name: table["scaling"][name] for name in ("placement_speedup", "strong_speedup")}
+    return {**{f"eflops {name}": value for name, value in table["eflops"].items()}, **scaling}
+
+
+def results(machine: Machine, names: Iterable[str]) -> dict[str, float]:
+    """What the simulator says of the named results on a machine."""
     whole = simulate(machine, "moda-1.93t").summary()
-    swapped = simulate(machine, "moda-1.93t", placement="opposite").summary()
-    reference = Setting.of(machine, "moda-1.93t", {})
-    _, options = scaled("strong", reference, reference.layout.nodes // scaling["strong_ratio"])
-    part = simulate(machine, "moda-1.93t", **options).summary()
-    found = [
-        whole["flops_per_second"] / 1e18 / table["eflops"]["moda-1.93t"],
-        swapped["step_seconds"] / whole["step_seconds"] / scaling["placement_speedup"],
-        part["step_seconds"] / whole["step_seconds"] / scaling["strong_speedup"],
-    ]
-    if with_174t:
-        found.append(simulate(machine, "moda-174t").summary()["flops_per_second"] / 1e18 / table["eflops"]["moda-174t"])
-    return np.array(found)
+    found = {}
+    for name in names:
+        if name == "placement_speedup":
+            found[name] = (
+                simulate(machine, "moda-1.93t", placement="opposite").summary()["step_seconds"] / whole["step_seconds"]
+            )
+        elif name == "strong_speedup":
+            reference = Setting.of(machine, "moda-1.93t", {})
+            _, options = scaled(
+                "strong", reference, reference.layout.nodes // published("bagualu")["scaling"]["strong_ratio"]
+            )
+            found[name] = simulate(machine, "moda-1.93t", **options).summary()["step_seconds"] / whole["step_seconds"]
+        else:
+            model = name.removeprefix("eflops ")
+            totals = whole if model == whole["model"] else simulate(machine, model).summary()
+            found[name] = totals["flops_per_second"] / 1e18
+    return found
+
+
+def ratios(machine: Machine, names: Sequence[str] = RESULTS) -> NDArray[np.float64]:
+    """Simulated over published, for each of the named results."""
+    published_, found = targets(), results(machine, names)
+    return np.array([found[name] / published_[name] for name in names])
 
 
 def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None) -> Fit:
@@ -74,7 +90,8 @@ def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None
         from scipy.optimize import root
     except ImportError:
         raise InputError("fit needs SciPy, which is not installed: pip install 'athanor[fit]'") from None
-    names = FITTED if message_overhead is None else FITTED[:3]
+    free = message_overhead is None
+    names, wanted = (FITTED, RESULTS) if free else (FITTED[:3], RESULTS[:3])
     kept = {} if message_overhead is None else {"message_overhead": message_overhead}
 
     def unknowns(logs: NDArray[np.float64]) -> Unknowns:
@@ -82,7 +99,7 @@ def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None
         return start.model_copy(update={**kept, **values})
 
     def off(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.log(ratios(with_unknowns(machine, unknowns(logs)), with_174t=message_overhead is None))
+        return np.log(ratios(with_unknowns(machine, unknowns(logs)), wanted))
 
     first = np.log([getattr(start, name) for name in names])
     found = root(off, first, method="hybr", options={"xtol": 1e-6, "eps": 1e-4, "factor": 0.1})
@@ -90,7 +107,7 @@ def fit(machine: Machine, start: Unknowns, message_overhead: float | None = None
         raise InputError(
             f"fit bagualu: no values of {', '.join(names)} meet the results at {start.tokens_per_node} tokens a node"
         )
-    return Fit(unknowns(found.x), dict(zip(RESULTS, np.expm1(found.fun).tolist(), strict=False)))
+    return Fit(unknowns(found.x), dict(zip(wanted, np.expm1(found.fun).tolist(), strict=True)))
 
 
 def fit_bagualu(progress: Progress = lambda text: None) -> Iterator[tuple[str, Fit]]:

@@ -79,8 +79,11 @@ class Points:
     def __init__(self, folder: Folder) -> None:
         self.path = folder.path / "points.jsonl"
         self.known: dict[str, dict[str, Any]] = {}
+        self._ends_well = True
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            kept = self._read()
+            self._ends_well = not kept or kept.endswith("\n")
+            for line in kept.splitlines():
                 try:
                     entry = json.loads(line)
                     self.known[entry["key"]] = entry["summary"]
@@ -92,5 +95,16 @@ class Points:
         if key in self.known:
             return
         self.known[key] = summary
-        with self.path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"key": key, "summary": summary}) + "\n")
+        line = json.dumps({"key": key, "summary": summary}) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(line if self._ends_well else f"\n{line}")
+        except OSError as reason:
+            raise InputError(f"{self.path}: cannot be written: {reason.strerror}") from None
+        self._ends_well = True
+
+    def _read(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError as reason:
+            raise InputError(f"{self.path}: cannot be read: {reason.strerror}") from None

@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..hardware.units import si
-from ..sim.exposure import CATEGORIES, PHASES
 from ..sim.scaling import Study
+from ..workloads.schedule import CATEGORIES, PHASES
 
 COLOURS = {
     "compute": "#33658a",
@@ -52,7 +52,7 @@ def strong_scaling(study: Study, published: float | None = None, note: str = "")
     axes.plot(nodes, [count / nodes[0] for count in nodes], "--", color=INK, lw=1, label="ideal")
     axes.plot(nodes, [point.speedup for point in study.points], "o-", color=COLOURS["compute"], label="simulated")
     for point in study.points[1:]:
-        _note(axes, f"{point.efficiency:.0%}", point.nodes, point.speedup, below=True)
+        _note(axes, f"{point.efficiency:.0%}", point.nodes, point.speedup)
     if published:
         axes.plot(
             nodes[-1], published, "*", ms=14, color=PUBLISHED, label=f"published ({published:g}x{note})", zorder=5
@@ -75,7 +75,7 @@ def weak_scaling(study: Study, published: float | None = None, note: str = "") -
     axes.plot(nodes, ideal, "--", color=INK, lw=1, label="ideal")
     axes.plot(nodes, [rate / unit for rate in rates], "o-", color=COLOURS["compute"], label="simulated")
     for point, rate in list(zip(study.points, rates, strict=True))[1:]:
-        _note(axes, f"{point.efficiency:.1%}", point.nodes, rate / unit, below=True)
+        _note(axes, f"{point.efficiency:.1%}", point.nodes, rate / unit)
     if published:
         axes.plot(
             nodes[-1],
@@ -90,7 +90,7 @@ def weak_scaling(study: Study, published: float | None = None, note: str = "") -
     return _scaling(figure, axes, study, "Weak scaling (experts and batch grow with the nodes)", logarithmic=False)
 
 
-def breakdown(summaries: Mapping[str, Mapping[str, Any]], title: str = "Where a step's time goes") -> Figure:
+def breakdown(summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Exposed seconds of one step for each run, stacked by phase (hatching) and category (colour), as shares of the step."""
     figure, axes = _figure(width=8.5)
     names = list(summaries)
@@ -117,7 +117,7 @@ def breakdown(summaries: Mapping[str, Mapping[str, Any]], title: str = "Where a 
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("share of the step (mean over ranks)")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    axes.set_title(title, loc="left", pad=14)
+    axes.set_title("Where a step's time goes", loc="left", pad=14)
     phases = [
         Patch(facecolor="white", edgecolor=INK, hatch=HATCHES[phase] * 2, lw=0.4, label=phase) for phase in PHASES
     ]
@@ -230,10 +230,8 @@ def _falling(axes: Axes, values: Sequence[float], style: str, colour: str, label
     axes.plot(places, values, style, color=colour, lw=1.6, label=label)
 
 
-def _note(axes: Axes, text: str, x: float, y: float, below: bool) -> None:
-    axes.annotate(
-        text, (x, y), textcoords="offset points", xytext=(0, -14 if below else 8), ha="center", fontsize=8, color=INK
-    )
+def _note(axes: Axes, text: str, x: float, y: float) -> None:
+    axes.annotate(text, (x, y), textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8, color=INK)
 
 
 def _scaling(figure: Figure, axes: Axes, study: Study, title: str, logarithmic: bool) -> Figure:

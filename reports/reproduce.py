@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..hardware.machine import Machine, Unknowns, load_machine
-from ..sim.scaling import Study, scale, scaled
+from ..sim.scaling import Study, scale
 from ..sim.simulate import simulate
 from ..workloads.run import Run
-from ..workloads.setting import Setting
 from .claims import MODELS, Claim, fact_claims, memory_claims
-from .fit import with_unknowns
+from .fit import RESULTS, results, targets, with_unknowns
 from .published import published
 
 Progress = Callable[[str], None]
@@ -75,73 +74,37 @@ def reproduce_bagualu(progress: Progress = lambda text: None) -> Reproduction:
 
 
 def _step_claims(found: Reproduction) -> list[Claim]:
-    """Claims about simulated steps."""
-    table, sources = published("bagualu"), published("bagualu")["sources"]
-    claims = []
-    for name, run in found.models.items():
-        eflops = run.summary()["flops_per_second"] / 1e18
-        claims.append(
-            Claim(f"{name}: EFLOPS", table["eflops"][name], eflops, table["eflops_kind"][name], sources["eflops"])
-        )
-    inside, outside = (found.placements[name].summary()["step_seconds"] for name in ("moda", "opposite"))
+    """Claims about simulated steps; fitted are those that the fit looks at."""
+    sources, published_ = published("bagualu")["sources"], targets()
     assert found.strong is not None and found.weak is not None
-    scaling = table["scaling"]
-    strong, weak = found.strong.points[-1], found.weak.points[-1]
+    inside, outside = (found.placements[name].summary()["step_seconds"] for name in ("moda", "opposite"))
+    simulated = {f"eflops {name}": run.summary()["flops_per_second"] / 1e18 for name, run in found.models.items()}
+    simulated |= {"placement_speedup": outside / inside, "strong_speedup": found.strong.points[-1].speedup}
+    names = {
+        **{f"eflops {name}": f"{name}: EFLOPS" for name in found.models},
+        "placement_speedup": "speed-up of MoDa's placement",
+        "strong_speedup": "strong scaling, 6,000 to 96,000 nodes",
+    }
+    claims = [
+        Claim(
+            text,
+            published_[name],
+            simulated[name],
+            "fitted" if name in RESULTS else "predicted",
+            sources[name.split()[0]],
+        )
+        for name, text in names.items()
+    ]
+    weak, target = found.weak.points[-1].efficiency, published("bagualu")["scaling"]["weak_efficiency"]
     balanced = found.balancers["swipe"].summary()["load_balance"]["max_over_mean"]
     return [
         *claims,
-        Claim(
-            "speed-up of MoDa's placement",
-            scaling["placement_speedup"],
-            outside / inside,
-            "fitted",
-            sources["placement_speedup"],
-        ),
-        Claim(
-            "strong scaling, 6,000 to 96,000 nodes",
-            scaling["strong_speedup"],
-            strong.speedup,
-            "fitted",
-            sources["strong_speedup"],
-        ),
-        Claim(
-            "weak-scaling efficiency at 96,000 nodes",
-            scaling["weak_efficiency"],
-            weak.efficiency,
-            "predicted",
-            sources["weak_efficiency"],
-        ),
-        Claim(
-            "most over mean load after SWIPE, Zipf(1)",
-            1.0,
-            balanced,
-            "exact",
-            "overview: the load is absolutely balanced",
-        ),
+        Claim("weak-scaling efficiency at 96,000 nodes", target, weak, "predicted", sources["weak_efficiency"]),
+        Claim("most over mean load after SWIPE, Zipf(1)", 1.0, balanced, "exact", sources["swipe"]),
     ]
 
 
 def _predictions(machine: Machine, unknowns: Unknowns, varies: str) -> dict[str, Any]:
     """What a set of unknowns that meets the fit's results says of all of BaGuaLu's results."""
-    other = with_unknowns(machine, Unknowns(**{name: getattr(unknowns, name) for name in Unknowns.model_fields}))
-    reference = Setting.of(other, "moda-1.93t", {})
-    _, options = scaled("strong", reference, 6000)
-    whole, swapped, part, middle, large = (
-        simulate(other, model, **choice).summary()
-        for model, choice in (
-            ("moda-1.93t", {}),
-            ("moda-1.93t", {"placement": "opposite"}),
-            ("moda-1.93t", options),
-            ("moda-14.5t", {}),
-            ("moda-174t", {}),
-        )
-    )
-    return {
-        "varies": varies,
-        **{name: getattr(unknowns, name) for name in Unknowns.model_fields},
-        "eflops_1.93t": whole["flops_per_second"] / 1e18,
-        "placement": swapped["step_seconds"] / whole["step_seconds"],
-        "strong": part["step_seconds"] / whole["step_seconds"],
-        "eflops_14.5t": middle["flops_per_second"] / 1e18,
-        "eflops_174t": large["flops_per_second"] / 1e18,
-    }
+    values = {name: getattr(unknowns, name) for name in Unknowns.model_fields}
+    return {"varies": varies, **values, **results(with_unknowns(machine, Unknowns(**values)), targets())}

@@ -28,7 +28,7 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
             f"{row['mean_utilisation']:.1%}",
             f"{row['max_utilisation']:.1%}",
         )
-        for row in run.links
+        for row in run.summary()["links"]
     ]
     sections = [
         breakdown_section(totals, [Picture(step, "One step, stacked by phase and category.")]),

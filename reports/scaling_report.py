@@ -6,6 +6,7 @@ from ..hardware.machine import load_machine
 from ..hardware.units import si
 from ..sim.scaling import Study
 from . import plots
+from .fit import RESULTS
 from .output import Folder
 from .published import published
 from .report import Picture, Section, inputs, write_report
@@ -68,7 +69,8 @@ def _published(study: Study) -> tuple[float | None, str]:
         return None, ""
     fitted = study.machine.calibration == load_machine(results["machine"]).calibration
     if study.kind == "weak":
-        eflops, kind = results["eflops"].get(study.model.name), results["eflops_kind"].get(study.model.name)
-        return (1e18 * eflops if eflops else None), ", fitted to" if fitted and kind == "fitted" else ""
+        eflops = results["eflops"].get(study.model.name)
+        looked_at = f"eflops {study.model.name}" in RESULTS
+        return (1e18 * eflops if eflops else None), ", fitted to" if fitted and looked_at else ""
     same = study.model.name == "moda-1.93t" and study.points[0].nodes * results["scaling"]["strong_ratio"] == 96000
     return (float(results["scaling"]["strong_speedup"]) if same else None), ", fitted to" if fitted else ""

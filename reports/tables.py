@@ -11,9 +11,9 @@ from rich.table import Table
 
 from ..hardware.machine import Machine
 from ..hardware.units import si
-from ..sim.exposure import CATEGORIES, PHASES
 from ..sim.scaling import Study
 from ..workloads.model import Model
+from ..workloads.schedule import CATEGORIES, PHASES
 
 
 def table(

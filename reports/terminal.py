@@ -26,16 +26,19 @@ def emit(json_path: str | None, plain: Any) -> None:
             raise InputError(f"--json {json_path}: cannot be written: {reason.strerror}") from None
 
 
-def check_writable(path: str) -> None:
-    """Refuse a file that cannot be written before work starts; an existing one is left as it is."""
-    try:
-        existed = Path(path).exists()
-        with Path(path).open("a", encoding="utf-8"):
-            pass
-        if not existed:
-            Path(path).unlink()
-    except OSError as reason:
-        raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
+def check_writable(*paths: str | None) -> None:
+    """Refuse files that cannot be written before work starts; existing ones are left as they are, ``-`` and None pass."""
+    for path in paths:
+        if path is None or path == "-":
+            continue
+        try:
+            existed = Path(path).exists()
+            with Path(path).open("a", encoding="utf-8"):
+                pass
+            if not existed:
+                Path(path).unlink()
+        except OSError as reason:
+            raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
 
 
 def console(stderr: bool = False) -> Console:

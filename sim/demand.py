@@ -14,6 +14,9 @@ from .maxmin import fair_rates
 
 Classes = NDArray[np.int64]
 
+SPENT = 1e-12
+"""Share of a flow's bytes below which what is left is rounding."""
+
 
 @dataclass(frozen=True)
 class Demand:
@@ -72,6 +75,8 @@ class Demand:
             step = needed.min()
             if now + step > until:
                 left[active] -= rates * (until - now)
+                over = active & (left <= self.nbytes * SPENT)  # what ends at this very moment
+                left[over], finish[over] = 0.0, until
                 break
             done = np.flatnonzero(active)[needed <= step * (1 + 1e-12)]
             last = self._tightest(active, rates, done)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,7 @@ import simpy
 from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
-from ..workloads.placement import Layout
-from ..workloads.schedule import Exchange, Operation, Schedule, Work
+from ..workloads.schedule import COMPUTE, Exchange, Operation, Schedule, Work
 from .costs import Timed, compute_seconds
 from .exposure import Done, Exposure
 from .links import LinkLoads
@@ -46,9 +45,8 @@ class StepResult:
     events: int
 
 
-@dataclass
 class Engine:
-    """Runs a schedule's step on a machine.
+    """Runs a schedule once on a machine, all ranks starting at zero.
 
     Every stream of the schedule is a SimPy process. It waits for what an operation waits for, moves the clocks of all
     ranks (an array that broadcasts over the mesh, as large as the ranks really differ), and sleeps until the last rank
@@ -59,31 +57,36 @@ class Engine:
     begins; so groups that have drifted apart still contend as if they had not.
     """
 
-    machine: Machine
-    layout: Layout
-    traffic: Traffic
-    noise: Noise
-    observed: dict[str, tuple[int, ...]]
-    env: CountingEnvironment = field(default_factory=CountingEnvironment)
-
-    def run(self, schedule: Schedule) -> StepResult:
-        """Simulate the schedule once, all ranks starting at zero."""
+    def __init__(
+        self,
+        machine: Machine,
+        schedule: Schedule,
+        traffic: Traffic,
+        noise: Noise,
+        observed: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        self.schedule, self.traffic, self.noise, self.observed = schedule, traffic, noise, observed
+        self.mesh, self.calibration = schedule.mesh, machine.calibration
+        self.processor = machine.processor(schedule.layout.ranks_per_node)
+        self.slowness = noise.slowness()
+        self.env = CountingEnvironment()
         self.network = Network(self.env)
         self.exposure = Exposure()
-        self.loads = LinkLoads(self.traffic.links)
+        self.loads = LinkLoads(traffic.links)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
         self.rows: list[tuple[Any, ...]] = []
-        self.processor = self.machine.processor(self.layout.ranks_per_node)
-        self.slowness = self.noise.slowness()
-        self.finished = [self.env.event() for _ in schedule.operations]
         self.costs: dict[Work, Timed] = {}
+        self.finished = [self.env.event() for _ in schedule.operations]
         self.ends: dict[int, Array] = {}
-        self.history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
         self.readers = Counter(number for operation in schedule.operations for number in operation.after)
-        start = np.zeros([1] * len(schedule.mesh.shape))
-        self.clock = dict.fromkeys(["compute", *schedule.streams], start)
-        for stream in schedule.streams:
-            mine = [(number, each) for number, each in enumerate(schedule.operations) if each.stream == stream]
+        self.history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
+        self.reached = _reached(schedule.operations)
+        self.clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(self.mesh.shape)))
+
+    def run(self) -> StepResult:
+        """Simulate the step."""
+        for stream in self.schedule.streams:
+            mine = [(number, each) for number, each in enumerate(self.schedule.operations) if each.stream == stream]
             self.env.process(self._stream(stream, mine))
         self.env.run()
         return self._result()
@@ -94,7 +97,7 @@ class Engine:
             for other in operation.after:
                 yield self.finished[other]
             ready = self.clock[stream]
-            if stream == "compute":
+            if stream == COMPUTE:
                 ready = self.exposure.wait(ready, self._unattributed(operation.after))
             for other in operation.after:
                 ready = np.maximum(ready, self._end_of(other))
@@ -103,7 +106,7 @@ class Engine:
             else:
                 begin, end, limit = yield from self._compute(number, operation, ready)
             self.clock[stream] = end
-            if stream != "compute":
+            if stream != COMPUTE:
                 self.history[stream].append((number, Done(operation.category, operation.phase, begin, end)))
             if self.readers[number]:
                 self.ends[number] = end
@@ -119,13 +122,13 @@ class Engine:
         return end
 
     def _unattributed(self, awaited: Iterable[int]) -> list[Done]:
-        """What other streams did up to the awaited operations and the compute stream has not waited for before."""
+        """What other streams did that the awaited operations rest on and the compute stream has not waited for before."""
         found: list[Done] = []
         for number in awaited:
-            for history in self.history.values():
-                if any(number == other for other, _ in history):
-                    while history and history[0][0] <= number:
-                        found.append(history.popleft()[1])
+            for stream, last in self.reached[number].items():
+                history = self.history[stream]
+                while stream != COMPUTE and history and history[0][0] <= last:
+                    found.append(history.popleft()[1])
         return found
 
     def _compute(
@@ -140,13 +143,13 @@ class Engine:
     def _cost(self, work: Work) -> Timed:
         """Seconds of compute work; layers repeat, so what is the same on all ranks is worked out once."""
         if any(isinstance(amount, np.ndarray) for amount in vars(work).values()):
-            return compute_seconds(work, self.processor, self.machine.calibration)
+            return compute_seconds(work, self.processor, self.calibration)
         if work not in self.costs:
-            self.costs[work] = compute_seconds(work, self.processor, self.machine.calibration)
+            self.costs[work] = compute_seconds(work, self.processor, self.calibration)
         return self.costs[work]
 
     def _communicate(self, exchange: Exchange, ready: Array) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        mesh = self.layout.mesh
+        mesh = self.mesh
         begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
         yield self._until(begin)
         end, limit, longest = begin, "none", 0.0
@@ -189,12 +192,27 @@ class Engine:
     def _result(self) -> StepResult:
         """Let every rank wait for its own last operations and for the slowest rank."""
         left = [done for history in self.history.values() for _, done in history]
-        clock = self.exposure.wait(self.clock["compute"], left)
+        clock = self.exposure.wait(self.clock[COMPUTE], left)
         seconds = float(clock.max())
         for loads, factor in self.shared.values():
             self.loads.plus(loads, factor)
         self.exposure.spend("imbalance", "update", seconds - clock)
         return StepResult(seconds, self.exposure.seconds, self.rows, self.loads, self.env.events)
+
+
+def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
+    """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
+    reached: list[dict[str, int]] = []
+    latest: dict[str, int] = {}
+    for number, operation in enumerate(operations):
+        before = [*operation.after, *([latest[operation.stream]] if operation.stream in latest else [])]
+        merged = {operation.stream: number}
+        for other in before:
+            for stream, last in reached[other].items():
+                merged[stream] = max(last, merged.get(stream, last))
+        latest[operation.stream] = number
+        reached.append(merged)
+    return reached
 
 
 def _at(amount: float | Array, coordinate: tuple[int, ...]) -> float:

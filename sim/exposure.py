@@ -8,22 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from ..workloads.schedule import CATEGORIES, PHASES
 
-CATEGORIES = (
-    "compute",
-    "all_to_all",
-    "gradient_sync",
-    "tensor_parallel",
-    "pipeline_bubble",
-    "pipeline_transfer",
-    "optimizer",
-    "balancing",
-    "offload",
-    "imbalance",
-    "other",
-)
-PHASES = ("forward", "backward", "update")
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -39,9 +26,9 @@ class Done:
 class Exposure:
     """``seconds[phase][category]``, as means over ranks; together they are the ranks' mean clock.
 
-    Time on the compute stream counts for its operation. A gap on it counts for what it waited for: as that operation's
-    category while the operation was really under way, as ``imbalance`` while it waited itself for slower ranks.
-    Communication under compute is not exposed and counts nothing.
+    Time on the compute stream counts for its operation. A gap on it counts for what was under way on other streams that it waited
+    for, as that operation's category; while nothing of that was under way, because slower ranks had not come yet, it counts
+    as ``imbalance``. Communication under compute is not exposed and counts nothing.
     """
 
     def __init__(self) -> None:
@@ -52,8 +39,11 @@ class Exposure:
         self.seconds[phase][category] += _mean(seconds)
 
     def wait(self, clock: Array, awaited: Iterable[Done]) -> Array:
-        """Attribute the gap from ``clock`` until all awaited operations have ended; returns the later clock."""
-        for done in sorted(awaited, key=lambda each: _mean(each.end)):
+        """Attribute the gap from ``clock`` until all awaited operations have ended; returns the later clock.
+
+        Operations count in the order in which they begin; what several have in common counts for the first.
+        """
+        for done in sorted(awaited, key=lambda each: _mean(each.begin)):
             later = np.maximum(clock, done.end)
             worked = later - np.maximum(clock, np.minimum(done.begin, later))
             self.spend(done.category, done.phase, worked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
-from .demand import Demand
+from .demand import SPENT, Demand
 from .links import Array
 from .maxmin import fair_rates
 from .symmetry import alike
@@ -62,7 +62,10 @@ class Network:
             (only,) = self._phases
             only.finish, only.left = only.demand.after(elapsed)
         for phase, rates in zip(self._phases, self._rates, strict=False):
-            phase.left = np.where(phase.left > 0, phase.left - rates * elapsed, 0.0)
+            left = np.where(phase.left > 0, phase.left - rates * elapsed, 0.0)
+            over = (phase.left > 0) & (left <= phase.demand.nbytes * SPENT)  # also where another phase comes just now
+            phase.finish = np.where(over, self.env.now - phase.started, phase.finish)
+            phase.left = np.where(over, 0.0, left)
 
     def _plan(self, alone: bool = False) -> None:
         """Set the rates from now on, let go what is done, and wake at the next change."""

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from ..hardware.errors import InputError
 from ..hardware.machine import Machine, load_machine
-from ..hardware.version import version
+from ..hardware.version import fingerprint
+from ..workloads.limits import require_room
 from ..workloads.model import Model, load_model
 from ..workloads.setting import Setting
 from .simulate import simulate
@@ -90,7 +91,10 @@ def scale(
     """
     hardware, chosen = load_machine(machine), load_model(model)
     reference = Setting.of(hardware, chosen, options)
+    require_room(reference)
     counts = sorted(set(nodes)) if nodes is not None else default_nodes(kind, reference)
+    if not counts:
+        raise InputError("--nodes: a study needs at least one node count")
     plans = [(count, *scaled(kind, reference, count)) for count in counts]
     study = Study(kind, hardware, chosen, {key: value for key, value in options.items() if value is not None})
     for count, grown, changed in plans:
@@ -123,7 +127,11 @@ def scaled(kind: Kind, reference: Setting, nodes: int) -> tuple[Model, dict[str,
     mesh, model = reference.mesh, reference.model
     if nodes < 1:
         raise InputError(f"--nodes {nodes}: a study needs at least one node")
-    ranks = nodes * reference.ranks_per_node
+    ranks, rest = divmod(mesh.ranks * nodes, reference.layout.nodes)
+    if rest or not ranks:
+        raise InputError(
+            f"--nodes {nodes:,}: {mesh.ranks:,} ranks on {reference.layout.nodes:,} nodes give no whole number there"
+        )
     grows = "ep" if "dp" not in mesh.axes or (kind == "weak" and "ep" in mesh.axes) else "dp"
     others = mesh.ranks // mesh.size(grows)
     size, rest = divmod(ranks, others)
@@ -168,9 +176,9 @@ def _simulated(machine: Machine, model: Model, options: dict[str, Any], allow_ov
 
 
 def _key(machine: Machine, model: Model, options: Mapping[str, Any]) -> str:
-    """What decides a point's result, as a short hash."""
+    """What decides a point's result, the program itself included, as a short hash."""
     inputs = [
-        version(),
+        fingerprint(),
         machine.model_dump(),
         model.model_dump(),
         {k: v for k, v in options.items() if v is not None},

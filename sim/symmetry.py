@@ -20,6 +20,9 @@ from .links import Array, Index, Links
 MOST_CLASSES = 4_000
 """Flow classes above which the fluid depth is refused: its matrices grow with their square."""
 
+MOST_KINDS = 1_000
+"""Kinds of ranks above which it is refused, too: what each sees of each other is a matrix."""
+
 Hash = NDArray[np.uint64]
 
 
@@ -164,7 +167,7 @@ def all_pairs_demand(links: Links, groups: Index, sent: Array, share: Array) -> 
     lanes = [home * n + cable[ranks] for home, n, cable in zip(homes, links.cables, links.cable, strict=True)]
     slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive
     colour = _refine(alike(nbytes, part), [group, *runs, *homes, *lanes, *slots])
-    colours = _checked(int(colour.max()) + 1)
+    colours = _checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
     first = np.unique(colour, return_index=True)[1]
     peers = _peers(colour, first, group, runs)
     sender, receiver, crossed = np.nonzero(peers)
@@ -218,10 +221,10 @@ def _by_cable(home: _Census, flows: Array, lane: _Census, receiver: Index, cable
     return np.array(columns), numbers, (home.kind[:, None] * (kinds + 1) + cable_kind).reshape(-1)
 
 
-def _checked(classes: int) -> int:
+def _checked(classes: int, what: str = "flows", most: int = MOST_CLASSES) -> int:
     """The number of classes; raises :class:`DoesNotFit` where they are too many."""
-    if classes > MOST_CLASSES:
+    if classes > most:
         raise DoesNotFit(
-            f"--depth fluid: {classes:,} classes of unequal flows exceed {MOST_CLASSES:,}; --depth bound needs none"
+            f"--depth fluid: {classes:,} classes of unequal {what} exceed {most:,}; --depth bound needs none"
         )
     return classes

@@ -44,7 +44,6 @@ class Traffic:
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
         self.links = Links.of(machine, layout)
-        self.warnings: list[str] = []
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[tuple[object, ...], tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
@@ -67,7 +66,7 @@ class Traffic:
         for each in rounds(exchange.operation, *self._shape(exchange)):
             groups = self._scope(exchange.axes, each.scope)
             # Scopes of different axes may be the very same groups, so these are their own key.
-            unit = (each.pattern, groups.shape, hash(groups.tobytes()))
+            unit = (each.pattern, groups.shape, groups.tobytes())
             if unit not in self._units:
                 share = None if each.pattern == "ring" else np.full(groups.shape, 1.0 / groups.shape[1])
                 self._units[unit] = self._demand(groups, np.ones(groups.shape), share)
@@ -104,19 +103,10 @@ class Traffic:
         return demand, loads
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
-        """Algorithm, and the group as a grid of supernodes and ranks in each; a ring where parts are unequal."""
+        """Algorithm, and the group as a grid of supernodes and ranks in each (one row where its parts are unequal)."""
         grid = self.layout.two_level(exchange.axes)
-        if grid is not None:
-            return exchange.algorithm, grid.shape[1], grid.shape[2]
-        flat = "linear" if exchange.operation == "all-to-all" else "ring"
-        if exchange.algorithm != flat:
-            note = (
-                f"{exchange.operation} over {'+'.join(exchange.axes)} runs as {flat} instead of {exchange.algorithm}:"
-                " its groups have unequal parts in their supernodes"
-            )
-            if note not in self.warnings:
-                self.warnings.append(note)
-        return flat, 1, self.layout.mesh.size(*exchange.axes)
+        outer, inner = (1, self.layout.mesh.size(*exchange.axes)) if grid is None else grid.shape[1:]
+        return exchange.algorithm, outer, inner
 
     def _scope(self, axes: tuple[str, ...], scope: str) -> Index:
         """The groups in which a round runs, ``[groups, size]``."""

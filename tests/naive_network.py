@@ -144,13 +144,11 @@ def plan(
     layout: Layout, exchange, group: list[int], full
 ) -> list[list[tuple[Round, list[list[tuple[int, int, float]]]]]]:
     """For each round: the round and the messages in each of its scopes within ``group``."""
-    grid = shape(layout, group)
-    flat = "linear" if exchange.operation == "all-to-all" else "ring"
-    algorithm, outer, inner = (exchange.algorithm, *grid) if grid else (flat, 1, len(group))
+    outer, inner = shape(layout, group) or (1, len(group))
     held = {rank: full(exchange.nbytes, rank) for rank in group}
     wanted = {rank: 1.0 if exchange.received is None else full(exchange.received, rank) for rank in group}
     stages = []
-    for each in rounds(exchange.operation, algorithm, outer, inner):
+    for each in rounds(exchange.operation, exchange.algorithm, outer, inner):
         weights = dict(wanted)
         if each.scope == "inner" and each.pattern == "all":
             for members in scopes(layout, group, "outer"):

@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,20 @@ def test_every_key_of_the_summary_and_column_of_the_trace_is_explained():
     trace = (ROOT / "docs" / "formats" / "trace.md").read_text()
     for column in COLUMNS:
         assert f"`{column}`" in trace, column
+
+
+COMMANDS = [line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    athanor ")]
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "reproduce" not in command])
+def test_commands_of_the_readme_run(command, tmp_path):
+    """All but ``reproduce``, whose claims ``test_reports.py`` computes."""
+    words = shlex.split(command)[1:]
+    done = subprocess.run([sys.executable, "-m", "athanor.cli", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) > 5
+    if "--out" in words:
+        assert (tmp_path / words[words.index("--out") + 1] / "report.html").exists()
 
 
 def test_commands_of_the_readme_exist():

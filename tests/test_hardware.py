@@ -92,7 +92,7 @@ def test_every_number_of_the_catalogue_has_a_source(machine):
     assert len(list(machine.numbers())) > 20
     known = {key for key, _, _ in machine.numbers()} | set(type(machine).model_fields)
     prefixes = {".".join(key.split(".")[:n]) for key in known for n in range(1, 4)}
-    assert set(machine.sources) <= prefixes | {"fabric.routing"}, "a source for a key that is not there"
+    assert set(machine.sources) <= prefixes, "a source for a key that is not there"
 
 
 def test_oceanlight_is_the_published_machine():

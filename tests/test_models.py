@@ -128,6 +128,24 @@ def test_bad_placements(sizes, placement, message):
         place(Mesh.of(sizes), OCEANLIGHT, placement)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "placement", "used", "message"),
+    [
+        ({"ep": 2, "dp": 140}, "moda", None, r"node 140 of supernode 2, of which test-tree has 44 \(300 in all\)"),
+        ({"ep": 2, "dp": 140}, "block:dp,ep", 140, "node 140 of supernode 2"),
+        ({"ep": 300}, "moda", None, "--placement block:ep leaves no gaps"),
+        ({"ep": 20, "dp": 2}, {"ep": "supernode", "dp": "node"}, None, "exceed the 2 supernodes"),
+        ({"ep": 60, "dp": 5}, "block:dp,ep", 60, "5 supernodes exceed the 2"),
+    ],
+)
+def test_the_last_supernode_may_be_partial(sizes, placement, used, message):
+    """300 nodes are one supernode of 256 and one of 44."""
+    machine = tree(nodes=300, supernode=256)
+    assert place(Mesh.of({"ep": 300}), machine, "block:ep").node.max() == 299
+    with pytest.raises(InputError, match=message):
+        place(Mesh.of(sizes), machine, placement, nodes_per_supernode=used)
+
+
 def test_meshes_that_cannot_be():
     for sizes, message in (({"ep": 0}, "at least one"), ({"epp": 2}, "did you mean ep"), ({}, "no axes")):
         with pytest.raises(InputError, match=message):

@@ -77,7 +77,7 @@ def test_senders_out_of_a_supernode_share_its_uplinks(senders, share, depth):
     machine = load_machine("sunway-oceanlight").changed(
         {"calibration.message_overhead": "0 s", "fabric.latency_top": "0 s"}
     )
-    mesh, exchange = Mesh.of({"ep": 2, "dp": senders}), Exchange("reduce-scatter", "ring", ("ep",), 2e9)
+    mesh, exchange = Mesh.of({"ep": 2, "dp": senders}), Exchange("reduce-scatter", "ring", ("ep",), 2e9, "fp32")
     seconds = seconds_of(machine, mesh, {"ep": "supernode", "dp": "node"}, exchange, depth)
     assert 1e9 / machine.injection / seconds == pytest.approx(share, rel=1e-9)
 
@@ -100,9 +100,9 @@ def test_simgrid(row, depth):
         latencies=(0.0, 2e-6, 4e-6),
     )
     if row["algorithm"] == "ring":
-        exchange = Exchange("all-reduce", "ring", ("ep",), nbytes)
+        exchange = Exchange("all-reduce", "ring", ("ep",), nbytes, "fp32")
     else:
-        exchange = Exchange("all-to-all", "linear", ("ep",), nbytes * ranks)
+        exchange = Exchange("all-to-all", "linear", ("ep",), nbytes * ranks, "fp32")
     layout = place(Mesh.of({"ep": ranks}), machine, "moda")
     seconds = sum(
         float(np.max(transfer.group_seconds(transfer.demand.alone[0])[0]))
@@ -123,7 +123,7 @@ def test_bound_is_never_above_fluid(data):
     machine = tree(nodes=64, supernode=data.draw(st.integers(1, 4)), taper=data.draw(st.sampled_from([0.25, 0.5, 1.0])))
     sent = np.array(data.draw(st.lists(st.integers(0, 9), min_size=mesh.ranks, max_size=mesh.ranks)), dtype=float)
     received = np.array(data.draw(st.lists(st.integers(0, 9), min_size=mesh.ranks, max_size=mesh.ranks)), dtype=float)
-    exchange = Exchange("all-to-all", "linear", ("ep",), sent.reshape(mesh.shape), received.reshape(mesh.shape))
+    exchange = Exchange("all-to-all", "linear", ("ep",), sent.reshape(mesh.shape), "fp32", received.reshape(mesh.shape))
     placement = data.draw(st.sampled_from(["moda", "block:ep,dp", "block:dp,ep"]))
     bound, fluid = (seconds_of(machine, mesh, placement, exchange, depth) for depth in ("bound", "fluid"))
     assert bound <= fluid * (1 + 1e-9)
@@ -132,13 +132,13 @@ def test_bound_is_never_above_fluid(data):
 @pytest.mark.parametrize("operation", ["all-to-all", "all-reduce"])
 def test_depths_agree_where_contention_is_uniform(operation):
     mesh, machine = Mesh.of({"ep": 8, "dp": 4}), tree(nodes=64, supernode=4, taper=0.25)
-    exchange = Exchange(operation, "two-level", ("ep",), 64.0)
+    exchange = Exchange(operation, "two-level", ("ep",), 64.0, "fp32")
     bound, fluid = (seconds_of(machine, mesh, "moda", exchange, depth) for depth in ("bound", "fluid"))
     assert bound == pytest.approx(fluid, rel=1e-12)
 
 
 def test_taper_of_one_makes_across_equal_to_inside():
-    mesh, exchange = Mesh.of({"ep": 4, "dp": 4}), Exchange("all-to-all", "linear", ("ep",), 64.0)
+    mesh, exchange = Mesh.of({"ep": 4, "dp": 4}), Exchange("all-to-all", "linear", ("ep",), 64.0, "fp32")
     machine = tree(nodes=64, supernode=4, taper=1.0)
     inside, across = (
         seconds_of(machine, mesh, placement, exchange, "fluid")
@@ -150,7 +150,7 @@ def test_taper_of_one_makes_across_equal_to_inside():
 @pytest.mark.parametrize("depth", ["bound", "fluid"])
 @pytest.mark.parametrize("placement", ["moda", "opposite"])
 def test_more_bandwidth_is_never_slower(depth, placement):
-    mesh, exchange = Mesh.of({"ep": 6, "dp": 4}), Exchange("all-to-all", "linear", ("ep",), 64.0)
+    mesh, exchange = Mesh.of({"ep": 6, "dp": 4}), Exchange("all-to-all", "linear", ("ep",), 64.0, "fp32")
     times = [
         seconds_of(tree(nodes=64, supernode=4, taper=0.5, injection=rate), mesh, placement, exchange, depth)
         for rate in (5.0, 10.0, 20.0)
@@ -161,7 +161,7 @@ def test_more_bandwidth_is_never_slower(depth, placement):
 def test_static_routing_of_256_hosts_is_an_eighth_slower():
     """256 destinations on 48 cables: six flows on some, five on others, where adaptive routing has 5 1/3 everywhere."""
     machine = load_machine("sunway-oceanlight").changed({"calibration.message_overhead": "0 s"})
-    mesh, exchange = Mesh.of({"ep": 1024}), Exchange("all-to-all", "linear", ("ep",), 1e9)
+    mesh, exchange = Mesh.of({"ep": 1024}), Exchange("all-to-all", "linear", ("ep",), 1e9, "fp32")
     adaptive, static = (
         seconds_of(machine.changed({"fabric.routing": routing}), mesh, "moda", exchange, "fluid")
         for routing in ("adaptive", "static")
@@ -172,9 +172,9 @@ def test_static_routing_of_256_hosts_is_an_eighth_slower():
 def test_message_overhead_bounds_a_linear_all_to_all():
     """At many ranks it is the number of messages that counts: P - 1 overheads, then latency."""
     machine = tree(nodes=64, supernode=4, overhead=1.0, latencies=(0.0, 0.5, 2.0))
-    exchange = Exchange("all-to-all", "linear", ("ep",), 1e-6)
+    exchange = Exchange("all-to-all", "linear", ("ep",), 1e-6, "fp32")
     assert seconds_of(machine, Mesh.of({"ep": 64}), "moda", exchange, "fluid") == pytest.approx(63 * 1.0 + 2.0)
-    two_level = Exchange("all-to-all", "two-level", ("ep",), 1e-6)
+    two_level = Exchange("all-to-all", "two-level", ("ep",), 1e-6, "fp32")
     expected = (3 * 1.0 + 0.5) + (15 * 1.0 + 2.0)
     assert seconds_of(machine, Mesh.of({"ep": 64}), "moda", two_level, "fluid") == pytest.approx(expected)
 
@@ -182,12 +182,12 @@ def test_message_overhead_bounds_a_linear_all_to_all():
 def test_ranks_of_a_node_share_its_interface():
     """Six ranks a node send through one injection, and through the ring among themselves."""
     machine = tree(nodes=8, supernode=4, core_groups=6, ring=30.0, injection=10.0)
-    across = Exchange("reduce-scatter", "ring", ("ep",), 2.0)
+    across = Exchange("reduce-scatter", "ring", ("ep",), 2.0, "fp32")
     alone = seconds_of(machine, Mesh.of({"ep": 2}), "moda", across, "fluid")
     layout = place(Mesh.of({"dp": 6, "ep": 2}), machine, {"dp": "core_group", "ep": "node"}, 6)
     (transfer,) = Traffic(machine, layout, "fluid").transfers(across)
     assert transfer.group_seconds(transfer.demand.alone[0])[0] == pytest.approx(6 * alone)
-    inside = Exchange("reduce-scatter", "ring", ("dp",), 6.0)
+    inside = Exchange("reduce-scatter", "ring", ("dp",), 6.0, "fp32")
     (transfer,) = Traffic(machine, layout, "fluid").transfers(inside)
     seconds, decided = transfer.group_seconds(transfer.demand.alone[0])
     assert (seconds, decided) == (pytest.approx(6 * 5.0 / 30.0), "ring")
@@ -200,7 +200,7 @@ def test_link_loads_conserve_bytes():
     for placement in ("moda", "block:ep,dp", "block:dp,ep"):
         traffic = Traffic(machine, place(mesh, machine, placement), "bound")
         sent, received = random.uniform(0, 9, mesh.shape), random.uniform(0, 9, mesh.shape)
-        (transfer,) = traffic.transfers(Exchange("all-to-all", "linear", ("ep",), sent, received))
+        (transfer,) = traffic.transfers(Exchange("all-to-all", "linear", ("ep",), sent, "fp32", received))
         share = received / received.sum(axis=0)
         assert transfer.loads.loads["nic.out"].sum() == pytest.approx((sent * (1 - share)).sum())
         for level in ("nic", "trunk"):
@@ -214,5 +214,5 @@ def test_fluid_depth_refuses_too_many_unequal_flows():
     amounts = np.arange(1.0, 201.0).reshape(mesh.shape)
     with pytest.raises(DoesNotFit, match="--depth bound"):
         Traffic(machine, place(mesh, machine, "moda"), "fluid").transfers(
-            Exchange("all-to-all", "linear", ("ep",), amounts, amounts)
+            Exchange("all-to-all", "linear", ("ep",), amounts, "fp32", amounts)
         )

@@ -15,7 +15,7 @@ from athanor.reports.claims import Claim
 from athanor.reports.fit import Fit, fit, ratios, with_unknowns, write_machine
 from athanor.reports.output import Folder, Points, as_svg
 from athanor.reports.reproduce import reproduce_bagualu
-from athanor.reports.reproduction_report import write_reproduction
+from athanor.reports.reproduction_report import free_rows, write_reproduction
 from athanor.reports.scaling_report import write_study
 from athanor.sim.scaling import scale
 
@@ -65,12 +65,12 @@ def test_order_of_the_three_models(found):
 def test_free_directions_meet_what_they_were_fitted_to(found):
     assert len(found.free) == 8
     for row in found.free:
-        assert row["eflops_1.93t"] == pytest.approx(1.18, rel=0.005)
-        assert row["placement"] == pytest.approx(1.6, rel=0.005)
-        assert row["strong"] == pytest.approx(12, rel=0.005)
+        assert row["eflops moda-1.93t"] == pytest.approx(1.18, rel=0.005)
+        assert row["placement_speedup"] == pytest.approx(1.6, rel=0.005)
+        assert row["strong_speedup"] == pytest.approx(12, rel=0.005)
         if row["varies"] != "message_overhead":
-            assert row["eflops_174t"] == pytest.approx(0.230, rel=0.005)
-    spread = [row["eflops_174t"] for row in found.free if row["varies"] == "message_overhead"]
+            assert row["eflops moda-174t"] == pytest.approx(0.230, rel=0.005)
+    spread = [row["eflops moda-174t"] for row in found.free if row["varies"] == "message_overhead"]
     assert spread == sorted(spread, reverse=True), "the more a message costs, the slower is 174T"
 
 
@@ -97,7 +97,7 @@ def test_what_the_fit_looks_at():
     kept = Unknowns(**{name: getattr(OCEANLIGHT.calibration, name) for name in Unknowns.model_fields})
     for name in ("gemm_efficiency", "network_efficiency", "update_overhead", "message_overhead"):
         other = with_unknowns(OCEANLIGHT, kept.model_copy(update={name: 0.9 * getattr(kept, name)}))
-        assert abs(ratios(other) - base).max() > 0.005, name
+        assert abs(ratios(other) - base).max() > 0.003, name
 
 
 def test_a_fit_without_scipy_says_what_to_install(monkeypatch):
@@ -229,8 +229,8 @@ def test_folders_and_points(tmp_path):
     assert Points(folder).known == {"key": {"step_seconds": 1.0}}
 
 
-def test_the_table_of_the_readme_is_what_is_computed(found):
-    """README's accuracy table, made anew from the claims."""
+def test_tables_of_the_documentation_are_what_is_computed(found):
+    """Claims in README, and the fit's free direction on its page, made anew."""
     import importlib.util
     from pathlib import Path
 
@@ -241,3 +241,5 @@ def test_the_table_of_the_readme_is_what_is_computed(found):
     readme = (root / "README.md").read_text()
     table = build.accuracy([claim.plain() for claim in found.claims])
     assert build.fill(readme, "accuracy", table) == readme, "run make docs"
+    page = (root / "docs" / "accuracy.md").read_text()
+    assert build.fill(page, "free", build.free_direction(free_rows(found))) == page, "run make docs"

@@ -1,5 +1,7 @@
 """Loads, schedules, batches and memory."""
 
+import json
+
 import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
@@ -105,11 +107,31 @@ def test_schedules_round_trip_through_json_and_print(options):
     again = Schedule.from_json(schedule.to_json())
     assert again == schedule
     assert hash(again) == hash(schedule)
+    names = [operation.name for operation in schedule.operations]
+    assert len(set(names)) == len(names), "an operation's name is its own"
     lines = str(schedule).splitlines()
     assert len(lines) == len(schedule.operations) + 2
     assert "all-to-all linear over ep" in str(schedule)
     for operation in schedule.operations:
         assert all(other < schedule.operations.index(operation) for other in operation.after)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plain: plain.update(format="athanor-schedule/0"), 'format is "athanor-schedule/0", must be'),
+        (lambda plain: plain.pop("operations"), "'operations'"),
+        (lambda plain: plain["operations"][0].pop("work"), "'work'"),
+        (lambda plain: plain["layout"]["node"].pop(), "3 nodes of 4 ranks"),
+    ],
+)
+def test_a_file_that_is_no_schedule_is_refused(change, message):
+    plain = json.loads(lower_step(setting(model="moda-tiny", machine="cluster-64"))[0].to_json())
+    change(plain)
+    with pytest.raises(InputError, match=message):
+        Schedule.from_json(json.dumps(plain))
+    with pytest.raises(InputError, match="cannot be read"):
+        Schedule.from_json("{")
 
 
 def test_recomputation_runs_the_forward_pass_again():
@@ -129,9 +151,12 @@ def test_batches():
     assert setting(tokens_per_rank=16_384).batch.micro_batches == 16
     assert setting(global_batch=192_000).batch.tokens == 2048
     assert setting(micro_batch=2, tokens_per_rank=8192).batch.micro_batches == 4
+    assert setting(tokens_per_rank=700).batch.micro_batches == 1, "fewer tokens than usual stay in one micro-batch"
+    assert setting(tokens_per_rank=3072).batch.micro_batches == 3
     for options, message in (
         ({"global_batch": 100}, "do not divide over 96,000 ranks"),
-        ({"tokens_per_rank": 1000, "micro_batch": 1}, "do not divide the rank's 1,000"),
+        ({"tokens_per_rank": 1000, "micro_batch": 1}, "1,024 tokens do not divide the 1,000 of a rank"),
+        ({"tokens_per_rank": 1500}, "no whole number of sequences .* nearest 1,024 or 2,048"),
         ({"tokens_per_rank": 1000, "global_batch": 96_000}, "one of the two"),
         ({"tokens_per_rank": -5}, "tokens-per-rank -5"),
         ({"balancer": "swip"}, "did you mean swipe"),
@@ -186,9 +211,9 @@ def test_activations_are_the_inputs_of_every_operator():
     """By hand for one token and layer; about 350 KB for MoDa-1.93T, in which the experts' inner width dominates."""
     need, _, _ = memory_of()
     h, inner, scores, experts = 4096, 49152, 8 * 1024, 400
-    half, single = (5 * h + scores + 2 * h + 2 * inner) * 2, (4 * h + experts) * 4
+    half, single = (5 * h + scores + 2 * h + 2 * inner) * 2, (3 * h + experts) * 4
     assert need.activations == pytest.approx(12 * 1024 * (half + single))
-    assert need.activations / (12 * 1024) == pytest.approx(350e3, rel=0.05)
+    assert need.activations / (12 * 1024) == pytest.approx(350e3, rel=0.1)
     assert need.other == pytest.approx(1024 * 50_000 * 4 + 2 * 1024 * h * 2)
 
 

@@ -1,16 +1,19 @@
 """simulate() and scale(): the contract of the summary, determinism, and laws over whole steps."""
 
 import json
+import subprocess
+import sys
 
 import athanor
 import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.sim import limits
 from athanor.sim.scaling import scale
+from athanor.workloads import limits
 from athanor.workloads.model import load_model
 from athanor.workloads.run import COLUMNS, VOLATILE, Run
+from athanor.workloads.setting import Setting
 
 CONTRACT = {
     "step_seconds", "tokens_per_second", "flops_per_second", "peak_fraction", "ranks", "nodes", "breakdown", "phases",
@@ -193,7 +196,12 @@ def test_runs_are_saved_and_loaded(tmp_path):
     run = small()
     run.save(tmp_path / "run.json")
     again = Run.load(tmp_path / "run.json")
-    assert (again.totals, again.trace, again.links, again.plan) == (run.totals, run.trace, run.links, run.plan)
+    assert (again.totals, again.trace, again.expert_load, again.plan) == (
+        run.totals,
+        run.trace,
+        run.expert_load,
+        run.plan,
+    )
     (tmp_path / "other.json").write_text('{"format": "something else"}')
     for name, message in (("none.json", "no such file"), ("other.json", "format is 'something else'")):
         with pytest.raises(InputError, match=message):
@@ -225,6 +233,36 @@ def test_studies_too_large_for_this_computer_are_refused(monkeypatch):
     vast = load_machine("sunway-oceanlight").changed({"nodes": 10**12})
     with pytest.raises(DoesNotFit, match="1,000,000,000,000 ranks"):
         athanor.simulate(vast, "moda-tiny", mesh={"ep": 2, "dp": 5 * 10**11})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"router": "zipf:1.0", "balancer": "none", "allow_overcommit": True},
+        {"routing": "static", "depth": "bound", "speed_spread": 0.05},
+        {"jitter": 0.05},
+        {"router": "zipf:1.0", "drift": 0.1, "balancer": "capacity:1.25", "steps": 3},
+        {"router": "table:smartmoe-32", "balancer": "none", "tokens_per_rank": 4096, "allow_overcommit": True},
+    ],
+    ids=str,
+)
+def test_the_estimate_of_memory_is_above_what_is_used(options):
+    """At the full size, in a process of its own; and not so far above that it would refuse what runs."""
+    script = f"import athanor; print(athanor.simulate('sunway-oceanlight', 'moda-1.93t', **{options}).totals['peak_rss_bytes'])"
+    used = float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+    chosen = {key: value for key, value in options.items() if key != "allow_overcommit"}
+    estimate = limits.estimate_bytes(Setting.of("sunway-oceanlight", "moda-1.93t", chosen))
+    assert used < estimate < 2.5 * used
+
+
+def test_the_peak_is_that_of_all_precisions_that_are_used():
+    """O0 computes in single precision; a schedule that only begins with it has the peak of half precision."""
+    half, single = small(precision="layerwise", steps=2).summary(), small(precision="O0", steps=2).summary()
+    mixed = small(precision="O0:1,layerwise", steps=2).summary()
+    peak = {name: run["flops_per_second"] / run["peak_fraction"] for name, run in (("half", half), ("mixed", mixed))}
+    assert peak["mixed"] == pytest.approx(peak["half"])
+    assert single["flops_per_second"] / single["peak_fraction"] == pytest.approx(peak["half"] / 4)
 
 
 def test_weak_scaling_grows_experts_and_batch():

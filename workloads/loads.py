@@ -33,6 +33,48 @@ class Load:
     dropped_fraction: float
 
 
+class LoadStatistics:
+    """What is kept of many layers' loads: worst and mean figures, and one layer in full.
+
+    ``add`` takes the loads of a step; nothing of them is kept but the first layer's tokens by rank.
+    """
+
+    def __init__(self) -> None:
+        self.first: Load | None = None
+        self.received: float | Array = 0.0  # tokens that each rank's experts carried in all
+        self._worst = {"max_over_mean": 0.0, "wanted_max_over_mean": 0.0}
+        self._sums = {"moved_fraction": 0.0, "dropped_fraction": 0.0}
+        self._count = 0
+
+    def add(self, loads: list[Load]) -> None:
+        """Take the loads of a step into account."""
+        self.first = self.first or loads[0]
+        for load in loads:
+            self.received = self.received + load.received
+            self._worst = {key: max(value, getattr(load, key)) for key, value in self._worst.items()}
+            self._sums = {key: value + getattr(load, key) for key, value in self._sums.items()}
+        self._count += len(loads)
+
+    def summary(self) -> dict[str, float]:
+        """Worst load over mean, wanted and carried, and mean fractions moved and dropped."""
+        return {**self._worst, **{key: value / self._count for key, value in self._sums.items()}}
+
+    def by_rank(self) -> dict[str, list[float]]:
+        """Load of one group's ranks in the first layer, over the mean and falling, before and after balancing."""
+        assert self.first is not None
+        mean = max(self.first.wanted.mean(), 1e-300)
+        return {
+            "wanted": _thinned(np.sort(self.first.wanted)[::-1] / mean),
+            "carried": _thinned(np.sort(self.first.carried)[::-1] / mean),
+        }
+
+
+def _thinned(values: Array, most: int = 512) -> list[float]:
+    """At most so many of the values, evenly spaced, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
+    return [float(value) for value in values[places]]
+
+
 class LoadModel:
     """Samples the loads of a plan's layers, step by step.
 

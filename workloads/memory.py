@@ -10,10 +10,10 @@ import numpy as np
 from ..hardware.errors import DoesNotFit
 from ..hardware.precisions import BYTES
 from .loads import Load
-from .lowering.update import held
 from .plan import Batch
 from .precision import POLICIES, Formats, Part
 from .setting import Setting
+from .sharding import held
 
 FIXED_FP32 = {"parameters": 4, "gradients": 4, "optimizer": 8, "activations": 8}
 """Bytes a parameter of the all-single accounting: 4 + 4 + 8 + 8 TB for 10¹² parameters (BaGuaLu overview)."""
@@ -80,15 +80,15 @@ def require_fit(setting: Setting, loads: list[Load], need: Memory) -> None:
 
 def _fixed(setting: Setting) -> Memory:
     """So many bytes a parameter that the rank holds, whatever the batch; only the optimizer's are sharded."""
-    shares = held(setting.model, setting.mesh)
-    count = sum(share.parameters for share in shares)
-    sharded = sum(share.parameters / _shards(setting, share.axes) for share in shares)
-    each = FIXED_FP32
+    holdings = held(setting.model, setting.mesh)
+    count = sum(each.parameters for each in holdings)
+    sharded = sum(each.parameters / _shards(setting, each.replicas) for each in holdings)
+    bytes_of = FIXED_FP32
     return Memory(
-        parameters=count * each["parameters"],
-        gradients=count * each["gradients"],
-        optimizer=sharded * each["optimizer"],
-        activations=count * each["activations"],
+        parameters=count * bytes_of["parameters"],
+        gradients=count * bytes_of["gradients"],
+        optimizer=sharded * bytes_of["optimizer"],
+        activations=count * bytes_of["activations"],
         other=0.0,
         capacity=_capacity(setting),
     )
@@ -104,16 +104,16 @@ def _shards(setting: Setting, axes: tuple[str, ...]) -> int:
 
 
 def _by_policy(setting: Setting, loads: list[Load], formats: dict[Part, Formats]) -> Memory:
-    shares = held(setting.model, setting.mesh)
+    holdings = held(setting.model, setting.mesh)
     model, tokens = setting.model, setting.batch.micro_tokens
     most = max(float(np.max(load.received)) for load in loads)
     logits = tokens * model.vocabulary * BYTES[formats["embedding"].compute]
     buffers = (tokens * setting.top_k + most) * model.hidden * BYTES[formats["expert"].compute]
     return Memory(
-        parameters=sum(share.parameters * BYTES[formats[share.part].weight] for share in shares),
-        gradients=sum(share.parameters * BYTES[formats[share.part].gradient] for share in shares),
+        parameters=sum(each.parameters * BYTES[formats[each.part].weight] for each in holdings),
+        gradients=sum(each.parameters * BYTES[formats[each.part].gradient] for each in holdings),
         optimizer=sum(
-            share.parameters * formats[share.part].state_bytes / _shards(setting, share.axes) for share in shares
+            each.parameters * formats[each.part].state_bytes / _shards(setting, each.replicas) for each in holdings
         ),
         activations=_activations(setting, loads, formats),
         other=logits + buffers,
@@ -135,13 +135,14 @@ def _activations(setting: Setting, loads: list[Load], formats: dict[Part, Format
 def _saved_bytes(setting: Setting, formats: dict[Part, Formats]) -> tuple[float, float]:
     """Bytes kept in a layer: for each token of the rank, and for each token that its experts carry.
 
-    Kept are the inputs of every operator: residual stream, normed input, q, k, v, softmax, context; residual stream, normed
-    input, gate scores; and for each carried token its input, both inner activations, and its output.
+    Kept are the inputs of every operator. In the format of attention: its normed input, q, k, v, the softmax and the context; in
+    that of norms: the residual stream before attention and before the experts, and the normed input of the gate; the gate's
+    scores; and for each carried token its input, both inner activations, and its output.
     """
     model = setting.model
     h, scores = model.hidden, model.heads * setting.batch.seq_len
     attention, norm = BYTES[formats["attention"].compute], BYTES[formats["norm"].compute]
-    dense = (5 * h + scores) * attention + 4 * h * norm + model.experts * BYTES[formats["gate"].compute]
+    dense = (5 * h + scores) * attention + 3 * h * norm + model.experts * BYTES[formats["gate"].compute]
     expert = (2 * h + 2 * model.ffn_hidden) * BYTES[formats["expert"].compute]
     return float(dense), float(expert)
 

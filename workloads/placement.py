@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,25 @@ class Layout:
     _cache: dict[tuple[str, ...], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
     _split: dict[tuple[str, ...], NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)
 
+    def to_plain(self) -> dict[str, Any]:
+        """The layout as plain data."""
+        return {
+            "mesh": {"axes": self.mesh.axes, "shape": self.mesh.shape},
+            "node": self.node.tolist(),
+            "ranks_per_node": self.ranks_per_node,
+            "nodes_per_supernode": self.nodes_per_supernode,
+            "supernode_size": self.supernode_size,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Layout:
+        """The layout that :meth:`to_plain` gave."""
+        mesh = Mesh(tuple(plain["mesh"]["axes"]), tuple(plain["mesh"]["shape"]))
+        node = np.array(plain["node"], dtype=np.int64)
+        if node.shape != (mesh.ranks,):
+            raise ValueError(f"{len(node)} nodes of {mesh.ranks} ranks")
+        return cls(mesh, node, plain["ranks_per_node"], plain["nodes_per_supernode"], plain["supernode_size"])
+
     @property
     def nodes(self) -> int:
         """Nodes that hold at least one rank."""
@@ -49,14 +69,19 @@ class Layout:
         return int(self.node.max()) // self.supernode_size + 1
 
     def groups(self, axes: tuple[str, ...]) -> NDArray[np.int64]:
-        """Groups along axes, ``[groups, size]``, the members of a supernode next to each other."""
+        """Groups along axes, ``[groups, size]``, in the order of nodes: members of a node, and of a supernode, are neighbours."""
         if axes not in self._cache:
             groups = self.mesh.groups(axes)
-            home = self.node[groups] // self.supernode_size
+            home = self.node[groups]
             if (np.diff(home, axis=1) < 0).any():
                 groups = np.take_along_axis(groups, np.argsort(home, axis=1, kind="stable"), axis=1)
             self._cache[axes] = groups
         return self._cache[axes]
+
+    def scattered(self, axis: str) -> bool:
+        """Whether no two ranks of a group along an axis share a supernode, though the axis has several."""
+        homes = np.sort(self.node[self.groups((axis,))[0]] // self.supernode_size)
+        return self.mesh.size(axis) > 1 and bool((np.diff(homes) > 0).all())
 
     def two_level(self, axes: tuple[str, ...]) -> NDArray[np.int64] | None:
         """Groups as ``[groups, supernodes, ranks in each]``, or None where a group has unequal parts in its supernodes."""
@@ -79,7 +104,10 @@ def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str,
             return spec
         if "=" not in spec:
             raise InputError(f"--placement {spec}: no such placement{suggestion(spec, NAMED)}")
-        spec = dict(part.split("=", 1) for part in spec.split(",") if "=" in part)
+        parts = [part.partition("=") for part in spec.split(",")]
+        if not all(equals for _, equals, _ in parts) or len({axis for axis, _, _ in parts}) < len(parts):
+            raise InputError(f"--placement {spec}: write AXIS=LEVEL,..., each axis once, such as ep=supernode,dp=node")
+        spec = {axis: level for axis, _, level in parts}
     levels = {axis: tuple(text.replace("core-group", "core_group").split("+")) for axis, text in spec.items()}
     for axis, names in levels.items():
         for name in names:
@@ -124,11 +152,24 @@ def place(
         used = place(mesh, machine, "moda", ranks_per_node, nodes_per_supernode).nodes_per_supernode
         spec = "block:" + ",".join(sorted(mesh.axes, key=lambda axis: axis == "dp"))
     if isinstance(spec, str) and spec.startswith("block:"):
-        return _block(mesh, machine, spec.removeprefix("block:").split(","), ranks_per_node, used)
-    if isinstance(spec, str):  # moda: dp first, from the inside
-        everywhere = LEVELS if ranks_per_node > 1 else LEVELS[1:]
-        spec = dict.fromkeys(sorted(mesh.axes, key=lambda axis: axis != "dp"), everywhere)
-    return _on_levels(mesh, machine, spec, ranks_per_node, used)
+        layout = _block(mesh, machine, spec.removeprefix("block:").split(","), ranks_per_node, used)
+    else:
+        if isinstance(spec, str):  # moda: dp first, from the inside out, then all else
+            levels = LEVELS if ranks_per_node > 1 else LEVELS[1:]
+            spec = dict.fromkeys(sorted(mesh.axes, key=lambda axis: axis != "dp"), levels)
+        layout = _on_levels(mesh, machine, spec, ranks_per_node, used)
+    if (last := int(layout.node.max())) >= machine.nodes:
+        there = max(0, machine.nodes - last // size * size)
+        raise InputError(
+            f"--placement {_text(placement)}: puts a rank on node {last % size + 1:,} of supernode {last // size + 1:,},"
+            f" of which {machine.name} has {there:,} ({machine.nodes:,} in all);"
+            f" --placement block:{','.join(sorted(mesh.axes))} leaves no gaps"
+        )
+    return layout
+
+
+def _text(placement: str | Mapping[str, str]) -> str:
+    return placement if isinstance(placement, str) else ",".join(f"{axis}={level}" for axis, level in placement.items())
 
 
 def _block(mesh: Mesh, machine: Machine, order: list[str], per_node: int, used: int) -> Layout:

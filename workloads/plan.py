@@ -8,15 +8,18 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ..hardware.errors import InputError, suggestion
+from ..hardware.errors import InputError
 from ..hardware.fabric import Routing
 from ..hardware.machine import Machine
-from ..hardware.records import Record
+from ..hardware.records import Record, first_error
 from .balancers import Balancer, parse_balancer
 from .mesh import Mesh
 from .model import Model
 from .precision import PrecisionSchedule
 from .routers import Router, parse_router
+
+SIZES = frozenset({"tokens_per_rank", "global_batch"})
+"""Two ways to say how large a step is: naming one puts both of the model's own aside."""
 
 
 class Plan(Record):
@@ -59,9 +62,8 @@ class Plan(Record):
         Raises :class:`InputError` naming the flag (or, for the model's own plan, its key) and what is allowed.
         """
         given = {key: value for key, value in options.items() if value is not None}
-        if given.get("mesh") and "placement" not in given:
-            given["placement"] = model.plan.get("placement", "moda")
-        table = {**model.plan, **given}
+        recommended = {key: value for key, value in model.plan.items() if not (key in SIZES and SIZES & set(given))}
+        table = {**recommended, **given}
         if "zero" in table:
             table["zero"] = str(table["zero"])
         if "mesh" not in table:
@@ -100,20 +102,10 @@ class Plan(Record):
 
 
 def _reason(wrong: ValidationError, model: Model, given: Mapping[str, Any]) -> str:
-    """One line for the first error of a plan."""
-    first = wrong.errors()[0]
-    key = str(first["loc"][0])
+    """One line for the first error of a plan, under the flag's name or that of the model file's key."""
+    key, found, reason = first_error(Plan, wrong)
     where = f"--{key.replace('_', '-')}" if key in given else f"{model.name}: plan.{key}"
-    value = first["input"]
-    match first["type"]:
-        case "extra_forbidden":
-            return f"{where}: no such option{suggestion(key, Plan.model_fields)}"
-        case "literal_error":
-            allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            return f"{where} {value}: no such choice{suggestion(str(value), allowed)}"
-        case _:
-            message = first["msg"]
-            return f"{where} {value}: {message[0].lower()}{message[1:]}"
+    return f"{where}: {reason}" if reason.startswith("unknown key") else f"{where} {found}: {reason}"
 
 
 @dataclass(frozen=True)
@@ -134,6 +126,7 @@ class Batch:
         """The batch of a plan; raises :class:`InputError` where sizes contradict or do not divide, with the numbers."""
         seq_len = plan.seq_len or model.seq_len
         usual = max(1, machine.calibration.tokens_per_node // ranks_per_node)
+        tokens = plan.tokens_per_rank or usual
         if plan.tokens_per_rank and plan.global_batch:
             raise InputError("--tokens-per-rank and --global-batch: give one of the two")
         if plan.global_batch:
@@ -143,14 +136,29 @@ class Batch:
                     f"--global-batch {plan.global_batch:,}: its {plan.global_batch * seq_len:,} tokens"
                     f" (--seq-len {seq_len:,}) do not divide over {mesh.ranks:,} ranks"
                 )
-        else:
-            tokens = plan.tokens_per_rank or (plan.micro_batch * seq_len if plan.micro_batch else usual)
-        if plan.micro_batch:
-            count, rest = divmod(tokens, plan.micro_batch * seq_len)
-            if rest:
-                raise InputError(
-                    f"--micro-batch {plan.micro_batch}: {plan.micro_batch * seq_len:,} tokens do not divide the rank's {tokens:,}"
-                )
-        else:
-            count = next(parts for parts in range(-(-tokens // usual), tokens + 1) if tokens % parts == 0)
-        return cls(tokens, count, seq_len)
+        return cls(tokens, _micro_batches(tokens, usual, seq_len, plan.micro_batch), seq_len)
+
+
+def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | None) -> int:
+    """Into how many micro-batches a rank's tokens are cut; raises :class:`InputError` where they cannot be."""
+    if micro_batch:
+        count, rest = divmod(tokens, micro_batch * seq_len)
+        if rest:
+            raise InputError(
+                f"--micro-batch {micro_batch}: {micro_batch * seq_len:,} tokens do not divide the {tokens:,} of a rank in a step"
+                " (--tokens-per-rank, --global-batch)"
+            )
+        return count
+    if tokens <= usual:
+        return 1
+    if tokens % usual == 0:
+        return tokens // usual
+    sequences, rest = divmod(tokens, seq_len)
+    if rest:
+        nearest = " or ".join(f"{size:,}" for size in (sequences * seq_len, (sequences + 1) * seq_len) if size)
+        raise InputError(
+            f"--tokens-per-rank {tokens:,}: more than the {usual:,} of one micro-batch and no whole number of sequences"
+            f" (--seq-len {seq_len:,}); nearest {nearest}"
+        )
+    most = max(1, usual // seq_len)
+    return sequences // next(size for size in range(most, 0, -1) if sequences % size == 0)

@@ -16,26 +16,27 @@ PARTS: tuple[Part, ...] = ("expert", "attention", "gate", "embedding", "norm")
 class Formats:
     """Formats of one kind of layer.
 
-    ``compute`` is that of its GEMMs and activations, ``weight`` and ``gradient`` those of stored parameters and their
-    gradients (and of both on the network), ``state`` those of what only the update needs: a master copy where weights
-    are half, and Adam's two moments.
+    ``compute`` is that of its GEMMs and activations, ``weight`` and ``gradient`` those of stored parameters and their gradients
+    (and of both on the network). Only the update needs the ``master`` copy, where weights are kept shorter than they
+    are updated, and Adam's two ``moments``.
     """
 
     compute: Precision
     weight: Precision
     gradient: Precision
-    state: tuple[Precision, ...]
+    master: Precision | None
+    moments: Precision
 
     @property
     def state_bytes(self) -> int:
         """Bytes a parameter that only the update needs."""
-        return sum(BYTES[precision] for precision in self.state)
+        return (BYTES[self.master] if self.master else 0) + 2 * BYTES[self.moments]
 
 
-_SINGLE = Formats("fp32", "fp32", "fp32", ("fp32", "fp32"))
-_HALF_COMPUTE = Formats("fp16", "fp32", "fp32", ("fp32", "fp32"))
-_HALF_BUT_UPDATE = Formats("fp16", "fp16", "fp16", ("fp32", "fp32", "fp32"))
-_HALF = Formats("fp16", "fp16", "fp16", ("fp16", "fp16"))
+_SINGLE = Formats("fp32", "fp32", "fp32", master=None, moments="fp32")
+_HALF_COMPUTE = Formats("fp16", "fp32", "fp32", master=None, moments="fp32")
+_HALF_BUT_UPDATE = Formats("fp16", "fp16", "fp16", master="fp32", moments="fp32")
+_HALF = Formats("fp16", "fp16", "fp16", master=None, moments="fp16")
 
 _EVERYWHERE = {"O0": _SINGLE, "O1": _HALF_COMPUTE, "O2": _HALF_BUT_UPDATE, "O3": _HALF}
 

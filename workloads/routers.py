@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -66,7 +67,10 @@ class Recorded:
         try:
             with path.open(newline="", encoding="utf-8") as lines:
                 for row in csv.DictReader(line for line in lines if not line.startswith("#")):
-                    rows.setdefault(int(row["iteration"]), []).append((int(row["rank"]), float(row["share"])))
+                    share = float(row["share"])
+                    if not 0 <= share < float("inf"):
+                        raise ValueError(f"share {row['share']}")
+                    rows.setdefault(int(row["iteration"]), []).append((int(row["rank"]), share))
         except (OSError, UnicodeDecodeError, csv.Error) as reason:
             raise InputError(f"{name_or_path}: cannot be read: {reason}") from None
         except KeyError as column:
@@ -100,7 +104,10 @@ def _uniform(argument: str) -> Router:
 
 
 def _zipf(argument: str) -> Router:
-    exponent = float(argument or "1.0")
+    try:
+        exponent = float(argument or "1.0")
+    except ValueError:
+        exponent = -1.0
     if not 0 <= exponent < 20:
         raise ValueError("takes an exponent from 0 to 20")
     return Zipf(exponent)
@@ -110,6 +117,8 @@ def _recorded(argument: str) -> Router:
     name, _, first = argument.partition("@")
     if not name:
         raise ValueError("takes the name or the path of a table")
+    if not first.isdigit() and first:
+        raise ValueError("takes a number of an iteration behind the @")
     return Recorded.load(name, int(first) if first else None)
 
 
@@ -134,15 +143,40 @@ def parse_router(spec: str) -> Router:
 def popularity(router: Router, experts: int, layer: int, step: int, drift: float, seed: int) -> Array:
     """Probability ``[experts]`` of each expert to be a token's first choice.
 
-    Which expert is popular differs from layer to layer. With ``drift`` d, every step mixes in the share d of a newly
-    shuffled popularity, so that the total variation from one step to the next is at most d.
+    Which expert is popular differs from layer to layer. With ``drift`` d, every expert is each step with probability d among
+    those that trade places: who is popular wanders, how uneven popularity is does not. In the mean at most the share d of all
+    tokens changes its expert from one step to the next.
     """
-    order = np.random.default_rng([seed, 1, layer])
-    chances = order.permutation(router.shares(experts, step))
-    for past in range(1, step + 1 if drift else 1):
-        shuffled = np.random.default_rng([seed, 2, layer, past]).permutation(router.shares(experts, past))
-        chances = (1 - drift) * chances + drift * shuffled
+    chances = router.shares(experts, step)[_walk(experts, layer, drift, seed).at(step)]
     return chances / float(chances.sum())
+
+
+class _Walk:
+    """The places of experts in the order of popularity, step after step; each step is drawn from a seed of its own."""
+
+    def __init__(self, experts: int, layer: int, drift: float, seed: int) -> None:
+        self.layer, self.drift, self.seed = layer, drift, seed
+        self.first = np.random.default_rng([seed, 1, layer]).permutation(experts)
+        self.step, self.places = 0, self.first
+
+    def at(self, step: int) -> NDArray[np.int64]:
+        """The places at a step; going on from the step asked for last costs only the steps between."""
+        if not self.drift:
+            return self.first
+        if step < self.step:
+            self.step, self.places = 0, self.first
+        while self.step < step:
+            self.step += 1
+            random = np.random.default_rng([self.seed, 2, self.layer, self.step])
+            trading = np.flatnonzero(random.random(len(self.places)) < self.drift)
+            self.places = self.places.copy()
+            self.places[trading] = self.places[random.permutation(trading)]
+        return self.places
+
+
+@lru_cache(maxsize=1024)
+def _walk(experts: int, layer: int, drift: float, seed: int) -> _Walk:
+    return _Walk(experts, layer, drift, seed)
 
 
 def choices(chances: Array, top_k: int) -> Array:
@@ -159,8 +193,11 @@ def choices(chances: Array, top_k: int) -> Array:
         odds = chances / np.maximum(1.0 - chances, 1e-300)
         rows.append(chances * (odds.sum() - odds))
     for count in range(3, top_k + 1):
-        row = _arrived(chances, count) - _arrived(chances, count - 1)
-        rows.append(np.maximum(row, 0.0))
+        taken = np.sum(rows, axis=0)
+        room = np.maximum(1.0 - taken, 0.0)  # a token chooses an expert once
+        row = np.clip(_arrived(chances, count) - taken, 0.0, room)
+        spare = room - row
+        rows.append(row / row.sum() if row.sum() >= 1 else row + (1 - row.sum()) * spare / spare.sum())
     return np.array([row / row.sum() for row in rows])
 
 

@@ -39,16 +39,14 @@ class Run:
     """A simulated or measured run.
 
     ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
-    ranks, in the order of :data:`COLUMNS`; ``classes`` says which ranks those are; ``links`` has a row for each kind
-    of link; ``expert_load`` the load of the ranks of one expert-parallel group in the first layer, over its mean,
-    before and after balancing.
+    ranks, in the order of :data:`COLUMNS`; ``classes`` says which ranks those are; ``expert_load`` is the load of the
+    ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
     """
 
     totals: dict[str, Any]
     plan: dict[str, Any]
     classes: dict[str, dict[str, Any]]
     trace: list[tuple[Any, ...]] = field(repr=False)
-    links: list[dict[str, Any]] = field(repr=False)
     expert_load: dict[str, list[float]] = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
@@ -65,7 +63,7 @@ class Run:
         """Use of each kind of link as a data frame."""
         import pandas as pd
 
-        return pd.DataFrame(self.links)
+        return pd.DataFrame(self.totals["links"])
 
     def save(self, path: str | Path) -> None:
         """Write the whole run as JSON; raises :class:`InputError` where that is impossible."""
@@ -82,7 +80,6 @@ class Run:
                 "summary": self.totals,
                 "plan": self.plan,
                 "classes": self.classes,
-                "links": self.links,
                 "expert_load": self.expert_load,
                 "trace": {"columns": COLUMNS, "rows": self.trace},
             }
@@ -100,5 +97,8 @@ class Run:
         if not isinstance(plain, dict) or plain.get("format") != FORMAT:
             found = plain.get("format") if isinstance(plain, dict) else None
             raise InputError(f'{path}: format is {found!r}, must be "{FORMAT}"')
-        rows = [tuple(row) for row in plain["trace"]["rows"]]
-        return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["links"], plain["expert_load"])
+        try:
+            rows = [tuple(row) for row in plain["trace"]["rows"]]
+            return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["expert_load"])
+        except (KeyError, TypeError) as reason:
+            raise InputError(f"{path}: a run has no or a wrong {reason}") from None

@@ -14,11 +14,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hardware.errors import InputError
 from ..hardware.precisions import Precision
 from ..hardware.units import si
 from .mesh import Mesh
+from .placement import Layout
 
 Amount = float | NDArray[np.float64]
+
+FORMAT = "athanor-schedule/1"
+
+CATEGORIES = (
+    "compute",
+    "all_to_all",
+    "gradient_sync",
+    "tensor_parallel",
+    "pipeline_bubble",
+    "pipeline_transfer",
+    "optimizer",
+    "balancing",
+    "offload",
+    "imbalance",
+    "other",
+)
+PHASES = ("forward", "backward", "update")
+COMPUTE = "compute"
+"""The stream of what ranks compute; other streams run beside it, and the time that it waits for them is exposed."""
+
+COUNT, COUNT_BYTES = "int64", 8
+"""Format of token counts in messages, and its size: FastMoE counts in int64."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +122,7 @@ class Bookkeeping:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A collective over the groups along ``axes``.
+    """A collective over the groups along ``axes``, of numbers in the format ``element``.
 
     ``nbytes`` is a rank's payload: for an all-to-all what it sends in all, its own part included; for the others the
     whole vector. ``received`` (all-to-all-v) is what each rank receives; senders spread their bytes in that
@@ -109,6 +133,7 @@ class Exchange:
     algorithm: str
     axes: tuple[str, ...]
     nbytes: Amount
+    element: str
     received: Amount | None = None
 
     @property
@@ -119,7 +144,7 @@ class Exchange:
     def __str__(self) -> str:
         """The collective, its axes and bytes."""
         uneven = "" if self.received is None else f", receives {_text(self.received, 'B')}"
-        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')}{uneven}"
+        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')} {self.element}{uneven}"
 
 
 Work = Gemm | Sweep | Loop | Bookkeeping | Exchange
@@ -152,14 +177,21 @@ class Operation:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The operations of one training step on a mesh, in an order in which each stream executes its own.
+    """The operations of one training step, in an order in which each stream executes its own, and where ranks live.
 
-    Made by ``lower()``; read by ``simulate()`` and ``execute()``. ``print(schedule)`` is legible, and
+    Made by ``lower()``; read by the simulator and, to come, by the MPI runtime. Names of operations are unique.
+    ``notes`` say what had to be done otherwise than asked for. ``print(schedule)`` is legible, and
     ``Schedule.from_json(schedule.to_json())`` equals it.
     """
 
-    mesh: Mesh
+    layout: Layout
     operations: tuple[Operation, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh of ranks."""
+        return self.layout.mesh
 
     @property
     def streams(self) -> list[str]:
@@ -175,18 +207,24 @@ class Schedule:
         """The schedule as JSON text; arrays are written with their shape."""
         return json.dumps(
             {
-                "format": "athanor-schedule/1",
-                "mesh": {"axes": self.mesh.axes, "shape": self.mesh.shape},
+                "format": FORMAT,
+                "layout": self.layout.to_plain(),
                 "operations": [_operation_to_plain(operation) for operation in self.operations],
+                "notes": self.notes,
             }
         )
 
     @classmethod
     def from_json(cls, text: str) -> Schedule:
-        """The schedule that :meth:`to_json` wrote."""
-        plain = json.loads(text)
-        mesh = Mesh(tuple(plain["mesh"]["axes"]), tuple(plain["mesh"]["shape"]))
-        return cls(mesh, tuple(_operation_from_plain(each) for each in plain["operations"]))
+        """The schedule that :meth:`to_json` wrote; raises :class:`InputError` for anything else."""
+        try:
+            plain = json.loads(text)
+            if plain["format"] != FORMAT:
+                raise InputError(f'schedule: format is "{plain["format"]}", must be "{FORMAT}"')
+            operations = tuple(_operation_from_plain(each) for each in plain["operations"])
+            return cls(Layout.from_plain(plain["layout"]), operations, tuple(plain["notes"]))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as reason:
+            raise InputError(f"schedule: cannot be read: {reason!r}") from None
 
     def __eq__(self, other: object) -> bool:
         """Equal meshes, operations and amounts."""

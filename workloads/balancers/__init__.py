@@ -21,9 +21,9 @@ def parse_balancer(spec: str) -> Balancer:
     if name not in BALANCERS:
         raise InputError(f"--balancer {spec}: no such balancer{suggestion(name, BALANCERS)}")
     try:
-        return BALANCERS[name][0](float(argument)) if argument else BALANCERS[name][0]()  # type: ignore[call-arg]
-    except (TypeError, ValueError):
-        raise InputError(f"--balancer {spec}: {BALANCERS[name][1]}") from None
+        return BALANCERS[name][0].parse(argument)
+    except ValueError as reason:
+        raise InputError(f"--balancer {spec}: {name} {reason}") from None
 
 
 __all__ = ["BALANCERS", "Balancer", "Capacity", "Carried", "Swipe", "Tokens", "Unbalanced", "parse_balancer"]

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...hardware.errors import InputError
 from ..schedule import Loop, Work
 from .policy import Carried, Tokens
 
@@ -24,9 +23,16 @@ class Capacity:
     factor: float = 1.25
     level: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        if not self.factor > 0:
-            raise InputError(f"--balancer capacity:{self.factor:g}: the capacity factor must be above zero")
+    @classmethod
+    def parse(cls, argument: str) -> Capacity:
+        """``capacity:1.25``, or ``capacity`` for the usual factor."""
+        try:
+            factor = float(argument or cls.factor)
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor < float("inf"):
+            raise ValueError("takes a capacity factor above zero, such as capacity:1.25")
+        return cls(factor)
 
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """What is wanted up to ``ceil(factor * tokens * top_k)`` tokens a rank."""

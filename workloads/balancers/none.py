@@ -18,6 +18,13 @@ class Unbalanced:
 
     level: ClassVar[bool] = False
 
+    @classmethod
+    def parse(cls, argument: str) -> Unbalanced:
+        """There is nothing to set."""
+        if argument:
+            raise ValueError("takes no argument")
+        return cls()
+
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """All that is wanted."""
         nothing = np.zeros(wanted.shape[1], dtype=np.int64)

@@ -32,6 +32,11 @@ class Balancer(Protocol):
 
     level: ClassVar[bool]
 
+    @classmethod
+    def parse(cls, argument: str) -> Balancer:
+        """The policy with what stands behind the colon of ``--balancer NAME:ARGUMENT``; ``ValueError`` where that is wrong."""
+        ...
+
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """Tokens carried, from those wanted.
 

@@ -8,11 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..schedule import Exchange, Loop, Work
+from ..schedule import COUNT, COUNT_BYTES, Exchange, Loop, Work
 from .policy import Carried, Tokens
-
-COUNT = 8
-"""Bytes of a token count in SWIPE's messages: FastMoE counts in int64."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,13 @@ class Swipe:
     """
 
     level: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, argument: str) -> Swipe:
+        """SWIPE takes no argument."""
+        if argument:
+            raise ValueError("takes no argument")
+        return cls()
 
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """Every rank carries ``tokens * top_k``; nothing is dropped."""
@@ -48,9 +52,9 @@ class Swipe:
         """
         for choice in range(top_k):
             if ranks > 1:
-                each = float(COUNT * ranks)
-                yield f"swipe{choice}.counts", Exchange("all-to-all", "linear", ("ep",), each)
-                yield f"swipe{choice}.accepted", Exchange("all-to-all", "linear", ("ep",), each)
-                yield f"swipe{choice}.surplus", Exchange("all-reduce", "two-level", ("ep",), each)
-                yield f"swipe{choice}.room", Exchange("all-gather", "two-level", ("ep",), each)
+                each = float(COUNT_BYTES * ranks)
+                yield f"swipe{choice}.counts", Exchange("all-to-all", "linear", ("ep",), each, COUNT)
+                yield f"swipe{choice}.accepted", Exchange("all-to-all", "linear", ("ep",), each, COUNT)
+                yield f"swipe{choice}.surplus", Exchange("all-reduce", "two-level", ("ep",), each, COUNT)
+                yield f"swipe{choice}.room", Exchange("all-gather", "two-level", ("ep",), each, COUNT)
             yield f"swipe{choice}.deal", Loop(float(ranks + tokens))

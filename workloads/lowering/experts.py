@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 from ...hardware.precisions import BYTES
 from ..loads import Load, LoadModel
-from ..schedule import Amount, Exchange, Gemm
+from ..schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm
 from .dense import NORM_FLOPS, Dense
 from .program import Program
-
-COUNT = 8
-"""Bytes of a token count that FastMoE sends for each expert before the tokens themselves."""
 
 ACTIVATION_FLOPS = 8
 """FLOPs an element of the experts' activation; it is bound by memory."""
@@ -42,13 +39,14 @@ class Experts:
 
     def flow(self, load: Load) -> Flow:
         """The amounts that follow from a load."""
-        token = float(self.dense.model.hidden * BYTES[self.dense.formats["expert"].compute])
+        element = self.dense.formats["expert"].compute
+        token = float(self.dense.model.hidden * BYTES[element])
         out, back, even = load.sent * token, load.received * token, isinstance(load.received, float)
         return Flow(
             rows=load.received / self.local,
             inner=load.received * float(self.dense.model.ffn_hidden),
-            dispatch=Exchange("all-to-all", self.all_to_all, ("ep",), out, None if even else back),
-            combine=Exchange("all-to-all", self.all_to_all, ("ep",), back, None if even else out),
+            dispatch=Exchange("all-to-all", self.all_to_all, ("ep",), out, element, None if even else back),
+            combine=Exchange("all-to-all", self.all_to_all, ("ep",), back, element, None if even else out),
         )
 
     def forward(self, program: Program, layer: int, flow: Flow, balance: bool = True) -> None:
@@ -62,7 +60,7 @@ class Experts:
         if balance:
             for name, work in self.loads.balancer.operations(self.loads.ranks, tokens, top_k):
                 add(f"{at}.{name}", work, "balancing")
-            counts = Exchange("all-to-all", "linear", ("ep",), float(COUNT * self.local * self.loads.ranks))
+            counts = Exchange("all-to-all", "linear", ("ep",), float(COUNT_BYTES * self.loads.experts), COUNT)
             self._exchange(program, f"{at}.counts", counts)
         add(f"{at}.permute", sweep("expert", stream * top_k, flops=0))
         self._exchange(program, f"{at}.dispatch", flow.dispatch)

@@ -1,28 +1,50 @@
-"""The builder of schedules: appends operations in program order and ties streams together."""
+"""The builder of schedules: appends operations in program order, ties streams together, and settles on algorithms."""
 
 from __future__ import annotations
 
-from ..mesh import Mesh
-from ..schedule import Exchange, Operation, Schedule, Work
+from dataclasses import replace
 
-COMPUTE, COMMUNICATION, GRADIENTS = "compute", "communication", "gradients"
+from ..placement import Layout
+from ..schedule import COMPUTE, Exchange, Operation, Schedule, Work
+
+COMMUNICATION, GRADIENTS = "communication", "gradients"
+
+FLAT = {"all-to-all": "linear", "reduce-scatter": "ring", "all-gather": "ring", "all-reduce": "ring"}
+"""The algorithm of each collective that needs no grid of supernodes."""
+
+
+def settle(exchange: Exchange, layout: Layout) -> tuple[Exchange, str]:
+    """The exchange with an algorithm that its groups allow, and a note where that is not the one asked for.
+
+    Two-level algorithms need groups with equal parts in their supernodes; elsewhere the flat one takes their place.
+    """
+    flat = FLAT[exchange.operation]
+    if exchange.algorithm == flat or layout.two_level(exchange.axes) is not None:
+        return exchange, ""
+    note = (
+        f"{exchange.operation} over {'+'.join(exchange.axes)} runs as {flat} instead of {exchange.algorithm}:"
+        " its groups have unequal parts in their supernodes"
+    )
+    return replace(exchange, algorithm=flat), note
 
 
 class Program:
     """Collects the operations of a step.
 
     Operations appended with :meth:`add` run one after another, whichever stream they are on, as a framework without
-    overlap does: exchanges on the communication stream, all else on the compute stream. :meth:`aside` puts an
-    operation on the stream for gradients, where it runs beside what follows until :meth:`join`.
+    overlap does: exchanges on the communication stream, all else on the compute stream. :meth:`aside` puts an operation
+    on the stream for gradients, where it runs beside what follows until :meth:`join`. ``prefix`` goes before names, so
+    that those of repeated passes differ.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        self.mesh = mesh
-        self.phase = "forward"
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.phase, self.prefix = "forward", ""
         self._operations: list[Operation] = []
         self._last: int | None = None
         self._beside: list[int] = []
         self._joined: list[int] = []
+        self._notes: dict[str, None] = {}
 
     def add(self, name: str, work: Work, category: str = "compute") -> None:
         """Append an operation that starts when the one appended before it is done."""
@@ -42,9 +64,13 @@ class Program:
 
     def schedule(self) -> Schedule:
         """The schedule of all that was appended."""
-        return Schedule(self.mesh, tuple(self._operations))
+        return Schedule(self.layout, tuple(self._operations), tuple(self._notes))
 
     def _append(self, name: str, work: Work, category: str, stream: str, waits: set[int]) -> int:
+        if isinstance(work, Exchange):
+            work, note = settle(work, self.layout)
+            if note:
+                self._notes[note] = None
         after = tuple(sorted(number for number in waits if self._operations[number].stream != stream))
-        self._operations.append(Operation(name, self.phase, category, stream, work, after))
+        self._operations.append(Operation(self.prefix + name, self.phase, category, stream, work, after))
         return len(self._operations) - 1

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...hardware.precisions import BYTES
+from ...hardware.precisions import BYTES, Precision
 from ..mesh import Mesh
 from ..model import Model
 from ..precision import Formats, Part
 from ..schedule import Bookkeeping, Exchange, Sweep
+from ..sharding import Holding, held
 from .program import Program
 
 ADAM_FLOPS = 12
 """FLOPs of Adam for one parameter; it is bound by memory."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """Parameters of one part that a rank holds, and the axes over which they are replicated."""
-
-    part: Part
-    parameters: float
-    axes: tuple[str, ...]
-
-
-def held(model: Model, mesh: Mesh, layers: int | None = None) -> list[Share]:
-    """What a rank holds of the whole model, or of so many of its layers (then without embedding).
-
-    Experts are cut along ``ep`` and replicated along ``dp``; all else is replicated everywhere.
-    """
-    counts = model.parameters
-    part = 1.0 if layers is None else layers / model.layers
-    replicas = tuple(axis for axis in mesh.axes if axis == "dp")
-    shares = [Share("expert", counts.expert / mesh.size("ep") * part, replicas)]
-    shares += [Share("attention", counts.attention * part, mesh.axes), Share("gate", counts.gate * part, mesh.axes)]
-    shares += [Share("norm", counts.norm * part, mesh.axes)]
-    if layers is None:
-        shares.append(Share("embedding", float(counts.embedding), mesh.axes))
-    return shares
 
 
 @dataclass(frozen=True)
@@ -55,42 +32,42 @@ class Update:
     formats: dict[Part, Formats]
     zero: str
 
-    def synchronise(self, program: Program, shares: list[Share], name: str, aside: bool = False) -> None:
-        """Reduce the gradients of these shares, at once or beside what follows."""
+    def synchronise(self, program: Program, holdings: list[Holding], name: str, aside: bool = False) -> None:
+        """Reduce the gradients of these holdings, at once or beside what follows."""
         collective = "all-reduce" if self.zero == "0" else "reduce-scatter"
         append = program.aside if aside else program.add
-        for kind, axes, nbytes in self._vectors(shares, "gradient"):
-            append(f"{name}.{kind}.{collective}", self._exchange(collective, axes, nbytes), "gradient_sync")
+        for kind, vector in self._vectors(collective, holdings, "gradient"):
+            append(f"{name}.{kind}.{collective}", vector, "gradient_sync")
 
     def step(self, program: Program) -> None:
         """The framework's own work on what a rank holds, Adam on the rank's share, and the way back of updated weights."""
-        shares = held(self.model, self.mesh)
-        program.add("update.bookkeeping", Bookkeeping(sum(share.parameters for share in shares)), "other")
-        for share in shares:
-            program.add(f"update.adam.{share.part}", self._adam(share), "optimizer")
+        holdings = held(self.model, self.mesh)
+        program.add("update.bookkeeping", Bookkeeping(sum(each.parameters for each in holdings)), "other")
+        for each in holdings:
+            program.add(f"update.adam.{each.part}", self._adam(each), "optimizer")
         if self.zero != "0":
-            for kind, axes, nbytes in self._vectors(shares, "weight"):
-                program.add(f"update.{kind}.all-gather", self._exchange("all-gather", axes, nbytes), "gradient_sync")
+            for kind, vector in self._vectors("all-gather", holdings, "weight"):
+                program.add(f"update.{kind}.all-gather", vector, "gradient_sync")
 
-    def _exchange(self, collective: str, axes: tuple[str, ...], nbytes: float) -> Exchange:
-        return Exchange(collective, "two-level" if set(axes) == set(self.mesh.axes) else "ring", axes, nbytes)
+    def _vectors(self, collective: str, holdings: list[Holding], what: str) -> Iterator[tuple[str, Exchange]]:
+        """A flat vector for each set of replicas and each format, as (name, exchange); without replicas there is none."""
+        sizes: dict[tuple[tuple[str, ...], Precision], float] = {}
+        for each in holdings:
+            key = (each.replicas, getattr(self.formats[each.part], what))
+            sizes[key] = sizes.get(key, 0.0) + each.parameters * BYTES[key[1]]
+        for (axes, precision), nbytes in sizes.items():
+            if self.mesh.size(*axes) > 1:
+                whole = set(axes) == set(self.mesh.axes)
+                algorithm = "two-level" if whole else "ring"
+                yield (
+                    f"{'dense' if whole else 'experts'}.{precision}",
+                    Exchange(collective, algorithm, axes, nbytes, precision),
+                )
 
-    def _vectors(self, shares: list[Share], what: str) -> list[tuple[str, tuple[str, ...], float]]:
-        """(name, axes, bytes) of the flat vectors that experts and dense parts make; those without replicas left out."""
-        vectors = []
-        for kind, members in (
-            ("experts", [share for share in shares if share.part == "expert"]),
-            ("dense", [share for share in shares if share.part != "expert"]),
-        ):
-            if members and self.mesh.size(*members[0].axes) > 1:
-                nbytes = sum(share.parameters * BYTES[getattr(self.formats[share.part], what)] for share in members)
-                vectors.append((kind, members[0].axes, nbytes))
-        return vectors
-
-    def _adam(self, share: Share) -> Sweep:
+    def _adam(self, holding: Holding) -> Sweep:
         """One sweep over gradients, state and weights of the rank's part; without a master copy the weights are read too."""
-        formats = self.formats[share.part]
-        count = share.parameters / (1 if self.zero == "0" else self.mesh.size(*share.axes))
+        formats = self.formats[holding.part]
+        count = holding.parameters / (1 if self.zero == "0" else self.mesh.size(*holding.replicas))
         weight = BYTES[formats.weight]
-        read = BYTES[formats.gradient] + formats.state_bytes + (weight if len(formats.state) == 2 else 0)
+        read = BYTES[formats.gradient] + formats.state_bytes + (0 if formats.master else weight)
         return Sweep(count, float(read), float(formats.state_bytes + weight), ADAM_FLOPS, "fp32")

@@ -1,0 +1,92 @@
+"""Whether a plan can be lowered and simulated in the memory of this computer, before that starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+from ..hardware.errors import DoesNotFit
+from .setting import Setting
+
+BASE = 110e6
+"""Bytes of Python with its libraries."""
+
+ARRAYS = 70
+"""Arrays of one number a rank that are alive at once: layout, groups, links and their loads. Measured at 96,000 ranks."""
+
+ROW = 700
+"""Bytes of one row of the trace. Measured."""
+
+OPERATIONS = 50
+"""Operations of one layer in a micro-batch, forward and backward."""
+
+
+def estimate_bytes(setting: Setting) -> float:
+    """Bytes that simulating the plan needs at most, from the sizes of its arrays and of its trace."""
+    plan, model, ranks = setting.plan, setting.model, setting.mesh.ranks
+    layers = model.layers * setting.batch.micro_batches
+    arrays = float(ARRAYS)
+    if not plan.balancing.level:  # each layer's wanted and carried tokens, and what follows from them
+        arrays += 6 * layers
+    if setting.machine.fabric.routing == "static":  # loads and shares by cable, for every run of a group in a supernode
+        arrays += 2 * setting.machine.fabric.uplinks
+    experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
+    classes = 3 if not plan.balancing.level or plan.speed_spread else 1
+    trace = ROW * OPERATIONS * layers * plan.steps * classes
+    return BASE + 8.0 * ranks * arrays + experts + trace
+
+
+def require_room(setting: Setting) -> None:
+    """Raise :class:`DoesNotFit` where a simulation needs more memory than this computer has free."""
+    needed, free = estimate_bytes(setting), available_bytes()
+    if needed > free:
+        raise DoesNotFit(
+            f"simulating {setting.mesh.ranks:,} ranks needs about {needed / 1e9:.1f} GB of this computer's memory,"
+            f" of which {free / 1e9:.1f} GB are free; a smaller --mesh, --balancer swipe or larger micro-batches need less"
+        )
+
+
+def available_bytes() -> float:
+    """Bytes that this process may still take: free memory, and what limits on the process and its control group leave."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    left = [float("inf") if limit == resource.RLIM_INFINITY else float(limit) - _in_use("VmSize")]
+    try:
+        left.append(_kibibytes("/proc/meminfo", "MemAvailable"))
+    except (OSError, StopIteration):
+        left.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    group = Path("/sys/fs/cgroup")
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such limit: the file is absent or says "max"
+            left.append(float((group / most).read_text()) - float((group / used).read_text()))
+    return max(0.0, min(left))
+
+
+def _kibibytes(path: str, key: str) -> float:
+    """The bytes that a line of a kernel's table names in KiB."""
+    lines = Path(path).read_text(encoding="ascii").splitlines()
+    return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def _in_use(key: str) -> float:
+    """Bytes that the kernel counts for this process under a key; 0 where it does not say."""
+    try:
+        return _kibibytes("/proc/self/status", key)
+    except (OSError, StopIteration):
+        return 0.0
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held so far.
+
+    Linux's own count comes first: ``getrusage`` starts a child with what its parent held.
+    """
+    if held := _in_use("VmHWM"):
+        return int(held)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
