@@ -16,6 +16,15 @@ Routing = Literal["adaptive", "static"]
 
 
 @dataclass(frozen=True)
+class LinkKind:
+    """All links of one kind: their capacity in bytes per second, and how many there are."""
+
+    name: str
+    capacity: float
+    count: int
+
+
+@dataclass(frozen=True)
 class Level:
     """One level of links in a tree: every domain (a node, a supernode) has links up, out of it, and links down, into it.
 
@@ -67,7 +76,7 @@ class PrunedFatTree(Record):
         group = node // self.supernode
         trunk = self.taper * self.supernode * injection
         cables = self.uplinks if self.routing == "static" else 1
-        slot = node % self.supernode % cables
+        slot = node % cables
         return [
             Level("nic", node, injection, 1, np.zeros_like(node)),
             Level("trunk", group, trunk / cables, cables, slot),
@@ -76,3 +85,22 @@ class PrunedFatTree(Record):
     def latency(self, crossed: NDArray[np.int64] | int) -> NDArray[np.float64]:
         """One-way latency of a message by how many levels of links it crosses: 0 stays in the node, 2 passes the top."""
         return np.array([self.latency_node, self.latency_supernode, self.latency_top])[crossed]
+
+    def kinds(self, nodes: int, injection: float) -> list[LinkKind]:
+        """Trunks out of and into supernodes, a link for each cable."""
+        _, trunk = self.levels(nodes, injection)
+        count = trunk.domains * trunk.cables
+        return [LinkKind("trunk.out", trunk.capacity, count), LinkKind("trunk.in", trunk.capacity, count)]
+
+    def routes(self, source: NDArray[np.int64], target: NDArray[np.int64], nodes: int) -> NDArray[np.int64]:
+        """Out of the one supernode and into the other, over the cable of the destination's slot; nothing inside a supernode."""
+        cables = self.uplinks if self.routing == "static" else 1
+        lane = target % cables
+        start, end = source // self.supernode, target // self.supernode
+        trunks = np.stack([start * cables + lane, (self.supernodes(nodes) + end) * cables + lane], axis=1)
+        return np.where((start == end)[:, None], -1, trunks)
+
+    def latencies(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.float64]:
+        """One-way latency between nodes."""
+        crossed = (source != target).astype(np.int64) + (source // self.supernode != target // self.supernode)
+        return self.latency(crossed)

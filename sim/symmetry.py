@@ -33,12 +33,12 @@ def alike(*columns: NDArray[np.generic]) -> Index:
         return np.zeros(len(columns[0]), dtype=np.int64)
     key = np.zeros(len(columns[0]), dtype=np.uint64)
     for column in differing:
-        key = _mixed(key * np.uint64(31) + column.view(np.uint64))
+        key = scattered(key * np.uint64(31) + column.view(np.uint64))
     _, colour = np.unique(key, return_inverse=True)
     return colour
 
 
-def _mixed(numbers: Hash) -> Hash:
+def scattered(numbers: Hash) -> Hash:
     """Numbers scattered over 64 bits, equal ones alike (splitmix64)."""
     mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -52,7 +52,7 @@ def _met(colour: Index, domain: Index, domains: int) -> Hash:
     if colours == 1:
         return np.bincount(domain, minlength=domains).astype(np.uint64)
     prints = np.zeros(domains, dtype=np.uint64)
-    np.add.at(prints, domain, _mixed(np.arange(colours, dtype=np.uint64))[colour])
+    np.add.at(prints, domain, scattered(np.arange(colours, dtype=np.uint64))[colour])
     return prints
 
 

@@ -1,0 +1,199 @@
+"""Collectives message by message: ranks go their own ways from step to step, and all messages share one network.
+
+A message begins when its sender and its receiver have both come to its step (rendezvous), and a rank goes on when all that
+it sends and receives in a step has ended, as with MPI_Sendrecv of large messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .fluid import TOGETHER, Fluid
+from .links import Array, Index
+from .slack import slack
+from .steps import Messages, Steps, Window
+from .unhindered import unhindered
+
+
+def play(collectives: Sequence[tuple[Steps, Array]]) -> list[Array]:
+    """When each orbit of ranks of each collective is through, in seconds, given when each of them comes.
+
+    Collectives run side by side on one network; their links must have the same orbits.
+    """
+    if len(collectives) == 1:
+        steps, start = collectives[0]
+        never_full = slack(steps)
+        if never_full.all() and not steps.crowds:
+            return [unhindered(steps, start)]
+        if never_full.any():
+            collectives = [(steps.without(never_full), start)]
+    return _Race(collectives).run()
+
+
+class _Race:
+    """Collectives under way together, from event to event."""
+
+    def __init__(self, collectives: Sequence[tuple[Steps, Array]]) -> None:
+        self.courses: list[_Course] = []
+        slots = 0
+        for steps, start in collectives:
+            self.courses.append(_Course(self, steps, start, slots))
+            slots += self.courses[-1].slots
+        first = collectives[0][0]
+        width = max(course.width for course in self.courses)
+        self.fluid = Fluid(slots, width, np.append(first.capacity, np.inf))
+        self.waiting = np.full(slots, np.inf)  # when the first byte goes, of each message that has begun
+
+    def run(self) -> list[Array]:
+        """Play until all are through."""
+        fluid, waiting, courses = self.fluid, self.waiting, self.courses
+        while True:
+            coming = min(course.next_to_come for course in courses)
+            now = min(fluid.next(), float(waiting.min()), coming)
+            if now == np.inf:
+                return [course.through for course in courses]
+            ended = fluid.advance(now)
+            ready = np.flatnonzero(waiting <= now * TOGETHER)
+            if len(ready):
+                waiting[ready] = np.inf
+                moving = fluid.left[ready] > 0
+                if not moving.all():
+                    ended, ready = np.concatenate([ended, ready[~moving]]), ready[moving]
+                fluid.begin(ready)
+            for course in courses:
+                course.go_on(ended)
+            fluid.settle()
+
+
+class _Course:
+    """One collective of a race.
+
+    ``at[r]`` is the step that each orbit of ranks is in (-1 before it comes), ``open[r]`` how many messages of that step have
+    not ended. Of the network's slots, from ``first`` on, each rank has one for what it sends, and each message of a step in
+    which every rank sends to every other one of its own.
+    """
+
+    def __init__(self, race: _Race, steps: Steps, start: Array, first: int) -> None:
+        self.race, self.steps, self.first = race, steps, first
+        self.at = np.full(steps.ranks, -1, dtype=np.int64)
+        self.open = np.zeros(steps.ranks, dtype=np.int64)
+        self.start, self.through = np.array(start, dtype=np.float64), np.zeros(steps.ranks)
+        self.next_to_come = float(self.start.min())
+        self.windows = [steps.window(0)] if steps.total else []
+        self.slot_of_crowd: dict[int, int] = {}
+        self.sender, self.receiver = np.arange(steps.ranks), np.full(steps.ranks, -1, dtype=np.int64)
+        for low, crowd in steps.crowds.items():
+            self.slot_of_crowd[low] = len(self.sender)
+            self.sender = np.concatenate([self.sender, crowd.sender])
+            self.receiver = np.concatenate([self.receiver, crowd.receiver])
+        self.slots = len(self.sender)
+        self.begun = np.zeros(self.slots, dtype=bool)
+        self.width = max((each.links.shape[-1] for each in (*steps.crowds.values(), *(w.messages for w in self.windows))), default=0)
+        self.known: dict[int, float] = {}
+        self.mark: tuple[int, int, float] | None = None
+        self.ends = 0
+
+    def go_on(self, ended: Index) -> None:
+        """Count messages that have ended, and take ranks that have none left, or that come just now, to their next step."""
+        now, onward = self.race.fluid.now, np.zeros(0, dtype=np.int64)
+        if len(self.race.courses) > 1:
+            ended = ended[(ended >= self.first) & (ended < self.first + self.slots)] - self.first
+        if len(ended):
+            onward = self._end(ended)
+        if self.next_to_come <= now * TOGETHER:
+            come = np.flatnonzero(self.start <= now * TOGETHER)
+            self.start[come] = np.inf
+            self.next_to_come = float(self.start.min())
+            onward = np.concatenate([onward, come])
+        while len(onward):
+            self.at[onward] += 1
+            if len(onward) == len(self.at) and len(self.race.courses) == 1:
+                self._skip()
+            onward = self._enter(onward)
+
+    def _end(self, slots: Index) -> Index:
+        """Count messages as ended; returns the ranks that have none left in their step."""
+        self.ends += 1
+        ranks = np.concatenate([self.sender[slots], self.receiver[slots]])
+        self.open -= np.bincount(ranks, minlength=len(self.open))
+        free = np.zeros(len(self.open), dtype=bool)
+        free[ranks] = True
+        return np.flatnonzero(free & (self.open == 0))
+
+    def _skip(self) -> None:
+        """All ranks come to a step together: pass over those whose messages all take the same known time, whoever sends them."""
+        fluid, step = self.race.fluid, int(self.at[0])
+        if (self.at != step).any():
+            self.mark = None
+            return
+        if self.mark and self.mark[0] == step - 1 and self.ends == self.mark[1] + 1:
+            before = self._window(step - 1)
+            if not before.crowd:
+                self.known[before.key(step - 1)] = fluid.now - self.mark[2]
+        while step < self.steps.total:
+            window = self._window(step)
+            if window.crowd or (seconds := self.known.get(window.key(step))) is None:
+                break
+            fluid.now += seconds
+            step += 1
+        self.at[:] = step
+        self.mark = (step, self.ends, fluid.now)
+
+    def _window(self, step: int) -> Window:
+        """The table that holds a step; tables that no rank needs any more are let go."""
+        for window in self.windows:
+            if window.low <= step < window.high:
+                return window
+        done = int(self.at.min()) - 1
+        self.windows = [window for window in self.windows if window.high > done]
+        self.windows.append(self.steps.window(step))
+        return self.windows[-1]
+
+    def _enter(self, ranks: Index) -> Index:
+        """Ranks begin what can begin in the step that they have come to; returns those that have nothing to do in it."""
+        idle = [ranks[:0]]
+        while len(ranks):
+            step = self.at[ranks]
+            lowest = int(step.min())
+            if lowest >= self.steps.total:
+                self.through[ranks] = self.race.fluid.now
+                break
+            window = self._window(lowest)
+            here = step < window.high
+            some, ranks = (ranks, ranks[:0]) if here.all() else (ranks[here], ranks[~here])
+            idle.append(self._enter_crowd(window, some) if window.crowd else self._enter_table(window, some))
+        return np.concatenate(idle)
+
+    def _enter_table(self, window: Window, ranks: Index) -> Index:
+        step = self.at[ranks]
+        row = window.row(step)
+        target, source = window.messages.receiver[row, ranks], window.source[row, ranks]
+        sends, comes = target >= 0, source >= 0
+        self.open[ranks] = sends.astype(np.int64) + comes
+        self.receiver[ranks] = target
+        found = np.zeros(len(self.at), dtype=bool)
+        found[ranks[sends & (self.at[target] == step)]] = True
+        found[source[comes & (self.at[source] == step)]] = True
+        begin = np.flatnonzero(found)
+        if len(begin):
+            self._start(begin, window.messages[window.row(self.at[begin]), begin])
+        return ranks[~(sends | comes)]
+
+    def _enter_crowd(self, window: Window, ranks: Index) -> Index:
+        crowd, first = window.messages, self.slot_of_crowd[window.low]
+        here, begun = self.at == window.low, self.begun[first : first + len(crowd.sender)]
+        pairs = np.bincount(crowd.sender, minlength=len(here)) + np.bincount(crowd.receiver, minlength=len(here))
+        self.open[ranks] = pairs[ranks]
+        begin = np.flatnonzero(here[crowd.sender] & here[crowd.receiver] & ~begun)
+        begun[begin] = True
+        if len(begin):
+            self._start(first + begin, crowd[begin])
+        return ranks[self.open[ranks] == 0]
+
+    def _start(self, slots: Index, each: Messages) -> None:
+        """Messages begin: their first byte goes after their wait."""
+        race = self.race
+        race.fluid.book(slots + self.first, each.links, each.usage, each.weight, each.limit, each.nbytes)
+        race.waiting[slots + self.first] = race.fluid.now + each.wait

@@ -1,0 +1,267 @@
+"""The steps of a collective as tables: to whom each orbit of ranks sends, over which links, and how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..workloads.collectives import Round
+from .graph import Graph
+from .links import Array, Index
+from .orbits import Orbits
+from .sharing import Sharing
+from .symmetry import alike, scattered
+
+WINDOW = 1 << 18
+"""Messages of a table at most; longer collectives are looked at window by window."""
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages by any shape: from and to which orbit of ranks, on which orbits of links.
+
+    ``links[..., hop]`` and ``usage[..., hop]``: of its rate a message takes so much on one link of the orbit, counting all
+    messages that are alike. ``wait`` seconds pass before the first byte, and its rate is at most ``limit``.
+    """
+
+    sender: Index
+    receiver: Index
+    links: Index
+    usage: Array
+    wait: Array
+    nbytes: Array
+    weight: Array
+    limit: Array
+
+    def __getitem__(self, which: object) -> Messages:
+        """Some of the messages."""
+        return Messages(*(each[which] for each in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Bytes of a rank: what it has to send in all, and for an uneven all-to-all the share of each receiver, ``[ranks]``."""
+
+    sent: Array
+    share: Array | None = None
+
+
+class Steps:
+    """All steps of a collective that groups of ranks run, seen from one rank of each orbit."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        groups: Index,
+        rounds: Sequence[Round],
+        inner: int,
+        payload: Payload,
+        model: Sharing,
+        overhead: float,
+        orbits: Orbits,
+    ) -> None:
+        self.graph, self.groups, self.rounds, self.inner = graph, groups, list(rounds), inner
+        self.payload, self.model, self.overhead, self.orbits = payload, model, overhead, orbits
+        self.ends = np.cumsum([each.steps for each in self.rounds])
+        self.total = int(self.ends[-1]) if self.rounds else 0
+        group, position = np.empty(groups.size, dtype=np.int64), np.empty(groups.size, dtype=np.int64)
+        group[groups] = np.arange(len(groups))[:, None]
+        position[groups] = np.arange(groups.shape[1])
+        self.group, self.position = group[orbits.first], position[orbits.first]
+        self.capacity = graph.capacity[orbits.example] * model.bandwidth_factor
+        self._bandwidth = np.append(graph.capacity * model.bandwidth_factor, np.inf)
+        self._a_byte = 1.0 / np.append(graph.capacity, np.inf)
+        self._windows: list[Window] = []
+
+    @cached_property
+    def crowds(self) -> dict[int, Messages]:
+        """Messages of the steps in which every rank sends to every other, by step."""
+        firsts = self.ends - [each.steps for each in self.rounds]
+        return {int(first): self._everyone(int(first)) for first, each in zip(firsts, self.rounds, strict=True) if each.everyone}
+
+    @property
+    def ranks(self) -> int:
+        """Orbits of ranks."""
+        return len(self.orbits.first)
+
+    @property
+    def nowhere(self) -> int:
+        """The number of the link that stands for none."""
+        return len(self.capacity)
+
+    def window(self, low: int) -> Window:
+        """The table of steps from ``low`` on, within one round."""
+        for window in self._windows:
+            if window.low <= low < window.high:
+                return window
+        each, first = self._round_of(low)
+        if each.everyone:
+            return Window(low, self.crowds[low], np.zeros((1, 0), dtype=np.int64), low + 1, crowd=True)
+        count = each.steps - first
+        return self._table(low, each, first, count if each.pattern.repeats else min(count, max(1, WINDOW // self.ranks)))
+
+    def keep(self) -> bool:
+        """Make the tables of all steps at once and keep them, unless they are too large; returns whether they are there."""
+        sizes = [1 if each.pattern.repeats else each.steps for each in self.rounds if not each.everyone]
+        if self.ranks * sum(sizes) > WINDOW * 8:
+            return False
+        firsts = self.ends - [each.steps for each in self.rounds]
+        self._windows = [
+            self._table(int(low), each, 0, each.steps)
+            for low, each in zip(firsts, self.rounds, strict=True)
+            if not each.everyone
+        ]
+        return True
+
+    def without(self, links: NDArray[np.bool_]) -> Steps:
+        """The same steps, whose tables are kept, on a network without some orbits of links."""
+        fewer = copy(self)
+        number = np.append(np.where(links, self.nowhere, np.arange(self.nowhere)), self.nowhere)
+        kept = [number[window.messages.links] for window in self._windows]
+        hops = np.flatnonzero(np.any([(each != self.nowhere).any(axis=(0, 1)) for each in kept], axis=0))
+        fewer._windows = [window.on(each, hops) for window, each in zip(self._windows, kept, strict=True)]
+        return fewer
+
+    @property
+    def tables(self) -> list[Window]:
+        """The tables that are kept."""
+        return self._windows
+
+    def _table(self, low: int, each: Round, first: int, count: int) -> Window:
+        """The table of ``count`` steps of a round; those of a round that repeats are one row."""
+        rows = 1 if each.pattern.repeats else count
+        target, source, nbytes = self._sends(each, first, rows)
+        sends = target >= 0
+        sender = np.broadcast_to(np.arange(self.ranks), target.shape)
+        if sends.all():
+            flat = self._messages(self.orbits.first[sender.reshape(-1)], target.reshape(-1), nbytes.reshape(-1))
+            messages = Messages(*(values.reshape(*target.shape, *values.shape[1:]) for values in vars(flat).values()))
+        else:
+            flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends])
+            messages = _spread(flat, sends, self.nowhere)
+        return Window(low, messages, source, low + count)
+
+    def _round_of(self, step: int) -> tuple[Round, int]:
+        """The round of a step, and which of its steps it is."""
+        number = int(np.searchsorted(self.ends, step, side="right"))
+        each = self.rounds[number]
+        return each, step - int(self.ends[number]) + each.steps
+
+    def _sends(self, each: Round, first: int, count: int) -> tuple[Index, Index, Array]:
+        """Target rank and orbit of the source (or -1), and bytes, ``[count, orbits]``."""
+        place, size, base, stride = self._scope(each.scope)
+        steps = np.arange(first, first + count)[:, None]
+        to, of = each.pattern.targets(place, size, steps), each.pattern.sources(place, size, steps)
+        target = np.where(to >= 0, self.groups[self.group, base + stride * to], -1)
+        source = np.where(of >= 0, self.orbits.rank[self.groups[self.group, base + stride * of]], -1)
+        shape = (count, self.ranks)
+        target, source = np.broadcast_to(target, shape), np.broadcast_to(source, shape)
+        return target, source, self._nbytes(each, target, size)
+
+    def _scope(self, scope: str) -> tuple[Index, int, Index, int]:
+        """(place in the scope, size of the scope, position of its first member, distance of members) of each orbit's rank."""
+        if scope == "inner":
+            return self.position % self.inner, self.inner, self.position // self.inner * self.inner, 1
+        if scope == "outer":
+            return self.position // self.inner, self.groups.shape[1] // self.inner, self.position % self.inner, self.inner
+        return self.position, self.groups.shape[1], np.zeros_like(self.position), 1
+
+    def _nbytes(self, each: Round, target: Index, size: int) -> Array:
+        """Bytes of messages ``[..., orbits]`` to target ranks: the round's share of the payload, or what the receiver takes of it."""
+        sent, share = self.payload.sent[self.orbits.first], self.payload.share
+        if share is None:
+            return np.broadcast_to(sent * (each.share / (size if each.everyone else 1)), target.shape)
+        return sent * share[target]
+
+    def _everyone(self, step: int) -> Messages:
+        """The messages of a step in which every rank sends to every other one of its scope, those that are alike as one."""
+        each, _ = self._round_of(step)
+        place, size, base, stride = self._scope(each.scope)
+        other = (place[:, None] + np.arange(1, size)) % size
+        target = self.groups[self.group[:, None], base[:, None] + stride * other]
+        nbytes = self._nbytes(each, target.T, size).T.reshape(-1)
+        sender = np.repeat(np.arange(self.ranks), size - 1)
+        flat = self._messages(self.orbits.first[sender], target.reshape(-1), nbytes)
+        colour = alike(flat.sender, flat.receiver, flat.nbytes, flat.wait, flat.limit, *flat.links.T)
+        _, first, times = np.unique(colour, return_index=True, return_counts=True)
+        one = flat[first]
+        return replace(one, usage=one.usage * times[:, None])
+
+    def _messages(self, source: Index, target: Index, nbytes: Array) -> Messages:
+        """Messages from rank to rank, as the links and their orbits see them."""
+        graph, orbits, model = self.graph, self.orbits, self.model
+        there = graph.routes(source, target)
+        latency = graph.latencies(source, target)
+        links = np.hstack([there, graph.routes(target, source)]) if model.reverse else there
+        part = np.append(np.ones(there.shape[1]), np.full(links.shape[1] - there.shape[1], model.reverse))
+        orbit = np.append(orbits.link, self.nowhere)[links]
+        sender = orbits.rank[source]
+        per_link = orbits.ranks[:, None] / np.append(orbits.links, np.inf)  # messages that are alike on one link
+        seconds, slowest = np.zeros(len(source)), np.full(len(source), np.inf)
+        for hop in there.T:
+            seconds, slowest = seconds + self._a_byte[hop], np.minimum(slowest, self._bandwidth[hop])
+        return Messages(
+            sender=sender,
+            receiver=orbits.rank[target],
+            links=orbit,
+            usage=part * per_link[sender[:, None], orbit],
+            wait=self.overhead + latency * model.latency_factor,
+            nbytes=nbytes,
+            weight=model.weights(latency, seconds),
+            limit=slowest,
+        )
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps ``low`` to before ``high`` of a collective, all of one round.
+
+    Either ``messages[step, orbit]`` (``receiver`` -1 where nothing is sent) and ``source[step, orbit]``, the orbit whose message
+    comes (or -1), in a single row where the round repeats; or, in a ``crowd``, one step with a flat list of messages,
+    in which every rank sends to every other.
+    """
+
+    low: int
+    messages: Messages
+    source: Index
+    high: int
+    crowd: bool = False
+
+    def row(self, step: Index | int) -> Index | int:
+        """The row of a step."""
+        return (step - self.low) % len(self.source)
+
+    def on(self, links: Index, hops: Index) -> Window:
+        """The same steps on other links, of which only some hops count."""
+        fewer = replace(self.messages, links=links[..., hops], usage=self.messages.usage[..., hops])
+        return replace(self, messages=fewer)
+
+    def key(self, step: int) -> int:
+        """A fingerprint of the messages of a step, whoever sends them."""
+        return self._keys[self.row(step)]
+
+    @cached_property
+    def _keys(self) -> list[int]:
+        each = self.messages
+        columns = [each.nbytes, each.wait, each.limit, each.weight, *np.moveaxis(each.links, -1, 0)]
+        mixed = np.zeros(each.wait.shape, dtype=np.uint64)
+        for column in columns:
+            if (column != column.flat[0]).any():
+                mixed = scattered(mixed * np.uint64(31) + np.ascontiguousarray(column).view(np.uint64))
+        return [int(key) for key in mixed.sum(axis=1, dtype=np.uint64)]
+
+
+def _spread(flat: Messages, at: NDArray[np.bool_], nowhere: int) -> Messages:
+    """Messages in a table, where ``at`` says that there is one."""
+    blank = Messages(-1, -1, nowhere, 0.0, 0.0, 0.0, 1.0, np.inf)  # type: ignore[arg-type]
+    columns = []
+    for values, empty in zip(vars(flat).values(), vars(blank).values(), strict=True):
+        table = np.full((*at.shape, *values.shape[1:]), empty, dtype=values.dtype)
+        table[at] = values
+        columns.append(table)
+    return Messages(*columns)
