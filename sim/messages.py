@@ -13,7 +13,7 @@ import numpy as np
 from .fluid import TOGETHER, Fluid
 from .links import Array, Index
 from .slack import slack
-from .steps import Messages, Steps, Window
+from .steps import Messages, Steps, Window, fingerprints
 from .unhindered import unhindered
 
 
@@ -30,6 +30,32 @@ def play(collectives: Sequence[tuple[Steps, Array]]) -> list[Array]:
         if never_full.any():
             collectives = [(steps.without(never_full), start)]
     return _Race(collectives).run()
+
+
+def in_turn(steps: Steps) -> float:
+    """Seconds of a collective in which all ranks wait for each other after each step."""
+    seconds, known = 0.0, dict[int, float]()
+    for each, times in steps.rows():
+        key = int(fingerprints(each))
+        if key not in known:
+            known[key] = _together(each[each.receiver >= 0], steps)
+        seconds += times * known[key]
+    return seconds
+
+
+def _together(messages: Messages, steps: Steps) -> float:
+    """Seconds until the last of some messages, that all begin together, has ended."""
+    count = len(messages.sender)
+    fluid = Fluid(count, messages.links.shape[-1], np.append(steps.capacity, np.inf))
+    fluid.book(np.arange(count), messages.links, messages.usage, messages.weight, messages.limit, messages.nbytes)
+    waiting = messages.wait.copy()
+    while (now := min(fluid.next(), float(waiting.min(initial=np.inf)))) < np.inf:
+        fluid.advance(now)
+        ready = np.flatnonzero(waiting <= now * TOGETHER)
+        waiting[ready] = np.inf
+        fluid.begin(ready[fluid.left[ready] > 0])
+        fluid.settle()
+    return fluid.now
 
 
 class _Race:
@@ -133,6 +159,8 @@ class _Course:
             if not before.crowd:
                 self.known[before.key(step - 1)] = fluid.now - self.mark[2]
         while step < self.steps.total:
+            if step >= self.windows[-1].high:
+                self.at[:] = step
             window = self._window(step)
             if window.crowd or (seconds := self.known.get(window.key(step))) is None:
                 break

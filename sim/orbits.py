@@ -47,6 +47,13 @@ class Orbits:
         return cls(rank, first, size, link, links_of, example)
 
 
+    @classmethod
+    def alone(cls, graph: Graph) -> Orbits:
+        """Every rank and every link by itself."""
+        ranks, links = np.arange(graph.layout.mesh.ranks), np.arange(len(graph.kind))
+        return cls(ranks, ranks, np.ones_like(ranks), links, np.ones_like(links), links)
+
+
 def _proposed(groups: Index, rounds: list[Round], inner: int) -> Iterator[Index]:
     """Relabellings of ranks that the rounds commute with: of groups among each other, and of positions in all groups alike."""
     count, size = groups.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,8 +17,11 @@ from .orbits import Orbits
 from .sharing import Sharing
 from .symmetry import alike, scattered
 
-WINDOW = 1 << 18
-"""Messages of a table at most; longer collectives are looked at window by window."""
+WINDOW = 1 << 16
+"""Messages of a table at most, so that it stays in the cache; longer collectives are looked at window by window."""
+
+KEPT = 1 << 21
+"""Messages up to which all tables are kept."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Messages:
     """Messages by any shape: from and to which orbit of ranks, on which orbits of links.
 
     ``links[..., hop]`` and ``usage[..., hop]``: of its rate a message takes so much on one link of the orbit, counting all
-    messages that are alike. ``wait`` seconds pass before the first byte, and its rate is at most ``limit``.
+    messages that are alike: those of the ranks of its orbit, and ``times`` as many of each rank. ``wait`` seconds pass before the first byte, and its rate is at most ``limit``.
     """
 
     sender: Index
@@ -37,10 +40,24 @@ class Messages:
     nbytes: Array
     weight: Array
     limit: Array
+    times: Array
 
     def __getitem__(self, which: object) -> Messages:
         """Some of the messages."""
         return Messages(*(each[which] for each in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What all steps together bring.
+
+    ``loads[orbit]`` bytes on one link of each orbit, the seconds of the rank whose messages, one after another and each with the
+    network to itself, take longest, and the messages of all ranks.
+    """
+
+    loads: Array
+    chain: float
+    messages: int
 
 
 @dataclass(frozen=True)
@@ -94,6 +111,40 @@ class Steps:
         """The number of the link that stands for none."""
         return len(self.capacity)
 
+    @property
+    def size(self) -> float:
+        """Messages that have to be looked at one by one."""
+        return self.ranks * float(sum(self._distinct(each) for each in self.rounds))
+
+    def _distinct(self, each: Round) -> int:
+        """Messages of a rank in a round, those of equal steps counted once."""
+        return self._scope(each.scope)[1] - 1 if each.everyone else 1 if each.pattern.repeats else each.steps
+
+    def rows(self) -> Iterator[tuple[Messages, int]]:
+        """(messages of a step, flat; how often it comes in a row) of all steps that differ from the one before."""
+        low = 0
+        while low < self.total:
+            window = self.window(low)
+            if window.crowd:
+                yield window.messages, 1
+            else:
+                times = (window.high - low) // len(window.source)
+                yield from ((window.messages[row], times) for row in range(len(window.source)))
+            low = window.high
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Sums over all steps."""
+        loads, chain, count = np.zeros(self.nowhere + 1), np.zeros(self.ranks), 0.0
+        for each, times in self.rows():
+            for links, usage in zip(each.links.T, each.usage.T, strict=True):
+                loads += np.bincount(links, usage * each.nbytes * times, len(loads))
+            alone, longest = np.where(each.receiver >= 0, each.wait + each.nbytes / each.limit, 0.0), np.zeros(self.ranks)
+            np.maximum.at(longest, np.maximum(each.sender, 0), alone)
+            chain += times * longest
+            count += times * float((self.orbits.ranks[each.sender] * each.times).sum())
+        return Totals(loads[:-1], float(chain.max(initial=0.0)), round(count))
+
     def window(self, low: int) -> Window:
         """The table of steps from ``low`` on, within one round."""
         for window in self._windows:
@@ -108,7 +159,7 @@ class Steps:
     def keep(self) -> bool:
         """Make the tables of all steps at once and keep them, unless they are too large; returns whether they are there."""
         sizes = [1 if each.pattern.repeats else each.steps for each in self.rounds if not each.everyone]
-        if self.ranks * sum(sizes) > WINDOW * 8:
+        if self.ranks * sum(sizes) > KEPT:
             return False
         firsts = self.ends - [each.steps for each in self.rounds]
         self._windows = [
@@ -190,7 +241,7 @@ class Steps:
         colour = alike(flat.sender, flat.receiver, flat.nbytes, flat.wait, flat.limit, *flat.links.T)
         _, first, times = np.unique(colour, return_index=True, return_counts=True)
         one = flat[first]
-        return replace(one, usage=one.usage * times[:, None])
+        return replace(one, usage=one.usage * times[:, None], times=times.astype(np.float64))
 
     def _messages(self, source: Index, target: Index, nbytes: Array) -> Messages:
         """Messages from rank to rank, as the links and their orbits see them."""
@@ -214,6 +265,7 @@ class Steps:
             nbytes=nbytes,
             weight=model.weights(latency, seconds),
             limit=slowest,
+            times=np.ones(len(source)),
         )
 
 
@@ -247,18 +299,21 @@ class Window:
 
     @cached_property
     def _keys(self) -> list[int]:
-        each = self.messages
-        columns = [each.nbytes, each.wait, each.limit, each.weight, *np.moveaxis(each.links, -1, 0)]
-        mixed = np.zeros(each.wait.shape, dtype=np.uint64)
-        for column in columns:
-            if (column != column.flat[0]).any():
-                mixed = scattered(mixed * np.uint64(31) + np.ascontiguousarray(column).view(np.uint64))
-        return [int(key) for key in mixed.sum(axis=1, dtype=np.uint64)]
+        return [int(key) for key in fingerprints(self.messages)]
+
+
+def fingerprints(messages: Messages) -> NDArray[np.uint64]:
+    """A fingerprint of the messages in the last dimension, whoever sends them and in whatever order."""
+    columns = [messages.nbytes, messages.wait, messages.limit, messages.weight, *np.moveaxis(messages.links, -1, 0)]
+    mixed = np.zeros(messages.wait.shape, dtype=np.uint64)
+    for column in columns:
+        mixed = scattered(mixed * np.uint64(31) + np.ascontiguousarray(column).view(np.uint64))
+    return np.asarray(mixed.sum(axis=-1, dtype=np.uint64))
 
 
 def _spread(flat: Messages, at: NDArray[np.bool_], nowhere: int) -> Messages:
     """Messages in a table, where ``at`` says that there is one."""
-    blank = Messages(-1, -1, nowhere, 0.0, 0.0, 0.0, 1.0, np.inf)  # type: ignore[arg-type]
+    blank = Messages(-1, -1, nowhere, 0.0, 0.0, 0.0, 1.0, np.inf, 0.0)  # type: ignore[arg-type]
     columns = []
     for values, empty in zip(vars(flat).values(), vars(blank).values(), strict=True):
         table = np.full((*at.shape, *values.shape[1:]), empty, dtype=values.dtype)
