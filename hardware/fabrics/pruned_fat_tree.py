@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from .records import Record
-from .units import Ratio, SecondsOrZero
-
-Routing = Literal["adaptive", "static"]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of links in a tree: every domain (a node, a supernode) has links up, out of it, and links down, into it.
-
-    Traffic uses a domain's links exactly when its other end lies outside the domain. ``capacity`` is that of one link
-    in one direction. With several ``cables`` (static routing) a message takes the one that its destination's slot
-    selects.
-    """
-
-    name: str
-    domain: NDArray[np.int64]  # [nodes]: the domain that each node lies in
-    capacity: float
-    cables: int
-    slot: NDArray[np.int64]  # [nodes]: slot % cables, the cable that leads to each node
-
-    @property
-    def domains(self) -> int:
-        """How many domains the level has."""
-        return int(self.domain[-1]) + 1
+from ..units import Ratio, SecondsOrZero
+from .fabric import Array, Index, Level
+from .tree import Tree
 
 
-class PrunedFatTree(Record):
+class PrunedFatTree(Tree):
     """A two-level fat tree: supernodes whose trunk carries ``taper`` of what their nodes inject.
 
     With a taper of 3/16, 256 nodes share 48 uplinks: 48 flows leave a supernode at full rate, 96 at half, 256 at 3/16.
@@ -45,10 +21,10 @@ class PrunedFatTree(Record):
     12.5 % slower.
     """
 
+    kind: Literal["pruned-fat-tree"] = "pruned-fat-tree"
+    routing: Literal["adaptive", "static"] = "adaptive"
     supernode: int = Field(gt=0)
     taper: Ratio
-    routing: Routing = "adaptive"
-    latency_node: SecondsOrZero
     latency_supernode: SecondsOrZero
     latency_top: SecondsOrZero
 
@@ -57,22 +33,29 @@ class PrunedFatTree(Record):
         """Cables of node rate between a supernode and the top, at least one."""
         return max(1, round(self.supernode * self.taper))
 
-    def supernodes(self, nodes: int) -> int:
-        """Supernodes that ``nodes`` nodes fill, the last one perhaps in part."""
-        return -(-nodes // self.supernode)
+    @property
+    def cables(self) -> int:
+        """The uplinks where routes are static; else the trunk is one."""
+        return self.uplinks if self.routing == "static" else 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """A node, a supernode."""
+        return (1, self.supernode)
+
+    def check(self, nodes: int) -> None:
+        """Any number of nodes will do: the top has a port for every uplink."""
 
     def levels(self, nodes: int, injection: float) -> list[Level]:
         """The levels of links over ``nodes`` nodes that inject ``injection`` bytes per second each, from the bottom up."""
         node = np.arange(nodes)
-        group = node // self.supernode
         trunk = self.taper * self.supernode * injection
-        cables = self.uplinks if self.routing == "static" else 1
-        slot = node % self.supernode % cables
+        slot = node % self.supernode % self.cables
         return [
             Level("nic", node, injection, 1, np.zeros_like(node)),
-            Level("trunk", group, trunk / cables, cables, slot),
+            Level("trunk", node // self.supernode, trunk / self.cables, self.cables, slot),
         ]
 
-    def latency(self, crossed: NDArray[np.int64] | int) -> NDArray[np.float64]:
+    def latency(self, crossed: Index | int) -> Array:
         """One-way latency of a message by how many levels of links it crosses: 0 stays in the node, 2 passes the top."""
         return np.array([self.latency_node, self.latency_supernode, self.latency_top])[crossed]
