@@ -20,7 +20,8 @@ def _pruned_unless_named(table: Any) -> Any:
 
 
 AnyFabric = Annotated[
-    Annotated[PrunedFatTree | Crossbar | FatTree | Dragonfly | Torus | Rails, Field(discriminator="kind")],
+    PrunedFatTree | Crossbar | FatTree | Dragonfly | Torus | Rails,
+    Field(discriminator="kind"),
     BeforeValidator(_pruned_unless_named),
 ]
 """Any of the fabrics, told apart by ``kind``; a new one joins this line."""
