@@ -11,7 +11,7 @@ from athanor import simulate
 from athanor.hardware.errors import InputError
 from athanor.hardware.fabrics import Crossbar, Dragonfly, FatTree, PrunedFatTree, Rails, Torus
 from athanor.hardware.machine import Machine, load_machine
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from machines import tree
 
@@ -171,6 +171,7 @@ TREES = st.one_of(
 
 
 @given(TREES, st.integers(2, 18))
+@example(fat_tree((4, 0.75), (2, 0.5), (2, None)), 16)  # 4 nodes on 3 uplinks: cables of both levels have to meet
 def test_routes_of_trees_are_shortest_paths(fabric, nodes):
     if isinstance(fabric, FatTree):
         nodes = min(nodes, prod(tier.down for tier in fabric.tiers))
