@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from athanor.hardware.fabrics import Crossbar, Dragonfly, FatTree, Rails, Torus
 from fabrics import dragonfly, fat_tree, pruned, rails, torus
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 INJECTION = 10.0
@@ -118,6 +118,7 @@ TREES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(TREES, st.integers(2, 18))
 @example(fat_tree((4, 0.75), (2, 0.5), (2, None)), 16)  # 4 nodes on 3 uplinks: cables of both levels have to meet
 def test_routes_of_trees_are_shortest_paths(fabric, nodes):
@@ -127,6 +128,7 @@ def test_routes_of_trees_are_shortest_paths(fabric, nodes):
         assert len(route) == shortest
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(2, 5), min_size=2, max_size=3).filter(lambda shape: prod(shape) <= 48))
 def test_routes_of_a_torus_are_shortest_paths_in_the_order_of_dimensions(shape):
     for _, _, route, shortest in walked(torus(*shape), prod(shape)):
@@ -145,6 +147,7 @@ def dragonflies(draw, routing):
     return dragonfly(groups, routers, draw(st.integers(1, 2)), global_links, routing)
 
 
+@settings(deadline=None)
 @given(dragonflies("minimal"))
 def test_minimal_routes_of_a_dragonfly_pass_one_global_link(fabric):
     nodes = fabric.groups * fabric.supernode
@@ -165,6 +168,7 @@ def one_global_hop(fabric, route):
     return (start != out) + 1 + (into != end)
 
 
+@settings(deadline=None)
 @given(dragonflies("valiant"))
 def test_valiant_routes_pass_a_third_group(fabric):
     nodes = fabric.groups * fabric.supernode
@@ -191,6 +195,7 @@ def test_valiant_spreads_what_minimal_routing_piles_up():
     assert load["valiant"].sum() == 2 * load["minimal"].sum()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.sampled_from(["pxn", "spine"]))
 def test_routes_of_rails(islands, island, routing):
     nodes = islands * island
@@ -291,6 +296,7 @@ def test_a_fat_tree_of_two_tiers_is_the_pruned_tree():
     ]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 16), st.sampled_from([0.25, 0.5, 0.75]), st.integers(2, 4), st.sampled_from([0.5, 1.0]))
 def test_static_routes_of_a_fat_tree_spread_evenly(down, taper, leaves, upper):
     """D-mod-K: the consecutive targets of a subtree load its incoming cables with numbers that differ by one at most."""
