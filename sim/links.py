@@ -8,20 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hardware.errors import InputError
+from ..hardware.fabrics.fabric import LinkKind
 from ..hardware.machine import Machine
 from ..workloads.placement import Layout
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class LinkKind:
-    """All links of one kind: the rings inside nodes, or one direction of one level of the fabric."""
-
-    name: str
-    capacity: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -42,9 +35,14 @@ class Links:
 
     @classmethod
     def of(cls, machine: Machine, layout: Layout) -> Links:
-        """The links of ``machine`` between the first node and the last one that holds a rank."""
+        """The links of ``machine`` between the first node and the last one that holds a rank.
+
+        Raises :class:`InputError` for a fabric that is no tree.
+        """
         nodes = int(layout.node.max()) + 1
         levels = machine.fabric.levels(nodes, machine.injection)
+        if levels is None:
+            raise InputError(f"{machine.name}: a {machine.fabric.kind} cannot be simulated yet, only trees can")
         kinds = [LinkKind("ring", machine.node.ring_bandwidth, nodes)]
         for level in levels:
             count = level.domains * level.cables
@@ -70,11 +68,6 @@ class Links:
         """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
         names = [kind.name.removesuffix(".out") for kind in self.kinds if kind.name.endswith(".out")]
         yield from zip(names, self.domains, self.cables, self.cable, strict=True)
-
-    def crossed(self, source: Index, target: Index) -> Index:
-        """How many levels of links a message between two ranks passes: 0 inside a node."""
-        crossed: Index = np.sum([domain[source] != domain[target] for domain in self.domains], axis=0, dtype=np.int64)
-        return crossed
 
     def segments(self, groups: Index, level: int) -> Segments:
         """The runs of members of ``groups`` that share a domain of a level (cached for each array of groups)."""

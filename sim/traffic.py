@@ -143,7 +143,9 @@ class Traffic:
         key = (id(groups), pattern)
         if key not in self._latencies:
             other = np.roll(groups, -1, axis=1) if pattern == "ring" else groups[:, -1:]
-            seconds = self.machine.fabric.latency(self.links.crossed(groups, other).max(axis=1))
+            ends = self.layout.node[groups], np.broadcast_to(self.layout.node[other], groups.shape)
+            each_way = self.machine.fabric.latencies(ends[0].reshape(-1), ends[1].reshape(-1))
+            seconds = each_way.reshape(groups.shape).max(axis=1)
             self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
         return self._latencies[key]
 

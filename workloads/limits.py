@@ -31,8 +31,8 @@ def estimate_bytes(setting: Setting) -> float:
     arrays = float(ARRAYS)
     if not plan.balancing.level:  # each layer's wanted and carried tokens, and what follows from them
         arrays += 6 * layers
-    if setting.machine.fabric.routing == "static":  # loads and shares by cable, for every run of a group in a supernode
-        arrays += 2 * setting.machine.fabric.uplinks
+    if setting.machine.fabric.cables > 1:  # loads and shares by cable, for every run of a group in a supernode
+        arrays += 2 * setting.machine.fabric.cables
     experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
     classes = 3 if not plan.balancing.level or plan.speed_spread else 1
     trace = ROW * OPERATIONS * layers * plan.steps * classes

@@ -144,7 +144,7 @@ def place(
     level of the machine, with the numbers.
     """
     spec = parse_placement(placement)
-    size = machine.fabric.supernode
+    size = machine.supernode
     if nodes_per_supernode is not None and not 0 < nodes_per_supernode <= size:
         raise InputError(f"--nodes-per-supernode {nodes_per_supernode}: {machine.name} has {size} nodes in a supernode")
     used = nodes_per_supernode or size
@@ -182,7 +182,7 @@ def _block(mesh: Mesh, machine: Machine, order: list[str], per_node: int, used: 
     sizes = [mesh.shape[place] for place in slowest_first]
     index = np.moveaxis(np.arange(mesh.ranks).reshape(sizes), range(len(sizes)), slowest_first).reshape(-1)
     supernode, slot = np.divmod(index // per_node, used)
-    size = machine.fabric.supernode
+    size = machine.supernode
     _check_supernodes(int(supernode.max()) + 1, machine, f"--placement block:{','.join(order)}")
     return Layout(mesh, supernode * size + slot, per_node, used, size)
 
@@ -213,7 +213,7 @@ def _on_levels(mesh: Mesh, machine: Machine, spec: Mapping[str, tuple[str, ...]]
             stride[level] *= part
             if stride[level] > capacity[level]:
                 raise InputError(_too_many(mesh, axis, names, level, part, stride[level], what[level]))
-    size = machine.fabric.supernode
+    size = machine.supernode
     inside = position["node"] + size * position["supernode"]
     node = np.broadcast_to(inside, mesh.shape).reshape(-1)
     return Layout(mesh, node, per_node, stride["node"], size)

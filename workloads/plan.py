@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ..hardware.errors import InputError
-from ..hardware.fabric import Routing
 from ..hardware.machine import Machine
 from ..hardware.records import Record, first_error
 from .balancers import Balancer, parse_balancer
@@ -48,7 +47,7 @@ class Plan(Record):
     recompute: Literal["none", "full"] = "none"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
     overlap: Literal["none", "gradients"] = "none"
-    routing: Routing | None = None
+    routing: str | None = None
     depth: Literal["auto", "bound", "fluid"] = "auto"
     jitter: float = Field(default=0.0, ge=0, lt=1)
     speed_spread: float = Field(default=0.0, ge=0, lt=1)
