@@ -100,11 +100,8 @@ class Traffic:
                 found.append(self._transfer(each, 0, 1, groups, *self._all_pairs(groups, sent, share), None))
                 continue
             for step, times in each.distinct():
-                sent = held[groups] * (each.share * times)
-                if each.action == "exchange":
-                    sent = (
-                        held[groups] * share[:, each.pattern.targets(np.arange(groups.shape[1]), groups.shape[1], step)]
-                    )
+                part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
+                sent = held[groups] * (part * times)
                 demand = self._one_each(groups, _targets(each, groups, step), sent)
                 found.append(self._transfer(each, step, times, groups, *demand, None))
         return found
@@ -174,10 +171,15 @@ class Traffic:
         return self._latencies[key]
 
 
-def _targets(each: Round, groups: Index, step: int) -> Index:
-    """The rank that each member of each group sends to at a step, -1 where none; ``[groups, size]``."""
+def _positions(each: Round, groups: Index, step: int) -> Index:
+    """The position in its group that each member sends to at a step, -1 where none."""
     size = groups.shape[1]
-    position = each.pattern.targets(np.arange(size), size, step)
+    return each.pattern.targets(np.arange(size), size, step)
+
+
+def _targets(each: Round, groups: Index, step: int) -> Index:
+    """The same as ranks, ``[groups, size]``."""
+    position = _positions(each, groups, step)
     return np.where(position >= 0, groups[:, position], -1)
 
 
