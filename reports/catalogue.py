@@ -36,7 +36,11 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "precisions":
             return list(DESCRIPTIONS.items())
         case "collectives":
-            return [(operation, ", ".join(algorithms)) for operation, algorithms in ALGORITHMS.items()]
+            return [
+                (f"{operation} {name}", each.about)
+                for operation, algorithms in ALGORITHMS.items()
+                for name, each in algorithms.items()
+            ]
     raise ValueError(what)
 
 

@@ -135,17 +135,41 @@ class LinkLoads:
                 yield kind, self.loads[kind.name] / kind.capacity
 
 
-def ring_loads(links: Links, groups: Index, sent: Array) -> LinkLoads:
-    """Loads when each member sends ``sent[g, i]`` bytes to the next one of its group."""
+@dataclass(frozen=True)
+class Messages:
+    """The messages of a step in which each member of a group sends at most one, and the links that they pass.
+
+    All arrays have one entry for each message. ``member`` numbers the senders (flat over groups), ``passed[kind]`` is the
+    number of the link of each kind that a message passes, -1 where it passes none.
+    """
+
+    member: Index
+    group: Index
+    passed: dict[str, Index]
+
+    @classmethod
+    def of(cls, links: Links, groups: Index, targets: Index) -> Messages:
+        """Messages from ``groups[g, i]`` to ``targets[g, i]``, where that is not -1."""
+        flat = targets.reshape(-1)
+        member = np.flatnonzero(flat >= 0)
+        source, target = groups.reshape(-1)[member], flat[member]
+        inside = links.domains[0][source] == links.domains[0][target]
+        passed = {"ring": np.where(inside, links.domains[0][source], -1)}
+        for name, domain, cables, cable in links.by_level():
+            lane, across = cable[target], domain[source] != domain[target]
+            passed[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
+            passed[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
+        return cls(member, member // groups.shape[1], passed)
+
+
+def step_loads(links: Links, groups: Index, targets: Index, sent: Array) -> LinkLoads:
+    """Loads when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
     loads = LinkLoads(links)
-    source, target, nbytes = groups.reshape(-1), np.roll(groups, -1, axis=1).reshape(-1), sent.reshape(-1)
-    inside = links.domains[0][source] == links.domains[0][target]
-    loads.add("ring", links.domains[0][source[inside]], nbytes[inside])
-    for level, (name, domain, cables, cable) in enumerate(links.by_level()):
-        across = links.domains[level][source] != links.domains[level][target]
-        out, into, lane = source[across], target[across], cable[target[across]]
-        loads.add(f"{name}.out", domain[out] * cables + lane, nbytes[across])
-        loads.add(f"{name}.in", domain[into] * cables + lane, nbytes[across])
+    messages = Messages.of(links, groups, targets)
+    nbytes = sent.reshape(-1)[messages.member]
+    for kind, link in messages.passed.items():
+        used = link >= 0
+        loads.add(kind, link[used], nbytes[used])
     return loads
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..hardware.errors import DoesNotFit
 from .demand import Demand
-from .links import Array, Index, Links
+from .links import Array, Index, Links, Messages
 
 MOST_CLASSES = 4_000
 """Flow classes above which the fluid depth is refused: its matrices grow with their square."""
@@ -133,20 +133,17 @@ class _Classes:
         )
 
 
-def ring_demand(links: Links, groups: Index, sent: Array) -> Demand:
-    """Flow classes when each member sends ``sent[g, i]`` bytes to the next one of its group: flows are coloured."""
-    source, target, nbytes = groups.reshape(-1), np.roll(groups, -1, axis=1).reshape(-1), sent.reshape(-1)
-    group = np.repeat(np.arange(len(groups)), groups.shape[1])
-    inside = links.domains[0][source] == links.domains[0][target]
-    on = {"ring": np.where(inside, links.domains[0][source], -1)}
-    for name, domain, cables, cable in links.by_level():
-        lane, across = cable[target], domain[source] != domain[target]
-        on[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
-        on[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
-    colour = _refine(alike(nbytes), [group, *on.values()])
+def step_demand(links: Links, groups: Index, targets: Index, sent: Array) -> Demand:
+    """Flow classes when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]`` (none: -1): flows are coloured.
+
+    Every group sends something.
+    """
+    messages = Messages.of(links, groups, targets)
+    nbytes, group = sent.reshape(-1)[messages.member], messages.group
+    colour = _refine(alike(nbytes), [group, *messages.passed.values()])
     colours = _checked(int(colour.max()) + 1)
     classes = _Classes(links)
-    for name, link in on.items():
+    for name, link in messages.passed.items():
         used = np.flatnonzero(link >= 0)
         if len(used):
             census = _Census.of(colour[used], link[used], colours)
