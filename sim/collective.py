@@ -1,4 +1,4 @@
-"""A collective by itself: how long it takes on a machine, what holds it back, and how near it is to what any algorithm could do."""
+"""A collective by itself: how long it takes, what holds it back, and how near it is to what any algorithm could do."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ MESSAGES_A_SECOND, MESSAGE_BYTES = 5e6, 150.0
 class Result:
     """What a collective took; times in seconds, bandwidths in bytes per second.
 
-    ``bottleneck`` is the kind of the busiest link, ``messages`` counts those of all ranks, and ``links`` tells the use of each kind of
-    link that carries anything.
+    ``bottleneck`` is the kind of the busiest link, ``messages`` counts those of all ranks, and ``links`` tells the use of
+    each kind of link that carries anything.
     """
 
     seconds: float
@@ -86,12 +86,16 @@ def collective(
     if check_symmetry:
         apart = _seconds(_steps(hardware, layout, operation, algorithm, vector, model, alone=True), chosen)
         if abs(apart - seconds) > 1e-9 * seconds:
-            raise AthanorError(f"--check-symmetry: {seconds!r} s by orbits, but {apart!r} s rank by rank: a defect of Athanor")
+            raise AthanorError(
+                f"--check-symmetry: {seconds!r} s by orbits, but {apart!r} s rank by rank: a defect of Athanor"
+            )
     links, bottleneck = _use(steps, seconds)
     whole = 0.0 if operation == "barrier" else vector
     least = least_seconds(hardware, layout, steps.groups, operation, whole, model.bandwidth_factor)
     speed = whole / seconds if seconds else 0.0
-    return Result(seconds, least, speed, speed * bus_factor(operation, ranks), bottleneck, chosen, steps.totals.messages, links)
+    return Result(
+        seconds, least, speed, speed * bus_factor(operation, ranks), bottleneck, chosen, steps.totals.messages, links
+    )
 
 
 def _layout(machine: Machine, ranks: int, placement: str, per_node: int | None, used: int | None) -> Layout:
@@ -100,14 +104,18 @@ def _layout(machine: Machine, ranks: int, placement: str, per_node: int | None, 
         raise InputError(f"--ranks {ranks}: a collective needs at least one rank")
     mesh, on_node = Mesh.of({"ep": ranks}), resolve_ranks_per_node(machine, "moda", per_node)
     if ranks > machine.nodes * on_node:
-        raise InputError(f"--ranks {ranks:,}: {machine.name} has {machine.nodes:,} nodes, with room for {machine.nodes * on_node:,} ranks")
+        raise InputError(
+            f"--ranks {ranks:,}: {machine.name} has {machine.nodes:,} nodes, with room for {machine.nodes * on_node:,} ranks"
+        )
     block = place(mesh, machine, "block:ep", on_node, used)
     if placement == "block":
         return block
     if placement != "scatter":
         raise InputError(f"--placement {placement}: no such placement{suggestion(placement, ['block', 'scatter'])}")
     slots, inside = np.divmod(np.arange(ranks), block.supernodes)
-    return Layout(mesh, inside * block.supernode_size + slots // on_node, on_node, block.nodes_per_supernode, block.supernode_size)
+    return Layout(
+        mesh, inside * block.supernode_size + slots // on_node, on_node, block.nodes_per_supernode, block.supernode_size
+    )
 
 
 def _steps(
@@ -119,10 +127,16 @@ def _steps(
     grid = layout.two_level(("ep",))
     if algorithm == "two-level":
         if grid is None:
-            raise InputError(f"--algorithm two-level: {ranks:,} ranks are not equally many in each supernode; use another")
+            raise InputError(
+                f"--algorithm two-level: {ranks:,} ranks are not equally many in each supernode; use another"
+            )
         groups = layout.groups(("ep",))
     outer, inner = (1, ranks) if grid is None else grid.shape[1:]
-    found = rounds(operation, algorithm, outer, inner) if algorithm == "two-level" else rounds(operation, algorithm, 1, ranks)
+    found = (
+        rounds(operation, algorithm, outer, inner)
+        if algorithm == "two-level"
+        else rounds(operation, algorithm, 1, ranks)
+    )
     orbits = Orbits.alone(graph) if alone else Orbits.of(graph, groups, found, inner, [])
     payload = Payload(np.full(ranks, float(vector)))
     return Steps(graph, groups, found, inner, payload, model, machine.calibration.message_overhead, orbits)
@@ -156,7 +170,7 @@ def _use(steps: Steps, seconds: float) -> tuple[list[dict[str, Any]], str]:
     """Bytes and use of each kind of link, and the kind of the link that is busiest."""
     loads, graph, orbits = steps.totals.loads, steps.graph, steps.orbits
     kind, busy = graph.kind[orbits.example], loads / steps.capacity
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, name in enumerate(graph.names):
         own = np.flatnonzero((kind == number) & (loads > 0))
         if len(own):
@@ -171,5 +185,5 @@ def _use(steps: Steps, seconds: float) -> tuple[list[dict[str, Any]], str]:
                     "max_utilisation": float(busy[most]) / seconds,
                 }
             )
-    busiest = max(rows, key=lambda row: float(row["max_utilisation"]), default=None)
+    busiest = max(rows, key=lambda row: row["max_utilisation"], default=None)
     return rows, str(busiest["kind"]) if busiest else "none"

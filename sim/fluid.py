@@ -126,6 +126,8 @@ class Fluid:
             if len(held):
                 self._changed = min(self._changed, float(self._level[held].min()))
                 links = self.links[:, held]
-                self._used -= np.bincount(links.ravel(), (self.usage[:, held] * self.rate[held]).ravel(), len(self._used))
+                self._used -= np.bincount(
+                    links.ravel(), (self.usage[:, held] * self.rate[held]).ravel(), len(self._used)
+                )
                 self._level[held] = -1.0
         return done

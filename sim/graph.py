@@ -31,10 +31,17 @@ class Graph:
         nodes = int(layout.node.max()) + 1
         own = [("ring", machine.node.ring_bandwidth, nodes)]
         own += [(name, machine.injection, nodes) for name in ("nic.out", "nic.in")]
-        kinds = own + [(each.name, each.capacity, each.count) for each in machine.fabric.kinds(nodes, machine.injection)]
+        kinds = own + [(each.name, each.capacity, each.count) for each in machine.fabric_links(nodes)]
         counts = [count for _, _, count in kinds]
         capacity = np.repeat([rate for _, rate, _ in kinds], counts)
-        return cls(machine, layout, nodes, tuple(name for name, _, _ in kinds), np.repeat(np.arange(len(kinds)), counts), capacity)
+        return cls(
+            machine,
+            layout,
+            nodes,
+            tuple(name for name, _, _ in kinds),
+            np.repeat(np.arange(len(kinds)), counts),
+            capacity,
+        )
 
     def routes(self, source: Index, target: Index) -> Index:
         """Links from ranks to ranks, ``[n, hops]``, in order; -1 where a route is shorter."""
@@ -59,8 +66,9 @@ class Graph:
         On a tree the way is decided by the domains and the cable of both ends. So it is enough that ranks of one domain, or
         with one cable, stay together at every level, and that no two domains or cables become one.
         """
-        levels = self.machine.fabric.levels(self.nodes, self.machine.injection)
-        node = self.layout.node
+        levels, node = self.machine.fabric.levels(self.nodes, self.machine.injection), self.layout.node
+        if levels is None:
+            return None
         links = np.arange(len(self.kind))
         moved = _together(node, node[permutation], self.nodes)
         if moved is None:

@@ -13,7 +13,7 @@ import numpy as np
 from .fluid import TOGETHER, Fluid
 from .links import Array, Index
 from .slack import slack
-from .steps import Messages, Steps, Window, fingerprints
+from .steps import Sends, Steps, Window, fingerprints
 from .unhindered import unhindered
 
 
@@ -43,7 +43,7 @@ def in_turn(steps: Steps) -> float:
     return seconds
 
 
-def _together(messages: Messages, steps: Steps) -> float:
+def _together(messages: Sends, steps: Steps) -> float:
     """Seconds until the last of some messages, that all begin together, has ended."""
     count = len(messages.sender)
     fluid = Fluid(count, messages.links.shape[-1], np.append(steps.capacity, np.inf))
@@ -116,7 +116,9 @@ class _Course:
             self.receiver = np.concatenate([self.receiver, crowd.receiver])
         self.slots = len(self.sender)
         self.begun = np.zeros(self.slots, dtype=bool)
-        self.width = max((each.links.shape[-1] for each in (*steps.crowds.values(), *(w.messages for w in self.windows))), default=0)
+        self.width = max(
+            (each.links.shape[-1] for each in (*steps.crowds.values(), *(w.messages for w in self.windows))), default=0
+        )
         self.known: dict[int, float] = {}
         self.mark: tuple[int, int, float] | None = None
         self.ends = 0
@@ -207,7 +209,8 @@ class _Course:
         begin = np.flatnonzero(found)
         if len(begin):
             self._start(begin, window.messages[window.row(self.at[begin]), begin])
-        return ranks[~(sends | comes)]
+        idle: Index = ranks[~(sends | comes)]
+        return idle
 
     def _enter_crowd(self, window: Window, ranks: Index) -> Index:
         crowd, first = window.messages, self.slot_of_crowd[window.low]
@@ -218,10 +221,11 @@ class _Course:
         begun[begin] = True
         if len(begin):
             self._start(first + begin, crowd[begin])
-        return ranks[self.open[ranks] == 0]
+        idle: Index = ranks[self.open[ranks] == 0]
+        return idle
 
-    def _start(self, slots: Index, each: Messages) -> None:
-        """Messages begin: their first byte goes after their wait."""
+    def _start(self, slots: Index, each: Sends) -> None:
+        """Sends begin: their first byte goes after their wait."""
         race = self.race
         race.fluid.book(slots + self.first, each.links, each.usage, each.weight, each.limit, each.nbytes)
         race.waiting[slots + self.first] = race.fluid.now + each.wait

@@ -46,7 +46,6 @@ class Orbits:
         example, link, links_of = np.unique(links, return_inverse=True, return_counts=True)
         return cls(rank, first, size, link, links_of, example)
 
-
     @classmethod
     def alone(cls, graph: Graph) -> Orbits:
         """Every rank and every link by itself."""

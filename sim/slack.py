@@ -34,5 +34,7 @@ def slack(steps: Steps) -> NDArray[np.bool_]:
             np.maximum.at(most, links, each.usage[..., hop] * each.limit)
             sends[each.sender, links] = True
             comes[each.receiver, links] = True
-    asked = most * np.minimum(sends.sum(axis=0), comes.sum(axis=0)) * (1.0 + steps.model.reverse)  # a message may use a link there and back
+    asked = (
+        most * np.minimum(sends.sum(axis=0), comes.sum(axis=0)) * (1.0 + steps.model.reverse)
+    )  # a message may use a link there and back
     return np.asarray(asked[:-1] <= steps.capacity * ROOM)

@@ -25,11 +25,12 @@ KEPT = 1 << 21
 
 
 @dataclass(frozen=True)
-class Messages:
+class Sends:
     """Messages by any shape: from and to which orbit of ranks, on which orbits of links.
 
     ``links[..., hop]`` and ``usage[..., hop]``: of its rate a message takes so much on one link of the orbit, counting all
-    messages that are alike: those of the ranks of its orbit, and ``times`` as many of each rank. ``wait`` seconds pass before the first byte, and its rate is at most ``limit``.
+    that are alike: those of the other ranks of its orbit, and ``times`` of each rank. ``wait`` seconds pass before the first
+    byte, and its rate is at most ``limit``.
     """
 
     sender: Index
@@ -42,9 +43,9 @@ class Messages:
     limit: Array
     times: Array
 
-    def __getitem__(self, which: object) -> Messages:
+    def __getitem__(self, which: object) -> Sends:
         """Some of the messages."""
-        return Messages(*(each[which] for each in vars(self).values()))
+        return Sends(*(each[which] for each in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,14 @@ class Steps:
         self._windows: list[Window] = []
 
     @cached_property
-    def crowds(self) -> dict[int, Messages]:
-        """Messages of the steps in which every rank sends to every other, by step."""
+    def crowds(self) -> dict[int, Sends]:
+        """Sends of the steps in which every rank sends to every other, by step."""
         firsts = self.ends - [each.steps for each in self.rounds]
-        return {int(first): self._everyone(int(first)) for first, each in zip(firsts, self.rounds, strict=True) if each.everyone}
+        return {
+            int(first): self._everyone(int(first))
+            for first, each in zip(firsts, self.rounds, strict=True)
+            if each.everyone
+        }
 
     @property
     def ranks(self) -> int:
@@ -113,14 +118,14 @@ class Steps:
 
     @property
     def size(self) -> float:
-        """Messages that have to be looked at one by one."""
+        """Sends that have to be looked at one by one."""
         return self.ranks * float(sum(self._distinct(each) for each in self.rounds))
 
     def _distinct(self, each: Round) -> int:
-        """Messages of a rank in a round, those of equal steps counted once."""
+        """Sends of a rank in a round, those of equal steps counted once."""
         return self._scope(each.scope)[1] - 1 if each.everyone else 1 if each.pattern.repeats else each.steps
 
-    def rows(self) -> Iterator[tuple[Messages, int]]:
+    def rows(self) -> Iterator[tuple[Sends, int]]:
         """(messages of a step, flat; how often it comes in a row) of all steps that differ from the one before."""
         low = 0
         while low < self.total:
@@ -139,7 +144,10 @@ class Steps:
         for each, times in self.rows():
             for links, usage in zip(each.links.T, each.usage.T, strict=True):
                 loads += np.bincount(links, usage * each.nbytes * times, len(loads))
-            alone, longest = np.where(each.receiver >= 0, each.wait + each.nbytes / each.limit, 0.0), np.zeros(self.ranks)
+            alone, longest = (
+                np.where(each.receiver >= 0, each.wait + each.nbytes / each.limit, 0.0),
+                np.zeros(self.ranks),
+            )
             np.maximum.at(longest, np.maximum(each.sender, 0), alone)
             chain += times * longest
             count += times * float((self.orbits.ranks[each.sender] * each.times).sum())
@@ -154,7 +162,9 @@ class Steps:
         if each.everyone:
             return Window(low, self.crowds[low], np.zeros((1, 0), dtype=np.int64), low + 1, crowd=True)
         count = each.steps - first
-        return self._table(low, each, first, count if each.pattern.repeats else min(count, max(1, WINDOW // self.ranks)))
+        return self._table(
+            low, each, first, count if each.pattern.repeats else min(count, max(1, WINDOW // self.ranks))
+        )
 
     def keep(self) -> bool:
         """Make the tables of all steps at once and keep them, unless they are too large; returns whether they are there."""
@@ -191,7 +201,7 @@ class Steps:
         sender = np.broadcast_to(np.arange(self.ranks), target.shape)
         if sends.all():
             flat = self._messages(self.orbits.first[sender.reshape(-1)], target.reshape(-1), nbytes.reshape(-1))
-            messages = Messages(*(values.reshape(*target.shape, *values.shape[1:]) for values in vars(flat).values()))
+            messages = Sends(*(values.reshape(*target.shape, *values.shape[1:]) for values in vars(flat).values()))
         else:
             flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends])
             messages = _spread(flat, sends, self.nowhere)
@@ -219,17 +229,22 @@ class Steps:
         if scope == "inner":
             return self.position % self.inner, self.inner, self.position // self.inner * self.inner, 1
         if scope == "outer":
-            return self.position // self.inner, self.groups.shape[1] // self.inner, self.position % self.inner, self.inner
+            return (
+                self.position // self.inner,
+                self.groups.shape[1] // self.inner,
+                self.position % self.inner,
+                self.inner,
+            )
         return self.position, self.groups.shape[1], np.zeros_like(self.position), 1
 
     def _nbytes(self, each: Round, target: Index, size: int) -> Array:
-        """Bytes of messages ``[..., orbits]`` to target ranks: the round's share of the payload, or what the receiver takes of it."""
+        """Bytes of messages ``[..., orbits]`` to target ranks."""
         sent, share = self.payload.sent[self.orbits.first], self.payload.share
         if share is None:
             return np.broadcast_to(sent * (each.share / (size if each.everyone else 1)), target.shape)
         return sent * share[target]
 
-    def _everyone(self, step: int) -> Messages:
+    def _everyone(self, step: int) -> Sends:
         """The messages of a step in which every rank sends to every other one of its scope, those that are alike as one."""
         each, _ = self._round_of(step)
         place, size, base, stride = self._scope(each.scope)
@@ -243,8 +258,8 @@ class Steps:
         one = flat[first]
         return replace(one, usage=one.usage * times[:, None], times=times.astype(np.float64))
 
-    def _messages(self, source: Index, target: Index, nbytes: Array) -> Messages:
-        """Messages from rank to rank, as the links and their orbits see them."""
+    def _messages(self, source: Index, target: Index, nbytes: Array) -> Sends:
+        """Sends from rank to rank, as the links and their orbits see them."""
         graph, orbits, model = self.graph, self.orbits, self.model
         there = graph.routes(source, target)
         latency = graph.latencies(source, target)
@@ -256,7 +271,7 @@ class Steps:
         seconds, slowest = np.zeros(len(source)), np.full(len(source), np.inf)
         for hop in there.T:
             seconds, slowest = seconds + self._a_byte[hop], np.minimum(slowest, self._bandwidth[hop])
-        return Messages(
+        return Sends(
             sender=sender,
             receiver=orbits.rank[target],
             links=orbit,
@@ -279,7 +294,7 @@ class Window:
     """
 
     low: int
-    messages: Messages
+    messages: Sends
     source: Index
     high: int
     crowd: bool = False
@@ -302,7 +317,7 @@ class Window:
         return [int(key) for key in fingerprints(self.messages)]
 
 
-def fingerprints(messages: Messages) -> NDArray[np.uint64]:
+def fingerprints(messages: Sends) -> NDArray[np.uint64]:
     """A fingerprint of the messages in the last dimension, whoever sends them and in whatever order."""
     columns = [messages.nbytes, messages.wait, messages.limit, messages.weight, *np.moveaxis(messages.links, -1, 0)]
     mixed = np.zeros(messages.wait.shape, dtype=np.uint64)
@@ -311,12 +326,12 @@ def fingerprints(messages: Messages) -> NDArray[np.uint64]:
     return np.asarray(mixed.sum(axis=-1, dtype=np.uint64))
 
 
-def _spread(flat: Messages, at: NDArray[np.bool_], nowhere: int) -> Messages:
-    """Messages in a table, where ``at`` says that there is one."""
-    blank = Messages(-1, -1, nowhere, 0.0, 0.0, 0.0, 1.0, np.inf, 0.0)  # type: ignore[arg-type]
+def _spread(flat: Sends, at: NDArray[np.bool_], nowhere: int) -> Sends:
+    """Sends in a table, where ``at`` says that there is one."""
+    blank = Sends(-1, -1, nowhere, 0.0, 0.0, 0.0, 1.0, np.inf, 0.0)  # type: ignore[arg-type]
     columns = []
     for values, empty in zip(vars(flat).values(), vars(blank).values(), strict=True):
         table = np.full((*at.shape, *values.shape[1:]), empty, dtype=values.dtype)
         table[at] = values
         columns.append(table)
-    return Messages(*columns)
+    return Sends(*columns)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
 from ..workloads.placement import Layout
 from .links import Array, Index
 
 
-def least_bytes(operation: str, inside: Array, ranks: int, root: Array, nbytes: float) -> tuple[Array, Array]:
+def least_bytes(
+    operation: str, inside: Array, ranks: int, root: NDArray[np.bool_], nbytes: float
+) -> tuple[Array, Array]:
     """(bytes out, bytes in) of parts that hold ``inside[part]`` of a group's ``ranks``, with vectors of ``nbytes``.
 
     ``root`` marks the part with rank 0. What the rest needs of a part must leave it once, and what a part needs of the rest must
@@ -35,7 +38,9 @@ def least_bytes(operation: str, inside: Array, ranks: int, root: Array, nbytes: 
             return 0.0 * inside, 0.0 * inside
 
 
-def least_seconds(machine: Machine, layout: Layout, groups: Index, operation: str, nbytes: float, factor: float) -> float:
+def least_seconds(
+    machine: Machine, layout: Layout, groups: Index, operation: str, nbytes: float, factor: float
+) -> float:
     """Seconds below which no algorithm can be, from injection, ejection and what crosses the parts of a tree.
 
     ``factor`` is the share of the links' bandwidth that is there. Links inside nodes count as endless, and so do those of a
@@ -43,9 +48,8 @@ def least_seconds(machine: Machine, layout: Layout, groups: Index, operation: st
     """
     nodes = int(layout.node.max()) + 1
     node = np.arange(nodes)
-    parts = [(node, machine.injection)]
-    for level in (machine.fabric.levels(nodes, machine.injection) or [])[1:]:
-        parts.append((level.domain, level.capacity * level.cables))
+    trunks = (machine.fabric.levels(nodes, machine.injection) or [])[1:]
+    parts = [(node, machine.injection), *((level.domain, level.capacity * level.cables) for level in trunks)]
     seconds = 0.0
     for part_of_node, capacity in parts:
         part = part_of_node[layout.node]

@@ -17,8 +17,8 @@ class PrunedFatTree(Tree):
 
     With a taper of 3/16, 256 nodes share 48 uplinks: 48 flows leave a supernode at full rate, 96 at half, 256 at 3/16.
     ``adaptive`` routing makes the trunk one resource; ``static`` routing picks a cable by the destination's number
-    (D-mod-K: Zahavi 2012), so that 256 destinations on 48 cables load some with six flows and others with five: an all-to-all runs
-    12.5 % slower.
+    (D-mod-K: Zahavi 2012), so that 256 destinations on 48 cables load some with six flows and others with five: an
+    all-to-all runs 12.5 % slower.
     """
 
     kind: Literal["pruned-fat-tree"] = "pruned-fat-tree"

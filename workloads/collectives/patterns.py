@@ -35,11 +35,11 @@ class Pattern(ABC):
         return True
 
     @abstractmethod
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The position that each of ``position`` sends to, -1 where it sends nothing; same shape."""
 
     @abstractmethod
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The position that each of ``position`` receives from, -1 where it receives nothing; same shape."""
 
 
@@ -49,11 +49,11 @@ class All(Pattern):
 
     symmetry: ClassVar[Symmetry] = "any"
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """Raises ``TypeError``."""
         raise TypeError("every rank sends to every other at once: no one target")
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """Raises ``TypeError``."""
         raise TypeError("every rank receives from every other at once: no one source")
 
@@ -71,11 +71,11 @@ class Shift(Pattern):
         """Whether the distance stays the same."""
         return self.stride == 0
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """So many positions further."""
         return _other(position, (position + self.first + self.stride * step) % size)
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """So many positions back."""
         return _other(position, (position - self.first - self.stride * step) % size)
 
@@ -93,11 +93,11 @@ class Xor(Pattern):
         """Whether the pairs stay the same."""
         return self.stride == 0
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The other of the pair."""
         return _other(position, position ^ np.int64(self.first + self.stride * step))
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The other of the pair."""
         return self.targets(position, size, step)
 
@@ -112,12 +112,12 @@ class Fold(Pattern):
 
     outward: bool
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The neighbour of the pair, for who sends."""
         sends = (position < 2 * (size - power_within(size))) & (position % 2 == int(self.outward))
         return np.where(sends, position ^ 1, -1)
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The neighbour of the pair, for who receives."""
         return replace(self, outward=not self.outward).targets(position, size, step)
 
@@ -128,12 +128,12 @@ class CoreXor(Pattern):
 
     mask: int
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The other of the pair."""
         core = core_number(position, size)
         return np.where(core >= 0, core_position(core ^ np.int64(self.mask), size), -1)
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The other of the pair."""
         return self.targets(position, size, step)
 
@@ -151,7 +151,7 @@ class BinaryTree(Pattern):
     left: bool
     down: bool
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The parent, or the child on this side."""
         if not self.down:
             return np.where(self._is_child(position, size), _parent(position, size), -1)
@@ -159,7 +159,7 @@ class BinaryTree(Pattern):
         ours = self._is_child(child, size) & (_parent(child, size) == position)
         return np.where(ours, child, -1)
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The way back."""
         return replace(self, down=not self.down).targets(position, size, step)
 
@@ -180,7 +180,7 @@ class Binomial(Pattern):
     down: bool
     subtree: int = 1
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The child at this distance, or the parent."""
         if self.down:
             sends = (position % (2 * self.distance) == 0) & (position + self.distance + self.subtree <= size)
@@ -188,7 +188,7 @@ class Binomial(Pattern):
         sends = (position % (2 * self.distance) == self.distance) & (position + self.subtree <= size)
         return np.where(sends, position - self.distance, -1)
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The way back."""
         return replace(self, down=not self.down).targets(position, size, step)
 
@@ -200,11 +200,11 @@ class Single(Pattern):
     source: int
     target: int
 
-    def targets(self, position: Index, size: int, step: int) -> Index:
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
         """The target, for the source."""
         return np.where(position == self.source, np.int64(self.target), -1)
 
-    def sources(self, position: Index, size: int, step: int) -> Index:
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
         """The source, for the target."""
         return np.where(position == self.target, np.int64(self.source), -1)
 
