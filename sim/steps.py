@@ -256,7 +256,22 @@ class Steps:
         colour = alike(flat.sender, flat.receiver, flat.nbytes, flat.wait, flat.limit, *flat.links.T)
         _, first, times = np.unique(colour, return_index=True, return_counts=True)
         one = flat[first]
-        return replace(one, usage=one.usage * times[:, None], times=times.astype(np.float64))
+        one = replace(one, usage=one.usage * times[:, None], times=times.astype(np.float64))
+        return self._posting(one, size - 1) if self.overhead else one
+
+    def _posting(self, messages: Sends, count: int) -> Sends:
+        """With what keeps a rank from being through before its processor has posted all its messages, one after another."""
+        longest = np.zeros(self.ranks)
+        np.maximum.at(longest, messages.sender, messages.wait)
+        last = longest + (count - 1) * self.overhead
+        ranks, nothing = np.arange(self.ranks), np.zeros(self.ranks)
+        nowhere = np.full((self.ranks, messages.links.shape[1]), self.nowhere)
+        posts = Sends(
+            ranks, ranks, nowhere, np.zeros(nowhere.shape), last, nothing, nothing + 1.0, nothing + np.inf, nothing
+        )
+        return Sends(
+            *(np.concatenate(pair) for pair in zip(vars(messages).values(), vars(posts).values(), strict=True))
+        )
 
     def _messages(self, source: Index, target: Index, nbytes: Array) -> Sends:
         """Sends from rank to rank, as the links and their orbits see them."""
@@ -267,7 +282,7 @@ class Steps:
         part = np.append(np.ones(there.shape[1]), np.full(links.shape[1] - there.shape[1], model.reverse))
         orbit = np.append(orbits.link, self.nowhere)[links]
         sender = orbits.rank[source]
-        per_link = orbits.ranks[:, None] / np.append(orbits.links, np.inf)  # messages that are alike on one link
+        alike_on = np.append(1.0 / orbits.links, 0.0)  # of all messages that are alike, how many are on one link
         seconds, slowest = np.zeros(len(source)), np.full(len(source), np.inf)
         for hop in there.T:
             seconds, slowest = seconds + self._a_byte[hop], np.minimum(slowest, self._bandwidth[hop])
@@ -275,7 +290,7 @@ class Steps:
             sender=sender,
             receiver=orbits.rank[target],
             links=orbit,
-            usage=part * per_link[sender[:, None], orbit],
+            usage=part * alike_on[orbit] * orbits.ranks[sender][:, None],
             wait=self.overhead + latency * model.latency_factor,
             nbytes=nbytes,
             weight=model.weights(latency, seconds),
