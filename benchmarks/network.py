@@ -35,7 +35,9 @@ RECORDED = {"pairxor": 4.6, "pairshift": 7.0, "ring": 11.5, "all": 8.2, "flows 1
 RECORDED_MIB = {"pairxor": 58, "pairshift": 58, "ring": 58, "all": 2031}
 
 
-def oracle(pattern: str, ranks: int, supernode: int, nbytes: float, model: str = "cm02", routing: str = "adaptive") -> float:
+def oracle(
+    pattern: str, ranks: int, supernode: int, nbytes: float, model: str = "cm02", routing: str = "adaptive"
+) -> float:
     """Simulated seconds of a pattern on the oracle's platform."""
     from athanor.sim.collective import collective
 
@@ -114,7 +116,9 @@ def platform(engine: Any) -> list[Any]:
             hosts.append(host)
         zone.set_gateway(zone.add_router(f"r{group}"))
         zones.append(zone)
-    trunks = [[root.add_link(f"trunk{way}{group}", 256 * 12.5e9 * 3 / 16) for group in range(4)] for way in ("up", "down")]
+    trunks = [
+        [root.add_link(f"trunk{way}{group}", 256 * 12.5e9 * 3 / 16) for group in range(4)] for way in ("up", "down")
+    ]
     for a in range(4):
         for b in range(4):
             if a != b:
@@ -124,7 +128,10 @@ def platform(engine: Any) -> list[Any]:
 
 WORK: dict[str, Callable[[], float]] = {
     "start-up": lambda: 0.0,
-    **{f"1024 {name}": (lambda name=name: oracle(name, 1024, 256, 2.0**30 if name == "ring" else MIB)) for name in NAMES},
+    **{
+        f"1024 {name}": (lambda name=name: oracle(name, 1024, 256, 2.0**30 if name == "ring" else MIB))
+        for name in NAMES
+    },
     **{f"flows {count}": (lambda count=count: flows(count)) for count in (4000, 10000)},
     **{f"simgrid flows {count}": (lambda count=count: simgrid_flows(count)) for count in (4000, 10000)},
     "96000 linear": lambda: whole("all-to-all", "linear", 8192),
@@ -181,21 +188,46 @@ def main() -> None:
     table = Table("work", "CPU s", "SimGrid CPU s", "ratio", "target", "peak MiB", "SimGrid MiB", "simulated s")
     for name in NAMES:
         target = "1/25" if name == "pairshift" else "1/100"
-        add(table, f"1,024 ranks: {name}", measure(f"1024 {name}"), RECORDED[name], "recorded", target, RECORDED_MIB[name])
+        add(
+            table,
+            f"1,024 ranks: {name}",
+            measure(f"1024 {name}"),
+            RECORDED[name],
+            "recorded",
+            target,
+            RECORDED_MIB[name],
+        )
     for count in (4000, 10000):
         live = measure(f"simgrid flows {count}")
         theirs, how = (live["cpu"], "measured") if live else (RECORDED[f"flows {count}"], "recorded: SimGrid is absent")
-        add(table, f"{count:,} random flows", measure(f"flows {count}"), theirs, how, "1/3", live["mib"] if live else None)
+        add(
+            table,
+            f"{count:,} random flows",
+            measure(f"flows {count}"),
+            theirs,
+            how,
+            "1/3",
+            live["mib"] if live else None,
+        )
     for name, limit in (("linear", "< 1 s"), ("two-level", "< 1 s"), ("ring", "< 5 s"), ("pairwise-shift", "< 20 s")):
         found = measure(f"96000 {name}")
         assert found is not None
         table.add_row(
-            f"96,000 ranks: {name}", f"{found['cpu']:.2f}", "cannot", "", limit, f"{found['mib']:.0f}", "", f"{found['simulated']:.6g}"
+            f"96,000 ranks: {name}",
+            f"{found['cpu']:.2f}",
+            "cannot",
+            "",
+            limit,
+            f"{found['mib']:.0f}",
+            "",
+            f"{found['simulated']:.6g}",
         )
     console.print(table)
 
 
-def add(table: Table, name: str, ours: dict[str, float] | None, theirs: float, how: str, target: str, mib: float | None) -> None:
+def add(
+    table: Table, name: str, ours: dict[str, float] | None, theirs: float, how: str, target: str, mib: float | None
+) -> None:
     """A row of the table against SimGrid."""
     assert ours is not None
     memory = f"{mib:.0f}" if mib else ""

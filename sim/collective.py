@@ -138,8 +138,8 @@ def _steps(
         else rounds(operation, algorithm, 1, ranks)
     )
     orbits = Orbits.alone(graph) if alone else Orbits.of(graph, groups, found, inner, [])
-    payload = Payload(np.full(ranks, float(vector)))
-    return Steps(graph, groups, found, inner, payload, model, machine.calibration.message_overhead, orbits)
+    payloads = [Payload(np.full(ranks, float(vector)))] * len(found)
+    return Steps(graph, groups, found, inner, payloads, model, machine.calibration.message_overhead, orbits)
 
 
 def _depth(depth: str, steps: Steps) -> Depth:

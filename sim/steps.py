@@ -63,7 +63,10 @@ class Totals:
 
 @dataclass(frozen=True)
 class Payload:
-    """Bytes of a rank: what it has to send in all, and for an uneven all-to-all the share of each receiver, ``[ranks]``."""
+    """What ranks send in a round, ``[ranks]``: the bytes of each, of which a message takes the round's share.
+
+    In an uneven all-to-all every message takes the ``share`` of its receiver instead.
+    """
 
     sent: Array
     share: Array | None = None
@@ -78,13 +81,13 @@ class Steps:
         groups: Index,
         rounds: Sequence[Round],
         inner: int,
-        payload: Payload,
+        payloads: Sequence[Payload],
         model: Sharing,
         overhead: float,
         orbits: Orbits,
     ) -> None:
         self.graph, self.groups, self.rounds, self.inner = graph, groups, list(rounds), inner
-        self.payload, self.model, self.overhead, self.orbits = payload, model, overhead, orbits
+        self.payloads, self.model, self.overhead, self.orbits = payloads, model, overhead, orbits
         self.ends = np.cumsum([each.steps for each in self.rounds])
         self.total = int(self.ends[-1]) if self.rounds else 0
         group, position = np.empty(groups.size, dtype=np.int64), np.empty(groups.size, dtype=np.int64)
@@ -127,28 +130,36 @@ class Steps:
 
     def rows(self) -> Iterator[tuple[Sends, int]]:
         """(messages of a step, flat; how often it comes in a row) of all steps that differ from the one before."""
-        low = 0
-        while low < self.total:
-            window = self.window(low)
+        for window in self._all():
             if window.crowd:
                 yield window.messages, 1
             else:
-                times = (window.high - low) // len(window.source)
+                times = (window.high - window.low) // len(window.source)
                 yield from ((window.messages[row], times) for row in range(len(window.source)))
+
+    def _all(self) -> Iterator[Window]:
+        """The tables of all steps, one after another."""
+        low = 0
+        while low < self.total:
+            window = self.window(low)
+            yield window
             low = window.high
 
     @cached_property
     def totals(self) -> Totals:
         """Sums over all steps."""
         loads, chain, count = np.zeros(self.nowhere + 1), np.zeros(self.ranks), 0.0
-        for each, times in self.rows():
-            for links, usage in zip(each.links.T, each.usage.T, strict=True):
-                loads += np.bincount(links, usage * each.nbytes * times, len(loads))
-            alone, longest = (
-                np.where(each.receiver >= 0, each.wait + each.nbytes / each.limit, 0.0),
-                np.zeros(self.ranks),
-            )
-            np.maximum.at(longest, np.maximum(each.sender, 0), alone)
+        for window in self._all():
+            each, times = window.messages, (window.high - window.low) // len(window.source)
+            for hop in range(each.links.shape[-1]):
+                moved = each.usage[..., hop] * each.nbytes
+                loads += times * np.bincount(each.links[..., hop].reshape(-1), moved.reshape(-1), len(loads))
+            alone = np.where(each.receiver >= 0, each.wait + each.nbytes / each.limit, 0.0)
+            if window.crowd:
+                longest = np.zeros(self.ranks)
+                np.maximum.at(longest, each.sender, alone)
+            else:
+                longest = alone.sum(axis=0)
             chain += times * longest
             count += times * float((self.orbits.ranks[each.sender] * each.times).sum())
         return Totals(loads[:-1], float(chain.max(initial=0.0)), round(count))
@@ -239,7 +250,8 @@ class Steps:
 
     def _nbytes(self, each: Round, target: Index, size: int) -> Array:
         """Bytes of messages ``[..., orbits]`` to target ranks."""
-        sent, share = self.payload.sent[self.orbits.first], self.payload.share
+        payload = self.payloads[self.rounds.index(each)]
+        sent, share = payload.sent[self.orbits.first], payload.share
         if share is None:
             return np.broadcast_to(sent * (each.share / (size if each.everyone else 1)), target.shape)
         return sent * share[target]
@@ -279,18 +291,23 @@ class Steps:
         there = graph.routes(source, target)
         latency = graph.latencies(source, target)
         links = np.hstack([there, graph.routes(target, source)]) if model.reverse else there
-        part = np.append(np.ones(there.shape[1]), np.full(links.shape[1] - there.shape[1], model.reverse))
-        orbit = np.append(orbits.link, self.nowhere)[links]
-        sender = orbits.rank[source]
-        alike_on = np.append(1.0 / orbits.links, 0.0)  # of all messages that are alike, how many are on one link
+        orbit, sender = np.append(orbits.link, self.nowhere)[links], orbits.rank[source]
+        # Of all messages that are alike, how many are on one link; orbits of ranks are mostly of one size.
+        largest = float(orbits.ranks.max())
+        usage = np.append(largest / orbits.links, 0.0)[orbit]
+        if (orbits.ranks != largest).any():
+            usage *= orbits.ranks[sender][:, None] / largest
+        usage[:, there.shape[1] :] *= model.reverse
         seconds, slowest = np.zeros(len(source)), np.full(len(source), np.inf)
         for hop in there.T:
-            seconds, slowest = seconds + self._a_byte[hop], np.minimum(slowest, self._bandwidth[hop])
+            np.minimum(slowest, self._bandwidth[hop], out=slowest)
+            if model.by_bandwidth:
+                seconds += self._a_byte[hop]
         return Sends(
             sender=sender,
             receiver=orbits.rank[target],
             links=orbit,
-            usage=part * alike_on[orbit] * orbits.ranks[sender][:, None],
+            usage=usage,
             wait=self.overhead + latency * model.latency_factor,
             nbytes=nbytes,
             weight=model.weights(latency, seconds),
@@ -334,7 +351,8 @@ class Window:
 
 def fingerprints(messages: Sends) -> NDArray[np.uint64]:
     """A fingerprint of the messages in the last dimension, whoever sends them and in whatever order."""
-    columns = [messages.nbytes, messages.wait, messages.limit, messages.weight, *np.moveaxis(messages.links, -1, 0)]
+    each = messages
+    columns = [each.nbytes, each.wait, each.limit, each.weight, each.times, *np.moveaxis(each.links, -1, 0)]
     mixed = np.zeros(messages.wait.shape, dtype=np.uint64)
     for column in columns:
         mixed = scattered(mixed * np.uint64(31) + np.ascontiguousarray(column).view(np.uint64))

@@ -41,8 +41,8 @@ def steps_of(machine, layout, operation, algorithm, vector, model, share=None, a
     graph = Graph.of(machine, layout)
     amounts = [] if share is None else [share]
     orbits = Orbits.alone(graph) if alone else Orbits.of(graph, groups, found, inner, amounts)
-    payload = Payload(np.full(groups.size, float(vector)), share)
-    return Steps(graph, groups, found, inner, payload, SHARING[model], machine.calibration.message_overhead, orbits)
+    payloads = [Payload(np.full(groups.size, float(vector)), share)] * len(found)
+    return Steps(graph, groups, found, inner, payloads, SHARING[model], machine.calibration.message_overhead, orbits)
 
 
 def listed(layout, operation, algorithm, vector):
