@@ -88,7 +88,8 @@ class Steps:
     ) -> None:
         self.graph, self.groups, self.rounds, self.inner = graph, groups, list(rounds), inner
         self.payloads, self.model, self.overhead, self.orbits = payloads, model, overhead, orbits
-        self.ends = np.cumsum([each.steps for each in self.rounds])
+        self.ends = np.cumsum([each.steps for each in self.rounds], dtype=np.int64)
+        self.starts = self.ends - [each.steps for each in self.rounds]
         self.total = int(self.ends[-1]) if self.rounds else 0
         group, position = np.empty(groups.size, dtype=np.int64), np.empty(groups.size, dtype=np.int64)
         group[groups] = np.arange(len(groups))[:, None]
@@ -101,13 +102,8 @@ class Steps:
 
     @cached_property
     def crowds(self) -> dict[int, Sends]:
-        """Sends of the steps in which every rank sends to every other, by step."""
-        firsts = self.ends - [each.steps for each in self.rounds]
-        return {
-            int(first): self._everyone(int(first))
-            for first, each in zip(firsts, self.rounds, strict=True)
-            if each.everyone
-        }
+        """Messages of the steps in which every rank sends to every other, by step."""
+        return {int(self.starts[n]): self._everyone(n) for n, each in enumerate(self.rounds) if each.everyone}
 
     @property
     def ranks(self) -> int:
@@ -121,11 +117,11 @@ class Steps:
 
     @property
     def size(self) -> float:
-        """Sends that have to be looked at one by one."""
+        """Messages that have to be looked at one by one."""
         return self.ranks * float(sum(self._distinct(each) for each in self.rounds))
 
     def _distinct(self, each: Round) -> int:
-        """Sends of a rank in a round, those of equal steps counted once."""
+        """Messages of a rank in a round, those of equal steps counted once."""
         return self._scope(each.scope)[1] - 1 if each.everyone else 1 if each.pattern.repeats else each.steps
 
     def rows(self) -> Iterator[tuple[Sends, int]]:
@@ -169,25 +165,20 @@ class Steps:
         for window in self._windows:
             if window.low <= low < window.high:
                 return window
-        each, first = self._round_of(low)
+        number = int(np.searchsorted(self.ends, low, side="right"))
+        each, first = self.rounds[number], low - int(self.starts[number])
         if each.everyone:
             return Window(low, self.crowds[low], np.zeros((1, 0), dtype=np.int64), low + 1, crowd=True)
         count = each.steps - first
-        return self._table(
-            low, each, first, count if each.pattern.repeats else min(count, max(1, WINDOW // self.ranks))
-        )
+        most = count if each.pattern.repeats else max(1, WINDOW // self.ranks)
+        return self._table(number, first, min(count, most))
 
     def keep(self) -> bool:
         """Make the tables of all steps at once and keep them, unless they are too large; returns whether they are there."""
         sizes = [1 if each.pattern.repeats else each.steps for each in self.rounds if not each.everyone]
         if self.ranks * sum(sizes) > KEPT:
             return False
-        firsts = self.ends - [each.steps for each in self.rounds]
-        self._windows = [
-            self._table(int(low), each, 0, each.steps)
-            for low, each in zip(firsts, self.rounds, strict=True)
-            if not each.everyone
-        ]
+        self._windows = [self._table(n, 0, each.steps) for n, each in enumerate(self.rounds) if not each.everyone]
         return True
 
     def without(self, links: NDArray[np.bool_]) -> Steps:
@@ -204,10 +195,10 @@ class Steps:
         """The tables that are kept."""
         return self._windows
 
-    def _table(self, low: int, each: Round, first: int, count: int) -> Window:
+    def _table(self, number: int, first: int, count: int) -> Window:
         """The table of ``count`` steps of a round; those of a round that repeats are one row."""
-        rows = 1 if each.pattern.repeats else count
-        target, source, nbytes = self._sends(each, first, rows)
+        rows = 1 if self.rounds[number].pattern.repeats else count
+        target, source, nbytes = self._sends(number, first, rows)
         sends = target >= 0
         sender = np.broadcast_to(np.arange(self.ranks), target.shape)
         if sends.all():
@@ -216,16 +207,12 @@ class Steps:
         else:
             flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends])
             messages = _spread(flat, sends, self.nowhere)
+        low = int(self.starts[number]) + first
         return Window(low, messages, source, low + count)
 
-    def _round_of(self, step: int) -> tuple[Round, int]:
-        """The round of a step, and which of its steps it is."""
-        number = int(np.searchsorted(self.ends, step, side="right"))
-        each = self.rounds[number]
-        return each, step - int(self.ends[number]) + each.steps
-
-    def _sends(self, each: Round, first: int, count: int) -> tuple[Index, Index, Array]:
+    def _sends(self, number: int, first: int, count: int) -> tuple[Index, Index, Array]:
         """Target rank and orbit of the source (or -1), and bytes, ``[count, orbits]``."""
+        each = self.rounds[number]
         place, size, base, stride = self._scope(each.scope)
         steps = np.arange(first, first + count)[:, None]
         to, of = each.pattern.targets(place, size, steps), each.pattern.sources(place, size, steps)
@@ -233,7 +220,7 @@ class Steps:
         source = np.where(of >= 0, self.orbits.rank[self.groups[self.group, base + stride * of]], -1)
         shape = (count, self.ranks)
         target, source = np.broadcast_to(target, shape), np.broadcast_to(source, shape)
-        return target, source, self._nbytes(each, target, size)
+        return target, source, self._nbytes(number, target, size)
 
     def _scope(self, scope: str) -> tuple[Index, int, Index, int]:
         """(place in the scope, size of the scope, position of its first member, distance of members) of each orbit's rank."""
@@ -248,21 +235,20 @@ class Steps:
             )
         return self.position, self.groups.shape[1], np.zeros_like(self.position), 1
 
-    def _nbytes(self, each: Round, target: Index, size: int) -> Array:
+    def _nbytes(self, number: int, target: Index, size: int) -> Array:
         """Bytes of messages ``[..., orbits]`` to target ranks."""
-        payload = self.payloads[self.rounds.index(each)]
+        each, payload = self.rounds[number], self.payloads[number]
         sent, share = payload.sent[self.orbits.first], payload.share
         if share is None:
             return np.broadcast_to(sent * (each.share / (size if each.everyone else 1)), target.shape)
         return sent * share[target]
 
-    def _everyone(self, step: int) -> Sends:
-        """The messages of a step in which every rank sends to every other one of its scope, those that are alike as one."""
-        each, _ = self._round_of(step)
-        place, size, base, stride = self._scope(each.scope)
+    def _everyone(self, number: int) -> Sends:
+        """The messages of a round in which every rank sends to every other one of its scope, those that are alike as one."""
+        place, size, base, stride = self._scope(self.rounds[number].scope)
         other = (place[:, None] + np.arange(1, size)) % size
         target = self.groups[self.group[:, None], base[:, None] + stride * other]
-        nbytes = self._nbytes(each, target.T, size).T.reshape(-1)
+        nbytes = self._nbytes(number, target.T, size).T.reshape(-1)
         sender = np.repeat(np.arange(self.ranks), size - 1)
         flat = self._messages(self.orbits.first[sender], target.reshape(-1), nbytes)
         colour = alike(flat.sender, flat.receiver, flat.nbytes, flat.wait, flat.limit, *flat.links.T)
@@ -286,7 +272,7 @@ class Steps:
         )
 
     def _messages(self, source: Index, target: Index, nbytes: Array) -> Sends:
-        """Sends from rank to rank, as the links and their orbits see them."""
+        """Messages from rank to rank, as the links and their orbits see them."""
         graph, orbits, model = self.graph, self.orbits, self.model
         there = graph.routes(source, target)
         latency = graph.latencies(source, target)
@@ -360,7 +346,7 @@ def fingerprints(messages: Sends) -> NDArray[np.uint64]:
 
 
 def _spread(flat: Sends, at: NDArray[np.bool_], nowhere: int) -> Sends:
-    """Sends in a table, where ``at`` says that there is one."""
+    """Messages in a table, where ``at`` says that there is one."""
     blank = Sends(-1, -1, nowhere, 0.0, 0.0, 0.0, 1.0, np.inf, 0.0)  # type: ignore[arg-type]
     columns = []
     for values, empty in zip(vars(flat).values(), vars(blank).values(), strict=True):
