@@ -61,21 +61,36 @@ class Fluid:
 
     def __init__(self, slots: int, width: int, capacity: Array) -> None:
         """``slots`` flows at once, on at most ``width`` links each; ``capacity[link]`` ends with endless, for no link."""
-        self.capacity = capacity
-        self.links = np.full((width, slots), len(capacity) - 1, dtype=np.int64)
-        self.usage = np.zeros((width, slots))
-        self.weight, self.limit = np.ones(slots), np.full(slots, np.inf)
-        self.left, self.rate, self.since = np.zeros(slots), np.zeros(slots), np.zeros(slots)
-        self.end = np.full(slots, np.inf)
-        self.now = 0.0
-        self._level = np.full(slots, -1.0)  # rate over weight; below zero: not under way, or on no link
-        self._alone = np.zeros(slots, dtype=bool)  # on no link at all
+        self.capacity, self.now = capacity, 0.0
+        self.links, self.usage = np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0))
+        self.weight, self.limit, self.left, self.rate, self.since, self.end, self._level = (
+            np.zeros(0) for _ in range(7)
+        )
+        self._alone = np.zeros(0, dtype=bool)  # on no link at all
         self._used = np.zeros(len(capacity))
-        self._changed = np.inf  # the lowest level at which something changed since rates were settled
+        self._changed = (
+            np.inf
+        )  # the lowest level, rate over weight, at which something changed since rates were settled
+        self.grow(slots, width)
+
+    def grow(self, slots: int, width: int) -> None:
+        """Make room for more slots and longer routes, at least as many as there are; new slots are free."""
+        more, old = slots - len(self.end), self.links.shape
+        links = np.full((max(width, old[0]), slots), len(self.capacity) - 1, dtype=np.int64)
+        usage = np.zeros(links.shape)
+        links[: old[0], : old[1]], usage[: old[0], : old[1]] = self.links, self.usage
+        self.links, self.usage = links, usage
+        for name, blank in (("weight", 1.0), ("limit", np.inf), ("left", 0.0), ("rate", 0.0), ("since", 0.0)):
+            setattr(self, name, np.append(getattr(self, name), np.full(more, blank)))
+        self.end = np.append(self.end, np.full(more, np.inf))
+        self._level = np.append(self._level, np.full(more, -1.0))  # below zero: not under way, or on no link
+        self._alone = np.append(self._alone, np.zeros(more, dtype=bool))
 
     def book(self, slots: Index, links: Index, usage: Array, weight: Array, limit: Array, nbytes: Array) -> None:
         """Put flows of ``nbytes`` (above zero) into free slots, ``links[flow, hop]`` as above; they do not move yet."""
-        self.links[:, slots], self.usage[:, slots] = links.T, usage.T
+        width = links.shape[1]
+        self.links[:width, slots], self.usage[:width, slots] = links.T, usage.T
+        self.links[width:, slots] = len(self.capacity) - 1
         self.weight[slots], self.limit[slots], self.left[slots] = weight, limit, nbytes
         alone = np.ones(len(slots), dtype=bool)
         for hop in links.T:
@@ -114,7 +129,7 @@ class Fluid:
 
     def next(self) -> float:
         """When the first flow ends, in seconds; endless where none is under way."""
-        return float(self.end[self.end.argmin()])
+        return float(self.end[self.end.argmin()]) if len(self.end) else np.inf
 
     def advance(self, to: float) -> Index:
         """Move the clock, at most to :meth:`next`; returns the slots of the flows that end then, which are free again."""

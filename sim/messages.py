@@ -6,7 +6,7 @@ it sends and receives in a step has ended, as with MPI_Sendrecv of large message
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,12 @@ def play(collectives: Sequence[tuple[Steps, Array]]) -> list[Array]:
             return [unhindered(steps, start)]
         if never_full.any():
             collectives = [(steps.without(never_full), start)]
-    return _Race(collectives).run()
+    race = Race(collectives[0][0].capacity, alone=len(collectives) == 1)
+    courses = [race.add(steps) for steps, _ in collectives]
+    for course, (_, start) in zip(courses, collectives, strict=True):
+        course.come(np.arange(len(start)), start)
+    race.run()
+    return [course.through for course in courses]
 
 
 def in_turn(steps: Steps) -> float:
@@ -58,42 +63,62 @@ def _together(messages: Sends, steps: Steps) -> float:
     return fluid.now
 
 
-class _Race:
-    """Collectives under way together, from event to event."""
+class Race:
+    """Collectives under way together, from event to event.
 
-    def __init__(self, collectives: Sequence[tuple[Steps, Array]]) -> None:
-        self.courses: list[_Course] = []
-        slots = 0
-        for steps, start in collectives:
-            self.courses.append(_Course(self, steps, start, slots))
-            slots += self.courses[-1].slots
-        first = collectives[0][0]
-        width = max(course.width for course in self.courses)
-        self.fluid = Fluid(slots, width, np.append(first.capacity, np.inf))
-        self.waiting = np.full(slots, np.inf)  # when the first byte goes, of each message that has begun
+    Each that is added is a course; ranks come to it when they are told to, before the race or while it runs. ``alone`` says
+    that there will be a single one, so that it may skip what it knows.
+    """
 
-    def run(self) -> list[Array]:
-        """Play until all are through."""
-        fluid, waiting, courses = self.fluid, self.waiting, self.courses
+    def __init__(self, capacity: Array, alone: bool = False) -> None:
+        """``capacity[link]`` in bytes per second, of each orbit of links."""
+        self.alone = alone
+        self.fluid = Fluid(0, 0, np.append(capacity, np.inf))
+        self.waiting = np.zeros(0)  # when the first byte goes, of each message that has begun
+        self.running: list[Course] = []
+        self._free: dict[int, list[int]] = {}  # first slots that courses of a size have left
+
+    def add(self, steps: Steps) -> Course:
+        """A collective to which ranks may come from now on."""
+        course = Course(self, steps)
+        self.running.append(course)
+        places = self._free.get(course.slots)
+        if places:
+            course.first = places.pop()
+        else:
+            course.first = len(self.waiting)
+            self.waiting = np.append(self.waiting, np.full(course.slots, np.inf))
+            self.fluid.grow(len(self.waiting), course.width)
+        return course
+
+    def run(self, arrived: Callable[[Course, Index], None] | None = None) -> None:
+        """Play until all are through; ``arrived`` hears of each course's ranks as they are through with it."""
+        fluid = self.fluid
         while True:
-            coming = min(course.next_to_come for course in courses)
-            now = min(fluid.next(), float(waiting.min()), coming)
+            coming = min((course.next_to_come for course in self.running), default=np.inf)
+            first = float(self.waiting.min(initial=np.inf))
+            now = min(fluid.next(), first, coming)
             if now == np.inf:
-                return [course.through for course in courses]
-            ended = fluid.advance(now)
-            ready = np.flatnonzero(waiting <= now * TOGETHER)
-            if len(ready):
-                waiting[ready] = np.inf
+                return
+            ended, ready = fluid.advance(now), np.zeros(0, dtype=np.int64)
+            if first <= now * TOGETHER:
+                ready = np.flatnonzero(self.waiting <= now * TOGETHER)
+                self.waiting[ready] = np.inf
                 moving = fluid.left[ready] > 0
                 if not moving.all():
                     ended, ready = np.concatenate([ended, ready[~moving]]), ready[moving]
                 fluid.begin(ready)
-            for course in courses:
-                course.go_on(ended)
+            for course in list(self.running):
+                through = course.go_on(ended)
+                if course.over:
+                    self.running.remove(course)
+                    self._free.setdefault(course.slots, []).append(course.first)
+                if arrived and len(through):
+                    arrived(course, through)
             fluid.settle()
 
 
-class _Course:
+class Course:
     """One collective of a race.
 
     ``at[r]`` is the step that each orbit of ranks is in (-1 before it comes), ``open[r]`` how many messages of that step have
@@ -101,12 +126,12 @@ class _Course:
     which every rank sends to every other one of its own.
     """
 
-    def __init__(self, race: _Race, steps: Steps, start: Array, first: int) -> None:
-        self.race, self.steps, self.first = race, steps, first
+    def __init__(self, race: Race, steps: Steps) -> None:
+        self.race, self.steps, self.first = race, steps, 0
         self.at = np.full(steps.ranks, -1, dtype=np.int64)
         self.open = np.zeros(steps.ranks, dtype=np.int64)
-        self.start, self.through = np.array(start, dtype=np.float64), np.zeros(steps.ranks)
-        self.next_to_come = float(self.start.min())
+        self.start, self.through = np.full(steps.ranks, np.inf), np.full(steps.ranks, np.inf)
+        self.next_to_come = np.inf
         self.windows = [steps.window(0)] if steps.total else []
         self.slot_of_crowd: dict[int, int] = {}
         self.sender, self.receiver = np.arange(steps.ranks), np.full(steps.ranks, -1, dtype=np.int64)
@@ -115,18 +140,31 @@ class _Course:
             self.sender = np.concatenate([self.sender, crowd.sender])
             self.receiver = np.concatenate([self.receiver, crowd.receiver])
         self.slots = len(self.sender)
+        tables = [*steps.crowds.values(), *(window.messages for window in self.windows)]
+        self.width = max((each.links.shape[-1] for each in tables), default=0)
         self.begun = np.zeros(self.slots, dtype=bool)
-        self.width = max(
-            (each.links.shape[-1] for each in (*steps.crowds.values(), *(w.messages for w in self.windows))), default=0
-        )
+        self.missing = steps.ranks
         self.known: dict[int, float] = {}
         self.mark: tuple[int, int, float] | None = None
         self.ends = 0
 
-    def go_on(self, ended: Index) -> None:
-        """Count messages that have ended, and take ranks that have none left, or that come just now, to their next step."""
+    @property
+    def over(self) -> bool:
+        """Whether all ranks are through."""
+        return self.missing == 0
+
+    def come(self, ranks: Index, at: Array) -> None:
+        """Ranks (orbits of them) come at these times, none of them in the past."""
+        self.start[ranks] = at
+        self.next_to_come = float(self.start.min())
+
+    def go_on(self, ended: Index) -> Index:
+        """Count messages that have ended, and take ranks that have none left, or that come just now, to their next step.
+
+        Returns the ranks that are through now.
+        """
         now, onward = self.race.fluid.now, np.zeros(0, dtype=np.int64)
-        if len(self.race.courses) > 1:
+        if not self.race.alone:
             ended = ended[(ended >= self.first) & (ended < self.first + self.slots)] - self.first
         if len(ended):
             onward = self._end(ended)
@@ -135,11 +173,20 @@ class _Course:
             self.start[come] = np.inf
             self.next_to_come = float(self.start.min())
             onward = np.concatenate([onward, come])
+        through = [onward[:0]]
         while len(onward):
             self.at[onward] += 1
-            if len(onward) == len(self.at) and len(self.race.courses) == 1:
+            if self.race.alone and len(onward) == len(self.at):
                 self._skip()
+            over = self.at[onward] >= self.steps.total
+            if over.any():
+                through.append(onward[over])
+                onward = onward[~over]
             onward = self._enter(onward)
+        done = np.concatenate(through)
+        self.through[done] = self.race.fluid.now
+        self.missing -= len(done)
+        return done
 
     def _end(self, slots: Index) -> Index:
         """Count messages as ended; returns the ranks that have none left in their step."""
@@ -187,9 +234,6 @@ class _Course:
         while len(ranks):
             step = self.at[ranks]
             lowest = int(step.min())
-            if lowest >= self.steps.total:
-                self.through[ranks] = self.race.fluid.now
-                break
             window = self._window(lowest)
             here = step < window.high
             some, ranks = (ranks, ranks[:0]) if here.all() else (ranks[here], ranks[~here])
