@@ -72,7 +72,7 @@ class Engine:
         self.env = CountingEnvironment()
         self.network = Network(self.env)
         self.exposure = Exposure()
-        self.loads = LinkLoads(traffic.links)
+        self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
         self.rows: list[tuple[Any, ...]] = []
         self.costs: dict[Work, Timed] = {}

@@ -105,7 +105,7 @@ def _observed(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tu
 def _links(results: list[StepResult]) -> list[dict[str, Any]]:
     """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
     seconds = sum(result.seconds for result in results)
-    total = LinkLoads(results[0].loads.links)
+    total = LinkLoads(results[0].loads.kinds)
     for result in results:
         total.plus(result.loads, 1.0)
     rows = []

@@ -20,6 +20,12 @@ ARRAYS = 70
 ROW = 700
 """Bytes of one row of the trace. Measured."""
 
+MOST_PAIRS = 20_000_000
+"""Pairs of ranks of an all-to-all above which one is refused on a fabric that is no tree: each has a route of its own."""
+
+PAIR = 150
+"""Bytes that a pair of ranks takes there: its route, and what tells alike pairs from others. Measured."""
+
 OPERATIONS = 50
 """Operations of one layer in a micro-batch, forward and backward."""
 
@@ -33,10 +39,13 @@ def estimate_bytes(setting: Setting) -> float:
         arrays += 6 * layers
     if setting.machine.fabric.cables > 1:  # loads and shares by cable, for every run of a group in a supernode
         arrays += 2 * setting.machine.fabric.cables
+    pairs = 0
+    if "ep" in setting.mesh.axes and setting.machine.fabric.levels(1, setting.machine.injection) is None:
+        pairs = min(ranks * (setting.mesh.size("ep") - 1), MOST_PAIRS)  # more are refused when they are met
     experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
     classes = 3 if not plan.balancing.level or plan.speed_spread else 1
     trace = ROW * OPERATIONS * layers * plan.steps * classes
-    return BASE + 8.0 * ranks * arrays + experts + trace
+    return BASE + 8.0 * ranks * arrays + PAIR * pairs + experts + trace
 
 
 def require_room(setting: Setting) -> None:
@@ -46,6 +55,16 @@ def require_room(setting: Setting) -> None:
         raise DoesNotFit(
             f"simulating {setting.mesh.ranks:,} ranks needs about {needed / 1e9:.1f} GB of this computer's memory,"
             f" of which {free / 1e9:.1f} GB are free; a smaller --mesh, --balancer swipe or larger micro-batches need less"
+        )
+
+
+def require_pairs(groups: int, size: int) -> None:
+    """Raise :class:`DoesNotFit` where an all-to-all in so many groups has more pairs of ranks than can have routes."""
+    pairs = groups * size * (size - 1)
+    if pairs > MOST_PAIRS:
+        raise DoesNotFit(
+            f"an all-to-all among {groups:,} x {size:,} ranks has {pairs:,} pairs, each with a route of its own where the"
+            f" fabric is no tree; {MOST_PAIRS:,} can be: fewer ranks along --mesh ep, or --all-to-all two-level, have fewer"
         )
 
 
