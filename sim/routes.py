@@ -9,13 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..workloads.limits import PAIRS_AT_ONCE
 from .graph import Graph
 from .links import Array, Index
 
 Number = TypeVar("Number", bound=np.generic)
-
-PART = 1 << 18
-"""Messages that are looked at together: few enough that what is worked out for them takes little memory."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ class Flows:
     def between(cls, graph: Graph, group: Index, source: Index, target: Index) -> Flows:
         """One message from each source to each target, ranks all of them."""
         parts = [
-            Part.of(graph, at, source[at : at + PART], target[at : at + PART]) for at in range(0, len(source), PART)
+            Part.of(graph, at, source[at : at + PAIRS_AT_ONCE], target[at : at + PAIRS_AT_ONCE])
+            for at in range(0, len(source), PAIRS_AT_ONCE)
         ]
         return cls(graph, group, tuple(parts))
 
@@ -92,7 +91,7 @@ def all_pairs(groups: Index) -> Iterator[tuple[Index, Index, Index]]:
     """(number of the group, sender, receiver) of all pairs within ``groups[g, i]``, some at a time, in order."""
     count, size = groups.shape
     others = size - 1
-    for first in range(0, count * size * others, PART):
-        sender, other = np.divmod(np.arange(first, min(first + PART, count * size * others)), others)
+    for first in range(0, count * size * others, PAIRS_AT_ONCE):
+        sender, other = np.divmod(np.arange(first, min(first + PAIRS_AT_ONCE, count * size * others)), others)
         group, position = np.divmod(sender, size)
         yield group, groups[group, position], groups[group, other + (other >= position)]
