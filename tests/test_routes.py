@@ -287,6 +287,15 @@ def test_pairs_of_ranks_have_a_limit():
         DoesNotFit, match=r"among 1 x 4,473 ranks has 20,003,256 pairs, .* fewer ranks in all or along ep"
     ):
         require_pairs(1, 4_473)
+    machine = machine_with(torus(16, 16, 18), nodes=4608)
+    traffic = Traffic(machine, place(Mesh.of({"ep": 4608}), machine, "block:ep"), "bound")
+    with pytest.raises(DoesNotFit, match=r"among 1 x 4,608 ranks"):
+        traffic.transfers(Exchange("all-to-all", "linear", ("ep",), 1.0, "fp32"))
+    two_level = traffic.transfers(Exchange("all-to-all", "two-level", ("ep",), 4608.0, "fp32"))
+    assert [transfer.loads.loads["nic.out"].max() * transfer.factor for transfer in two_level] == [
+        pytest.approx(4608.0 * 255 / 256),
+        pytest.approx(4608.0 * 17 / 18),
+    ]
 
 
 def test_room_for_routes_is_asked_for():
@@ -316,3 +325,13 @@ def test_what_other_all_to_alls_refuse():
         simulate("cluster-64", load_model("moda-tiny").with_experts(3), mesh={"ep": 3}, all_to_all="pairwise-xor")
     with pytest.raises(DoesNotFit, match=r"--all-to-all pairwise-shift: 96,000 ranks along ep .* linear and two-level"):
         simulate("sunway-oceanlight", "moda-174t", all_to_all="pairwise-shift")
+
+
+@pytest.mark.parametrize("depth", ["fluid", "bound"])
+def test_a_group_without_bytes_waits_for_no_link(depth):
+    """Nodes 0 and 2 of a ring send 40 bytes each at 5 B/s; the routes of 1 and 3 share links with theirs, but are empty."""
+    mesh, machine = Mesh.of({"ep": 2, "dp": 2}), machine_with(torus(4, 4))
+    traffic = Traffic(machine, place(mesh, machine, "block:dp,ep"), depth)
+    (transfer,) = traffic.transfers(Exchange("all-to-all", "linear", ("ep",), np.array([[80.0, 0.0]]), "fp32"))
+    seconds, decided = transfer.group_seconds(transfer.demand.alone[0])
+    assert (list(seconds), decided) == ([8.0 + 2.5, 2.5], "x.plus")
