@@ -89,7 +89,7 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--router", {"help": "uniform, zipf:S, table:NAME or table:FILE.csv."}),
     ("--drift", {"type": float, "help": "Share of the router's popularity that changes each step."}),
     ("--balancer", {"help": "none, capacity:F, swipe."}),
-    ("--all-to-all", {"help": "linear, two-level."}),
+    ("--all-to-all", {"help": "linear, two-level, pairwise-shift, pairwise-xor, bruck."}),
     ("--zero", {"help": "0: all-reduce and full update; hierarchical: sharded update."}),
     ("--recompute", {"help": "none, full."}),
     ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),

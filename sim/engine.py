@@ -71,7 +71,7 @@ class Engine:
         self.ledger = Ledger(schedule, observed)
         self.env = CountingEnvironment()
         self.network = Network(self.env)
-        self.loads = LinkLoads(traffic.links)
+        self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
         self.costs: dict[Work, Timed] = {}
         self.finished = [self.env.event() for _ in schedule.operations]

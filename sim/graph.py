@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..hardware.fabrics.fabric import LinkKind
 from ..hardware.machine import Machine
 from ..workloads.placement import Layout
 from .links import Array, Index
@@ -15,13 +16,13 @@ from .links import Array, Index
 class Graph:
     """Links of a machine under a layout, numbered over all kinds: rings in nodes, interfaces out and in, then the fabric's.
 
-    ``kind[link]`` counts in ``names``; ``capacity[link]`` is in bytes per second.
+    ``kind[link]`` counts in ``kinds``; ``capacity[link]`` is in bytes per second.
     """
 
     machine: Machine
     layout: Layout
     nodes: int
-    names: tuple[str, ...]
+    kinds: tuple[LinkKind, ...]
     kind: Index
     capacity: Array
 
@@ -29,19 +30,17 @@ class Graph:
     def of(cls, machine: Machine, layout: Layout) -> Graph:
         """The links between the first node and the last one that holds a rank."""
         nodes = int(layout.node.max()) + 1
-        own = [("ring", machine.node.ring_bandwidth, nodes)]
-        own += [(name, machine.injection, nodes) for name in ("nic.out", "nic.in")]
-        kinds = own + [(each.name, each.capacity, each.count) for each in machine.fabric_links(nodes)]
-        counts = [count for _, _, count in kinds]
-        capacity = np.repeat([rate for _, rate, _ in kinds], counts)
-        return cls(
-            machine,
-            layout,
-            nodes,
-            tuple(name for name, _, _ in kinds),
-            np.repeat(np.arange(len(kinds)), counts),
-            capacity,
-        )
+        kinds = [LinkKind("ring", machine.node.ring_bandwidth, nodes)]
+        kinds += [LinkKind(name, machine.injection, nodes) for name in ("nic.out", "nic.in")]
+        kinds += machine.fabric_links(nodes)
+        counts = [kind.count for kind in kinds]
+        capacity = np.repeat([kind.capacity for kind in kinds], counts)
+        return cls(machine, layout, nodes, tuple(kinds), np.repeat(np.arange(len(kinds)), counts), capacity)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the kinds."""
+        return tuple(kind.name for kind in self.kinds)
 
     def routes(self, source: Index, target: Index) -> Index:
         """Links from ranks to ranks, ``[n, hops]``, in order; -1 where a route is shorter."""

@@ -1,4 +1,4 @@
-"""Links of a machine under a layout: their numbers, capacities, and the traffic that collectives put on them."""
+"""Links of a tree under a layout: their numbers, capacities, and the traffic that collectives put on them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hardware.errors import InputError
-from ..hardware.fabrics.fabric import LinkKind
+from ..hardware.fabrics.fabric import Level, LinkKind
 from ..hardware.machine import Machine
 from ..workloads.placement import Layout
 
@@ -34,15 +33,9 @@ class Links:
     _segments: dict[tuple[int, int], Segments] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, machine: Machine, layout: Layout) -> Links:
-        """The links of ``machine`` between the first node and the last one that holds a rank.
-
-        Raises :class:`InputError` for a fabric that is no tree.
-        """
+    def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
+        """The links of ``machine``, a tree with these levels between the first node and the last one that holds a rank."""
         nodes = int(layout.node.max()) + 1
-        levels = machine.fabric.levels(nodes, machine.injection)
-        if levels is None:
-            raise InputError(f"{machine.name}: a {machine.fabric.kind} cannot be simulated yet, only trees can")
         kinds = [LinkKind("ring", machine.node.ring_bandwidth, nodes)]
         for level in levels:
             count = level.domains * level.cables
@@ -114,12 +107,12 @@ class Segments:
 class LinkLoads:
     """Bytes on every link, kind by kind."""
 
-    links: Links
+    kinds: tuple[LinkKind, ...]
     loads: dict[str, Array] = field(default_factory=dict)
 
     def add(self, kind: str, at: Index, nbytes: Array) -> None:
         """Put bytes on numbered links of a kind."""
-        count = next(each.count for each in self.links.kinds if each.name == kind)
+        count = next(each.count for each in self.kinds if each.name == kind)
         loads: Array = np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False)
         self.loads[kind] = self.loads[kind] + loads if kind in self.loads else loads
 
@@ -130,7 +123,7 @@ class LinkLoads:
 
     def busy(self) -> Iterator[tuple[LinkKind, Array]]:
         """Seconds that every link of each loaded kind needs for its bytes."""
-        for kind in self.links.kinds:
+        for kind in self.kinds:
             if kind.name in self.loads and self.loads[kind.name].any():
                 yield kind, self.loads[kind.name] / kind.capacity
 
@@ -164,7 +157,7 @@ class Messages:
 
 def step_loads(links: Links, groups: Index, targets: Index, sent: Array) -> LinkLoads:
     """Loads when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
-    loads = LinkLoads(links)
+    loads = LinkLoads(links.kinds)
     messages = Messages.of(links, groups, targets)
     nbytes = sent.reshape(-1)[messages.member]
     for kind, link in messages.passed.items():
@@ -178,7 +171,7 @@ def all_pairs_loads(links: Links, groups: Index, sent: Array, share: Array) -> L
 
     Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere.
     """
-    loads = LinkLoads(links)
+    loads = LinkLoads(links.kinds)
     members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
     total = np.repeat(sent.sum(axis=1), groups.shape[1])
     for level, (name, domain, cables, cable) in enumerate(links.by_level()):

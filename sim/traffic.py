@@ -10,9 +10,9 @@ from ..hardware.machine import Machine
 from ..workloads.collectives import Pattern, Round, check, rounds
 from ..workloads.placement import Layout
 from ..workloads.schedule import Amount, Exchange
-from .demand import Demand, bound_demand
-from .links import Array, Index, LinkLoads, Links, Messages, all_pairs_loads, step_loads
-from .symmetry import all_pairs_demand, step_demand
+from .demand import Demand
+from .links import Array, Index, LinkLoads
+from .phases import phases
 
 _Key = tuple[Pattern, int, int]
 """A pattern, the step, and the identity of the groups in which it runs (they are kept)."""
@@ -46,7 +46,7 @@ class Traffic:
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.links = Links.of(machine, layout)
+        self.phases = phases(machine, layout, depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Key, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
@@ -74,9 +74,9 @@ class Traffic:
                 if unit not in self._units:
                     ones = np.ones(groups.shape)
                     if each.everyone:
-                        self._units[unit] = self._all_pairs(groups, ones, ones / groups.shape[1])
+                        self._units[unit] = self.phases.all_pairs(groups, ones, ones / groups.shape[1])
                     else:
-                        self._units[unit] = self._one_each(groups, _targets(each, groups, step), ones)
+                        self._units[unit] = self.phases.one_each(groups, _targets(each, groups, step), ones)
                 demand, loads = self._units[unit]
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, step, times, groups, demand.scaled(factor), loads, factor))
@@ -97,28 +97,14 @@ class Traffic:
                 sent = held[groups] * each.share
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
-                found.append(self._transfer(each, 0, 1, groups, *self._all_pairs(groups, sent, share), None))
+                found.append(self._transfer(each, 0, 1, groups, *self.phases.all_pairs(groups, sent, share), None))
                 continue
             for step, times in each.distinct():
                 part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
                 sent = held[groups] * (part * times)
-                demand = self._one_each(groups, _targets(each, groups, step), sent)
+                demand = self.phases.one_each(groups, _targets(each, groups, step), sent)
                 found.append(self._transfer(each, step, times, groups, *demand, None))
         return found
-
-    def _all_pairs(self, groups: Index, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
-        """Flow classes and link loads when all send to all of their group."""
-        loads = all_pairs_loads(self.links, groups, sent, share)
-        if self.depth == "bound":
-            return bound_demand(loads, _group_ends(self.links, groups, loads)), loads
-        return all_pairs_demand(self.links, groups, sent, share), loads
-
-    def _one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
-        """Flow classes and link loads when each sends to at most one of its group."""
-        loads = step_loads(self.links, groups, targets, sent)
-        if self.depth == "bound":
-            return bound_demand(loads, _step_ends(self.links, groups, targets, sent, loads)), loads
-        return step_demand(self.links, groups, targets, sent), loads
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
         """Algorithm, and the group as a grid of supernodes and ranks in each (one row where its parts are unequal)."""
@@ -164,11 +150,14 @@ class Traffic:
         """Latency of the longest message of each group at a step."""
         key = (each.pattern, step, id(groups))
         if key not in self._latencies:
-            other = np.broadcast_to(groups[:, -1:], groups.shape) if each.everyone else _targets(each, groups, step)
-            there = np.where(other >= 0, other, groups)  # who sends nothing waits for nothing
-            ends = self.layout.node[groups].reshape(-1), self.layout.node[there].reshape(-1)
-            each_way = self.machine.fabric.latencies(*ends).reshape(groups.shape)
-            seconds = np.where(other >= 0, each_way, 0.0).max(axis=1)
+            if each.everyone:
+                seconds = self.phases.farthest(groups)
+            else:
+                other = _targets(each, groups, step)
+                there = np.where(other >= 0, other, groups)  # who sends nothing waits for nothing
+                ends = self.layout.node[groups].reshape(-1), self.layout.node[there].reshape(-1)
+                each_way = self.machine.fabric.latencies(*ends).reshape(groups.shape)
+                seconds = np.where(other >= 0, each_way, 0.0).max(axis=1)
             self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
         return self._latencies[key]
 
@@ -191,29 +180,3 @@ def _shares(weight: Array) -> Array:
     share = np.full(weight.shape, 1.0 / weight.shape[1])
     np.divide(weight, total, out=share, where=total > 0)
     return share
-
-
-def _step_ends(links: Links, groups: Index, targets: Index, sent: Array, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group's messages pass has carried its bytes; None where groups do not differ."""
-    messages = Messages.of(links, groups, targets)
-    sends = sent.reshape(-1)[messages.member] > 0
-    ends = np.zeros(len(groups))
-    for kind, seconds in loads.busy():
-        link = messages.passed[kind.name]
-        used = sends & (link >= 0)
-        np.maximum.at(ends, messages.group[used], seconds[link[used]])
-    return None if (ends == ends[0]).all() else ends
-
-
-def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ."""
-    uses = {"ring": (links.domains[0], 1, np.ones(len(groups), dtype=bool))}
-    for name, domain, cables, _ in links.by_level():
-        leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
-        uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
-    ends = np.zeros(len(groups))
-    for kind, seconds in loads.busy():
-        domain, cables, used = uses[kind.name]
-        worst = seconds.reshape(-1, cables).max(axis=1)
-        ends = np.maximum(ends, np.where(used, worst[domain[groups]].max(axis=1), 0.0))
-    return None if (ends == ends[0]).all() else ends

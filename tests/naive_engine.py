@@ -7,7 +7,7 @@ import simpy
 from athanor.hardware.machine import Machine
 from athanor.workloads.placement import Layout
 from athanor.workloads.schedule import Exchange, Loop, Schedule
-from naive_network import NaiveNetwork, Tree, plan
+from naive_network import NaiveNetwork, Routes, Tree, plan
 
 
 class NaiveEngine:
@@ -15,7 +15,7 @@ class NaiveEngine:
 
     def __init__(self, machine: Machine, layout: Layout) -> None:
         self.machine, self.layout = machine, layout
-        self.tree = Tree(machine, layout)
+        self.tree = (Tree if machine.fabric.kind == "pruned-fat-tree" else Routes)(machine, layout)
 
     def run(self, schedule: Schedule) -> dict[tuple[int, int], tuple[float, float]]:
         """``{(operation, rank): (begin, end)}``."""

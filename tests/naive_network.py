@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import simpy
 from athanor.hardware.machine import Machine
 from athanor.workloads.collectives import Round, rounds
@@ -43,6 +44,32 @@ class Tree:
         fabric = self.machine.fabric
         by_links = {1: fabric.latency_node, 2: fabric.latency_supernode, 4: fabric.latency_top}
         return by_links[len(self.route(source, target))]
+
+
+class Routes(Tree):
+    """Links of any fabric, and the route that it gives each message."""
+
+    def __init__(self, machine: Machine, layout: Layout) -> None:
+        self.machine, self.layout = machine, layout
+        kinds = machine.fabric_links(machine.nodes)
+        self.rates = [kind.capacity for kind in kinds for _ in range(kind.count)]
+
+    def route(self, source: int, target: int) -> list[tuple[str, int, int]]:
+        """Names of the links from one rank to another."""
+        a, b = int(self.layout.node[source]), int(self.layout.node[target])
+        if a == b:
+            return [("ring", a, 0)]
+        (hops,) = self.machine.fabric.routes(np.array([a]), np.array([b]), self.machine.nodes)
+        return [("nic.out", a, 0), *(("fabric", int(hop), 0) for hop in hops if hop >= 0), ("nic.in", b, 0)]
+
+    def capacity(self, link: tuple[str, int, int]) -> float:
+        """Bytes per second of a link."""
+        return self.rates[link[1]] if link[0] == "fabric" else super().capacity(link)
+
+    def latency(self, source: int, target: int) -> float:
+        """Seconds of a message of no bytes."""
+        ends = (np.array([int(self.layout.node[rank])]) for rank in (source, target))
+        return float(self.machine.fabric.latencies(*ends)[0])
 
 
 def max_min(routes: list[list[object]], capacity: dict[object, float]) -> list[float]:

@@ -228,7 +228,7 @@ def test_pairwise_steps_carry_what_a_linear_all_to_all_does(received):
     sent, wanted = (random.uniform(0, 9, mesh.shape), random.uniform(0, 9, mesh.shape)) if received else (24.0, None)
     sums = []
     for algorithm in ("linear", "pairwise-shift", "pairwise-xor"):
-        sums.append(LinkLoads(traffic.links))
+        sums.append(LinkLoads(traffic.phases.kinds))
         for transfer in traffic.transfers(Exchange("all-to-all", algorithm, ("ep",), sent, "fp32", wanted)):
             sums[-1].plus(transfer.loads, 1.0 if transfer.factor is None else transfer.factor)
     for kind in ("ring", "nic.out", "nic.in", "trunk.out", "trunk.in"):

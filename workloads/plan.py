@@ -42,7 +42,7 @@ class Plan(Record):
     router: str = "uniform"
     drift: float = Field(default=0.0, ge=0, le=1)
     balancer: str = "swipe"
-    all_to_all: Literal["linear", "two-level"] = "linear"
+    all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
     zero: Literal["0", "hierarchical"] = "hierarchical"
     recompute: Literal["none", "full"] = "none"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"

@@ -100,6 +100,11 @@ class Fabric(Record):
         return None
 
     @property
+    def is_tree(self) -> bool:
+        """Whether the links form a tree."""
+        return self.levels(1, 1.0) is not None
+
+    @property
     def cables(self) -> int:
         """Cables of a level of a tree among which static routes choose, at most; 1 where there is no such choice."""
         return 1
