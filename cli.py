@@ -95,7 +95,7 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
     ("--overlap", {"help": "none, gradients (reduced beside the backward pass)."}),
     ("--routing", {"help": "What the fabric knows of adaptive, static, minimal, valiant."}),
-    ("--depth", {"help": "Network: bound, fluid, or auto by size."}),
+    ("--depth", {"help": "Network: bound, fluid, message, or auto by size."}),
     ("--jitter", {"type": float, "help": "Relative standard deviation of each operation's time on each node."}),
     ("--speed-spread", {"type": float, "help": "Relative standard deviation of the nodes' speeds."}),
     ("--steps", {"type": int, "help": "Training steps, one after another."}),

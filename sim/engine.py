@@ -11,8 +11,8 @@ import simpy
 from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
-from ..workloads.schedule import Exchange, Operation, Schedule, Work
-from .costs import Timed, compute_seconds
+from ..workloads.schedule import Exchange, Operation, Schedule
+from .costs import Costs
 from .ledger import Ledger
 from .links import LinkLoads
 from .network import Network
@@ -65,15 +65,14 @@ class Engine:
         observed: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.schedule, self.traffic, self.noise = schedule, traffic, noise
-        self.mesh, self.calibration = schedule.mesh, machine.calibration
-        self.processor = machine.processor(schedule.layout.ranks_per_node)
+        self.mesh = schedule.mesh
         self.slowness = noise.slowness()
         self.ledger = Ledger(schedule, observed)
         self.env = CountingEnvironment()
         self.network = Network(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
-        self.costs: dict[Work, Timed] = {}
+        self.costs = Costs(machine, schedule.layout.ranks_per_node)
         self.finished = [self.env.event() for _ in schedule.operations]
 
     def run(self) -> StepResult:
@@ -100,18 +99,10 @@ class Engine:
     def _compute(
         self, number: int, operation: Operation, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        timed = self._cost(operation.work)
+        timed = self.costs.of(operation.work)
         end = ready + timed.seconds * self.slowness * self.noise.of_operation(number)
         yield self._until(end)
         return ready, end, timed.limit
-
-    def _cost(self, work: Work) -> Timed:
-        """Seconds of compute work; layers repeat, so what is the same on all ranks is worked out once."""
-        if any(isinstance(amount, np.ndarray) for amount in vars(work).values()):
-            return compute_seconds(work, self.processor, self.calibration)
-        if work not in self.costs:
-            self.costs[work] = compute_seconds(work, self.processor, self.calibration)
-        return self.costs[work]
 
     def _communicate(self, exchange: Exchange, ready: Array) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         mesh = self.mesh

@@ -76,6 +76,7 @@ class Race:
         self.fluid = Fluid(0, 0, np.append(capacity, np.inf))
         self.waiting = np.zeros(0)  # when the first byte goes, of each message that has begun
         self.running: list[Course] = []
+        self.events = 0
         self._free: dict[int, list[int]] = {}  # first slots that courses of a size have left
 
     def add(self, steps: Steps) -> Course:
@@ -100,6 +101,7 @@ class Race:
             now = min(fluid.next(), first, coming)
             if now == np.inf:
                 return
+            self.events += 1
             ended, ready = fluid.advance(now), np.zeros(0, dtype=np.int64)
             if first <= now * TOGETHER:
                 ready = np.flatnonzero(self.waiting <= now * TOGETHER)

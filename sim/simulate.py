@@ -21,6 +21,7 @@ from ..workloads.summary import cautions, summarise
 from .engine import Engine, StepResult
 from .links import LinkLoads
 from .noise import Noise
+from .rank_by_rank import RankByRank
 from .symmetry import TooManyClasses
 from .traffic import Traffic
 
@@ -67,14 +68,16 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         flops.append(schedule.total_flops())
         noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, step)
         if not step:
-            traffic = Traffic(setting.machine, setting.layout, _depth(depth, setting, loads))
+            depth = _depth(depth, setting, loads)
+            traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
             observed = _observed(setting.mesh, balance, noise)
-        results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
+        engine = Engine(setting.machine, schedule, traffic, noise, observed) if traffic else None
+        results.append((engine or RankByRank(setting.machine, schedule, noise, observed)).run())
     need = max(needs, key=lambda each: each.total)
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
     totals = {
         **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
-        "network": {"depth": traffic.depth, "routing": setting.machine.fabric.routing},
+        "network": {"depth": depth, "routing": setting.machine.fabric.routing},
         "links": _links(results),
         "events": sum(result.events for result in results),
         "warnings": cautions(setting, need, schedule.notes),

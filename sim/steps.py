@@ -53,11 +53,12 @@ class Totals:
     """What all steps together bring.
 
     ``loads[orbit]`` bytes on one link of each orbit, the seconds of the rank whose messages, one after another and each with the
-    network to itself, take longest, and the messages of all ranks.
+    network to itself, take longest; how much of such a chain is waits before first bytes, at most; and the messages of all ranks.
     """
 
     loads: Array
     chain: float
+    waits: float
     messages: int
 
 
@@ -144,7 +145,7 @@ class Steps:
     @cached_property
     def totals(self) -> Totals:
         """Sums over all steps."""
-        loads, chain, count = np.zeros(self.nowhere + 1), np.zeros(self.ranks), 0.0
+        loads, chain, waits, count = np.zeros(self.nowhere + 1), np.zeros(self.ranks), 0.0, 0.0
         for window in self._all():
             each, times = window.messages, (window.high - window.low) // len(window.source)
             for hop in range(each.links.shape[-1]):
@@ -157,8 +158,9 @@ class Steps:
             else:
                 longest = alone.sum(axis=0)
             chain += times * longest
+            waits += times * float(each.wait.max(initial=0.0) if window.crowd else each.wait.max(axis=1).sum())
             count += times * float((self.orbits.ranks[each.sender] * each.times).sum())
-        return Totals(loads[:-1], float(chain.max(initial=0.0)), round(count))
+        return Totals(loads[:-1], float(chain.max(initial=0.0)), waits, round(count))
 
     def window(self, low: int) -> Window:
         """The table of steps from ``low`` on, within one round."""

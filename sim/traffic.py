@@ -9,9 +9,10 @@ import numpy as np
 from ..hardware.machine import Machine
 from ..workloads.collectives import Pattern, Round, check, rounds
 from ..workloads.placement import Layout
-from ..workloads.schedule import Amount, Exchange
+from ..workloads.schedule import Exchange
 from .demand import Demand
 from .links import Array, Index, LinkLoads
+from .payloads import full, shares, weights
 from .phases import phases
 
 _Key = tuple[Pattern, int, int]
@@ -86,13 +87,13 @@ class Traffic:
         """Bytes differ from rank to rank; what a round brings is what the next one sends on."""
         algorithm, outer, inner = self._shape(exchange)
         check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
-        held = self._full(exchange.nbytes)
-        wanted = self._full(1.0 if exchange.received is None else exchange.received)
+        held = full(self.layout, exchange.nbytes)
+        wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
         found = []
         for each in rounds(exchange.operation, algorithm, outer, inner):
             groups = self._scope(exchange.axes, each.scope)
             if each.action == "exchange":
-                share = _shares(self._weights(exchange.axes, each.scope, wanted)[groups])
+                share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
             if each.everyone:
                 sent = held[groups] * each.share
                 held = np.empty_like(held)
@@ -116,27 +117,10 @@ class Traffic:
         """The groups in which a round runs, ``[groups, size]``."""
         key = (axes, scope)
         if key not in self._scopes:
-            groups = self.layout.groups(axes)
-            grid = self.layout.two_level(axes)
-            if scope != "group" and grid is not None:
-                outer, inner = grid.shape[1:]
-                groups = grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, outer)
             # Scopes of different axes may be the very same groups: one array stands for them, and its identity is a key.
-            groups = np.ascontiguousarray(groups)
+            groups = np.ascontiguousarray(self.layout.scope(axes, scope))
             self._scopes[key] = self._groups.setdefault((groups.shape, groups.tobytes()), groups)
         return self._scopes[key]
-
-    def _weights(self, axes: tuple[str, ...], scope: str, wanted: Array) -> Array:
-        """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere."""
-        grid = self.layout.two_level(axes)
-        if scope != "inner" or grid is None:
-            return wanted
-        weights = np.empty_like(wanted)
-        weights[grid] = wanted[grid].sum(axis=1, keepdims=True)
-        return weights
-
-    def _full(self, amount: Amount) -> Array:
-        return np.array(self.layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
 
     def _transfer(
         self, each: Round, step: int, times: int, groups: Index, demand: Demand, loads: LinkLoads, factor: float | None
@@ -172,11 +156,3 @@ def _targets(each: Round, groups: Index, step: int) -> Index:
     """The same as ranks, ``[groups, size]``."""
     position = _positions(each, groups, step)
     return np.where(position >= 0, groups[:, position], -1)
-
-
-def _shares(weight: Array) -> Array:
-    """Each member's share of its group's weight, ``[groups, size]``; even shares where nothing has weight."""
-    total = weight.sum(axis=1, keepdims=True)
-    share = np.full(weight.shape, 1.0 / weight.shape[1])
-    np.divide(weight, total, out=share, where=total > 0)
-    return share

@@ -96,6 +96,14 @@ class Layout:
             self._split[axes] = groups.reshape(len(home), -1, inner) if equal else None
         return self._split[axes]
 
+    def scope(self, axes: tuple[str, ...], scope: str) -> NDArray[np.int64]:
+        """The groups in which a round runs, ``[groups, size]``: whole ones, or their parts in a supernode or across."""
+        grid = self.two_level(axes)
+        if scope == "group" or grid is None:
+            return self.groups(axes)
+        outer, inner = grid.shape[1:]
+        return grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, outer)
+
 
 def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str, ...]]:
     """A placement from its text or mapping: a name, ``block:…``, or a tuple of levels for each axis."""

@@ -48,7 +48,7 @@ class Plan(Record):
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
     overlap: Literal["none", "gradients"] = "none"
     routing: str | None = None
-    depth: Literal["auto", "bound", "fluid"] = "auto"
+    depth: Literal["auto", "bound", "fluid", "message"] = "auto"
     jitter: float = Field(default=0.0, ge=0, lt=1)
     speed_spread: float = Field(default=0.0, ge=0, lt=1)
     steps: int = Field(default=1, gt=0)
