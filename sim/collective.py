@@ -280,11 +280,24 @@ def _depth(depth: str, steps: Steps) -> Depth:
 def _seconds(steps: Steps, depth: Depth) -> float:
     """Seconds until the last rank is through, at a depth."""
     if depth == "message":
-        return float(play([(steps, np.zeros(steps.ranks))])[0].max(initial=0.0))
-    if depth == "fluid":
-        return in_turn(steps)
-    busy = steps.totals.loads / steps.capacity
-    return max(float(busy.max(initial=0.0)), steps.totals.chain)
+        played = float(play([(steps, np.zeros(steps.ranks))])[0].max(initial=0.0))
+    elif depth == "fluid":
+        played = in_turn(steps)
+    else:
+        played = max(float((steps.totals.loads / steps.capacity).max(initial=0.0)), steps.totals.chain)
+    return max(played, _processor(steps))
+
+
+def _processor(steps: Steps) -> float:
+    """Seconds of a processor that sends to every other rank at once, one message after another, and of the last one's way.
+
+    This runs beside the transfer, as in training steps: whichever is longer counts.
+    """
+    seconds = 0.0
+    for crowd in steps.crowds.values():
+        most = float(np.bincount(crowd.sender, crowd.times).max(initial=0.0))
+        seconds += max(0.0, most - 1) * steps.overhead + float(crowd.wait.max(initial=0.0))
+    return seconds
 
 
 def _use(steps: Steps, seconds: float) -> tuple[list[dict[str, Any]], str]:

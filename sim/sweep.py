@@ -42,14 +42,18 @@ def compare(machine: str | Machine, operation: str, ranks: int, nbytes: float, *
     """
     asked = Collective(machine, operation, ranks, **options)
     results, left_out = [], dict[str, str]()
-    failed: DoesNotFit | InputError | None = None
+    too_large: DoesNotFit | None = None
     for algorithm in ALGORITHMS[operation]:
         try:
             results.append(asked.run(algorithm, nbytes))
-        except (InputError, DoesNotFit) as reason:
-            left_out[algorithm], failed = str(reason), reason
-    if not results and failed:
-        raise failed
+        except InputError as reason:
+            left_out[algorithm] = str(reason)
+        except DoesNotFit as reason:
+            left_out[algorithm], too_large = str(reason), reason
+    if not results and too_large:
+        raise too_large
+    if not results:
+        raise InputError(f"--op {operation}: no algorithm runs: {'; '.join(left_out.values())}")
     return Comparison(sorted(results, key=lambda each: each.seconds), left_out)
 
 
