@@ -130,6 +130,22 @@ class Machine(Record):
             )
         return self.changed({"fabric.routing": routing})
 
+    def with_supernodes_of(self, nodes: int | None) -> Machine:
+        """The machine with supernodes of another size, or itself where none is asked for.
+
+        A trunk stays the same share of what its nodes inject. Where the fabric's shape limits the nodes, there are as many
+        supernodes as before at most. Raises :class:`InputError` where the fabric has no such size or cannot have this one.
+        """
+        if nodes is None:
+            return self
+        flag, settings = f"--nodes-per-supernode {nodes}", self.fabric.resized(nodes, self.nodes)
+        if not settings:
+            raise InputError(f"{flag}: the {self.fabric.kind} of {self.name} has no supernodes whose size can be set")
+        try:
+            return self.changed(settings)
+        except InputError as wrong:
+            raise InputError(f"{flag}: {str(wrong).partition(': ')[2]}") from None
+
     def numbers(self) -> Iterator[tuple[str, str, str]]:
         """(dotted key, value with unit, source) of every number and choice that describes the machine."""
         yield from ((key, text, self.source(key)) for key, text in _leaves(self, ""))

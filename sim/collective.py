@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from ..hardware.errors import AthanorError, DoesNotFit, InputError, suggestion
 from ..hardware.machine import Machine, load_machine
-from ..workloads.collectives import rounds
+from ..workloads.collectives import ALGORITHMS, Round, rounds
 from ..workloads.mesh import Mesh
 from ..workloads.placement import Layout, place, resolve_ranks_per_node
 from .graph import Graph
+from .links import Index
 from .messages import in_turn, play
 from .orbits import Orbits
 from .sharing import Sharing, sharing
@@ -23,21 +25,33 @@ Depth = Literal["bound", "fluid", "message"]
 
 DEPTHS = ("auto", "bound", "fluid", "message")
 
-MOST_MESSAGES = 2e8
-"""Messages that differ above which a collective is refused."""
+PLACEMENTS = ("block", "scatter")
 
-MESSAGES_A_SECOND, MESSAGE_BYTES = 5e6, 150.0
-"""What the tables of messages take: measured on one core."""
+MOST_PLAYED, MOST_COUNTED = 2e8, 2e9
+"""Messages that differ above which a collective is refused: where they are played, and where only bytes are added up."""
+
+MESSAGES_A_SECOND, MESSAGE_BYTES = 5e5, 150.0
+"""What the tables of messages take where no two are alike: measured on one core. Playing them takes longer yet."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a collective took; times in seconds, bandwidths in bytes per second.
+    """What was asked, and what the collective took; times in seconds, bandwidths in bytes per second.
 
-    ``bottleneck`` is the kind of the busiest link, ``messages`` counts those of all ranks, and ``links`` tells the use of
-    each kind of link that carries anything.
+    ``nbytes`` is what a rank sends to each other one for an all-to-all, else a rank's vector. ``bottleneck`` is the kind of the
+    busiest link, ``messages`` counts those of all ranks, and ``links`` tells the use of each kind of link that carries anything.
     """
 
+    machine: str
+    operation: str
+    algorithm: str
+    ranks: int
+    nodes: int
+    nodes_per_supernode: int
+    nbytes: float
+    placement: str
+    routing: str
+    network_model: str
     seconds: float
     bound_seconds: float
     algorithm_bandwidth: float
@@ -47,10 +61,135 @@ class Result:
     messages: float
     links: list[dict[str, Any]]
 
+    @property
+    def fraction_of_bound(self) -> float:
+        """The share of the speed that the lower bound allows; 1 where nothing takes any time."""
+        return self.bound_seconds / self.seconds if self.seconds else 1.0
+
     def plain(self) -> dict[str, Any]:
-        """As plain data, with the fraction of the bound's speed that was reached."""
-        fraction = self.bound_seconds / self.seconds if self.seconds else 1.0
-        return {**vars(self), "fraction_of_bound": fraction}
+        """As plain data, ``nbytes`` as ``bytes``, with the fraction of the bound's speed that was reached."""
+        named = {"bytes" if key == "nbytes" else key: value for key, value in vars(self).items()}
+        links = named.pop("links")
+        return {**named, "fraction_of_bound": self.fraction_of_bound, "links": links}
+
+
+@dataclass(frozen=True)
+class Approach:
+    """An algorithm's rounds for groups of ranks ``[group, position]``, and which ranks and links are alike in them."""
+
+    groups: Index
+    rounds: list[Round]
+    inner: int
+    orbits: Orbits
+
+
+class Collective:
+    """An operation of ranks on a machine, to be timed with any algorithm and any number of bytes.
+
+    Made once, it has checked all that does not depend on these two, and keeps what an algorithm's symmetry is: asking for
+    other sizes costs no more than their messages. See :func:`collective` for what the options mean.
+    """
+
+    def __init__(
+        self,
+        machine: str | Machine,
+        operation: str,
+        ranks: int,
+        *,
+        placement: str = "block",
+        ranks_per_node: int | None = None,
+        nodes_per_supernode: int | None = None,
+        routing: str | None = None,
+        network_model: str = "maxmin",
+        depth: str = "auto",
+        check_symmetry: bool = False,
+    ) -> None:
+        _known("--op", operation, "operation", ALGORITHMS)
+        _known("--placement", placement, "placement", PLACEMENTS)
+        _known("--depth", depth, "depth", DEPTHS)
+        self.model: Sharing = sharing(network_model)
+        self.machine = load_machine(machine).with_supernodes_of(nodes_per_supernode).with_routing(routing)
+        self.operation, self.ranks, self.placement = operation, ranks, placement
+        self.depth, self.check_symmetry = depth, check_symmetry
+        self.layout = _layout(self.machine, ranks, placement, ranks_per_node)
+        self._approachs: dict[str, Approach] = {}
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The links that the ranks can reach."""
+        return Graph.of(self.machine, self.layout)
+
+    def run(self, algorithm: str, nbytes: float) -> Result:
+        """Simulate one algorithm.
+
+        Raises :class:`InputError` where it does not exist, does not run on so many ranks or there is nothing to send, and
+        :class:`DoesNotFit` where too many of its messages differ.
+        """
+        if not 1 <= nbytes < float("inf"):
+            raise InputError(f"--bytes {nbytes:g}: must be one byte or more, and finite")
+        approach = self._approach(algorithm)
+        vector = nbytes * self.ranks if self.operation == "all-to-all" else nbytes
+        steps = self._steps(approach, vector, approach.orbits)
+        depth = _depth(self.depth, steps)
+        seconds = _seconds(steps, depth)
+        if self.check_symmetry:
+            apart = _seconds(self._steps(approach, vector, Orbits.alone(self.graph)), depth)
+            if abs(apart - seconds) > 1e-9 * seconds:
+                raise AthanorError(
+                    f"--check-symmetry: {seconds!r} s by orbits, but {apart!r} s rank by rank: a defect of Athanor"
+                )
+        links, bottleneck = _use(steps, seconds)
+        whole = 0.0 if self.operation == "barrier" else vector
+        least = least_seconds(
+            self.machine, self.layout, approach.groups, self.operation, whole, self.model.bandwidth_factor
+        )
+        speed = whole / seconds if seconds else 0.0
+        return Result(
+            machine=self.machine.name,
+            operation=self.operation,
+            algorithm=algorithm,
+            ranks=self.ranks,
+            nodes=self.layout.nodes,
+            nodes_per_supernode=self.machine.supernode,
+            nbytes=0.0 if self.operation == "barrier" else nbytes,
+            placement=self.placement,
+            routing=self.machine.fabric.routing,
+            network_model=self.model.name,
+            seconds=seconds,
+            bound_seconds=least,
+            algorithm_bandwidth=speed,
+            bus_bandwidth=speed * bus_factor(self.operation, self.ranks),
+            bottleneck=bottleneck,
+            depth=depth,
+            messages=steps.totals.messages,
+            links=links,
+        )
+
+    def _approach(self, algorithm: str) -> Approach:
+        """The rounds of an algorithm and their symmetry, made once."""
+        if algorithm not in self._approachs:
+            _known("--algorithm", algorithm, f"algorithm of {self.operation}", ALGORITHMS[self.operation])
+            groups = np.arange(self.ranks)[None, :]
+            grid = self.layout.two_level(("ep",))
+            outer, inner = (1, self.ranks) if grid is None else grid.shape[1:]
+            if not ALGORITHMS[self.operation][algorithm].grid:
+                found = rounds(self.operation, algorithm, 1, self.ranks)
+            elif grid is None:
+                raise InputError(
+                    f"--algorithm {algorithm}: {self.ranks:,} ranks are not equally many in each supernode; use another"
+                )
+            else:
+                groups, found = self.layout.groups(("ep",)), rounds(self.operation, algorithm, outer, inner)
+            self._approachs[algorithm] = Approach(groups, found, inner, Orbits.of(self.graph, groups, found, inner, []))
+        return self._approachs[algorithm]
+
+    def _steps(self, approach: Approach, vector: float, orbits: Orbits) -> Steps:
+        """The steps of an algorithm on vectors of so many bytes."""
+        payloads = [Payload(np.full(self.ranks, float(vector)))] * len(approach.rounds)
+        overhead = self.machine.calibration.message_overhead
+        return Steps(
+            self.graph, approach.groups, approach.rounds, approach.inner, payloads, self.model, overhead, orbits
+        )
 
 
 def collective(
@@ -72,88 +211,73 @@ def collective(
 
     ``nbytes`` is what a rank sends to each other one for an all-to-all, else a rank's whole vector (for gathers the gathered
     one). ``placement`` is ``block`` (ranks fill supernodes one after another) or ``scatter`` (round-robin over as few supernodes
-    as hold them). ``depth`` is ``message`` (ranks go their own ways), ``fluid`` (all wait after each step), ``bound`` (the most
-    loaded link, or the longest chain of messages) or ``auto``: the first that is not too large. ``check_symmetry`` also plays
-    every rank by itself and raises :class:`AthanorError` where that differs.
+    as hold them). ``nodes_per_supernode`` makes the machine's supernodes that large. ``depth`` is ``message`` (ranks go their own
+    ways), ``fluid`` (all wait after each step), ``bound`` (the most loaded link, or the longest chain of messages) or ``auto``:
+    messages where they are not too many, else the bound. ``check_symmetry`` also plays every rank by itself and raises
+    :class:`AthanorError` where that differs.
     """
-    hardware = load_machine(machine).with_routing(routing)
-    model = sharing(network_model)
-    layout = _layout(hardware, ranks, placement, ranks_per_node, nodes_per_supernode)
-    vector = nbytes * ranks if operation == "all-to-all" else nbytes
-    steps = _steps(hardware, layout, operation, algorithm, vector, model)
-    chosen = _depth(depth, steps)
-    seconds = _seconds(steps, chosen)
-    if check_symmetry:
-        apart = _seconds(_steps(hardware, layout, operation, algorithm, vector, model, alone=True), chosen)
-        if abs(apart - seconds) > 1e-9 * seconds:
-            raise AthanorError(
-                f"--check-symmetry: {seconds!r} s by orbits, but {apart!r} s rank by rank: a defect of Athanor"
-            )
-    links, bottleneck = _use(steps, seconds)
-    whole = 0.0 if operation == "barrier" else vector
-    least = least_seconds(hardware, layout, steps.groups, operation, whole, model.bandwidth_factor)
-    speed = whole / seconds if seconds else 0.0
-    return Result(
-        seconds, least, speed, speed * bus_factor(operation, ranks), bottleneck, chosen, steps.totals.messages, links
+    asked = Collective(
+        machine,
+        operation,
+        ranks,
+        placement=placement,
+        ranks_per_node=ranks_per_node,
+        nodes_per_supernode=nodes_per_supernode,
+        routing=routing,
+        network_model=network_model,
+        depth=depth,
+        check_symmetry=check_symmetry,
     )
+    return asked.run(algorithm, nbytes)
 
 
-def _layout(machine: Machine, ranks: int, placement: str, per_node: int | None, used: int | None) -> Layout:
+def _known(flag: str, found: str, what: str, allowed: Any) -> None:
+    """Raise :class:`InputError`, with the nearest name, for one that is not allowed."""
+    if found not in allowed:
+        raise InputError(f"{flag} {found}: no such {what}{suggestion(found, allowed)}")
+
+
+def _layout(machine: Machine, ranks: int, placement: str, per_node: int | None) -> Layout:
     """Where ranks live; raises :class:`InputError` where they exceed the machine."""
     if ranks < 1:
         raise InputError(f"--ranks {ranks}: a collective needs at least one rank")
-    mesh, on_node = Mesh.of({"ep": ranks}), resolve_ranks_per_node(machine, "moda", per_node)
+    on_node = resolve_ranks_per_node(machine, "moda", per_node)
     if ranks > machine.nodes * on_node:
         raise InputError(
             f"--ranks {ranks:,}: {machine.name} has {machine.nodes:,} nodes, with room for {machine.nodes * on_node:,} ranks"
         )
-    block = place(mesh, machine, "block:ep", on_node, used)
+    mesh = Mesh.of({"ep": ranks})
+    block = place(mesh, machine, "block:ep", on_node)
     if placement == "block":
         return block
-    if placement != "scatter":
-        raise InputError(f"--placement {placement}: no such placement{suggestion(placement, ['block', 'scatter'])}")
     slots, inside = np.divmod(np.arange(ranks), block.supernodes)
-    return Layout(
-        mesh, inside * block.supernode_size + slots // on_node, on_node, block.nodes_per_supernode, block.supernode_size
-    )
-
-
-def _steps(
-    machine: Machine, layout: Layout, operation: str, algorithm: str, vector: float, model: Sharing, alone: bool = False
-) -> Steps:
-    """The steps of the collective; ``alone`` takes every rank by itself."""
-    ranks, graph = layout.mesh.ranks, Graph.of(machine, layout)
-    groups = np.arange(ranks)[None, :]
-    grid = layout.two_level(("ep",))
-    if algorithm == "two-level":
-        if grid is None:
-            raise InputError(
-                f"--algorithm two-level: {ranks:,} ranks are not equally many in each supernode; use another"
-            )
-        groups = layout.groups(("ep",))
-    outer, inner = (1, ranks) if grid is None else grid.shape[1:]
-    found = (
-        rounds(operation, algorithm, outer, inner)
-        if algorithm == "two-level"
-        else rounds(operation, algorithm, 1, ranks)
-    )
-    orbits = Orbits.alone(graph) if alone else Orbits.of(graph, groups, found, inner, [])
-    payloads = [Payload(np.full(ranks, float(vector)))] * len(found)
-    return Steps(graph, groups, found, inner, payloads, model, machine.calibration.message_overhead, orbits)
+    node = inside * block.supernode_size + slots // on_node
+    if (last := int(node.max())) >= machine.nodes:
+        raise InputError(
+            f"--placement scatter: {ranks:,} ranks, dealt out evenly over {block.supernodes:,} supernodes, need node"
+            f" {last + 1:,} of the {machine.nodes:,} of {machine.name}; fewer --ranks, or block, fit"
+        )
+    return Layout(mesh, node, on_node, block.nodes_per_supernode, block.supernode_size)
 
 
 def _depth(depth: str, steps: Steps) -> Depth:
     """The depth that was asked for; raises :class:`DoesNotFit` where it is too large, with the one that would do."""
-    if depth not in DEPTHS:
-        raise InputError(f"--depth {depth}: no such depth{suggestion(depth, DEPTHS)}")
     size = steps.size
-    if size > MOST_MESSAGES:
-        nbytes = size * MESSAGE_BYTES
-        raise DoesNotFit(
-            f"--depth {depth}: {size:.2g} messages that differ would take about {nbytes / 1e9:,.0f} GB and"
-            f" {size / MESSAGES_A_SECOND / 3600:.1f} hours; fewer --ranks, or ranks that fill whole supernodes, need less"
+    # Where every rank sends to every other at once, all these messages are one table, whatever the depth.
+    counted = size <= (MOST_PLAYED if any(each.everyone for each in steps.rounds) else MOST_COUNTED)
+    if size <= MOST_PLAYED:
+        return "message" if depth == "auto" else cast(Depth, depth)
+    if counted and depth in ("auto", "bound"):
+        return "bound"
+    needs = f"about {size * MESSAGE_BYTES / 1e9:,.0f} GB and at least {size / MESSAGES_A_SECOND / 3600:.1f} hours"
+    less = (
+        "--depth bound only adds up their bytes and takes less"
+        if counted
+        else (
+            "no depth takes so many; fewer --ranks, or ranks that fill whole supernodes with --routing adaptive, have less"
         )
-    return "message" if depth == "auto" else cast(Depth, depth)
+    )
+    raise DoesNotFit(f"--depth {depth}: {size:.2g} messages that differ would take {needs}; {less}")
 
 
 def _seconds(steps: Steps, depth: Depth) -> float:
@@ -162,8 +286,7 @@ def _seconds(steps: Steps, depth: Depth) -> float:
         return float(play([(steps, np.zeros(steps.ranks))])[0].max(initial=0.0))
     if depth == "fluid":
         return in_turn(steps)
-    busy = steps.totals.loads / steps.capacity
-    return max(float(busy.max(initial=0.0)), steps.totals.chain)
+    return max(float((steps.totals.loads / steps.capacity).max(initial=0.0)), steps.totals.chain)
 
 
 def _use(steps: Steps, seconds: float) -> tuple[list[dict[str, Any]], str]:

@@ -20,6 +20,7 @@ class Sharing:
     """
 
     name: str
+    about: str
     latency_factor: float = 1.0
     bandwidth_factor: float = 1.0
     reverse: float = 0.0
@@ -37,10 +38,18 @@ class Sharing:
 SHARING = {
     each.name: each
     for each in (
-        Sharing("maxmin"),
-        Sharing("cm02", by_latency=True),
+        Sharing("maxmin", "equal shares of a link for all flows"),
+        Sharing("cm02", "shares in proportion to 1 over the latency of the route (SimGrid's CM02)", by_latency=True),
         # Factors of SimGrid's default model, fitted there to TCP (Velho and Legrand 2009; Casanova and Marchal 2002).
-        Sharing("lv08", 13.01, 0.97, 0.05, by_latency=True, by_bandwidth=20537.0),
+        Sharing(
+            "lv08",
+            "the same, with factors fitted to TCP and its acknowledgements (SimGrid's default, LV08)",
+            13.01,
+            0.97,
+            0.05,
+            by_latency=True,
+            by_bandwidth=20537.0,
+        ),
     )
 }
 

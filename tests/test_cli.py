@@ -201,7 +201,19 @@ def test_a_machine_without_sources_is_warned_about(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["machines", "models", "axes", "placements", "routers", "balancers", "precisions", "collectives"]
+    "what",
+    [
+        "machines",
+        "models",
+        "axes",
+        "placements",
+        "routers",
+        "balancers",
+        "precisions",
+        "collectives",
+        "fabrics",
+        "network-models",
+    ],
 )
 def test_list(what):
     done = athanor("list", what)

@@ -379,13 +379,13 @@ def test_unequal_blocks():
         (("all-reduce", "bruck", 2, 2), "all-reduce bruck: no such algorithm (ring, recursive-doubling, "),
         (
             ("all-to-all", "pairwise-xor", 2, 3),
-            "must be a power of two; linear, pairwise-shift, bruck, two-level run on",
+            "must be a power of two; linear, pairwise-shift, bruck run on",
         ),
         (
             ("all-gather", "recursive-doubling", 1, 12),
-            "12 ranks, must be a power of two; ring, bruck, two-level run on",
+            "12 ranks, must be a power of two; ring, bruck run on",
         ),
-        (("reduce-scatter", "recursive-halving", 1, 7), "must be a power of two; ring, two-level run on"),
+        (("reduce-scatter", "recursive-halving", 1, 7), "must be a power of two; ring run on"),
         (("barrier", "dissemination", 0, 4), "0 ranks, must be at least 1"),
     ],
 )

@@ -131,7 +131,8 @@ def resolve_ranks_per_node(machine: Machine, placement: str | Mapping[str, str],
     """
     spec = parse_placement(placement)
     finest = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
-    per_node = ranks_per_node or (machine.node.core_groups if finest else 1)
+    default = machine.node.core_groups if finest else 1
+    per_node = default if ranks_per_node is None else ranks_per_node
     if per_node < 1 or machine.node.core_groups % per_node:
         raise InputError(
             f"--ranks-per-node {per_node}: must divide the {machine.node.core_groups} core groups of {machine.name}'s nodes"

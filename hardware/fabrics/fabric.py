@@ -113,6 +113,13 @@ class Fabric(Record):
         """Supernodes that ``nodes`` nodes fill, the last one perhaps in part."""
         return -(-nodes // self.supernode)
 
+    def resized(self, supernode: int, nodes: int) -> dict[str, int]:
+        """The machine's keys, such as ``fabric.supernode``, that give ``nodes`` nodes supernodes of another size.
+
+        Empty where the size of the first domain cannot be chosen by itself.
+        """
+        return {}
+
     @classmethod
     def routings(cls) -> tuple[str, ...]:
         """The routings that this kind of fabric knows."""

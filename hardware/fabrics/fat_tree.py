@@ -80,6 +80,10 @@ class FatTree(Tree):
         """The most uplinks of a subtree where routes are static; else its trunk is one."""
         return max(self.uplinks, default=1) if self.routing == "static" else 1
 
+    def resized(self, supernode: int, nodes: int) -> dict[str, int]:
+        """Other leaf switches, as many as before at most, so that the tree above them still has room."""
+        return {"fabric.tiers.0.down": supernode, "nodes": min(nodes, self.supernodes(nodes) * supernode)}
+
     def check(self, nodes: int) -> None:
         """Raise ``ValueError`` for more nodes than the leaves have ports."""
         shape = "x".join(str(tier.down) for tier in self.tiers)

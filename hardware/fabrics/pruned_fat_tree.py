@@ -43,6 +43,10 @@ class PrunedFatTree(Tree):
         """A node, a supernode."""
         return (1, self.supernode)
 
+    def resized(self, supernode: int, nodes: int) -> dict[str, int]:
+        """Another size of the supernodes alone; their trunks stay ``taper`` of what they inject."""
+        return {"fabric.supernode": supernode}
+
     def check(self, nodes: int) -> None:
         """Any number of nodes will do: the top has a port for every uplink."""
 

@@ -112,7 +112,7 @@ def check(operation: str, algorithm: str, ranks: int, uneven: bool = False) -> N
     if ranks < 1:
         raise InputError(f"{operation} {algorithm}: {ranks} ranks, must be at least 1")
     if chosen.power_of_two and ranks & (ranks - 1):
-        others = ", ".join(name for name, each in known.items() if not each.power_of_two)
+        others = ", ".join(name for name, each in known.items() if not (each.power_of_two or each.grid))
         raise InputError(f"{operation} {algorithm}: {ranks} ranks, must be a power of two; {others} run on any number")
     if uneven and not chosen.uneven:
         others = ", ".join(name for name, each in known.items() if each.uneven)
