@@ -43,22 +43,21 @@ class RankByRank:
         self.noise, self.slowness = noise, noise.slowness()
         self.ledger = Ledger(schedule, observed)
         self.race = Race(self.graph.capacity)
-        operations, ranks = schedule.operations, self.mesh.ranks
-        before = _before(schedule)
-        self.next: list[list[int]] = [[] for _ in operations]
-        for number, others in enumerate(before):
-            for other in others:
-                self.next[other].append(number)
-        self.missing = np.array([[len(others)] * ranks for others in before], dtype=np.int64)
-        self.ready, self.end = np.zeros((len(operations), ranks)), np.zeros((len(operations), ranks))
         self.courses: dict[int, Course] = {}
         self.numbers: dict[int, int] = {}
         self.known: dict[object, Steps] = {}
         self.limits: dict[int, str] = {}
+        self._refuse()
+        before, ranks = _before(schedule), self.mesh.ranks
+        self.next: list[list[int]] = [[] for _ in before]
+        for number, others in enumerate(before):
+            for other in others:
+                self.next[other].append(number)
+        self.missing = np.repeat([[len(others)] for others in before], ranks, axis=1)
+        self.ready, self.end = np.zeros((len(before), ranks)), np.zeros((len(before), ranks))
 
     def run(self) -> StepResult:
         """Simulate the step."""
-        self._refuse()
         first = np.flatnonzero(self.missing[:, 0] == 0)
         self._begin([(int(number), np.arange(self.mesh.ranks)) for number in first])
         self.race.run(lambda course, ranks: self._ended(self.numbers[id(course)], ranks, course.through[ranks]))
