@@ -26,6 +26,9 @@ _HOMES = {
     "Schedule": ".workloads.schedule",
     "Study": ".sim.scaling",
     "scale": ".sim.scaling",
+    "collective": ".sim.collective",
+    "compare": ".sim.sweep",
+    "sweep": ".sim.sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
 }
@@ -39,9 +42,12 @@ if TYPE_CHECKING:
     from .hardware.machine import Machine as Machine
     from .hardware.machine import list_machines as list_machines
     from .hardware.machine import load_machine as load_machine
+    from .sim.collective import collective as collective
     from .sim.scaling import Study as Study
     from .sim.scaling import scale as scale
     from .sim.simulate import simulate as simulate
+    from .sim.sweep import compare as compare
+    from .sim.sweep import sweep as sweep
     from .workloads.lowering import lower as lower
     from .workloads.model import Model as Model
     from .workloads.model import list_models as list_models

@@ -1,4 +1,4 @@
-"""The command line: ``athanor simulate``, ``lower``, ``scale``, ``reproduce``, ``fit``, ``list`` and ``show``.
+"""The command line: ``athanor simulate``, ``lower``, ``scale``, ``collective``, ``reproduce``, ``fit``, ``list`` and ``show``.
 
 Only click is imported here; each command imports what it needs, so that ``athanor --help`` answers at once.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .hardware.errors import AthanorError, InputError
+from .options import collective_options, overcommit_option, plan_options, result_options
 from .reports.terminal import check_writable, console, emit, progress
 
 if TYPE_CHECKING:
@@ -55,89 +55,22 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-# --- options that commands share ---------------------------------------------------------------------------------------
-
-
-def _mesh(text: str) -> dict[str, int]:
-    """``axis=size,…`` as a dictionary."""
-    sizes: dict[str, int] = {}
-    for part in text.split(","):
-        axis, _, size = part.partition("=")
-        if not size.lstrip("-").isdigit() or axis.strip() in sizes:
-            raise InputError(f"--mesh {text}: write axis=size,..., each axis once, for example ep=400,dp=240")
-        sizes[axis.strip()] = int(size)
-    return sizes
-
-
-PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    (
-        "--mesh",
-        {"type": _mesh, "metavar": "AXIS=N,...", "help": "Ranks along each axis, outermost first: ep=400,dp=240."},
-    ),
-    (
-        "--placement",
-        {"help": "moda, opposite, block:AXIS,... or AXIS=LEVEL,... (core_group, node, supernode, joined by +)."},
-    ),
-    ("--ranks-per-node", {"type": int, "help": "Ranks on a node: 1, or one a core group."}),
-    ("--nodes-per-supernode", {"type": int, "help": "Nodes used of each supernode; the others stay idle."}),
-    ("--tokens-per-rank", {"type": int, "help": "Tokens of a rank in a step."}),
-    ("--global-batch", {"type": int, "help": "Sequences of all ranks in a step, instead of --tokens-per-rank."}),
-    ("--micro-batch", {"type": int, "help": "Sequences of a rank in a micro-batch."}),
-    ("--seq-len", {"type": int, "help": "Tokens of a sequence."}),
-    ("--top-k", {"type": int, "help": "Experts that a token goes to."}),
-    ("--precision", {"help": "O0, O1, O2, O3, layerwise, or a schedule such as O0:100,layerwise."}),
-    ("--router", {"help": "uniform, zipf:S, table:NAME or table:FILE.csv."}),
-    ("--drift", {"type": float, "help": "Share of the router's popularity that changes each step."}),
-    ("--balancer", {"help": "none, capacity:F, swipe."}),
-    ("--all-to-all", {"help": "linear, two-level."}),
-    ("--zero", {"help": "0: all-reduce and full update; hierarchical: sharded update."}),
-    ("--recompute", {"help": "none, full."}),
-    ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
-    ("--overlap", {"help": "none, gradients (reduced beside the backward pass)."}),
-    ("--routing", {"help": "adaptive, static."}),
-    ("--depth", {"help": "Network: bound, fluid, or auto by size."}),
-    ("--jitter", {"type": float, "help": "Relative standard deviation of each operation's time on each node."}),
-    ("--speed-spread", {"type": float, "help": "Relative standard deviation of the nodes' speeds."}),
-    ("--steps", {"type": int, "help": "Training steps, one after another."}),
-    ("--seed", {"type": int, "help": "Seed of routing, jitter and speeds."}),
-]
-
-
-def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that describe machine, model and plan."""
-    for name, settings in reversed(PLAN_OPTIONS):
-        command = click.option(name, **settings)(command)
-    command = click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file."
-    )(command)
-    command = click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")(command)
-    return click.option("--machine", required=True, help="Name in the catalogue, or a TOML file.")(command)
-
-
-def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option to go beyond a rank's memory."""
-    text = "Simulate also what does not fit a rank's memory."
-    return click.option("--allow-overcommit", is_flag=True, help=text)(command)
-
-
-def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where results go."""
-    command = click.option("--out", metavar="DIR", help="Folder for JSON, CSV, plots and the HTML report.")(command)
-    return click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output.")(
-        command
-    )
-
-
 def _load(machine: str, model: str, settings: tuple[str, ...]) -> tuple[Machine, Model]:
     """Machine and model of the command line, with the machine's --set values."""
-    from .hardware.machine import load_machine
     from .workloads.model import load_model
+
+    return _machine(machine, settings), load_model(model)
+
+
+def _machine(machine: str, settings: tuple[str, ...]) -> Machine:
+    """The machine of the command line, with its --set values."""
+    from .hardware.machine import load_machine
 
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:
         if not equals:
             raise InputError(f"--set {key}: write KEY=VALUE, for example fabric.taper=1/1")
-    return load_machine(machine).changed({key: value for key, _, value in pairs}), load_model(model)
+    return load_machine(machine).changed({key: value for key, _, value in pairs})
 
 
 def _command() -> str:
@@ -272,6 +205,113 @@ def _node_counts(text: str | None) -> list[int] | None:
 
 
 @cli.command()
+@collective_options
+@click.option("--sweep", is_flag=True, help="Sizes from 1 KiB and ranks from 2 up: curves, and the best by both.")
+@result_options
+def collective(
+    machine: str,
+    operation: str,
+    algorithm: str | None,
+    ranks: int,
+    size: str | None,
+    settings: tuple[str, ...],
+    sweep: bool,
+    json_path: str | None,
+    out: str | None,
+    **options: Any,
+) -> None:
+    """Simulate one collective: time, bandwidths, what no algorithm could beat, and the use of links.
+
+    With --sweep and --out, finished points are kept: an interrupted sweep goes on where it stopped.
+    """
+    from .reports import collective_report as report
+    from .reports.output import Folder
+    from .sim.collective import collective as simulate_one
+    from .sim.sweep import compare
+
+    check_writable(json_path)
+    nbytes = _nbytes(size or ("64 MiB" if sweep else "1 MiB"))
+    hardware = _machine(machine, settings).with_supernodes_of(options.pop("nodes_per_supernode"))
+    if sweep:
+        if algorithm:
+            raise InputError(f"--algorithm {algorithm}: --sweep takes all of them; leave one of the two out")
+        _sweep(hardware, operation, ranks, nbytes, json_path, out, options)
+        return
+    folder = Folder(out) if out else None
+    if algorithm:
+        found = simulate_one(hardware, operation, algorithm, ranks, nbytes, **options)
+        results, plain = [found], found.plain()
+    else:
+        compared = compare(hardware, operation, ranks, nbytes, **options)
+        results, plain = compared.results, compared.plain()
+    if folder:
+        report.write_results(folder, results, plain, hardware, _command())
+    emit(json_path, plain)
+    if json_path != "-" and algorithm:
+        report.show_result(console(), found)
+    elif json_path != "-":
+        report.show_comparison(console(), compared)
+
+
+def _sweep(
+    machine: Machine,
+    operation: str,
+    ranks: int,
+    nbytes: float,
+    json_path: str | None,
+    out: str | None,
+    options: dict[str, Any],
+) -> None:
+    """All algorithms of an operation over sizes and ranks."""
+    from .reports.collective_report import show_sweep, write_sweep
+    from .reports.output import Folder, Points
+    from .sim.sweep import Sweep
+    from .sim.sweep import sweep as sweep_study
+
+    folder = Folder(out) if out else None
+    points = Points(folder) if folder else None
+    latest: list[Sweep] = []
+    with progress(f"{operation} sweep") as advance:
+
+        def on_point(key: str, study: Sweep) -> None:
+            latest[:] = [study]
+            point = study.points[-1]
+            if points:
+                points.keep(key, point)
+            if point["bytes"] == study.sizes[-1]:
+                advance(f"{point['algorithm']} on {point['ranks']:,} ranks done")
+
+        try:
+            study = sweep_study(
+                machine,
+                operation,
+                ranks,
+                nbytes,
+                known=points.known if points else None,
+                on_point=on_point,
+                **options,
+            )
+        except KeyboardInterrupt:
+            if folder and latest:
+                write_sweep(folder, latest[0], _command())
+            raise
+    if folder:
+        write_sweep(folder, study, _command())
+    emit(json_path, study.plain())
+    if json_path != "-":
+        show_sweep(console(), study)
+
+
+def _nbytes(text: str) -> float:
+    from .hardware.units import read_bytes
+
+    try:
+        return read_bytes(text)
+    except ValueError as reason:
+        raise InputError(f"--bytes {text}: {reason}") from None
+
+
+@cli.command()
 @click.argument("what", type=click.Choice(["bagualu"]))
 @result_options
 def reproduce(what: str, json_path: str | None, out: str | None) -> None:
@@ -320,7 +360,18 @@ def fit(what: str, output: str | None) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["machines", "models", "axes", "placements", "routers", "balancers", "precisions", "collectives"]
+        [
+            "machines",
+            "models",
+            "axes",
+            "placements",
+            "routers",
+            "balancers",
+            "precisions",
+            "collectives",
+            "fabrics",
+            "network-models",
+        ]
     ),
 )
 def list_(what: str) -> None:

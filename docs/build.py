@@ -101,6 +101,38 @@ def pictures(found: Any) -> dict[str, Any]:
         "weak_scaling": plots.weak_scaling(found.weak, 1e18 * results["eflops"]["moda-1.93t"], FITTED),
         "strong_scaling": plots.strong_scaling(found.strong, results["scaling"]["strong_speedup"], FITTED),
         "breakdown": plots.breakdown({name: run.summary() for name, run in found.models.items()}),
+        **collectives(),
+    }
+
+
+def collectives() -> dict[str, Any]:
+    """Pictures of the page on collectives: all-to-alls against size, and what pruning costs them."""
+    from athanor.hardware.machine import load_machine
+    from athanor.hardware.units import si
+    from athanor.reports import plots
+    from athanor.reports.collective_report import whose_bytes
+    from athanor.sim.collective import Collective
+    from athanor.sim.sweep import swept_sizes
+    from athanor.workloads.collectives import ALGORITHMS
+
+    pruned = load_machine("sunway-oceanlight")
+    full = pruned.changed({"fabric.taper": "1/1"})
+    names, sizes = list(ALGORITHMS["all-to-all"]), swept_sizes(1 << 20)
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for taper, machine in (("3/16", pruned), ("1/1", full)):
+        asked = Collective(machine, "all-to-all", 1024)
+        for name in names:
+            curves[f"{name}, {taper}"] = [(size, asked.run(name, size).seconds) for size in sizes]
+    what, where = whose_bytes("all-to-all"), f"all-to-all of 1,024 ranks on {pruned.name}"
+    shown = {name: curves[f"{name}, 3/16"] for name in names}
+    tapered = {name: curve for name, curve in curves.items() if name.split(",")[0] in ("linear", "bruck", "two-level")}
+    styles = {name: (names.index(name.split(",")[0]), "-" if "3/16" in name else "--") for name in tapered}
+    trunk, nodes = si(pruned.injection * pruned.supernode * 3 / 16, "B/s", 3), f"{pruned.supernode} nodes"
+    return {
+        "collective_algorithms": plots.times_by_size(shown, where, what),
+        "collective_taper": plots.times_by_size(
+            tapered, f"{where}\ntrunks of 3/16 ({trunk} for {nodes}) and of 1/1", what, styles
+        ),
     }
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from .core_group import CoreGroup
 from .errors import InputError, suggestion
-from .fabric import PrunedFatTree, Routing
+from .fabrics import AnyFabric
+from .fabrics.fabric import UNBOUNDED, LinkKind
 from .node import Node, Processor
-from .records import Record, build, catalogue_names, find, first_error, read_toml
+from .records import Record, build, catalogue_names, describe, find, first_error, read_toml
 from .units import Quantity, Ratio, SecondsOrZero, Share
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -54,9 +56,19 @@ class Machine(Record):
     nodes: int = Field(gt=0)
     core_group: CoreGroup
     node: Node
-    fabric: PrunedFatTree
+    fabric: AnyFabric
     calibration: Calibration
     sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _nodes_fit_the_fabric(self) -> Machine:
+        self.fabric.check(self.nodes)
+        return self
+
+    @property
+    def supernode(self) -> int:
+        """Nodes of a supernode: the fabric's first domain, or all nodes where it has no bounds."""
+        return self.nodes if self.fabric.supernode == UNBOUNDED else self.fabric.supernode
 
     @property
     def supernodes(self) -> int:
@@ -67,6 +79,10 @@ class Machine(Record):
     def injection(self) -> float:
         """Bytes per second and direction that a node really sends: the wire rate times the network's efficiency."""
         return self.node.injection * self.calibration.network_efficiency
+
+    def fabric_links(self, nodes: int) -> list[LinkKind]:
+        """The fabric's own links over the first ``nodes`` nodes, at the rates that reach the application."""
+        return self.fabric.kinds(nodes, self.injection, self.calibration.network_efficiency)
 
     def processor(self, ranks_per_node: int) -> Processor:
         """What one of ``ranks_per_node`` ranks of a node computes on."""
@@ -82,25 +98,53 @@ class Machine(Record):
 
         Raises :class:`InputError` for a key that the machine does not have or a value that it does not allow.
         """
-        table = self.model_dump()
+        table = self.model_dump(mode="json")  # lists, not tuples: their items have keys as well
         for key, value in settings.items():
             *path, last = key.split(".")
             here: Any = table
             for part in path:
-                here = here.get(part) if isinstance(here, dict) else None
-            if not isinstance(here, dict) or last not in here:
+                here = _named(here).get(part)
+            if last not in (holder := _named(here)):
                 raise InputError(f"--set {key}: no such key{suggestion(key, [name for name, _, _ in self.numbers()])}")
-            here[last] = value
+            here[last if here is holder else int(last)] = value
             table["sources"] = {**table["sources"], key: "set by the user"}
         try:
             return Machine.model_validate(table)
         except ValidationError as wrong:
             key, value, reason = first_error(Machine, wrong)
-            raise InputError(f"--set {key}={value}: {reason}") from None
+            if key in settings:
+                raise InputError(f"--set {key}={value}: {reason}") from None
+            given = " --set ".join(f"{name}={text}" for name, text in settings.items())
+            raise InputError(f"--set {given}: {describe(Machine, wrong)}") from None
 
-    def with_routing(self, routing: Routing | None) -> Machine:
-        """The machine with another routing, or itself where none is asked for."""
-        return self if routing is None else self.changed({"fabric.routing": routing})
+    def with_routing(self, routing: str | None) -> Machine:
+        """The machine with another routing, or itself where none is asked for.
+
+        Raises :class:`InputError` that lists what its fabric has, where that one is not among them.
+        """
+        if routing is None:
+            return self
+        if routing not in (known := self.fabric.routings()):
+            raise InputError(
+                f"--routing {routing}: no such routing on the {self.fabric.kind} of {self.name}{suggestion(routing, known)}"
+            )
+        return self.changed({"fabric.routing": routing})
+
+    def with_supernodes_of(self, nodes: int | None) -> Machine:
+        """The machine with supernodes of another size, or itself where none is asked for.
+
+        A trunk stays the same share of what its nodes inject. Where the fabric's shape limits the nodes, there are as many
+        supernodes as before at most. Raises :class:`InputError` where the fabric has no such size or cannot have this one.
+        """
+        if nodes is None:
+            return self
+        flag, settings = f"--nodes-per-supernode {nodes}", self.fabric.resized(nodes, self.nodes)
+        if not settings:
+            raise InputError(f"{flag}: the {self.fabric.kind} of {self.name} has no supernodes whose size can be set")
+        try:
+            return self.changed(settings)
+        except InputError as wrong:
+            raise InputError(f"{flag}: {str(wrong).partition(': ')[2]}") from None
 
     def numbers(self) -> Iterator[tuple[str, str, str]]:
         """(dotted key, value with unit, source) of every number and choice that describes the machine."""
@@ -129,6 +173,13 @@ def list_machines() -> list[Machine]:
     return [load_machine(name) for name in catalogue_names(CATALOGUE)]
 
 
+def _named(value: Any) -> dict[str, Any]:
+    """The items of a table by key, of a list by number; none of anything else."""
+    if isinstance(value, list):
+        return {str(number): item for number, item in enumerate(value)}
+    return value if isinstance(value, dict) else {}
+
+
 def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
     """(dotted key, readable value) of each number in a record; alternatives of a fit are left out."""
     for name, field in type(record).model_fields.items():
@@ -137,6 +188,17 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
             yield from _leaves(value, f"{key}.")
         elif name == "peak":
             yield from ((f"{key}.{kind}", Quantity("", "", "", "FLOP/s").show(rate)) for kind, rate in value.items())
+        elif isinstance(value, tuple) and name != "free_direction":
+            if isinstance(value[0], BaseModel):
+                for number, item in enumerate(value):
+                    yield from _leaves(item, f"{key}.{number}.")
+            else:
+                yield key, "x".join(str(item) for item in value)
         elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix):
-            shows = [extra for extra in field.metadata if isinstance(extra, Quantity | Share)]
+            shows = [extra for extra in _annotations(field) if isinstance(extra, Quantity | Share)]
             yield key, shows[0].show(float(value)) if shows else str(value)
+
+
+def _annotations(field: FieldInfo) -> list[Any]:
+    """What annotates a field's type, also where that is one of several (``Ratio | None``)."""
+    return [*field.metadata, *(extra for option in get_args(field.annotation) for extra in get_args(option)[1:])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import types
 from pathlib import Path
@@ -37,7 +38,7 @@ def build(record: type[R], table: dict[str, Any], source: str) -> R:
     try:
         return record.model_validate(table, context={"units_required": True})
     except ValidationError as wrong:
-        raise InputError(f"{source}: {_describe(record, wrong)}") from None
+        raise InputError(f"{source}: {describe(record, wrong)}") from None
 
 
 def catalogue_names(folder: Path, suffix: str = ".toml") -> list[str]:
@@ -64,24 +65,31 @@ def find(kind: str, folder: Path, name_or_path: str, suffix: str = ".toml") -> P
 def first_error(record: type[BaseModel], wrong: ValidationError) -> tuple[str, Any, str]:
     """(dotted key, what was found, what is wrong) of the first error; unknown keys first, as they explain missing ones."""
     first, *more = sorted(wrong.errors(), key=lambda error: error["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+    key, found = ".".join(_follow(record, first["loc"])[0]), first["input"]
     match first["type"]:
         case "extra_forbidden":
-            holder = _record_at(record, first["loc"][:-1])
+            _, holder = _follow(record, first["loc"][:-1])
             reason = f"unknown key{suggestion(str(first['loc'][-1]), list(holder.model_fields) if holder else [])}"
         case "missing":
             reason = "is missing"
         case "value_error":
             reason = str(first["ctx"]["error"])
         case "literal_error":
-            allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-            reason = f"no such choice{suggestion(str(first['input']), allowed)}"
+            reason = f"no such choice{suggestion(str(found), _quoted(first['ctx']['expected']))}"
+        case "union_tag_invalid":
+            key, found = f"{key}.{_quoted(first['ctx']['discriminator'])[0]}", first["ctx"]["tag"]
+            reason = f"no such choice{suggestion(found, _quoted(first['ctx']['expected_tags']))}"
         case _:
             reason = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    return key, first["input"], reason + (f" (and {len(more)} more)" if more else "")
+    return key, found, reason + (f" (and {len(more)} more)" if more else "")
 
 
-def _describe(record: type[BaseModel], wrong: ValidationError) -> str:
+def _quoted(text: str) -> list[str]:
+    """The names in pydantic's ``"'a', 'b' or 'c'"``."""
+    return re.findall(r"'([^']*)'", text)
+
+
+def describe(record: type[BaseModel], wrong: ValidationError) -> str:
     """The first error of a file in one line."""
     key, found, reason = first_error(record, wrong)
     if reason.startswith("is missing"):
@@ -96,14 +104,32 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _record_at(record: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The record class that stands at a location in ``record``, where there is one."""
+def _follow(record: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], type[BaseModel] | None]:
+    """A location in ``record`` as parts of a dotted key, and the record class that stands there, where there is one.
+
+    Where records of several kinds may stand, pydantic puts the kind into the location; the key goes without.
+    """
     here: Any = record
+    key: list[str] = []
     for part in location:
+        if kinds := _kinds(here):
+            here = kinds[str(part)]
+            continue
+        key.append(str(part))
+        if get_origin(here) in (Union, types.UnionType):
+            here = next((option for option in get_args(here) if option is not type(None)), None)
         if isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
             here = here.model_fields[str(part)].annotation
         elif get_origin(here) in (list, tuple, dict):
             here = get_args(here)[-1 if get_origin(here) is dict else 0]
-        if get_origin(here) in (Union, types.UnionType):
-            here = next((option for option in get_args(here) if option is not type(None)), None)
-    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
+    if get_origin(here) in (Union, types.UnionType) and not _kinds(here):
+        here = next((option for option in get_args(here) if option is not type(None)), None)
+    return key, here if isinstance(here, type) and issubclass(here, BaseModel) else None
+
+
+def _kinds(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The records of a union by their ``kind``; empty for anything else."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return {}
+    options = [option for option in get_args(annotation) if isinstance(option, type) and issubclass(option, BaseModel)]
+    return {option.model_fields["kind"].default: option for option in options if "kind" in option.model_fields}

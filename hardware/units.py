@@ -156,6 +156,30 @@ SecondsOrZero = Annotated[float, Quantity("second", "a time", "1 us", "s", zero=
 Hertz = Annotated[float, Quantity("hertz", "a frequency", "2.25 GHz", "Hz")]
 Ratio = Annotated[float, Share()]
 
+
+def read_bytes(text: str) -> float:
+    """Bytes of a plain number or of a size with its unit, such as ``"1 MiB"``; raises ``ValueError`` that says what is wrong."""
+    needed = 'needs a size such as "1 MiB", or a number of bytes'
+    try:
+        nbytes = float(text)
+    except ValueError:
+        try:
+            nbytes = parse(text, "byte")
+        except ValueError as reason:
+            raise ValueError(f"{reason}; {needed}") from None
+    if not 1 <= nbytes < float("inf"):
+        raise ValueError(f"must be one byte or more, and finite; {needed}")
+    return nbytes
+
+
+def binary(nbytes: float) -> str:
+    """Whole KiB, MiB or GiB as such, else bytes with an SI prefix: ``binary(65536)`` is ``"64 KiB"``."""
+    for exponent, prefix in ((30, "Gi"), (20, "Mi"), (10, "Ki")):
+        if nbytes >= 1 << exponent and nbytes % (1 << exponent) == 0:
+            return f"{nbytes / (1 << exponent):,.0f} {prefix}B"
+    return si(nbytes, "B")
+
+
 _PREFIXES = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
 _SMALL = [(1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p")]
 

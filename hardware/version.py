@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 
 @lru_cache(maxsize=1)
@@ -22,3 +24,8 @@ def fingerprint() -> str:
     folders = [package / name for name in ("hardware", "workloads", "sim")]
     sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+
+
+def key(*inputs: Any) -> str:
+    """What decides a result, the program itself included, as a short hash; what is no plain data counts by its text."""
+    return hashlib.sha256(json.dumps([fingerprint(), *inputs], sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
+from ..hardware.fabrics import AnyFabric
 from ..hardware.machine import list_machines
 from ..hardware.units import si
+from ..sim.sharing import SHARING
 from ..workloads.balancers import BALANCERS
 from ..workloads.collectives import ALGORITHMS
 from ..workloads.mesh import AXES
@@ -36,8 +39,24 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "precisions":
             return list(DESCRIPTIONS.items())
         case "collectives":
-            return [(operation, ", ".join(algorithms)) for operation, algorithms in ALGORITHMS.items()]
+            return [
+                (f"{operation} {name}", each.about)
+                for operation, algorithms in ALGORITHMS.items()
+                for name, each in algorithms.items()
+            ]
+        case "fabrics":
+            return [
+                (kind.model_fields["kind"].default, f"{_summary(kind)} Routing: {', '.join(kind.routings())}.")
+                for kind in get_args(get_args(AnyFabric)[0])
+            ]
+        case "network-models":
+            return [(name, each.about) for name, each in SHARING.items()]
     raise ValueError(what)
+
+
+def _summary(kind: type) -> str:
+    """The first sentence of a class's docstring."""
+    return (kind.__doc__ or "").split("\n")[0]
 
 
 def _first_line(path: Path) -> str:

@@ -145,9 +145,9 @@ def memory_claims(machine: Machine) -> Iterator[Claim]:
 
 def uplink_share(machine: Machine, flows: int) -> float:
     """The share of its full rate that each of ``flows`` flows gets that leave a supernode from as many nodes."""
-    levels = machine.fabric.levels(machine.fabric.supernode, machine.injection)
-    nic, trunk = levels[0].capacity, levels[1].capacity * levels[1].cables
-    rate = fair_rates(np.array([[1.0, flows]]), np.array([nic, trunk]), np.ones(1))[0]
+    trunk, _ = machine.fabric_links(machine.supernode)
+    nic, trunk_rate = machine.injection, trunk.capacity * trunk.count
+    rate = fair_rates(np.array([[1.0, flows]]), np.array([nic, trunk_rate]), np.ones(1))[0]
     return float(rate / nic)
 
 

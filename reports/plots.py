@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from ..hardware.units import si
+from ..hardware.units import binary, si
 from ..sim.scaling import Study
 from ..workloads.schedule import CATEGORIES, PHASES
 
@@ -36,7 +36,8 @@ MEMORY_COLOURS = {
 }
 HATCHES = {"forward": "", "backward": "//", "update": ".."}
 INK, PUBLISHED = "#333333", "#d1495b"
-SERIES = ("#33658a", "#d1495b", "#4f9d69", "#f6ae2d")
+SERIES = ("#33658a", "#d1495b", "#4f9d69", "#f6ae2d", "#8e6c8a")
+MARKERS = "os^vD"
 
 LEAST_SHARE = 0.002
 """Shares of a step below this are not drawn."""
@@ -201,6 +202,80 @@ def memory(tables: Mapping[str, Mapping[str, float]]) -> Figure:
     _legend_beside(axes)
     if len(names) > 4:
         axes.tick_params(axis="x", rotation=20)
+    return figure
+
+
+def times_by_size(
+    times: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    what: str,
+    styles: Mapping[str, tuple[int, str]] | None = None,
+) -> Figure:
+    """Seconds of collectives against bytes, ``(bytes, seconds)`` of each curve, both logarithmic.
+
+    ``what`` says whose bytes they are; ``styles`` gives a curve the number of its colour and its line (``-``, ``--``).
+    """
+    figure, axes = _figure(width=8.0)
+    for place, (name, curve) in enumerate(times.items()):
+        number, line = (styles or {}).get(name, (place, "-"))
+        seconds = [each for _, each in curve]
+        colour, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
+        axes.plot([size for size, _ in curve], seconds, line, marker=marker, ms=5, lw=1.6, color=colour, label=name)
+    axes.set_xscale("log", base=4)
+    axes.set_yscale("log")
+    sizes = sorted({size for curve in times.values() for size, _ in curve})
+    axes.set_xticks(sizes, [binary(size) for size in sizes], fontsize=8)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "s", 3)))
+    axes.set_xlabel(f"bytes {what}")
+    axes.set_ylabel("simulated time")
+    axes.set_title(title, loc="left", fontsize=11)
+    _legend_beside(axes)
+    return figure
+
+
+def best_by_size(best: Mapping[tuple[int, float], str], algorithms: Sequence[str], title: str, what: str) -> Figure:
+    """The best algorithm by ``(ranks, bytes)`` as a coloured grid; ``algorithms`` keep their colours from plot to plot."""
+    sizes, counts = (sorted({place[axis] for place in best}) for axis in (1, 0))
+    figure, axes = _figure(width=8.0, height=1.6 + 0.4 * len(counts))
+    for (ranks, nbytes), name in best.items():
+        corner = (sizes.index(nbytes), counts.index(int(ranks)))
+        axes.add_patch(
+            Rectangle(corner, 1, 1, facecolor=SERIES[algorithms.index(name) % len(SERIES)], edgecolor="white")
+        )
+    axes.set(xlim=(0, len(sizes)), ylim=(0, len(counts)))
+    axes.grid(visible=False)
+    axes.set_xticks([place + 0.5 for place in range(len(sizes))], [binary(size) for size in sizes], fontsize=8)
+    axes.set_yticks([place + 0.5 for place in range(len(counts))], [f"{count:,.0f}" for count in counts])
+    axes.set_xlabel(f"bytes {what}")
+    axes.set_ylabel("ranks")
+    axes.set_title(title, loc="left", fontsize=11)
+    shown = [(number, name) for number, name in enumerate(algorithms) if name in best.values()]
+    _legend_beside(axes, [Patch(facecolor=SERIES[number % len(SERIES)], label=name) for number, name in shown])
+    return figure
+
+
+def algorithm_times(seconds: Mapping[str, float], bound: float, title: str) -> Figure:
+    """Seconds of each algorithm as bars, with the bound that no algorithm can pass."""
+    figure, axes = _figure(width=8.0, height=1.6 + 0.4 * len(seconds))
+    names = list(seconds)[::-1]
+    axes.barh(names, [seconds[name] for name in names], color=COLOURS["compute"], height=0.6)
+    for place, name in enumerate(names):
+        axes.annotate(
+            si(seconds[name], "s"),
+            (seconds[name], place),
+            textcoords="offset points",
+            xytext=(4, 0),
+            va="center",
+            fontsize=9,
+        )
+    axes.axvline(bound, color=PUBLISHED, ls="--", lw=1.4, label="lower bound")
+    axes.grid(axis="y", visible=False)
+    axes.set_xlim(0, 1.15 * max(*seconds.values(), bound, 1e-12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "s", 3)))
+    axes.set_xlabel("simulated time")
+    axes.set_title(title, loc="left", fontsize=11)
+    _legend_beside(axes)
     return figure
 
 

@@ -56,12 +56,17 @@ def write_report(
     folder.text("report.html", text)
 
 
+def machine_section(machine: Machine) -> Section:
+    """A machine, every number with its source."""
+    numbers = [(key, value, source or "no source given") for key, value, source in machine.numbers()]
+    return Section(f"Machine: {machine.name}", machine.description, ("key", "value", "source"), numbers, 3)
+
+
 def inputs(machine: Machine, model: Model, plan: dict[str, Any]) -> list[Section]:
     """Machine, model and plan, every number with its source."""
-    numbers = [(key, value, source or "no source given") for key, value, source in machine.numbers()]
     chosen = [(key, str(value)) for key, value in plan.items() if value is not None]
     return [
-        Section(f"Machine: {machine.name}", machine.description, ("key", "value", "source"), numbers, 3),
+        machine_section(machine),
         Section(f"Model: {model.name}", model.description, ("key", "value", "source"), model_rows(model), 3),
         Section(
             "Plan",

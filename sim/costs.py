@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..hardware.core_group import Cost
 from ..hardware.errors import InputError
-from ..hardware.machine import Calibration
+from ..hardware.machine import Calibration, Machine
 from ..hardware.node import Processor
 from ..workloads.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
 
@@ -21,6 +21,22 @@ class Timed(NamedTuple):
 
     seconds: Array
     limit: str
+
+
+class Costs:
+    """Seconds of compute work on a machine; layers repeat, so what is the same on all ranks is worked out once."""
+
+    def __init__(self, machine: Machine, ranks_per_node: int) -> None:
+        self.processor, self.calibration = machine.processor(ranks_per_node), machine.calibration
+        self._known: dict[Work, Timed] = {}
+
+    def of(self, work: Work) -> Timed:
+        """Seconds of an operation on each rank."""
+        if any(isinstance(amount, np.ndarray) for amount in vars(work).values()):
+            return compute_seconds(work, self.processor, self.calibration)
+        if work not in self._known:
+            self._known[work] = compute_seconds(work, self.processor, self.calibration)
+        return self._known[work]
 
 
 def compute_seconds(work: Work, processor: Processor, calibration: Calibration) -> Timed:

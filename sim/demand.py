@@ -104,7 +104,7 @@ def bound_demand(loads: LinkLoads, group_ends: Array | None) -> Demand:
 
     def link_class() -> Classes:
         columns = {kind.name: np.where(seconds > 0, number, -1) for number, (kind, seconds) in enumerate(busy)}
-        parts = [columns.get(kind.name, np.full(kind.count, -1)) for kind in loads.links.kinds]
+        parts = [columns.get(kind.name, np.full(kind.count, -1)) for kind in loads.kinds]
         return np.concatenate(parts)
 
     return Demand(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,9 @@ import simpy
 from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
-from ..workloads.schedule import COMPUTE, Exchange, Operation, Schedule, Work
-from .costs import Timed, compute_seconds
-from .exposure import Done, Exposure
+from ..workloads.schedule import Exchange, Operation, Schedule
+from .costs import Costs
+from .ledger import Ledger
 from .links import LinkLoads
 from .network import Network
 from .noise import Noise
@@ -65,23 +64,16 @@ class Engine:
         noise: Noise,
         observed: Mapping[str, tuple[int, ...]],
     ) -> None:
-        self.schedule, self.traffic, self.noise, self.observed = schedule, traffic, noise, observed
-        self.mesh, self.calibration = schedule.mesh, machine.calibration
-        self.processor = machine.processor(schedule.layout.ranks_per_node)
+        self.schedule, self.traffic, self.noise = schedule, traffic, noise
+        self.mesh = schedule.mesh
         self.slowness = noise.slowness()
+        self.ledger = Ledger(schedule, observed)
         self.env = CountingEnvironment()
         self.network = Network(self.env)
-        self.exposure = Exposure()
-        self.loads = LinkLoads(traffic.links)
+        self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
-        self.rows: list[tuple[Any, ...]] = []
-        self.costs: dict[Work, Timed] = {}
+        self.costs = Costs(machine, schedule.layout.ranks_per_node)
         self.finished = [self.env.event() for _ in schedule.operations]
-        self.ends: dict[int, Array] = {}
-        self.readers = Counter(number for operation in schedule.operations for number in operation.after)
-        self.history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
-        self.reached = _reached(schedule.operations)
-        self.clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(self.mesh.shape)))
 
     def run(self) -> StepResult:
         """Simulate the step."""
@@ -96,57 +88,21 @@ class Engine:
         for number, operation in operations:
             for other in operation.after:
                 yield self.finished[other]
-            ready = self.clock[stream]
-            if stream == COMPUTE:
-                ready = self.exposure.wait(ready, self._unattributed(operation.after))
-            for other in operation.after:
-                ready = np.maximum(ready, self._end_of(other))
+            ready = self.ledger.ready(number)
             if isinstance(operation.work, Exchange):
                 begin, end, limit = yield from self._communicate(operation.work, ready)
             else:
                 begin, end, limit = yield from self._compute(number, operation, ready)
-            self.clock[stream] = end
-            if stream != COMPUTE:
-                self.history[stream].append((number, Done(operation.category, operation.phase, begin, end)))
-            if self.readers[number]:
-                self.ends[number] = end
-            self._record(operation, begin, end, limit)
+            self.ledger.done(number, ready, begin, end, limit)
             self.finished[number].succeed()
-
-    def _end_of(self, number: int) -> Array:
-        """When each rank ended an operation; the array is let go with its last reader."""
-        end = self.ends[number]
-        self.readers[number] -= 1
-        if not self.readers[number]:
-            del self.ends[number]
-        return end
-
-    def _unattributed(self, awaited: Iterable[int]) -> list[Done]:
-        """What other streams did that the awaited operations rest on and the compute stream has not waited for before."""
-        found: list[Done] = []
-        for number in awaited:
-            for stream, last in self.reached[number].items():
-                history = self.history[stream]
-                while stream != COMPUTE and history and history[0][0] <= last:
-                    found.append(history.popleft()[1])
-        return found
 
     def _compute(
         self, number: int, operation: Operation, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        timed = self._cost(operation.work)
+        timed = self.costs.of(operation.work)
         end = ready + timed.seconds * self.slowness * self.noise.of_operation(number)
-        self.exposure.spend(operation.category, operation.phase, end - ready)
         yield self._until(end)
         return ready, end, timed.limit
-
-    def _cost(self, work: Work) -> Timed:
-        """Seconds of compute work; layers repeat, so what is the same on all ranks is worked out once."""
-        if any(isinstance(amount, np.ndarray) for amount in vars(work).values()):
-            return compute_seconds(work, self.processor, self.calibration)
-        if work not in self.costs:
-            self.costs[work] = compute_seconds(work, self.processor, self.calibration)
-        return self.costs[work]
 
     def _communicate(self, exchange: Exchange, ready: Array) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         mesh = self.mesh
@@ -181,42 +137,10 @@ class Engine:
         """The event of the last of these clocks."""
         return self.env.timeout(max(0.0, float(clocks.max()) - self.env.now))
 
-    def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
-        """Rows of the trace, one for each observed class of ranks; the columns are those of a Run's trace after ``step``."""
-        work = operation.work
-        nbytes, flops = (work.nbytes, 0.0) if isinstance(work, Exchange) else (0.0, work.flops)
-        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream)
-        for name, at in self.observed.items():
-            self.rows.append((*what, name, _at(begin, at), _at(end, at), _at(nbytes, at), _at(flops, at), limit))
-
     def _result(self) -> StepResult:
-        """Let every rank wait for its own last operations and for the slowest rank."""
-        left = [done for history in self.history.values() for _, done in history]
-        clock = self.exposure.wait(self.clock[COMPUTE], left)
-        seconds = float(clock.max())
+        """What the step gave."""
         for loads, factor in self.shared.values():
             self.loads.plus(loads, factor)
-        self.exposure.spend("imbalance", "update", seconds - clock)
-        return StepResult(seconds, self.exposure.seconds, self.rows, self.loads, self.env.events)
-
-
-def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
-    """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
-    reached: list[dict[str, int]] = []
-    latest: dict[str, int] = {}
-    for number, operation in enumerate(operations):
-        before = [*operation.after, *([latest[operation.stream]] if operation.stream in latest else [])]
-        merged = {operation.stream: number}
-        for other in before:
-            for stream, last in reached[other].items():
-                merged[stream] = max(last, merged.get(stream, last))
-        latest[operation.stream] = number
-        reached.append(merged)
-    return reached
-
-
-def _at(amount: float | Array, coordinate: tuple[int, ...]) -> float:
-    """The value of an amount at a rank's coordinate."""
-    if not isinstance(amount, np.ndarray) or amount.size == 1:
-        return float(amount if not isinstance(amount, np.ndarray) else amount.item())
-    return float(amount[tuple(min(at, length - 1) for at, length in zip(coordinate, amount.shape, strict=True))])
+        return StepResult(
+            self.ledger.close(), self.ledger.exposure.seconds, self.ledger.rows, self.loads, self.env.events
+        )

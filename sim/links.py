@@ -1,4 +1,4 @@
-"""Links of a machine under a layout: their numbers, capacities, and the traffic that collectives put on them."""
+"""Links of a tree under a layout: their numbers, capacities, and the traffic that collectives put on them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hardware.fabrics.fabric import Level, LinkKind
 from ..hardware.machine import Machine
 from ..workloads.placement import Layout
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class LinkKind:
-    """All links of one kind: the rings inside nodes, or one direction of one level of the fabric."""
-
-    name: str
-    capacity: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -41,10 +33,9 @@ class Links:
     _segments: dict[tuple[int, int], Segments] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, machine: Machine, layout: Layout) -> Links:
-        """The links of ``machine`` between the first node and the last one that holds a rank."""
+    def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
+        """The links of ``machine``, a tree with these levels between the first node and the last one that holds a rank."""
         nodes = int(layout.node.max()) + 1
-        levels = machine.fabric.levels(nodes, machine.injection)
         kinds = [LinkKind("ring", machine.node.ring_bandwidth, nodes)]
         for level in levels:
             count = level.domains * level.cables
@@ -70,11 +61,6 @@ class Links:
         """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
         names = [kind.name.removesuffix(".out") for kind in self.kinds if kind.name.endswith(".out")]
         yield from zip(names, self.domains, self.cables, self.cable, strict=True)
-
-    def crossed(self, source: Index, target: Index) -> Index:
-        """How many levels of links a message between two ranks passes: 0 inside a node."""
-        crossed: Index = np.sum([domain[source] != domain[target] for domain in self.domains], axis=0, dtype=np.int64)
-        return crossed
 
     def segments(self, groups: Index, level: int) -> Segments:
         """The runs of members of ``groups`` that share a domain of a level (cached for each array of groups)."""
@@ -121,12 +107,12 @@ class Segments:
 class LinkLoads:
     """Bytes on every link, kind by kind."""
 
-    links: Links
+    kinds: tuple[LinkKind, ...]
     loads: dict[str, Array] = field(default_factory=dict)
 
     def add(self, kind: str, at: Index, nbytes: Array) -> None:
         """Put bytes on numbered links of a kind."""
-        count = next(each.count for each in self.links.kinds if each.name == kind)
+        count = next(each.count for each in self.kinds if each.name == kind)
         loads: Array = np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False)
         self.loads[kind] = self.loads[kind] + loads if kind in self.loads else loads
 
@@ -137,22 +123,46 @@ class LinkLoads:
 
     def busy(self) -> Iterator[tuple[LinkKind, Array]]:
         """Seconds that every link of each loaded kind needs for its bytes."""
-        for kind in self.links.kinds:
+        for kind in self.kinds:
             if kind.name in self.loads and self.loads[kind.name].any():
                 yield kind, self.loads[kind.name] / kind.capacity
 
 
-def ring_loads(links: Links, groups: Index, sent: Array) -> LinkLoads:
-    """Loads when each member sends ``sent[g, i]`` bytes to the next one of its group."""
-    loads = LinkLoads(links)
-    source, target, nbytes = groups.reshape(-1), np.roll(groups, -1, axis=1).reshape(-1), sent.reshape(-1)
-    inside = links.domains[0][source] == links.domains[0][target]
-    loads.add("ring", links.domains[0][source[inside]], nbytes[inside])
-    for level, (name, domain, cables, cable) in enumerate(links.by_level()):
-        across = links.domains[level][source] != links.domains[level][target]
-        out, into, lane = source[across], target[across], cable[target[across]]
-        loads.add(f"{name}.out", domain[out] * cables + lane, nbytes[across])
-        loads.add(f"{name}.in", domain[into] * cables + lane, nbytes[across])
+@dataclass(frozen=True)
+class Messages:
+    """The messages of a step in which each member of a group sends at most one, and the links that they pass.
+
+    All arrays have one entry for each message. ``member`` numbers the senders (flat over groups), ``passed[kind]`` is the
+    number of the link of each kind that a message passes, -1 where it passes none.
+    """
+
+    member: Index
+    group: Index
+    passed: dict[str, Index]
+
+    @classmethod
+    def of(cls, links: Links, groups: Index, targets: Index) -> Messages:
+        """Messages from ``groups[g, i]`` to ``targets[g, i]``, where that is not -1."""
+        flat = targets.reshape(-1)
+        member = np.flatnonzero(flat >= 0)
+        source, target = groups.reshape(-1)[member], flat[member]
+        inside = links.domains[0][source] == links.domains[0][target]
+        passed = {"ring": np.where(inside, links.domains[0][source], -1)}
+        for name, domain, cables, cable in links.by_level():
+            lane, across = cable[target], domain[source] != domain[target]
+            passed[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
+            passed[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
+        return cls(member, member // groups.shape[1], passed)
+
+
+def step_loads(links: Links, groups: Index, targets: Index, sent: Array) -> LinkLoads:
+    """Loads when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
+    loads = LinkLoads(links.kinds)
+    messages = Messages.of(links, groups, targets)
+    nbytes = sent.reshape(-1)[messages.member]
+    for kind, link in messages.passed.items():
+        used = link >= 0
+        loads.add(kind, link[used], nbytes[used])
     return loads
 
 
@@ -161,7 +171,7 @@ def all_pairs_loads(links: Links, groups: Index, sent: Array, share: Array) -> L
 
     Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere.
     """
-    loads = LinkLoads(links)
+    loads = LinkLoads(links.kinds)
     members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
     total = np.repeat(sent.sum(axis=1), groups.shape[1])
     for level, (name, domain, cables, cable) in enumerate(links.by_level()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, Literal
 
 from ..hardware.errors import InputError
 from ..hardware.machine import Machine, load_machine
-from ..hardware.version import fingerprint
+from ..hardware.version import key
 from ..workloads.limits import require_room
 from ..workloads.model import Model, load_model
 from ..workloads.setting import Setting
@@ -99,11 +97,11 @@ def scale(
     study = Study(kind, hardware, chosen, {key: value for key, value in options.items() if value is not None})
     for count, grown, changed in plans:
         combined = {**options, **changed}
-        key = _key(hardware, grown, combined)
-        summary = (known or {}).get(key) or _simulated(hardware, grown, combined, allow_overcommit)
+        name = _key(hardware, grown, combined)
+        summary = (known or {}).get(name) or _simulated(hardware, grown, combined, allow_overcommit)
         study = study.with_point(count, summary)
         if on_point:
-            on_point(key, study)
+            on_point(name, study)
     return study
 
 
@@ -176,11 +174,5 @@ def _simulated(machine: Machine, model: Model, options: dict[str, Any], allow_ov
 
 
 def _key(machine: Machine, model: Model, options: Mapping[str, Any]) -> str:
-    """What decides a point's result, the program itself included, as a short hash."""
-    inputs = [
-        fingerprint(),
-        machine.model_dump(),
-        model.model_dump(),
-        {k: v for k, v in options.items() if v is not None},
-    ]
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    """What decides a point's result."""
+    return key(machine.model_dump(), model.model_dump(), {k: v for k, v in options.items() if v is not None})

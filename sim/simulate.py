@@ -15,17 +15,21 @@ from ..workloads.lowering import lower_step
 from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh import Mesh
 from ..workloads.model import Model
-from ..workloads.plan import Plan
 from ..workloads.run import Run
 from ..workloads.setting import Setting
 from ..workloads.summary import cautions, summarise
 from .engine import Engine, StepResult
 from .links import LinkLoads
 from .noise import Noise
+from .rank_by_rank import RankByRank
+from .symmetry import TooManyClasses
 from .traffic import Traffic
 
 MOST_UNEQUAL = 64
 """Ranks that differ in what they send or receive above which ``--depth auto`` takes the bound: flow classes are their pairs."""
+
+MOST_UNEQUAL_ROUTES = 16
+"""The same where the fabric is no tree: there flow classes share many more links, and rates take longer to find."""
 
 
 def simulate(
@@ -40,6 +44,16 @@ def simulate(
     started = time.perf_counter()
     setting = Setting.of(machine, model, options)
     require_room(setting)
+    try:
+        return _run(setting, setting.plan.depth, allow_overcommit, started)
+    except TooManyClasses:
+        if setting.plan.depth != "auto":
+            raise
+        return _run(setting, "bound", allow_overcommit, started)
+
+
+def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -> Run:
+    """The steps of a setting at a depth, and what they tell together."""
     plan = setting.plan
     results: list[StepResult] = []
     needs: list[Memory] = []
@@ -54,14 +68,16 @@ def simulate(
         flops.append(schedule.total_flops())
         noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, step)
         if not step:
-            traffic = Traffic(setting.machine, setting.layout, _depth(plan, loads))
+            depth = _depth(depth, setting, loads)
+            traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
             observed = _observed(setting.mesh, balance, noise)
-        results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
+        engine = Engine(setting.machine, schedule, traffic, noise, observed) if traffic else None
+        results.append((engine or RankByRank(setting.machine, schedule, noise, observed)).run())
     need = max(needs, key=lambda each: each.total)
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
     totals = {
         **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
-        "network": {"depth": traffic.depth, "routing": setting.machine.fabric.routing},
+        "network": {"depth": depth, "routing": setting.machine.fabric.routing},
         "links": _links(results),
         "events": sum(result.events for result in results),
         "warnings": cautions(setting, need, schedule.notes),
@@ -83,12 +99,13 @@ def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict
     }
 
 
-def _depth(plan: Plan, loads: list[Load]) -> str:
+def _depth(depth: str, setting: Setting, loads: list[Load]) -> str:
     """The chosen depth, or fluid where ranks differ little enough that their flow classes are few."""
-    if plan.depth != "auto":
-        return plan.depth
+    if depth != "auto":
+        return depth
     unequal = max(np.size(amount) for load in loads for amount in (load.sent, load.received))
-    return "fluid" if unequal <= MOST_UNEQUAL else "bound"
+    most = MOST_UNEQUAL if setting.machine.fabric.is_tree else MOST_UNEQUAL_ROUTES
+    return "fluid" if unequal <= most else "bound"
 
 
 def _observed(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:
@@ -105,7 +122,7 @@ def _observed(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tu
 def _links(results: list[StepResult]) -> list[dict[str, Any]]:
     """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
     seconds = sum(result.seconds for result in results)
-    total = LinkLoads(results[0].loads.links)
+    total = LinkLoads(results[0].loads.kinds)
     for result in results:
         total.plus(result.loads, 1.0)
     rows = []

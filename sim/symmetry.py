@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..hardware.errors import DoesNotFit
 from .demand import Demand
-from .links import Array, Index, Links
+from .links import Array, Index, Links, Messages
 
 MOST_CLASSES = 4_000
 """Flow classes above which the fluid depth is refused: its matrices grow with their square."""
@@ -26,6 +26,10 @@ MOST_KINDS = 1_000
 Hash = NDArray[np.uint64]
 
 
+class TooManyClasses(DoesNotFit):
+    """Flows differ so much that the fluid depth is refused; the bound needs no classes."""
+
+
 def alike(*columns: NDArray[np.generic]) -> Index:
     """Colours 0, 1, … of the distinct rows of equally long columns of 64-bit numbers."""
     differing = [column for column in columns if (column != column[0]).any()]
@@ -33,12 +37,12 @@ def alike(*columns: NDArray[np.generic]) -> Index:
         return np.zeros(len(columns[0]), dtype=np.int64)
     key = np.zeros(len(columns[0]), dtype=np.uint64)
     for column in differing:
-        key = _mixed(key * np.uint64(31) + column.view(np.uint64))
+        key = scattered(key * np.uint64(31) + column.view(np.uint64))
     _, colour = np.unique(key, return_inverse=True)
     return colour
 
 
-def _mixed(numbers: Hash) -> Hash:
+def scattered(numbers: Hash) -> Hash:
     """Numbers scattered over 64 bits, equal ones alike (splitmix64)."""
     mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -46,13 +50,13 @@ def _mixed(numbers: Hash) -> Hash:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _met(colour: Index, domain: Index, domains: int) -> Hash:
+def met(colour: Index, domain: Index, domains: int) -> Hash:
     """For each domain a fingerprint of the colours in it and how often each occurs."""
     colours = int(colour.max()) + 1
     if colours == 1:
         return np.bincount(domain, minlength=domains).astype(np.uint64)
     prints = np.zeros(domains, dtype=np.uint64)
-    np.add.at(prints, domain, _mixed(np.arange(colours, dtype=np.uint64))[colour])
+    np.add.at(prints, domain, scattered(np.arange(colours, dtype=np.uint64))[colour])
     return prints
 
 
@@ -62,13 +66,13 @@ def _refine(colour: Index, domains: list[Index]) -> Index:
         views: list[NDArray[np.generic]] = [colour]
         for domain in domains:
             if domain.min() >= 0:
-                met = _met(colour, domain, int(domain.max()) + 1)
-                if (met[domain[0]] == met[met != 0]).all():
+                prints = met(colour, domain, int(domain.max()) + 1)
+                if (prints[domain[0]] == prints[prints != 0]).all():
                     continue  # all domains are alike, and every member lies in one
-                views.append(met[domain])
+                views.append(prints[domain])
             elif (inside := np.flatnonzero(domain >= 0)).size:
                 seen = np.zeros(len(colour), dtype=np.uint64)
-                seen[inside] = _met(colour[inside], domain[inside], int(domain.max()) + 1)[domain[inside]]
+                seen[inside] = met(colour[inside], domain[inside], int(domain.max()) + 1)[domain[inside]]
                 views.append(seen)
         finer = alike(*views)
         if finer.max() == colour.max():
@@ -91,7 +95,7 @@ class _Census:
     @classmethod
     def of(cls, colour: Index, domain: Index, colours: int) -> _Census:
         """Count the colours in each domain."""
-        prints = _met(colour, domain, int(domain.max()) + 1)
+        prints = met(colour, domain, int(domain.max()) + 1)
         numbers = np.flatnonzero(prints)
         kind = alike(prints[numbers])
         examples = numbers[np.unique(kind, return_index=True)[1]]
@@ -133,20 +137,17 @@ class _Classes:
         )
 
 
-def ring_demand(links: Links, groups: Index, sent: Array) -> Demand:
-    """Flow classes when each member sends ``sent[g, i]`` bytes to the next one of its group: flows are coloured."""
-    source, target, nbytes = groups.reshape(-1), np.roll(groups, -1, axis=1).reshape(-1), sent.reshape(-1)
-    group = np.repeat(np.arange(len(groups)), groups.shape[1])
-    inside = links.domains[0][source] == links.domains[0][target]
-    on = {"ring": np.where(inside, links.domains[0][source], -1)}
-    for name, domain, cables, cable in links.by_level():
-        lane, across = cable[target], domain[source] != domain[target]
-        on[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
-        on[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
-    colour = _refine(alike(nbytes), [group, *on.values()])
-    colours = _checked(int(colour.max()) + 1)
+def step_demand(links: Links, groups: Index, targets: Index, sent: Array) -> Demand:
+    """Flow classes when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]`` (none: -1): flows are coloured.
+
+    Every group sends something.
+    """
+    messages = Messages.of(links, groups, targets)
+    nbytes, group = sent.reshape(-1)[messages.member], messages.group
+    colour = _refine(alike(nbytes), [group, *messages.passed.values()])
+    colours = checked(int(colour.max()) + 1)
     classes = _Classes(links)
-    for name, link in on.items():
+    for name, link in messages.passed.items():
         used = np.flatnonzero(link >= 0)
         if len(used):
             census = _Census.of(colour[used], link[used], colours)
@@ -167,11 +168,11 @@ def all_pairs_demand(links: Links, groups: Index, sent: Array, share: Array) -> 
     lanes = [home * n + cable[ranks] for home, n, cable in zip(homes, links.cables, links.cable, strict=True)]
     slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive
     colour = _refine(alike(nbytes, part), [group, *runs, *homes, *lanes, *slots])
-    colours = _checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
+    colours = checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
     first = np.unique(colour, return_index=True)[1]
     peers = _peers(colour, first, group, runs)
     sender, receiver, crossed = np.nonzero(peers)
-    _checked(len(sender))
+    checked(len(sender))
     going, coming = peers[sender, receiver, crossed], peers[receiver, sender, crossed]
     classes = _Classes(links)
     home = _Census.of(colour, homes[0], colours)
@@ -221,10 +222,10 @@ def _by_cable(home: _Census, flows: Array, lane: _Census, receiver: Index, cable
     return np.array(columns), numbers, (home.kind[:, None] * (kinds + 1) + cable_kind).reshape(-1)
 
 
-def _checked(classes: int, what: str = "flows", most: int = MOST_CLASSES) -> int:
-    """The number of classes; raises :class:`DoesNotFit` where they are too many."""
+def checked(classes: int, what: str = "flows", most: int = MOST_CLASSES) -> int:
+    """The number of classes; raises :class:`TooManyClasses` where they are too many."""
     if classes > most:
-        raise DoesNotFit(
+        raise TooManyClasses(
             f"--depth fluid: {classes:,} classes of unequal {what} exceed {most:,}; --depth bound needs none"
         )
     return classes

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..hardware.machine import Machine
-from ..workloads.collectives import Round, rounds
+from ..workloads.collectives import Pattern, Round, check, rounds
 from ..workloads.placement import Layout
-from ..workloads.schedule import Amount, Exchange
-from .demand import Demand, bound_demand
-from .links import Array, Index, LinkLoads, Links, all_pairs_loads, ring_loads
-from .symmetry import all_pairs_demand, ring_demand
+from ..workloads.schedule import Exchange
+from .demand import Demand
+from .links import Array, Index, LinkLoads
+from .payloads import full, shares, weights
+from .phases import phases
+
+_Key = tuple[Pattern, int, int]
+"""A pattern, the step, and the identity of the groups in which it runs (they are kept)."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,12 @@ class Traffic:
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.links = Links.of(machine, layout)
+        self.phases = phases(machine, layout, depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
-        self._units: dict[tuple[object, ...], tuple[Demand, LinkLoads]] = {}
+        self._units: dict[_Key, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
-        self._latencies: dict[tuple[int, str], float | Array] = {}
+        self._groups: dict[tuple[tuple[int, ...], bytes], Index] = {}
+        self._latencies: dict[_Key, float | Array] = {}
 
     def transfers(self, exchange: Exchange) -> list[Transfer]:
         """The transfers of an exchange, in order."""
@@ -65,42 +70,42 @@ class Traffic:
         found = []
         for each in rounds(exchange.operation, *self._shape(exchange)):
             groups = self._scope(exchange.axes, each.scope)
-            # Scopes of different axes may be the very same groups, so these are their own key.
-            unit = (each.pattern, groups.shape, groups.tobytes())
-            if unit not in self._units:
-                share = None if each.pattern == "ring" else np.full(groups.shape, 1.0 / groups.shape[1])
-                self._units[unit] = self._demand(groups, np.ones(groups.shape), share)
-            demand, loads = self._units[unit]
-            factor = nbytes * each.share * each.steps
-            found.append(self._transfer(each, groups, demand.scaled(factor), loads, factor))
+            for step, times in each.distinct():
+                unit = (each.pattern, step, id(groups))
+                if unit not in self._units:
+                    ones = np.ones(groups.shape)
+                    if each.everyone:
+                        self._units[unit] = self.phases.all_pairs(groups, ones, ones / groups.shape[1])
+                    else:
+                        self._units[unit] = self.phases.one_each(groups, _targets(each, groups, step), ones)
+                demand, loads = self._units[unit]
+                factor = nbytes * each.share * times
+                found.append(self._transfer(each, step, times, groups, demand.scaled(factor), loads, factor))
         return found
 
     def _uneven(self, exchange: Exchange) -> list[Transfer]:
         """Bytes differ from rank to rank; what a round brings is what the next one sends on."""
-        held = self._full(exchange.nbytes)
-        wanted = self._full(1.0 if exchange.received is None else exchange.received)
+        algorithm, outer, inner = self._shape(exchange)
+        check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
+        held = full(self.layout, exchange.nbytes)
+        wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
         found = []
-        for each in rounds(exchange.operation, *self._shape(exchange)):
+        for each in rounds(exchange.operation, algorithm, outer, inner):
             groups = self._scope(exchange.axes, each.scope)
-            sent = held[groups] * (each.share * each.steps)
-            share = None
-            if each.pattern == "all":
-                weight = self._weights(exchange.axes, each.scope, wanted)[groups]
-                total = weight.sum(axis=1, keepdims=True)
-                share = np.divide(weight, total, out=np.full(weight.shape, 1.0 / weight.shape[1]), where=total > 0)
+            if each.action == "exchange":
+                share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
+            if each.everyone:
+                sent = held[groups] * each.share
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
-            found.append(self._transfer(each, groups, *self._demand(groups, sent, share), None))
+                found.append(self._transfer(each, 0, 1, groups, *self.phases.all_pairs(groups, sent, share), None))
+                continue
+            for step, times in each.distinct():
+                part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
+                sent = held[groups] * (part * times)
+                demand = self.phases.one_each(groups, _targets(each, groups, step), sent)
+                found.append(self._transfer(each, step, times, groups, *demand, None))
         return found
-
-    def _demand(self, groups: Index, sent: Array, share: Array | None) -> tuple[Demand, LinkLoads]:
-        """Flow classes and link loads of a ring (no ``share``) or of all pairs."""
-        links = self.links
-        loads = ring_loads(links, groups, sent) if share is None else all_pairs_loads(links, groups, sent, share)
-        if self.depth == "bound":
-            return bound_demand(loads, _group_ends(links, groups, loads)), loads
-        demand = ring_demand(links, groups, sent) if share is None else all_pairs_demand(links, groups, sent, share)
-        return demand, loads
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
         """Algorithm, and the group as a grid of supernodes and ranks in each (one row where its parts are unequal)."""
@@ -112,51 +117,42 @@ class Traffic:
         """The groups in which a round runs, ``[groups, size]``."""
         key = (axes, scope)
         if key not in self._scopes:
-            groups = self.layout.groups(axes)
-            grid = self.layout.two_level(axes)
-            if scope != "group" and grid is not None:
-                outer, inner = grid.shape[1:]
-                groups = grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, outer)
-            self._scopes[key] = np.ascontiguousarray(groups)
+            # Scopes of different axes may be the very same groups: one array stands for them, and its identity is a key.
+            groups = np.ascontiguousarray(self.layout.scope(axes, scope))
+            self._scopes[key] = self._groups.setdefault((groups.shape, groups.tobytes()), groups)
         return self._scopes[key]
 
-    def _weights(self, axes: tuple[str, ...], scope: str, wanted: Array) -> Array:
-        """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere."""
-        grid = self.layout.two_level(axes)
-        if scope != "inner" or grid is None:
-            return wanted
-        weights = np.empty_like(wanted)
-        weights[grid] = wanted[grid].sum(axis=1, keepdims=True)
-        return weights
-
-    def _full(self, amount: Amount) -> Array:
-        return np.array(self.layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
-
-    def _transfer(self, each: Round, groups: Index, demand: Demand, loads: LinkLoads, factor: float | None) -> Transfer:
+    def _transfer(
+        self, each: Round, step: int, times: int, groups: Index, demand: Demand, loads: LinkLoads, factor: float | None
+    ) -> Transfer:
         overhead = self.machine.calibration.message_overhead
         further = max(0, each.messages(groups.shape[1]) - 1)
-        fixed = each.steps * (self._latency(groups, each.pattern) + overhead)
-        return Transfer(demand, loads, factor, fixed, floor=further * overhead * each.steps)
+        fixed = times * (self._latency(each, step, groups) + overhead)
+        return Transfer(demand, loads, factor, fixed, floor=further * overhead * times)
 
-    def _latency(self, groups: Index, pattern: str) -> float | Array:
-        """Latency of the longest message of each group (groups are kept, so their identity is a key)."""
-        key = (id(groups), pattern)
+    def _latency(self, each: Round, step: int, groups: Index) -> float | Array:
+        """Latency of the longest message of each group at a step."""
+        key = (each.pattern, step, id(groups))
         if key not in self._latencies:
-            other = np.roll(groups, -1, axis=1) if pattern == "ring" else groups[:, -1:]
-            seconds = self.machine.fabric.latency(self.links.crossed(groups, other).max(axis=1))
+            if each.everyone:
+                seconds = self.phases.farthest(groups)
+            else:
+                other = _targets(each, groups, step)
+                there = np.where(other >= 0, other, groups)  # who sends nothing waits for nothing
+                ends = self.layout.node[groups].reshape(-1), self.layout.node[there].reshape(-1)
+                each_way = self.machine.fabric.latencies(*ends).reshape(groups.shape)
+                seconds = np.where(other >= 0, each_way, 0.0).max(axis=1)
             self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
         return self._latencies[key]
 
 
-def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ."""
-    uses = {"ring": (links.domains[0], 1, np.ones(len(groups), dtype=bool))}
-    for name, domain, cables, _ in links.by_level():
-        leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
-        uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
-    ends = np.zeros(len(groups))
-    for kind, seconds in loads.busy():
-        domain, cables, used = uses[kind.name]
-        worst = seconds.reshape(-1, cables).max(axis=1)
-        ends = np.maximum(ends, np.where(used, worst[domain[groups]].max(axis=1), 0.0))
-    return None if (ends == ends[0]).all() else ends
+def _positions(each: Round, groups: Index, step: int) -> Index:
+    """The position in its group that each member sends to at a step, -1 where none."""
+    size = groups.shape[1]
+    return each.pattern.targets(np.arange(size), size, step)
+
+
+def _targets(each: Round, groups: Index, step: int) -> Index:
+    """The same as ranks, ``[groups, size]``."""
+    position = _positions(each, groups, step)
+    return np.where(position >= 0, groups[:, position], -1)

@@ -1,7 +1,7 @@
 """Small machines for tests, built in code."""
 
 from athanor.hardware.core_group import CoreGroup
-from athanor.hardware.fabric import PrunedFatTree
+from athanor.hardware.fabrics import PrunedFatTree
 from athanor.hardware.machine import Calibration, Machine
 from athanor.hardware.node import Node
 

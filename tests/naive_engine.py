@@ -7,7 +7,7 @@ import simpy
 from athanor.hardware.machine import Machine
 from athanor.workloads.placement import Layout
 from athanor.workloads.schedule import Exchange, Loop, Schedule
-from naive_network import NaiveNetwork, Tree, plan
+from naive_network import NaiveNetwork, Routes, Tree, plan
 
 
 class NaiveEngine:
@@ -15,7 +15,7 @@ class NaiveEngine:
 
     def __init__(self, machine: Machine, layout: Layout) -> None:
         self.machine, self.layout = machine, layout
-        self.tree = Tree(machine, layout)
+        self.tree = (Tree if machine.fabric.kind == "pruned-fat-tree" else Routes)(machine, layout)
 
     def run(self, schedule: Schedule) -> dict[tuple[int, int], tuple[float, float]]:
         """``{(operation, rank): (begin, end)}``."""
@@ -62,16 +62,13 @@ class NaiveEngine:
     def _drive(self, exchange: Exchange, group: list[int], finished: simpy.Event):
         overhead = self.machine.calibration.message_overhead
         stages = plan(self.layout, exchange, group, self._full) if len(group) > 1 else []
-        for each, scopes in stages:
-            begin, width = (
-                self.env.now,
-                len(scopes[0]) and max(len({m[0] for m in part} | {m[1] for m in part}) for part in scopes),
-            )
-            sent = [message for part in scopes for message in part]
+        for stage in stages:
+            begin, times = self.env.now, stage.times
+            sent = [message for part in stage.messages for message in part]
             yield self.env.all_of([self.network.send(*message) for message in sent])
             latency = max(self.tree.latency(source, target) for source, target, _ in sent)
-            floor = max(0, each.messages(width) - 1) * overhead * each.steps
-            end = begin + each.steps * (latency + overhead) + max(floor, self.env.now - begin)
+            floor = max(0, stage.round.messages(stage.size) - 1) * overhead * times
+            end = begin + times * (latency + overhead) + max(floor, self.env.now - begin)
             yield self.env.timeout(max(0.0, end - self.env.now))
         finished.succeed()
 

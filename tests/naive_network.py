@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import simpy
 from athanor.hardware.machine import Machine
 from athanor.workloads.collectives import Round, rounds
+from athanor.workloads.collectives.blocks import ForPartner
 from athanor.workloads.placement import Layout
 
 
@@ -40,6 +44,32 @@ class Tree:
         fabric = self.machine.fabric
         by_links = {1: fabric.latency_node, 2: fabric.latency_supernode, 4: fabric.latency_top}
         return by_links[len(self.route(source, target))]
+
+
+class Routes(Tree):
+    """Links of any fabric, and the route that it gives each message."""
+
+    def __init__(self, machine: Machine, layout: Layout) -> None:
+        self.machine, self.layout = machine, layout
+        kinds = machine.fabric_links(machine.nodes)
+        self.rates = [kind.capacity for kind in kinds for _ in range(kind.count)]
+
+    def route(self, source: int, target: int) -> list[tuple[str, int, int]]:
+        """Names of the links from one rank to another."""
+        a, b = int(self.layout.node[source]), int(self.layout.node[target])
+        if a == b:
+            return [("ring", a, 0)]
+        (hops,) = self.machine.fabric.routes(np.array([a]), np.array([b]), self.machine.nodes)
+        return [("nic.out", a, 0), *(("fabric", int(hop), 0) for hop in hops if hop >= 0), ("nic.in", b, 0)]
+
+    def capacity(self, link: tuple[str, int, int]) -> float:
+        """Bytes per second of a link."""
+        return self.rates[link[1]] if link[0] == "fabric" else super().capacity(link)
+
+    def latency(self, source: int, target: int) -> float:
+        """Seconds of a message of no bytes."""
+        ends = (np.array([int(self.layout.node[rank])]) for rank in (source, target))
+        return float(self.machine.fabric.latencies(*ends)[0])
 
 
 def max_min(routes: list[list[object]], capacity: dict[object, float]) -> list[float]:
@@ -127,36 +157,47 @@ def shape(layout: Layout, group: list[int]) -> tuple[int, int] | None:
 
 
 def messages(
-    each: Round, members: list[int], held: dict[int, float], wanted: dict[int, float]
+    each: Round, step: int, times: int, members: list[int], held: dict[int, float], wanted: dict[int, float]
 ) -> list[tuple[int, int, float]]:
-    """(source, target, bytes) of all steps of a round in one of its scopes."""
+    """(source, target, bytes) of a step, or of so many equal ones, in one scope of a round."""
     total = sum(wanted[rank] for rank in members)
     found = []
     for position, rank in enumerate(members):
-        for partner in each.partners(position, len(members)):
-            target = members[partner]
-            part = 1.0 if each.pattern == "ring" else (wanted[target] / total if total else 1 / len(members))
-            found.append((rank, target, held[rank] * each.share * each.steps * part))
+        for partner in each.partners(position, step, len(members)):
+            target, part = members[partner], each.share
+            if each.action == "exchange" and (each.everyone or each.content == ForPartner()):
+                part = wanted[target] / total if total else 1 / len(members)
+            found.append((rank, target, held[rank] * part * times))
     return found
 
 
-def plan(
-    layout: Layout, exchange, group: list[int], full
-) -> list[list[tuple[Round, list[list[tuple[int, int, float]]]]]]:
-    """For each round: the round and the messages in each of its scopes within ``group``."""
+@dataclass
+class Stage:
+    """Equal steps of a round: how many, the scopes' size, and the messages in each scope."""
+
+    round: Round
+    times: int
+    size: int
+    messages: list[list[tuple[int, int, float]]]
+
+
+def plan(layout: Layout, exchange, group: list[int], full) -> list[Stage]:
+    """The stages of a collective within ``group``, one after another."""
     outer, inner = shape(layout, group) or (1, len(group))
     held = {rank: full(exchange.nbytes, rank) for rank in group}
     wanted = {rank: 1.0 if exchange.received is None else full(exchange.received, rank) for rank in group}
     stages = []
     for each in rounds(exchange.operation, exchange.algorithm, outer, inner):
         weights = dict(wanted)
-        if each.scope == "inner" and each.pattern == "all":
+        if each.scope == "inner" and each.everyone:
             for members in scopes(layout, group, "outer"):
                 for rank in members:
                     weights[rank] = sum(wanted[other] for other in members)
         parts = scopes(layout, group, each.scope)
-        stages.append((each, [messages(each, members, held, weights) for members in parts]))
-        if each.pattern == "all":
+        for step, times in each.distinct():
+            sent = [messages(each, step, times, members, held, weights) for members in parts]
+            stages.append(Stage(each, times, len(parts[0]), sent))
+        if each.everyone:
             after = {}
             for members in parts:
                 total = sum(weights[rank] for rank in members)

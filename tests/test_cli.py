@@ -120,7 +120,7 @@ BAD = [
     (["simulate", *TINY, "--precision", "O7"], 2, "--precision O7: no such policy"),
     (["simulate", *TINY, "--placement", "modda"], 2, "did you mean moda?"),
     (["simulate", *TINY, "--zero", "3"], 2, "--zero 3: no such choice (0, hierarchical)"),
-    (["simulate", *TINY, "--depth", "deep"], 2, "--depth deep: no such choice (auto, bound, fluid)"),
+    (["simulate", *TINY, "--depth", "deep"], 2, "--depth deep: no such choice (auto, bound, fluid, message)"),
     (["simulate", *TINY, "--mesh", "ep=2;dp=2"], 2, "--mesh ep=2;dp=2"),
     (["simulate", *TINY, "--mesh", "ep=0,dp=2"], 2, "at least one rank"),
     (["simulate", *TINY, "--mesh", "tp=2"], 2, "no such axis (dp, ep)"),
@@ -201,7 +201,19 @@ def test_a_machine_without_sources_is_warned_about(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what", ["machines", "models", "axes", "placements", "routers", "balancers", "precisions", "collectives"]
+    "what",
+    [
+        "machines",
+        "models",
+        "axes",
+        "placements",
+        "routers",
+        "balancers",
+        "precisions",
+        "collectives",
+        "fabrics",
+        "network-models",
+    ],
 )
 def test_list(what):
     done = athanor("list", what)

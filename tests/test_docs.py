@@ -7,13 +7,17 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from athanor.hardware.fabrics import AnyFabric, FatTree
+from athanor.hardware.fabrics.fat_tree import Tier
 from athanor.hardware.machine import Machine, load_machine
 from athanor.workloads.model import Model
 from athanor.workloads.run import COLUMNS
 
 ROOT = Path(__file__).parent.parent
+FABRICS = get_args(get_args(AnyFabric)[0])
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -51,6 +55,16 @@ def test_every_key_of_a_machine_file_is_explained():
         assert last in page, key
     for name in Machine.model_fields:
         assert name in page
+
+
+@pytest.mark.parametrize("fabric", FABRICS, ids=lambda fabric: fabric.__name__)
+def test_every_key_of_a_fabric_is_explained_in_its_section(fabric):
+    page = (ROOT / "docs" / "formats" / "fabrics.md").read_text()
+    (section,) = (part for part in page.split("\n## ") if part.startswith(f"`{fabric.model_fields['kind'].default}`"))
+    for name in {*fabric.model_fields, *(Tier.model_fields if fabric is FatTree else ())} - {"kind", "latency_node"}:
+        assert f"`{name}`" in section, name
+    for routing in fabric.routings():
+        assert f"`{routing}`" in section
 
 
 def test_every_key_of_a_model_file_is_explained():

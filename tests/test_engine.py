@@ -5,6 +5,7 @@ import pytest
 from athanor.sim.engine import Engine
 from athanor.sim.noise import Noise
 from athanor.sim.traffic import Traffic
+from athanor.workloads.collectives import ALGORITHMS, supports_uneven
 from athanor.workloads.lowering.program import settle
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.placement import place
@@ -21,6 +22,15 @@ COLLECTIVES = [
     ("all-reduce", "two-level"),
     ("all-gather", "two-level"),
 ]
+STEPS = [
+    ("all-to-all", "pairwise-shift"),
+    ("all-reduce", "halving-doubling"),
+    ("all-reduce", "binary-tree"),
+    ("all-gather", "bruck"),
+    ("broadcast", "scatter-all-gather"),
+    ("barrier", "dissemination"),
+]
+"""Collectives in which some steps differ from others, or some ranks send nothing."""
 
 
 def simulate(machine, schedule, depth="fluid"):
@@ -103,6 +113,27 @@ def test_one_collective_equals_the_naive_network(data):
         assert found[key][1] == pytest.approx(end, rel=1e-9, abs=1e-12)
 
 
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_every_algorithm_of_one_group_equals_the_naive_network(data):
+    """However many steps it has, whoever takes part in them, even or uneven."""
+    machine, mesh = data.draw(machines(core_groups=2, ring=15.0)), data.draw(meshes())
+    kinds = [
+        (operation, name)
+        for operation, known in ALGORITHMS.items()
+        for name, algorithm in known.items()
+        if not (algorithm.power_of_two and mesh.ranks & (mesh.ranks - 1))
+    ]
+    kind = data.draw(st.sampled_from(kinds))
+    layout = place(mesh, machine, data.draw(st.sampled_from(["moda", "opposite", "block:dp,ep"])), 2)
+    even = not supports_uneven(*kind) or data.draw(st.booleans())
+    schedule = schedule_of(layout, [data.draw(exchanges(mesh, ("ep", "dp"), even, [kind]))])
+    found, _ = simulate(machine, schedule)
+    expected = NaiveEngine(machine, schedule.layout).run(schedule)
+    for key, (_, end) in expected.items():
+        assert found[key][1] == pytest.approx(end, rel=1e-9, abs=1e-12)
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_programs_without_contention_between_groups_are_exact(data):
@@ -111,7 +142,9 @@ def test_programs_without_contention_between_groups_are_exact(data):
     machine = data.draw(machines(supernode=4, taper=0.5))
     layout = place(mesh, machine, {"ep": "node", "dp": "supernode"})
     steps = st.one_of(
-        amounts(mesh, 0, 20).map(Loop), exchanges(mesh, ("ep",), even=False), exchanges(mesh, ("ep",), even=True)
+        amounts(mesh, 0, 20).map(Loop),
+        exchanges(mesh, ("ep",), even=False),
+        exchanges(mesh, ("ep",), even=True, kinds=[*COLLECTIVES, *STEPS]),
     )
     schedule = schedule_of(layout, data.draw(st.lists(steps, min_size=1, max_size=6)))
     expected = NaiveEngine(machine, schedule.layout).run(schedule)
@@ -131,7 +164,7 @@ def test_programs_of_equal_ranks_are_exact(data):
     axes = st.sampled_from([("ep",), ("dp",), ("ep", "dp")])
     steps = st.one_of(
         st.integers(0, 20).map(lambda seconds: Loop(float(seconds))),
-        axes.flatmap(lambda chosen: exchanges(mesh, chosen, even=True)),
+        axes.flatmap(lambda chosen: exchanges(mesh, chosen, even=True, kinds=[*COLLECTIVES, *STEPS])),
     )
     schedule = schedule_of(layout, data.draw(st.lists(steps, min_size=1, max_size=6)))
     expected = NaiveEngine(machine, schedule.layout).run(schedule)

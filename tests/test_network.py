@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from athanor.hardware.errors import DoesNotFit
+from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
 from athanor.reports.claims import uplink_share
+from athanor.sim.links import LinkLoads
 from athanor.sim.maxmin import fair_rates
 from athanor.sim.traffic import Traffic
 from athanor.workloads.mesh import Mesh
@@ -19,6 +20,7 @@ from machines import tree
 from naive_network import max_min
 
 ORACLE = list(csv.DictReader((Path(__file__).parent / "data" / "simgrid.csv").read_text().splitlines()))
+PLAIN = [row for row in ORACLE if row["network_model"] == "CM02"]
 
 
 @st.composite
@@ -84,12 +86,16 @@ def test_senders_out_of_a_supernode_share_its_uplinks(senders, share, depth):
 
 @pytest.mark.parametrize(
     "row",
-    ORACLE,
+    PLAIN,
     ids=lambda row: "-".join(row[key] for key in ("platform", "algorithm", "ranks", "hosts_per_supernode")),
 )
 @pytest.mark.parametrize("depth", ["fluid", "bound"])
 def test_simgrid(row, depth):
-    """SimGrid 4.0's times of an all-to-all at once and of a ring (plain max-min, no message overhead), within 1e-6."""
+    """SimGrid 4.0's times of all-to-alls and of a ring (plain max-min, no message overhead), within 1e-6.
+
+    Its ranks do not wait for each other between steps. That shows in one case, where pairs that share a cable fall behind
+    the others: within 2 %.
+    """
     hosts, ranks, nbytes = int(row["hosts_per_supernode"]), int(row["ranks"]), float(row["message_bytes"])
     machine = tree(
         nodes=ranks,
@@ -102,13 +108,15 @@ def test_simgrid(row, depth):
     if row["algorithm"] == "ring":
         exchange = Exchange("all-reduce", "ring", ("ep",), nbytes, "fp32")
     else:
-        exchange = Exchange("all-to-all", "linear", ("ep",), nbytes * ranks, "fp32")
+        algorithm = {"all": "linear", "pairshift": "pairwise-shift", "pairxor": "pairwise-xor"}[row["algorithm"]]
+        exchange = Exchange("all-to-all", algorithm, ("ep",), nbytes * ranks, "fp32")
     layout = place(Mesh.of({"ep": ranks}), machine, "moda")
     seconds = sum(
         float(np.max(transfer.group_seconds(transfer.demand.alone[0])[0]))
         for transfer in Traffic(machine, layout, depth).transfers(exchange)
     )
-    assert seconds == pytest.approx(float(row["simulated_s"]), rel=1e-6)
+    drifting = (row["platform"], row["algorithm"]) == ("ft", "pairxor")
+    assert seconds == pytest.approx(float(row["simulated_s"]), rel=0.02 if drifting else 1e-6)
 
 
 def seconds_of(machine, mesh, placement, exchange, depth):
@@ -123,7 +131,10 @@ def test_bound_is_never_above_fluid(data):
     machine = tree(nodes=64, supernode=data.draw(st.integers(1, 4)), taper=data.draw(st.sampled_from([0.25, 0.5, 1.0])))
     sent = np.array(data.draw(st.lists(st.integers(0, 9), min_size=mesh.ranks, max_size=mesh.ranks)), dtype=float)
     received = np.array(data.draw(st.lists(st.integers(0, 9), min_size=mesh.ranks, max_size=mesh.ranks)), dtype=float)
-    exchange = Exchange("all-to-all", "linear", ("ep",), sent.reshape(mesh.shape), "fp32", received.reshape(mesh.shape))
+    algorithm = data.draw(st.sampled_from(["linear", "pairwise-shift"]))
+    exchange = Exchange(
+        "all-to-all", algorithm, ("ep",), sent.reshape(mesh.shape), "fp32", received.reshape(mesh.shape)
+    )
     placement = data.draw(st.sampled_from(["moda", "block:ep,dp", "block:dp,ep"]))
     bound, fluid = (seconds_of(machine, mesh, placement, exchange, depth) for depth in ("bound", "fluid"))
     assert bound <= fluid * (1 + 1e-9)
@@ -207,6 +218,60 @@ def test_link_loads_conserve_bytes():
             assert transfer.loads.loads[f"{level}.out"].sum() == pytest.approx(
                 transfer.loads.loads[f"{level}.in"].sum()
             )
+
+
+@pytest.mark.parametrize("received", [False, True])
+def test_pairwise_steps_carry_what_a_linear_all_to_all_does(received):
+    """The same bytes on every link, one step after another."""
+    random = np.random.default_rng(2)
+    mesh, machine = Mesh.of({"ep": 8, "dp": 3}), tree(nodes=64, supernode=2, core_groups=2)
+    traffic = Traffic(machine, place(mesh, machine, "block:ep,dp", 2), "bound")
+    sent, wanted = (random.uniform(0, 9, mesh.shape), random.uniform(0, 9, mesh.shape)) if received else (24.0, None)
+    sums = []
+    for algorithm in ("linear", "pairwise-shift", "pairwise-xor"):
+        sums.append(LinkLoads(traffic.phases.kinds))
+        for transfer in traffic.transfers(Exchange("all-to-all", algorithm, ("ep",), sent, "fp32", wanted)):
+            sums[-1].plus(transfer.loads, 1.0 if transfer.factor is None else transfer.factor)
+    for kind in ("ring", "nic.out", "nic.in", "trunk.out", "trunk.in"):
+        assert sums[0].loads[kind].any()
+        for other in sums[1:]:
+            assert other.loads[kind] == pytest.approx(sums[0].loads[kind])
+
+
+def test_idle_ranks_use_no_link():
+    """Up and down a tree only edges carry bytes: of a broadcast's two steps among four ranks, one message, then two."""
+    machine = tree(nodes=64, supernode=2, latencies=(0.0, 0.5, 2.0))
+    for depth in ("fluid", "bound"):
+        traffic = Traffic(machine, place(Mesh.of({"ep": 4}), machine, "moda"), depth)
+        far, near = traffic.transfers(Exchange("broadcast", "binomial", ("ep",), 10.0, "fp32"))
+        assert (far.loads.loads["nic.out"].tolist(), far.loads.loads["nic.in"].tolist()) == ([1, 0, 0, 0], [0, 0, 1, 0])
+        assert near.loads.loads["nic.out"].tolist() == [1, 0, 1, 0]
+        assert not near.loads.loads["trunk.out"].any()
+        assert (far.factor, far.fixed, near.fixed) == (10.0, 2.0, 0.5)
+
+
+@pytest.mark.parametrize("depth", ["fluid", "bound"])
+def test_a_group_without_bytes_waits_for_no_link(depth):
+    """Two groups share a trunk; only one of them has something to send."""
+    mesh, machine = Mesh.of({"ep": 2, "dp": 2}), tree(nodes=64, supernode=2, taper=0.5, injection=10.0)
+    traffic = Traffic(machine, place(mesh, machine, {"ep": "supernode", "dp": "node"}), depth)
+    sent = np.array([[80.0, 0.0]])
+    (transfer,) = traffic.transfers(Exchange("all-to-all", "pairwise-shift", ("ep",), sent, "fp32"))
+    assert np.broadcast_to(transfer.group_seconds(transfer.demand.alone[0])[0], 2).tolist() == [4.0, 0.0]
+
+
+def test_a_barrier_costs_latency_only():
+    machine = tree(nodes=64, supernode=2, latencies=(0.0, 0.5, 2.0), overhead=0.25)
+    barrier = Exchange("barrier", "dissemination", ("ep",), 0.0, "int64")
+    assert seconds_of(machine, Mesh.of({"ep": 2}), "moda", barrier, "fluid") == 0.5 + 0.25
+    assert seconds_of(machine, Mesh.of({"ep": 4}), "moda", barrier, "bound") == 2 * (2.0 + 0.25)
+
+
+def test_blocks_of_unequal_size_are_refused_where_they_travel_together():
+    mesh, machine = Mesh.of({"ep": 4}), tree(nodes=64)
+    traffic = Traffic(machine, place(mesh, machine, "moda"), "fluid")
+    with pytest.raises(InputError, match="linear, pairwise-shift, pairwise-xor, two-level take them"):
+        traffic.transfers(Exchange("all-to-all", "bruck", ("ep",), np.arange(4.0), "fp32"))
 
 
 def test_fluid_depth_refuses_too_many_unequal_flows():

@@ -96,6 +96,14 @@ class Layout:
             self._split[axes] = groups.reshape(len(home), -1, inner) if equal else None
         return self._split[axes]
 
+    def scope(self, axes: tuple[str, ...], scope: str) -> NDArray[np.int64]:
+        """The groups in which a round runs, ``[groups, size]``: whole ones, or their parts in a supernode or across."""
+        grid = self.two_level(axes)
+        if scope == "group" or grid is None:
+            return self.groups(axes)
+        outer, inner = grid.shape[1:]
+        return grid.reshape(-1, inner) if scope == "inner" else grid.transpose(0, 2, 1).reshape(-1, outer)
+
 
 def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str, ...]]:
     """A placement from its text or mapping: a name, ``block:…``, or a tuple of levels for each axis."""
@@ -123,7 +131,8 @@ def resolve_ranks_per_node(machine: Machine, placement: str | Mapping[str, str],
     """
     spec = parse_placement(placement)
     finest = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
-    per_node = ranks_per_node or (machine.node.core_groups if finest else 1)
+    default = machine.node.core_groups if finest else 1
+    per_node = default if ranks_per_node is None else ranks_per_node
     if per_node < 1 or machine.node.core_groups % per_node:
         raise InputError(
             f"--ranks-per-node {per_node}: must divide the {machine.node.core_groups} core groups of {machine.name}'s nodes"
@@ -144,7 +153,7 @@ def place(
     level of the machine, with the numbers.
     """
     spec = parse_placement(placement)
-    size = machine.fabric.supernode
+    size = machine.supernode
     if nodes_per_supernode is not None and not 0 < nodes_per_supernode <= size:
         raise InputError(f"--nodes-per-supernode {nodes_per_supernode}: {machine.name} has {size} nodes in a supernode")
     used = nodes_per_supernode or size
@@ -182,7 +191,7 @@ def _block(mesh: Mesh, machine: Machine, order: list[str], per_node: int, used: 
     sizes = [mesh.shape[place] for place in slowest_first]
     index = np.moveaxis(np.arange(mesh.ranks).reshape(sizes), range(len(sizes)), slowest_first).reshape(-1)
     supernode, slot = np.divmod(index // per_node, used)
-    size = machine.fabric.supernode
+    size = machine.supernode
     _check_supernodes(int(supernode.max()) + 1, machine, f"--placement block:{','.join(order)}")
     return Layout(mesh, supernode * size + slot, per_node, used, size)
 
@@ -213,7 +222,7 @@ def _on_levels(mesh: Mesh, machine: Machine, spec: Mapping[str, tuple[str, ...]]
             stride[level] *= part
             if stride[level] > capacity[level]:
                 raise InputError(_too_many(mesh, axis, names, level, part, stride[level], what[level]))
-    size = machine.fabric.supernode
+    size = machine.supernode
     inside = position["node"] + size * position["supernode"]
     node = np.broadcast_to(inside, mesh.shape).reshape(-1)
     return Layout(mesh, node, per_node, stride["node"], size)

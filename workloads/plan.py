@@ -9,7 +9,6 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from ..hardware.errors import InputError
-from ..hardware.fabric import Routing
 from ..hardware.machine import Machine
 from ..hardware.records import Record, first_error
 from .balancers import Balancer, parse_balancer
@@ -43,13 +42,13 @@ class Plan(Record):
     router: str = "uniform"
     drift: float = Field(default=0.0, ge=0, le=1)
     balancer: str = "swipe"
-    all_to_all: Literal["linear", "two-level"] = "linear"
+    all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
     zero: Literal["0", "hierarchical"] = "hierarchical"
     recompute: Literal["none", "full"] = "none"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
     overlap: Literal["none", "gradients"] = "none"
-    routing: Routing | None = None
-    depth: Literal["auto", "bound", "fluid"] = "auto"
+    routing: str | None = None
+    depth: Literal["auto", "bound", "fluid", "message"] = "auto"
     jitter: float = Field(default=0.0, ge=0, lt=1)
     speed_spread: float = Field(default=0.0, ge=0, lt=1)
     steps: int = Field(default=1, gt=0)

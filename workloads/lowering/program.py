@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..collectives import find
 from ..placement import Layout
 from ..schedule import COMPUTE, Exchange, Operation, Schedule, Work
 
 COMMUNICATION, GRADIENTS = "communication", "gradients"
 
 FLAT = {"all-to-all": "linear", "reduce-scatter": "ring", "all-gather": "ring", "all-reduce": "ring"}
-"""The algorithm of each collective that needs no grid of supernodes."""
+"""What takes the place of an algorithm that needs a grid of supernodes where there is none."""
 
 
 def settle(exchange: Exchange, layout: Layout) -> tuple[Exchange, str]:
@@ -18,9 +19,9 @@ def settle(exchange: Exchange, layout: Layout) -> tuple[Exchange, str]:
 
     Two-level algorithms need groups with equal parts in their supernodes; elsewhere the flat one takes their place.
     """
-    flat = FLAT[exchange.operation]
-    if exchange.algorithm == flat or layout.two_level(exchange.axes) is not None:
+    if not find(exchange.operation, exchange.algorithm).grid or layout.two_level(exchange.axes) is not None:
         return exchange, ""
+    flat = FLAT[exchange.operation]
     note = (
         f"{exchange.operation} over {'+'.join(exchange.axes)} runs as {flat} instead of {exchange.algorithm}:"
         " its groups have unequal parts in their supernodes"

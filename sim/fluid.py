@@ -1,0 +1,148 @@
+"""The fluid network: flows on links that start and end at any time, at weighted max-min fair rates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .links import Array, Index
+
+TIE = 1.0 + 1e-9
+"""Levels that differ by less than this factor are one."""
+
+TOGETHER = 1.0 + 1e-12
+"""Ends that differ by less than this factor are one event."""
+
+
+def fill(links: Index, usage: Array, weight: Array, limit: Array, left: Array) -> Array:
+    """Weighted max-min fair rates ``[flows]``, in bytes per second.
+
+    Flow f takes ``usage[h, f]`` of its rate on link ``links[h, f]``, of which ``left[link]`` bytes per second are there (the
+    last one, endless, stands for no link), claims shares in proportion to ``weight[f]`` and is never faster than ``limit[f]``.
+
+    Progressive filling (Bertsekas and Gallager 1992, section 6.5.2): the level, rate over weight, rises for all flows alike
+    until a link is full. Every link that is the tightest one for all flows on it is frozen in the same round, not only the
+    globally tightest: the rates are the same, as they are unique, and the rounds far fewer.
+    """
+    rates = np.empty(len(weight))
+    flows, left = np.arange(len(weight)), left.copy()
+    while True:
+        claimed = np.bincount(links.ravel(), (usage * weight).ravel(), len(left))
+        share = np.full(len(left), np.inf)
+        np.divide(left, claimed, out=share, where=claimed > 0)
+        cap = limit / weight
+        level = cap
+        for hop in links:
+            level = np.minimum(level, share[hop])
+        lowest = np.full(len(left), np.inf)
+        for hop in links:
+            np.minimum.at(lowest, hop, level)
+        tight = lowest * TIE >= share
+        done = cap <= level * TIE
+        for hop in links:
+            done |= tight[hop]
+        rate = level * weight
+        if done.all():
+            rates[flows] = rate
+            return rates
+        rates[flows[done]] = rate[done]
+        left -= np.bincount(links[:, done].ravel(), (usage[:, done] * rate[done]).ravel(), len(left))
+        np.maximum(left, 0.0, out=left)
+        keep = ~done
+        flows, links, usage, weight, limit = flows[keep], links[:, keep], usage[:, keep], weight[keep], limit[keep]
+
+
+class Fluid:
+    """Flows in numbered slots, under way together on one network.
+
+    :meth:`book` puts flows into free slots, :meth:`begin` lets them move, :meth:`settle` gives new rates, :meth:`next` says when
+    the first flow ends, and :meth:`advance` moves the clock there and frees the slots of flows that end. When flows only end,
+    no rate below theirs changes, since filling up to their level goes as before: those flows are left as they are.
+    """
+
+    def __init__(self, slots: int, width: int, capacity: Array) -> None:
+        """``slots`` flows at once, on at most ``width`` links each; ``capacity[link]`` ends with endless, for no link."""
+        self.capacity, self.now = capacity, 0.0
+        self.links, self.usage = np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0))
+        self.weight, self.limit, self.left, self.rate, self.since, self.end, self._level = (
+            np.zeros(0) for _ in range(7)
+        )
+        self._alone = np.zeros(0, dtype=bool)  # on no link at all
+        self._used = np.zeros(len(capacity))
+        self._changed = (
+            np.inf
+        )  # the lowest level, rate over weight, at which something changed since rates were settled
+        self.grow(slots, width)
+
+    def grow(self, slots: int, width: int) -> None:
+        """Make room for more slots and longer routes, at least as many as there are; new slots are free."""
+        more, old = slots - len(self.end), self.links.shape
+        links = np.full((max(width, old[0]), slots), len(self.capacity) - 1, dtype=np.int64)
+        usage = np.zeros(links.shape)
+        links[: old[0], : old[1]], usage[: old[0], : old[1]] = self.links, self.usage
+        self.links, self.usage = links, usage
+        for name, blank in (("weight", 1.0), ("limit", np.inf), ("left", 0.0), ("rate", 0.0), ("since", 0.0)):
+            setattr(self, name, np.append(getattr(self, name), np.full(more, blank)))
+        self.end = np.append(self.end, np.full(more, np.inf))
+        self._level = np.append(self._level, np.full(more, -1.0))  # below zero: not under way, or on no link
+        self._alone = np.append(self._alone, np.zeros(more, dtype=bool))
+
+    def book(self, slots: Index, links: Index, usage: Array, weight: Array, limit: Array, nbytes: Array) -> None:
+        """Put flows of ``nbytes`` (above zero) into free slots, ``links[flow, hop]`` as above; they do not move yet."""
+        width = links.shape[1]
+        self.links[:width, slots], self.usage[:width, slots] = links.T, usage.T
+        self.links[width:, slots] = len(self.capacity) - 1
+        self.weight[slots], self.limit[slots], self.left[slots] = weight, limit, nbytes
+        alone = np.ones(len(slots), dtype=bool)
+        for hop in links.T:
+            alone &= hop == len(self.capacity) - 1
+        self._alone[slots] = alone
+
+    def begin(self, slots: Index) -> None:
+        """Let booked flows move from now on."""
+        alone = self._alone[slots]
+        if alone.any():
+            free = slots[alone]
+            self.end[free] = self.now + self.left[free] / self.limit[free]
+            slots = slots[~alone]
+        if len(slots):
+            self.since[slots], self.rate[slots], self._level[slots] = self.now, 0.0, np.inf
+            self._changed = 0.0  # a new flow may hold back any other
+
+    def settle(self) -> None:
+        """Give new rates to the flows that changes can have touched."""
+        if self._changed == np.inf:
+            return
+        moved = np.flatnonzero(self._level * TIE >= self._changed)
+        links, usage, weight, old = self.links[:, moved], self.usage[:, moved], self.weight[moved], self.rate[moved]
+        if self._changed:
+            self._used -= np.bincount(links.ravel(), (usage * old).ravel(), len(self._used))
+            left = np.maximum(self.capacity - self._used, 0.0)
+        else:
+            self._used, left = np.zeros(len(self.capacity)), self.capacity
+        rates = fill(links, usage, weight, self.limit[moved], left)
+        self._used += np.bincount(links.ravel(), (usage * rates).ravel(), len(self._used))
+        left_over = self.left[moved] - old * (self.now - self.since[moved])
+        self.left[moved], self.since[moved], self.rate[moved] = left_over, self.now, rates
+        self._level[moved] = rates / weight
+        self.end[moved] = self.now + left_over / rates
+        self._changed = np.inf
+
+    def next(self) -> float:
+        """When the first flow ends, in seconds; endless where none is under way."""
+        return float(self.end[self.end.argmin()]) if len(self.end) else np.inf
+
+    def advance(self, to: float) -> Index:
+        """Move the clock, at most to :meth:`next`; returns the slots of the flows that end then, which are free again."""
+        self.now = to
+        done = np.flatnonzero(self.end <= to * TOGETHER)
+        if len(done):
+            self.end[done] = np.inf
+            held = done[self._level[done] >= 0]
+            if len(held):
+                self._changed = min(self._changed, float(self._level[held].min()))
+                links = self.links[:, held]
+                self._used -= np.bincount(
+                    links.ravel(), (self.usage[:, held] * self.rate[held]).ravel(), len(self._used)
+                )
+                self._level[held] = -1.0
+        return done

@@ -1,0 +1,111 @@
+"""The books of a step: clocks of streams, where their time went, and the rows of the trace."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..workloads.schedule import COMPUTE, Exchange, Operation, Schedule
+from .exposure import Done, Exposure
+
+Array = NDArray[np.float64]
+
+
+class Ledger:
+    """Takes in when operations begin and end on each rank, in the order of each stream, and accounts for every second.
+
+    Clocks are arrays that broadcast over the mesh. ``rows`` are those of a Run's trace after ``step``, one for each operation
+    and observed class of ranks.
+    """
+
+    def __init__(self, schedule: Schedule, observed: Mapping[str, tuple[int, ...]]) -> None:
+        self.schedule, self.observed = schedule, observed
+        self.exposure = Exposure()
+        self.rows: list[tuple[Any, ...]] = []
+        self._ends: dict[int, Array] = {}
+        self._readers = Counter(number for operation in schedule.operations for number in operation.after)
+        self._history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
+        self._reached = _reached(schedule.operations)
+        self._clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(schedule.mesh.shape)))
+
+    def ready(self, number: int) -> Array:
+        """When each rank can begin an operation, all that it waits for being done; waiting is accounted for."""
+        operation = self.schedule.operations[number]
+        ready = self._clock[operation.stream]
+        if operation.stream == COMPUTE:
+            ready = self.exposure.wait(ready, self._unattributed(operation.after))
+        for other in operation.after:
+            ready = np.maximum(ready, self._end_of(other))
+        return ready
+
+    def done(self, number: int, ready: Array, begin: Array, end: Array, limit: str) -> None:
+        """An operation that could begin at ``ready`` began and ended, held back by ``limit``."""
+        operation = self.schedule.operations[number]
+        self._clock[operation.stream] = end
+        if operation.stream == COMPUTE:
+            self.exposure.spend(operation.category, operation.phase, end - ready)
+        else:
+            self._history[operation.stream].append((number, Done(operation.category, operation.phase, begin, end)))
+        if self._readers[number]:
+            self._ends[number] = end
+        self._record(operation, begin, end, limit)
+
+    def close(self) -> float:
+        """Let every rank wait for its own last operations and for the slowest rank; returns the step's seconds."""
+        left = [done for history in self._history.values() for _, done in history]
+        clock = self.exposure.wait(self._clock[COMPUTE], left)
+        seconds = float(clock.max())
+        self.exposure.spend("imbalance", "update", seconds - clock)
+        return seconds
+
+    def _end_of(self, number: int) -> Array:
+        """When each rank ended an operation; the array is let go with its last reader."""
+        end = self._ends[number]
+        self._readers[number] -= 1
+        if not self._readers[number]:
+            del self._ends[number]
+        return end
+
+    def _unattributed(self, awaited: Iterable[int]) -> list[Done]:
+        """What other streams did that the awaited operations rest on and the compute stream has not waited for before."""
+        found: list[Done] = []
+        for number in awaited:
+            for stream, last in self._reached[number].items():
+                history = self._history[stream]
+                while stream != COMPUTE and history and history[0][0] <= last:
+                    found.append(history.popleft()[1])
+        return found
+
+    def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
+        """Rows of the trace, one for each observed class of ranks; the columns are those of a Run's trace after ``step``."""
+        work = operation.work
+        nbytes, flops = (work.nbytes, 0.0) if isinstance(work, Exchange) else (0.0, work.flops)
+        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream)
+        for name, at in self.observed.items():
+            self.rows.append((*what, name, _at(begin, at), _at(end, at), _at(nbytes, at), _at(flops, at), limit))
+
+
+def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
+    """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
+    reached: list[dict[str, int]] = []
+    latest: dict[str, int] = {}
+    for number, operation in enumerate(operations):
+        before = [*operation.after, *([latest[operation.stream]] if operation.stream in latest else [])]
+        merged = {operation.stream: number}
+        for other in before:
+            for stream, last in reached[other].items():
+                merged[stream] = max(last, merged.get(stream, last))
+        latest[operation.stream] = number
+        reached.append(merged)
+    return reached
+
+
+def _at(amount: float | Array, coordinate: tuple[int, ...]) -> float:
+    """The value of an amount at a rank's coordinate."""
+    if not isinstance(amount, np.ndarray) or amount.size == 1:
+        return float(amount if not isinstance(amount, np.ndarray) else amount.item())
+    return float(amount[tuple(min(at, length - 1) for at, length in zip(coordinate, amount.shape, strict=True))])
