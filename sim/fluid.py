@@ -54,9 +54,10 @@ def fill(links: Index, usage: Array, weight: Array, limit: Array, left: Array) -
 class Fluid:
     """Flows in numbered slots, under way together on one network.
 
-    :meth:`book` puts flows into free slots, :meth:`begin` lets them move, :meth:`settle` gives new rates, :meth:`next` says when
-    the first flow ends, and :meth:`advance` moves the clock there and frees the slots of flows that end. When flows only end,
-    no rate below theirs changes, since filling up to their level goes as before: those flows are left as they are.
+    :meth:`book` puts flows into free slots, :meth:`begin` lets them move (flows on no link :meth:`pass_by`), :meth:`settle`
+    gives new rates, :meth:`next` says when the first flow ends, and :meth:`advance` moves the clock there and frees the slots
+    of flows that end. When flows only end, no rate below theirs changes, since filling up to their level goes as before:
+    those flows are left as they are.
     """
 
     def __init__(self, slots: int, width: int, capacity: Array) -> None:
@@ -66,7 +67,6 @@ class Fluid:
         self.weight, self.limit, self.left, self.rate, self.since, self.end, self._level = (
             np.zeros(0) for _ in range(7)
         )
-        self._alone = np.zeros(0, dtype=bool)  # on no link at all
         self._used = np.zeros(len(capacity))
         self._changed = (
             np.inf
@@ -84,7 +84,6 @@ class Fluid:
             setattr(self, name, np.append(getattr(self, name), np.full(more, blank)))
         self.end = np.append(self.end, np.full(more, np.inf))
         self._level = np.append(self._level, np.full(more, -1.0))  # below zero: not under way, or on no link
-        self._alone = np.append(self._alone, np.zeros(more, dtype=bool))
 
     def book(self, slots: Index, links: Index, usage: Array, weight: Array, limit: Array, nbytes: Array) -> None:
         """Put flows of ``nbytes`` (above zero) into free slots, ``links[flow, hop]`` as above; they do not move yet."""
@@ -92,21 +91,16 @@ class Fluid:
         self.links[:width, slots], self.usage[:width, slots] = links.T, usage.T
         self.links[width:, slots] = len(self.capacity) - 1
         self.weight[slots], self.limit[slots], self.left[slots] = weight, limit, nbytes
-        alone = np.ones(len(slots), dtype=bool)
-        for hop in links.T:
-            alone &= hop == len(self.capacity) - 1
-        self._alone[slots] = alone
 
     def begin(self, slots: Index) -> None:
         """Let booked flows move from now on."""
-        alone = self._alone[slots]
-        if alone.any():
-            free = slots[alone]
-            self.end[free] = self.now + self.left[free] / self.limit[free]
-            slots = slots[~alone]
         if len(slots):
             self.since[slots], self.rate[slots], self._level[slots] = self.now, 0.0, np.inf
             self._changed = 0.0  # a new flow may hold back any other
+
+    def pass_by(self, slots: Index, seconds: Array) -> None:
+        """Flows on no link, which nothing holds back: they end so many seconds from now."""
+        self.end[slots] = self.now + seconds
 
     def settle(self) -> None:
         """Give new rates to the flows that changes can have touched."""

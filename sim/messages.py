@@ -96,9 +96,8 @@ class Race:
         """Play until all are through; ``arrived`` hears of each course's ranks as they are through with it."""
         fluid = self.fluid
         while True:
-            coming = min((course.next_to_come for course in self.running), default=np.inf)
-            first = float(self.waiting.min(initial=np.inf))
-            now = min(fluid.next(), first, coming)
+            first = float(waiting[waiting.argmin()]) if len(waiting := self.waiting) else np.inf
+            now = min(fluid.next(), first, *(course.next_to_come for course in self.running))
             if now == np.inf:
                 return
             self.events += 1
@@ -175,6 +174,8 @@ class Course:
             self.start[come] = np.inf
             self.next_to_come = float(self.start.min())
             onward = np.concatenate([onward, come])
+        if not len(onward):
+            return onward
         through = [onward[:0]]
         while len(onward):
             self.at[onward] += 1
@@ -245,7 +246,8 @@ class Course:
     def _enter_table(self, window: Window, ranks: Index) -> Index:
         step = self.at[ranks]
         row = window.row(step)
-        target, source = window.messages.receiver[row, ranks], window.source[row, ranks]
+        which = row * len(self.at) + ranks
+        target, source = window.flat.receiver[which], window.source.reshape(-1)[which]
         sends, comes = target >= 0, source >= 0
         self.open[ranks] = sends.astype(np.int64) + comes
         self.receiver[ranks] = target
@@ -254,7 +256,7 @@ class Course:
         found[source[comes & (self.at[source] == step)]] = True
         begin = np.flatnonzero(found)
         if len(begin):
-            self._start(begin, window.messages[window.row(self.at[begin]), begin])
+            self._start(window, begin, window.row(self.at[begin]) * len(self.at) + begin)
         idle: Index = ranks[~(sends | comes)]
         return idle
 
@@ -266,12 +268,19 @@ class Course:
         begin = np.flatnonzero(here[crowd.sender] & here[crowd.receiver] & ~begun)
         begun[begin] = True
         if len(begin):
-            self._start(first + begin, crowd[begin])
+            self._start(window, first + begin, begin)
         idle: Index = ranks[self.open[ranks] == 0]
         return idle
 
-    def _start(self, slots: Index, each: Sends) -> None:
-        """Sends begin: their first byte goes after their wait."""
-        race = self.race
-        race.fluid.book(slots + self.first, each.links, each.usage, each.weight, each.limit, each.nbytes)
-        race.waiting[slots + self.first] = race.fluid.now + each.wait
+    def _start(self, window: Window, slots: Index, which: Index) -> None:
+        """Messages begin: their first byte goes after their wait; what nothing can hold back also ends at a known time."""
+        race, slots = self.race, slots + self.first
+        free = window.alone[which]
+        if free.any():
+            race.fluid.pass_by(slots[free], window.seconds[which[free]])
+            slots, which = slots[~free], which[~free]
+        if len(slots):
+            each = window.flat
+            links, usage = each.links[which], each.usage[which]
+            race.fluid.book(slots, links, usage, each.weight[which], each.limit[which], each.nbytes[which])
+            race.waiting[slots] = race.fluid.now + each.wait[which]

@@ -170,7 +170,7 @@ class Steps:
         number = int(np.searchsorted(self.ends, low, side="right"))
         each, first = self.rounds[number], low - int(self.starts[number])
         if each.everyone:
-            return Window(low, self.crowds[low], np.zeros((1, 0), dtype=np.int64), low + 1, crowd=True)
+            return Window(low, self.crowds[low], np.zeros((1, 0), dtype=np.int64), low + 1, self.nowhere, crowd=True)
         count = each.steps - first
         most = count if each.pattern.repeats else max(1, WINDOW // self.ranks)
         return self._table(number, first, min(count, most))
@@ -210,7 +210,7 @@ class Steps:
             flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends])
             messages = _spread(flat, sends, self.nowhere)
         low = int(self.starts[number]) + first
-        return Window(low, messages, source, low + count)
+        return Window(low, messages, source, low + count, self.nowhere)
 
     def _sends(self, number: int, first: int, count: int) -> tuple[Index, Index, Array]:
         """Target rank and orbit of the source (or -1), and bytes, ``[count, orbits]``."""
@@ -317,7 +317,26 @@ class Window:
     messages: Sends
     source: Index
     high: int
+    nowhere: int
     crowd: bool = False
+
+    @cached_property
+    def flat(self) -> Sends:
+        """All messages in one row, step after step."""
+        count = self.messages.wait.size
+        return Sends(
+            *(each.reshape(count, *each.shape[self.messages.wait.ndim :]) for each in vars(self.messages).values())
+        )
+
+    @cached_property
+    def alone(self) -> NDArray[np.bool_]:
+        """Which of the messages in one row are on no link, ``[messages]``."""
+        return (self.flat.links == self.nowhere).all(axis=1)
+
+    @cached_property
+    def seconds(self) -> Array:
+        """Seconds of each message in one row that nothing holds back."""
+        return self.flat.wait + self.flat.nbytes / self.flat.limit
 
     def row(self, step: Index | int) -> Index | int:
         """The row of a step."""
