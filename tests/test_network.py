@@ -93,8 +93,8 @@ def test_senders_out_of_a_supernode_share_its_uplinks(senders, share, depth):
 def test_simgrid(row, depth):
     """SimGrid 4.0's times of all-to-alls and of a ring (plain max-min, no message overhead), within 1e-6.
 
-    Its ranks do not wait for each other between steps. That shows in one case, where pairs that share a cable fall behind
-    the others: within 2 %.
+    Its ranks do not wait for each other between steps, as phases do. That shows in one case, where pairs that share a cable
+    fall behind the others: within 2 %. The message depth has it exactly (``test_collective_command.py``).
     """
     hosts, ranks, nbytes = int(row["hosts_per_supernode"]), int(row["ranks"]), float(row["message_bytes"])
     machine = tree(
