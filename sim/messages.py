@@ -12,6 +12,7 @@ import numpy as np
 
 from .fluid import TOGETHER, Fluid
 from .links import Array, Index
+from .merged import play_merged
 from .slack import slack
 from .steps import Sends, Steps, Window, fingerprints
 from .unhindered import unhindered
@@ -24,6 +25,8 @@ def play(collectives: Sequence[tuple[Steps, Array]]) -> list[Array]:
     """
     if len(collectives) == 1:
         steps, start = collectives[0]
+        if not start.any() and (through := play_merged(steps)) is not None:
+            return [through]
         never_full = slack(steps)
         if never_full.all() and not steps.crowds:
             return [unhindered(steps, start)]

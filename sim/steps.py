@@ -259,6 +259,16 @@ class Steps:
         one = replace(one, usage=one.usage * times[:, None], times=times.astype(np.float64))
         return self._posting(one, size - 1) if self.overhead else one
 
+    def merged(self, source: Index, target: Index, times: Array) -> Sends:
+        """Messages of the first round from rank to rank, each for ``times`` alike, without the interfaces that they leave by."""
+        share = self.payloads[0].share
+        part = np.ones(len(target)) if share is None else share[target]
+        found = self._messages(source, target, self.payloads[0].sent[source] * part)
+        links = found.links.copy()
+        links[:, 0] = self.nowhere
+        usage = np.where(links < self.nowhere, found.usage * times[:, None], 0.0)
+        return replace(found, links=links, usage=usage, times=times)
+
     def _posting(self, messages: Sends, count: int) -> Sends:
         """With what keeps a rank from being through before its processor has posted all its messages, one after another."""
         longest = np.zeros(self.ranks)
@@ -331,7 +341,7 @@ class Window:
     @cached_property
     def alone(self) -> NDArray[np.bool_]:
         """Which of the messages in one row are on no link, ``[messages]``."""
-        return (self.flat.links == self.nowhere).all(axis=1)
+        return np.asarray((self.flat.links == self.nowhere).all(axis=1))
 
     @cached_property
     def seconds(self) -> Array:
