@@ -52,6 +52,29 @@ def whole(operation: str, algorithm: str, nbytes: float) -> float:
     return collective("sunway-oceanlight", operation, algorithm, 96_000, nbytes).seconds
 
 
+def uneven() -> float:
+    """An all-to-all-v of 1,024 ranks, an expert each: what a rank receives follows Zipf's law; by CM02, with latency."""
+    from athanor.hardware.machine import load_machine
+    from athanor.sim.graph import Graph
+    from athanor.sim.messages import play
+    from athanor.sim.orbits import Orbits
+    from athanor.sim.sharing import sharing
+    from athanor.sim.steps import Payload, Steps
+    from athanor.workloads.collectives import rounds
+    from athanor.workloads.mesh import Mesh
+    from athanor.workloads.placement import place
+
+    ranks, machine = 1024, load_machine("simgrid-tree")
+    popularity = np.random.default_rng(1).permutation(1 / np.arange(1.0, ranks + 1))
+    share = popularity / popularity.sum()
+    graph = Graph.of(machine, place(Mesh.of({"ep": ranks}), machine, "block:ep"))
+    groups, all_to_all = np.arange(ranks)[None, :], rounds("all-to-all", "linear", 1, ranks)
+    orbits = Orbits.of(graph, groups, all_to_all, 256, [share])
+    payloads = [Payload(np.full(ranks, ranks * MIB), share)]
+    steps = Steps(graph, groups, all_to_all, 256, payloads, sharing("cm02"), 0.0, orbits)
+    return float(play([(steps, np.zeros(steps.ranks))])[0].max())
+
+
 def flows(count: int) -> float:
     """Seconds until the last of random flows of 1 MiB between 1,024 hosts has ended, without latency."""
     from athanor.sim.fluid import Fluid
@@ -134,6 +157,7 @@ WORK: dict[str, Callable[[], float]] = {
     },
     **{f"flows {count}": (lambda count=count: flows(count)) for count in (4000, 10000)},
     **{f"simgrid flows {count}": (lambda count=count: simgrid_flows(count)) for count in (4000, 10000)},
+    "1024 uneven": uneven,
     "96000 linear": lambda: whole("all-to-all", "linear", 8192),
     "96000 ring": lambda: whole("all-reduce", "ring", 1e9),
     "96000 two-level": lambda: whole("all-to-all", "two-level", 8192),
@@ -182,7 +206,7 @@ def agreement() -> float:
 
 def main() -> None:
     """Measure everything and print the table."""
-    console = Console()
+    console = Console(width=150)
     console.print(f"largest difference from a row of the oracle: {agreement():.1e} (target 1e-6)")
     start = measure("start-up")
     assert start is not None
@@ -199,6 +223,16 @@ def main() -> None:
             target,
             RECORDED_MIB[name],
         )
+    ours = measure("1024 uneven")
+    add(
+        table,
+        "1,024 ranks: all, uneven (Zipf)",
+        ours,
+        RECORDED["all"],
+        "recorded for even",
+        "1/20",
+        RECORDED_MIB["all"],
+    )
     for count in (4000, 10000):
         live = measure(f"simgrid flows {count}")
         theirs, how = (live["cpu"], "measured") if live else (RECORDED[f"flows {count}"], "recorded: SimGrid is absent")

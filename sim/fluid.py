@@ -13,23 +13,22 @@ TOGETHER = 1.0 + 1e-12
 """Ends that differ by less than this factor are one event."""
 
 
-def fill(links: Index, usage: Array, weight: Array, limit: Array, left: Array) -> Array:
-    """Weighted max-min fair rates ``[flows]``, in bytes per second.
+def fill(links: Index, claims: Array, cap: Array, left: Array) -> Array:
+    """Weighted max-min fair levels ``[flows]``: rates over weights, in bytes per second.
 
-    Flow f takes ``usage[h, f]`` of its rate on link ``links[h, f]``, of which ``left[link]`` bytes per second are there (the
-    last one, endless, stands for no link), claims shares in proportion to ``weight[f]`` and is never faster than ``limit[f]``.
+    At level 1 flow f takes ``claims[h, f]`` (its usage times its weight) of link ``links[h, f]``, of which ``left[link]``
+    bytes per second are there (the last one, endless, stands for no link); its level is at most ``cap[f]``.
 
-    Progressive filling (Bertsekas and Gallager 1992, section 6.5.2): the level, rate over weight, rises for all flows alike
-    until a link is full. Every link that is the tightest one for all flows on it is frozen in the same round, not only the
-    globally tightest: the rates are the same, as they are unique, and the rounds far fewer.
+    Progressive filling (Bertsekas and Gallager 1992, section 6.5.2): the level rises for all flows alike until a link is
+    full. Every link that is the tightest one for all flows on it is frozen in the same round, not only the globally
+    tightest: the levels are the same, as they are unique, and the rounds far fewer.
     """
-    rates = np.empty(len(weight))
-    flows, left = np.arange(len(weight)), left.copy()
+    levels = np.empty(len(cap))
+    flows, left = np.arange(len(cap)), left.copy()
     while True:
-        claimed = np.bincount(links.ravel(), (usage * weight).ravel(), len(left))
+        claimed = np.bincount(links.ravel(), claims.ravel(), len(left))
         share = np.full(len(left), np.inf)
         np.divide(left, claimed, out=share, where=claimed > 0)
-        cap = limit / weight
         level = cap
         for hop in links:
             level = np.minimum(level, share[hop])
@@ -40,15 +39,14 @@ def fill(links: Index, usage: Array, weight: Array, limit: Array, left: Array) -
         done = cap <= level * TIE
         for hop in links:
             done |= tight[hop]
-        rate = level * weight
         if done.all():
-            rates[flows] = rate
-            return rates
-        rates[flows[done]] = rate[done]
-        left -= np.bincount(links[:, done].ravel(), (usage[:, done] * rate[done]).ravel(), len(left))
+            levels[flows] = level
+            return levels
+        levels[flows[done]] = level[done]
+        left -= np.bincount(links[:, done].ravel(), (claims[:, done] * level[done]).ravel(), len(left))
         np.maximum(left, 0.0, out=left)
         keep = ~done
-        flows, links, usage, weight, limit = flows[keep], links[:, keep], usage[:, keep], weight[keep], limit[keep]
+        flows, links, claims, cap = flows[keep], links[:, keep], claims[:, keep], cap[keep]
 
 
 class Fluid:
@@ -63,34 +61,36 @@ class Fluid:
     def __init__(self, slots: int, width: int, capacity: Array) -> None:
         """``slots`` flows at once, on at most ``width`` links each; ``capacity[link]`` ends with endless, for no link."""
         self.capacity, self.now = capacity, 0.0
-        self.links, self.usage = np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0))
-        self.weight, self.limit, self.left, self.rate, self.since, self.end, self._level = (
-            np.zeros(0) for _ in range(7)
-        )
+        self.links, self.claims = np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0))
+        none = np.zeros(0)
+        self.weight, self.cap, self.left, self.rate, self.since, self.end = none, none, none, none, none, none
+        self._level = none  # rate over weight; below zero: not under way, or on no link
         self._used = np.zeros(len(capacity))
-        self._changed = (
-            np.inf
-        )  # the lowest level, rate over weight, at which something changed since rates were settled
+        self._changed = np.inf  # the lowest level at which something changed since rates were settled
         self.grow(slots, width)
 
     def grow(self, slots: int, width: int) -> None:
         """Make room for more slots and longer routes, at least as many as there are; new slots are free."""
         more, old = slots - len(self.end), self.links.shape
         links = np.full((max(width, old[0]), slots), len(self.capacity) - 1, dtype=np.int64)
-        usage = np.zeros(links.shape)
-        links[: old[0], : old[1]], usage[: old[0], : old[1]] = self.links, self.usage
-        self.links, self.usage = links, usage
-        for name, blank in (("weight", 1.0), ("limit", np.inf), ("left", 0.0), ("rate", 0.0), ("since", 0.0)):
+        claims = np.zeros(links.shape)
+        links[: old[0], : old[1]], claims[: old[0], : old[1]] = self.links, self.claims
+        self.links, self.claims = links, claims
+        for name, blank in (("weight", 1.0), ("cap", np.inf), ("left", 0.0), ("rate", 0.0), ("since", 0.0)):
             setattr(self, name, np.append(getattr(self, name), np.full(more, blank)))
         self.end = np.append(self.end, np.full(more, np.inf))
-        self._level = np.append(self._level, np.full(more, -1.0))  # below zero: not under way, or on no link
+        self._level = np.append(self._level, np.full(more, -1.0))
 
     def book(self, slots: Index, links: Index, usage: Array, weight: Array, limit: Array, nbytes: Array) -> None:
-        """Put flows of ``nbytes`` (above zero) into free slots, ``links[flow, hop]`` as above; they do not move yet."""
+        """Put flows of ``nbytes`` (above zero) into free slots, on ``links[flow, hop]``; they do not move yet.
+
+        A flow takes ``usage[flow, hop]`` of its rate on a link, gets shares in proportion to ``weight`` and is never faster than
+        ``limit``.
+        """
         width = links.shape[1]
-        self.links[:width, slots], self.usage[:width, slots] = links.T, usage.T
+        self.links[:width, slots], self.claims[:width, slots] = links.T, usage.T * weight
         self.links[width:, slots] = len(self.capacity) - 1
-        self.weight[slots], self.limit[slots], self.left[slots] = weight, limit, nbytes
+        self.weight[slots], self.cap[slots], self.left[slots] = weight, limit / weight, nbytes
 
     def begin(self, slots: Index) -> None:
         """Let booked flows move from now on."""
@@ -107,17 +107,18 @@ class Fluid:
         if self._changed == np.inf:
             return
         moved = np.flatnonzero(self._level * TIE >= self._changed)
-        links, usage, weight, old = self.links[:, moved], self.usage[:, moved], self.weight[moved], self.rate[moved]
+        links, claims, old = self.links[:, moved], self.claims[:, moved], self.rate[moved]
         if self._changed:
-            self._used -= np.bincount(links.ravel(), (usage * old).ravel(), len(self._used))
+            self._used -= np.bincount(links.ravel(), (claims * self._level[moved]).ravel(), len(self._used))
             left = np.maximum(self.capacity - self._used, 0.0)
         else:
             self._used, left = np.zeros(len(self.capacity)), self.capacity
-        rates = fill(links, usage, weight, self.limit[moved], left)
-        self._used += np.bincount(links.ravel(), (usage * rates).ravel(), len(self._used))
+        level = fill(links, claims, self.cap[moved], left)
+        self._used += np.bincount(links.ravel(), (claims * level).ravel(), len(self._used))
+        rates = level * self.weight[moved]
         left_over = self.left[moved] - old * (self.now - self.since[moved])
         self.left[moved], self.since[moved], self.rate[moved] = left_over, self.now, rates
-        self._level[moved] = rates / weight
+        self._level[moved] = level
         self.end[moved] = self.now + left_over / rates
         self._changed = np.inf
 
@@ -135,8 +136,7 @@ class Fluid:
             if len(held):
                 self._changed = min(self._changed, float(self._level[held].min()))
                 links = self.links[:, held]
-                self._used -= np.bincount(
-                    links.ravel(), (self.usage[:, held] * self.rate[held]).ravel(), len(self._used)
-                )
+                claimed = self.claims[:, held] * self._level[held]
+                self._used -= np.bincount(links.ravel(), claimed.ravel(), len(self._used))
                 self._level[held] = -1.0
         return done

@@ -40,7 +40,7 @@ def test_rates_equal_filling_one_link_at_a_time(problem):
         for f in range(len(weight))
     ]
     expected = weighted_max_min(flows, dict(enumerate(capacity[:-1])))
-    assert fill(route, usage, weight, endless(weight), capacity) == pytest.approx(expected, rel=1e-9)
+    assert weight * fill(route, usage * weight, endless(weight), capacity) == pytest.approx(expected, rel=1e-9)
 
 
 @settings(deadline=None)
@@ -48,7 +48,7 @@ def test_rates_equal_filling_one_link_at_a_time(problem):
 def test_each_flow_has_a_full_link_with_the_largest_share_or_its_limit(problem, data):
     route, usage, weight, capacity = problem
     limit = np.array([float(data.draw(st.integers(1, 9))) for _ in weight])
-    rates = fill(route, usage, weight, limit, capacity)
+    rates = weight * fill(route, usage * weight, limit / weight, capacity)
     used = np.bincount(route.ravel(), (usage * rates).ravel(), len(capacity))
     assert (used <= capacity * (1 + 1e-9)).all()
     assert (rates <= limit * (1 + 1e-9)).all()

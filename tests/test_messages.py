@@ -5,7 +5,8 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.sim.collective import collective
 from athanor.sim.graph import Graph
-from athanor.sim.messages import play
+from athanor.sim.merged import play_merged
+from athanor.sim.messages import Race, play
 from athanor.sim.orbits import Orbits
 from athanor.sim.sharing import SHARING
 from athanor.sim.steps import Payload, Steps
@@ -232,3 +233,41 @@ def test_twice_the_bandwidth_is_twice_as_fast(data):
 def test_algorithms_that_need_a_power_of_two_say_so():
     with pytest.raises(InputError, match="power of two"):
         check("all-to-all", "pairwise-xor", 12)
+
+
+@settings(max_examples=80, **SLOW)
+@given(data=st.data())
+def test_uneven_all_to_alls_in_classes_equal_single_messages(data):
+    """Ranks that receive unequal parts: messages of alike senders as one class, or None where an interface fills up."""
+    ranks = data.draw(st.integers(4, 12))
+    machine = tree(
+        nodes=64,
+        supernode=data.draw(st.integers(2, 4)),
+        taper=data.draw(st.sampled_from([0.25, 0.5, 1.0])),
+        routing=data.draw(st.sampled_from(["adaptive", "static"])),
+        latencies=LATENCIES,
+        overhead=data.draw(st.sampled_from([0.0, 0.0625])),
+    )
+    layout = place(Mesh.of({"ep": ranks}), machine, "block:ep")
+    parts = np.array(data.draw(st.lists(st.integers(1, 40), min_size=ranks, max_size=ranks)), dtype=float)
+    model = data.draw(st.sampled_from(["maxmin", "cm02"]))
+    steps = steps_of(machine, layout, "all-to-all", "linear", 60.0, model, share=parts / parts.sum())
+    assume(steps.ranks == ranks)
+    merged = play_merged(steps)
+    assume(merged is not None)
+    race = Race(steps.capacity, alone=True)
+    course = race.add(steps)
+    course.come(np.arange(ranks), np.zeros(ranks))
+    race.run()
+    assert merged == pytest.approx(course.through, rel=1e-9, abs=1e-9)
+
+
+def test_a_hot_receiver_leaves_interfaces_with_room():
+    """Zipf's law over 64 ranks: classes do, and time is what the hottest rank takes in."""
+    machine = tree(nodes=64, supernode=16, taper=3 / 16, injection=12.5e9, latencies=(0.0, 2e-6, 4e-6))
+    layout = place(Mesh.of({"ep": 64}), machine, "block:ep")
+    share = 1 / np.arange(1, 65) / (1 / np.arange(1, 65)).sum()
+    steps = steps_of(machine, layout, "all-to-all", "linear", 64 * 2.0**20, "cm02", share=share)
+    merged = play_merged(steps)
+    assert merged is not None
+    assert merged.max() >= 63 * 64 * 2.0**20 * share[0] / 12.5e9
