@@ -29,14 +29,14 @@ def fill(links: Index, claims: Array, cap: Array, left: Array) -> Array:
         claimed = np.bincount(links.ravel(), claims.ravel(), len(left))
         share = np.full(len(left), np.inf)
         np.divide(left, claimed, out=share, where=claimed > 0)
+        shares = [share[hop] for hop in links]
         level = cap
-        for hop in links:
-            level = np.minimum(level, share[hop])
-        lowest = np.full(len(left), np.inf)
-        for hop in links:
-            np.minimum.at(lowest, hop, level)
-        tight = lowest * TIE >= share
-        done = cap <= level * TIE
+        for offered in shares:
+            level = np.minimum(level, offered)
+        about, tight = level * TIE, np.ones(len(left), dtype=bool)
+        for hop, offered in zip(links, shares, strict=True):
+            tight[hop[about < offered]] = False  # a flow on it is held back more tightly elsewhere
+        done = cap <= about
         for hop in links:
             done |= tight[hop]
         if done.all():
@@ -106,7 +106,7 @@ class Fluid:
         """Give new rates to the flows that changes can have touched."""
         if self._changed == np.inf:
             return
-        moved = np.flatnonzero(self._level * TIE >= self._changed)
+        moved = np.flatnonzero(self._level >= self._changed / TIE)
         links, claims, old = self.links[:, moved], self.claims[:, moved], self.rate[moved]
         if self._changed:
             self._used -= np.bincount(links.ravel(), (claims * self._level[moved]).ravel(), len(self._used))
