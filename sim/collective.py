@@ -112,7 +112,7 @@ class Collective:
         self.operation, self.ranks, self.placement = operation, ranks, placement
         self.depth, self.check_symmetry = depth, check_symmetry
         self.layout = _layout(self.machine, ranks, placement, ranks_per_node)
-        self._approachs: dict[str, Approach] = {}
+        self._approaches: dict[str, Approach] = {}
 
     @cached_property
     def graph(self) -> Graph:
@@ -167,7 +167,7 @@ class Collective:
 
     def _approach(self, algorithm: str) -> Approach:
         """The rounds of an algorithm and their symmetry, made once."""
-        if algorithm not in self._approachs:
+        if algorithm not in self._approaches:
             _known("--algorithm", algorithm, f"algorithm of {self.operation}", ALGORITHMS[self.operation])
             groups = np.arange(self.ranks)[None, :]
             grid = self.layout.two_level(("ep",))
@@ -180,8 +180,10 @@ class Collective:
                 )
             else:
                 groups, found = self.layout.groups(("ep",)), rounds(self.operation, algorithm, outer, inner)
-            self._approachs[algorithm] = Approach(groups, found, inner, Orbits.of(self.graph, groups, found, inner, []))
-        return self._approachs[algorithm]
+            self._approaches[algorithm] = Approach(
+                groups, found, inner, Orbits.of(self.graph, groups, found, inner, [])
+            )
+        return self._approaches[algorithm]
 
     def _steps(self, approach: Approach, vector: float, orbits: Orbits) -> Steps:
         """The steps of an algorithm on vectors of so many bytes."""
@@ -273,9 +275,7 @@ def _depth(depth: str, steps: Steps) -> Depth:
     less = (
         "--depth bound only adds up their bytes and takes less"
         if counted
-        else (
-            "no depth takes so many; fewer --ranks, or ranks that fill whole supernodes with --routing adaptive, have less"
-        )
+        else ("no depth takes so many; fewer --ranks, or --routing adaptive, have less")
     )
     raise DoesNotFit(f"--depth {depth}: {size:.2g} messages that differ would take {needs}; {less}")
 

@@ -37,7 +37,8 @@ class Orbits:
     def of(cls, graph: Graph, groups: Index, rounds: Iterable[Round], inner: int, alike: list[Array]) -> Orbits:
         """Orbits for groups ``[g, position]`` that run ``rounds``; ``alike`` are amounts by rank that must not differ."""
         ranks, links = np.arange(graph.layout.mesh.ranks), np.arange(len(graph.kind))
-        for permutation in _proposed(groups, list(rounds), inner):
+        home = graph.layout.node[groups] // graph.layout.supernode_size
+        for permutation in _proposed(groups, list(rounds), inner, home):
             if all((amounts[permutation] == amounts).all() for amounts in alike):
                 moved = graph.relabelled(permutation)
                 if moved is not None:
@@ -53,14 +54,20 @@ class Orbits:
         return cls(ranks, ranks, np.ones_like(ranks), links, np.ones_like(links), links)
 
 
-def _proposed(groups: Index, rounds: list[Round], inner: int) -> Iterator[Index]:
-    """Relabellings of ranks that the rounds commute with: of groups among each other, and of positions in all groups alike."""
+def _proposed(groups: Index, rounds: list[Round], inner: int, home: Index) -> Iterator[Index]:
+    """Relabellings of ranks that the rounds commute with: of groups among each other, and of positions in all groups alike.
+
+    ``home[group, position]`` is the supernode of each.
+    """
     count, size = groups.shape
     yield from (_moved(groups, np.roll(groups, -by, axis=0)) for by in _steps(count, inner))
     kinds = {each.pattern.symmetry for each in rounds}
     position = np.arange(size)
     outer_at, inner_at = position // inner, position % inner
-    if any(each.scope != "group" for each in rounds) or kinds == {"any"}:
+    if kinds == {"any"} and all(each.scope == "group" for each in rounds):
+        if (home == home[0]).all() or len(groups) == 1:
+            yield from (_moved(groups, groups[:, onto]) for onto in _shuffles(home[0]))
+    elif any(each.scope != "group" for each in rounds):
         if kinds <= {"any", "rotation"}:
             yield _moved(groups, groups[:, outer_at * inner + (inner_at + 1) % inner])
             yield _moved(groups, np.roll(groups, -inner, axis=1))
@@ -68,6 +75,24 @@ def _proposed(groups: Index, rounds: list[Round], inner: int) -> Iterator[Index]
         yield from (_moved(groups, np.roll(groups, -by, axis=1)) for by in _steps(size, inner))
     if kinds <= {"any", "xor"} and size & (size - 1) == 0 and all(each.scope == "group" for each in rounds):
         yield from (_moved(groups, groups[:, position ^ (1 << bit)]) for bit in range(size.bit_length() - 1))
+
+
+def _shuffles(home: Index) -> Iterator[Index]:
+    """Where any relabelling will do: each supernode's positions turned, and supernodes with equally many exchanged in turn."""
+    order = np.argsort(home, kind="stable")
+    starts = np.flatnonzero(np.diff(home[order], prepend=home[order[0]] - 1))
+    lengths = np.diff(np.append(starts, len(home)))
+    within = np.arange(len(home)) - np.repeat(starts, lengths)
+    onto = np.empty_like(order)
+    onto[order] = order[np.repeat(starts, lengths) + (within + 1) % np.repeat(lengths, lengths)]
+    yield onto
+    following = starts.copy()
+    for length in np.unique(lengths):
+        alike = np.flatnonzero(lengths == length)
+        following[alike] = starts[np.roll(alike, -1)]
+    exchanged = np.empty_like(order)
+    exchanged[order] = order[np.repeat(following, lengths) + within]
+    yield exchanged
 
 
 def _steps(size: int, inner: int) -> list[int]:
