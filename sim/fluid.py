@@ -138,5 +138,5 @@ class Fluid:
                 links = self.links[:, held]
                 claimed = self.claims[:, held] * self._level[held]
                 self._used -= np.bincount(links.ravel(), claimed.ravel(), len(self._used))
-                self._level[held] = -1.0
+                self._level[held], self.rate[held] = -1.0, 0.0
         return done

@@ -78,17 +78,15 @@ def _play(steps: Steps, classes: Classes) -> Array | None:
     waiting, ends = np.where(each.nbytes > 0, each.wait, np.inf), each.wait.copy()
     group, own = every // len(ranks), classes.group * len(ranks) + ranks
     room = steps.graph.machine.injection * steps.model.bandwidth_factor * ROOM
-    while (now := min(fluid.next(), float(waiting[waiting.argmin()]))) < np.inf:
-        ended = fluid.advance(now)
-        ends[ended] = now
-        ready = np.flatnonzero(waiting <= now * TOGETHER)
-        if len(ready):
+    while (now := min(fluid.next(), first := float(waiting[waiting.argmin()]))) < np.inf:
+        ends[fluid.advance(now)] = now
+        if first <= now * TOGETHER:
+            ready = np.flatnonzero(waiting <= now * TOGETHER)
             waiting[ready] = np.inf
             fluid.begin(ready)
         fluid.settle()
-        rates = np.where(fluid.end < np.inf, fluid.rate, 0.0)
-        asked = np.bincount(group, rates, classes.groups)
-        if (asked > room).any() and (asked[classes.group] - rates[own] > room).any():
+        asked = np.bincount(group, fluid.rate, classes.groups)
+        if asked.max() > room and (asked[classes.group] - fluid.rate[own]).max() > room:
             return None
     return ends
 

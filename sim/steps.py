@@ -264,10 +264,7 @@ class Steps:
         share = self.payloads[0].share
         part = np.ones(len(target)) if share is None else share[target]
         found = self._messages(source, target, self.payloads[0].sent[source] * part)
-        links = found.links.copy()
-        links[:, 0] = self.nowhere
-        usage = np.where(links < self.nowhere, found.usage * times[:, None], 0.0)
-        return replace(found, links=links, usage=usage, times=times)
+        return replace(found, links=found.links[:, 1:], usage=found.usage[:, 1:] * times[:, None], times=times)
 
     def _posting(self, messages: Sends, count: int) -> Sends:
         """With what keeps a rank from being through before its processor has posted all its messages, one after another."""
