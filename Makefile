@@ -24,6 +24,7 @@ lint: $(VENV)/installed-dev  ## style, types and layers
 
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/network.py
 
 docs: $(VENV)/installed-dev  ## make the tables and pictures of docs/ and README anew
 	$(BIN)/python docs/build.py

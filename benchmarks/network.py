@@ -1,4 +1,4 @@
-"""The network against SimGrid, and at 96,000 ranks: ``python benchmarks/network.py``.
+"""The network against SimGrid, and at 96,000 ranks: ``python benchmarks/network.py``, with ``--record`` to keep the figures.
 
 Each row runs three times in a process of its own; what counts is the smallest CPU time after start-up (which is shown apart)
 and the largest peak memory. What SimGrid takes stands beside it: recorded (SimGrid 4.0, C++, on two cores like those of a laptop)
@@ -22,6 +22,7 @@ from rich.table import Table
 
 RUNS = 3
 MIB = 2.0**20
+RECORD = Path(__file__).parent / "network.json"
 ORACLE = Path(__file__).parent.parent / "tests" / "data" / "simgrid.csv"
 NAMES = {
     "all": ("all-to-all", "linear"),
@@ -58,8 +59,9 @@ def uneven() -> float:
     from athanor.sim.graph import Graph
     from athanor.sim.messages import play
     from athanor.sim.orbits import Orbits
+    from athanor.sim.payloads import Payload
     from athanor.sim.sharing import sharing
-    from athanor.sim.steps import Payload, Steps
+    from athanor.sim.steps import Steps
     from athanor.workloads.collectives import rounds
     from athanor.workloads.mesh import Mesh
     from athanor.workloads.placement import place
@@ -204,79 +206,60 @@ def agreement() -> float:
     return worst
 
 
-def main() -> None:
-    """Measure everything and print the table."""
-    console = Console(width=150)
-    console.print(f"largest difference from a row of the oracle: {agreement():.1e} (target 1e-6)")
-    start = measure("start-up")
-    assert start is not None
-    console.print(f"start-up {start['cpu']:.2f} CPU s, {start['mib']:.0f} MiB: not in the figures below")
-    table = Table("work", "CPU s", "SimGrid CPU s", "ratio", "target", "peak MiB", "SimGrid MiB", "simulated s")
-    for name in NAMES:
-        target = "1/25" if name == "pairshift" else "1/100"
-        add(
-            table,
-            f"1,024 ranks: {name}",
-            measure(f"1024 {name}"),
-            RECORDED[name],
-            "recorded",
-            target,
-            RECORDED_MIB[name],
-        )
-    ours = measure("1024 uneven")
-    add(
-        table,
-        "1,024 ranks: all, uneven (Zipf)",
-        ours,
-        RECORDED["all"],
-        "recorded for even",
-        "1/20",
-        RECORDED_MIB["all"],
-    )
+def run_all(console: Console) -> dict[str, Any]:
+    """Measure everything; the figures as plain data."""
+    found: dict[str, Any] = {"agreement": agreement(), "start": measure("start-up"), "rows": []}
+    rows = [
+        (f"1,024 ranks: {name}", f"1024 {name}", "1/25" if name == "pairshift" else "1/100", name) for name in NAMES
+    ]
+    rows.append(("1,024 ranks: all, uneven (Zipf); beside even", "1024 uneven", "1/20", "all"))
+    for work, name, target, recorded in rows:
+        ours = measure(name)
+        found["rows"].append([work, ours, RECORDED[recorded], "recorded", RECORDED_MIB[recorded], target])
     for count in (4000, 10000):
-        live = measure(f"simgrid flows {count}")
-        theirs, how = (live["cpu"], "measured") if live else (RECORDED[f"flows {count}"], "recorded: SimGrid is absent")
-        add(
-            table,
-            f"{count:,} random flows",
-            measure(f"flows {count}"),
-            theirs,
-            how,
-            "1/3",
-            live["mib"] if live else None,
-        )
+        ours, live = measure(f"flows {count}"), measure(f"simgrid flows {count}")
+        theirs = (live["cpu"], "measured", live["mib"]) if live else (RECORDED[f"flows {count}"], "recorded", None)
+        found["rows"].append([f"{count:,} random flows", ours, *theirs, "1/3"])
     for name, limit in (("linear", "< 1 s"), ("two-level", "< 1 s"), ("ring", "< 5 s"), ("pairwise-shift", "< 20 s")):
-        found = measure(f"96000 {name}")
-        assert found is not None
-        table.add_row(
-            f"96,000 ranks: {name}",
-            f"{found['cpu']:.2f}",
-            "cannot",
-            "",
-            limit,
-            f"{found['mib']:.0f}",
-            "",
-            f"{found['simulated']:.6g}",
-        )
-    console.print(table)
+        found["rows"].append([f"96,000 ranks: {name}", measure(f"96000 {name}"), None, "cannot", None, limit])
+    if not any(how == "measured" for _, _, _, how, _, _ in found["rows"]):
+        console.print("SimGrid's Python module is not there: its figures are recorded ones")
+    return found
 
 
-def add(
-    table: Table, name: str, ours: dict[str, float] | None, theirs: float, how: str, target: str, mib: float | None
-) -> None:
-    """A row of the table against SimGrid."""
-    assert ours is not None
-    memory = f"{mib:.0f}" if mib else ""
-    table.add_row(
-        name,
-        f"{ours['cpu']:.4f}",
-        f"{theirs:.2f} ({how})",
-        f"1/{theirs / ours['cpu']:,.0f}",
+def cells(row: list[Any]) -> list[str]:
+    """A row of figures as text: work, CPU seconds, SimGrid's, their ratio, its target, memory, SimGrid's, simulated seconds."""
+    work, ours, theirs, how, mib, target = row
+    ratio = f"1/{theirs / ours['cpu']:,.0f}" if theirs else ""
+    simgrid = f"{theirs:.2f} ({how})" if theirs else how
+    return [
+        work,
+        f"{ours['cpu']:.3f}",
+        simgrid,
+        ratio,
         target,
         f"{ours['mib']:.0f}",
-        memory,
+        f"{mib:.0f}" if mib else "",
         f"{ours['simulated']:.9g}",
-    )
+    ]
+
+
+COLUMNS = ("work", "CPU s", "SimGrid CPU s", "ratio", "target", "peak MiB", "SimGrid MiB", "simulated s")
+
+
+def main() -> None:
+    """Measure everything, print the table, and with ``--record`` keep the figures."""
+    console = Console(width=150)
+    found = run_all(console)
+    start = found["start"]
+    console.print(f"largest difference from a row of the oracle: {found['agreement']:.1e} (target 1e-6)")
+    console.print(f"start-up {start['cpu']:.2f} CPU s, {start['mib']:.0f} MiB: not in the figures below")
+    table = Table(*COLUMNS)
+    for row in found["rows"]:
+        table.add_row(*cells(row))
+    console.print(table)
+    if "--record" in sys.argv:
+        RECORD.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -69,6 +70,18 @@ def speed(record: dict[str, Any]) -> str:
         seconds = " | ".join(f"{each:.2f}" for each in row["cpu_seconds"])
         lines.append(f"| {row['plan']} | {seconds} | {row['worst']:.2f}x | {row['target']}x |")
     return "\n".join([*lines, "", f"{record['machine']}, {record['date']}, load {record['load']:.1f}."])
+
+
+def network(record: dict[str, Any]) -> str:
+    """The README's table of the network beside SimGrid."""
+    spec = importlib.util.spec_from_file_location("network", ROOT / "benchmarks" / "network.py")
+    assert spec and spec.loader
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    lines = [f"| {' | '.join(bench.COLUMNS)} |", "|---|" + "---:|" * (len(bench.COLUMNS) - 1)]
+    lines += [f"| {' | '.join(bench.cells(row))} |" for row in record["rows"]]
+    start = record["start"]
+    return "\n".join([*lines, "", f"Start-up, {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB, comes to these."])
 
 
 def command_line() -> str:
@@ -144,7 +157,8 @@ def main() -> None:
     found = reproduce_bagualu(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
-    readme.write_text(fill(text, "speed", speed(json.loads((ROOT / "benchmarks" / "speed.json").read_text()))))
+    text = fill(text, "speed", speed(json.loads((ROOT / "benchmarks" / "speed.json").read_text())))
+    readme.write_text(fill(text, "network", network(json.loads((ROOT / "benchmarks" / "network.json").read_text()))))
     page = ROOT / "docs" / "accuracy.md"
     page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
     (ROOT / "docs" / "cli.md").write_text(command_line())

@@ -17,8 +17,9 @@ from .graph import Graph
 from .links import Index
 from .messages import in_turn, play
 from .orbits import Orbits
+from .payloads import Payload
 from .sharing import Sharing, sharing
-from .steps import Payload, Steps
+from .steps import Steps
 from .volumes import bus_factor, least_seconds
 
 Depth = Literal["bound", "fluid", "message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +11,17 @@ from ..workloads.collectives import Round
 from ..workloads.placement import Layout
 from ..workloads.schedule import Amount, Exchange
 from .links import Array
-from .steps import Payload
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What ranks send in a round, ``[ranks]``: the bytes of each, of which a message takes the round's share.
+
+    In an uneven all-to-all every message takes the ``share`` of its receiver instead.
+    """
+
+    sent: Array
+    share: Array | None = None
 
 
 def payloads(layout: Layout, exchange: Exchange, rounds: Sequence[Round]) -> list[Payload]:

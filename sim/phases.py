@@ -8,9 +8,7 @@ from ..hardware.fabrics.fabric import LinkKind
 from ..hardware.machine import Machine
 from ..workloads.placement import Layout
 from .by_level import ByLevel
-from .by_route import ByRoute
 from .demand import Demand
-from .graph import Graph
 from .links import Array, Index, LinkLoads, Links
 
 
@@ -39,4 +37,7 @@ def phases(machine: Machine, layout: Layout, depth: str) -> Phases:
     levels = machine.fabric.levels(int(layout.node.max()) + 1, machine.injection)
     if levels is not None:
         return ByLevel(Links.of(machine, layout, levels), depth)
+    from .by_route import ByRoute  # with what only fabrics that are no trees need
+    from .graph import Graph
+
     return ByRoute(Graph.of(machine, layout), depth)

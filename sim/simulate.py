@@ -21,7 +21,6 @@ from ..workloads.summary import cautions, summarise
 from .engine import Engine, StepResult
 from .links import LinkLoads
 from .noise import Noise
-from .rank_by_rank import RankByRank
 from .symmetry import TooManyClasses
 from .traffic import Traffic
 
@@ -71,8 +70,12 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
             depth = _depth(depth, setting, loads)
             traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
             observed = _observed(setting.mesh, balance, noise)
-        engine = Engine(setting.machine, schedule, traffic, noise, observed) if traffic else None
-        results.append((engine or RankByRank(setting.machine, schedule, noise, observed)).run())
+        if traffic:
+            results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
+        else:
+            from .rank_by_rank import RankByRank  # a dozen modules that other depths do not need
+
+            results.append(RankByRank(setting.machine, schedule, noise, observed).run())
     need = max(needs, key=lambda each: each.total)
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
     totals = {

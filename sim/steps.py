@@ -14,6 +14,7 @@ from ..workloads.collectives import Round
 from .graph import Graph
 from .links import Array, Index
 from .orbits import Orbits
+from .payloads import Payload
 from .sharing import Sharing
 from .symmetry import alike, scattered
 
@@ -60,17 +61,6 @@ class Totals:
     chain: float
     waits: float
     messages: int
-
-
-@dataclass(frozen=True)
-class Payload:
-    """What ranks send in a round, ``[ranks]``: the bytes of each, of which a message takes the round's share.
-
-    In an uneven all-to-all every message takes the ``share`` of its receiver instead.
-    """
-
-    sent: Array
-    share: Array | None = None
 
 
 class Steps:

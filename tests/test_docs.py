@@ -37,6 +37,8 @@ def test_the_table_of_speeds_is_the_recorded_one(build):
     readme = (ROOT / "README.md").read_text()
     record = json.loads((ROOT / "benchmarks" / "speed.json").read_text())
     assert build.fill(readme, "speed", build.speed(record)) == readme, "run make docs"
+    record = json.loads((ROOT / "benchmarks" / "network.json").read_text())
+    assert build.fill(readme, "network", build.network(record)) == readme, "run make docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

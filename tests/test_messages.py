@@ -8,8 +8,9 @@ from athanor.sim.graph import Graph
 from athanor.sim.merged import play_merged
 from athanor.sim.messages import Race, play
 from athanor.sim.orbits import Orbits
+from athanor.sim.payloads import Payload
 from athanor.sim.sharing import SHARING
-from athanor.sim.steps import Payload, Steps
+from athanor.sim.steps import Steps
 from athanor.workloads.collectives import ALGORITHMS, check, rounds
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.placement import place
