@@ -136,6 +136,18 @@ def test_every_algorithm_of_one_group_equals_the_naive_network(data):
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
+def test_one_group_by_two_levels_equals_the_naive_network(data):
+    """An all-to-all-v in two rounds: what the first one brings to each rank is what it sends on in the second."""
+    machine, mesh = data.draw(machines()), data.draw(meshes())
+    layout = place(mesh, machine, data.draw(st.sampled_from(["moda", "block:ep,dp", "block:dp,ep"])))
+    schedule = schedule_of(layout, [data.draw(exchanges(mesh, ("ep", "dp"), False, [("all-to-all", "two-level")]))])
+    found, _ = simulate(machine, schedule)
+    for key, (_, end) in NaiveEngine(machine, layout).run(schedule).items():
+        assert found[key][1] == pytest.approx(end, rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
 def test_programs_without_contention_between_groups_are_exact(data):
     """Groups in supernodes of their own never meet: however far they drift apart, every time is exact."""
     mesh = data.draw(meshes())

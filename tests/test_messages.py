@@ -11,7 +11,9 @@ from athanor.sim.orbits import Orbits
 from athanor.sim.payloads import Payload
 from athanor.sim.sharing import SHARING
 from athanor.sim.steps import Steps
-from athanor.workloads.collectives import ALGORITHMS, check, rounds
+from athanor.workloads.collectives import ALGORITHMS, Round, check, rounds
+from athanor.workloads.collectives.blocks import Whole
+from athanor.workloads.collectives.patterns import Pattern
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.placement import place
 from hypothesis import HealthCheck, assume, given, settings
@@ -36,14 +38,15 @@ def machines(draw, nodes=64):
     )
 
 
-def steps_of(machine, layout, operation, algorithm, vector, model, share=None, alone=False):
+def steps_of(machine, layout, operation, algorithm, vector, model, share=None, alone=False, sent=None):
     groups, grid = layout.groups(("ep",)), layout.two_level(("ep",))
     outer, inner = (1, groups.shape[1]) if grid is None else grid.shape[1:]
     found = rounds(operation, algorithm, outer, inner)
     graph = Graph.of(machine, layout)
-    amounts = [] if share is None else [share]
+    amounts = [each for each in (share, sent) if each is not None]
+    sent = np.full(groups.size, float(vector)) if sent is None else sent
     orbits = Orbits.alone(graph) if alone else Orbits.of(graph, groups, found, inner, amounts)
-    payloads = [Payload(np.full(groups.size, float(vector)), share)] * len(found)
+    payloads = [Payload(sent, share)] * len(found)
     return Steps(graph, groups, found, inner, payloads, SHARING[model], machine.calibration.message_overhead, orbits)
 
 
@@ -252,7 +255,8 @@ def test_uneven_all_to_alls_in_classes_equal_single_messages(data):
     layout = place(Mesh.of({"ep": ranks}), machine, "block:ep")
     parts = np.array(data.draw(st.lists(st.integers(1, 40), min_size=ranks, max_size=ranks)), dtype=float)
     model = data.draw(st.sampled_from(["maxmin", "cm02"]))
-    steps = steps_of(machine, layout, "all-to-all", "linear", 60.0, model, share=parts / parts.sum())
+    sent = np.array(data.draw(st.lists(st.sampled_from([60.0, 600.0]), min_size=ranks, max_size=ranks)))
+    steps = steps_of(machine, layout, "all-to-all", "linear", 60.0, model, share=parts / parts.sum(), sent=sent)
     assume(steps.ranks == ranks)
     merged = play_merged(steps)
     assume(merged is not None)
@@ -261,6 +265,34 @@ def test_uneven_all_to_alls_in_classes_equal_single_messages(data):
     course.come(np.arange(ranks), np.zeros(ranks))
     race.run()
     assert merged == pytest.approx(course.through, rel=1e-9, abs=1e-9)
+
+
+class Given(Pattern):
+    """Each position sends to a given one."""
+
+    def __init__(self, *targets):
+        self.to = np.array(targets)
+
+    def targets(self, position, size, step):
+        return self.to[position] + 0 * np.asarray(step)
+
+    def sources(self, position, size, step):
+        return np.argsort(self.to)[position] + 0 * np.asarray(step)
+
+
+def test_a_step_is_only_passed_over_where_all_its_messages_end_together():
+    """Two steps of four messages inside supernodes and four across: in one each rank has both kinds, in the other one kind."""
+    machine = tree(nodes=8, supernode=4, taper=0.25, latencies=(0.0, 0.0, 0.0))
+    layout = place(Mesh.of({"ep": 8}), machine, "block:ep")
+    mixed, apart = Given(1, 4, 3, 6, 5, 0, 7, 2), Given(4, 5, 3, 2, 0, 1, 7, 6)
+    found = [Round("group", each, "exchange", 1.0, Whole()) for each in (mixed, apart, apart)]
+    graph = Graph.of(machine, layout)
+    payloads = [Payload(np.full(8, 40.0))] * 3
+    steps = Steps(graph, layout.groups(("ep",)), found, 8, payloads, SHARING["maxmin"], 0.0, Orbits.alone(graph))
+    listed_steps = [[(rank, int(each.to[rank]), 40.0) for rank in range(8)] for each in (mixed, apart, apart)]
+    (expected,) = play_naively(Platform(machine, layout.node, SHARING["maxmin"]), [(listed_steps, [0] * 8)])
+    assert play([(steps, np.zeros(8))])[0] == pytest.approx(expected)
+    assert len(set(np.round(expected, 9))) == 2
 
 
 def test_a_hot_receiver_leaves_interfaces_with_room():
