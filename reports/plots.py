@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ..hardware.units import binary, si
 from ..sim.scaling import Study
@@ -226,6 +226,9 @@ def times_by_size(
     sizes = sorted({size for curve in times.values() for size, _ in curve})
     axes.set_xticks(sizes, [binary(size) for size in sizes], fontsize=8)
     axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 50 * low else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "s", 3)))
     axes.set_xlabel(f"bytes {what}")
     axes.set_ylabel("simulated time")
