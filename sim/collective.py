@@ -88,7 +88,13 @@ class Collective:
     """An operation of ranks on a machine, to be timed with any algorithm and any number of bytes.
 
     Made once, it has checked all that does not depend on these two, and keeps what an algorithm's symmetry is: asking for
-    other sizes costs no more than their messages. See :func:`collective` for what the options mean.
+    other sizes costs no more than their messages.
+
+    ``placement`` is ``block`` (ranks fill supernodes one after another) or ``scatter`` (round-robin over as few supernodes as
+    hold them). ``nodes_per_supernode`` makes the machine's supernodes that large. ``depth`` is ``message`` (ranks go their own
+    ways), ``fluid`` (all wait after each step), ``bound`` (the most loaded link, or the longest chain of messages) or ``auto``:
+    messages where they are not too many, else the bound. ``check_symmetry`` also plays every rank by itself and raises
+    :class:`AthanorError` where that differs.
     """
 
     def __init__(
@@ -196,42 +202,14 @@ class Collective:
 
 
 def collective(
-    machine: str | Machine,
-    operation: str,
-    algorithm: str,
-    ranks: int,
-    nbytes: float,
-    *,
-    placement: str = "block",
-    ranks_per_node: int | None = None,
-    nodes_per_supernode: int | None = None,
-    routing: str | None = None,
-    network_model: str = "maxmin",
-    depth: str = "auto",
-    check_symmetry: bool = False,
+    machine: str | Machine, operation: str, algorithm: str, ranks: int, nbytes: float, **options: Any
 ) -> Result:
-    """Simulate one collective of ``ranks`` ranks.
+    """Simulate one collective of ``ranks`` ranks; ``options`` are those of :class:`Collective`.
 
     ``nbytes`` is what a rank sends to each other one for an all-to-all, else a rank's whole vector (for gathers the gathered
-    one). ``placement`` is ``block`` (ranks fill supernodes one after another) or ``scatter`` (round-robin over as few supernodes
-    as hold them). ``nodes_per_supernode`` makes the machine's supernodes that large. ``depth`` is ``message`` (ranks go their own
-    ways), ``fluid`` (all wait after each step), ``bound`` (the most loaded link, or the longest chain of messages) or ``auto``:
-    messages where they are not too many, else the bound. ``check_symmetry`` also plays every rank by itself and raises
-    :class:`AthanorError` where that differs.
+    one).
     """
-    asked = Collective(
-        machine,
-        operation,
-        ranks,
-        placement=placement,
-        ranks_per_node=ranks_per_node,
-        nodes_per_supernode=nodes_per_supernode,
-        routing=routing,
-        network_model=network_model,
-        depth=depth,
-        check_symmetry=check_symmetry,
-    )
-    return asked.run(algorithm, nbytes)
+    return Collective(machine, operation, ranks, **options).run(algorithm, nbytes)
 
 
 def _known(flag: str, found: str, what: str, allowed: Any) -> None:
@@ -272,7 +250,9 @@ def _depth(depth: str, steps: Steps) -> Depth:
         return "message" if depth == "auto" else cast(Depth, depth)
     if counted and depth in ("auto", "bound"):
         return "bound"
-    needs = f"about {size * MESSAGE_BYTES / 1e9:,.0f} GB and at least {size / MESSAGES_A_SECOND / 3600:.1f} hours"
+    # Steps of one message a rank are looked at window by window and need no such memory.
+    memory = f"about {size * MESSAGE_BYTES / 1e9:,.0f} GB and " if any(each.everyone for each in steps.rounds) else ""
+    needs = f"{memory}at least {size / MESSAGES_A_SECOND / 3600:.1f} hours"
     less = (
         "--depth bound only adds up their bytes and takes less"
         if counted

@@ -192,7 +192,7 @@ def all_pairs_loads(links: Links, groups: Index, sent: Array, share: Array) -> L
 def _by_cable(
     groups: Index, runs: Segments, sent: Array, share: Array, home: Index, cable: Index, cables: int, count: int
 ) -> Array:
-    """Bytes on each outgoing cable: the destination's slot picks it, so shares are summed by cable, outside the own domain."""
+    """Bytes on each outgoing cable: the destination picks it, so shares are summed by cable, outside the own domain."""
     width = groups.shape[1]
     group = np.repeat(np.arange(len(groups)), width)
     run = runs.numbers()
