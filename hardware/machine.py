@@ -19,6 +19,9 @@ from .units import Quantity, Ratio, SecondsOrZero, Share
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
+FITTED = ("fitted:", "calibrated:")
+"""How the source of a number begins that was fitted to published runs, or measured on the machine itself."""
+
 
 class Unknowns(Record):
     """The five numbers that no data sheet gives: fitted to published runs, measured, or assumed; the sources say which."""
@@ -154,6 +157,10 @@ class Machine(Record):
         """The source of a dotted key, its own or that of the nearest prefix; empty where none is given."""
         parts = key.split(".")
         return next((s for n in range(len(parts), 0, -1) if (s := self.sources.get(".".join(parts[:n])))), "")
+
+    def fitted(self) -> list[str]:
+        """The dotted keys whose values were fitted to runs or measured by ``athanor calibrate``, as their sources say."""
+        return [key for key, _, source in self.numbers() if source.startswith(FITTED)]
 
     def unsourced(self) -> list[str]:
         """The dotted keys that have no source."""

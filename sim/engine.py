@@ -11,9 +11,9 @@ import simpy
 from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
+from ..workloads.costs import Costs
+from ..workloads.ledger import Ledger
 from ..workloads.schedule import Exchange, Operation, Schedule
-from .costs import Costs
-from .ledger import Ledger
 from .links import LinkLoads
 from .network import Network
 from .noise import Noise

@@ -9,11 +9,11 @@ import numpy as np
 from ..hardware.errors import DoesNotFit
 from ..hardware.machine import Machine
 from ..workloads.collectives import check, rounds
+from ..workloads.costs import Costs
+from ..workloads.ledger import Ledger
 from ..workloads.schedule import Exchange, Schedule
-from .costs import Costs
 from .engine import StepResult
 from .graph import Graph
-from .ledger import Ledger
 from .links import Array, Index, LinkLoads
 from .messages import Course, Race
 from .noise import Noise

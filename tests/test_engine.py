@@ -40,7 +40,7 @@ def simulate(machine, schedule, depth="fluid"):
     engine = Engine(machine, schedule, Traffic(machine, layout, depth), Noise(layout, 0.0, 0.0, 0, 0), ranks)
     result = engine.run()
     numbers = {operation.name: number for number, operation in enumerate(schedule.operations)}
-    return {(numbers[row[0]], int(row[5])): (row[6], row[7]) for row in result.rows}, result
+    return {(numbers[row[0]], int(row[8])): (row[9], row[10]) for row in result.rows}, result
 
 
 def schedule_of(layout, works):

@@ -150,5 +150,8 @@ def test_meshes_that_cannot_be():
     for sizes, message in (({"ep": 0}, "at least one"), ({"epp": 2}, "did you mean ep"), ({}, "no axes")):
         with pytest.raises(InputError, match=message):
             Mesh.of(sizes)
-    with pytest.raises(InputError, match=r"120,000 ranks exceed .* 107,520"):
-        Setting.of(OCEANLIGHT, "moda-1.93t", {"mesh": {"ep": 400, "dp": 300}})
+    with pytest.raises(InputError, match=r"700,000 ranks exceed .* 107,520 nodes x 6 a node = 645,120"):
+        Setting.of(OCEANLIGHT, "moda-1.93t", {"mesh": {"ep": 400, "dp": 1750}})
+    with pytest.raises(InputError, match=r"120,000 ranks exceed .* 107,520 nodes x 1 a node"):
+        Setting.of(OCEANLIGHT, "moda-1.93t", {"mesh": {"ep": 400, "dp": 300}, "ranks_per_node": 1})
+    assert Setting.of(OCEANLIGHT, "moda-1.93t", {"mesh": {"ep": 400, "dp": 300}}).ranks_per_node == 2

@@ -33,7 +33,7 @@ def play(machine, schedule):
     ranks = {str(rank): tuple(map(int, np.unravel_index(rank, layout.mesh.shape))) for rank in range(layout.mesh.ranks)}
     result = RankByRank(machine, schedule, Noise(layout, 0.0, 0.0, 0, 0), ranks).run()
     numbers = {operation.name: number for number, operation in enumerate(schedule.operations)}
-    return {(numbers[row[0]], int(row[5])): row[7] for row in result.rows}, result
+    return {(numbers[row[0]], int(row[8])): row[10] for row in result.rows}, result
 
 
 def messages(layout, exchange):

@@ -37,6 +37,7 @@ class Layout:
     nodes_per_supernode: int
     supernode_size: int
     _cache: dict[tuple[str, ...], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+    _span: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)
     _split: dict[tuple[str, ...], NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)
 
     def to_plain(self) -> dict[str, Any]:
@@ -83,6 +84,14 @@ class Layout:
         homes = np.sort(self.node[self.groups((axis,))[0]] // self.supernode_size)
         return self.mesh.size(axis) > 1 and bool((np.diff(homes) > 0).all())
 
+    def span(self, axes: tuple[str, ...]) -> str:
+        """The smallest domain that holds each group along axes: a ``node``, a ``supernode``, or the ``machine``."""
+        if axes not in self._span:
+            home = self.node[self.groups(axes)]
+            inside = [(home // size == home[:, :1] // size).all() for size in (1, self.supernode_size)]
+            self._span[axes] = "node" if inside[0] else "supernode" if inside[1] else "machine"
+        return self._span[axes]
+
     def two_level(self, axes: tuple[str, ...]) -> NDArray[np.int64] | None:
         """Groups as ``[groups, supernodes, ranks in each]``, or None where a group has unequal parts in its supernodes."""
         if axes not in self._split:
@@ -124,20 +133,24 @@ def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str,
     return levels
 
 
-def resolve_ranks_per_node(machine: Machine, placement: str | Mapping[str, str], ranks_per_node: int | None) -> int:
-    """Ranks on a node: as asked for, else one a core group where the placement names core groups, else one.
+def resolve_ranks_per_node(
+    machine: Machine, placement: str | Mapping[str, str], ranks_per_node: int | None, ranks: int = 0
+) -> int:
+    """Ranks on a node: as asked for; else one a core group where the placement names core groups; else as few as hold ``ranks``.
 
     Raises :class:`InputError` where they do not divide the node's core groups.
     """
-    spec = parse_placement(placement)
-    finest = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
-    default = machine.node.core_groups if finest else 1
-    per_node = default if ranks_per_node is None else ranks_per_node
-    if per_node < 1 or machine.node.core_groups % per_node:
+    spec, groups = parse_placement(placement), machine.node.core_groups
+    if ranks_per_node is not None and (ranks_per_node < 1 or groups % ranks_per_node):
         raise InputError(
-            f"--ranks-per-node {per_node}: must divide the {machine.node.core_groups} core groups of {machine.name}'s nodes"
+            f"--ranks-per-node {ranks_per_node}: must divide the {groups} core groups of {machine.name}'s nodes"
         )
-    return per_node
+    if ranks_per_node is not None:
+        return ranks_per_node
+    if not isinstance(spec, str) and any("core_group" in names for names in spec.values()):
+        return groups
+    enough = (each for each in range(1, groups + 1) if groups % each == 0 and each * machine.nodes >= ranks)
+    return next(enough, groups)
 
 
 def place(

@@ -37,7 +37,7 @@ class Setting:
         plan = Plan.of(chosen, options)
         hardware = load_machine(machine).with_routing(plan.routing)
         mesh = Mesh.of(plan.mesh)
-        per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node)
+        per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
         room = hardware.nodes * per_node
         if mesh.ranks > room:
             raise InputError(

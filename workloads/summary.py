@@ -43,6 +43,7 @@ def summarise(
         "nodes": layout.nodes,
         "supernodes": layout.supernodes,
         "step_seconds": step,
+        "each_step_seconds": [float(each) for each in seconds],
         "tokens_per_second": mesh.ranks * batch.tokens / step,
         "flops_per_second": flops / step,
         "peak_fraction": flops / step / (mesh.ranks * _peak(setting)),
@@ -57,6 +58,7 @@ def summarise(
         "fits": need.fits,
         "load_balance": balance.summary(),
         "steps": list(seconds),
+        "fitted_constants": setting.machine.fitted(),
         "seed": setting.plan.seed,
     }
 

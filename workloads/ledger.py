@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.schedule import COMPUTE, Exchange, Operation, Schedule
 from .exposure import Done, Exposure
+from .schedule import COMPUTE, Amount, Exchange, Operation, Schedule
 
 Array = NDArray[np.float64]
 
@@ -83,10 +83,14 @@ class Ledger:
     def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
         """Rows of the trace, one for each observed class of ranks; the columns are those of a Run's trace after ``step``."""
         work = operation.work
-        nbytes, flops = (work.nbytes, 0.0) if isinstance(work, Exchange) else (0.0, work.flops)
-        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream)
+        nbytes: Amount = 0.0
+        where = ("", "", "")
+        if isinstance(work, Exchange):
+            where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes))
+            nbytes = work.nbytes
+        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream, *where)
         for name, at in self.observed.items():
-            self.rows.append((*what, name, _at(begin, at), _at(end, at), _at(nbytes, at), _at(flops, at), limit))
+            self.rows.append((*what, name, _at(begin, at), _at(end, at), _at(nbytes, at), _at(work.flops, at), limit))
 
 
 def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:

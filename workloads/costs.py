@@ -11,7 +11,7 @@ from ..hardware.core_group import Cost
 from ..hardware.errors import InputError
 from ..hardware.machine import Calibration, Machine
 from ..hardware.node import Processor
-from ..workloads.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
+from .schedule import Bookkeeping, Gemm, Loop, Sweep, Work
 
 Array = NDArray[np.float64]
 

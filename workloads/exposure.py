@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.schedule import CATEGORIES, PHASES
+from .schedule import CATEGORIES, PHASES
 
 Array = NDArray[np.float64]
 
