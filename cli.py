@@ -6,6 +6,7 @@ Only click is imported here; each command imports what it needs, so that ``athan
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .hardware.errors import AthanorError, InputError
-from .options import collective_options, overcommit_option, plan_options, result_options
+from .cli_runtime import execute
+from .hardware.errors import AthanorError, Ended, InputError
+from .inputs import load, named_machine
+from .mpi_runtime.environment import Launcher
+from .options import collective_options, machine_option, overcommit_option, plan_options, result_options
 from .reports.terminal import check_writable, console, emit, progress
 
 if TYPE_CHECKING:
     from .hardware.machine import Machine
-    from .workloads.model import Model
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -40,47 +43,42 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:
-        _fail(" ".join(wrong.format_message().split()), 2)
+        _fail(" ".join(wrong.format_message().split()), 2, _first())
+    except Ended as over:
+        _fail(str(over), over.exit_status)
     except AthanorError as wrong:
-        _fail(str(wrong), wrong.exit_status)
+        _fail(str(wrong), wrong.exit_status, _first())
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted", 130, _first())
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
 
 
-def _fail(message: str, status: int) -> None:
-    print(f"athanor: {message}", file=sys.stderr)
+def _fail(message: str, status: int, speaks: bool = True) -> None:
+    """One line on stderr, and the exit status; ranks of a job that have nothing to say only end."""
+    if message and speaks:
+        print(f"athanor: {message}", file=sys.stderr)
     sys.exit(status)
 
 
-def _load(machine: str, model: str, settings: tuple[str, ...]) -> tuple[Machine, Model]:
-    """Machine and model of the command line, with the machine's --set values."""
-    from .workloads.model import load_model
-
-    return _machine(machine, settings), load_model(model)
-
-
-def _machine(machine: str, settings: tuple[str, ...]) -> Machine:
-    """The machine of the command line, with its --set values."""
-    from .hardware.machine import load_machine
-
-    pairs = [setting.partition("=") for setting in settings]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise InputError(f"--set {key}: write KEY=VALUE, for example fabric.taper=1/1")
-    return load_machine(machine).changed({key: value for key, _, value in pairs})
+def _first() -> bool:
+    """Whether this process speaks for what all ranks of a job find: it is the first, or no launcher has started it."""
+    launcher = Launcher.of(os.environ)
+    return launcher is None or launcher.rank == 0
 
 
 def _command() -> str:
     return shlex.join(["athanor", *sys.argv[1:]])
 
 
+cli.add_command(execute)
+
 # --- commands ------------------------------------------------------------------------------------------------------------
 
 
 @cli.command()
+@machine_option()
 @plan_options
 @overcommit_option
 @result_options
@@ -99,7 +97,7 @@ def simulate(
     from .reports.output import Folder
     from .sim.simulate import simulate as simulate_run
 
-    hardware, chosen = _load(machine, model, settings)
+    hardware, chosen = load(machine, model, settings)
     check_writable(output, json_path)
     folder = Folder(out) if out else None
     run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, **options)
@@ -117,6 +115,7 @@ def simulate(
 
 
 @cli.command()
+@machine_option()
 @plan_options
 @click.option("--step", type=int, default=0, show_default=True, help="The training step to lower.")
 @click.option("--json", "json_path", metavar="FILE", help="Write the schedule as JSON; - for standard output.")
@@ -127,7 +126,7 @@ def lower(
     from .workloads.lowering import lower as lower_to_schedule
 
     check_writable(json_path)
-    schedule = lower_to_schedule(*_load(machine, model, settings), step, **options)
+    schedule = lower_to_schedule(*load(machine, model, settings), step, **options)
     emit(json_path, json.loads(schedule.to_json()) if json_path else None)
     if json_path != "-":
         click.echo(str(schedule))
@@ -135,6 +134,7 @@ def lower(
 
 @cli.command()
 @click.argument("kind", type=click.Choice(["weak", "strong"]))
+@machine_option()
 @plan_options
 @overcommit_option
 @result_options
@@ -159,7 +159,7 @@ def scale(
 
     counts = _node_counts(nodes)
     check_writable(json_path)
-    hardware, chosen = _load(machine, model, settings)
+    hardware, chosen = load(machine, model, settings)
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None
     latest: list[Study] = []
@@ -231,7 +231,7 @@ def collective(
 
     check_writable(json_path)
     nbytes = _nbytes(size or ("64 MiB" if sweep else "1 MiB"))
-    hardware = _machine(machine, settings).with_supernodes_of(options.pop("nodes_per_supernode"))
+    hardware = named_machine(machine, settings).with_supernodes_of(options.pop("nodes_per_supernode"))
     if sweep:
         if algorithm:
             raise InputError(f"--algorithm {algorithm}: --sweep takes all of them; leave one of the two out")

@@ -88,14 +88,29 @@ def collective_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that describe machine, model and plan."""
+    """The options that describe model and plan, and change the machine."""
     for name, settings in reversed(PLAN_OPTIONS):
         command = click.option(name, **settings)(command)
     command = click.option(
         "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file."
     )(command)
-    command = click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")(command)
-    return click.option("--machine", required=True, help="Name in the catalogue, or a TOML file.")(command)
+    return click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")(command)
+
+
+def machine_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option that names the machine, which is required where there is no default."""
+    text = "Name in the catalogue, or a TOML file."
+    if default is None:
+        return click.option("--machine", required=True, help=text)
+    return click.option("--machine", default=default, show_default=True, help=text)
+
+
+def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of jobs that run over MPI."""
+    command = click.option(
+        "--time-limit", type=float, default=600.0, show_default=True, help="Seconds after which the job ends itself."
+    )(command)
+    return click.option("--expect-ranks", type=int, help="Refuse to run with another number of ranks.")(command)
 
 
 def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:

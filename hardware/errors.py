@@ -22,6 +22,14 @@ class DoesNotFit(AthanorError):
     exit_status = 3
 
 
+class Ended(AthanorError):
+    """All ranks of a job know that it is over, and with which exit status; the message is empty on all but one of them."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
 def suggestion(found: str, allowed: Iterable[str]) -> str:
     """``" (a, b, c); did you mean b?"``: what is allowed, and the nearest of it where one is near."""
     names = list(allowed)

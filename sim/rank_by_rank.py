@@ -10,7 +10,7 @@ from ..hardware.errors import DoesNotFit
 from ..hardware.machine import Machine
 from ..workloads.collectives import check, rounds
 from ..workloads.costs import Costs
-from ..workloads.ledger import Ledger
+from ..workloads.ledger import Ledger, last_to_come
 from ..workloads.schedule import Exchange, Schedule
 from .engine import StepResult
 from .graph import Graph
@@ -140,7 +140,7 @@ class RankByRank:
             end = self.end[number].reshape(mesh.shape)
             begin = self.ready[number].reshape(mesh.shape)
             if isinstance(operation.work, Exchange):
-                begin = np.minimum(_last_to_come(begin, mesh.positions(operation.work.axes)), end)
+                begin = np.minimum(last_to_come(begin, mesh.positions(operation.work.axes)), end)
                 if number in self.courses:
                     self.limits[number] = self._count(self.courses[number].steps, loads)
             self.ledger.done(number, ready, begin, end, self.limits.get(number, "none"))
@@ -166,8 +166,3 @@ def _before(schedule: Schedule) -> list[list[int]]:
         before.append(sorted({*operation.after, *own}))
         latest[operation.stream] = number
     return before
-
-
-def _last_to_come(begin: Array, axes: tuple[int, ...]) -> Array:
-    """When the last member of each rank's group has come: until then its group waits, from then on the network works."""
-    return np.broadcast_to(begin.max(axis=axes, keepdims=True), begin.shape)

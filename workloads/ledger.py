@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .exposure import Done, Exposure
-from .schedule import COMPUTE, Amount, Exchange, Operation, Schedule
+from .schedule import COMPUTE, Amount, Exchange, Operation, Schedule, at
 
 Array = NDArray[np.float64]
 
@@ -89,8 +89,9 @@ class Ledger:
             where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes))
             nbytes = work.nbytes
         what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream, *where)
-        for name, at in self.observed.items():
-            self.rows.append((*what, name, _at(begin, at), _at(end, at), _at(nbytes, at), _at(work.flops, at), limit))
+        for name, rank in self.observed.items():
+            amounts = (at(amount, rank) for amount in (begin, end, nbytes, work.flops))
+            self.rows.append((*what, name, *amounts, limit))
 
 
 def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
@@ -108,8 +109,6 @@ def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
     return reached
 
 
-def _at(amount: float | Array, coordinate: tuple[int, ...]) -> float:
-    """The value of an amount at a rank's coordinate."""
-    if not isinstance(amount, np.ndarray) or amount.size == 1:
-        return float(amount if not isinstance(amount, np.ndarray) else amount.item())
-    return float(amount[tuple(min(at, length - 1) for at, length in zip(coordinate, amount.shape, strict=True))])
+def last_to_come(begin: Array, axes: tuple[int, ...]) -> Array:
+    """When the last member of each rank's group has come: until then its group waits, from then on the network works."""
+    return np.broadcast_to(begin.max(axis=axes, keepdims=True), begin.shape)

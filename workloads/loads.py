@@ -95,18 +95,25 @@ class LoadModel:
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
         self.groups = 1 if self.balancer.level else self.mesh.ranks // self.ranks
 
+    def chances(self, layer: int, step: int) -> Array:
+        """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
+        plan = self.plan
+        return choices(popularity(self.router, self.experts, layer, step, plan.drift, plan.seed), self.top_k)
+
+    def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[top_k, groups, ranks]`` of each group that want experts of each rank, drawn for :attr:`groups` groups."""
+        by_rank = self.chances(layer, step).reshape(self.top_k, self.ranks, -1).sum(axis=-1)
+        random = np.random.default_rng([self.plan.seed, 3, step, micro_batch, layer])
+        total = self.ranks * self.tokens
+        return np.array([random.multinomial(total, row / row.sum(), size=self.groups) for row in by_rank])
+
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
-        plan = self.plan
-        chances = popularity(self.router, self.experts, layer, step, plan.drift, plan.seed)
-        by_rank = choices(chances, self.top_k).reshape(self.top_k, self.ranks, -1).sum(axis=-1)
-        random = np.random.default_rng([plan.seed, 3, step, micro_batch, layer])
-        total = self.ranks * self.tokens
-        wanted = np.array([random.multinomial(total, row / row.sum(), size=self.groups) for row in by_rank])
+        wanted = self.wanted(layer, step, micro_batch)
         carried = self.balancer.carry(wanted, self.tokens)
         every = wanted.sum(axis=0)
         mean = self.tokens * self.top_k
-        copies = total * self.top_k * self.groups
+        copies = self.ranks * self.tokens * self.top_k * self.groups
         return Load(
             sent=self._per_group(carried.tokens.mean(axis=-1)),
             received=self._per_rank(carried.tokens),

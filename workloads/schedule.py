@@ -248,6 +248,13 @@ class Schedule:
             )
 
 
+def at(amount: Amount, coordinate: tuple[int, ...]) -> float:
+    """The value of an amount at a rank's coordinate in the mesh."""
+    if not isinstance(amount, np.ndarray) or amount.size == 1:
+        return float(amount if not isinstance(amount, np.ndarray) else amount.item())
+    return float(amount[tuple(min(at, length - 1) for at, length in zip(coordinate, amount.shape, strict=True))])
+
+
 def _operation_to_plain(operation: Operation) -> dict[str, Any]:
     work = {key: _amount_to_plain(value) for key, value in vars(operation.work).items()}
     return {**vars(operation), "work": {"kind": operation.kind, **work}}

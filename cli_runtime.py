@@ -1,0 +1,90 @@
+"""The commands that run over MPI: ``athanor execute``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .options import machine_option, overcommit_option, plan_options, result_options, runtime_options
+from .reports.terminal import check_writable, console, emit
+
+
+@click.command()
+@plan_options
+@machine_option("laptop")
+@overcommit_option
+@runtime_options
+@click.option(
+    "--compute",
+    type=click.Choice(["gemm", "sleep"]),
+    default="gemm",
+    show_default=True,
+    help="gemm: NumPy, with the operations' real shapes; sleep: a virtual accelerator that takes the machine's time.",
+)
+@click.option("--compute-scale", type=float, default=1.0, show_default=True, help="gemm: times so many rows.")
+@click.option(
+    "--collectives",
+    type=click.Choice(["rounds", "library"]),
+    default="rounds",
+    show_default=True,
+    help="rounds: the schedule's own algorithms over Isend and Irecv; library: the MPI library's collectives.",
+)
+@click.option(
+    "--check/--no-check", default=True, help="Compare a first, unmeasured step with NumPy alone.  [default: check]"
+)
+@result_options
+@click.option("-o", "output", metavar="FILE", help="Write the whole run (summary, plan, trace) as JSON.")
+def execute(
+    machine: str,
+    model: str,
+    settings: tuple[str, ...],
+    allow_overcommit: bool,
+    expect_ranks: int | None,
+    time_limit: float,
+    compute: Any,
+    compute_scale: float,
+    collectives: Any,
+    check: bool,
+    json_path: str | None,
+    out: str | None,
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Execute training steps over MPI by the schedule that simulate predicts: mpiexec -n P athanor execute ….
+
+    The mesh has as many ranks as are started. Times, loads and links are measured; the machine names where ranks live, and with
+    --compute sleep how fast they compute.
+    """
+    from .mpi_runtime.environment import prepare
+
+    prepare()
+    from .inputs import load
+    from .mpi_runtime.execute import Way
+    from .mpi_runtime.execute import execute as execute_run
+
+    hardware, chosen = load(machine, model, settings)
+    way = Way(compute, compute_scale, collectives, check, allow_overcommit)
+    run = execute_run(
+        hardware,
+        chosen,
+        way=way,
+        expect_ranks=expect_ranks,
+        time_limit=time_limit,
+        ready=lambda: check_writable(output, json_path),
+        **options,
+    )
+    if run is None:
+        return
+    if output:
+        run.save(output)
+    if out:
+        from .reports.output import Folder
+        from .reports.run_report import write_run
+
+        write_run(Folder(out), run, hardware, chosen, "")
+    emit(json_path, run.summary())
+    if json_path != "-":
+        from .reports.tables import show_run
+
+        show_run(console(), run.summary(), run.summary()["links"])

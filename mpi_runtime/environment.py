@@ -1,0 +1,61 @@
+"""What stands in the environment of a rank: settings made before NumPy and MPI load, and what the launcher says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+"""Read by BLAS libraries as they load: with more than one thread a rank, ranks take each other's cores."""
+
+YIELDING = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}
+"""MPICH polls; where ranks share cores it has to give way, or every message waits for a time slice. Open MPI does so itself."""
+
+RANKS = {"hydra": "PMI_RANK", "prrte": "OMPI_COMM_WORLD_RANK", "slurm": "SLURM_PROCID"}
+SIZES = {"hydra": "PMI_SIZE", "prrte": "OMPI_COMM_WORLD_SIZE", "slurm": "SLURM_STEP_NUM_TASKS"}
+LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE")
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What the launcher told this process: its kind, the process's rank and how many were started; None where nothing did."""
+
+    kind: str
+    rank: int
+    ranks: int
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Launcher | None:
+        """The launcher that an environment shows: MPICH's (or Intel's) hydra, Open MPI's, or Slurm's srun."""
+        for kind, key in SIZES.items():
+            size, rank = environment.get(key, ""), environment.get(RANKS[kind], "")
+            if size.isdigit() and rank.isdigit():
+                return cls(kind, int(rank), int(size))
+        return None
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_ranks(environment: Mapping[str, str]) -> int:
+    """Ranks that the launcher started on this host, as far as it says; else 1."""
+    for key in LOCAL_SIZES:
+        text = environment.get(key, "").partition("(")[0]  # Slurm writes 4(x2)
+        if text.isdigit():
+            return int(text)
+    return 1
+
+
+def prepare() -> None:
+    """One BLAS thread a rank, and yielding where ranks exceed cores; what the user has set stays.
+
+    Has an effect only before NumPy and mpi4py are imported.
+    """
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
+    if local_ranks(os.environ) > cores():
+        for name, value in YIELDING.items():
+            os.environ.setdefault(name, value)

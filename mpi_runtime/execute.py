@@ -1,0 +1,248 @@
+"""execute(): machine, model and plan in, a measured Run out; a collective call over all ranks of the job."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..hardware.errors import DoesNotFit, InputError
+from ..hardware.machine import Machine
+from ..workloads.limits import available_bytes, peak_rss_bytes
+from ..workloads.loads import Load, LoadStatistics
+from ..workloads.lowering import lower_step
+from ..workloads.memory import memory, require_fit
+from ..workloads.model import Model
+from ..workloads.run import Run
+from ..workloads.schedule import Exchange, Schedule
+from ..workloads.setting import Setting
+from ..workloads.summary import cautions, summarise
+from . import observed
+from .checks import check_gradients, check_tokens, check_weights, vectors_of
+from .clock import Clock
+from .devices import Computing, Device, Sleeping
+from .environment import cores
+from .executor import Executor, Times
+from .placing import arrange
+from .traffic import links
+from .training import Training
+from .transport import Transport
+from .world import TIME_LIMIT, World, guarded, start
+
+BASE = 150e6
+"""Bytes of Python with its libraries and MPI."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a schedule is executed, beside the plan: what computes, how much of it, and who carries messages."""
+
+    compute: Literal["gemm", "sleep"] = "gemm"
+    compute_scale: float = 1.0
+    collectives: Literal["rounds", "library"] = "rounds"
+    check: bool = True
+    allow_overcommit: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.compute_scale <= 1000:
+            raise InputError(f"--compute-scale {self.compute_scale:g}: must be above 0 and at most 1000")
+
+    @property
+    def real(self) -> bool:
+        """Whether experts compute what they are asked for, no more and no less."""
+        return self.compute == "gemm" and self.compute_scale == 1.0
+
+
+def execute(
+    machine: str | Path | Machine = "laptop",
+    model: str | Path | Model = "moda-tiny",
+    *,
+    way: Way | None = None,
+    expect_ranks: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    ready: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> Run | None:
+    """Execute training steps of ``model`` over MPI, by the schedule that ``simulate()`` predicts for ``machine``.
+
+    Every rank of the job calls it with the same arguments; rank 0 gets the Run, the others None. ``options`` are those of
+    ``simulate()``; ``ready`` is called on rank 0 before anything runs, and may refuse. Raises ``InputError`` (on one rank; on
+    the others ``Ended``) for what cannot be run.
+    """
+    started = time.perf_counter()
+    world = start(expect_ranks)
+    with guarded(world, time_limit):
+        way = way or Way()
+        world.agree(ready if world.first else lambda: None)
+        setting = world.agree(lambda: _setting(machine, model, options, world))
+        return _Job(world, setting, way).run(started)
+
+
+def _setting(
+    machine: str | Path | Machine, model: str | Path | Model, options: dict[str, Any], world: World
+) -> Setting:
+    """The setting, for as many ranks as there are."""
+    setting = Setting.of(machine, model, options)
+    if setting.mesh.ranks != world.size:
+        raise InputError(
+            f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
+            f" mpiexec -n {setting.mesh.ranks}"
+        )
+    if len(setting.plan.precisions.names) > 1:
+        raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
+    return setting
+
+
+class _Job:
+    """One job: its setting, and what this rank needs for it."""
+
+    def __init__(self, world: World, setting: Setting, way: Way) -> None:
+        self.world, self.setting, self.way = world, setting, way
+        place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
+        self.place = place[world.rank]
+        self.comm = world.split(self.place)
+        self.schedule, loads = lower_step(setting, 0)
+        self.need = memory(setting, loads)
+        world.agree(lambda: self._require_room(loads))
+        self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
+        self.training = Training(setting, self.schedule, self.transport, self.place, way.real)
+        coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
+        device: Device = Computing(way.compute_scale)
+        if way.compute == "sleep":
+            device = Sleeping(setting.machine, setting.ranks_per_node)
+        self.executor = Executor(self.training, device, coordinate)
+        self.clock = Clock.of(world)
+
+    def _require_room(self, loads: list[Load]) -> None:
+        """Raise :class:`DoesNotFit` where the ranks of this host need more memory than it has free, or than the plan may take."""
+        if not self.way.allow_overcommit:
+            require_fit(self.setting, loads, self.need)
+        here = self.world.hosts.count(self.world.hosts[self.world.rank])
+        needed, free = here * (BASE + self.need.total), available_bytes()
+        if needed > free:
+            raise DoesNotFit(
+                f"{self.setting.model.name}: {here} ranks on {self.world.hosts[self.world.rank]} need about"
+                f" {needed / 1e9:.1f} GB of its memory, of which {free / 1e9:.1f} GB are free; a smaller model, fewer tokens or"
+                " more hosts need less"
+            )
+
+    def run(self, started: float) -> Run | None:
+        """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
+        compared = self._first_step()
+        plan, steps = self.setting.plan, []
+        classes = observed.classes(self.schedule)
+        balance, flops = LoadStatistics(), []
+        self.transport.sent[:] = 0
+        for step in range(plan.steps):
+            schedule = lower_step(self.setting, step)[0] if step else self.schedule
+            begin, times = self._step(schedule, step)
+            gathered = self._gather(times, begin)
+            tokens = self.comm.gather(self._tokens())
+            if gathered is not None:
+                assert tokens is not None
+                steps.append(observed.account(schedule, *gathered, classes))
+                layers = zip(*tokens, strict=True)
+                copies = self.setting.batch.micro_tokens * self.setting.top_k
+                balance.add([observed.load(each, schedule, copies) for each in layers])
+                flops.append(schedule.total_flops() * self.way.compute_scale)
+        sent = self.comm.gather(self.transport.sent)
+        uncertain = self.comm.gather(self.clock.uncertainty)
+        peak = self.comm.gather(peak_rss_bytes())
+        if sent is None or uncertain is None or peak is None:
+            return None
+        seconds = [each.seconds for each in steps]
+        totals = {
+            **summarise(
+                self.setting, self.need, balance, seconds, [each.exposed for each in steps], float(np.mean(flops))
+            ),
+            "network": {"depth": "measured", "routing": self.setting.machine.fabric.routing},
+            "links": links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
+            "events": 0,
+            "warnings": self._warnings(),
+            "measured": {**self._measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
+            "wall_seconds": time.perf_counter() - started,
+            "peak_rss_bytes": max(peak),
+        }
+        rows = [(step, *row) for step, each in enumerate(steps) for row in each.rows]
+        named = {
+            name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
+            for name, at in classes.items()
+        }
+        return Run(totals, plan.model_dump(), named, rows, balance.by_rank())
+
+    def _first_step(self) -> dict[str, Any]:
+        """Execute a step that is not measured; returns how much of it was checked."""
+        training = self.training
+        training.exact = self.way.check
+        before = vectors_of(training.holdings.vectors) if self.way.check else {}
+        self._step(self.schedule, 0)
+        training.exact = False
+        if not self.way.check:
+            return {"checked": None}
+        groups = {
+            each.work.axes: self.transport.group(each.stream, each.work)
+            for each in self.schedule.operations
+            if isinstance(each.work, Exchange) and each.category == "gradient_sync"
+        }
+        found = {
+            "token_layers": self.world.agree(lambda: check_tokens(training)),
+            "gradients": check_gradients(training, groups),
+            "weights": check_weights(training, before, groups),
+        }
+        training.kept.clear()
+        return {"checked": {key: int(self.comm.allreduce(count)) for key, count in found.items()}}
+
+    def _step(self, schedule: Schedule, step: int) -> tuple[float, Times]:
+        """Execute a step; returns when it began on the local clock, and its times."""
+        self.training.start_step(step)
+        begin = self.clock.start_together(self.world)
+        return begin, self.executor.run(schedule)
+
+    def _gather(self, times: Times, begin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Times of all ranks at rank 0, from the start of the step: ``[ranks, operations]`` each."""
+        mine = np.array([times.begin - begin, times.end - begin, times.nbytes])
+        every = np.empty((self.comm.size, *mine.shape)) if self.comm.rank == 0 else None
+        self.comm.Gather(mine, every)
+        return None if every is None else (every[:, 0], every[:, 1], every[:, 2])
+
+    def _tokens(self) -> list[observed.Tokens]:
+        """What this rank saw of each layer, micro-batch after micro-batch."""
+        return [
+            observed.Tokens(
+                np.array([layer.routing.wants(choice) for choice in range(layer.weights.shape[1])]),
+                layer.carried,
+                layer.routing.moved,
+                layer.routing.dropped,
+            )
+            for layer in self.training.layers.values()
+        ]
+
+    def _warnings(self) -> list[str]:
+        """What to know before believing the run."""
+        found = cautions(self.setting, self.need, self.schedule.notes)
+        if self.note:
+            found.append(self.note)
+        if self.world.ranks_per_host > cores() and self.way.compute == "gemm":
+            found.append(
+                f"{self.world.ranks_per_host} ranks share {cores()} cores: they take each other's time"
+                " (--compute sleep does not)"
+            )
+        halves = any(formats.compute == "fp16" for formats in self.setting.plan.precisions.at(0).values())
+        if halves and self.way.compute == "gemm":
+            found.append("products of halves are computed in single precision: this computer's BLAS has no half")
+        return found
+
+    def _measured(self) -> dict[str, Any]:
+        """How and where the run was made."""
+        return {
+            **self.world.describe(),
+            "compute": self.way.compute,
+            "compute_scale": self.way.compute_scale,
+            "collectives": self.way.collectives,
+            "cluster": os.environ.get("ATHANOR_CLUSTER"),
+        }

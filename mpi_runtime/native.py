@@ -1,0 +1,50 @@
+"""The MPI library's own collectives, as opaque ones: no algorithm of ours, whatever the library chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .groups import Group
+from .rounds import Buffer, Index, Playing, Requests
+
+
+def play(group: Group, operation: str, cells: Buffer) -> Playing:
+    """A collective on a vector, in place, as :func:`athanor.mpi_runtime.rounds.play` does it; cells are in members' order.
+
+    For a reduce-scatter's result and an all-gather's input the cell of the rank's own member number counts.
+    """
+    from mpi4py import MPI
+
+    comm = group.comm
+    match operation:
+        case "all-reduce":
+            yield [comm.Iallreduce(MPI.IN_PLACE, cells)]
+        case "reduce-scatter":
+            mine = np.empty_like(cells[group.me])
+            yield [comm.Ireduce_scatter_block(cells, mine)]
+            cells[group.me] = mine
+        case "all-gather":
+            yield [comm.Iallgather(cells[group.me].copy(), cells)]
+        case "broadcast":
+            yield [comm.Ibcast(cells, int(group.member[0]))]
+        case "reduce":
+            root = int(group.member[0])
+            yield [comm.Ireduce(MPI.IN_PLACE if group.me == root else cells, cells, root=root)]
+        case "barrier":
+            yield [comm.Ibarrier()]
+        case _:
+            raise ValueError(f"{operation} is no collective on a vector")
+
+
+def exchange(group: Group, send: Buffer, out: Index, back: Index) -> Generator[Requests, None, Buffer]:
+    """An all-to-all-v of rows, in and out as :func:`athanor.mpi_runtime.rounds.exchange` has them."""
+    width = int(np.prod(send.shape[1:], dtype=np.int64))
+    result: NDArray[Any] = np.empty((int(back.sum()), *send.shape[1:]), dtype=send.dtype)
+    yield [
+        group.comm.Ialltoallv([np.ascontiguousarray(send), (out * width).tolist()], [result, (back * width).tolist()])
+    ]
+    return result

@@ -1,0 +1,98 @@
+"""Where the tokens of a rank go in one layer: what the gate wants, what the balancing policy makes of it by messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index = NDArray[np.int64]
+
+DROPPED = -1
+"""The expert of a token that no expert takes: it passes the layer by."""
+
+
+@dataclass
+class Routing:
+    """Routes the (token, choice) pairs of a rank.
+
+    ``wanted[token, choice]`` are the experts that the gate wants, ``expert`` those that the pairs go to. ``me`` is this rank
+    among the ``ranks`` of its expert-parallel group, each of which holds ``local`` experts. The methods are what a rank
+    does between the messages of SWIPE, in their order.
+    """
+
+    wanted: Index
+    ranks: int
+    local: int
+    me: int
+    expert: Index = field(init=False)
+    moved: int = 0
+    dropped: int = 0
+
+    def __post_init__(self) -> None:
+        self.expert = self.wanted.copy()
+        self.room = self.wanted.size  # of this rank's experts, in tokens: the mean
+        self._refused = np.zeros(0, dtype=np.int64)
+
+    def wants(self, choice: int) -> Index:
+        """Tokens of this rank whose choice is an expert of each rank, ``[ranks]``."""
+        return np.bincount(self.wanted[:, choice] // self.local, minlength=self.ranks)
+
+    # --- SWIPE, choice by choice ------------------------------------------------------------------------------------------
+
+    def admit(self, asked: Index) -> Index:
+        """How many of the tokens that each rank wants to send here are taken: senders in rank order, up to the room."""
+        before = np.cumsum(asked) - asked
+        taken: Index = np.clip(self.room - before, 0, asked)
+        self.room -= int(taken.sum())
+        return taken
+
+    def refuse(self, choice: int, accepted: Index) -> int:
+        """Note which tokens the other ranks did not take, the last ones for each; returns how many those are."""
+        home = self.wanted[:, choice] // self.local
+        order = np.argsort(home, kind="stable")
+        wants = self.wants(choice)
+        rank_in_queue = np.arange(len(home)) - np.repeat(np.cumsum(wants) - wants, wants)
+        self._refused = np.sort(order[rank_in_queue >= accepted[home[order]]])
+        return len(self._refused)
+
+    def deal(self, choice: int, surplus: Index, room: Index) -> None:
+        """Deal out what was refused anywhere: ranks in order fill the free room from rank 0 upwards."""
+        start = int(surplus[: self.me].sum())
+        seats = np.cumsum(room)
+        home = np.searchsorted(seats, start + np.arange(len(self._refused)), side="right")
+        self.expert[self._refused, choice] = home * self.local + self._refused % self.local
+        self.moved += len(self._refused)
+        before = int(seats[self.me] - room[self.me])
+        self.room -= int(np.clip(int(surplus.sum()) - before, 0, room[self.me]))
+
+    # --- capacity ---------------------------------------------------------------------------------------------------------
+
+    def drop(self, group: Index, limit: int) -> None:
+        """Drop what exceeds ``limit`` tokens of a rank's experts, senders and their tokens in order, choice by choice.
+
+        ``group[ranks, tokens, top_k]`` is what the whole group wants: every rank knows it from the seed, as a gate that
+        limits each sender knows its own share.
+        """
+        by_choice = np.moveaxis(group // self.local, 2, 0).reshape(-1)  # choices, then senders, then their tokens
+        order = np.argsort(by_choice, kind="stable")
+        counts = np.bincount(by_choice, minlength=self.ranks)
+        queue = np.empty_like(by_choice)
+        queue[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        kept = np.moveaxis((queue < limit).reshape(group.shape[2], *group.shape[:2]), 0, 2)[self.me]
+        self.expert[~kept] = DROPPED
+        self.dropped += int((~kept).sum())
+
+    # --- what follows for messages ----------------------------------------------------------------------------------------
+
+    def order(self) -> Index:
+        """The (token, choice) pairs that travel, as flat numbers, by expert: so by rank, and by expert on each."""
+        flat = self.expert.reshape(-1)
+        order = np.argsort(flat, kind="stable")
+        return order[np.count_nonzero(flat == DROPPED) :]
+
+    def counts(self) -> Index:
+        """Pairs that travel to each expert of each rank, ``[ranks, local]``."""
+        flat = self.expert.reshape(-1)
+        return np.bincount(flat[flat != DROPPED], minlength=self.ranks * self.local).reshape(self.ranks, self.local)

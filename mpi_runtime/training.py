@@ -1,0 +1,216 @@
+"""What the operations of a Schedule do to the data of one rank: tokens, experts, gradients, weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..workloads.balancers import Capacity
+from ..workloads.gates import decisions
+from ..workloads.loads import LoadModel
+from ..workloads.precision import PARTS
+from ..workloads.schedule import Exchange, Operation, Schedule, at
+from ..workloads.setting import Setting
+from .devices import TYPES
+from .holdings import Held, Holdings, Key, initial_expert
+from .layer import MoeLayer
+from .rounds import Requests
+from .routing import Routing
+from .transport import Transport
+
+Array = NDArray[Any]
+Steps = Generator[Requests, None, None]
+
+NAME = re.compile(r"(?:m(?P<micro>\d+)\.)?(?P<again>again\.)?(?:l(?P<layer>\d+)\.)?(?P<what>.*)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the name of an operation says: the micro-batch and layer that it belongs to, and what it does there."""
+
+    micro_batch: int
+    layer: int | None
+    what: str
+
+    @classmethod
+    def of(cls, name: str) -> Part:
+        """Parse a name such as ``m1.again.l3.moe.dispatch``."""
+        found = NAME.fullmatch(name)
+        assert found is not None
+        layer = found["layer"]
+        return cls(int(found["micro"] or 0), None if layer is None else int(layer), found["what"])
+
+
+class Training:
+    """The data of this rank, and what operations do to it.
+
+    ``real`` says that experts compute (on what arrived, with real weights) and that weights are updated; without it experts
+    multiply by a number each, and the optimizer rests but where :attr:`exact` asks for a step that can be checked.
+    """
+
+    def __init__(self, setting: Setting, schedule: Schedule, transport: Transport, rank: int, real: bool) -> None:
+        self.setting, self.transport, self.rank, self.real = setting, transport, rank, real
+        self.loads = LoadModel(setting)
+        self.exact = False
+        self.kept: dict[
+            Key, dict[int, Array]
+        ] = {}  # gradients before their reduction, by segment, of a step that is checked
+        self.layers: dict[tuple[int, int], MoeLayer] = {}
+        self.formats = setting.plan.precisions.at(0)
+        groups = setting.mesh.groups(("ep",))
+        self.group, self.me = (int(place[0]) for place in np.nonzero(groups == rank))
+        self.local = self.loads.experts // self.loads.ranks
+        self.holdings = Holdings(setting, self.formats, schedule, transport)
+        self._parts = {each.name: Part.of(each.name) for each in schedule.operations}
+        if real:
+            self._draw_experts()
+        for each in self.holdings.vectors.values():
+            each.vector.remember()
+
+    def _draw_experts(self) -> None:
+        """Give this rank's experts their weights."""
+        for layer in range(self.setting.model.layers):
+            up, down = self.holdings.experts("weights", layer, self.local)
+            for expert in range(self.local):
+                number = self.me * self.local + expert
+                up[expert], down[expert] = initial_expert(self.setting.model, self.setting.plan.seed, layer, number)
+
+    def start_step(self, step: int) -> None:
+        """Draw what the gates decide, and make tokens; none of this belongs to the step's time."""
+        model, batch = self.setting.model, self.setting.batch
+        random = np.random.default_rng([self.setting.plan.seed, 8, step, self.rank])
+        self.kept.clear()
+        for each in self.holdings.vectors.values():
+            each.vector.start_step()
+            if self.exact:  # dense layers compute no gradients: small whole numbers, whose sums are exact
+                each.vector.gradients[...] = random.integers(1, 5, len(each.vector.gradients))
+        kind = TYPES[self.formats["expert"].compute]
+        shape = (batch.micro_tokens, model.hidden)
+        for micro_batch in range(batch.micro_batches):
+            tokens = random.integers(-8, 9, shape).astype(kind)
+            for layer in range(model.layers):
+                wanted = decisions(self.loads, layer, step, micro_batch, self.group)
+                routing = Routing(wanted[self.me], self.loads.ranks, self.local, self.me)
+                weights = 2.0 ** -random.integers(0, 3, wanted.shape[1:]).astype(np.float64)
+                made = MoeLayer(self.transport, routing, tokens, weights)
+                made.everyone = wanted
+                made.parameters = self._parameters(layer) if self.real else None
+                self.layers[micro_batch, layer] = made
+
+    def _parameters(self, layer: int) -> tuple[Array, Array, Array, Array]:
+        """Weights and gradients of this rank's experts; weights in single where they are kept in half, which BLAS lacks."""
+        up, down = self.holdings.experts("weights", layer, self.local)
+        if up.dtype == np.float16:
+            up, down = up.astype(np.float32), down.astype(np.float32)
+        return (up, down, *self.holdings.experts("gradients", layer, self.local))
+
+    # --- operations that compute ------------------------------------------------------------------------------------------
+
+    def compute(self, operation: Operation) -> bool:
+        """Do what a compute operation does to the data; returns whether that was all of its work, as it would be for real."""
+        part = self._parts[operation.name]
+        if part.what.startswith("update.adam."):
+            return self._adam(part.what.rpartition(".")[2])
+        if part.layer is None or not part.what.startswith("moe."):
+            return False
+        layer, what = self.layers[part.micro_batch, part.layer], part.what.removeprefix("moe.")
+        if what.startswith("swipe"):
+            layer.deal(int(what[5 : what.index(".")]))
+            return True
+        if what == "capacity.count":
+            self._drop(layer)
+            return True
+        return self._expert(layer, what)
+
+    def _expert(self, layer: MoeLayer, what: str) -> bool:
+        """The operations of experts and of what stands around them."""
+        moves: dict[str, Callable[[], None]] = {
+            "permute": layer.permute,
+            "merge": layer.merge,
+            "merge.grad": layer.merge_gradient,
+            "permute.grad": layer.permute_gradient,
+        }
+        if what in moves:
+            moves[what]()
+            return True
+        if what == "up":
+            layer.begin_experts()
+        if what == "down":
+            layer.end_experts()
+        if what == "down.dgrad":
+            layer.take_gradients()
+        if what == "up.dgrad":
+            layer.end_gradients()
+        experts = layer.experts
+        if experts is None:
+            return False
+        computing: dict[str, Callable[[], None]] = {
+            "up": experts.up_product,
+            "activation": experts.activate,
+            "down.dgrad": experts.down_dgrad,
+            "down.wgrad": experts.down_wgrad,
+            "activation.grad": experts.activate_gradient,
+            "up.wgrad": experts.up_wgrad,
+        }
+        if what in computing:
+            computing[what]()
+        return what in computing or what in ("down", "up.dgrad")
+
+    def _drop(self, layer: MoeLayer) -> None:
+        balancer = self.setting.plan.balancing
+        assert isinstance(balancer, Capacity)
+        top_k = layer.weights.shape[1]
+        layer.routing.drop(layer.everyone, int(np.ceil(balancer.factor * self.setting.batch.micro_tokens * top_k)))
+
+    def _adam(self, name: str) -> bool:
+        """Update this rank's share of a part of the model."""
+        if not (self.real or self.exact):
+            return False
+        held = self.holdings.of_part(next(each for each in PARTS if each == name))
+        held.vector.adam(*held.spans[next(each for each in PARTS if each == name)], held.replicas)
+        return self.real
+
+    # --- exchanges --------------------------------------------------------------------------------------------------------
+
+    def exchange(self, operation: Operation, coordinate: tuple[int, ...]) -> Steps:
+        """Send and receive what an exchange carries."""
+        exchange, part = operation.work, self._parts[operation.name]
+        assert isinstance(exchange, Exchange)
+        if part.layer is not None and part.what.startswith("moe."):
+            layer = self.layers[part.micro_batch, part.layer]
+            return self._tokens(layer, part.what.removeprefix("moe."), operation.stream, exchange)
+        if operation.category == "gradient_sync":
+            return self._vector(self.holdings.vectors[Holdings.key(operation)], part.layer, operation.stream, exchange)
+        return self.transport.blank(operation.stream, exchange, at(exchange.nbytes, coordinate))
+
+    def _tokens(self, layer: MoeLayer, what: str, stream: str, exchange: Exchange) -> Steps:
+        if what.startswith("swipe"):
+            choice, _, which = what.removeprefix("swipe").partition(".")
+            return layer.swipe(which, int(choice), stream, exchange)
+        moves: dict[str, Callable[[str, Exchange], Steps]] = {
+            "counts": layer.counts,
+            "dispatch": layer.dispatch,
+            "combine": layer.combine,
+            "combine.grad": layer.combine_gradient,
+            "dispatch.grad": layer.dispatch_gradient,
+        }
+        return moves[what](stream, exchange)
+
+    def _vector(self, held: Held, layer: int | None, stream: str, exchange: Exchange) -> Steps:
+        vector = held.vector
+        if exchange.operation == "all-gather":
+            cells = vector.gathered()
+            yield from self.transport.play(stream, exchange, cells)
+            vector.spread(cells)
+            return
+        number = min(self.holdings.segment(layer), len(vector.sizes) - 1)
+        if self.exact:
+            self.kept.setdefault((held.axes, exchange.element), {})[number] = vector.segment(
+                vector.gradients, number
+            ).copy()
+        yield from self.transport.play(stream, exchange, vector.cut(vector.gradients, number))

@@ -1,0 +1,102 @@
+"""Carries the exchanges of a Schedule: by the rounds of their algorithms, or by the MPI library's own collectives."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..workloads.collectives import check
+from ..workloads.schedule import Exchange, Schedule
+from . import native, rounds
+from .groups import Group
+from .rounds import Buffer, Index, Playing, Requests
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Transport:
+    """The groups of a rank along all axes that a schedule exchanges over.
+
+    Each stream has communicators of its own, so that messages of streams that run beside each other never meet.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, schedule: Schedule, library: bool) -> None:
+        mesh = schedule.mesh
+        cartesian = comm.Create_cart(list(mesh.shape), reorder=False)
+        self.library = library
+        self.sent = np.zeros(mesh.ranks)  # bytes to each rank of the mesh
+        self.carried: dict[str, float] = dict.fromkeys(schedule.streams, 0.0)  # payloads of each stream's exchanges
+        self._groups: dict[tuple[str, tuple[str, ...]], Group] = {}
+        for operation in schedule.operations:
+            if isinstance(operation.work, Exchange):
+                key = (operation.stream, operation.work.axes)
+                if key not in self._groups:
+                    self._groups[key] = Group.of(cartesian, mesh, schedule.layout, operation.work.axes, self.sent)
+                uneven = operation.work.operation == "all-to-all" and operation.work.received is not None
+                check(operation.work.operation, operation.work.algorithm, self._groups[key].size, uneven)
+
+    def group(self, stream: str, exchange: Exchange) -> Group:
+        """The group in which this rank takes part in an exchange."""
+        return self._groups[stream, exchange.axes]
+
+    def cells(self, stream: str, exchange: Exchange) -> int:
+        """Into how many cells the exchange cuts a vector."""
+        group = self.group(stream, exchange)
+        return group.size if self.library else group.cells(exchange.operation, exchange.algorithm)
+
+    def home(self, stream: str, exchange: Exchange) -> int:
+        """The cell that this rank ends with in a reduce-scatter and starts with in an all-gather."""
+        group = self.group(stream, exchange)
+        return group.me if self.library else group.home(exchange.operation, exchange.algorithm)
+
+    def play(self, stream: str, exchange: Exchange, cells: Buffer) -> Playing:
+        """An exchange of a vector, in place."""
+        group = self.group(stream, exchange)
+        self.carried[stream] += cells.nbytes
+        if self.library:
+            return native.play(group, exchange.operation, cells)
+        return rounds.play(group, exchange.operation, exchange.algorithm, cells)
+
+    def whole(self, stream: str, exchange: Exchange, vector: NDArray[Any]) -> Generator[Requests, None, NDArray[Any]]:
+        """An all-reduce of a short vector, or an all-gather of one number a member; numbers in the order of members."""
+        group, count = self.group(stream, exchange), self.cells(stream, exchange)
+        if exchange.operation == "all-gather":
+            cells = np.zeros((count, 1), dtype=vector.dtype)
+            cells[self.home(stream, exchange)] = vector[group.me]
+            yield from self.play(stream, exchange, cells)
+            gathered: NDArray[Any] = cells[self._homes(group, exchange), 0]
+            return gathered
+        cells = np.zeros((count, -(-len(vector) // count)), dtype=vector.dtype)
+        cells.reshape(-1)[: len(vector)] = vector
+        yield from self.play(stream, exchange, cells)
+        return cells.reshape(-1)[: len(vector)]
+
+    def _homes(self, group: Group, exchange: Exchange) -> Index:
+        """The cell of every member."""
+        if self.library:
+            return np.arange(group.size)
+        return np.array([group.home_of(int(at), exchange.operation, exchange.algorithm) for at in group.position_of])
+
+    def exchange(
+        self, stream: str, exchange: Exchange, send: Buffer, out: Index, back: Index, most: int
+    ) -> Generator[Requests, None, Buffer]:
+        """An all-to-all-v of rows."""
+        group = self.group(stream, exchange)
+        self.carried[stream] += send.nbytes
+        if self.library:
+            return native.exchange(group, send, out, back)
+        return rounds.exchange(group, exchange.algorithm, send, out, back, most)
+
+    def blank(self, stream: str, exchange: Exchange, nbytes: float) -> Generator[Requests, None, Any]:
+        """An exchange of so many bytes of no meaning, for operations that only the schedule knows."""
+        group = self.group(stream, exchange)
+        if exchange.operation == "all-to-all":
+            each = np.full(group.size, round(nbytes / group.size))
+            send = np.zeros((int(each.sum()),), dtype=np.uint8)
+            return self.exchange(stream, exchange, send, each, each, int(each.sum()))
+        count = self.cells(stream, exchange)
+        return self.play(stream, exchange, np.zeros((count, -(-round(nbytes) // count)), dtype=np.uint8))
