@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.errors import AthanorError
+from .devices import TYPES
 from .groups import Group
 from .holdings import Held, initial_expert
 from .training import Training
@@ -31,10 +32,12 @@ def check_tokens(training: Training) -> int:
     Returns how many token-layers were compared; raises :class:`CheckFailed`.
     """
     model, seed, compared = training.setting.model, training.setting.plan.seed, 0
+    kept = TYPES[training.formats["expert"].weight]
     for (micro_batch, number), layer in training.layers.items():
 
         def weights_of(expert: int, layer: int = number) -> tuple[Array, Array]:
-            return initial_expert(model, seed, layer, expert)
+            up, down = initial_expert(model, seed, layer, expert)
+            return up.astype(kept).astype(np.float32), down.astype(kept).astype(np.float32)
 
         for what, found, expected in zip(
             ("tokens", "gradients of tokens"),

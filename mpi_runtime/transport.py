@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..workloads.collectives import check
-from ..workloads.schedule import Exchange, Schedule
+from ..workloads.schedule import COUNT, Exchange, Schedule
 from . import native, rounds
 from .groups import Group
 from .rounds import Buffer, Index, Playing, Requests
@@ -36,7 +36,8 @@ class Transport:
                 key = (operation.stream, operation.work.axes)
                 if key not in self._groups:
                     self._groups[key] = Group.of(cartesian, mesh, schedule.layout, operation.work.axes, self.sent)
-                uneven = operation.work.operation == "all-to-all" and operation.work.received is not None
+                # Even where ranks carry alike, what goes from one to another differs from pair to pair.
+                uneven = operation.work.operation == "all-to-all" and operation.work.element != COUNT
                 check(operation.work.operation, operation.work.algorithm, self._groups[key].size, uneven)
 
     def group(self, stream: str, exchange: Exchange) -> Group:

@@ -14,8 +14,9 @@ from .devices import TYPES
 
 Array = NDArray[Any]
 
-LEARNING_RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
-"""Adam's usual settings (Kingma and Ba 2015)."""
+LEARNING_RATE, BETA_1, BETA_2 = 1e-3, 0.9, 0.999
+EPSILON, EPSILON_OF_HALVES = 1e-8, 1e-4
+"""Adam's usual settings (Kingma and Ba 2015); moments kept in half need a larger epsilon, since smaller ones vanish."""
 
 
 @dataclass
@@ -120,6 +121,7 @@ def adam(
     second[...] = BETA_2 * second + (1 - BETA_2) * mean * mean
     rate = LEARNING_RATE * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
     exact = weights if master is None else master
-    exact[...] = exact - rate * first / (np.sqrt(second) + EPSILON)
+    epsilon = EPSILON_OF_HALVES if second.dtype == np.float16 else EPSILON
+    exact[...] = exact - rate * first / (np.sqrt(second.astype(mean.dtype)) + epsilon)
     if master is not None:
         weights[...] = master

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TURN = 0.2
+"""Seconds between the ranks' turns to say why a job failed."""
+
 TIME_LIMIT = 600.0
 """Seconds after which a job ends itself where the user names no other limit: no job hangs."""
 
@@ -125,7 +128,7 @@ def _load() -> Any:
         raise InputError(
             "mpi4py is not installed: pip install 'athanor[mpich]' brings it with an MPI, 'athanor[sysmpi]' takes the system's"
         ) from None
-    mpi4py.rc.initialize = False
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as reason:
@@ -157,6 +160,7 @@ def guarded(world: World, limit: float = TIME_LIMIT) -> Iterator[None]:
     except Ended:
         raise
     except AthanorError as reason:  # found by this rank alone
+        time.sleep(min(world.rank, 20) * TURN)
         _abort(world, str(reason), reason.exit_status)
     except KeyboardInterrupt:
         if not world.first:
@@ -166,6 +170,7 @@ def guarded(world: World, limit: float = TIME_LIMIT) -> Iterator[None]:
         import traceback
 
         where = traceback.extract_tb(reason.__traceback__)[-1]
+        time.sleep(min(world.rank, 20) * TURN)  # others may have failed as well: the lowest speaks, and ends the rest
         text = f"rank {world.rank} on {world.hosts[world.rank]}: {type(reason).__name__}: {reason}"
         _abort(world, f"{text} ({where.filename.rpartition('/')[2]}:{where.lineno})", 1)
     finally:
