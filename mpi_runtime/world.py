@@ -106,7 +106,8 @@ def start(expect_ranks: int | None = None) -> World:
     is_mpich = "MPICH" in library or "Intel" in library
     if launcher is not None and launcher.kind == "prrte" and is_mpich:  # its MPI_Init would abort without a reason
         _refuse(launcher, f"Open MPI's mpiexec started this, and the MPI library is {library}; {_MISMATCH}")
-    mpi.Init_thread(mpi.THREAD_MULTIPLE)
+    if not mpi.Is_initialized():
+        mpi.Init_thread(mpi.THREAD_MULTIPLE)
     comm = mpi.COMM_WORLD
     if launcher is not None and launcher.ranks != comm.size:
         text = f"the launcher started {launcher.ranks} ranks, and MPI sees {comm.size}: the library is {library}"
