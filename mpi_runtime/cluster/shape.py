@@ -1,0 +1,88 @@
+"""What an emulated cluster looks like: its nodes and their names, its rates, and how TCP is set up on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from ...hardware.errors import InputError
+from ...hardware.records import Record, first_error
+from ...hardware.units import Bytes, BytesPerSecond, Ratio
+
+MOST_NODES = 256
+"""Namespaces that one computer is asked to hold at most."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One emulated node: its name, which is its namespace and its hostname, its IPv4 address, and its supernode's number."""
+
+    name: str
+    address: str
+    supernode: int
+
+
+class Transport(Record):
+    """How the nodes' TCP and the links' queues are set up; the defaults are what the measurements found to share links best.
+
+    ``tcp_buffer`` limits what a connection may have under way, ``congestion_control`` names the kernel's algorithm,
+    ``mtu`` is the largest packet, ``segments`` how many of them TCP may hand to a link as one (1: a link's queue
+    alternates between connections packet by packet), ``queue`` how many wait for a link, and ``burst`` how many bytes a
+    link that was idle may send at once.
+    """
+
+    tcp_buffer: Bytes = 131072.0
+    congestion_control: str = "reno"
+    mtu: int = Field(1500, ge=1280, le=65000)
+    segments: int = Field(1, ge=1, le=65535)
+    queue: int = Field(10000, ge=1)
+    burst: Bytes = 3028.0
+
+
+class Shape(Record):
+    """A pruned fat tree of ``supernodes`` times ``nodes`` nodes that send ``node_rate`` bytes a second each.
+
+    The uplink of a supernode carries ``taper`` of what its nodes send together. Rates are those of Ethernet frames, in
+    each direction.
+    """
+
+    supernodes: int = Field(2, gt=0, le=200)
+    nodes: int = Field(2, gt=0, le=200)
+    node_rate: BytesPerSecond = 25e6
+    taper: Ratio = 3 / 16
+    transport: Transport = Transport()
+
+    @model_validator(mode="after")
+    def _one_computer_can_hold_it(self) -> Shape:
+        if (count := self.supernodes * self.nodes) > MOST_NODES:
+            raise ValueError(f"{self.supernodes} supernodes of {self.nodes} are {count} nodes; at most {MOST_NODES} are allowed")
+        return self
+
+    @property
+    def uplink_rate(self) -> float:
+        """Bytes per second and direction between a supernode and the top."""
+        return self.nodes * self.node_rate * self.taper
+
+    @property
+    def all_nodes(self) -> list[Node]:
+        """Every node, supernode by supernode."""
+        return [
+            Node(f"node-{number}", f"10.77.{number // self.nodes}.{10 + number % self.nodes}", number // self.nodes)
+            for number in range(self.supernodes * self.nodes)
+        ]
+
+    @classmethod
+    def of_flags(cls, flags: Mapping[str, Any]) -> Shape:
+        """A shape from what a command line gave; raises :class:`InputError` that names the flag."""
+        transport = {key: flags[key] for key in Transport.model_fields if key in flags}
+        own = {key: flags[key] for key in cls.model_fields if key in flags}
+        try:
+            return cls.model_validate({**own, "transport": transport})
+        except ValidationError as wrong:
+            key, found, reason = first_error(cls, wrong)
+            if not key:
+                raise InputError(f"--supernodes, --nodes: {reason}") from None
+            raise InputError(f"--{key.rpartition('.')[2].replace('_', '-')} {found}: {reason}") from None
