@@ -1,0 +1,388 @@
+"""How far predictions are from runs: step, phases, operations, bytes; zero-fit and fitted predictions apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..hardware.errors import InputError
+from ..workloads.run import Run
+from .comparison_sides import BYTES, Match, Side, Totals, What, differences, matches, require_same_plan
+from .timeline import Timeline, timeline
+
+Array = NDArray[np.float64]
+
+LAYER = re.compile(r"\b[lm]\d+\.")
+"""Parts of an operation's name that say its layer and micro-batch."""
+
+ROUTED = re.compile(r"\bmoe\.(dispatch|combine)\b")
+"""Exchanges whose algorithm the plan names: the others' is not in a Run."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity on both sides, in the unit of its table; ``variation`` is that of the measured repeats."""
+
+    name: str
+    predicted: float
+    measured: float
+    variation: float | None = None
+
+    @property
+    def relative_error(self) -> float | None:
+        """(predicted - measured) / measured; None where nothing was measured, or less than clocks can tell."""
+        return (self.predicted - self.measured) / self.measured if self.measured > 0 else None
+
+    def plain(self, unit: str) -> dict[str, Any]:
+        """As plain data, the unit in the keys."""
+        return {
+            "name": self.name,
+            f"predicted_{unit}": self.predicted,
+            f"measured_{unit}": self.measured,
+            "relative_error": self.relative_error,
+            "measured_variation": self.variation,
+        }
+
+
+@dataclass(frozen=True)
+class OperationRow:
+    """Seconds and bytes of an operation on one class of ranks, ``count`` operations of the schedule summed up."""
+
+    name: str
+    ranks: str
+    what: What
+    count: int
+    seconds: Row
+    nbytes: Row
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of several rows together: mean with sign, mean of magnitudes, and the largest."""
+
+    count: int
+    bias: float | None
+    mape: float | None
+    worst: tuple[str, float] | None
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[str, Row]], weighted: bool = False) -> Errors:
+        """Errors of named rows, each counting the same or by what was measured; rows without an error do not count.
+
+        By weight, the worst is the row that is most seconds off.
+        """
+        known = [(name, row.relative_error, row.measured) for name, row in rows if row.relative_error is not None]
+        if not known:
+            return cls(0, None, None, None)
+        errors = np.array([error for _, error, _ in known], dtype=float)
+        weights = np.array([measured for _, _, measured in known]) if weighted else np.ones(len(known))
+        worst = int(np.argmax(np.abs(errors) * weights))
+        return cls(
+            len(known),
+            float(np.average(errors, weights=weights)),
+            float(np.average(np.abs(errors), weights=weights)),
+            (known[worst][0], float(errors[worst])),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        worst = {"name": self.worst[0], "relative_error": self.worst[1]} if self.worst else None
+        return {"count": self.count, "bias": self.bias, "mape": self.mape, "worst": worst}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction beside its run.
+
+    Rows of phases and categories are exposed seconds, means over ranks, as in a summary. ``groups`` and ``operations``
+    are seconds from start to end on the ranks that both sides observe, so that waiting for slower ranks is not in them.
+    """
+
+    name: str
+    files: tuple[str, str]
+    totals: tuple[Totals, Totals]
+    notes: list[str]
+    matched: list[Match]
+    step: Row
+    phases: list[Row]
+    categories: list[Row]
+    groups: dict[str, list[Row]]  # kinds, axes, levels
+    operations: list[OperationRow]  # summed over layers
+    details: list[OperationRow]  # one by one
+    links: list[dict[str, Any]]
+    timelines: tuple[Timeline, Timeline]
+
+    @property
+    def fitted(self) -> list[str]:
+        """Keys of the machine file that the prediction rests on and that were fitted or measured."""
+        return self.totals[0].fitted_constants
+
+    @property
+    def labelled(self) -> list[tuple[str, OperationRow]]:
+        """Operations under names that tell them apart: with their ranks where several are compared."""
+        several = len(self.matched) > 1
+        return [(f"{row.name} on {row.ranks}" if several else row.name, row) for row in self.operations]
+
+    @property
+    def errors(self) -> dict[str, Errors]:
+        """Over operations, each counting the same; over operations by measured time; over phases."""
+        operations = [(name, row.seconds) for name, row in self.labelled]
+        return {
+            "operations": Errors.of(operations),
+            "operations_by_time": Errors.of(operations, weighted=True),
+            "phases": Errors.of((row.name, row) for row in self.phases),
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; ``docs/formats/comparison.md`` defines each key."""
+        predicted, measured = self.totals
+        return {
+            "name": self.name,
+            "model": predicted.model,
+            "mesh": predicted.mesh,
+            "placement": predicted.placement,
+            "ranks": predicted.ranks,
+            "nodes": predicted.nodes,
+            "predicted": {
+                "file": self.files[0],
+                "machine": predicted.machine,
+                "steps": len(predicted.each_step_seconds),
+            },
+            "measured": {
+                "file": self.files[1],
+                "machine": measured.machine,
+                "steps": len(measured.each_step_seconds),
+                "conditions": measured.measured,
+            },
+            "fitted_constants": self.fitted,
+            "notes": self.notes,
+            "matched": [
+                {"ranks": each.label, "predicted": each.predicted, "measured": each.measured} for each in self.matched
+            ],
+            "step": self.step.plain("seconds"),
+            "phases": [row.plain("seconds") for row in self.phases],
+            "categories": [row.plain("seconds") for row in self.categories],
+            **{group: [row.plain("seconds") for row in rows] for group, rows in self.groups.items()},
+            "operations": [
+                {"ranks": row.ranks, **row.seconds.plain("seconds"), "count": row.count, **row.what._asdict()}
+                for row in self.operations
+            ],
+            "errors": {name: each.plain() for name, each in self.errors.items()},
+            "load": {"predicted": predicted.load_balance, "measured": measured.load_balance},
+            "traffic": [
+                {
+                    "ranks": row.ranks,
+                    **row.nbytes.plain("bytes"),
+                    "collective": row.what.collective,
+                    "axes": row.what.axes,
+                }
+                for row in self.operations
+                if row.what.collective
+            ],
+            "links": self.links,
+        }
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What both sides saw of one match: seconds and bytes of each operation, ``[steps]``, predicted and measured."""
+
+    match: Match
+    seconds: tuple[dict[str, Array], dict[str, Array]]
+    nbytes: tuple[dict[str, Array], dict[str, Array]]
+
+    @classmethod
+    def of(cls, match: Match, predicted: Side, measured: Side) -> Seen:
+        """The rows of the matched classes, as means over those of the run."""
+        ours, theirs = (match.predicted,), match.measured
+        return cls(
+            match,
+            (predicted.per_step(ours), measured.per_step(theirs)),
+            (predicted.per_step(ours, BYTES), measured.per_step(theirs, BYTES)),
+        )
+
+    def rows(self, what: Mapping[str, What], short: Callable[[str], str]) -> list[OperationRow]:
+        """A row for each short name, of all operations that have it."""
+        members: dict[str, list[str]] = {}
+        for name in self.seconds[0]:
+            members.setdefault(short(name), []).append(name)
+        return [
+            OperationRow(name, self.match.label, what[each[0]], len(each), *self._both(name, each))
+            for name, each in members.items()
+        ]
+
+    def _both(self, name: str, members: Sequence[str]) -> tuple[Row, Row]:
+        """Seconds and bytes of several operations together."""
+        seconds, nbytes = (
+            [sum((side[each] for each in members), np.zeros(1)) for side in sides]
+            for sides in (self.seconds, self.nbytes)
+        )
+        return _row(name, *seconds), _row(name, *nbytes)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pairs of predictions and runs; those whose predictions rest on fitted constants are judged apart."""
+
+    pairs: list[Pair]
+
+    def group(self, fitted: bool) -> list[Pair]:
+        """The pairs whose predictions rest on fitted constants, or those that rest on none."""
+        return [pair for pair in self.pairs if bool(pair.fitted) == fitted]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data: ``pairs``, and the errors of the step over ``zero_fit`` and over ``fitted`` pairs."""
+        groups = {"zero_fit": self.group(False), "fitted": self.group(True)}
+        return {
+            "pairs": [pair.plain() for pair in self.pairs],
+            **{name: over_pairs(pairs) if pairs else None for name, pairs in groups.items()},
+        }
+
+
+def compare_runs(*sources: str | Path | Run, on_pair: Callable[[Pair], None] = lambda pair: None) -> Comparison:
+    """Compare predictions with runs, given in turn: predicted, measured, and more of both.
+
+    Each is a file that ``Run.save`` wrote, or a Run. ``on_pair`` is told of each pair that is done. Raises
+    :class:`InputError` for an odd number of them, for a file that holds no run, and where the two of a pair are not of
+    the same model, mesh, placement, batch and schedule.
+    """
+    require_pairs(sources)
+    pairs = []
+    for name, predicted, measured in zip(_names(sources[::2]), sources[::2], sources[1::2], strict=True):
+        pairs.append(compare_pair(name, _side(predicted, "prediction", name), _side(measured, "run", name)))
+        on_pair(pairs[-1])
+    return Comparison(pairs)
+
+
+def require_pairs(sources: Sequence[Any]) -> None:
+    """Raise :class:`InputError` for an odd number of runs, or where SciPy is missing that several pairs need."""
+    if not sources or len(sources) % 2:
+        raise InputError(f"compare: {len(sources)} files; give predicted and measured in turn, two for each pair")
+    if len(sources) > 2:
+        _spearman()
+
+
+def compare_pair(name: str, predicted: Side, measured: Side) -> Pair:
+    """Compare a prediction with its run; raises :class:`InputError` where they are not of the same plan."""
+    require_same_plan(predicted, measured)
+    matched, notes = matches(predicted, measured)
+    ours, theirs = predicted.totals, measured.totals
+    seen = [Seen.of(match, predicted, measured) for match in matched]
+    shown = next((match for match in matched if match.predicted == "heaviest"), matched[0])
+    return Pair(
+        name=name,
+        files=(predicted.name, measured.name),
+        totals=(ours, theirs),
+        notes=[*differences(predicted, measured), *notes],
+        matched=matched,
+        step=_row("step", np.array(ours.each_step_seconds), np.array(theirs.each_step_seconds)),
+        phases=_exposed(ours.phases, theirs.phases, theirs.each_step_phases),
+        categories=_exposed(ours.breakdown, theirs.breakdown, theirs.each_step_breakdown),
+        groups={
+            "kinds": _grouped(seen, predicted.what, _kind(ours, predicted.run.plan)),
+            "axes": _grouped(seen, predicted.what, lambda name, what: what.axes),
+            "levels": _grouped(seen, predicted.what, lambda name, what: what.level),
+        },
+        operations=[row for each in seen for row in each.rows(predicted.what, lambda name: LAYER.sub("", name))],
+        details=[row for each in seen for row in each.rows(predicted.what, lambda name: name)],
+        links=_links(ours.links, theirs.links),
+        timelines=(timeline(predicted, shown.predicted), timeline(measured, shown.measured[0])),
+    )
+
+
+def over_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Errors of the step over configurations, and whether the prediction puts these in their true order.
+
+    ``rank_correlation`` is Spearman's, of predicted and measured step times; None for a single pair, and where all
+    times of a side are equal.
+    """
+    found = Errors.of((pair.name, pair.step) for pair in pairs).plain()
+    predicted, measured = ([getattr(pair.step, side) for pair in pairs] for side in ("predicted", "measured"))
+    ordered = min(len(set(predicted)), len(set(measured))) > 1
+    correlation = float(_spearman()(predicted, measured).statistic) if ordered else None
+    del found["count"]
+    return {"pairs": [pair.name for pair in pairs], **found, "rank_correlation": correlation}
+
+
+def _row(name: str, predicted: Array, measured: Array) -> Row:
+    """A row of values ``[steps]`` on both sides."""
+    return Row(name, float(predicted.mean()), float(measured.mean()), _variation(measured))
+
+
+def _variation(values: Array) -> float | None:
+    """Standard deviation (of a sample) over the mean; None for a single value, and where the mean is nothing."""
+    return float(values.std(ddof=1) / values.mean()) if len(values) > 1 and values.mean() > 0 else None
+
+
+def _exposed(ours: Mapping[str, float], theirs: Mapping[str, float], each: Mapping[str, list[float]]) -> list[Row]:
+    """Rows of a summary's seconds, without those that are nothing on both sides."""
+    return [
+        Row(name, seconds, theirs.get(name, 0.0), _variation(np.array(each.get(name, []))))
+        for name, seconds in ours.items()
+        if seconds or theirs.get(name)
+    ]
+
+
+def _grouped(seen: Sequence[Seen], what: Mapping[str, What], key: Callable[[str, What], str]) -> list[Row]:
+    """Seconds of all operations with the same key, means over the matched ranks; those whose key is empty do not count."""
+    sums: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
+    for each in seen:
+        for found, side in zip(sums, each.seconds, strict=True):
+            for name, seconds in side.items():
+                if group := key(name, what[name]):
+                    found[group] = found.get(group, np.zeros(1)) + seconds / len(seen)
+    return [_row(group, seconds, sums[1][group]) for group, seconds in sums[0].items()]
+
+
+def _kind(totals: Totals, plan: Mapping[str, Any]) -> Callable[[str, What], str]:
+    """The kind of an operation; of an exchange its collective, with its algorithm where the Run tells it."""
+    replaced = any(warning.startswith("all-to-all over") for warning in totals.warnings)  # by a flat one, somewhere
+
+    def kind(name: str, what: What) -> str:
+        if not what.collective:
+            return what.kind
+        known = what.collective == "all-to-all" and ROUTED.search(name) and not replaced and plan.get("all_to_all")
+        return f"{what.collective} ({plan['all_to_all']})" if known else what.collective
+
+    return kind
+
+
+def _links(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Kinds of link that both sides tell of: bytes of a step, and shares of it that links are busy."""
+    there = {row.get("kind"): row for row in theirs}
+    keys = ("bytes_per_step", "mean_utilisation", "max_utilisation")
+    return [
+        {"kind": row["kind"], **{f"{side}_{key}": each.get(key) for side, each in sides for key in keys}}
+        for row in ours
+        if row.get("kind") in there
+        for sides in [(("predicted", row), ("measured", there[row["kind"]]))]
+    ]
+
+
+def _side(source: str | Path | Run, role: str, name: str) -> Side:
+    return Side.of(source, f"{role} of {name}" if isinstance(source, Run) else "")
+
+
+def _names(sources: Sequence[str | Path | Run]) -> list[str]:
+    """Names of pairs: their predictions' file names where these differ, else with a number."""
+    names = ["pair" if isinstance(source, Run) else Path(source).stem for source in sources]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} {number}" for number, name in enumerate(names, 1)]
+
+
+def _spearman() -> Callable[..., Any]:
+    """SciPy's rank correlation; raises :class:`InputError` where SciPy is not installed."""
+    try:
+        from scipy.stats import spearmanr
+    except ImportError:
+        raise InputError(
+            "compare needs SciPy for several pairs, which is not installed: pip install 'athanor[fit]'"
+        ) from None
+    return spearmanr
