@@ -55,7 +55,7 @@ class OperationRow:
     """Seconds and bytes of an operation on one class of ranks, ``count`` operations of the schedule summed up."""
 
     name: str
-    ranks: str
+    match: Match
     what: What
     count: int
     seconds: Row
@@ -107,6 +107,7 @@ class Pair:
     name: str
     files: tuple[str, str]
     totals: tuple[Totals, Totals]
+    plans: tuple[dict[str, Any], dict[str, Any]]
     notes: list[str]
     matched: list[Match]
     step: Row
@@ -127,7 +128,7 @@ class Pair:
     def labelled(self) -> list[tuple[str, OperationRow]]:
         """Operations under names that tell them apart: with their ranks where several are compared."""
         several = len(self.matched) > 1
-        return [(f"{row.name} on {row.ranks}" if several else row.name, row) for row in self.operations]
+        return [(f"{row.name} on {row.match.predicted}" if several else row.name, row) for row in self.operations]
 
     @property
     def errors(self) -> dict[str, Errors]:
@@ -149,17 +150,8 @@ class Pair:
             "placement": predicted.placement,
             "ranks": predicted.ranks,
             "nodes": predicted.nodes,
-            "predicted": {
-                "file": self.files[0],
-                "machine": predicted.machine,
-                "steps": len(predicted.each_step_seconds),
-            },
-            "measured": {
-                "file": self.files[1],
-                "machine": measured.machine,
-                "steps": len(measured.each_step_seconds),
-                "conditions": measured.measured,
-            },
+            "predicted": self._side(0),
+            "measured": {**self._side(1), "conditions": measured.measured},
             "fitted_constants": self.fitted,
             "notes": self.notes,
             "matched": [
@@ -170,14 +162,14 @@ class Pair:
             "categories": [row.plain("seconds") for row in self.categories],
             **{group: [row.plain("seconds") for row in rows] for group, rows in self.groups.items()},
             "operations": [
-                {"ranks": row.ranks, **row.seconds.plain("seconds"), "count": row.count, **row.what._asdict()}
+                {"ranks": row.match.label, **row.seconds.plain("seconds"), "count": row.count, **row.what._asdict()}
                 for row in self.operations
             ],
             "errors": {name: each.plain() for name, each in self.errors.items()},
             "load": {"predicted": predicted.load_balance, "measured": measured.load_balance},
             "traffic": [
                 {
-                    "ranks": row.ranks,
+                    "ranks": row.match.label,
                     **row.nbytes.plain("bytes"),
                     "collective": row.what.collective,
                     "axes": row.what.axes,
@@ -187,6 +179,12 @@ class Pair:
             ],
             "links": self.links,
         }
+
+    def _side(self, place: int) -> dict[str, Any]:
+        """File, machine, steps and plan of the prediction (0) or of the run (1)."""
+        totals = self.totals[place]
+        steps = len(totals.each_step_seconds)
+        return {"file": self.files[place], "machine": totals.machine, "steps": steps, "plan": self.plans[place]}
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ class Seen:
         for name in self.seconds[0]:
             members.setdefault(short(name), []).append(name)
         return [
-            OperationRow(name, self.match.label, what[each[0]], len(each), *self._both(name, each))
+            OperationRow(name, self.match, what[each[0]], len(each), *self._both(name, each))
             for name, each in members.items()
         ]
 
@@ -279,6 +277,7 @@ def compare_pair(name: str, predicted: Side, measured: Side) -> Pair:
         name=name,
         files=(predicted.name, measured.name),
         totals=(ours, theirs),
+        plans=(predicted.run.plan, measured.run.plan),
         notes=[*differences(predicted, measured), *notes],
         matched=matched,
         step=_row("step", np.array(ours.each_step_seconds), np.array(theirs.each_step_seconds)),
@@ -337,7 +336,11 @@ def _grouped(seen: Sequence[Seen], what: Mapping[str, What], key: Callable[[str,
             for name, seconds in side.items():
                 if group := key(name, what[name]):
                     found[group] = found.get(group, np.zeros(1)) + seconds / len(seen)
-    return [_row(group, seconds, sums[1][group]) for group, seconds in sums[0].items()]
+    return [
+        _row(group, seconds, sums[1][group])
+        for group, seconds in sums[0].items()
+        if seconds.any() or sums[1][group].any()
+    ]
 
 
 def _kind(totals: Totals, plan: Mapping[str, Any]) -> Callable[[str, What], str]:

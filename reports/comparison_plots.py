@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import log10
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from ..hardware.units import si
 from ..workloads.schedule import CATEGORIES
 from .compare import Pair, Row
 from .plots import COLOURS, INK, SERIES, blank, legend_beside, swatches
+from .tables import percent
 from .timeline import Timeline
 
 BAND = 0.10
@@ -21,6 +23,9 @@ BAND = 0.10
 
 MOST_ERROR = 1.0
 """Bars of errors end here; the number beside each is not cut."""
+
+NAMED = 6
+"""Operations that are named in a plot: those that are most seconds off."""
 
 MOST_BARS = 5000
 """With more bars than this a timeline is drawn as pixels, so that a report stays small."""
@@ -38,7 +43,8 @@ def timelines(pair: Pair) -> Figure:
         axes.set_title(what, loc="left", fontsize=10, pad=16)
     below.set_xlabel("ms from the start of the step")
     below.set_xlim(0, 1.01e3 * longest)
-    drawn = {bar.category for each in pair.timelines for bar in each.bars}
+    below.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    drawn = {bar.category for each in pair.timelines for bar in each.bars if bar.end > bar.start}
     ends = [Line2D([], [], color=INK, lw=1.2, label="end of the step")]
     handles = [*swatches(category for category in CATEGORIES if category in drawn), *ends]
     figure.legend(handles=handles, loc="outside right center", frameon=False)
@@ -46,7 +52,7 @@ def timelines(pair: Pair) -> Figure:
 
 
 def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) -> None:
-    """The lanes of one timeline; what is too close to be told apart is drawn as one."""
+    """The lanes of one timeline; what is too close to be told apart is drawn as one, and bars have thin edges to be seen."""
     bars = found.merged(gap=longest / 4000)
     for lane, stream in enumerate(streams):
         for category in dict.fromkeys(bar.category for bar in bars):
@@ -56,7 +62,7 @@ def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) 
                 if (bar.stream, bar.category) == (stream, category)
             ]
             axes.broken_barh(
-                spans, (lane - 0.36, 0.72), facecolors=COLOURS[category], lw=0, rasterized=len(bars) > MOST_BARS
+                spans, (lane - 0.36, 0.72), color=COLOURS[category], lw=0.3, rasterized=len(bars) > MOST_BARS
             )
     axes.axvline(1e3 * found.seconds, color=INK, lw=1.2)
     for phase, start in found.phases.items():
@@ -76,9 +82,9 @@ def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) 
 
 def operations(pair: Pair) -> Figure:
     """Predicted against measured seconds of each operation, both logarithmic, with those named that are most seconds off."""
-    rows = [(label, row.what.category, row.seconds) for label, row in pair.labelled]
+    rows = [(row.name, row.what.category, row.seconds) for row in pair.operations]
     drawn = [each for each in rows if each[2].predicted > 0 and each[2].measured > 0]
-    figure, axes = blank(width=8.0, height=5.6)
+    figure, axes = blank(width=10.0, height=5.6)
     for category in dict.fromkeys(category for _, category, _ in drawn):
         here = [row for _, each, row in drawn if each == category]
         axes.plot(
@@ -89,31 +95,43 @@ def operations(pair: Pair) -> Figure:
             alpha=0.8,
             color=COLOURS[category],
         )
-    off = sorted(drawn, key=lambda each: -abs(each[2].predicted - each[2].measured))[:4]
-    for label, _, row in off:
-        if row.predicted != row.measured:
-            axes.annotate(
-                label, (row.measured, row.predicted), textcoords="offset points", xytext=(6, -9), fontsize=8, color=INK
-            )
     marks = _diagonal(axes, [row for *_, row in drawn])
+    off: dict[str, Row] = {}
+    for name, _, row in sorted(drawn, key=lambda each: -abs(each[2].predicted - each[2].measured)):
+        if row.predicted != row.measured and len(off) < NAMED:
+            off.setdefault(name, row)
+    marks += _numbered(axes, off)
     axes.set_title(f"Seconds a step of each operation, summed over layers\n{pair.name}", loc="left", fontsize=11)
     legend_beside(axes, [*_dots(category for _, category, _ in drawn), *marks])
     return figure
 
 
+def _numbered(axes: Axes, rows: Mapping[str, Row]) -> list[Line2D]:
+    """Numbers at points, those of one place side by side; their names as legend entries."""
+    low, high = axes.get_xlim()
+    cell = log10(high / low) / 30
+    places: dict[tuple[int, int], list[str]] = {}
+    for number, row in enumerate(rows.values(), 1):
+        near = (round(log10(row.measured) / cell), round(log10(row.predicted) / cell))
+        places.setdefault(near, []).append(f"{number}")
+    for numbers in places.values():
+        row = list(rows.values())[int(numbers[0]) - 1]
+        at = (row.measured, row.predicted)
+        axes.annotate(",".join(numbers), at, textcoords="offset points", xytext=(6, -9), fontsize=9, color=INK)
+    return [Line2D([], [], ls="", marker=f"${number}$", color=INK, label=label) for number, label in enumerate(rows, 1)]
+
+
 def steps(pairs: Sequence[Pair]) -> Figure:
     """Predicted against measured step of each pair, both logarithmic, zero-fit and fitted in different colours."""
-    figure, axes = blank(width=8.0, height=5.6)
+    figure, axes = blank(width=10.0, height=5.6)
     for fitted, colour, label in ((False, SERIES[0], "zero-fit"), (True, SERIES[1], "fitted")):
         here = [pair for pair in pairs if bool(pair.fitted) == fitted]
         if here:
             places = [[getattr(pair.step, side) for pair in here] for side in ("measured", "predicted")]
             axes.plot(*places, "o", ms=6, color=colour, label=label)
-    for pair in pairs:
-        place = (pair.step.measured, pair.step.predicted)
-        axes.annotate(pair.name, place, textcoords="offset points", xytext=(6, -9), fontsize=8, color=INK)
     handles = axes.get_legend_handles_labels()[0]
     marks = _diagonal(axes, [pair.step for pair in pairs])
+    marks += _numbered(axes, {pair.name: pair.step for pair in pairs})
     axes.set_title("Step of each configuration", loc="left", fontsize=11)
     legend_beside(axes, [*handles, *marks])
     return figure
@@ -132,9 +150,10 @@ def errors(pair: Pair) -> Figure:
         [place + 0.5 * number for place, (number, _) in enumerate(rows)],
         [row.name.replace("_", "-") for _, row in rows],
     )
-    axes.invert_yaxis()
-    widest = min(MOST_ERROR, max((abs(row.relative_error or 0) + (row.variation or 0) for _, row in rows), default=0))
-    axes.set_xlim(-max(widest, BAND) * 1.35, max(widest, BAND) * 1.35)
+    axes.set_ylim(len(rows) + 0.5 * rows[-1][0], -1)
+    reaches = [_reach(row) for _, row in rows]
+    low, high = min(-BAND, *reaches), max(BAND, *reaches)
+    axes.set_xlim(low - 0.16 * (high - low), high + 0.16 * (high - low))  # room for the numbers
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}" if value else "0"))
     axes.set_xlabel("relative error of the prediction; whiskers: standard deviation of the measured steps")
@@ -145,20 +164,25 @@ def errors(pair: Pair) -> Figure:
     return figure
 
 
+def _reach(row: Row) -> float:
+    """Where a bar and its whisker end; where a bar is cut there is no whisker."""
+    error = row.relative_error or 0.0
+    reach = error + (row.variation or 0.0) * (1 if error >= 0 else -1)
+    return reach if abs(error) <= MOST_ERROR else MOST_ERROR
+
+
 def _error_bar(axes: Axes, place: float, row: Row, colour: str) -> None:
     """A bar, cut where it is too long, with its error as text; a whisker where steps were repeated."""
     error = row.relative_error or 0.0
-    shown = max(-MOST_ERROR, min(MOST_ERROR, error))
-    axes.barh(place, shown, height=0.7, color=colour)
-    if row.variation is not None and shown == error:
+    whole, right = abs(error) <= MOST_ERROR, error >= 0
+    axes.barh(place, min(MOST_ERROR, error), height=0.7, color=colour)
+    if row.variation is not None and whole:
         axes.errorbar(error, place, xerr=row.variation, color=INK, lw=1.0, capsize=2.5)
-    right = error >= 0
-    reach = shown + (1 if right else -1) * (row.variation or 0.0 if shown == error else 0.0)
     axes.annotate(
-        f"{error:+.1%}" + ("" if shown == error else " (cut)"),
-        (reach, place),
+        percent(error) + ("" if whole else " (cut)"),
+        (_reach(row), place),
         textcoords="offset points",
-        xytext=(4 if right else -4, 0),
+        xytext=(5 if right else -5, 0),
         ha="left" if right else "right",
         va="center",
         fontsize=8,

@@ -17,7 +17,7 @@ from .tables import percent, table
 
 TIME_COLUMNS = ("", "", "predicted", "measured", "error", "steps vary by")
 OPERATION_COLUMNS = ("operation", "ranks", "predicted", "measured", "error", "steps vary by")
-ERROR_COLUMNS = ("over", "worst", "mean error", "mean magnitude", "worst error", "rows")
+ERROR_COLUMNS = ("over", "worst", "mean error", "MAPE", "worst error", "rows")
 TRAFFIC_COLUMNS = ("collective of operation", "", "predicted", "measured", "error")
 LOAD_COLUMNS = ("load", "predicted", "measured")
 LINK_COLUMNS = (
@@ -30,7 +30,7 @@ LINK_COLUMNS = (
     "measured",
 )
 PAIR_COLUMNS = ("pair", "constants", "predicted", "measured", "error", "steps vary by", "forward", "backward", "update")
-GROUP_COLUMNS = ("over pairs", "worst", "pairs", "mean error", "mean magnitude", "worst error", "rank correlation")
+GROUP_COLUMNS = ("over pairs", "worst", "pairs", "mean error", "MAPE", "worst error", "rank correlation")
 OVER = {
     "operations": "operations, each counting the same",
     "operations_by_time": "operations, by measured time",
@@ -115,7 +115,9 @@ def _pair_sections(folder: Folder, pair: Pair, suffix: str) -> list[Section]:
     """All sections of a pair, with its plots."""
     from . import comparison_plots as plots
 
-    where = f"{pair.name}: " if suffix else ""
+    def title(text: str) -> str:
+        return f"{pair.name}: {text}" if suffix else text.capitalize()
+
     lanes = Picture(folder.figure(f"timelines{suffix}", plots.timelines(pair)), TIMELINE_TEXT)
     bars = Picture(
         folder.figure(f"errors{suffix}", plots.errors(pair)),
@@ -127,20 +129,26 @@ def _pair_sections(folder: Folder, pair: Pair, suffix: str) -> list[Section]:
     )
     conditions = [(key, _value(value)) for key, value in (pair.totals[1].measured or {}).items()]
     sections = [
-        Section(f"{where}timelines", figures=[lanes]),
-        Section(f"{where}times", f"{_lead(pair)} {_basis(pair)} {TIME_TEXT}", TIME_COLUMNS, [*_times(pair)], 2, [bars]),
-        Section(f"{where}errors together", "", ERROR_COLUMNS, [*_errors(pair)], 2),
+        Section(title("timelines"), figures=[lanes]),
+        Section(title("times"), f"{_lead(pair)} {_basis(pair)} {TIME_TEXT}", TIME_COLUMNS, [*_times(pair)], 2, [bars]),
+        Section(title("errors together"), "", ERROR_COLUMNS, [*_errors(pair)], 2),
         Section(
-            f"{where}operations", "Summed over layers.", OPERATION_COLUMNS, [*_operations(pair.operations)], 2, [dots]
+            title("operations"), "Summed over layers.", OPERATION_COLUMNS, [*_operations(pair.operations)], 2, [dots]
         ),
-        Section(f"{where}bytes of collectives, a rank and step", "", TRAFFIC_COLUMNS, [*_traffic(pair)], 2),
-        Section(f"{where}load of experts", "", LOAD_COLUMNS, [*_load(pair)]),
-        Section(f"{where}compared ranks", "", ("predicted", "measured"), [*_ranks(pair)], 2),
+        Section(title("bytes of collectives, a rank and step"), "", TRAFFIC_COLUMNS, [*_traffic(pair)], 2),
+        Section(title("load of experts"), "", LOAD_COLUMNS, [*_load(pair)]),
+        Section(title("compared ranks"), "", ("predicted", "measured"), [*_ranks(pair)], 2),
     ]
     if pair.links:
-        sections.append(Section(f"{where}links", "", LINK_COLUMNS, [*_links(pair)]))
+        sections.append(Section(title("links"), "", LINK_COLUMNS, [*_links(pair)]))
+    options = [
+        (key, *("" if plan.get(key) is None else _value(plan[key]) for plan in pair.plans))
+        for key in dict.fromkeys((*pair.plans[0], *pair.plans[1]))
+        if any(plan.get(key) is not None for plan in pair.plans)
+    ]
+    sections.append(Section(title("plan"), "", ("option", "predicted", "measured"), options, 3))
     if conditions:
-        sections.append(Section(f"{where}how it was measured", "", ("key", "value"), conditions, 2))
+        sections.append(Section(title("how it was measured"), "", ("key", "value"), conditions, 2))
     return sections
 
 
@@ -176,7 +184,7 @@ def _times(pair: Pair) -> Iterator[tuple[str, ...]]:
 
 def _operations(rows: Iterable[Any]) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        yield (row.name, row.ranks, *_cells(row.seconds))
+        yield (row.name, row.match.label, *_cells(row.seconds))
 
 
 def _cells(row: Row, unit: str = "s") -> tuple[str, str, str, str]:
@@ -250,7 +258,7 @@ def _lines(pair: Pair) -> Iterator[dict[str, Any]]:
         yield {
             "pair": pair.name,
             "operation": row.name,
-            "ranks": row.ranks,
+            "ranks": row.match.label,
             **row.what._asdict(),
             **{key: value for key, value in row.seconds.plain("seconds").items() if key != "name"},
             "predicted_bytes": bytes_["predicted_bytes"],

@@ -142,7 +142,7 @@ class Match(NamedTuple):
 def _checked(name: str, run: Run, totals: Totals, classes: Mapping[str, Observed]) -> dict[str, What]:
     """What each operation is; raises :class:`InputError` for the first row of the trace that cannot be read."""
     what: dict[str, What] = {}
-    places = [COLUMNS.index(column) for column in IDENTITY]
+    identity = [COLUMNS.index(column) for column in IDENTITY]
     steps = len(totals.each_step_seconds)
     for number, row in enumerate(run.trace):
         where = f"{name}: row {number} of the trace"
@@ -154,11 +154,11 @@ def _checked(name: str, run: Run, totals: Totals, classes: Mapping[str, Observed
             )
         if row[CLASS] not in classes:
             raise InputError(f'{where} is of class "{row[CLASS]}", which is not in classes ({", ".join(classes)})')
-        for place in (START, END, BYTES):
-            if not isinstance(row[place], int | float) or not isfinite(row[place]):
-                raise InputError(f"{where} has {COLUMNS[place]} {row[place]!r}, must be a number")
+        for at in (START, END, BYTES):
+            if not isinstance(row[at], int | float) or not isfinite(row[at]):
+                raise InputError(f"{where} has {COLUMNS[at]} {row[at]!r}, must be a number")
         if row[OPERATION] not in what:
-            what[row[OPERATION]] = What(*(str(row[place]) for place in places))
+            what[row[OPERATION]] = What(*(str(row[at]) for at in identity))
     if not what:
         raise InputError(f"{name}: its trace has no rows, so there are no operations to compare")
     return what
@@ -220,9 +220,9 @@ def _require_same_order(
         theirs, ours = found.get(stream, []), wanted.get(stream, [])
         if theirs != ours:
             pairs = zip_longest(theirs, ours, fillvalue="missing")
-            place, here, must = next((at, a, b) for at, (a, b) in enumerate(pairs) if a != b)
+            number, here, must = next((number, a, b) for number, (a, b) in enumerate(pairs) if a != b)
             raise InputError(
-                f"{name}: operation {place} of stream {stream} in {where} is {here}, must be {must} as in {other}"
+                f"{name}: operation {number} of stream {stream} in {where} is {here}, must be {must} as in {other}"
             )
 
 
@@ -236,7 +236,7 @@ def matches(predicted: Side, measured: Side) -> tuple[list[Match], list[str]]:
     lost: list[str] = []
     everywhere = [name for name, each in measured.classes.items() if each.ranks > 1]
     for name, observed in predicted.classes.items():
-        at = _place(observed.coordinate)
+        at = place(observed.coordinate)
         if observed.ranks > 1:
             found[at] = Match(name, tuple(everywhere or measured.classes), f"{name} ranks")
             continue
@@ -267,7 +267,7 @@ def differences(predicted: Side, measured: Side) -> list[str]:
     elif ours.measured is not None:
         notes.append(f"{predicted.name} was measured as well: this compares two runs")
     if predicted.steps != measured.steps:
-        notes.append(f"{predicted.steps} steps predicted, {measured.steps} measured: times are means over each")
+        notes.append(f"{_steps(predicted)} predicted, {_steps(measured)} measured: times are means over each")
     for key in (*SAME_PLAN, *NOTED_PLAN):
         here, there = predicted.run.plan.get(key), measured.run.plan.get(key)
         if here != there:
@@ -275,7 +275,8 @@ def differences(predicted: Side, measured: Side) -> list[str]:
     return notes
 
 
-def _place(coordinate: Mapping[str, int]) -> str:
+def place(coordinate: Mapping[str, int]) -> str:
+    """A coordinate as text: ``ep=0,dp=1``."""
     return ",".join(f"{axis}={at}" for axis, at in coordinate.items())
 
 
@@ -286,3 +287,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         value = list(value.items())
     return ",".join(f"{key}={each}" for key, each in value) if isinstance(value, list) else str(value)
+
+
+def _steps(side: Side) -> str:
+    return f"{side.steps} step{'s' if side.steps > 1 else ''}"

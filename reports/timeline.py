@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..workloads.run import COLUMNS
-from .comparison_sides import CLASS, END, START, STEP, STREAM, Side
+from .comparison_sides import CLASS, END, START, STEP, STREAM, Side, place
 
 PHASE, CATEGORY = COLUMNS.index("phase"), COLUMNS.index("category")
 
@@ -45,8 +45,7 @@ class Timeline:
         found: list[Bar] = []
         latest: dict[str, int] = {}
         for bar in sorted(self.bars, key=lambda each: each.start):
-            place = latest.get(bar.stream)
-            before = found[place] if place is not None else None
+            before = found[latest[bar.stream]] if bar.stream in latest else None
             if before and before[:3] == bar[:3] and bar.start - before.end < gap:
                 found[latest[bar.stream]] = before._replace(end=max(before.end, bar.end))
             else:
@@ -57,6 +56,8 @@ class Timeline:
 
 def timeline(side: Side, name: str) -> Timeline:
     """What a class of ranks did in the step whose length is the median of all."""
+    observed = side.classes[name]
+    label = f"{name} ranks alike" if observed.ranks > 1 else f"{name} ({place(observed.coordinate)})"
     seconds = side.totals.each_step_seconds
     step = int(np.argsort(seconds, kind="stable")[(len(seconds) - 1) // 2])
     bars = [
@@ -64,4 +65,4 @@ def timeline(side: Side, name: str) -> Timeline:
         for row in side.run.trace
         if row[CLASS] == name and row[STEP] == step
     ]
-    return Timeline(name, step, seconds[step], bars)
+    return Timeline(label, step, seconds[step], bars)
