@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..hardware.units import si
 from ..workloads.schedule import CATEGORIES
-from .compare import Pair, Row
+from .compare import Pair
+from .comparison_rows import Row
 from .plots import COLOURS, INK, SERIES, blank, legend_beside, swatches
 from .tables import percent
 from .timeline import Timeline

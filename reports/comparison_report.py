@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..hardware.units import si
-from .compare import Comparison, Errors, Pair, Row, over_pairs
+from .compare import Comparison, Pair, over_pairs
+from .comparison_rows import Errors, OperationRow, Row
 from .output import Folder
 from .report import Picture, Section, write_report
 from .tables import percent, table
@@ -182,7 +183,7 @@ def _times(pair: Pair) -> Iterator[tuple[str, ...]]:
             yield ("" if place else what, row.name, *_cells(row))
 
 
-def _operations(rows: Iterable[Any]) -> Iterator[tuple[str, ...]]:
+def _operations(rows: Iterable[OperationRow]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         yield (row.name, row.match.label, *_cells(row.seconds))
 

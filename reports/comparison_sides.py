@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from math import isfinite
 from pathlib import Path
@@ -34,6 +35,17 @@ NOTED_PLAN = ("router", "drift", "seed")
 """Options that decide loads: where they differ, so may the tokens that experts carry."""
 
 
+class Link(BaseModel):
+    """Use of one kind of link, of a summary's ``links``; a run may not know all of it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    kind: str
+    bytes_per_step: float | None = None
+    mean_utilisation: float | None = None
+    max_utilisation: float | None = None
+
+
 class Totals(BaseModel):
     """The part of a run's summary that is compared; the keys are those of ``docs/formats/json.md``."""
 
@@ -58,7 +70,7 @@ class Totals(BaseModel):
     load_balance: dict[str, float]
     fitted_constants: list[str]
     warnings: list[str] = []
-    links: list[dict[str, Any]] = []
+    links: list[Link] = []
     measured: dict[str, Any] | None = None
 
 
@@ -114,13 +126,22 @@ class Side:
         """Training steps."""
         return len(self.totals.each_step_seconds)
 
+    @cached_property
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Rows of the trace by class of ranks."""
+        found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self.classes}
+        for row in self.run.trace:
+            found[row[CLASS]].append(row)
+        return found
+
     def per_step(self, classes: tuple[str, ...], column: int | None = None) -> dict[str, Array]:
         """Seconds from start to end of each operation, or what a column holds, ``[steps]``, as the mean over classes."""
         found: dict[str, Array] = {}
-        for row in self.run.trace:
-            if row[CLASS] in classes:
-                value = row[END] - row[START] if column is None else row[column]
-                found.setdefault(row[OPERATION], np.zeros(self.steps))[row[STEP]] += value / len(classes)
+        for row in (row for name in classes for row in self.rows[name]):
+            value = row[END] - row[START] if column is None else row[column]
+            if row[OPERATION] not in found:
+                found[row[OPERATION]] = np.zeros(self.steps)
+            found[row[OPERATION]][row[STEP]] += value / len(classes)
         return found
 
     def orders(self) -> dict[tuple[int, str], dict[str, list[str]]]:
