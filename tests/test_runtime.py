@@ -54,7 +54,7 @@ def test_a_step_does_what_its_schedule_says(plan, tmp_path):
     run = executed(tmp_path, 4, *plan.split(), "--steps", "2")
     options = dict(zip(plan.split()[::2], plan.split()[1::2], strict=True))
     own = {key: options.pop(key) for key in ("--compute", "--collectives") if key in options}
-    mesh = dict((axis, int(size)) for axis, size in (part.split("=") for part in options.pop("--mesh").split(",")))
+    mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
     simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
