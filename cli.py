@@ -16,6 +16,7 @@ import click
 
 from .cli_compare import compare
 from .cli_runtime import execute
+from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
 from .inputs import load, named_machine
 from .mpi_runtime.environment import Launcher
@@ -74,6 +75,7 @@ def _command() -> str:
 
 
 cli.add_command(execute)
+cli.add_command(validate_runtime)
 
 # --- commands ------------------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def _experts(loads: LoadModel, chances: NDArray[np.float64], ranks: Experts, ran
 
 
 def _separate(chosen: Experts, choice: int, loads: LoadModel, random: np.random.Generator) -> None:
-    """Let tokens whose choice repeats an earlier one trade it with others, as far as there are any: what is wanted in all stays."""
+    """Let tokens whose choice repeats an earlier one trade it with others, where any can: totals stay."""
     earlier = chosen[:, :choice]
     for _ in range(SWAPS if choice else 0):
         twice = np.flatnonzero((earlier == chosen[:, choice : choice + 1]).any(axis=1))
