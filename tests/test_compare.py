@@ -48,6 +48,7 @@ def test_signs_magnitudes_and_the_worst():
     weighted = Errors.of([("a", Row("a", 1.5, 1.0)), ("b", Row("b", 5.0, 10.0))], weighted=True)
     assert weighted == Errors(2, pytest.approx(-4.5 / 11), pytest.approx(5.5 / 11), ("b", -0.5))
     assert Errors.of([("c", Row("c", 1.0, 0.0))]) == Errors(0, None, None, None)
+    assert Row("d", 1.0, -1e-7).relative_error is None, "clocks of two hosts may be off by more than an operation takes"
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.25, 4.0])
@@ -156,6 +157,8 @@ def test_ranks_are_matched_by_coordinate():
     assert by_name(pair.groups["kinds"])["gemm"].measured == 4.0 * (2 + 4) / 2, "the mean over the matched ranks"
     assert [each.ranks for each in pair.timelines] == ["heaviest (ep=1,dp=1)", "rank 3 (ep=1,dp=1)"]
     assert pair.errors["operations"].count == 8
+    assert pair.errors["phases"].worst == ("forward", 0.2), "3 s for 2.5 s, the mean over all ranks"
+    assert pair.errors["operations"].worst == ("attention.qkv on lightest", 0.5)
 
 
 def test_all_ranks_alike_are_compared_with_the_mean_over_all():
@@ -180,6 +183,9 @@ def test_classes_at_one_place_count_once_and_those_without_a_counterpart_are_nam
         one(made(classes=of_ranks(["rank 3"])), made(classes=of_ranks(["rank 0"])))
     pair = one(made(classes=of_ranks(["rank 3"])), made(times(2.0)))
     assert pair.matched[0].measured == ("all",), "a class of all ranks stands for each of them"
+    both = {"all": {"coordinate": RANKS["rank 0"], "ranks": 4}, **of_ranks(["rank 3"])}
+    pair = one(made(classes=of_ranks(["rank 3"])), made(classes=both))
+    assert pair.matched[0].measured == ("rank 3",), "the rank itself rather"
 
 
 def test_steps_of_the_run_may_be_more_and_fewer():
