@@ -281,6 +281,11 @@ REFUSED = [
     (changed(made(), rows=with_row({"class": "al"})), 'm.json: row 3 of the trace is of class "al", which is not in classes (all)'),
     (changed(made(), rows=with_row({"end": None})), "m.json: row 3 of the trace has end None, must be a number"),
     (changed(made(), rows=with_row({"start": float("nan")})), "m.json: row 3 of the trace has start nan, must be a number"),
+    (changed(made(), rows=with_row({"step": 0.0})), "m.json: row 3 of the trace is of step 0.0, must be of one of the 1"),
+    (changed(made(), rows=with_row({"operation": ["l0"]})), "m.json: row 3 of the trace has operation ['l0'], must be a name"),
+    (changed(made(), rows=with_row({"category": "al_to_all"})), "no such category (compute, all_to_all"),
+    (changed(made(), rows=with_row({"category": "al_to_all"})), "did you mean all_to_all?"),
+    (Run(made().totals, [], made().classes, made().trace, {}), "m.json: plan must be a table of options"),
     (changed(made(), rows=[made().trace[0][:-1]]), "m.json: row 0 of the trace has 14 columns, must have 15"),
     (changed(made(), fitted_constants=None), "m.json: summary.fitted_constants is missing"),
     (changed(made(), step_seconds=0.0), "m.json: summary.step_seconds is 0.0: input should be greater than 0"),
@@ -336,6 +341,8 @@ def test_what_may_differ_is_noted():
         "router is uniform in prediction of pair and zipf:1.0 in run of pair",
         "seed is 0 in prediction of pair and 4 in run of pair",
     ]
+    warned = changed(made(measured=True), warnings=["4 ranks share 2 cores"])
+    assert one(made(), warned).notes == ["run of pair: 4 ranks share 2 cores"]
     assert one(made(), made()).notes == ["run of pair was simulated, not measured: this compares two predictions"]
     assert one(made(measured=True), made(measured=True)).notes == [
         "prediction of pair was measured as well: this compares two runs"
