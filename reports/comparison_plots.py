@@ -66,8 +66,9 @@ def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) 
                 spans, (lane - 0.36, 0.72), color=COLOURS[category], lw=0.3, rasterized=len(bars) > MOST_BARS
             )
     axes.axvline(1e3 * found.seconds, color=INK, lw=1.2)
-    for phase, start in found.phases.items():
+    for start in found.phases.values():
         axes.axvline(1e3 * start, color=INK, lw=0.8, ls=":")
+    for phase, start in _apart(found.phases, longest / 12).items():
         axes.annotate(
             phase,
             (1e3 * start, 1),
@@ -79,6 +80,18 @@ def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) 
     axes.set_yticks(range(len(streams)), streams)
     axes.set_ylim(len(streams) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _apart(phases: Mapping[str, float], room: float) -> dict[str, float]:
+    """Names of phases with when they begin; those with too little room between them as one name."""
+    found: dict[str, float] = {}
+    for phase, start in sorted(phases.items(), key=lambda each: each[1]):
+        last = next(reversed(found), None)
+        if last is not None and start - found[last] < room:
+            found[f"{last}, {phase}"] = found.pop(last)
+        else:
+            found[phase] = start
+    return found
 
 
 def operations(pair: Pair) -> Figure:
@@ -139,7 +152,10 @@ def steps(pairs: Sequence[Pair]) -> Figure:
 
 
 def errors(pair: Pair) -> Figure:
-    """Relative errors of the step, its phases and the kinds of operation as bars; whiskers are the repeats' variation."""
+    """Relative errors of the step, its phases and the kinds of operation as bars.
+
+    Whiskers about zero are the measured steps' own variation: a bar that ends within its whisker is no more off than they are.
+    """
     groups = [[pair.step], pair.phases, pair.categories, pair.groups["kinds"]]
     rows = [(number, row) for number, group in enumerate(groups) for row in group if row.relative_error is not None]
     figure, axes = blank(width=9.0, height=1.5 + 0.27 * len(rows))
@@ -152,12 +168,13 @@ def errors(pair: Pair) -> Figure:
         [row.name.replace("_", "-") for _, row in rows],
     )
     axes.set_ylim(len(rows) + 0.5 * rows[-1][0], -1)
+    spread = max((row.variation or 0.0 for _, row in rows), default=0.0)
     reaches = [_reach(row) for _, row in rows]
-    low, high = min(-BAND, *reaches), max(BAND, *reaches)
+    low, high = max(-MOST_ERROR, min(-BAND, -spread, *reaches)), min(MOST_ERROR, max(BAND, spread, *reaches))
     axes.set_xlim(low - 0.16 * (high - low), high + 0.16 * (high - low))  # room for the numbers
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}" if value else "0"))
-    axes.set_xlabel("relative error of the prediction; whiskers: standard deviation of the measured steps")
+    axes.set_xlabel("relative error of the prediction; whiskers: measured steps, standard deviation")
     axes.set_title(f"Errors: {pair.name}", loc="left", fontsize=11)
     names = ("step", "phases", "categories (exposed)", "kinds of operation")
     patches = [Patch(facecolor=colour, label=name) for name, colour in zip(names, SERIES, strict=False)]
@@ -166,22 +183,21 @@ def errors(pair: Pair) -> Figure:
 
 
 def _reach(row: Row) -> float:
-    """Where a bar and its whisker end; where a bar is cut there is no whisker."""
-    error = row.relative_error or 0.0
-    reach = error + (row.variation or 0.0) * (1 if error >= 0 else -1)
-    return reach if abs(error) <= MOST_ERROR else MOST_ERROR
+    """Where the bar ends, or the whisker where that is longer; both are cut."""
+    error, spread = row.relative_error or 0.0, row.variation or 0.0
+    return max(error, spread) if error >= 0 else min(error, -spread)
 
 
 def _error_bar(axes: Axes, place: float, row: Row, colour: str) -> None:
-    """A bar, cut where it is too long, with its error as text; a whisker where steps were repeated."""
+    """A bar, cut where it is too long, with its error as text; a whisker about zero where steps were repeated."""
     error = row.relative_error or 0.0
-    whole, right = abs(error) <= MOST_ERROR, error >= 0
+    right = error >= 0
     axes.barh(place, min(MOST_ERROR, error), height=0.7, color=colour)
-    if row.variation is not None and whole:
-        axes.errorbar(error, place, xerr=row.variation, color=INK, lw=1.0, capsize=2.5)
+    if row.variation is not None:
+        axes.errorbar(0, place, xerr=row.variation, color=INK, lw=1.0, capsize=2.5)
     axes.annotate(
-        percent(error) + ("" if whole else " (cut)"),
-        (_reach(row), place),
+        percent(error) + ("" if error <= MOST_ERROR else " (cut)"),
+        (max(-MOST_ERROR, min(MOST_ERROR, _reach(row))), place),
         textcoords="offset points",
         xytext=(5 if right else -5, 0),
         ha="left" if right else "right",

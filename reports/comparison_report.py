@@ -122,7 +122,8 @@ def _pair_sections(folder: Folder, pair: Pair, suffix: str) -> list[Section]:
     lanes = Picture(folder.figure(f"timelines{suffix}", plots.timelines(pair)), TIMELINE_TEXT)
     bars = Picture(
         folder.figure(f"errors{suffix}", plots.errors(pair)),
-        "Relative errors; what lies within its whisker cannot be told from the measured steps' own variation.",
+        "Relative errors, and as whiskers about zero the measured steps' own variation: a bar that ends within its whisker is"
+        " no more off than the steps are from each other.",
     )
     dots = Picture(
         folder.figure(f"operations{suffix}", plots.operations(pair)),

@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ..hardware.errors import InputError
+from ..hardware.errors import InputError, suggestion
 from ..hardware.records import describe
 from ..workloads.run import COLUMNS, Run
+from ..workloads.schedule import CATEGORIES
 
 Array = NDArray[np.float64]
 
-STEP, OPERATION, STREAM, CLASS, START, END, BYTES = (
-    COLUMNS.index(name) for name in ("step", "operation", "stream", "class", "start", "end", "bytes")
+STEP, OPERATION, PHASE, CATEGORY, STREAM, CLASS, START, END, BYTES = (
+    COLUMNS.index(name)
+    for name in ("step", "operation", "phase", "category", "stream", "class", "start", "end", "bytes")
 )
 IDENTITY = ("kind", "phase", "category", "stream", "collective", "axes", "level")
 """Columns of the trace that tell what an operation is."""
@@ -114,6 +116,8 @@ class Side:
             totals = Totals.model_validate(run.totals)
         except ValidationError as wrong:
             raise InputError(f"{name}: summary.{describe(Totals, wrong)}") from None
+        if not isinstance(run.plan, dict):
+            raise InputError(f"{name}: plan must be a table of options")
         try:
             classes = TypeAdapter(dict[str, Observed]).validate_python(run.classes)
         except ValidationError as wrong:
@@ -164,25 +168,32 @@ def _checked(name: str, run: Run, totals: Totals, classes: Mapping[str, Observed
     """What each operation is; raises :class:`InputError` for the first row of the trace that cannot be read."""
     what: dict[str, What] = {}
     identity = [COLUMNS.index(column) for column in IDENTITY]
-    steps = len(totals.each_step_seconds)
     for number, row in enumerate(run.trace):
-        where = f"{name}: row {number} of the trace"
-        if len(row) != len(COLUMNS):
-            raise InputError(f"{where} has {len(row)} columns, must have {len(COLUMNS)}: {', '.join(COLUMNS)}")
-        if row[STEP] not in range(steps):
-            raise InputError(
-                f"{where} is of step {row[STEP]}, must be of one of the {steps} in summary.each_step_seconds"
-            )
-        if row[CLASS] not in classes:
-            raise InputError(f'{where} is of class "{row[CLASS]}", which is not in classes ({", ".join(classes)})')
-        for at in (START, END, BYTES):
-            if not isinstance(row[at], int | float) or not isfinite(row[at]):
-                raise InputError(f"{where} has {COLUMNS[at]} {row[at]!r}, must be a number")
+        if reason := _wrong(row, len(totals.each_step_seconds), classes):
+            raise InputError(f"{name}: row {number} of the trace {reason}")
         if row[OPERATION] not in what:
             what[row[OPERATION]] = What(*(str(row[at]) for at in identity))
     if not what:
         raise InputError(f"{name}: its trace has no rows, so there are no operations to compare")
     return what
+
+
+def _wrong(row: tuple[Any, ...], steps: int, classes: Mapping[str, Observed]) -> str:
+    """What is wrong with a row of a trace; empty where nothing is."""
+    if len(row) != len(COLUMNS):
+        return f"has {len(row)} columns, must have {len(COLUMNS)}: {', '.join(COLUMNS)}"
+    if not isinstance(row[STEP], int) or not 0 <= row[STEP] < steps:
+        return f"is of step {row[STEP]}, must be of one of the {steps} in summary.each_step_seconds"
+    if not isinstance(row[CLASS], str) or row[CLASS] not in classes:
+        return f'is of class "{row[CLASS]}", which is not in classes ({", ".join(classes)})'
+    if not isinstance(row[OPERATION], str):
+        return f"has operation {row[OPERATION]}, must be a name"
+    if row[CATEGORY] not in CATEGORIES:
+        return f"has category {row[CATEGORY]}: no such category{suggestion(str(row[CATEGORY]), CATEGORIES)}"
+    for at in (START, END, BYTES):
+        if not isinstance(row[at], int | float) or not isfinite(row[at]):
+            return f"has {COLUMNS[at]} {row[at]}, must be a number"
+    return ""
 
 
 def require_same_plan(predicted: Side, measured: Side) -> None:
@@ -293,7 +304,8 @@ def differences(predicted: Side, measured: Side) -> list[str]:
         here, there = predicted.run.plan.get(key), measured.run.plan.get(key)
         if here != there:
             notes.append(f"{key} is {_shown(here)} in {predicted.name} and {_shown(there)} in {measured.name}")
-    return notes
+    warnings = [f"{side.name}: {warning}" for side in (predicted, measured) for warning in side.totals.warnings]
+    return [*notes, *warnings]
 
 
 def place(coordinate: Mapping[str, int]) -> str:

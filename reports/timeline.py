@@ -7,10 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..workloads.run import COLUMNS
-from .comparison_sides import CLASS, END, START, STEP, STREAM, Side, place
-
-PHASE, CATEGORY = COLUMNS.index("phase"), COLUMNS.index("category")
+from .comparison_sides import CATEGORY, CLASS, END, PHASE, START, STEP, STREAM, Side, place
 
 
 class Bar(NamedTuple):

@@ -48,6 +48,7 @@ def test_signs_magnitudes_and_the_worst():
     weighted = Errors.of([("a", Row("a", 1.5, 1.0)), ("b", Row("b", 5.0, 10.0))], weighted=True)
     assert weighted == Errors(2, pytest.approx(-4.5 / 11), pytest.approx(5.5 / 11), ("b", -0.5))
     assert Errors.of([("c", Row("c", 1.0, 0.0))]) == Errors(0, None, None, None)
+    assert Row("d", 1.0, -1e-7).relative_error is None, "clocks of two hosts may be off by more than an operation takes"
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.25, 4.0])
@@ -156,6 +157,8 @@ def test_ranks_are_matched_by_coordinate():
     assert by_name(pair.groups["kinds"])["gemm"].measured == 4.0 * (2 + 4) / 2, "the mean over the matched ranks"
     assert [each.ranks for each in pair.timelines] == ["heaviest (ep=1,dp=1)", "rank 3 (ep=1,dp=1)"]
     assert pair.errors["operations"].count == 8
+    assert pair.errors["phases"].worst == ("forward", 0.2), "3 s for 2.5 s, the mean over all ranks"
+    assert pair.errors["operations"].worst == ("attention.qkv on lightest", 0.5)
 
 
 def test_all_ranks_alike_are_compared_with_the_mean_over_all():
@@ -180,6 +183,9 @@ def test_classes_at_one_place_count_once_and_those_without_a_counterpart_are_nam
         one(made(classes=of_ranks(["rank 3"])), made(classes=of_ranks(["rank 0"])))
     pair = one(made(classes=of_ranks(["rank 3"])), made(times(2.0)))
     assert pair.matched[0].measured == ("all",), "a class of all ranks stands for each of them"
+    both = {"all": {"coordinate": RANKS["rank 0"], "ranks": 4}, **of_ranks(["rank 3"])}
+    pair = one(made(classes=of_ranks(["rank 3"])), made(classes=both))
+    assert pair.matched[0].measured == ("rank 3",), "the rank itself rather"
 
 
 def test_steps_of_the_run_may_be_more_and_fewer():
@@ -275,6 +281,11 @@ REFUSED = [
     (changed(made(), rows=with_row({"class": "al"})), 'm.json: row 3 of the trace is of class "al", which is not in classes (all)'),
     (changed(made(), rows=with_row({"end": None})), "m.json: row 3 of the trace has end None, must be a number"),
     (changed(made(), rows=with_row({"start": float("nan")})), "m.json: row 3 of the trace has start nan, must be a number"),
+    (changed(made(), rows=with_row({"step": 0.0})), "m.json: row 3 of the trace is of step 0.0, must be of one of the 1"),
+    (changed(made(), rows=with_row({"operation": ["l0"]})), "m.json: row 3 of the trace has operation ['l0'], must be a name"),
+    (changed(made(), rows=with_row({"category": "al_to_all"})), "no such category (compute, all_to_all"),
+    (changed(made(), rows=with_row({"category": "al_to_all"})), "did you mean all_to_all?"),
+    (Run(made().totals, [], made().classes, made().trace, {}), "m.json: plan must be a table of options"),
     (changed(made(), rows=[made().trace[0][:-1]]), "m.json: row 0 of the trace has 14 columns, must have 15"),
     (changed(made(), fitted_constants=None), "m.json: summary.fitted_constants is missing"),
     (changed(made(), step_seconds=0.0), "m.json: summary.step_seconds is 0.0: input should be greater than 0"),
@@ -330,6 +341,8 @@ def test_what_may_differ_is_noted():
         "router is uniform in prediction of pair and zipf:1.0 in run of pair",
         "seed is 0 in prediction of pair and 4 in run of pair",
     ]
+    warned = changed(made(measured=True), warnings=["4 ranks share 2 cores"])
+    assert one(made(), warned).notes == ["run of pair: 4 ranks share 2 cores"]
     assert one(made(), made()).notes == ["run of pair was simulated, not measured: this compares two predictions"]
     assert one(made(measured=True), made(measured=True)).notes == [
         "prediction of pair was measured as well: this compares two runs"

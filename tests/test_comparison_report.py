@@ -209,9 +209,11 @@ def test_points_and_bars_stand_where_the_numbers_are():
     }  # fmt: skip
     assert points == {(row.seconds.measured, row.seconds.predicted) for row in pair.operations}
     figure = comparison_plots.errors(pair)
-    widths = [patch.get_width() for patch in figure.axes[0].patches[1:]]
+    axes = figure.axes[0]
     rows = [pair.step, *pair.phases, *pair.categories, *pair.groups["kinds"]]
-    assert widths == pytest.approx([row.relative_error for row in rows])
+    assert [patch.get_width() for patch in axes.patches[1:]] == pytest.approx([row.relative_error for row in rows])
+    whiskers = [path.get_extents() for drawn in axes.collections for path in drawn.get_paths()]
+    assert [(each.x0, each.x1) for each in whiskers] == [pytest.approx((-row.variation, row.variation)) for row in rows]
     for word in ("relative error of the prediction", "whiskers", "±10%", "kinds of operation"):
         assert word in drawn_text(figure)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][:4] == [
@@ -223,6 +225,14 @@ def test_points_and_bars_stand_where_the_numbers_are():
     steps = comparison_plots.steps(compare_runs(*pairs_of((1.0, 2.0), (3.0, 1.0), fitted=[(), ("a",)])).pairs)
     for word in ("zero-fit", "fitted", "pair 1", "pair 2", "no error", "measured", "predicted"):
         assert word in drawn_text(steps)
+
+
+def test_names_of_phases_do_not_overlap():
+    pair = one(made(times(0.05)), made(measured=True))
+    above, below = comparison_plots.timelines(pair).axes
+    assert [text.get_text() for text in above.texts] == ["forward, backward, update"]
+    assert [text.get_text() for text in below.texts] == ["forward", "backward", "update"]
+    assert len(above.get_lines()) == len(below.get_lines()) == 4, "each phase's begin and the end are marked on both"
 
 
 def test_a_bar_that_is_cut_says_its_true_error():
