@@ -106,11 +106,20 @@ def write_validation(folder: Folder, found: Validation, command: str) -> None:
             judged_rows(plain),
             figures=[
                 Picture(step, "Each mark is a plan on a tree. The band is ±8 %."),
-                Picture(errors, "Error of each plan's step, cells with virtual accelerators in the order of the table below."),
+                Picture(
+                    errors,
+                    "Error of each plan's step, cells with virtual accelerators in the order of the table below.",
+                ),
             ],
         ),
         Section("By phase", "Mean size of the errors of exposed seconds.", PHASES, phase_rows(found)),
-        Section("Cells", "Variation is the standard deviation of a cell's steps over their mean.", CELLS, cell_rows(plain), 5),
+        Section(
+            "Cells",
+            "Variation is the standard deviation of a cell's steps over their mean.",
+            CELLS,
+            cell_rows(plain),
+            5,
+        ),
     ]
     lead = (
         "Training steps of a small mixture-of-experts model over MPI on emulated pruned fat trees (real TCP, namespaces of one"
@@ -177,7 +186,9 @@ def _legend(figure: Figure, trees: Iterable[str], computed: bool) -> None:
         for (placement, balancer), mark in MARKS.items()
     ]
     if computed:
-        handles.append(Line2D([], [], marker="o", ls="", color=INK, fillstyle="none", label="hollow: computes for real"))
+        handles.append(
+            Line2D([], [], marker="o", ls="", color=INK, fillstyle="none", label="hollow: computes for real")
+        )
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
 
 
@@ -187,7 +198,9 @@ def errors_of_cells(outcomes: list[Outcome]) -> Figure:
     axes = figure.subplots()
     places = np.arange(len(outcomes))
     spread = np.array([100 * (each.nominal.step.variation or 0.0) for each in outcomes])
-    axes.bar(places, 2 * spread, bottom=-spread, width=0.9, color=INK, alpha=0.12, label="variation of measured steps (± σ)")
+    axes.bar(
+        places, 2 * spread, bottom=-spread, width=0.9, color=INK, alpha=0.12, label="variation of measured steps (± σ)"
+    )
     for shift, kind, name in ((-0.2, "nominal", "nominal rates"), (0.2, "calibrated", "calibrated")):
         errors = [100 * (getattr(each, kind).step.relative_error or 0.0) for each in outcomes]
         axes.bar(places + shift, errors, width=0.4, color=SERIES[kind == "calibrated"], label=name)

@@ -61,7 +61,6 @@ def summarise(
         "memory_per_rank_bytes": need.table(),
         "fits": need.fits,
         "load_balance": balance.summary(),
-        "steps": list(seconds),
         "fitted_constants": setting.machine.fitted(),
         "seed": setting.plan.seed,
     }
