@@ -13,6 +13,7 @@ import numpy as np
 
 from ..hardware.errors import DoesNotFit, InputError
 from ..hardware.machine import Machine
+from ..workloads.balancers import Capacity, Swipe, Unbalanced
 from ..workloads.limits import available_bytes, peak_rss_bytes
 from ..workloads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
@@ -92,6 +93,10 @@ def _setting(
         raise InputError(
             f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
             f" mpiexec -n {setting.mesh.ranks}"
+        )
+    if not isinstance(setting.plan.balancing, Unbalanced | Capacity | Swipe):
+        raise InputError(
+            f"--balancer {setting.plan.balancer}: the runtime sends tokens by none, capacity and swipe only"
         )
     if len(setting.plan.precisions.names) > 1:
         raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")

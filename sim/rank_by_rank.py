@@ -100,7 +100,7 @@ class RankByRank:
 
     def _steps(self, number: int, exchange: Exchange) -> Steps:
         """The steps of an exchange; layers repeat, so even ones are made once."""
-        even = isinstance(exchange.nbytes, float) and exchange.received is None
+        even = isinstance(exchange.nbytes, float) and exchange.received is None and exchange.pairs is None
         key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes) if even else number
         if key not in self.known:
             grid, size = self.layout.two_level(exchange.axes), self.mesh.size(*exchange.axes)

@@ -59,7 +59,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
     flops: list[float] = []
     balance = LoadStatistics()
     for step in range(plan.steps):
-        schedule, loads = lower_step(setting, step)
+        schedule, loads = lower_step(setting, step, pairwise=depth == "message")
         needs.append(memory(setting, loads))
         if not allow_overcommit:
             require_fit(setting, loads, needs[-1])

@@ -231,6 +231,8 @@ class Steps:
         """Bytes of messages ``[..., orbits]`` to target ranks."""
         each, payload = self.rounds[number], self.payloads[number]
         sent, share = payload.sent[self.orbits.first], payload.share
+        if payload.pairs is not None:
+            return payload.pairs[self.orbits.first[None, :], target]
         if share is None:
             return np.broadcast_to(sent * (each.share / (size if each.everyone else 1)), target.shape)
         return sent * share[target]

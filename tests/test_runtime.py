@@ -8,6 +8,8 @@ import time
 import athanor
 import numpy as np
 import pytest
+from athanor.hardware.writer import machine_toml
+from athanor.mpi_runtime.cluster import Shape, machine_of
 from athanor.workloads.run import COLUMNS, Run
 from mpi_jobs import BIN, JOBS, begin, finish, gone, job, needs_mpi, ranks_of
 
@@ -94,6 +96,27 @@ def test_payloads_are_those_of_the_schedule(tmp_path):
             simulated.to_frame().query(f"`class` == '{name}' and kind == 'exchange'").set_index("operation")["bytes"]
         )
         assert np.allclose(found, planned[found.index], rtol=0.001)
+
+
+@pytest.mark.parametrize(
+    "way", ["--balancer swipe", "--balancer none", "--balancer capacity:1.0", "--balancer swipe --all-to-all two-level"]
+)
+def test_every_byte_goes_where_the_simulator_sends_it(way, tmp_path):
+    """At the message depth the simulator knows whose tokens go where: bytes over each kind of link are the same."""
+    machine = tmp_path / "tree.toml"
+    tree = {"supernodes": 2, "nodes": 2, "node_rate": 1e9, "taper": 0.5}
+    machine.write_text(machine_toml(machine_of(Shape(**tree))))
+    options = dict(zip(way.split()[::2], way.split()[1::2], strict=True))
+    given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    run = executed(tmp_path, 4, "--machine", machine, "--mesh", "ep=4", "--router", "zipf:1", *way.split())
+    simulated = athanor.simulate(
+        machine, "moda-tiny", mesh={"ep": 4}, tokens_per_rank=64, router="zipf:1", depth="message", **given
+    )
+    measured = {row["kind"]: row["bytes_per_step"] for row in run.summary()["links"]}
+    predicted = {row["kind"]: row["bytes_per_step"] for row in simulated.summary()["links"]}
+    assert set(predicted) == set(measured) == {"nic.out", "nic.in", "trunk.out", "trunk.in"}
+    for kind, nbytes in predicted.items():
+        assert measured[kind] == pytest.approx(nbytes, rel=2e-4), kind  # padding of vectors, and counts of messages
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------------

@@ -71,7 +71,10 @@ def test_swipe_by_messages_is_the_policy(data):
         [[np.bincount(wanted[:, :, choice].reshape(-1) // local, minlength=ranks)] for choice in range(top_k)]
     )
     expected = Swipe().carry(counts, tokens)
-    carried = sum(each.counts().sum(axis=1) for each in routings)
+    pairs = np.array([each.counts().sum(axis=1) for each in routings])
+    by_sender = np.array([[each.wants(choice) for each in routings] for choice in range(top_k)])
+    assert (pairs == Swipe().pairs(by_sender, tokens)).all()
+    carried = pairs.sum(axis=0)
     assert carried.tolist() == expected.tokens[0].tolist() == [tokens * top_k] * ranks
     assert sum(each.moved for each in routings) == expected.moved[0]
     for each in routings:
@@ -95,7 +98,10 @@ def test_capacity_drops_what_the_policy_drops(ranks, tokens, top_k, factor, seed
         [[np.bincount(wanted[:, :, choice].reshape(-1) // local, minlength=ranks)] for choice in range(top_k)]
     )
     expected = Capacity(factor).carry(counts, tokens)
-    assert sum(each.counts().sum(axis=1) for each in routings).tolist() == expected.tokens[0].tolist()
+    pairs = np.array([each.counts().sum(axis=1) for each in routings])
+    by_sender = np.array([[each.wants(choice) for each in routings] for choice in range(top_k)])
+    assert (pairs == Capacity(factor).pairs(by_sender, tokens)).all()
+    assert pairs.sum(axis=0).tolist() == expected.tokens[0].tolist()
     assert sum(each.dropped for each in routings) == expected.dropped[0]
     for each in routings:
         order = each.order()

@@ -10,9 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .balancers import Pairwise
 from .loads import LoadModel
 
 Experts = NDArray[np.int64]
+
+MOST_RANKS, MOST_TOKENS = 512, 1 << 20
+"""Ranks of a mesh, and tokens of all of them, above which nobody looks at single tokens."""
 
 SWAPS = 20
 """Rounds of swaps in which tokens that chose an expert twice look for another partner."""
@@ -38,6 +42,24 @@ def decisions(loads: LoadModel, layer: int, step: int, micro_batch: int, group: 
         chosen[:, choice] = _experts(loads, chances[choice], ranks, random)
         _separate(chosen, choice, loads, random)
     return chosen.reshape(loads.ranks, loads.tokens, loads.top_k)
+
+
+def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArray[np.int64] | None:
+    """Tokens ``[groups, senders, receivers]`` that travel between the ranks of each group, as the gates decide.
+
+    None where the mesh is too large to look at single tokens, or the balancing policy does not say whose tokens go where.
+    """
+    mesh, balancer = loads.mesh, loads.balancer
+    if mesh.ranks > MOST_RANKS or mesh.ranks * loads.tokens > MOST_TOKENS or not isinstance(balancer, Pairwise):
+        return None
+    found = []
+    for group in range(mesh.ranks // loads.ranks):
+        home = decisions(loads, layer, step, micro_batch, group) // (loads.experts // loads.ranks)
+        wanted = np.zeros((loads.top_k, loads.ranks, loads.ranks), dtype=np.int64)
+        for choice in range(loads.top_k):
+            np.add.at(wanted[choice], (np.arange(loads.ranks)[:, None], home[:, :, choice]), 1)
+        found.append(balancer.pairs(wanted, loads.tokens))
+    return np.array(found)
 
 
 def _experts(loads: LoadModel, chances: NDArray[np.float64], ranks: Experts, random: np.random.Generator) -> Experts:

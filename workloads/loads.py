@@ -31,6 +31,7 @@ class Load:
     max_over_mean: float
     moved_fraction: float
     dropped_fraction: float
+    pairs: NDArray[np.int64] | None = None  # [groups, senders, receivers] of a group, where every message is looked at
 
 
 class LoadStatistics:

@@ -126,7 +126,9 @@ class Exchange:
 
     ``nbytes`` is a rank's payload: for an all-to-all what it sends in all, its own part included; for the others the
     whole vector. ``received`` (all-to-all-v) is what each rank receives; senders spread their bytes in that
-    proportion. None: evenly.
+    proportion. None: evenly. ``pairs[group, sender, receiver]``, where it is known, are the bytes of an all-to-all-v
+    between the members of each group, groups and members in row-major order: what only looks at messages one by one
+    needs, and what the amounts are the sums of.
     """
 
     operation: str
@@ -135,6 +137,7 @@ class Exchange:
     nbytes: Amount
     element: str
     received: Amount | None = None
+    pairs: NDArray[np.float64] | None = None
 
     @property
     def flops(self) -> Amount:

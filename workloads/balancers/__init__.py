@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...hardware.errors import InputError, suggestion
 from .capacity import Capacity
 from .none import Unbalanced
-from .policy import Balancer, Carried, Tokens
+from .policy import Balancer, Carried, Pairwise, Tokens
 from .swipe import Swipe
 
 BALANCERS: dict[str, tuple[type[Balancer], str]] = {
@@ -26,4 +26,14 @@ def parse_balancer(spec: str) -> Balancer:
         raise InputError(f"--balancer {spec}: {name} {reason}") from None
 
 
-__all__ = ["BALANCERS", "Balancer", "Capacity", "Carried", "Swipe", "Tokens", "Unbalanced", "parse_balancer"]
+__all__ = [
+    "BALANCERS",
+    "Balancer",
+    "Capacity",
+    "Carried",
+    "Pairwise",
+    "Swipe",
+    "Tokens",
+    "Unbalanced",
+    "parse_balancer",
+]

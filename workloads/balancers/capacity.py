@@ -41,6 +41,14 @@ class Capacity:
         carried = np.minimum(every, limit)
         return Carried(carried, moved=np.zeros(len(every), dtype=np.int64), dropped=(every - carried).sum(axis=-1))
 
+    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+        """Choice by choice and sender by sender, as far as there is room."""
+        limit = int(np.ceil(self.factor * tokens * len(wanted)))
+        queue = wanted.reshape(-1, wanted.shape[2])
+        kept = np.clip(limit - (np.cumsum(queue, axis=0) - queue), 0, queue)
+        every: Tokens = kept.reshape(wanted.shape).sum(axis=0)
+        return every
+
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
         """Ranks count the tokens that they keep."""
         yield "capacity.count", Loop(float(tokens * top_k))

@@ -30,6 +30,11 @@ class Unbalanced:
         nothing = np.zeros(wanted.shape[1], dtype=np.int64)
         return Carried(wanted.sum(axis=0), moved=nothing, dropped=nothing)
 
+    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+        """All that is wanted."""
+        every: Tokens = wanted.sum(axis=0)
+        return every
+
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
         """Nothing."""
         yield from ()

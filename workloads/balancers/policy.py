@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,4 +48,16 @@ class Balancer(Protocol):
 
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
         """What the policy itself does in each layer, as (name, work), before tokens are sent."""
+        ...
+
+
+@runtime_checkable
+class Pairwise(Protocol):
+    """A policy that also says whose tokens go where: for networks on which every message counts."""
+
+    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+        """Tokens ``[senders, receivers]`` of one group that travel, from ``wanted[choice, sender, receiver]``.
+
+        Their sums over senders are what ``carry`` gives.
+        """
         ...

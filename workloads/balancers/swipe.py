@@ -45,6 +45,23 @@ class Swipe:
             moved += surplus
         return Carried(tokens * top_k - room, moved=moved, dropped=np.zeros(groups, dtype=np.int64))
 
+    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+        """Receivers admit senders in their order; what they refuse fills the room that is left, senders in their order too."""
+        top_k, ranks = wanted.shape[:2]
+        carried = np.zeros((ranks, ranks), dtype=np.int64)
+        room = np.full(ranks, tokens * top_k, dtype=np.int64)
+        for want in wanted:
+            admitted = np.clip(room - (np.cumsum(want, axis=0) - want), 0, want)
+            room -= admitted.sum(axis=0)
+            refused, seats = np.cumsum((want - admitted).sum(axis=1)), np.cumsum(room)
+            reached = np.minimum(
+                refused[:, None], seats
+            )  # of the first senders' surplus, what the first receivers take
+            dealt = np.diff(np.diff(reached, prepend=0, axis=0), prepend=0, axis=1)
+            room -= dealt.sum(axis=0)
+            carried += admitted + dealt
+        return carried
+
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
         """For each choice: counts out and accepted counts back, surplus summed, room gathered, and the dealing itself.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
+from ..gates import between
 from ..limits import require_room
 from ..loads import Load, LoadModel
 from ..model import Model
@@ -32,8 +33,10 @@ def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 
     return lower_step(setting, step)[0]
 
 
-def lower_step(setting: Setting, step: int = 0) -> tuple[Schedule, list[Load]]:
+def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple[Schedule, list[Load]]:
     """The schedule of training step ``step``, and the loads of its layers (micro-batch after micro-batch).
+
+    With ``pairwise`` exchanges of tokens also say what goes from each rank to each other, where the mesh is small enough.
 
     A step is, for each micro-batch, the forward pass through all layers and the backward pass through them in reverse,
     then the reduction of gradients and the update. Everything that depends on the step (drifting routing, the precision
@@ -49,6 +52,10 @@ def lower_step(setting: Setting, step: int = 0) -> tuple[Schedule, list[Load]]:
     for micro_batch in range(batch.micro_batches):
         program.prefix = f"m{micro_batch}." if batch.micro_batches > 1 else ""
         layer_loads = [loads.sample(layer, step, micro_batch) for layer in range(model.layers)]
+        if pairwise:
+            layer_loads = [
+                replace(load, pairs=between(loads, layer, step, micro_batch)) for layer, load in enumerate(layer_loads)
+            ]
         seen += layer_loads
         flows = [layers.experts.flow(load) for load in layer_loads]
         layers.forward(program, flows)

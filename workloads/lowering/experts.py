@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...hardware.precisions import BYTES
 from ..loads import Load, LoadModel
 from ..schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm
@@ -42,11 +44,13 @@ class Experts:
         element = self.dense.formats["expert"].compute
         token = float(self.dense.model.hidden * BYTES[element])
         out, back, even = load.sent * token, load.received * token, isinstance(load.received, float)
+        there = None if load.pairs is None else load.pairs.astype(np.float64) * token
+        again = None if there is None else there.swapaxes(1, 2)
         return Flow(
             rows=load.received / self.local,
             inner=load.received * float(self.dense.model.ffn_hidden),
-            dispatch=Exchange("all-to-all", self.all_to_all, ("ep",), out, element, None if even else back),
-            combine=Exchange("all-to-all", self.all_to_all, ("ep",), back, element, None if even else out),
+            dispatch=Exchange("all-to-all", self.all_to_all, ("ep",), out, element, None if even else back, there),
+            combine=Exchange("all-to-all", self.all_to_all, ("ep",), back, element, None if even else out, again),
         )
 
     def forward(self, program: Program, layer: int, flow: Flow, balance: bool = True) -> None:
