@@ -48,7 +48,7 @@ def strong_scaling(study: Study, published: float | None = None, note: str = "")
 
     ``published`` is a measured speed-up on the largest node count; ``note`` says whether the simulation was fitted to it.
     """
-    figure, axes = _figure()
+    figure, axes = blank()
     nodes = [point.nodes for point in study.points]
     axes.plot(nodes, [count / nodes[0] for count in nodes], "--", color=INK, lw=1, label="ideal")
     axes.plot(nodes, [point.speedup for point in study.points], "o-", color=COLOURS["compute"], label="simulated")
@@ -67,7 +67,7 @@ def weak_scaling(study: Study, published: float | None = None, note: str = "") -
 
     ``published`` is measured on the largest node count; ``note`` says whether the simulation was fitted to it.
     """
-    figure, axes = _figure()
+    figure, axes = blank()
     nodes = [point.nodes for point in study.points]
     rates = [point.summary["flops_per_second"] for point in study.points]
     unit, prefix = (1e18, "E") if rates[-1] > 1e17 else (1e15, "P") if rates[-1] > 1e14 else (1e12, "T")
@@ -93,7 +93,7 @@ def weak_scaling(study: Study, published: float | None = None, note: str = "") -
 
 def breakdown(summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Exposed seconds of one step for each run, stacked by phase (hatching) and category (colour), as shares of the step."""
-    figure, axes = _figure(width=8.5)
+    figure, axes = blank(width=8.5)
     names = list(summaries)
     bottoms = [0.0] * len(names)
     shown: dict[str, None] = {}
@@ -122,7 +122,7 @@ def breakdown(summaries: Mapping[str, Mapping[str, Any]]) -> Figure:
     phases = [
         Patch(facecolor="white", edgecolor=INK, hatch=HATCHES[phase] * 2, lw=0.4, label=phase) for phase in PHASES
     ]
-    _legend_beside(axes, [*_swatches(shown), *phases])
+    legend_beside(axes, [*swatches(shown), *phases])
     if len(names) > 5:
         axes.tick_params(axis="x", rotation=30)
     return figure
@@ -133,7 +133,7 @@ def expert_load(loads: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
     What is wanted is drawn once where it is the same for all.
     """
-    figure, axes = _figure()
+    figure, axes = blank()
     wanted = {name: list(load["wanted"]) for name, load in loads.items()}
     same = all(values == next(iter(wanted.values())) for values in wanted.values())
     for colour, (name, load) in zip(SERIES, loads.items(), strict=False):
@@ -151,7 +151,7 @@ def expert_load(loads: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | None = None, note: str = "") -> Figure:
     """Step time of each placement, by category; ``published`` is the measured ratio of the second to the first."""
-    figure, axes = _figure(width=7.5)
+    figure, axes = blank(width=7.5)
     names = list(summaries)
     bottoms = [0.0] * len(names)
     shown = []
@@ -166,20 +166,20 @@ def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | No
         axes.annotate(
             label, (place, total), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=9, color=INK
         )
-    handles = _swatches(shown)
+    handles = swatches(shown)
     if published:
         label = f"published ({published:g}x{note})"
         handles += axes.plot([1.32], [published * bottoms[0]], "*", ms=13, color=PUBLISHED, label=label, ls="none")
     axes.set_ylim(0, max(bottoms) * 1.15)
     axes.set_ylabel("seconds a step")
     axes.set_title("Placement of the same mesh", loc="left")
-    _legend_beside(axes, handles)
+    legend_beside(axes, handles)
     return figure
 
 
 def memory(tables: Mapping[str, Mapping[str, float]]) -> Figure:
     """Memory of the fullest rank for each plan, against its capacity."""
-    figure, axes = _figure(width=8.5)
+    figure, axes = blank(width=8.5)
     names = list(tables)
     bottoms = [0.0] * len(names)
     for part, colour in MEMORY_COLOURS.items():
@@ -199,7 +199,7 @@ def memory(tables: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.set_ylabel("GB of the fullest rank")
     axes.set_ylim(0, 1.15 * max(*bottoms, *capacities))
     axes.set_title("Memory", loc="left")
-    _legend_beside(axes)
+    legend_beside(axes)
     if len(names) > 4:
         axes.tick_params(axis="x", rotation=20)
     return figure
@@ -215,7 +215,7 @@ def times_by_size(
 
     ``what`` says whose bytes they are; ``styles`` gives a curve the number of its colour and its line (``-``, ``--``).
     """
-    figure, axes = _figure(width=8.0)
+    figure, axes = blank(width=8.0)
     for place, (name, curve) in enumerate(times.items()):
         number, line = (styles or {}).get(name, (place, "-"))
         seconds = [each for _, each in curve]
@@ -233,14 +233,14 @@ def times_by_size(
     axes.set_xlabel(f"bytes {what}")
     axes.set_ylabel("simulated time")
     axes.set_title(title, loc="left", fontsize=11)
-    _legend_beside(axes)
+    legend_beside(axes)
     return figure
 
 
 def best_by_size(best: Mapping[tuple[int, float], str], algorithms: Sequence[str], title: str, what: str) -> Figure:
     """The best algorithm by ``(ranks, bytes)`` as a coloured grid; ``algorithms`` keep their colours from plot to plot."""
     sizes, counts = (sorted({place[axis] for place in best}) for axis in (1, 0))
-    figure, axes = _figure(width=8.0, height=1.6 + 0.4 * len(counts))
+    figure, axes = blank(width=8.0, height=1.6 + 0.4 * len(counts))
     for (ranks, nbytes), name in best.items():
         corner = (sizes.index(nbytes), counts.index(int(ranks)))
         axes.add_patch(
@@ -254,13 +254,13 @@ def best_by_size(best: Mapping[tuple[int, float], str], algorithms: Sequence[str
     axes.set_ylabel("ranks")
     axes.set_title(title, loc="left", fontsize=11)
     shown = [(number, name) for number, name in enumerate(algorithms) if name in best.values()]
-    _legend_beside(axes, [Patch(facecolor=SERIES[number % len(SERIES)], label=name) for number, name in shown])
+    legend_beside(axes, [Patch(facecolor=SERIES[number % len(SERIES)], label=name) for number, name in shown])
     return figure
 
 
 def algorithm_times(seconds: Mapping[str, float], bound: float, title: str) -> Figure:
     """Seconds of each algorithm as bars, with the bound that no algorithm can pass."""
-    figure, axes = _figure(width=8.0, height=1.6 + 0.4 * len(seconds))
+    figure, axes = blank(width=8.0, height=1.6 + 0.4 * len(seconds))
     names = list(seconds)[::-1]
     axes.barh(names, [seconds[name] for name in names], color=COLOURS["compute"], height=0.6)
     for place, name in enumerate(names):
@@ -278,11 +278,12 @@ def algorithm_times(seconds: Mapping[str, float], bound: float, title: str) -> F
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "s", 3)))
     axes.set_xlabel("simulated time")
     axes.set_title(title, loc="left", fontsize=11)
-    _legend_beside(axes)
+    legend_beside(axes)
     return figure
 
 
-def _figure(width: float = 6.6, height: float = 4.3) -> tuple[Figure, Axes]:
+def blank(width: float = 6.6, height: float = 4.3) -> tuple[Figure, Axes]:
+    """A figure with one plot, its frame and grid as all plots have them; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -291,13 +292,13 @@ def _figure(width: float = 6.6, height: float = 4.3) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend_beside(axes: Axes, handles: Sequence[Any] | None = None) -> None:
+def legend_beside(axes: Axes, handles: Sequence[Any] | None = None) -> None:
     """A legend to the right of the plot, of these handles or of all labelled artists."""
     chosen = handles if handles is not None else axes.get_legend_handles_labels()[0]
     axes.legend(handles=chosen, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
-def _swatches(categories: Iterable[str]) -> list[Any]:
+def swatches(categories: Iterable[str]) -> list[Any]:
     """Legend entries of categories."""
     return [Patch(facecolor=COLOURS[category], label=category.replace("_", "-")) for category in categories]
 
