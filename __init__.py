@@ -28,9 +28,11 @@ _HOMES = {
     "scale": ".sim.scaling",
     "collective": ".sim.collective",
     "compare": ".sim.sweep",
+    "compare_runs": ".reports.compare",
     "sweep": ".sim.sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
+    "execute": ".mpi_runtime.execute",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from .hardware.machine import Machine as Machine
     from .hardware.machine import list_machines as list_machines
     from .hardware.machine import load_machine as load_machine
+    from .mpi_runtime.execute import execute as execute
+    from .reports.compare import compare_runs as compare_runs
     from .sim.collective import collective as collective
     from .sim.scaling import Study as Study
     from .sim.scaling import scale as scale

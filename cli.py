@@ -1,4 +1,4 @@
-"""The command line: ``athanor simulate``, ``lower``, ``scale``, ``collective``, ``reproduce``, ``fit``, ``list`` and ``show``.
+"""The command line: the group ``athanor``, and its commands that have no file of their own.
 
 Only click is imported here; each command imports what it needs, so that ``athanor --help`` answers at once.
 """
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_compare import compare
 from .cli_runtime import execute
+from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
 from .inputs import load, named_machine
 from .mpi_runtime.environment import Launcher
@@ -73,6 +75,7 @@ def _command() -> str:
 
 
 cli.add_command(execute)
+cli.add_command(validate_runtime)
 
 # --- commands ------------------------------------------------------------------------------------------------------------
 
@@ -404,6 +407,9 @@ def show(what: str, name: str, json_path: str | None) -> None:
     emit(json_path, [dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
     if json_path != "-":
         console().print(shown)
+
+
+cli.add_command(compare)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +14,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_N
 
 YIELDING = {"MPIR_CVAR_ENABLE_HEAVY_YIELD": "1", "MPIR_CVAR_POLLS_BEFORE_YIELD": "1"}
 """MPICH polls; where ranks share cores it has to give way, or every message waits for a time slice. Open MPI does so itself."""
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's mallopt: how much free memory is given back, and from what size on a buffer is mapped by itself."""
 
 RANKS = {"hydra": "PMI_RANK", "prrte": "OMPI_COMM_WORLD_RANK", "slurm": "SLURM_PROCID"}
 SIZES = {"hydra": "PMI_SIZE", "prrte": "OMPI_COMM_WORLD_SIZE", "slurm": "SLURM_STEP_NUM_TASKS"}
@@ -49,6 +55,15 @@ def local_ranks(environment: Mapping[str, str]) -> int:
     return 1
 
 
+def _keep_memory() -> None:
+    """Let freed memory stay with the process: a buffer that is made anew for every message would else be paged in each time."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            tune = ctypes.CDLL(None).mallopt
+            tune(M_MMAP_THRESHOLD, 1 << 30)
+            tune(M_TRIM_THRESHOLD, 1 << 30)
+
+
 def prepare() -> None:
     """One BLAS thread a rank, and yielding where ranks exceed cores; what the user has set stays.
 
@@ -56,6 +71,7 @@ def prepare() -> None:
     """
     for name in THREADS:
         os.environ.setdefault(name, "1")
+    _keep_memory()
     if local_ranks(os.environ) > cores():
         for name, value in YIELDING.items():
             os.environ.setdefault(name, value)

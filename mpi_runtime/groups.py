@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,9 @@ class Group:
     outer: int
     inner: int
     sent: NDArray[np.float64]  # bytes that this rank has sent to each rank of the mesh, counted here
+    known: dict[tuple[str, str, int], Any] = field(
+        default_factory=dict
+    )  # what algorithms do on this rank, once worked out
 
     @classmethod
     def of(
@@ -66,7 +69,7 @@ class Group:
         """Begin to receive an array from a member."""
         return self.comm.Irecv(buffer, member, TAG)
 
-    @property
+    @cached_property
     def me(self) -> int:
         """The number of this rank as a member."""
         return int(self.comm.rank)
@@ -76,7 +79,7 @@ class Group:
         """The position of each member."""
         return np.argsort(self.member)
 
-    @property
+    @cached_property
     def position(self) -> int:
         """The position of this rank."""
         return int(self.position_of[self.me])

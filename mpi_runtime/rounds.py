@@ -7,6 +7,8 @@ other (:mod:`~athanor.mpi_runtime.streams`), and return what they made.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,34 +26,61 @@ Requests = list["MPI.Request"]
 Playing = Generator[Requests, None, None]
 
 
+@dataclass(frozen=True)
+class Move:
+    """What a rank does at one step of a collective on a vector: cells to receive, from whom, and cells to send, to whom."""
+
+    into: slice | Index | None
+    source: int
+    leaving: tuple[tuple[slice | Index, int], ...]
+    adds: bool
+
+
 def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing:
     """A collective on a vector, in place.
 
     ``cells[cell, …]`` is the vector cut into :meth:`Group.cells`; of a reduce-scatter's result and an all-gather's input
     only the cell :meth:`Group.home` counts. Roots of broadcasts and reduces are at position 0.
     """
+    for move in _moves(group, operation, algorithm, len(cells)):
+        requests: Requests = []
+        beside: Buffer | None = None
+        if move.into is not None:
+            place = cells[move.into]
+            if move.adds or not isinstance(move.into, slice) or not place.flags.c_contiguous:
+                place = beside = np.empty(place.shape, dtype=place.dtype)
+            requests.append(group.receive(place, move.source))
+        for rows, target in move.leaving:
+            requests.append(group.send(np.ascontiguousarray(cells[rows]), target))
+        yield requests
+        if beside is not None and move.into is not None:
+            if move.adds:
+                cells[move.into] += beside
+            else:
+                cells[move.into] = beside
+
+
+def _moves(group: Group, operation: str, algorithm: str, count: int) -> list[Move]:
+    """The steps of a collective on this rank, worked out once for a group."""
+    key = (operation, algorithm, count)
+    if key not in group.known:
+        group.known[key] = list(_worked_out(group, operation, algorithm, count))
+    return group.known[key]
+
+
+def _worked_out(group: Group, operation: str, algorithm: str, count: int) -> Iterator[Move]:
     for each in group.rounds(operation, algorithm):
         size, position = group.scope(each)
         for step in range(each.steps):
             source = int(each.pattern.sources(np.asarray(position), size, step))
-            moving: list[tuple[slice | Index, Buffer]] = []
-            requests: Requests = []
+            into = None
             if source >= 0:
-                into = _rows(group, each, len(cells), each.blocks(source, position, step, size))
-                straight = each.action == "gather" and isinstance(into, slice) and cells[into].flags.c_contiguous
-                buffer = cells[into] if straight else np.empty_like(cells[into], order="C")
-                requests.append(group.receive(buffer, group.at(each, source)))
-                if not straight:
-                    moving.append((into, buffer))
-            for target in each.partners(position, step, size):
-                rows = cells[_rows(group, each, len(cells), each.blocks(position, target, step, size))]
-                requests.append(group.send(np.ascontiguousarray(rows), group.at(each, target)))
-            yield requests
-            for rows_at, arrived in moving:
-                if each.action == "gather":
-                    cells[rows_at] = arrived
-                else:
-                    cells[rows_at] += arrived
+                into = _rows(group, each, count, each.blocks(source, position, step, size))
+            leaving = tuple(
+                (_rows(group, each, count, each.blocks(position, target, step, size)), group.at(each, target))
+                for target in each.partners(position, step, size)
+            )
+            yield Move(into, -1 if source < 0 else group.at(each, source), leaving, each.action != "gather")
 
 
 def _rows(group: Group, each: Round, count: int, blocks: Index) -> slice | Index:
@@ -76,29 +105,37 @@ def exchange(
     ``back[member]`` rows from each, in their order. A two-level algorithm does not know how much comes to it from its own
     supernode: its messages say so themselves, and no rank sends more than ``most`` rows in all.
     """
-    held = _cut(send, out)
-    if any(each.scope != "group" for each in group.rounds("all-to-all", algorithm)):
+    leaving, coming = out.tolist(), back.tolist()
+    held = _cut(send, leaving)
+    if algorithm == "two-level":
         return (yield from _two_level(group, algorithm, held, send, back, most))
-    result = np.empty((int(back.sum()), *send.shape[1:]), dtype=send.dtype)
+    result = np.empty((sum(coming), *send.shape[1:]), dtype=send.dtype)
     if algorithm == "bruck":
         yield from _bruck(group, held, result)
         return result
-    arriving = _cut(result, back)
+    arriving = _cut(result, coming)
     arriving[group.me][...] = held[group.me]
-    for each in group.rounds("all-to-all", algorithm):
-        for step in range(each.steps):
-            requests: Requests = []
-            targets = each.partners(group.position, step, group.size)
-            for source in _sources(each, group.position, step, group.size):
-                member = group.at(each, source)
-                if len(arriving[member]):
-                    requests.append(group.receive(arriving[member], member))
-            for target in _onwards(targets, group.position):
-                member = group.at(each, target)
-                if len(held[member]):
-                    requests.append(group.send(held[member], member))
-            yield requests
+    for sources, targets in _partners(group, algorithm):
+        requests: Requests = [group.receive(arriving[member], member) for member in sources if coming[member]]
+        requests += [group.send(held[member], member) for member in targets if leaving[member]]
+        yield requests
     return result
+
+
+def _partners(group: Group, algorithm: str) -> list[tuple[list[int], list[int]]]:
+    """(members to receive from, members to send to) at each step of a direct all-to-all, worked out once for a group."""
+    key = ("all-to-all", algorithm, 0)
+    if key not in group.known:
+        size, position = group.size, group.position
+        group.known[key] = [
+            (
+                [group.at(each, source) for source in _sources(each, position, step, size)],
+                [group.at(each, target) for target in _onwards(each.partners(position, step, size), position)],
+            )
+            for each in group.rounds("all-to-all", algorithm)
+            for step in range(each.steps)
+        ]
+    return group.known[key]
 
 
 def _sources(each: Round, position: int, step: int, size: int) -> list[int]:
@@ -114,9 +151,9 @@ def _onwards(positions: list[int], position: int) -> list[int]:
     return [each for each in positions if each > position] + [each for each in positions if each < position]
 
 
-def _cut(rows: Buffer, counts: Index) -> list[Buffer]:
+def _cut(rows: Buffer, counts: list[int]) -> list[Buffer]:
     """Views of so many rows each, one after another."""
-    return np.split(rows, np.cumsum(counts)[:-1])
+    return [rows[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
 
 
 def _bruck(group: Group, held: list[Buffer], result: Buffer) -> Playing:

@@ -40,30 +40,36 @@ class Streams:
     """
 
     def __init__(self, ended: Callable[[int], float | None]) -> None:
-        self.ended = ended
+        from mpi4py import MPI
+
+        self.ended, self._request = ended, MPI.Request
 
     def run(self, streams: Mapping[str, Stream]) -> None:
         """Run all streams to their ends."""
-        waiting = {name: next(stream, None) for name, stream in streams.items()}
-        while any(wait is not None for wait in waiting.values()):
+        waiting = {name: wait for name, stream in streams.items() if (wait := next(stream, None)) is not None}
+        while waiting:
             moved = False
-            for name, wait in waiting.items():
-                while wait is not None and self._over(wait):
-                    wait = waiting[name] = next(streams[name], None)
+            for name, stream in streams.items():
+                while name in waiting and self._over(waiting[name], alone=len(waiting) == 1):
                     moved = True
+                    if (wait := next(stream, None)) is None:
+                        del waiting[name]
+                    else:
+                        waiting[name] = wait
             if not moved:
-                self._pause([wait for wait in waiting.values() if wait is not None])
+                self._pause(list(waiting.values()))
 
-    def _over(self, wait: After | Until | list[MPI.Request]) -> bool:
-        match wait:
-            case After(number):
-                end = self.ended(number)
-                return end is not None and end <= time.perf_counter()
-            case Until(moment):
-                return moment <= time.perf_counter()
-        from mpi4py import MPI
-
-        return bool(MPI.Request.Testall(wait))
+    def _over(self, wait: After | Until | list[MPI.Request], alone: bool) -> bool:
+        """Whether a wait is over; a stream that is alone waits for its messages at once."""
+        if isinstance(wait, list):
+            if alone:
+                self._request.Waitall(wait)
+                return True
+            return bool(self._request.Testall(wait))
+        if isinstance(wait, Until):
+            return wait.moment <= time.perf_counter()
+        end = self.ended(wait.number)
+        return end is not None and end <= time.perf_counter()
 
     def _pause(self, waits: list[After | Until | list[MPI.Request]]) -> None:
         """Wait for the first of these; an operation that another stream still has to begin is none of them."""
@@ -71,9 +77,7 @@ class Streams:
         moments += [end for wait in waits if isinstance(wait, After) and (end := self.ended(wait.number)) is not None]
         messages = [wait for wait in waits if isinstance(wait, list)]
         if len(messages) == 1 and not moments:
-            from mpi4py import MPI
-
-            MPI.Request.Waitall(messages[0])
+            self._request.Waitall(messages[0])
             return
         left = min(moments, default=float("inf")) - time.perf_counter()
         time.sleep(max(0.0, min(left, PAUSE) if messages else left))

@@ -18,7 +18,7 @@ needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec: extra mpich 
 
 
 def command(ranks, *args):
-    """mpiexec and the command of each rank; ``athanor`` and ``python`` are those of this environment."""
+    """The mpiexec of this environment and the command of each rank; ``athanor`` and ``python`` are its own as well."""
     program = {"athanor": str(BIN / "athanor"), "python": sys.executable}[args[0]]
     return [MPIEXEC, "-n", str(ranks), program, *map(str, args[1:])]
 

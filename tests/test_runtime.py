@@ -54,7 +54,7 @@ def test_a_step_does_what_its_schedule_says(plan, tmp_path):
     run = executed(tmp_path, 4, *plan.split(), "--steps", "2")
     options = dict(zip(plan.split()[::2], plan.split()[1::2], strict=True))
     own = {key: options.pop(key) for key in ("--compute", "--collectives") if key in options}
-    mesh = dict((axis, int(size)) for axis, size in (part.split("=") for part in options.pop("--mesh").split(",")))
+    mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
     simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
@@ -90,7 +90,9 @@ def test_payloads_are_those_of_the_schedule(tmp_path):
     for name, coordinate in coordinates.items():
         (rank,) = [key for key, value in ranks.items() if value == coordinate]
         found = run.to_frame().query(f"`class` == '{rank}' and kind == 'exchange'").set_index("operation")["bytes"]
-        planned = simulated.to_frame().query(f"`class` == '{name}' and kind == 'exchange'").set_index("operation")["bytes"]
+        planned = (
+            simulated.to_frame().query(f"`class` == '{name}' and kind == 'exchange'").set_index("operation")["bytes"]
+        )
         assert np.allclose(found, planned[found.index], rtol=0.001)
 
 
@@ -101,7 +103,12 @@ REFUSALS = [
     (3, ["--mesh", "ep=2,dp=2"], 2, "--mesh ep=2,dp=2: has 4 ranks, and 3 run; start it with mpiexec -n 4"),
     (2, ["--mesh", "dp=2", "--expect-ranks", "4"], 2, "--expect-ranks 4: 2 ranks run"),
     (2, ["--mesh", "dp=2", "--machine", "laptopp"], 2, "did you mean laptop?"),
-    (2, ["--mesh", "ep=2", "--all-to-all", "bruck"], 2, "all-to-all bruck: blocks of unequal size cannot travel together"),
+    (
+        2,
+        ["--mesh", "ep=2", "--all-to-all", "bruck"],
+        2,
+        "all-to-all bruck: blocks of unequal size cannot travel together",
+    ),
     (2, ["--mesh", "dp=2", "--precision", "O0:1,O1"], 2, "executed steps have one policy"),
     (2, ["--mesh", "dp=2", "--compute-scale", "0"], 2, "--compute-scale 0: must be above 0"),
     (2, ["--mesh", "dp=2", "-o", "/no/such/folder/run.json"], 2, "/no/such/folder/run.json: cannot be written"),
@@ -165,7 +172,10 @@ def test_an_interruption_ends_all():
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}, "Open MPI's mpiexec started this, and the MPI library is MPICH"),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"},
+            "Open MPI's mpiexec started this, and the MPI library is MPICH",
+        ),
         ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}, "the launcher started 4 ranks, and MPI sees 1"),
     ],
 )
@@ -189,7 +199,10 @@ def test_a_launcher_of_another_mpi(environment, message):
     ("module", "message"),
     [
         ("raise ImportError('No module named mpi4py')", "mpi4py is not installed: pip install 'athanor[mpich]'"),
-        ("class rc: pass\ndef __getattr__(name): raise ImportError('cannot load MPI library')", "mpi4py finds no MPI library"),
+        (
+            "class rc: pass\ndef __getattr__(name): raise ImportError('cannot load MPI library')",
+            "mpi4py finds no MPI library",
+        ),
     ],
 )
 def test_without_mpi(module, message, tmp_path):

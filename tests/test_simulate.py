@@ -167,7 +167,7 @@ def test_a_rank_a_core_group_shares_the_interface():
 
 def test_drifting_steps_differ_and_are_averaged():
     run = small(steps=4, router="zipf:1.0", drift=0.5, balancer="none")
-    steps = run.summary()["steps"]
+    steps = run.summary()["each_step_seconds"]
     assert len(set(steps)) == 4
     assert run.summary()["step_seconds"] == pytest.approx(np.mean(steps))
     assert set(run.to_frame()["step"]) == {0, 1, 2, 3}

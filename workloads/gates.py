@@ -14,7 +14,7 @@ from .loads import LoadModel
 
 Experts = NDArray[np.int64]
 
-SWAPS = 50
+SWAPS = 20
 """Rounds of swaps in which tokens that chose an expert twice look for another partner."""
 
 
@@ -54,7 +54,7 @@ def _experts(loads: LoadModel, chances: NDArray[np.float64], ranks: Experts, ran
 
 
 def _separate(chosen: Experts, choice: int, loads: LoadModel, random: np.random.Generator) -> None:
-    """Let tokens whose choice repeats an earlier one trade it with others: what is wanted in all stays."""
+    """Let tokens whose choice repeats an earlier one trade it with others, where any can: totals stay."""
     earlier = chosen[:, :choice]
     for _ in range(SWAPS if choice else 0):
         twice = np.flatnonzero((earlier == chosen[:, choice : choice + 1]).any(axis=1))
@@ -65,3 +65,9 @@ def _separate(chosen: Experts, choice: int, loads: LoadModel, random: np.random.
             mine, theirs = chosen[token, choice], chosen[other, choice]
             if theirs not in earlier[token] and mine not in earlier[other]:
                 chosen[token, choice], chosen[other, choice] = theirs, mine
+    for token in np.flatnonzero((earlier == chosen[:, choice : choice + 1]).any(axis=1)):  # the few that chance left
+        mine = chosen[token, choice]
+        fits = ~np.isin(chosen[:, choice], earlier[token]) & ~(earlier == mine).any(axis=1)
+        if fits.any():
+            other = random.choice(np.flatnonzero(fits))
+            chosen[token, choice], chosen[other, choice] = chosen[other, choice], mine

@@ -75,18 +75,32 @@ class Run:
         except OSError as reason:
             raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
 
+    def to_plain(self) -> dict[str, Any]:
+        """The whole run as plain data."""
+        return {
+            "format": FORMAT,
+            "summary": self.totals,
+            "plan": self.plan,
+            "classes": self.classes,
+            "expert_load": self.expert_load,
+            "trace": {"columns": list(COLUMNS), "rows": [list(row) for row in self.trace]},
+        }
+
     def to_json(self) -> str:
         """The whole run as JSON text."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "summary": self.totals,
-                "plan": self.plan,
-                "classes": self.classes,
-                "expert_load": self.expert_load,
-                "trace": {"columns": COLUMNS, "rows": self.trace},
-            }
-        )
+        return json.dumps(self.to_plain())
+
+    @classmethod
+    def from_plain(cls, plain: Any, name: str) -> Run:
+        """The run that :meth:`to_plain` gave; raises :class:`InputError` that names its source for anything else."""
+        if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+            found = plain.get("format") if isinstance(plain, dict) else None
+            raise InputError(f'{name}: format is {found!r}, must be "{FORMAT}"')
+        try:
+            rows = [tuple(row) for row in plain["trace"]["rows"]]
+            return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["expert_load"])
+        except (KeyError, TypeError) as reason:
+            raise InputError(f"{name}: a run has no or a wrong {reason}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
@@ -97,11 +111,4 @@ class Run:
             raise InputError(f"{path}: no such file") from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as reason:
             raise InputError(f"{path}: no run can be read from it: {reason}") from None
-        if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-            found = plain.get("format") if isinstance(plain, dict) else None
-            raise InputError(f'{path}: format is {found!r}, must be "{FORMAT}"')
-        try:
-            rows = [tuple(row) for row in plain["trace"]["rows"]]
-            return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["expert_load"])
-        except (KeyError, TypeError) as reason:
-            raise InputError(f"{path}: a run has no or a wrong {reason}") from None
+        return cls.from_plain(plain, str(path))

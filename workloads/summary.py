@@ -54,10 +54,13 @@ def summarise(
         "breakdown": {category: sum(mean[phase][category] for phase in PHASES) for category in CATEGORIES},
         "phases": {phase: sum(mean[phase].values()) for phase in PHASES},
         "breakdown_by_phase": mean,
+        "each_step_phases": {phase: [sum(each[phase].values()) for each in exposed] for phase in PHASES},
+        "each_step_breakdown": {
+            category: [sum(each[phase][category] for phase in PHASES) for each in exposed] for category in CATEGORIES
+        },
         "memory_per_rank_bytes": need.table(),
         "fits": need.fits,
         "load_balance": balance.summary(),
-        "steps": list(seconds),
         "fitted_constants": setting.machine.fitted(),
         "seed": setting.plan.seed,
     }

@@ -45,7 +45,9 @@ class Cluster:
             raise InputError(f"--name {name}: a name has letters, digits, - and _ only")
         with locked():
             if any(state.name == name for state in states()):
-                raise InputError(f"--name {name}: this cluster is up already; take it down first, or choose another --name")
+                raise InputError(
+                    f"--name {name}: this cluster is up already; take it down first, or choose another --name"
+                )
             if reason := missing_mpi() if loopback else missing():
                 raise InputError(f"no cluster can be emulated here: {reason}{'' if loopback else _WORKS}")
             return cls(State(name, shape, None) if loopback else _built(shape, name))._saved()
@@ -104,7 +106,9 @@ class Cluster:
             self.state.forget()
 
 
-_WORKS = "; athanor execute runs over shared memory instead, athanor cluster up --loopback over plain TCP without a topology"
+_WORKS = (
+    "; athanor execute runs over shared memory instead, athanor cluster up --loopback over plain TCP without a topology"
+)
 
 
 def _built(shape: Shape, name: str) -> State:

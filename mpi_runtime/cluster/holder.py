@@ -85,7 +85,9 @@ class Nursery:
         done = subprocess.run([*self.holder.enter(), "sh"], input=script, capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.strip().splitlines()
-            raise InputError(f"the emulated cluster cannot be built: {said[-1] if said else f'status {done.returncode}'}")
+            raise InputError(
+                f"the emulated cluster cannot be built: {said[-1] if said else f'status {done.returncode}'}"
+            )
 
     def stay(self) -> None:
         """Let the holder live on by itself."""

@@ -66,7 +66,9 @@ def placed(nodes: Sequence[Node], ranks: int | None, ranks_per_node: int) -> tup
     return wanted, list(nodes[: -(-wanted // ranks_per_node)])
 
 
-def on_nodes(enter: Sequence[str], nodes: Sequence[Node], ranks: int, ranks_per_node: int, command: Sequence[str]) -> list[str]:
+def on_nodes(
+    enter: Sequence[str], nodes: Sequence[Node], ranks: int, ranks_per_node: int, command: Sequence[str]
+) -> list[str]:
     """The command that starts ``command`` on ``ranks`` ranks, one process namespace for all of the job."""
     hosts = ",".join(f"{node.address}:{ranks_per_node}" for node in nodes)
     start = [mpiexec() or "mpiexec", "-launcher", "ssh", "-launcher-exec", LAUNCHER, "-iface", "eth0"]

@@ -25,7 +25,10 @@ _TRIALS = [
     ("veth devices", "ip link add one type veth peer name other netns trial"),
     ("bridges", "ip link add switch type bridge"),
     ("the htb queueing discipline", "tc qdisc add dev one root handle 1: htb default 1"),
-    ("the pfifo queueing discipline", "tc class add dev one parent 1: classid 1:1 htb rate 1mbit && tc qdisc add dev one parent 1:1 pfifo"),
+    (
+        "the pfifo queueing discipline",
+        "tc class add dev one parent 1: classid 1:1 htb rate 1mbit && tc qdisc add dev one parent 1:1 pfifo",
+    ),
 ]
 
 

@@ -58,7 +58,9 @@ class Shape(Record):
     @model_validator(mode="after")
     def _one_computer_can_hold_it(self) -> Shape:
         if (count := self.supernodes * self.nodes) > MOST_NODES:
-            raise ValueError(f"{self.supernodes} supernodes of {self.nodes} are {count} nodes; at most {MOST_NODES} are allowed")
+            raise ValueError(
+                f"{self.supernodes} supernodes of {self.nodes} are {count} nodes; at most {MOST_NODES} are allowed"
+            )
         return self
 
     @property

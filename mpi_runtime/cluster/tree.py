@@ -43,7 +43,12 @@ def script(shape: Shape) -> str:
     ends = [end for link in links(shape) for end in link]
     bridges = ["top", *(f"supernode-{number}" for number in range(shape.supernodes))]
     mtu = shape.transport.mtu
-    lines = ["set -e", "mkdir /run/athanor", f"cat > {LAUNCHER} <<'LAUNCHER'\n{_LAUNCHER}LAUNCHER", f"chmod +x {LAUNCHER}"]
+    lines = [
+        "set -e",
+        "mkdir /run/athanor",
+        f"cat > {LAUNCHER} <<'LAUNCHER'\n{_LAUNCHER}LAUNCHER",
+        f"chmod +x {LAUNCHER}",
+    ]
     for name in (*bridges, *(node.name for node in shape.all_nodes)):
         lines += [f"ip netns add {name}", f"ip -n {name} link set lo up"]
     for name in bridges:

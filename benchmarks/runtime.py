@@ -1,0 +1,114 @@
+"""What the executor costs beside bare mpi4py: the same messages, sent both ways in one job, in turn.
+
+``python benchmarks/runtime.py`` starts two ranks; ``--record`` keeps the figures in ``runtime.json``. A ring all-gather and a
+pairwise all-to-all are written out by hand with Isend, Irecv and Waitall, on buffers made beforehand; the executor plays them
+from their rounds, stream and all. The figure is the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+RECORD = Path(__file__).parent / "runtime.json"
+SIZES = [16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20]
+RANKS, REPEATS, MOST = 2, 201, 1.05
+"""Ranks (one a core: with more, the scheduler is measured), samples of each, and the target for messages of 64 KiB and more."""
+
+
+def job() -> None:
+    """One rank of the job; rank 0 prints the rows as JSON."""
+    from athanor.mpi_runtime.environment import prepare
+
+    prepare()
+    import numpy as np
+    from athanor.mpi_runtime.groups import Group
+    from athanor.mpi_runtime.rounds import exchange, play
+    from athanor.mpi_runtime.streams import Streams
+    from athanor.mpi_runtime.world import start
+    from athanor.workloads.mesh import Mesh
+    from athanor.workloads.placement import Layout
+    from mpi4py import MPI
+
+    world = start()
+    comm, size, rank = world.comm, world.size, world.rank
+    layout = Layout(Mesh(("ep",), (size,)), np.arange(size), 1, size, size)
+    group = Group.of(comm.Create_cart([size]), layout.mesh, layout, ("ep",), np.zeros(size))
+    rows = []
+    for nbytes in SIZES:
+        cells = np.zeros((size, nbytes), dtype=np.uint8)
+        send, counts = np.zeros((size, nbytes), dtype=np.uint8), np.ones(size, dtype=np.int64)
+        received = np.empty_like(send)
+
+        def bare_ring(cells: Any = cells) -> None:
+            for step in range(size - 1):
+                into, out = (rank - 1 - step) % size, (rank - step) % size
+                requests = [comm.Irecv(cells[into], (rank - 1) % size), comm.Isend(cells[out], (rank + 1) % size)]
+                MPI.Request.Waitall(requests)
+
+        def bare_pairs(send: Any = send, received: Any = received) -> None:
+            received[rank] = send[rank]
+            for step in range(1, size):
+                to, source = (rank + step) % size, (rank - step) % size
+                MPI.Request.Waitall([comm.Irecv(received[source], source), comm.Isend(send[to], to)])
+
+        def played(cells: Any = cells) -> Iterator[Any]:
+            yield from play(group, "all-gather", "ring", cells)
+
+        def exchanged(send: Any = send, counts: Any = counts) -> Iterator[Any]:
+            yield from exchange(group, "pairwise-shift", send, counts, counts, size)
+
+        def streamed(steps: Callable[[], Iterator[Any]]) -> Callable[[], None]:
+            return lambda: Streams(lambda _: None).run({"communication": steps()})
+
+        for name, ways in (
+            ("ring all-gather", (bare_ring, streamed(played))),
+            ("pairwise all-to-all", (bare_pairs, streamed(exchanged))),
+        ):
+            times: list[list[float]] = [[], []]
+            for _ in range(REPEATS):
+                for taken, way in zip(times, ways, strict=True):
+                    comm.Barrier()
+                    before = time.perf_counter()
+                    way()
+                    taken.append(time.perf_counter() - before)
+            slowest = [np.max(comm.allgather(taken), axis=0) for taken in times]
+            bare, executor = (float(np.median(each)) for each in slowest)
+            row = {"collective": name, "bytes": nbytes, "bare_seconds": bare, "executor_seconds": executor}
+            rows.append({**row, "ratio": float(np.median(slowest[1] / slowest[0]))})
+    if world.first:
+        print(json.dumps({"library": world.library, "ranks": size, "rows": rows}))
+
+
+def main() -> None:
+    """Run the job and print its table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    done = subprocess.run(
+        [str(mpiexec), "-n", str(RANKS), sys.executable, __file__, "--job"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    table = Table(
+        "collective", "message", "bare us", "executor us", "ratio", "target", title="Executor beside bare mpi4py"
+    )
+    for row in found["rows"]:
+        times = (f"{1e6 * row[key]:.0f}" for key in ("bare_seconds", "executor_seconds"))
+        target = f"{MOST}" if row["bytes"] >= 64 << 10 else ""
+        table.add_row(row["collective"], f"{row['bytes'] >> 10} KiB", *times, f"{row['ratio']:.3f}", target)
+    Console().print(table)
+    if "--record" in sys.argv:
+        RECORD.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    job() if "--job" in sys.argv else main()
