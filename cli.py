@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli_compare import compare
-from .cli_runtime import execute
+from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
 from .inputs import load, named_machine
@@ -76,6 +76,7 @@ def _command() -> str:
 
 cli.add_command(execute)
 cli.add_command(validate_runtime)
+cli.add_command(calibrate)
 
 # --- commands ------------------------------------------------------------------------------------------------------------
 
