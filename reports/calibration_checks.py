@@ -11,19 +11,27 @@ import numpy as np
 
 from ..hardware.errors import DoesNotFit
 from ..hardware.machine import Machine
+from ..hardware.units import binary
 from ..mpi_runtime.calibration.calibrate import Outcome
 from ..mpi_runtime.calibration.findings import Findings, Fitted, Found
 from ..sim.collective import Collective
+
+BANDS = (8 << 10, 128 << 10)
+"""Bytes of payloads at which errors are told apart."""
 
 FORMAT = "athanor-calibration/1"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A collective of one size: seconds measured, by its own fit, and simulated on the calibrated and on the nominal machine."""
+    """A collective of one size: seconds measured, by its own fit, and simulated on the calibrated and on the nominal machine.
+
+    ``bytes`` is what the collective's size counts, ``payload`` the bytes of a rank's whole vector, also of an all-to-all.
+    """
 
     name: str
     bytes: int
+    payload: int
     held_out: bool
     measured: float
     fitted: float
@@ -86,6 +94,16 @@ class Told:
         return Errors.of(self.checks, side)
 
     @cached_property
+    def bands(self) -> list[tuple[str, list[Check]]]:
+        """Checks by the size of their payloads: what overheads decide, what links decide, and what lies between."""
+        ends = [0, *BANDS, float("inf")]
+        names = [f"below {binary(BANDS[0])}", f"to {binary(BANDS[1])}", f"from {binary(BANDS[1])} on"]
+        return [
+            (name, [check for check in self.checks if least <= check.payload < most])
+            for name, least, most in zip(names, ends, ends[1:], strict=False)
+        ]
+
+    @cached_property
     def levels(self) -> list[tuple[Fitted, Found | None, Found | None, Found | None]]:
         """Ping-pong by level: its curve, latency, that of the library alone, and rate."""
         findings = self.findings
@@ -136,6 +154,10 @@ class Told:
                 "held_out": _plain(self.held_out),
                 "calibrated": _plain(self.errors("calibrated")),
                 "nominal": _plain(self.errors("nominal")),
+                "by_payload": {
+                    name: {side: _plain(Errors.of(checks, side)) for side in ("fitted", "calibrated", "nominal")}
+                    for name, checks in self.bands
+                },
             },
             "warnings": outcome.calibrated.warnings,
         }
@@ -176,9 +198,11 @@ def checked(findings: Findings, machine: Machine, nominal: Machine | None) -> It
         for each in fitted.series:
             seconds = ours(each.point.size)
             if seconds is not None:
+                blocks = fitted.detail["ranks"] if fitted.detail["operation"] == "all-to-all" else 1
                 yield Check(
                     fitted.name,
                     each.point.size,
+                    blocks * each.point.size,
                     each.point.held_out,
                     each.median,
                     fitted.curve.at(each.point.size),

@@ -67,7 +67,7 @@ def errors(checks: Sequence[Check], sides: Sequence[str], title: str) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}" if value else "0 %"))
         axes.set_ylabel("relative error")
         axes.set_title(f"{title}: {SIDES[side]}" if len(sides) > 1 else title, loc="left", fontsize=11)
-    axes.set_xlabel("bytes of a rank's vector; of an all-to-all, to each other rank")
+    axes.set_xlabel("bytes of a rank's payload")
     handles = [
         Line2D([], [], ls="none", marker=MARKERS[place % len(MARKERS)], color=SERIES[place % len(SERIES)], label=name)
         for place, name in enumerate(operations)
@@ -77,7 +77,8 @@ def errors(checks: Sequence[Check], sides: Sequence[str], title: str) -> Figure:
 
 
 def products(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Rates of products by shape: measured (points) and by the model (bars)."""
+    """Rates of products by shape: measured (points) and by the model (bars); one of a single element is left out."""
+    rows = [row for row in rows if row["m"] * row["n"] * row["k"] > 1]
     figure, axes = blank(width=8.5, height=1.6 + 0.19 * len(rows))
     names = [f"{row['m']} x {row['n']} x {row['k']} {row['precision']}" for row in rows]
     rates = {
@@ -91,6 +92,8 @@ def products(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.set_yticks(places, names, fontsize=8)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 50 * low else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "FLOP/s", 3)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", visible=False)
@@ -129,7 +132,7 @@ def _errors(axes: Axes, checks: Sequence[Check], side: str, place: int) -> None:
     """Errors of one operation."""
     colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
     for held_out in (False, True):
-        chosen = [(check.bytes, check.error(side)) for check in checks if check.held_out is held_out and check.bytes]
+        chosen = [(each.payload, each.error(side)) for each in checks if each.held_out is held_out and each.payload]
         told = [(size, min(error, MOST_ERROR)) for size, error in chosen if error is not None]
         face = "white" if held_out else colour
         axes.plot(

@@ -9,6 +9,7 @@ from rich.console import Console
 from ..hardware.units import si
 from ..mpi_runtime.calibration.findings import Fitted
 from ..mpi_runtime.calibration.fits import Curve
+from ..mpi_runtime.calibration.machine import shown
 from . import calibration_plots as plots
 from .calibration_checks import Check, Errors, Told
 from .output import Folder
@@ -19,6 +20,7 @@ NUMBER_COLUMNS = ("key", "value", "standard error", "samples", "rejected")
 LEVEL_COLUMNS = ("level", "latency", "MPI library alone", "one pair's rate", "fit", "median error of the fit")
 COLLECTIVE_COLUMNS = ("collective", "fit", "held out: median", "worst", "simulated: signed", "median", "worst")
 NOMINAL_COLUMNS = ("nominal: signed", "median")
+BAND_COLUMNS = ("payload of a rank", "points", "fit, held out", "simulated, nominal", "simulated, calibrated")
 PRODUCT_COLUMNS = ("product", "measured", "rate", "model", "error")
 
 MEASURED = (
@@ -37,6 +39,7 @@ def show_calibration(console: Console, told: Told) -> None:
     if told.checks:
         columns = COLLECTIVE_COLUMNS + (NOMINAL_COLUMNS if outcome.task.like else ())
         console.print(table("Collectives", columns, _collectives(told)))
+        console.print(table("Median errors", BAND_COLUMNS, _bands(told)))
     for line in _verdicts(told):
         console.print(line)
     for warning in outcome.calibrated.warnings:
@@ -94,6 +97,7 @@ def _collective_sections(folder: Folder, told: Told) -> Iterable[Section]:
     )
     columns = COLLECTIVE_COLUMNS + (NOMINAL_COLUMNS if told.outcome.task.like else ())
     yield Section("Collectives", " ".join(_verdicts(told)), columns, list(_collectives(told)), figures=pictures)
+    yield Section("Median errors of collectives by size", "", BAND_COLUMNS, list(_bands(told)))
 
 
 def _product_sections(folder: Folder, told: Told) -> Iterable[Section]:
@@ -125,7 +129,7 @@ def by_group(fits: Sequence[Fitted]) -> dict[str, list[Fitted]]:
 
 def _numbers(told: Told) -> Iterable[tuple[str, ...]]:
     for found in told.outcome.calibrated.found:
-        value, error = (si(number, found.unit).strip() for number in (found.value, found.error))
+        value, error = shown(found.value, found.unit), shown(found.error, found.unit, 2)
         yield found.key, value, error, f"{found.samples:,}", f"{found.rejected:,}"
 
 
@@ -159,6 +163,14 @@ def _collectives(told: Told) -> Iterable[tuple[str, ...]]:
         row += [percent(ours.signed), f"{ours.median:.1%}", f"{ours.worst:.1%}"] if ours else ["", "", ""]
         row += [percent(theirs.signed), f"{theirs.median:.1%}"] if theirs else []
         yield tuple(row)
+
+
+def _bands(told: Told) -> Iterable[tuple[str, ...]]:
+    for name, checks in [*told.bands, ("all", told.checks)]:
+        held = Errors.of((check for check in checks if check.held_out), "fitted")
+        sides = [held, Errors.of(checks, "nominal"), Errors.of(checks, "calibrated")]
+        if checks:
+            yield name, f"{len(checks)}", *(f"{errors.median:.1%}" if errors else "" for errors in sides)
 
 
 def _verdicts(told: Told) -> Iterable[str]:

@@ -20,11 +20,14 @@ from .keep import Kept, job_of
 from .machine import Calibrated, Maker, where
 from .network import Network
 from .points import Batch, Point, batches
-from .samples import LONGEST, Action, Sampler, Series
+from .samples import Action, Sampler, Series
 from .topology import Topology, socket
 
 SAMPLES, QUICK_SAMPLES = 15, 10
 """Clean samples of each point."""
+
+LONGEST, QUICK_LONGEST = 0.25, 0.1
+"""Seconds of one run above which larger sizes of a series are left out."""
 
 PRECISIONS = ("fp64", "fp32", "fp16")
 
@@ -62,6 +65,11 @@ class Task:
     def samples(self) -> int:
         """Clean samples of each point."""
         return QUICK_SAMPLES if self.quick else SAMPLES
+
+    @property
+    def longest(self) -> float:
+        """Seconds of one run above which larger sizes of a series are left out."""
+        return QUICK_LONGEST if self.quick else LONGEST
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class _Job:
 
     def __init__(self, world: World, task: Task, topology: Topology) -> None:
         self.world, self.task, self.topology = world, task, topology
-        self.sampler = Sampler(world)
+        self.sampler = Sampler(world, task.longest)
         self.on_kernel = int(np.bincount(self.sampler.kernels).max())
         self.base = world.agree(self._base)
         self.kept: Kept | None = world.agree(self._kept)
@@ -158,7 +166,7 @@ class _Job:
         if self.kept is not None:
             known = {point.key: series for point in batch.points if (series := self.kept.of(point, self.task.samples))}
             self.resumed += len(known)
-            wanted = list(_missing(batch.points, known))
+            wanted = list(_missing(batch.points, known, self.task.longest))
         wanted = self.world.comm.bcast(wanted)
         points = [batch.points[number] for number in wanted]
         actions = [self._action(point) for point in points]
@@ -212,12 +220,12 @@ class _Job:
         if self.left_out:
             names = list(dict.fromkeys(self.left_out))
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            yield f"sizes above one that took longer than {LONGEST:g} s were left out of {'; '.join(names[:3])}{more}"
+            yield f"sizes above one that took longer than {self.task.longest:g} s were left out of {'; '.join(names[:3])}{more}"
 
 
-def _missing(points: list[Point], known: dict[str, Series]) -> Iterator[int]:
+def _missing(points: list[Point], known: dict[str, Series], longest: float) -> Iterator[int]:
     """The points that are to be measured: those that are not known, but for sizes above one that is known to take too long."""
-    ended = {series.point.series for series in known.values() if series.median > LONGEST}
+    ended = {series.point.series for series in known.values() if series.median > longest}
     return (number for number, point in enumerate(points) if point.key not in known and point.series not in ended)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
+from ...hardware.units import si
 from .fits import Curve, curve, line, rate_of_large, standard_error
 from .points import LARGE, SMALLEST
 from .products import Products
@@ -119,8 +120,9 @@ class Findings:
         if not smallest:
             return None
         less = self.overhead.value if self.overhead and kind == "ping-pong" else 0.0
-        how = f"one way of {SMALLEST} bytes between ranks {smallest[0].point.detail['pair']}"
-        how += f" less {less:.3g} s of overhead" if less else ""
+        one, other = smallest[0].point.detail["pair"]
+        how = f"one way of {SMALLEST} bytes between ranks {one} and {other}"
+        how += f", less {si(less, 's')} of overhead" if less else ""
         return self.number(level, smallest, "s", how, lambda medians: max(0.0, medians[0] - less))
 
     @cached_property

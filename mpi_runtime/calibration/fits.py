@@ -17,6 +17,9 @@ Array = NDArray[np.float64]
 SCALE = 0.05
 """Relative error above which a point pulls less on a fit than by least squares."""
 
+NOTHING = 1e-6
+"""A number of a line that is this small beside the other one, both made about 1, is none."""
+
 LEAST_POINTS = 3
 """Points that a piece of a fit has at least: one more than it has numbers."""
 
@@ -86,7 +89,8 @@ def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least
         return off
 
     found: Any = least_squares(residuals, first, bounds=(0.0, np.inf), loss="soft_l1", f_scale=SCALE)
-    start, slope = found.x * scale
+    numbers = np.where(found.x > NOTHING * found.x.max(), found.x, 0.0)  # bounds are met from inside
+    start, slope = numbers * scale
     residual = matrix @ found.x - 1.0
     variance = (1.4826 * float(np.median(np.abs(residual)))) ** 2 * len(y) / max(1, len(y) - 2)
     errors = np.sqrt(np.maximum(np.diag(variance * np.linalg.pinv(matrix.T @ matrix)), 0.0)) * scale

@@ -16,6 +16,12 @@ from ...hardware.units import si
 from .findings import Findings, Found
 from .products import Efficiency
 
+DIGITS = 4
+"""Significant digits of a measured number: more than its standard error leaves certain."""
+
+BEYOND = 0.02
+"""By how much a share may exceed 1 without a warning."""
+
 SATURATED = 0.95
 """A trunk that carries this share of what its nodes inject, or more, was no bottleneck: what it could carry is not known."""
 
@@ -58,10 +64,12 @@ class Maker:
             if found is None:
                 continue
             if not found.unit and found.value > 1:
-                self.made.warnings.append(
-                    f"{found.key}: {found.value:.3g} was measured, more than the nominal rate allows; 1 is taken"
-                )
+                if found.value > 1 + BEYOND:
+                    self.made.warnings.append(
+                        f"{found.key}: {found.value:.3g} was measured, more than the nominal rate allows; 1 is taken"
+                    )
                 found = replace(found, value=1.0)
+            found = replace(found, value=float(f"{found.value:.{DIGITS}g}"))
             self.made.found.append(found)
             self._set({found.key: found.value}, self.source(found))
 
@@ -72,7 +80,9 @@ class Maker:
 
     def source(self, found: Found) -> str:
         """What the machine file says of a number."""
-        value, error = (si(number, found.unit, 4).strip() for number in (found.value, found.error))
+        value, error = (
+            shown(number, found.unit, digits) for number, digits in ((found.value, DIGITS), (found.error, 2))
+        )
         more = f", {found.rejected} rejected" if found.rejected else ""
         counted = f"median of {found.samples} samples{more}"
         return f"calibrated: {value}, standard error {error}, {counted}; {found.how}; {self.where}"
@@ -143,7 +153,7 @@ class Maker:
 
     def _share(self, found: Found, key: str, full: float) -> Found:
         """A rate as a share of another one."""
-        how = f"{si(found.value, found.unit)} of {si(full, found.unit)}; {found.how}"
+        how = f"{shown(found.value, found.unit)} of {shown(full, found.unit)}; {found.how}"
         return replace(found, key=key, value=found.value / full, error=found.error / full, unit="", how=how)
 
     # --- messages ---------------------------------------------------------------------------------------------------------
@@ -224,6 +234,11 @@ class Maker:
                 below = getattr(machine.fabric, key.removeprefix("fabric."))
             elif self.findings.topology.hosts > 1 or tree:
                 self._set({key: below}, "assumed: that of the level below; no pair of ranks was there to measure it")
+
+
+def shown(value: float, unit: str, digits: int = DIGITS) -> str:
+    """A number with its unit; a share as it is."""
+    return si(value, unit, digits) if unit else f"{value:.{digits}g}"
 
 
 def where(hosts: list[str], date: str, library: str) -> str:

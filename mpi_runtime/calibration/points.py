@@ -98,7 +98,7 @@ def _links(topology: Topology, quick: bool) -> Iterator[Point]:
         if busy:
             shape = f"{topology.ranks_per_host} ranks on each of {topology.hosts} hosts"
             series = f"{links}, {shape}" + (f", supernodes of {topology.domain}" if topology.supernodes > 1 else "")
-            for size in (LARGE << power for power in range(3 if quick else 5)):
+            for size in (LARGE << power for power in range(5)):
                 yield Point("links", series, size, {"links": links, "ranks": len(busy)})
 
 
@@ -118,10 +118,9 @@ def _collective(topology: Topology, operation: str, algorithm: str, ranks: int, 
     if operation == "barrier":
         yield Point("collective", series, 0, detail)
         return
-    for place, nominal in enumerate([KIB << power for power in range(0, 11, 2)] if quick else SIZES):
-        held_out = place in (2, 4) if quick else place % 3 == 2
+    for place, nominal in enumerate(SIZES[: 11 if quick else None]):
         size = _rounded(nominal, operation, algorithm, outer, inner)
-        yield Point("collective", series, size, detail, held_out)
+        yield Point("collective", series, size, detail, held_out=place % 3 == 2)
 
 
 SIZES = [KIB << power for power in range(13)]

@@ -54,8 +54,6 @@ APART = 0.2
 GROSS, TIMES = 5.0, 1.5
 """A sample is a gross outlier so many deviations (scaled median deviation) above the median, and so many times that long."""
 
-LONGEST = 0.25
-"""Seconds of one run above which larger sizes of a series are left out."""
 
 IDLE = 1e-3
 """Seconds between the looks of an idle rank at whether the others are through."""
@@ -177,8 +175,8 @@ def kernel() -> str:
 class Sampler:
     """Takes samples on all ranks of a job; methods are collective calls, and results are rank 0's."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.clock = world, Clock(0.0, 0.0)
+    def __init__(self, world: World, longest: float) -> None:
+        self.world, self.clock, self.longest = world, Clock(0.0, 0.0), longest
         kernels = world.comm.allgather(kernel())
         self.kernels = np.unique(kernels, return_inverse=True)[1]
         self.shared = bool(world.comm.allreduce(kernels.count(kernels[world.rank]) > cores()))
@@ -193,7 +191,7 @@ class Sampler:
         """Measure points until each has ``wanted`` clean samples, or twice as many of any kind.
 
         Samples of the points are taken in turn, in an order that is shuffled anew each time. Of a series, points after one
-        that takes longer than :data:`LONGEST` are left out.
+        that takes longer than ``longest`` are left out.
         """
         if self.kernels.max():  # under one kernel all clocks are one; others drift apart, and are compared again
             self.clock = Clock.of(self.world)
@@ -206,7 +204,11 @@ class Sampler:
             while left:
                 for number in order.sample(left, len(left)):
                     kept[number].append(self._sample(actions[number], repeats[number]))
-                left = self.world.comm.bcast([number for number in left if not _enough(kept[number], wanted)])
+                if self.world.first:
+                    for number in left:
+                        repeats[number] = self._longer(repeats[number], kept[number])
+                    left = [number for number in left if not _enough(kept[number], wanted)]
+                left, repeats = self.world.comm.bcast((left, repeats))
         finally:
             if collecting:
                 gc.enable()
@@ -237,9 +239,20 @@ class Sampler:
                     break
                 count = min(MOST_REPEATS, ceil(1.2 * self.target / max(seconds, 1e-7)))
             repeats[number] = count
-            if seconds > LONGEST:
+            if seconds > self.longest:
                 ended.add(point.series)
         return repeats
+
+    def _longer(self, repeats: int, samples: list[tuple[float, str]]) -> int:
+        """Repeats that make samples long enough.
+
+        Where others disturbed the first goes, these were too few, and cold starts count too much: then the samples are dropped.
+        """
+        fastest = min(seconds for seconds, _ in samples)
+        if repeats == MOST_REPEATS or repeats * fastest > self.target / 2:
+            return repeats
+        samples.clear()
+        return min(MOST_REPEATS, ceil(1.2 * self.target / fastest))
 
     def _sample(self, action: Action | None, repeats: int) -> tuple[float, str]:
         """One sample: seconds of one run from when the last rank began to when the last one ended, and what disturbed it."""
