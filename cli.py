@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_cluster import cluster
 from .cli_compare import compare
 from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
@@ -74,9 +75,8 @@ def _command() -> str:
     return shlex.join(["athanor", *sys.argv[1:]])
 
 
-cli.add_command(execute)
-cli.add_command(validate_runtime)
-cli.add_command(calibrate)
+for command in (execute, calibrate, compare, cluster, validate_runtime):
+    cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------
 
@@ -408,9 +408,6 @@ def show(what: str, name: str, json_path: str | None) -> None:
     emit(json_path, [dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
     if json_path != "-":
         console().print(shown)
-
-
-cli.add_command(compare)
 
 
 if __name__ == "__main__":

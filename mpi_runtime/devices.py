@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import sys
 import time
 from collections.abc import Generator
 from typing import Any, Protocol
@@ -19,9 +16,6 @@ from .streams import Until
 
 TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16}
 """How numbers of a format travel and are kept. A computer multiplies halves in single: BLAS has no half precision."""
-
-PR_SET_TIMERSLACK = 29
-"""Of Linux's prctl: without it a sleep ends 50 us late, for power's sake."""
 
 
 class Device(Protocol):
@@ -41,13 +35,14 @@ class Sleeping:
     """A virtual accelerator: operations take as long as the machine's model says, and nothing is computed.
 
     Like a real one it runs ahead of nobody and beside the host: an operation begins when it is handed over and the one before it
-    has ended. So many ranks can share a few cores, and no delay of theirs adds up.
+    has ended. So many ranks can share a few cores, and no delay of theirs adds up: Linux ends a sleep some 50 us late, but only
+    the last one before an exchange counts. (Sharper timers, PR_SET_TIMERSLACK, would make MPICH's yielding ranks poll so fast
+    that they take the cores from the network.)
     """
 
     def __init__(self, machine: Machine, ranks_per_node: int) -> None:
         self.costs = Costs(machine, ranks_per_node)
         self.free = 0.0
-        sharpen_timers()
 
     def begin(self) -> float:
         """Now, or when the last operation has ended."""
@@ -123,10 +118,3 @@ class Computing:
         if (held := self._arrays.get((name, kind))) is None or len(held) < size:
             held = self._arrays[name, kind] = np.ones(size, dtype=TYPES[kind])
         return held[:size]
-
-
-def sharpen_timers() -> None:
-    """Let this process wake from sleeps as soon as they are over, where the kernel can."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -65,7 +65,8 @@ def _moves(group: Group, operation: str, algorithm: str, count: int) -> list[Mov
     key = (operation, algorithm, count)
     if key not in group.known:
         group.known[key] = list(_worked_out(group, operation, algorithm, count))
-    return group.known[key]
+    moves: list[Move] = group.known[key]
+    return moves
 
 
 def _worked_out(group: Group, operation: str, algorithm: str, count: int) -> Iterator[Move]:
@@ -135,7 +136,8 @@ def _partners(group: Group, algorithm: str) -> list[tuple[list[int], list[int]]]
             for each in group.rounds("all-to-all", algorithm)
             for step in range(each.steps)
         ]
-    return group.known[key]
+    partners: list[tuple[list[int], list[int]]] = group.known[key]
+    return partners
 
 
 def _sources(each: Round, position: int, step: int, size: int) -> list[int]:

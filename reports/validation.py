@@ -60,7 +60,7 @@ class Tree:
 
 
 TREES = (Tree(2, 2, 200, ("sleep", "gemm")), Tree(2, 4, 200), Tree(4, 4, 100))
-"""Four, eight and sixteen nodes. Sixteen at half the rate: what all send together stays below what one computer's kernel carries."""
+"""Four, eight and sixteen nodes, sixteen at half the rate: all that is sent stays below what one computer's kernel carries."""
 
 
 def chosen(text: str | None) -> tuple[Tree, ...]:

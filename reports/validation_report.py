@@ -33,7 +33,7 @@ AIM = 0.08
 
 def judged_rows(plain: dict[str, Any]) -> list[tuple[str, ...]]:
     """How good the predictions are, all cells together."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, name in NAMES.items():
         if (found := plain[key]) is not None:
             errors = (f"{found['mape']:.1%}", f"{found['worst']:.1%}", percent(found["bias"]))

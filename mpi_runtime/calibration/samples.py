@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clock import Clock
-from ..devices import sharpen_timers
 from ..environment import cores
 from ..world import World
 from .points import Point
@@ -185,7 +184,6 @@ class Sampler:
             0.0,
             0.0,
         )  # CPU seconds that others took, and seconds of all samples with their starts
-        sharpen_timers()
 
     def batch(self, points: Sequence[Point], actions: Sequence[Action | None], wanted: int) -> list[Series]:
         """Measure points until each has ``wanted`` clean samples, or twice as many of any kind.

@@ -25,8 +25,11 @@ TUNING = {
 }
 """Settings of every job, unless the environment has its own."""
 
-TCP = {"MPIR_CVAR_CH4_NETMOD": "ucx", "UCX_TLS": "tcp,self"}
-"""What makes MPICH send everything by TCP."""
+TCP = {"MPIR_CVAR_CH4_NETMOD": "ucx", "UCX_TLS": "tcp,self", "UCX_TCP_PUT_ENABLE": "n"}
+"""What makes MPICH send everything by TCP.
+
+Without the last, UCX answers a request for a large message on the connection that carries its own: where two ranks swap more than
+1 MiB, one message then waits for the other, and the exchange takes twice its time."""
 
 GRACE = 5.0
 """Seconds that an interrupted job has to end by itself."""

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ...hardware.errors import InputError
 from ...hardware.records import Record, first_error
-from ...hardware.units import Bytes, BytesPerSecond, Ratio
+from ...hardware.units import Bytes, BytesPerSecond, Ratio, Seconds
 
 MOST_NODES = 256
 """Namespaces that one computer is asked to hold at most."""
@@ -30,16 +30,21 @@ class Transport(Record):
 
     ``tcp_buffer`` limits what a connection may have under way, ``congestion_control`` names the kernel's algorithm,
     ``mtu`` is the largest packet, ``segments`` how many of them TCP may hand to a link as one (1: a link's queue
-    alternates between connections packet by packet), ``queue`` how many wait for a link, and ``burst`` how many bytes a
-    link that was idle may send at once.
+    alternates between connections packet by packet), ``queue`` how many wait for a link, and ``burst`` for how long a
+    link that was idle may send without waiting, which makes up for timers that are late.
     """
 
     tcp_buffer: Bytes = 131072.0
     congestion_control: str = "reno"
-    mtu: int = Field(1500, ge=1280, le=65000)
+    mtu: int = Field(9000, ge=1280, le=65000)
     segments: int = Field(1, ge=1, le=65535)
     queue: int = Field(10000, ge=1)
-    burst: Bytes = 3028.0
+    burst: Seconds = 2e-3
+
+    @property
+    def payload_share(self) -> float:
+        """The share of a frame that is payload: 40 bytes of IP and TCP, 12 of its timestamps and 14 of Ethernet are not."""
+        return (self.mtu - 52) / (self.mtu + 14)
 
 
 class Shape(Record):

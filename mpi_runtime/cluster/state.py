@@ -64,9 +64,15 @@ def states() -> list[State]:
     """The clusters that run; what is left of one whose holder has died is removed."""
     found = []
     for path in sorted(folder().glob("*.json")):
-        table = json.loads(path.read_text(encoding="utf-8"))
-        holder = Holder(**table["holder"]) if table["holder"] else None
-        state = State(table["name"], Shape.model_validate(table["shape"]), holder)
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            holder = Holder(**table["holder"]) if table["holder"] else None
+            state = State(table["name"], Shape.model_validate(table["shape"]), holder)
+        except (ValueError, KeyError, TypeError):  # ValidationError is a ValueError
+            raise InputError(
+                f"{path}: another version of Athanor made this cluster, or the file is broken; end it with that version, or"
+                " remove the file"
+            ) from None
         if holder and not holder.alive:
             state.forget()
         else:

@@ -68,12 +68,13 @@ def script(shape: Shape) -> str:
 def _port(end: Port, transport: Transport) -> list[str]:
     """Commands that join an end of a link to its bridge, shape what it sends, and bring it up."""
     tc, device = f"tc -n {end.namespace}", end.device
+    burst = max(end.rate * transport.burst, 2.0 * (transport.mtu + 14))
     master = "" if device == "eth0" else "master switch"
     return [
         f"ip -n {end.namespace} link set {device} gso_max_segs {transport.segments} {master} up",
         f"{tc} qdisc add dev {device} root handle 1: htb default 1",
         f"{tc} class add dev {device} parent 1: classid 1:1 htb rate {8 * end.rate:.0f}bit "
-        f"burst {transport.burst:.0f} cburst {transport.burst:.0f} quantum {transport.mtu + 14}",
+        f"burst {burst:.0f} cburst {burst:.0f} quantum {transport.mtu + 14}",
         f"{tc} qdisc add dev {device} parent 1:1 pfifo limit {transport.queue}",
     ]
 
