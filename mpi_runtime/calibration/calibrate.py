@@ -29,6 +29,9 @@ SAMPLES, QUICK_SAMPLES = 15, 10
 LONGEST, QUICK_LONGEST = 0.25, 0.1
 """Seconds of one run above which larger sizes of a series are left out."""
 
+PATIENCE, QUICK_PATIENCE = 60.0, 10.0
+"""Seconds of a batch after which nobody waits any more for samples that nothing disturbs."""
+
 PRECISIONS = ("fp64", "fp32", "fp16")
 
 BUSY = 0.05
@@ -70,6 +73,11 @@ class Task:
     def longest(self) -> float:
         """Seconds of one run above which larger sizes of a series are left out."""
         return QUICK_LONGEST if self.quick else LONGEST
+
+    @property
+    def patience(self) -> float:
+        """Seconds of a batch after which samples are taken as they are."""
+        return QUICK_PATIENCE if self.quick else PATIENCE
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,7 @@ class _Job:
 
     def __init__(self, world: World, task: Task, topology: Topology) -> None:
         self.world, self.task, self.topology = world, task, topology
-        self.sampler = Sampler(world, task.longest)
+        self.sampler = Sampler(world, task.longest, task.patience)
         self.on_kernel = int(np.bincount(self.sampler.kernels).max())
         self.base = world.agree(self._base)
         self.kept: Kept | None = world.agree(self._kept)
@@ -205,8 +213,8 @@ class _Job:
         disturbed = sum(not series.clean for series in found)
         if disturbed:
             yield (
-                f"{disturbed} of {len(found)} points have too few samples that nothing disturbed; the faster half of"
-                " theirs is used, and may be too slow"
+                f"{disturbed} of {len(found)} points have too few samples that nothing disturbed; the fastest quarter of"
+                " theirs is used, and may still be too slow"
             )
         if self._foreign > BUSY:
             yield f"other processes took {self._foreign:.0%} of a core meanwhile: measure on computers that are idle"

@@ -78,10 +78,13 @@ class Series:
 
     @cached_property
     def used(self) -> Array:
-        """The samples that count: those that nothing disturbed; where there are too few of them, the faster half of all."""
+        """The samples that count: those that nothing disturbed; where there are too few of them, the fastest quarter of all.
+
+        What others do only makes samples longer.
+        """
         if self.clean:
             return np.array([each for each, why in zip(self.seconds, self.reasons, strict=True) if not why])
-        return np.sort(self.seconds)[: (len(self.seconds) + 1) // 2]
+        return np.sort(self.seconds)[: max(len(self.seconds) // 4, min(3, len(self.seconds)))]
 
     @cached_property
     def median(self) -> float:
@@ -174,8 +177,9 @@ def kernel() -> str:
 class Sampler:
     """Takes samples on all ranks of a job; methods are collective calls, and results are rank 0's."""
 
-    def __init__(self, world: World, longest: float) -> None:
-        self.world, self.clock, self.longest = world, Clock(0.0, 0.0), longest
+    def __init__(self, world: World, longest: float, patience: float) -> None:
+        """``longest`` seconds of a run are the most that sizes are tried up to; clean samples are waited for ``patience`` seconds."""
+        self.world, self.clock, self.longest, self.patience = world, Clock(0.0, 0.0), longest, patience
         kernels = world.comm.allgather(kernel())
         self.kernels = np.unique(kernels, return_inverse=True)[1]
         self.shared = bool(world.comm.allreduce(kernels.count(kernels[world.rank]) > cores()))
@@ -186,7 +190,7 @@ class Sampler:
         )  # CPU seconds that others took, and seconds of all samples with their starts
 
     def batch(self, points: Sequence[Point], actions: Sequence[Action | None], wanted: int) -> list[Series]:
-        """Measure points until each has ``wanted`` clean samples, or twice as many of any kind.
+        """Measure points until each has ``wanted`` clean samples, or twice as many of any kind; as many where it takes too long.
 
         Samples of the points are taken in turn, in an order that is shuffled anew each time. Of a series, points after one
         that takes longer than ``longest`` are left out.
@@ -197,7 +201,7 @@ class Sampler:
         order, collecting = random.Random(len(points)), gc.isenabled()
         gc.disable()  # a collection in the middle of a sample would be taken for its own time
         try:
-            repeats = self._warm_up(points, actions)
+            until, repeats = time.monotonic() + self.patience, self._warm_up(points, actions)
             left = [number for number, count in enumerate(repeats) if count]
             while left:
                 for number in order.sample(left, len(left)):
@@ -205,7 +209,8 @@ class Sampler:
                 if self.world.first:
                     for number in left:
                         repeats[number] = self._longer(repeats[number], kept[number])
-                    left = [number for number in left if not _enough(kept[number], wanted)]
+                    most = 2 * wanted if time.monotonic() < until else wanted
+                    left = [number for number in left if not _enough(kept[number], wanted, most)]
                 left, repeats = self.world.comm.bcast((left, repeats))
         finally:
             if collecting:
@@ -312,6 +317,6 @@ def reason(seconds: float, apart: float, foreign: float, switches: float) -> str
     return "apart" if apart > APART * seconds else ""
 
 
-def _enough(samples: Sequence[tuple[float, str]], wanted: int) -> bool:
+def _enough(samples: Sequence[tuple[float, str]], wanted: int, most: int) -> bool:
     clean = sum(not why for _, why in samples)
-    return clean >= wanted or len(samples) >= 2 * wanted
+    return clean >= wanted or len(samples) >= most
