@@ -23,8 +23,8 @@ NOTHING = 1e-6
 LEAST_POINTS = 3
 """Points that a piece of a fit has at least: one more than it has numbers."""
 
-GAIN = 0.8
-"""A second piece is taken where the relative errors left are below this share of one line's, and its four numbers more pay."""
+EVIDENCE = 6.0
+"""By how much two lines must be better than one by the Bayesian information criterion: strong evidence (Kass, Raftery 1995)."""
 
 REPLICATES = 100
 """Resamplings from which a standard error is taken."""
@@ -98,19 +98,17 @@ def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least
 
 
 def curve(sizes: Sequence[float], seconds: Sequence[float]) -> Curve:
-    """One line, or two where these leave clearly smaller relative errors (Bayesian information criterion, and :data:`GAIN`)."""
+    """One line, or two with a break where there is strong evidence for them."""
     order = np.argsort(sizes)
     x, y = np.asarray(sizes, dtype=np.float64)[order], np.asarray(seconds, dtype=np.float64)[order]
     best = Curve((line(x, y),))
-    left = _loss(best, x, y)
-    score, one = _criterion(left, len(x), 2), left
+    score = _criterion(_loss(best, x, y), len(x), 2) - EVIDENCE
     for place in range(LEAST_POINTS, len(x) - LEAST_POINTS + 1):
         if x[place] == x[place - 1]:
             continue
         low, high = line(x[:place], y[:place]), line(x[place:], y[place:])
         pieces = Curve((low, Piece(_break(low, high, x[place - 1], x[place]), *_numbers(high))))
-        left = _loss(pieces, x, y)
-        if left < GAIN**2 * one and (criterion := _criterion(left, len(x), 5)) < score:
+        if (criterion := _criterion(_loss(pieces, x, y), len(x), 5)) < score:
             best, score = pieces, criterion
     return best
 

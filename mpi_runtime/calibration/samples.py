@@ -178,7 +178,7 @@ class Sampler:
     """Takes samples on all ranks of a job; methods are collective calls, and results are rank 0's."""
 
     def __init__(self, world: World, longest: float, patience: float) -> None:
-        """``longest`` seconds of a run are the most that sizes are tried up to; clean samples are waited for ``patience`` seconds."""
+        """Sizes are tried up to runs of ``longest`` seconds; clean samples are waited for ``patience`` seconds a batch."""
         self.world, self.clock, self.longest, self.patience = world, Clock(0.0, 0.0), longest, patience
         kernels = world.comm.allgather(kernel())
         self.kernels = np.unique(kernels, return_inverse=True)[1]
