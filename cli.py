@@ -16,7 +16,7 @@ import click
 
 from .cli_cluster import cluster
 from .cli_compare import compare
-from .cli_runtime import execute
+from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
 from .inputs import load, named_machine
@@ -75,7 +75,7 @@ def _command() -> str:
     return shlex.join(["athanor", *sys.argv[1:]])
 
 
-for command in (execute, compare, cluster, validate_runtime):
+for command in (execute, calibrate, compare, cluster, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------

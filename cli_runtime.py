@@ -1,13 +1,16 @@
-"""The commands that run over MPI: ``athanor execute``."""
+"""The commands that run over MPI: ``athanor execute`` and ``athanor calibrate``."""
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from .options import machine_option, overcommit_option, plan_options, result_options, runtime_options
-from .reports.terminal import check_writable, console, emit
+from .reports.terminal import check_writable, console, emit, progress
 
 
 @click.command()
@@ -88,3 +91,60 @@ def execute(
         from .reports.tables import show_run
 
         show_run(console(), run.summary(), run.summary()["links"])
+
+
+@click.command()
+@click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
+@click.option(
+    "--like", metavar="MACHINE", help="Take structure and nominal rates from a machine: its name, or a TOML file."
+)
+@click.option("--nodes-per-supernode", type=int, help="Hosts in a row that share a supernode.  [default: of --like]")
+@click.option("--network-only", is_flag=True, help="Leave computing as --like has it.")
+@click.option("--quick", is_flag=True, help="Fewer sizes, shapes and samples: some seconds, larger errors.")
+@click.option("--fresh", is_flag=True, help="Measure anew what an earlier calibration has kept.")
+@runtime_options
+@result_options
+def calibrate(
+    output: str,
+    like: str | None,
+    expect_ranks: int | None,
+    time_limit: float,
+    json_path: str | None,
+    out: str | None,
+    **options: Any,
+) -> None:
+    """Measure the computers of a job, and write a machine file of them: mpiexec -n P athanor calibrate -o FILE.
+
+    Messages by level, links that all ranks fill, collectives by algorithm, products and memory; each number with its standard
+    error. Finished points are kept beside FILE: an interrupted calibration goes on where it stopped.
+    """
+    from .mpi_runtime.environment import prepare
+
+    prepare()
+    from .hardware.machine import load_machine
+    from .hardware.writer import machine_toml
+    from .mpi_runtime.calibration.calibrate import Task
+    from .mpi_runtime.calibration.calibrate import calibrate as calibrate_job
+    from .reports.output import Folder, write_whole
+
+    task = Task(Path(output), like=load_machine(like) if like else None, **options)
+
+    def ready() -> None:
+        check_writable(output, str(task.samples_file), json_path)
+        if out:
+            Folder(out)
+
+    with progress("calibrate") as advance:
+        found = calibrate_job(task, expect_ranks=expect_ranks, time_limit=time_limit, ready=ready, advance=advance)
+    if found is None:
+        return
+    from .reports import calibration_report as report
+    from .reports.calibration_checks import Told
+
+    write_whole(Path(output), machine_toml(found.machine))
+    told = Told.of(found)
+    if out:
+        report.write_calibration(Folder(out), told, shlex.join(["athanor", *sys.argv[1:]]))
+    emit(json_path, told.plain())
+    if json_path != "-":
+        report.show_calibration(console(), told)

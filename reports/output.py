@@ -54,13 +54,17 @@ class Folder:
         return vector[vector.index("<svg") :]
 
     def _bytes(self, name: str, content: bytes) -> None:
-        target = self.path / name
-        partial = target.with_name(f".{target.name}.part")
-        try:
-            partial.write_bytes(content)
-            partial.replace(target)
-        except OSError as reason:
-            raise InputError(f"{target}: cannot be written: {reason.strerror}") from None
+        write_whole(self.path / name, content)
+
+
+def write_whole(target: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; raises :class:`InputError` where it cannot be written."""
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        partial.replace(target)
+    except OSError as reason:
+        raise InputError(f"{target}: cannot be written: {reason.strerror}") from None
 
 
 def as_svg(figure: Figure) -> str:

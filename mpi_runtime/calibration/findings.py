@@ -1,0 +1,211 @@
+"""What the samples say: the numbers of a machine, each with its standard error, and curves of messages and collectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...hardware.machine import Machine
+from ...hardware.units import si
+from .fits import Curve, curve, line, rate_of_large, standard_error
+from .points import LARGE, SMALLEST
+from .products import Products
+from .samples import Series
+from .topology import Topology
+
+Array = NDArray[np.float64]
+Statistic = Callable[[Sequence[float]], float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A number of the machine: its dotted key, its value in SI with a standard error, and from what it was found."""
+
+    key: str
+    value: float
+    error: float
+    unit: str
+    how: str
+    samples: int
+    rejected: int
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"key": self.key, "value": self.value, "standard_error": self.error} | {
+            name: getattr(self, name) for name in ("unit", "how", "samples", "rejected")
+        }
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A curve of time over size: its points, fitted and held out."""
+
+    name: str
+    detail: Mapping[str, Any]
+    series: tuple[Series, ...]
+    curve: Curve
+
+    @classmethod
+    def of(cls, name: str, series: Sequence[Series]) -> Fitted | None:
+        """The fit of the points that are not held out; None where there are none."""
+        told = [each for each in series if not each.point.held_out]
+        if not told:
+            return None
+        found = curve([each.point.size for each in told], [each.median for each in told])
+        ordered = sorted(series, key=lambda each: each.point.size)
+        return cls(name, ordered[0].point.detail, tuple(ordered), found)
+
+    def errors(self, held_out: bool) -> Array:
+        """Relative errors of the fit on the points that were held out of it, or on those that it was made from."""
+        chosen = [each for each in self.series if each.point.held_out is held_out]
+        return self.curve.errors([each.point.size for each in chosen], [each.median for each in chosen])
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        pieces = [vars(piece) for piece in self.curve.pieces]
+        errors = {"fit_errors": self.errors(False).tolist(), "held_out_errors": self.errors(True).tolist()}
+        return {"name": self.name, **self.detail, "pieces": pieces, **errors}
+
+
+class Findings:
+    """All that follows from the samples of a job, for a machine whose structure and nominal rates are known."""
+
+    def __init__(self, series: Iterable[Series], topology: Topology, machine: Machine) -> None:
+        self.series, self.topology, self.machine = list(series), topology, machine
+        self.by_kind: dict[str, dict[str, list[Series]]] = {}
+        for each in self.series:
+            self.by_kind.setdefault(each.point.kind, {}).setdefault(each.point.series, []).append(each)
+
+    def of(self, kind: str) -> list[Series]:
+        """The series of a kind."""
+        return [each for found in self.by_kind.get(kind, {}).values() for each in found]
+
+    def number(
+        self, key: str, series: Sequence[Series], unit: str, how: str, statistic: Statistic, scale: float = 1.0
+    ) -> Found:
+        """A number that follows from the medians of some series."""
+        value = scale * statistic([each.median for each in series])
+        error = scale * standard_error(series, statistic)
+        samples = sum(len(each.used) for each in series)
+        rejected = sum(sum(each.rejected.values()) for each in series)
+        return Found(key, value, error, unit, how, samples, rejected)
+
+    # --- messages ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def overhead(self) -> Found | None:
+        """Seconds of a message where many are posted at once; None where no rank has another to send to."""
+        series = self.of("messages")
+        counts = [each.point.size for each in series]
+        how = f"slope over {min(counts, default=0)} to {max(counts, default=0)} messages of {SMALLEST} bytes posted at once"
+        if not series:
+            return None
+        return self.number(
+            "calibration.message_overhead", series, "s", how, lambda medians: line(counts, medians).slope
+        )
+
+    def latency(self, level: str, kind: str = "ping-pong") -> Found | None:
+        """One-way seconds of the smallest message at a level, less the overhead; None where the job has no such pair.
+
+        For the library's own ping-pong nothing is taken off.
+        """
+        smallest = [
+            each for each in self.of(kind) if each.point.size == SMALLEST and each.point.detail["level"] == level
+        ]
+        if not smallest:
+            return None
+        less = self.overhead.value if self.overhead and kind == "ping-pong" else 0.0
+        one, other = smallest[0].point.detail["pair"]
+        how = f"one way of {SMALLEST} bytes between ranks {one} and {other}"
+        how += f", less {si(less, 's')} of overhead" if less else ""
+        return self.number(level, smallest, "s", how, lambda medians: max(0.0, medians[0] - less))
+
+    @cached_property
+    def pairs(self) -> list[Fitted]:
+        """Ping-pong by level."""
+        made = [Fitted.of(name, each) for name, each in self.by_kind.get("ping-pong", {}).items()]
+        return [each for each in made if each]
+
+    def pair_rate(self, level: str) -> Found | None:
+        """Bytes per second of one pair at a level."""
+        series = [each for each in self.of("ping-pong") if each.point.detail["level"] == level]
+        return self._rate(level, series, 1.0, f"slope of ping-pong above {LARGE >> 10} KiB") if series else None
+
+    @cached_property
+    def links(self) -> dict[str, Found]:
+        """Bytes per second of a node's ring, a node's interfaces and a supernode's trunk, all of them busy at once."""
+        width, domain = self.topology.ranks_per_host, self.topology.domain
+        found = {}
+        for name, series in self.by_kind.get("links", {}).items():
+            links = str(series[0].point.detail["links"])
+            senders = width * (domain if links == "trunk" else 1)
+            found[links] = self._rate(links, series, senders, f"slope above {LARGE >> 10} KiB, all busy: {name}")
+        return found
+
+    def _rate(self, key: str, series: Sequence[Series], senders: float, how: str) -> Found:
+        sizes = [each.point.size for each in series]
+        return self.number(key, series, "B/s", how, lambda medians: rate_of_large(sizes, medians, LARGE), senders)
+
+    @cached_property
+    def collectives(self) -> list[Fitted]:
+        """Every algorithm on every group."""
+        made = [Fitted.of(name, each) for name, each in self.by_kind.get("collective", {}).items()]
+        return [each for each in made if each]
+
+    def held_out(self) -> tuple[float, float, str] | None:
+        """(median, worst, where) of the collectives' fits on sizes that were held out of them; None where none were."""
+        errors = [
+            (abs(float(error)), f"{each.name}, {size} B")
+            for each in self.collectives
+            for error, size in zip(
+                each.errors(True), [one.point.size for one in each.series if one.point.held_out], strict=True
+            )
+        ]
+        if not errors:
+            return None
+        worst, where = max(errors)
+        return float(np.median([error for error, _ in errors])), worst, where
+
+    # --- computing --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def products(self) -> Products | None:
+        """The products; None where none were measured."""
+        series = self.of("gemm")
+        return Products(series, self.of("start")) if series else None
+
+    def memory(self) -> tuple[Found, Found] | None:
+        """Bytes per second that a rank reads and writes while all do; a copy takes both. None where nothing was measured."""
+        sweeps = self.of("sweep")
+        if not sweeps:
+            return None
+        bytes_of = np.array(
+            [[each.point.size / 4 * each.point.detail[way] for way in ("read", "written")] for each in sweeps]
+        )
+
+        def solved(medians: Sequence[float], way: int) -> float:
+            from scipy.optimize import nnls
+
+            measured = np.array(medians)
+            a_byte = nnls(bytes_of / measured[:, None], np.ones(len(measured)))[0]
+            return float(1.0 / max(a_byte[way], 1e-15))
+
+        how = f"copies, reads and writes of {sweeps[0].point.size >> 20} MiB by all ranks at once"
+        read, write = (
+            self.number(name, sweeps, "B/s", how, lambda medians, way=way: solved(medians, way))  # type: ignore[misc]
+            for way, name in enumerate(("read", "write"))
+        )
+        return read, write
+
+    def per_unit(self, kind: str, key: str, unit: str, how: str) -> Found | None:
+        """Seconds of one unit (step, parameter, byte) of what a point of a kind does many of."""
+        series = self.of(kind)
+        if not series:
+            return None
+        size = series[0].point.size
+        return self.number(key, series[:1], unit, how, lambda medians: medians[0] / size)

@@ -1,0 +1,87 @@
+"""The samples file: every finished point, a line each, so that an interrupted calibration goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ...hardware.errors import InputError
+from ..world import World
+from .points import Point
+from .samples import Series
+
+FORMAT = "athanor-samples/1"
+
+
+def job_of(world: World) -> dict[str, Any]:
+    """What tells one job from another: how many ranks run on which hosts, in their order, and the MPI library."""
+    hosts = [[name, len(list(ranks))] for name, ranks in groupby(world.hosts)]
+    return {"ranks": world.size, "hosts": hosts, "library": world.library}
+
+
+class Kept:
+    """The points that a samples file holds of a job; those of other jobs stay where they are.
+
+    A line that an interruption cut short is passed over. Of a point that was measured again the last line counts.
+    """
+
+    def __init__(self, path: Path, job: dict[str, Any], fresh: bool = False) -> None:
+        self.path, self.job = path, job
+        self.known: dict[str, Series] = {}
+        self._ends_well = True
+        if path.exists():
+            text = self._read()
+            self._ends_well = not text or text.endswith("\n")
+            if not fresh:
+                for line in text.splitlines():
+                    self._take(line)
+
+    def _read(self) -> str:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError as reason:
+            raise InputError(f"{self.path}: cannot be read: {reason.strerror}") from None
+
+    def _take(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            if entry["format"] == FORMAT and entry["job"] == self.job:
+                series = Series(
+                    Point(**entry["point"]),
+                    entry["repeats"],
+                    tuple(entry["seconds"]),
+                    tuple(entry["reasons"]),
+                    entry["date"],
+                )
+                self.known[series.point.key] = series
+        except (json.JSONDecodeError, KeyError, TypeError):
+            return
+
+    def of(self, point: Point, samples: int) -> Series | None:
+        """The series of a point, where it has so many samples that count; it may be held out now, or not."""
+        series = self.known.get(point.key)
+        if series is None or series.point.detail != point.detail or len(series.seconds) < samples:
+            return None
+        return Series(point, series.repeats, series.seconds, series.reasons, series.date)
+
+    def keep(self, series: Series) -> None:
+        """Append a finished point."""
+        self.known[series.point.key] = series
+        entry = {
+            "format": FORMAT,
+            "job": self.job,
+            "point": vars(series.point),
+            "repeats": series.repeats,
+            "seconds": series.seconds,
+            "reasons": series.reasons,
+            "date": series.date,
+        }
+        line = json.dumps(entry) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as lines:
+                lines.write(line if self._ends_well else f"\n{line}")
+        except OSError as reason:
+            raise InputError(f"{self.path}: cannot be written: {reason.strerror}") from None
+        self._ends_well = True

@@ -1,0 +1,248 @@
+"""From what was found to a machine whose every number says where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ...hardware.fabrics.crossbar import Crossbar
+from ...hardware.fabrics.fat_tree import FatTree
+from ...hardware.fabrics.pruned_fat_tree import PrunedFatTree
+from ...hardware.machine import Machine
+from ...hardware.precisions import Precision
+from ...hardware.units import si
+from .findings import Findings, Found
+from .products import Efficiency
+
+DIGITS = 4
+"""Significant digits of a measured number: more than its standard error leaves certain."""
+
+BEYOND = 0.02
+"""By how much a share may exceed 1 without a warning."""
+
+SATURATED = 0.95
+"""A trunk that carries this share of what its nodes inject, or more, was no bottleneck: what it could carry is not known."""
+
+
+@dataclass
+class Calibrated:
+    """A machine with measured numbers, what was found of them, and what to know before believing them."""
+
+    machine: Machine
+    found: list[Found] = field(default_factory=list)
+    products: Efficiency | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Maker:
+    """Puts what was found into a machine.
+
+    ``nominal`` says that the machine's rates are those of data sheets, which stay: only shares of them, latencies and
+    overheads are measured. ``where`` tells hosts, date and library.
+    """
+
+    def __init__(self, base: Machine, findings: Findings, nominal: bool, where: str) -> None:
+        self.findings, self.nominal, self.where = findings, nominal, where
+        self.made = Calibrated(base)
+        self.width = findings.topology.ranks_per_host
+
+    def make(self) -> Calibrated:
+        """The machine; its structure, and all that was not measured, stays as it was."""
+        self._compute()
+        self._network()
+        self._unmeasured()
+        machine = self.made.machine
+        calibration = machine.calibration.model_copy(update={"free_direction": ()})
+        self.made.machine = machine.model_copy(update={"calibration": calibration})
+        return self.made
+
+    def put(self, *numbers: Found | None) -> None:
+        """Set numbers of the machine, with their sources; shares above 1 become 1, with a warning."""
+        for found in numbers:
+            if found is None:
+                continue
+            if not found.unit and found.value > 1:
+                if found.value > 1 + BEYOND:
+                    self.made.warnings.append(
+                        f"{found.key}: {found.value:.3g} was measured, more than the nominal rate allows; 1 is taken"
+                    )
+                found = replace(found, value=1.0)
+            found = replace(found, value=float(f"{found.value:.{DIGITS}g}"))
+            self.made.found.append(found)
+            self._set({found.key: found.value}, self.source(found))
+
+    def _set(self, values: dict[str, float], source: str) -> None:
+        machine = self.made.machine.changed(values)
+        sources = {**machine.sources, **dict.fromkeys(values, source)}
+        self.made.machine = machine.model_copy(update={"sources": sources})
+
+    def source(self, found: Found) -> str:
+        """What the machine file says of a number."""
+        value, error = (
+            shown(number, found.unit, digits) for number, digits in ((found.value, DIGITS), (found.error, 2))
+        )
+        more = f", {found.rejected} rejected" if found.rejected else ""
+        counted = f"median of {found.samples} samples{more}"
+        return f"calibrated: {value}, standard error {error}, {counted}; {found.how}; {self.where}"
+
+    # --- computing --------------------------------------------------------------------------------------------------------
+
+    def _compute(self) -> None:
+        findings = self.findings
+        self._memory()
+        self.put(
+            findings.per_unit("loop", "core_group.scalar_step", "s", "a step of a serial loop in Python"),
+            findings.per_unit("bookkeeping", "calibration.update_overhead", "s", "a parameter written, 4 bytes"),
+        )
+        products = findings.products
+        if products is None:
+            return
+        if not self.nominal:
+            for precision in ("fp64", "fp32"):
+                self._peak(precision, precision)
+            self._peak("fp16", "fp32")
+        fitted = products.fit(self.made.machine, self.width)
+        self.made.products = fitted
+        samples = sum(len(each.used) for each in [*products.products, *products.starts])
+        rejected = sum(sum(each.rejected.values()) for each in [*products.products, *products.starts])
+        off = float(np.median(np.abs(np.array(fitted.modelled) / products.seconds - 1)))
+        how = f"fitted to {len(products.products)} products and the start of an operator, median error {off:.1%}"
+        for key, value, error, unit in (
+            ("calibration.gemm_efficiency", fitted.efficiency, fitted.efficiency_error, ""),
+            ("core_group.operator_overhead", fitted.overhead, fitted.overhead_error, "s"),
+        ):
+            self.put(Found(key, value, error, unit, how, samples, rejected))
+
+    def _peak(self, precision: Precision, measured: Precision) -> None:
+        """The best rate of products in a precision, of each core group of a rank."""
+        assert self.findings.products is not None
+        best = self.findings.products.best(measured)
+        if best is None:
+            return
+        rate, error, series = best
+        how = f"best rate of products, with {series.point.series}, on all ranks at once"
+        if precision != measured:
+            how += f"; {precision} is computed in single precision here, at its rate"
+        found = Found(
+            f"core_group.peak.{precision}",
+            rate,
+            error,
+            "FLOP/s",
+            how,
+            len(series.used),
+            sum(series.rejected.values()),
+        )
+        self.put(found)
+
+    def _memory(self) -> None:
+        """The rates at which a rank reads and writes memory, as shares of the nominal or of the faster one."""
+        memory = self.findings.memory()
+        if memory is None:
+            return
+        processor = self.made.machine.processor(self.width)
+        if not self.nominal:
+            faster = max(memory, key=lambda found: found.value)
+            self.put(replace(faster, key="core_group.memory_bandwidth"))
+        machine = self.made.machine
+        full = processor.groups * machine.core_group.memory_bandwidth
+        full *= processor.bandwidth_share if self.nominal else 1.0
+        for found, key in zip(memory, ("core_group.dma_read", "core_group.dma_write"), strict=True):
+            self.put(self._share(found, key, full))
+
+    def _share(self, found: Found, key: str, full: float) -> Found:
+        """A rate as a share of another one."""
+        how = f"{shown(found.value, found.unit)} of {shown(full, found.unit)}; {found.how}"
+        return replace(found, key=key, value=found.value / full, error=found.error / full, unit="", how=how)
+
+    # --- messages ---------------------------------------------------------------------------------------------------------
+
+    def _network(self) -> None:
+        findings, links = self.findings, self.findings.links
+        self.put(findings.overhead)
+        for level, key, factor in self._latencies():
+            if found := findings.latency(level):
+                self.put(replace(found, key=key, value=factor * found.value, error=factor * found.error))
+        if ring := links.get("ring"):
+            self.put(replace(ring, key="node.ring_bandwidth"))
+        nic = links.get("nic") or (None if self.nominal else findings.pair_rate("top"))
+        if nic and not self.nominal:
+            pair = findings.pair_rate("supernode") or findings.pair_rate("top")
+            best = max((nic, pair or nic), key=lambda found: found.value)
+            self.put(replace(best, key="node.interface_bandwidth"))
+        if nic:
+            self.put(self._share(nic, "calibration.network_efficiency", self.made.machine.node.injection))
+        if trunk := links.get("trunk"):
+            self._taper(trunk)
+
+    def _taper(self, trunk: Found) -> None:
+        """The taper of the trunks, where they and not the nodes held the messages back."""
+        machine, domain = self.made.machine, self.findings.topology.domain
+        key = {PrunedFatTree: "fabric.taper", FatTree: "fabric.tiers.0.taper"}.get(type(machine.fabric))
+        if key is None:
+            return
+        if trunk.value < SATURATED * domain * machine.injection:
+            self.put(self._share(trunk, key, machine.fabric.supernode * machine.injection))
+        elif domain < machine.fabric.supernode:
+            self.made.warnings.append(
+                f"{key}: {domain} of {machine.fabric.supernode} nodes of a supernode do not fill its trunk; the taper is"
+                " not measured"
+            )
+        else:
+            self.put(replace(self._share(trunk, key, domain * machine.injection), value=1.0))
+
+    def _latencies(self) -> Iterator[tuple[str, str, float]]:
+        """(level of a pair, key of the machine, share of the measured time that belongs to it)."""
+        fabric, hosts = self.made.machine.fabric, self.findings.topology.hosts
+        yield "node", "fabric.latency_node", 1.0
+        match fabric:
+            case Crossbar():
+                yield "supernode", "fabric.latency_link", 0.5
+            case PrunedFatTree():
+                yield "supernode", "fabric.latency_supernode", 1.0
+                yield "top", "fabric.latency_top", 1.0
+            case FatTree():
+                yield "supernode", "fabric.tiers.0.latency", 1.0
+                crossed = sum((hosts - 1) // size > 0 for size in fabric.sizes)
+                yield "top", f"fabric.tiers.{crossed - 1}.latency", 1.0
+
+    # --- what was not measured ----------------------------------------------------------------------------------------------
+
+    def _unmeasured(self) -> None:
+        """Give what a bare machine still lacks a value from what was measured, and say so."""
+        machine, keys = self.made.machine, {found.key for found in self.made.found}
+        if self.nominal:
+            known = isinstance(machine.fabric, Crossbar | FatTree | PrunedFatTree)
+            if not known and self.findings.topology.hosts > 1:
+                self.made.warnings.append(
+                    f"latencies between nodes are those of --like: messages over a {machine.fabric.kind} are not taken apart"
+                )
+            return
+        if "node.ring_bandwidth" not in keys:
+            rate = machine.core_group.memory_bandwidth
+            self._set(
+                {"node.ring_bandwidth": rate}, "assumed: the rate of memory; one rank a host sends nothing inside"
+            )
+        tree = isinstance(machine.fabric, PrunedFatTree)
+        if tree and "fabric.taper" not in keys:
+            self._set({"fabric.taper": 1.0}, "assumed: no two full supernodes were there to measure it")
+        below = machine.fabric.latency_node
+        others = ("fabric.latency_supernode", "fabric.latency_top") if tree else ("fabric.latency_link",)
+        for key in others:
+            if key in keys:
+                below = getattr(machine.fabric, key.removeprefix("fabric."))
+            elif self.findings.topology.hosts > 1 or tree:
+                self._set({key: below}, "assumed: that of the level below; no pair of ranks was there to measure it")
+
+
+def shown(value: float, unit: str, digits: int = DIGITS) -> str:
+    """A number with its unit; a share as it is."""
+    return si(value, unit, digits) if unit else f"{value:.{digits}g}"
+
+
+def where(hosts: list[str], date: str, library: str) -> str:
+    """Hosts, date and library, as sources say them."""
+    names = list(dict.fromkeys(hosts))
+    told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{told}; {date}; {library}"
