@@ -165,7 +165,7 @@ def _plain_ticks(axes: Any, low: float, high: float) -> None:
     """Ticks at round seconds, written plainly."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    ticks = [tick for tick in (0.2, 0.5, 1, 2, 3, 5, 10, 20) if low <= tick <= high]
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20) if low <= tick <= high]
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_minor_locator(NullLocator())
@@ -182,7 +182,7 @@ def _legend(figure: Figure, trees: Iterable[str], computed: bool) -> None:
         for number, name in enumerate(trees)
     ]
     handles += [
-        Line2D([], [], marker=mark, ls="", color=INK, fillstyle="none", label=f"{placement}, {balancer}")
+        Line2D([], [], marker=mark, ls="", color=INK, alpha=0.6, label=f"placement {placement}, balancer {balancer}")
         for (placement, balancer), mark in MARKS.items()
     ]
     if computed:
