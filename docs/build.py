@@ -84,6 +84,73 @@ def network(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Start-up, {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB, comes to these."])
 
 
+def lines_of(columns: Any, rows: Any, text_columns: int = 1) -> list[str]:
+    """A table in Markdown."""
+    ruler = "---|" * text_columns + "---:|" * (len(columns) - text_columns)
+    return [f"| {' | '.join(columns)} |", f"|{ruler}", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def validation(record: dict[str, Any]) -> str:
+    """The README's table of the validation study."""
+    from athanor.reports.validation_report import JUDGED, judged_rows
+
+    made = f"{record['machine']}, {record['date']}, load {record['load']:.1f} before it began."
+    ratio = f"Across supernodes over inside, all nodes sending: {record['cross_over_inside']:.4f} (3/16 = 0.1875)."
+    return "\n".join([*lines_of(JUDGED, judged_rows(record)), "", f"{ratio} {made}"])
+
+
+def validation_cells(record: dict[str, Any]) -> str:
+    """All cells of the study, and the order of the plans on each tree."""
+    from athanor.reports.validation_report import CELLS, cell_rows
+
+    ranks = ", ".join(f"{name} {each:.3f}" for name, each in record["rank_correlation_by_tree"].items())
+    return "\n".join(
+        [*lines_of(CELLS, cell_rows(record), 5), "", f"Rank correlation of the plans on each tree: {ranks}."]
+    )
+
+
+def runtime(records: list[dict[str, Any]]) -> str:
+    """The table of what the executor costs."""
+    rows = [
+        (
+            record["where"],
+            row["collective"],
+            f"{row['bytes'] >> 10} KiB",
+            f"{1e6 * row['bare_seconds']:,.0f}",
+            f"{1e6 * row['executor_seconds']:,.0f}",
+            f"{row['ratio']:.3f}",
+        )
+        for record in records
+        for row in record["rows"]
+    ]
+    columns = ("where", "collective", "message", "bare mpi4py us", "executor us", "ratio")
+    return "\n".join(lines_of(columns, rows, 2))
+
+
+def recorded(name: str) -> Any:
+    """What a benchmark has kept."""
+    return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
+
+
+def filled(path: Path) -> str:
+    """A page with the tables of what benchmarks have kept, as it should be."""
+    text = path.read_text()
+    for marker, made in {
+        "speed": lambda: speed(recorded("speed")),
+        "network": lambda: network(recorded("network")),
+        "validation": lambda: validation(recorded("validation")),
+        "cells": lambda: validation_cells(recorded("validation")),
+        "runtime": lambda: runtime(recorded("runtime")),
+    }.items():
+        if f"<!-- {marker} -->" in text:
+            text = fill(text, marker, made())
+    return text
+
+
+PAGES = ("README.md", "docs/howto/run-for-real.md", "docs/howto/emulated-cluster.md")
+"""Pages with such tables."""
+
+
 def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
@@ -157,8 +224,9 @@ def main() -> None:
     found = reproduce_bagualu(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
-    text = fill(text, "speed", speed(json.loads((ROOT / "benchmarks" / "speed.json").read_text())))
-    readme.write_text(fill(text, "network", network(json.loads((ROOT / "benchmarks" / "network.json").read_text()))))
+    readme.write_text(text)
+    for name in PAGES:
+        (ROOT / name).write_text(filled(ROOT / name))
     page = ROOT / "docs" / "accuracy.md"
     page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
     (ROOT / "docs" / "cli.md").write_text(command_line())
