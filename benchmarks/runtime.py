@@ -1,8 +1,9 @@
 """What the executor costs beside bare mpi4py: the same messages, sent both ways in one job, in turn.
 
-``python benchmarks/runtime.py`` starts two ranks that share memory, and two that talk TCP on an emulated network; ``--record`` keeps the figures in ``runtime.json``. A ring all-gather and a
-pairwise all-to-all are written out by hand with Isend, Irecv and Waitall, on buffers made beforehand; the executor plays them
-from their rounds, stream and all. The figure is the ratio of the medians.
+``python benchmarks/runtime.py`` starts two ranks that share memory, and two that talk TCP on an emulated network; ``--record``
+keeps the figures in ``runtime.json``. A ring all-gather and a pairwise all-to-all are written out by hand with Isend, Irecv and
+Waitall, on buffers made beforehand; the executor plays them from their rounds, stream and all. The figure is the ratio of the
+medians.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Documentation that is generated is current, links lead somewhere, and every key is explained."""
 
 import importlib.util
+import os
 import re
 import shlex
 import subprocess
@@ -12,8 +13,10 @@ import pytest
 from athanor.hardware.fabrics import AnyFabric, FatTree
 from athanor.hardware.fabrics.fat_tree import Tier
 from athanor.hardware.machine import Machine, load_machine
+from athanor.mpi_runtime.cluster import missing
 from athanor.workloads.model import Model
 from athanor.workloads.run import COLUMNS
+from mpi_jobs import needs_mpi
 
 ROOT = Path(__file__).parent.parent
 FABRICS = get_args(get_args(AnyFabric)[0])
@@ -92,7 +95,10 @@ def test_every_key_of_the_summary_and_column_of_the_trace_is_explained():
         assert f"`{column}`" in trace, column
 
 
-COMMANDS = [line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    athanor ")]
+BEFORE, REAL = (ROOT / "README.md").read_text().split("The same schedule for real")
+COMMANDS = [line.strip() for line in BEFORE.splitlines() if line.startswith("    athanor ")]
+JOBS = [line.strip() for line in REAL.splitlines() if line.startswith(("    athanor ", "    mpiexec "))]
+"""Commands that use each other's files, in their order."""
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "reproduce" not in command])
@@ -104,6 +110,20 @@ def test_commands_of_the_readme_run(command, tmp_path):
     assert len(done.stdout.splitlines()) > 5
     if "--out" in words:
         assert (tmp_path / words[words.index("--out") + 1] / "report.html").exists()
+
+
+@needs_mpi
+def test_jobs_of_the_readme_run(tmp_path):
+    """One after another; those on an emulated cluster where there can be one."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    jobs = [job for job in JOBS if missing() is None or " cluster " not in job]
+    assert len(jobs) >= 4
+    environment = {**os.environ, "PATH": path, "XDG_RUNTIME_DIR": str(tmp_path)}
+    for job in jobs:
+        words = shlex.split(job) + (["--quick"] if "calibrate" in job else [])
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, f"{job}: {done.stderr}"
+        assert done.stdout.strip()
 
 
 def test_commands_of_the_readme_exist():
