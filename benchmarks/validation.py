@@ -1,7 +1,7 @@
 """Runs the validation study, and keeps what README and documentation show of it: ``python benchmarks/validation.py --record``.
 
-The study is ``athanor validate-runtime --out out/validation``, a quarter of an hour on two cores. An interrupted one goes on where it
-stopped; ``--fresh`` begins anew.
+The study is ``athanor validate-runtime --out out/validation``, a quarter of an hour on two cores. An interrupted one goes on
+where it stopped; ``--fresh`` begins anew.
 """
 
 from __future__ import annotations
