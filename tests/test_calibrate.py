@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import athanor
 import numpy as np
@@ -255,6 +256,17 @@ def test_a_trunk_that_its_nodes_do_not_fill_tells_no_taper():
     assert Maker(machine, Findings(found, topology, machine), True, "").make().machine.fabric.taper == 1.0
 
 
+def test_more_than_nominal_takes_its_place():
+    topology = Topology((0, 1), (None,) * 2)
+    machine = load_machine("cluster-64").changed({"node.interface_bandwidth": "10 MB/s"})
+    made = Maker(machine, Findings(made_up(topology, machine), topology, machine), True, "").make()
+    assert made.machine.node.interface_bandwidth == pytest.approx(20e6, rel=1e-3)
+    assert made.machine.calibration.network_efficiency == pytest.approx(1.0, rel=1e-3)
+    assert made.machine.source("node.interface_bandwidth").startswith("calibrated:")
+    (warning,) = made.warnings
+    assert warning == "node.interface_bandwidth: 20 MB/s was measured, which takes the place of the nominal 10 MB/s"
+
+
 def test_a_machine_of_one_rank_has_a_source_for_every_number():
     topology = Topology((0,), (None,))
     base = bare("alone", topology, 1, ("fp64", "fp32", "fp16"))
@@ -346,6 +358,16 @@ def test_the_files_of_a_calibration(calibrated):
         f"{n}.{k}" for n in plots for k in ("png", "svg")
     }
     points = whole["points"]
+    page = (Path(__file__).parent.parent / "docs" / "formats" / "calibration.md").read_text()
+    for part in (
+        whole,
+        points[0],
+        *(whole[name][0] for name in ("numbers", "messages", "collectives", "products", "checks")),
+    ):
+        for key in part:
+            assert f"`{key}`" in page, key
+    for kind in {point["kind"] for point in points}:
+        assert f"`{kind}`" in page, kind
     assert all(len(point["seconds"]) == len(point["reasons"]) >= 10 for point in points)
     for point in points:
         counted = {why: point["reasons"].count(why) for why in ("foreign", "switched", "apart", "outlier")}
