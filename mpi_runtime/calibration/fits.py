@@ -23,8 +23,8 @@ NOTHING = 1e-6
 LEAST_POINTS = 3
 """Points that a piece of a fit has at least: one more than it has numbers."""
 
-EVIDENCE = 6.0
-"""By how much two lines must be better than one by the Bayesian information criterion: strong evidence (Kass, Raftery 1995)."""
+EVIDENCE = 2.0
+"""By how much two lines must be better than one by the Bayesian information criterion: positive evidence (Kass, Raftery 1995)."""
 
 REPLICATES = 100
 """Resamplings from which a standard error is taken."""
@@ -98,7 +98,7 @@ def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least
 
 
 def curve(sizes: Sequence[float], seconds: Sequence[float]) -> Curve:
-    """One line, or two with a break where there is strong evidence for them."""
+    """One line, or two with a break where there is evidence for them."""
     order = np.argsort(sizes)
     x, y = np.asarray(sizes, dtype=np.float64)[order], np.asarray(seconds, dtype=np.float64)[order]
     best = Curve((line(x, y),))

@@ -99,10 +99,9 @@ class Maker:
         products = findings.products
         if products is None:
             return
-        if not self.nominal:
-            for precision in ("fp64", "fp32"):
-                self._peak(precision, precision)
-            self._peak("fp16", "fp32")
+        for precision in ("fp64", "fp32"):
+            self._peak(precision, precision)
+        self._peak("fp16", "fp32")
         fitted = products.fit(self.made.machine, self.width)
         self.made.products = fitted
         samples = sum(len(each.used) for each in [*products.products, *products.starts])
@@ -118,38 +117,40 @@ class Maker:
     def _peak(self, precision: Precision, measured: Precision) -> None:
         """The best rate of products in a precision, of each core group of a rank."""
         assert self.findings.products is not None
-        best = self.findings.products.best(measured)
-        if best is None:
+        best, machine = self.findings.products.best(measured), self.made.machine
+        if best is None or precision not in machine.core_group.peak:
             return
         rate, error, series = best
         how = f"best rate of products, with {series.point.series}, on all ranks at once"
         if precision != measured:
             how += f"; {precision} is computed in single precision here, at its rate"
-        found = Found(
-            f"core_group.peak.{precision}",
-            rate,
-            error,
-            "FLOP/s",
-            how,
-            len(series.used),
-            sum(series.rejected.values()),
-        )
-        self.put(found)
+        groups = machine.processor(self.width).groups
+        key, samples, rejected = f"core_group.peak.{precision}", len(series.used), sum(series.rejected.values())
+        found = Found(key, rate / groups, error / groups, "FLOP/s", how, samples, rejected)
+        self._rate(found, machine.core_group.peak[precision])
 
     def _memory(self) -> None:
         """The rates at which a rank reads and writes memory, as shares of the nominal or of the faster one."""
         memory = self.findings.memory()
         if memory is None:
             return
+        faster, processor = max(memory, key=lambda found: found.value), self.made.machine.processor(self.width)
+        each = 1.0 / (processor.groups * processor.bandwidth_share)
+        mine = replace(faster, key="core_group.memory_bandwidth", value=each * faster.value, error=each * faster.error)
+        self._rate(mine, processor.core_group.memory_bandwidth)
         processor = self.made.machine.processor(self.width)
-        if not self.nominal:
-            faster = max(memory, key=lambda found: found.value)
-            self.put(replace(faster, key="core_group.memory_bandwidth"))
-        machine = self.made.machine
-        full = processor.groups * machine.core_group.memory_bandwidth
-        full *= processor.bandwidth_share if self.nominal else 1.0
+        full = processor.groups * processor.core_group.memory_bandwidth * processor.bandwidth_share
         for found, key in zip(memory, ("core_group.dma_read", "core_group.dma_write"), strict=True):
             self.put(self._share(found, key, full))
+
+    def _rate(self, found: Found, nominal: float) -> None:
+        """Set a rate of data sheets where none is known, or where more was measured."""
+        if self.nominal and found.value <= nominal * (1 + BEYOND):
+            return
+        if self.nominal:
+            more, less = shown(found.value, found.unit), shown(nominal, found.unit)
+            self.made.warnings.append(f"{found.key}: {more} was measured, which takes the place of the nominal {less}")
+        self.put(found)
 
     def _share(self, found: Found, key: str, full: float) -> Found:
         """A rate as a share of another one."""
@@ -167,11 +168,11 @@ class Maker:
         if ring := links.get("ring"):
             self.put(replace(ring, key="node.ring_bandwidth"))
         nic = links.get("nic") or (None if self.nominal else findings.pair_rate("top"))
-        if nic and not self.nominal:
-            pair = findings.pair_rate("supernode") or findings.pair_rate("top")
-            best = max((nic, pair or nic), key=lambda found: found.value)
-            self.put(replace(best, key="node.interface_bandwidth"))
         if nic:
+            node, pair = self.made.machine.node, findings.pair_rate("supernode") or findings.pair_rate("top")
+            best = nic if self.nominal else max((nic, pair or nic), key=lambda found: found.value)
+            mine = replace(best, value=best.value / node.interfaces, error=best.error / node.interfaces)
+            self._rate(replace(mine, key="node.interface_bandwidth"), node.interface_bandwidth)
             self.put(self._share(nic, "calibration.network_efficiency", self.made.machine.node.injection))
         if trunk := links.get("trunk"):
             self._taper(trunk)
