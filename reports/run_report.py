@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..hardware.machine import Machine
 from ..hardware.units import si
 from ..workloads.model import Model
@@ -42,5 +44,14 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
         Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
         *inputs(machine, model, run.plan),
     ]
-    lead = f"{totals['ranks']:,} ranks on {totals['nodes']:,} nodes, simulated; network depth {totals['network']['depth']}."
+    lead = f"{totals['ranks']:,} ranks on {totals['nodes']:,} nodes, {_how(totals)}."
     write_report(folder, f"{totals['model']} on {totals['machine']}", lead, sections, [command], totals["warnings"])
+
+
+def _how(totals: dict[str, Any]) -> str:
+    """Whether a Run was simulated or measured, and how."""
+    if "measured" not in totals:
+        return f"simulated; network depth {totals['network']['depth']}"
+    made = totals["measured"]
+    hosts = len(made["hosts"])
+    return f"measured over MPI ({made['library']}) on {hosts} host{'s' * (hosts > 1)}; compute {made['compute']}"
