@@ -96,8 +96,8 @@ def _links(topology: Topology, quick: bool) -> Iterator[Point]:
     for links in ("ring", "nic", "trunk"):
         busy = [rank for rank in range(topology.ranks) if topology.partners(links, rank)]
         if busy:
-            shape = f"{topology.ranks_per_host} ranks on each of {topology.hosts} hosts"
-            series = f"{links}, {shape}" + (f", supernodes of {topology.domain}" if topology.supernodes > 1 else "")
+            series = f"{links}, {topology.shape}"
+            series += f", supernodes of {topology.domain}" if topology.supernodes > 1 else ""
             for size in (LARGE << power for power in range(5)):
                 yield Point("links", series, size, {"links": links, "ranks": len(busy)})
 
