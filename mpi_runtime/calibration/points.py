@@ -118,8 +118,8 @@ def _collective(topology: Topology, operation: str, algorithm: str, ranks: int, 
     if operation == "barrier":
         yield Point("collective", series, 0, detail)
         return
-    for place, nominal in enumerate(SIZES[: 11 if quick else None]):
-        size = _rounded(nominal, operation, algorithm, outer, inner)
+    sizes = [_rounded(nominal, operation, algorithm, outer, inner) for nominal in SIZES[: 11 if quick else None]]
+    for place, size in enumerate(dict.fromkeys(sizes)):  # of many ranks small vectors are rounded up to one size
         yield Point("collective", series, size, detail, held_out=place % 3 == 2)
 
 

@@ -184,10 +184,8 @@ class Sampler:
         self.kernels = np.unique(kernels, return_inverse=True)[1]
         self.shared = bool(world.comm.allreduce(kernels.count(kernels[world.rank]) > cores()))
         self.target = TARGET_SHARED if self.shared else TARGET
-        self.foreign, self.passed = (
-            0.0,
-            0.0,
-        )  # CPU seconds that others took, and seconds of all samples with their starts
+        self.foreign = 0.0  # CPU seconds that others took,
+        self.passed = 0.0  # in so many seconds of samples with their starts
 
     def batch(self, points: Sequence[Point], actions: Sequence[Action | None], wanted: int) -> list[Series]:
         """Measure points until each has ``wanted`` clean samples, or twice as many of any kind; as many where it takes too long.
