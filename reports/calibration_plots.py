@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ..hardware.units import binary, si
 from ..mpi_runtime.calibration.findings import Fitted
@@ -91,11 +91,9 @@ def products(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.plot(rates["modelled_seconds"], places, "|", ms=10, mew=2, color=SERIES[1], label="model of the machine")
     axes.set_yticks(places, names, fontsize=8)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 50 * low else (1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "FLOP/s", 3)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "FLOP/s", 3) if value else "0"))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color="#e6e6e6", lw=0.8)
     axes.set_xlabel("rate of a rank, all ranks at once")

@@ -93,7 +93,10 @@ def _collective_sections(folder: Folder, told: Told) -> Iterable[Section]:
     sides = ("nominal", "calibrated") if told.outcome.task.like else ("calibrated",)
     drawn = folder.figure("simulated", plots.errors(told.checks, sides, "Errors of simulations"))
     pictures.append(
-        Picture(drawn, "Each measured collective simulated: relative errors, negative where it is too fast.")
+        Picture(
+            drawn,
+            f"Each measured collective simulated: relative errors, those above {plots.MOST_ERROR:+.0%} drawn there.",
+        )
     )
     columns = COLLECTIVE_COLUMNS + (NOMINAL_COLUMNS if told.outcome.task.like else ())
     yield Section("Collectives", " ".join(_verdicts(told)), columns, list(_collectives(told)), figures=pictures)

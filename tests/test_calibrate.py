@@ -4,13 +4,16 @@ import json
 import os
 import signal
 import time
+import tomllib
 from pathlib import Path
 
 import athanor
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.hardware.machine import load_machine
+from athanor.hardware.machine import Machine, load_machine
+from athanor.hardware.records import build
+from athanor.hardware.writer import machine_toml
 from athanor.mpi_runtime.calibration.calibrate import Task
 from athanor.mpi_runtime.calibration.findings import Findings, Fitted
 from athanor.mpi_runtime.calibration.fits import curve, line, rate_of_large, standard_error
@@ -19,7 +22,7 @@ from athanor.mpi_runtime.calibration.machine import Maker
 from athanor.mpi_runtime.calibration.points import LARGE, Point, batches, groups
 from athanor.mpi_runtime.calibration.products import Products
 from athanor.mpi_runtime.calibration.samples import Series, judged, reason
-from athanor.mpi_runtime.calibration.structure import bare
+from athanor.mpi_runtime.calibration.structure import bare, like, supernode_of
 from athanor.mpi_runtime.calibration.topology import Topology
 from mpi_jobs import begin, finish, gone, job, needs_mpi, ranks_of
 
@@ -174,7 +177,7 @@ def test_pairs_and_partners_of_hosts_in_supernodes():
 
 
 @pytest.mark.parametrize("quick", [True, False])
-@pytest.mark.parametrize(("hosts", "width", "supernode"), [(1, 1, 0), (1, 3, 0), (4, 1, 2), (6, 2, 3)])
+@pytest.mark.parametrize(("hosts", "width", "supernode"), [(1, 1, 0), (1, 3, 0), (4, 1, 2), (6, 2, 3), (90, 16, 9)])
 def test_points_have_keys_of_their_own_and_sizes_that_ranks_share(hosts, width, supernode, quick):
     topology = Topology(tuple(np.repeat(range(hosts), width).tolist()), (None,) * hosts * width, supernode)
     made = list(batches(topology, quick, 1 << 20))
@@ -186,7 +189,7 @@ def test_points_have_keys_of_their_own_and_sizes_that_ranks_share(hosts, width, 
         assert not {"ping-pong", "links", "collective", "messages"} & kinds
         return
     names = {point.series for point in points if point.kind == "collective"}
-    assert any("two-level" in name for name in names) is (hosts == 4 or (hosts, width) == (6, 2))
+    assert any("two-level" in name for name in names) is (supernode > 0)
     for point in points:
         if (
             point.kind == "collective"
@@ -254,6 +257,43 @@ def test_a_trunk_that_its_nodes_do_not_fill_tells_no_taper():
         if each.point.detail.get("links") == "trunk":  # as fast as the interfaces
             found[number] = series(each.point, 1e-5 + each.point.size / 20e6)
     assert Maker(machine, Findings(found, topology, machine), True, "").make().machine.fabric.taper == 1.0
+
+
+MACHINES = [*sorted((Path(__file__).parent.parent / "examples" / "machines").glob("*.toml")), "cluster-64", "laptop"]
+
+
+@pytest.mark.parametrize("name", MACHINES, ids=lambda name: Path(name).stem)
+def test_any_machine_can_lend_its_structure(name):
+    machine = load_machine(name)
+    hosts, known = min(machine.nodes, 4 * machine.supernode), supernode_of(machine, None)
+    topology = Topology(tuple(range(hosts)), (None,) * hosts, known)
+    assert like(machine, topology) is machine
+    made = Maker(machine, Findings(made_up(topology, machine), topology, machine), True, "here").make()
+    read = build(Machine, tomllib.loads(machine_toml(made.machine)), "written")
+    assert read == made.machine
+    assert (read.nodes, read.fabric.kind, read.core_group) == (machine.nodes, machine.fabric.kind, machine.core_group)
+    found = {number.key: number.value for number in made.found}
+    if hosts == 1:
+        assert not found
+        return
+    assert found.pop("calibration.message_overhead") == pytest.approx(2e-6, rel=1e-3)
+    assert found.pop("calibration.network_efficiency") == pytest.approx(20e6 / machine.node.injection, rel=1e-3)
+    trunk = 7.5 / 20 / max(known, 1)
+    expected = {
+        "pruned-fat-tree": {
+            "fabric.latency_supernode": 12e-6,
+            "fabric.latency_top": 22e-6,
+            "fabric.taper": trunk,
+        },
+        "crossbar": {"fabric.latency_link": 6e-6},
+        "fat-tree": {
+            "fabric.tiers.0.latency": 12e-6,
+            "fabric.tiers.1.latency": 22e-6,
+            "fabric.tiers.0.taper": trunk,
+        },
+    }.get(machine.fabric.kind, {})
+    assert found == pytest.approx(expected, rel=0.06)
+    assert bool(made.warnings) is (machine.fabric.kind in ("dragonfly", "torus", "rails"))
 
 
 def test_more_than_nominal_takes_its_place():

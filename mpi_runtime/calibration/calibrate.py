@@ -189,10 +189,8 @@ class _Job:
         return self.network.action(point) if point.kind in network else compute.action(point, self.device)
 
     def _description(self, date: str) -> str:
-        topology = self.topology
-        shape = f"{topology.ranks_per_host} ranks on each of {topology.hosts} hosts"
         like = f", as {self.task.like.name}" if self.task.like else ""
-        return f"Calibrated on {date} with {shape}{like}"
+        return f"Calibrated on {date} with {self.topology.shape}{like}"
 
     @property
     def _foreign(self) -> float:

@@ -96,8 +96,8 @@ def _links(topology: Topology, quick: bool) -> Iterator[Point]:
     for links in ("ring", "nic", "trunk"):
         busy = [rank for rank in range(topology.ranks) if topology.partners(links, rank)]
         if busy:
-            shape = f"{topology.ranks_per_host} ranks on each of {topology.hosts} hosts"
-            series = f"{links}, {shape}" + (f", supernodes of {topology.domain}" if topology.supernodes > 1 else "")
+            series = f"{links}, {topology.shape}"
+            series += f", supernodes of {topology.domain}" if topology.supernodes > 1 else ""
             for size in (LARGE << power for power in range(5)):
                 yield Point("links", series, size, {"links": links, "ranks": len(busy)})
 
@@ -118,8 +118,8 @@ def _collective(topology: Topology, operation: str, algorithm: str, ranks: int, 
     if operation == "barrier":
         yield Point("collective", series, 0, detail)
         return
-    for place, nominal in enumerate(SIZES[: 11 if quick else None]):
-        size = _rounded(nominal, operation, algorithm, outer, inner)
+    sizes = [_rounded(nominal, operation, algorithm, outer, inner) for nominal in SIZES[: 11 if quick else None]]
+    for place, size in enumerate(dict.fromkeys(sizes)):  # of many ranks small vectors are rounded up to one size
         yield Point("collective", series, size, detail, held_out=place % 3 == 2)
 
 

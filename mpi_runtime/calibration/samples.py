@@ -184,10 +184,8 @@ class Sampler:
         self.kernels = np.unique(kernels, return_inverse=True)[1]
         self.shared = bool(world.comm.allreduce(kernels.count(kernels[world.rank]) > cores()))
         self.target = TARGET_SHARED if self.shared else TARGET
-        self.foreign, self.passed = (
-            0.0,
-            0.0,
-        )  # CPU seconds that others took, and seconds of all samples with their starts
+        self.foreign = 0.0  # CPU seconds that others took,
+        self.passed = 0.0  # in so many seconds of samples with their starts
 
     def batch(self, points: Sequence[Point], actions: Sequence[Action | None], wanted: int) -> list[Series]:
         """Measure points until each has ``wanted`` clean samples, or twice as many of any kind; as many where it takes too long.
@@ -242,8 +240,10 @@ class Sampler:
                     break
                 count = min(MOST_REPEATS, ceil(1.2 * self.target / max(seconds, 1e-7)))
             repeats[number] = count
-            if seconds > self.longest:
-                ended.add(point.series)
+            if seconds > self.longest:  # it, or what disturbed it: another sample tells
+                again = self.world.comm.bcast(self._sample(actions[number], count)[0])
+                if again > self.longest:
+                    ended.add(point.series)
         return repeats
 
     def _longer(self, repeats: int, samples: list[tuple[float, str]]) -> int:

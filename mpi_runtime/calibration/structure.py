@@ -53,7 +53,7 @@ def bare(name: str, topology: Topology, ranks_on_kernel: int, precisions: tuple[
         "core_group.local_memory": "" if second else "assumed: the system does not tell its caches",
     }
     sources = {
-        "nodes": f"counted: {topology.hosts} hosts ran {topology.ranks_per_host} ranks each",
+        "nodes": f"counted: {topology.shape}",
         "core_group": NO_SOURCE,
         "core_group.management_cores": "assumed: ranks start their operators themselves",
         "core_group.compute_cores": "counted: threads of a rank that compute",

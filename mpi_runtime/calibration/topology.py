@@ -51,6 +51,12 @@ class Topology:
         return self.ranks // self.hosts
 
     @property
+    def shape(self) -> str:
+        """Ranks and hosts, in words."""
+        ranks = f"{self.ranks_per_host} rank{'s' if self.ranks_per_host > 1 else ''}"
+        return f"{ranks} on one host" if self.hosts == 1 else f"{ranks} on each of {self.hosts} hosts"
+
+    @property
     def domain(self) -> int:
         """Hosts of a supernode; all hosts where none is known."""
         return min(self.supernode or self.hosts, self.hosts)
