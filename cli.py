@@ -6,8 +6,6 @@ Only click is imported here; each command imports what it needs, so that ``athan
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +17,7 @@ from .cli_compare import compare
 from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
-from .inputs import load, named_machine
-from .mpi_runtime.environment import Launcher
+from .inputs import command_text, first, load, named_machine
 from .options import collective_options, machine_option, overcommit_option, plan_options, result_options
 from .reports.terminal import check_writable, console, emit, progress
 
@@ -46,13 +43,13 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:
-        _fail(" ".join(wrong.format_message().split()), 2, _first())
+        _fail(" ".join(wrong.format_message().split()), 2, first())
     except Ended as over:
         _fail(str(over), over.exit_status)
     except AthanorError as wrong:
-        _fail(str(wrong), wrong.exit_status, _first())
+        _fail(str(wrong), wrong.exit_status, first())
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", 130, _first())
+        _fail("interrupted", 130, first())
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -63,16 +60,6 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     if message and speaks:
         print(f"athanor: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def _first() -> bool:
-    """Whether this process speaks for what all ranks of a job find: it is the first, or no launcher has started it."""
-    launcher = Launcher.of(os.environ)
-    return launcher is None or launcher.rank == 0
-
-
-def _command() -> str:
-    return shlex.join(["athanor", *sys.argv[1:]])
 
 
 for command in (execute, calibrate, compare, cluster, validate_runtime):
@@ -110,7 +97,7 @@ def simulate(
     if folder:
         from .reports.run_report import write_run
 
-        write_run(folder, run, hardware, chosen, _command())
+        write_run(folder, run, hardware, chosen, command_text())
     emit(json_path, run.summary())
     if json_path != "-":
         from .reports.tables import show_run
@@ -196,7 +183,7 @@ def scale(
 def _write_study(folder: Any, study: Any) -> None:
     from .reports.scaling_report import write_study
 
-    write_study(folder, study, _command())
+    write_study(folder, study, command_text())
 
 
 def _node_counts(text: str | None) -> list[int] | None:
@@ -249,7 +236,7 @@ def collective(
         compared = compare(hardware, operation, ranks, nbytes, **options)
         results, plain = compared.results, compared.plain()
     if folder:
-        report.write_results(folder, results, plain, hardware, _command())
+        report.write_results(folder, results, plain, hardware, command_text())
     emit(json_path, plain)
     if json_path != "-" and algorithm:
         report.show_result(console(), found)
@@ -297,10 +284,10 @@ def _sweep(
             )
         except KeyboardInterrupt:
             if folder and latest:
-                write_sweep(folder, latest[0], _command())
+                write_sweep(folder, latest[0], command_text())
             raise
     if folder:
-        write_sweep(folder, study, _command())
+        write_sweep(folder, study, command_text())
     emit(json_path, study.plain())
     if json_path != "-":
         show_sweep(console(), study)
@@ -329,7 +316,7 @@ def reproduce(what: str, json_path: str | None, out: str | None) -> None:
     with progress(f"reproduce {what}") as advance:
         found = reproduce_bagualu(advance)
     if folder:
-        write_reproduction(folder, found, _command())
+        write_reproduction(folder, found, command_text())
     emit(json_path, found.plain())
     if json_path != "-":
         show_reproduction(console(), found)

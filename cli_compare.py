@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 import click
 
+from .inputs import command_text
 from .options import result_options
 from .reports.terminal import check_writable, console, emit, progress
 
@@ -27,7 +25,7 @@ def compare(files: tuple[str, ...], json_path: str | None, out: str | None) -> N
     require_pairs(files)
     check_writable(json_path)
     folder = Folder(out) if out else None
-    command = shlex.join(["athanor", *sys.argv[1:]])
+    command = command_text()
     done: list[Pair] = []
     with progress("compare", len(files) // 2) as advance:
 

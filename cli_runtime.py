@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .inputs import command_text, first
 from .options import machine_option, overcommit_option, plan_options, result_options, runtime_options
 from .reports.terminal import check_writable, console, emit, progress
 
@@ -65,27 +65,36 @@ def execute(
     from .inputs import load
     from .mpi_runtime.execute import Way
     from .mpi_runtime.execute import execute as execute_run
+    from .reports.output import Folder
 
     hardware, chosen = load(machine, model, settings)
     way = Way(compute, compute_scale, collectives, check, allow_overcommit)
-    run = execute_run(
-        hardware,
-        chosen,
-        way=way,
-        expect_ranks=expect_ranks,
-        time_limit=time_limit,
-        ready=lambda: check_writable(output, json_path),
-        **options,
-    )
+    folders: list[Folder] = []
+
+    def ready() -> None:
+        check_writable(output, json_path)
+        if out:
+            folders.append(Folder(out))
+
+    with progress("execute") if first() else nullcontext(lambda text: None) as advance:
+        run = execute_run(
+            hardware,
+            chosen,
+            way=way,
+            expect_ranks=expect_ranks,
+            time_limit=time_limit,
+            ready=ready,
+            advance=advance,
+            **options,
+        )
     if run is None:
         return
     if output:
         run.save(output)
-    if out:
-        from .reports.output import Folder
+    for folder in folders:
         from .reports.run_report import write_run
 
-        write_run(Folder(out), run, hardware, chosen, "")
+        write_run(folder, run, hardware, chosen, command_text())
     emit(json_path, run.summary())
     if json_path != "-":
         from .reports.tables import show_run
@@ -144,7 +153,7 @@ def calibrate(
     write_whole(Path(output), machine_toml(found.machine))
     told = Told.of(found)
     if out:
-        report.write_calibration(Folder(out), told, shlex.join(["athanor", *sys.argv[1:]]))
+        report.write_calibration(Folder(out), told, command_text())
     emit(json_path, told.plain())
     if json_path != "-":
         report.show_calibration(console(), told)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 import click
 
+from .inputs import command_text
 from .options import result_options
 from .reports.terminal import check_writable, console, emit, progress
 
@@ -36,7 +34,7 @@ def validate_runtime(trees: str | None, json_path: str | None, out: str | None) 
             advance=advance,
         )
     if folder:
-        write_validation(folder, found, shlex.join(["athanor", *sys.argv[1:]]))
+        write_validation(folder, found, command_text())
     emit(json_path, found.plain())
     if json_path != "-":
         show_validation(console(), found)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..hardware.errors import DoesNotFit, InputError
 from ..hardware.machine import Machine
+from ..hardware.units import si
 from ..workloads.balancers import Capacity, Swipe, Unbalanced
 from ..workloads.limits import available_bytes, peak_rss_bytes
 from ..workloads.loads import Load, LoadStatistics
@@ -67,13 +68,14 @@ def execute(
     expect_ranks: int | None = None,
     time_limit: float = TIME_LIMIT,
     ready: Callable[[], None] = lambda: None,
+    advance: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Run | None:
     """Execute training steps of ``model`` over MPI, by the schedule that ``simulate()`` predicts for ``machine``.
 
     Every rank of the job calls it with the same arguments; rank 0 gets the Run, the others None. ``options`` are those of
-    ``simulate()``; ``ready`` is called on rank 0 before anything runs, and may refuse. Raises ``InputError`` (on one rank; on
-    the others ``Ended``) for what cannot be run.
+    ``simulate()``; ``ready`` is called on rank 0 before anything runs, and may refuse, ``advance`` with
+    what has been done. Raises ``InputError`` (on one rank; on the others ``Ended``) for what cannot be run.
     """
     started = time.perf_counter()
     world = start(expect_ranks)
@@ -81,7 +83,7 @@ def execute(
         way = way or Way()
         world.agree(ready if world.first else lambda: None)
         setting = world.agree(lambda: _setting(machine, model, options, world))
-        return _Job(world, setting, way).run(started)
+        return _Job(world, setting, way, advance).run(started)
 
 
 def _setting(
@@ -106,8 +108,8 @@ def _setting(
 class _Job:
     """One job: its setting, and what this rank needs for it."""
 
-    def __init__(self, world: World, setting: Setting, way: Way) -> None:
-        self.world, self.setting, self.way = world, setting, way
+    def __init__(self, world: World, setting: Setting, way: Way, advance: Callable[[str], None]) -> None:
+        self.world, self.setting, self.way, self.advance = world, setting, way, advance
         place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
         self.place = place[world.rank]
         self.comm = world.split(self.place)
@@ -139,6 +141,7 @@ class _Job:
     def run(self, started: float) -> Run | None:
         """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
         compared = self._first_step()
+        self._tell("first step done")
         plan, steps = self.setting.plan, []
         classes = observed.classes(self.schedule)
         balance, flops = LoadStatistics(), []
@@ -155,6 +158,7 @@ class _Job:
                 copies = self.setting.batch.micro_tokens * self.setting.top_k
                 balance.add([observed.load(each, schedule, copies) for each in layers])
                 flops.append(schedule.total_flops() * self.way.compute_scale)
+                self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
         sent = self.comm.gather(self.transport.sent)
         uncertain = self.comm.gather(self.clock.uncertainty)
         peak = self.comm.gather(peak_rss_bytes())
@@ -179,6 +183,11 @@ class _Job:
             for name, at in classes.items()
         }
         return Run(totals, plan.model_dump(), named, rows, balance.by_rank())
+
+    def _tell(self, text: str) -> None:
+        """Report progress, on one rank."""
+        if self.comm.rank == 0:
+            self.advance(text)
 
     def _first_step(self) -> dict[str, Any]:
         """Execute a step that is not measured; returns how much of it was checked."""
