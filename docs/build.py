@@ -155,13 +155,20 @@ def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
 
-    parts = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
-    for name in sorted(cli.commands):
-        command = cli.commands[name]
-        context = click.Context(command, info_name=f"athanor {name}", max_content_width=100, terminal_width=100)
+    head = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
+    return "\n".join([*head, *helps(cli, "athanor")])
+
+
+def helps(group: click.Group, path: str) -> list[str]:
+    """The help of every command of a group, and of the groups in it."""
+    lines: list[str] = []
+    for name, command in sorted(group.commands.items()):
+        context = click.Context(command, info_name=f"{path} {name}", max_content_width=100, terminal_width=100)
         text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
-        parts += [f"## athanor {name}", "", "```", text, "```", ""]
-    return "\n".join(parts)
+        lines += [f"## {path} {name}", "", "```", text, "```", ""]
+        if isinstance(command, click.Group):
+            lines += helps(command, f"{path} {name}")
+    return lines
 
 
 def fill(text: str, marker: str, body: str) -> str:
