@@ -2,141 +2,163 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Any
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .hardware.errors import InputError
 from .reports.terminal import check_writable, console, emit
 
-NAME = click.option("--name", default="default", show_default=True, help="The cluster's name: several can be up.")
+if TYPE_CHECKING:
+    from .mpi_runtime.cluster import Cluster, Shape
+
+NAME = click.option("--name", default="default", show_default=True, help="Which cluster, where there are several.")
 
 
 @click.group()
 def cluster() -> None:
-    """A small pruned fat tree on this computer: namespaces, shaped links, real TCP, real MPI."""
+    """An emulated cluster: a pruned fat tree with real TCP and real MPI, out of network namespaces of this computer."""
 
 
 @cluster.command()
-@click.option("--supernodes", type=int, default=2, show_default=True, help="Supernodes.")
-@click.option("--nodes", type=int, default=2, show_default=True, help="Nodes of each.")
-@click.option("--node-rate", default="200 Mbit/s", show_default=True, help="What a node sends and receives.")
-@click.option("--taper", default="3/16", show_default=True, help="Share of it that uplinks carry.")
-@click.option("--tcp-buffer", help="Bytes that a connection may have under way.  [default: 128 KiB]")
-@click.option("--congestion-control", help="TCP's algorithm: reno, cubic, ….  [default: reno]")
-@click.option("--mtu", type=int, help="Largest packet.  [default: 9000]")
-@click.option("--loopback", is_flag=True, help="Plain TCP on the loopback device: no nodes, links or rates.")
-@click.option("-o", "output", metavar="FILE", help="Write the machine file of the cluster.")
 @NAME
+@click.option("--supernodes", type=int, default=2, show_default=True, help="Supernodes.")
+@click.option("--nodes", type=int, default=2, show_default=True, help="Nodes of each supernode.")
+@click.option("--node-rate", default="200 Mbit/s", show_default=True, help="What a node sends and receives.")
+@click.option("--taper", default="3/16", show_default=True, help="Share of its nodes' rates that an uplink carries.")
+@click.option("--tcp-buffer", help="What a TCP connection may have under way; by default what shares links best.")
+@click.option("--congestion-control", help="TCP's algorithm, one of those that the kernel has; by default reno.")
+@click.option("--loopback", is_flag=True, help="Plain TCP on the loopback device: no nodes, links or rates.")
+@click.option("-o", "output", metavar="FILE", help="Write the cluster's machine file.")
 def up(name: str, loopback: bool, output: str | None, **flags: Any) -> None:
-    """Build the cluster; it stays up until athanor cluster down.
-
-    It needs root or user namespaces, and touches nothing of the host's network: all of it lives in namespaces of one process.
-    """
+    """Build a cluster; it stays until it is taken down."""
     from .mpi_runtime.cluster import Cluster, Shape
 
     check_writable(output)
-    made = Cluster.up(Shape.of_flags({key: value for key, value in flags.items() if value is not None}), name, loopback)
+    given = {key: value for key, value in flags.items() if value is not None}
+    shape = Shape.of_flags(given)
+    if loopback and output:
+        raise InputError(f"-o {output}: the loopback device has no topology that a machine file could describe")
+    made = Cluster.up(shape, name, loopback)
     if output:
-        _write(made, output)
-    if loopback:
-        click.echo(f"{name}: jobs talk TCP over the loopback device; there is no topology, and no rate is shaped")
-        return
-    click.echo(f"{name}: {_about(made.shape)} is up")
+        _write_machine(output, shape)
+    click.echo(f"{name}: {_described(made)}")
 
 
-@cluster.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("-n", "ranks", type=int, help="Ranks.  [default: one on each node]")
-@click.option(
-    "--ranks-per-node", type=int, default=1, show_default=True, help="Ranks that a node takes before the next."
-)
-@click.option("--limit", type=float, default=600.0, show_default=True, help="Seconds after which the job is killed.")
+@cluster.command()
 @NAME
+@click.option("-n", "ranks", type=int, help="Ranks; by default as many as the nodes take.")
+@click.option("--ranks-per-node", type=click.IntRange(1), default=1, show_default=True, help="Ranks of a node.")
+@click.option("--limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Kill the job after that.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(name: str, ranks: int | None, ranks_per_node: int, limit: float, command: tuple[str, ...]) -> None:
-    """Run a command on every node over MPI: athanor cluster run -- athanor execute ….
+def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, command: tuple[str, ...]) -> None:
+    """Run an MPI job: athanor cluster run -- athanor execute ...
 
-    Its exit status is the job's.
+    Its exit status is this command's; 124 where it was killed after --limit.
     """
     from .mpi_runtime.cluster import Cluster
 
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _end)
     done = Cluster.of(name).run(command, ranks, ranks_per_node, limit)
-    sys.exit(done.returncode)
+    sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
 
 
 @cluster.command()
-@click.option("--json", "json_path", metavar="FILE", help="Write what is up as JSON; - for standard output.")
+@click.option("--json", "json_path", metavar="FILE", help="Write it as JSON; - for standard output.")
 def status(json_path: str | None) -> None:
-    """Which clusters are up: shape, nodes, what the kernel says of rates and of the bytes over each uplink."""
-    from .mpi_runtime.cluster.look import look
-    from .mpi_runtime.cluster.state import states
-    from .reports.tables import table
+    """Show which clusters are up: shape, nodes, the kernel's own rates, and bytes over each uplink."""
+    from .mpi_runtime.cluster import Cluster
+    from .mpi_runtime.cluster.report import report
 
     check_writable(json_path)
-    found = [look(state) for state in states()]
-    emit(json_path, found)
+    clusters = Cluster.all()
+    reports = [report(each) for each in clusters]
+    emit(json_path, {"clusters": reports})
     if json_path == "-":
         return
-    if not found:
-        click.echo("no emulated cluster is up")
-    for each in found:
-        rows = [
-            (link["from"], link["to"], link["rate"], f"{link['sent_bytes']:,}", f"{link['dropped_packets']:,}")
-            for link in each["links"]
-        ]
-        nodes = ", ".join(f"{node['name']} ({node['address']})" for node in each["nodes"])
-        console().print(f"[bold]{each['name']}[/]: {each['about']}; holder {each['holder']}")
-        if rows:
-            console().print(nodes)
-            console().print(
-                table("Links", ["from", "to", "rate", "bytes sent", "packets dropped"], rows, text_columns=2)
-            )
+    if not clusters:
+        click.echo("No emulated cluster is up; athanor cluster up makes one.")
+    for each, found in zip(clusters, reports, strict=True):
+        click.echo(f"{found['name']}: {_described(each)}")
+        if found["kind"] == "namespaces":
+            _show_links(found)
 
 
 @cluster.command()
-@click.option("-o", "output", required=True, metavar="FILE", help="The machine file.")
 @NAME
+@click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 def machine(name: str, output: str) -> None:
-    """Write the machine file of a cluster, from its nominal rates alone."""
+    """Write the machine file of a cluster, from its nominal rates alone, for athanor simulate --machine FILE."""
     from .mpi_runtime.cluster import Cluster
 
-    check_writable(output)
-    _write(Cluster.of(name), output)
+    found = Cluster.of(name)
+    if found.state.holder is None:
+        raise InputError(f"--name {name}: the loopback device has no topology that a machine file could describe")
+    _write_machine(output, found.shape)
 
 
 @cluster.command()
-@click.option("--all", "every", is_flag=True, help="All that are up.")
 @NAME
+@click.option("--all", "every", is_flag=True, help="All clusters.")
 def down(name: str, every: bool) -> None:
-    """End a cluster, and every process on it."""
+    """Take a cluster down, and end whatever runs on it."""
     from .mpi_runtime.cluster import Cluster
-    from .mpi_runtime.cluster.state import states
 
-    names = [state.name for state in states()] if every else [name]
-    for each in names:
-        Cluster.of(each).down()
-        click.echo(f"{each}: down")
+    for each in Cluster.all() if every else [Cluster.of(name)]:
+        each.down()
 
 
-def _about(shape: Any) -> str:
+def _end(number: int, frame: FrameType | None) -> None:
+    """End a job as an interruption does, with the status that a shell gives for the signal."""
+    sys.exit(128 + number)
+
+
+def _described(made: Cluster) -> str:
+    """A cluster in one line."""
+    shape, holder = made.shape, made.state.holder
+    if holder is None:
+        return f"{len(made.nodes)} ranks on the loopback device, plain TCP without a topology"
+    tree = f"{shape.supernodes} supernodes of {shape.nodes} nodes, {_bits(shape.node_rate)} each"
+    return f"{tree}, uplinks {_bits(shape.uplink_rate)}; holder is process {holder.pid}"
+
+
+def _bits(rate: float) -> str:
     from .hardware.units import si
 
-    return (
-        f"{shape.supernodes} supernodes of {shape.nodes} nodes at {si(8 * shape.node_rate, 'bit/s')}, uplinks of"
-        f" {si(8 * shape.uplink_rate, 'bit/s')}"
-    )
+    return si(8 * rate, "bit/s")
 
 
-def _write(made: Any, output: str) -> None:
-    from pathlib import Path
+def _show_links(found: dict[str, Any]) -> None:
+    from .hardware.units import si
+    from .reports.tables import table
 
+    addresses = {node["name"]: node["address"] for node in found["nodes"]}
+    rows = [
+        (
+            link["low"],
+            addresses.get(link["low"], ""),
+            link["high"],
+            _bits(link["rate_up"]),
+            _bits(link["rate_down"]),
+            si(link["bytes_up"], "B"),
+            si(link["bytes_down"], "B"),
+        )
+        for link in found["links"]
+    ]
+    columns = ["link of", "address", "to", "rate up", "rate down", "sent up", "sent down"]
+    console().print(table("", columns, rows, text_columns=3))
+
+
+def _write_machine(output: str, shape: Shape) -> None:
     from .hardware.writer import machine_toml
     from .mpi_runtime.cluster import machine_of
 
-    if made.state.holder is None:
-        raise InputError(f"--name {made.state.name}: a cluster on the loopback device has no topology to write")
     try:
-        Path(output).write_text(machine_toml(machine_of(made.shape)), encoding="utf-8")
+        Path(output).write_text(machine_toml(machine_of(shape)), encoding="utf-8")
     except OSError as reason:
         raise InputError(f"{output}: cannot be written: {reason.strerror}") from None

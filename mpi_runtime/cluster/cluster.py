@@ -9,9 +9,9 @@ from types import TracebackType
 from ...hardware.errors import InputError
 from . import job
 from .holder import Nursery
-from .missing import missing, missing_mpi
+from .probe import missing, missing_mpi
 from .shape import Node, Shape
-from .state import State, find, locked, states
+from .state import State, find, locked, require_free, states
 from .tree import script
 
 NAME = "default"
@@ -44,10 +44,7 @@ class Cluster:
         if not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"--name {name}: a name has letters, digits, - and _ only")
         with locked():
-            if any(state.name == name for state in states()):
-                raise InputError(
-                    f"--name {name}: this cluster is up already; take it down first, or choose another --name"
-                )
+            require_free(name)
             if reason := missing_mpi() if loopback else missing():
                 raise InputError(f"no cluster can be emulated here: {reason}{'' if loopback else _WORKS}")
             return cls(State(name, shape, None) if loopback else _built(shape, name))._saved()
@@ -56,6 +53,11 @@ class Cluster:
     def of(cls, name: str = NAME) -> Cluster:
         """The cluster of a name; raises :class:`InputError` where none is up."""
         return cls(find(name))
+
+    @classmethod
+    def all(cls) -> list[Cluster]:
+        """The clusters that are up."""
+        return [cls(state) for state in states()]
 
     def _saved(self) -> Cluster:
         self.state.save()
@@ -91,12 +93,13 @@ class Cluster:
         holder = self.state.holder
         count, nodes = job.placed(self.nodes, ranks, ranks_per_node)
         if holder is None:
-            return job.run(job.on_loopback(count, command), job.environment(self.state.name, "lo"), 0, limit, capture)
+            alone = job.environment(self.state.name, job.LOOPBACK)
+            return job.run(job.on_loopback(count, command), alone, 0, limit, capture)
         if not holder.alive:
             self.state.forget()
             raise InputError(f"--name {self.state.name}: the cluster's holder (process {holder.pid}) has died")
         started = job.on_nodes(holder.enter(), nodes, count, ranks_per_node, command)
-        return job.run(started, job.environment(self.state.name, "eth0"), 2, limit, capture)
+        return job.run(started, job.environment(self.state.name, job.TREE), 2, limit, capture)
 
     def down(self) -> None:
         """End the cluster and every process on it; nothing of it is left."""

@@ -25,11 +25,32 @@ TUNING = {
 }
 """Settings of every job, unless the environment has its own."""
 
-TCP = {"MPIR_CVAR_CH4_NETMOD": "ucx", "UCX_TLS": "tcp,self", "UCX_TCP_PUT_ENABLE": "n"}
-"""What makes MPICH send everything by TCP.
+TREE = {
+    "MPIR_CVAR_CH4_NETMOD": "ucx",
+    "UCX_TLS": "tcp,self",
+    "UCX_NET_DEVICES": "eth0",
+    "UCX_TCP_PUT_ENABLE": "n",
+}
+"""What makes MPICH send by TCP over the nodes' links; ranks of one node share memory.
 
-Without the last, UCX answers a request for a large message on the connection that carries its own: where two ranks swap more than
-1 MiB, one message then waits for the other, and the exchange takes twice its time."""
+Without the last, UCX answers a request for a large message on the connection that carries its own: where two ranks swap
+more than 1 MiB, one message then waits for the other, and the exchange takes twice its time.
+"""
+
+LOOPBACK = {
+    "MPIR_CVAR_NOLOCAL": "1",
+    "MPIR_CVAR_CH4_NETMOD": "ofi",
+    "FI_PROVIDER": "tcp",
+    "FI_TCP_IFACE": "lo",
+}
+"""What makes MPICH send by TCP over the loopback device also what it would pass through memory (UCX refuses that device)."""
+
+TIMER_SLACK = 200e-6
+"""Seconds that the kernel may let a waiting rank sleep longer than asked.
+
+MPICH's ranks sleep a nanosecond between two looks at their connections; by default 16 of them would keep two cores half
+busy with looking.
+"""
 
 GRACE = 5.0
 """Seconds that an interrupted job has to end by itself."""
@@ -54,10 +75,9 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def environment(cluster: str, device: str) -> dict[str, str]:
-    """The environment of a job of ``cluster`` whose messages pass through the network device ``device``."""
-    own = {**TCP, "UCX_NET_DEVICES": device, "PATH": _path(), "ATHANOR_CLUSTER": cluster}
-    return {**TUNING, **os.environ, **own}
+def environment(cluster: str, network: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a job of ``cluster``: this process's, with the network's settings and the cluster's name."""
+    return {**TUNING, **os.environ, **network, "PATH": _path(), "ATHANOR_CLUSTER": cluster}
 
 
 def placed(nodes: Sequence[Node], ranks: int | None, ranks_per_node: int) -> tuple[int, list[Node]]:
@@ -75,7 +95,8 @@ def on_nodes(
     """The command that starts ``command`` on ``ranks`` ranks, one process namespace for all of the job."""
     hosts = ",".join(f"{node.address}:{ranks_per_node}" for node in nodes)
     start = [mpiexec() or "mpiexec", "-launcher", "ssh", "-launcher-exec", LAUNCHER, "-iface", "eth0"]
-    inside = 'hostname "$0" && cd "$1" && shift && exec "$@"'
+    slack = f"{{ echo {TIMER_SLACK * 1e9:.0f} > /proc/self/timerslack_ns; }} 2> /dev/null"
+    inside = f'{slack}; hostname "$0" && cd "$1" && shift && exec "$@"'
     return [
         *enter,
         *("ip", "netns", "exec", nodes[0].name),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from ...hardware.errors import InputError
+from ...hardware.errors import InputError, suggestion
 from ...hardware.records import Record, first_error
 from ...hardware.units import Bytes, BytesPerSecond, Ratio, Seconds
 
 MOST_NODES = 256
 """Namespaces that one computer is asked to hold at most."""
+
+CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+"""Where the kernel tells TCP's algorithms."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +34,29 @@ class Transport(Record):
 
     ``tcp_buffer`` limits what a connection may have under way, ``congestion_control`` names the kernel's algorithm,
     ``mtu`` is the largest packet, ``segments`` how many of them TCP may hand to a link as one (1: a link's queue
-    alternates between connections packet by packet), ``queue`` how many wait for a link, and ``burst`` for how long a
-    link that was idle may send without waiting, which makes up for timers that are late.
+    alternates between connections packet by packet), and ``burst`` for how long a link that was idle may send without
+    waiting (it makes up for timers that are late).
     """
 
     tcp_buffer: Bytes = 131072.0
     congestion_control: str = "reno"
     mtu: int = Field(9000, ge=1280, le=65000)
     segments: int = Field(1, ge=1, le=65535)
-    queue: int = Field(10000, ge=1)
     burst: Seconds = 2e-3
 
-    @property
-    def payload_share(self) -> float:
-        """The share of a frame that is payload: 40 bytes of IP and TCP, 12 of its timestamps and 14 of Ethernet are not."""
-        return (self.mtu - 52) / (self.mtu + 14)
+    @model_validator(mode="after")
+    def _buffers_hold_packets(self) -> Transport:
+        if self.tcp_buffer < 2 * self.mtu:
+            raise ValueError(f"tcp_buffer is {self.tcp_buffer:.0f} B; it must hold two packets of {self.mtu} B")
+        return self
+
+    @model_validator(mode="after")
+    def _the_kernel_has_the_algorithm(self) -> Transport:
+        known = CONGESTION_CONTROLS.read_text().split() if CONGESTION_CONTROLS.exists() else []
+        if known and self.congestion_control not in known:
+            reason = f"no such algorithm in this kernel{suggestion(self.congestion_control, known)}"
+            raise ValueError(f"congestion_control is {self.congestion_control}: {reason}")
+        return self
 
 
 class Shape(Record):
@@ -90,6 +102,7 @@ class Shape(Record):
             return cls.model_validate({**own, "transport": transport})
         except ValidationError as wrong:
             key, found, reason = first_error(cls, wrong)
-            if not key:
-                raise InputError(f"--supernodes, --nodes: {reason}") from None
+            if key in ("", "transport"):
+                flag = next((name for name in flags if reason.startswith(f"{name} is ")), "supernodes")
+                raise InputError(f"--{flag.replace('_', '-')}: {reason}") from None
             raise InputError(f"--{key.rpartition('.')[2].replace('_', '-')} {found}: {reason}") from None

@@ -64,20 +64,32 @@ def states() -> list[State]:
     """The clusters that run; what is left of one whose holder has died is removed."""
     found = []
     for path in sorted(folder().glob("*.json")):
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-            holder = Holder(**table["holder"]) if table["holder"] else None
-            state = State(table["name"], Shape.model_validate(table["shape"]), holder)
-        except (ValueError, KeyError, TypeError):  # ValidationError is a ValueError
-            raise InputError(
-                f"{path}: another version of Athanor made this cluster, or the file is broken; end it with that version, or"
-                " remove the file"
-            ) from None
-        if holder and not holder.alive:
+        state = _read(path)
+        if state and state.holder and not state.holder.alive:
             state.forget()
-        else:
+        elif state:
             found.append(state)
     return found
+
+
+def require_free(name: str) -> None:
+    """Raise :class:`InputError` where a cluster of this name is up, or its file is one that cannot be read."""
+    if any(state.name == name for state in states()):
+        raise InputError(f"--name {name}: this cluster is up already; take it down first, or choose another --name")
+    if _path(name).exists():
+        raise InputError(
+            f"{_path(name)}: not the state of a cluster of this version; remove it, or choose another --name"
+        )
+
+
+def _read(path: Path) -> State | None:
+    """A state; None where the file is not one, as another version may have left it."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        holder = Holder(**table["holder"]) if table["holder"] else None
+        return State(table["name"], Shape.model_validate(table["shape"]), holder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find(name: str) -> State:

@@ -11,6 +11,7 @@ from .job import mpiexec
 
 TOOLS = {
     "ip": "iproute2",
+    "bridge": "iproute2",
     "tc": "iproute2",
     "unshare": "util-linux",
     "nsenter": "util-linux",
@@ -20,15 +21,14 @@ TOOLS = {
 }
 """The programs that a cluster needs, and the packages that have them."""
 
+_CLASS = "tc class add dev one parent 1: classid 1:1 htb rate 1mbit"
+
 _TRIALS = [
     ("network namespaces", "ip netns add trial"),
     ("veth devices", "ip link add one type veth peer name other netns trial"),
     ("bridges", "ip link add switch type bridge"),
-    ("the htb queueing discipline", "tc qdisc add dev one root handle 1: htb default 1"),
-    (
-        "the pfifo queueing discipline",
-        "tc class add dev one parent 1: classid 1:1 htb rate 1mbit && tc qdisc add dev one parent 1:1 pfifo",
-    ),
+    ("the htb queueing discipline", f"tc qdisc add dev one root handle 1: htb default 1 && {_CLASS}"),
+    ("the pfifo queueing discipline", "tc qdisc add dev one parent 1:1 pfifo"),
 ]
 
 
