@@ -290,9 +290,8 @@ def interpreter_of_nobody(folder):
     (library / "athanor").symlink_to(ROOT)
     path = os.pathsep.join([str(library), sysconfig.get_path("purelib")])
     environment = {**os.environ, "PYTHONPATH": path, "XDG_RUNTIME_DIR": str(folder / "states"), "HOME": str(folder)}
-    environment["LD_LIBRARY_PATH"] = str(
-        Path(sysconfig.get_path("data")) / "lib"
-    )  # where MPICH's wheel puts its library
+    # Where MPICH's wheel puts its library.
+    environment["LD_LIBRARY_PATH"] = str(Path(sysconfig.get_path("data")) / "lib")
     environment["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), environment["PATH"]])
     for python in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
         command = [python, "-c", "import athanor, mpi4py.MPI, numpy, pydantic_core"]
