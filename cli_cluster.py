@@ -111,6 +111,7 @@ def down(name: str, every: bool) -> None:
 
     for each in Cluster.all() if every else [Cluster.of(name)]:
         each.down()
+        click.echo(f"{each.state.name}: down")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
