@@ -30,9 +30,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="athanor", prog_name="athanor")
 def cli() -> None:
-    """Simulate the training of very large models on supercomputers.
+    """Simulate the training of very large models on supercomputers, and run the same schedules over MPI.
 
-    Exit status: 0 success, 2 bad input, 3 the plan does not fit, 130 interrupted.
+    Exit status: 0 success, 1 a job over MPI failed, 2 bad input, 3 the plan does not fit, 124 time limit, 130 interrupted.
     """
 
 

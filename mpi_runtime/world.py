@@ -37,6 +37,7 @@ class World:
     comm: MPI.Intracomm
     hosts: tuple[str, ...]  # of each rank
     library: str
+    sharing: tuple[int, ...] = ()  # of each rank, how many ranks MPI lets share memory with it, itself included
 
     @property
     def rank(self) -> int:
@@ -92,6 +93,7 @@ class World:
             "library": self.library,
             "hosts": names,
             "ranks_per_host": [self.hosts.count(name) for name in names],
+            "ranks_sharing_memory": [self.sharing[self.hosts.index(name)] for name in names] if self.sharing else [],
             "cores": cores(),
             "blas_threads": {name: os.environ.get(name, "") for name in THREADS if name in os.environ},
             "load_before": os.getloadavg()[0],
@@ -112,7 +114,10 @@ def start(expect_ranks: int | None = None) -> World:
     if launcher is not None and launcher.ranks != comm.size:
         text = f"the launcher started {launcher.ranks} ranks, and MPI sees {comm.size}: the library is {library}"
         _refuse(launcher, f"{text}; {_MISMATCH}")
-    world = World(comm, tuple(comm.allgather(mpi.Get_processor_name())), library)
+    shared = comm.Split_type(mpi.COMM_TYPE_SHARED)
+    sharing = tuple(comm.allgather(shared.size))
+    shared.Free()
+    world = World(comm, tuple(comm.allgather(mpi.Get_processor_name())), library, sharing)
     if expect_ranks is not None and expect_ranks != world.size:
         refuse(world, f"--expect-ranks {expect_ranks}: {world.size} ranks run")
     return world

@@ -61,6 +61,7 @@ def test_a_step_does_what_its_schedule_says(plan, tmp_path):
     simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
     checked = measured["measured"]["checked"]
+    assert measured["measured"]["ranks_per_host"] == measured["measured"]["ranks_sharing_memory"] == [4]
     layers = 2 * measured["micro_batches"]
     assert checked["token_layers"] == 4 * 64 // measured["micro_batches"] * layers
     assert checked["gradients"] > 0 and checked["weights"] > 0
