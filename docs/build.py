@@ -161,9 +161,14 @@ def command_line() -> str:
 
 def helps(group: click.Group, path: str) -> list[str]:
     """The help of every command of a group, and of the groups in it."""
+    from athanor.cli import CONTEXT
+
     lines: list[str] = []
+    names = CONTEXT["help_option_names"]
     for name, command in sorted(group.commands.items()):
-        context = click.Context(command, info_name=f"{path} {name}", max_content_width=100, terminal_width=100)
+        context = click.Context(
+            command, info_name=f"{path} {name}", max_content_width=100, terminal_width=100, help_option_names=names
+        )
         text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
         lines += [f"## {path} {name}", "", "```", text, "```", ""]
         if isinstance(command, click.Group):
