@@ -6,10 +6,14 @@ import os
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fcntl import ioctl
 from functools import cached_property
+from stat import S_ISFIFO
+from termios import FIONREAD
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..hardware.errors import AthanorError, Ended, InputError
@@ -192,4 +196,23 @@ def _abort(world: World, message: str, status: int) -> None:
     print(f"athanor: {message}", file=sys.stderr, flush=True)
     if world.size == 1:
         os._exit(status)
+    _until_read(sys.stderr.fileno())
     world.comm.Abort(status)
+
+
+def _until_read(pipe: int) -> None:
+    """Wait until the launcher has read a pipe: it drops what it has not read when it learns of an abort."""
+    until = time.monotonic() + GRACE / 2
+    while time.monotonic() < until and _unread(pipe):
+        time.sleep(0.01)
+    time.sleep(TURN)  # read, and not yet passed on
+
+
+def _unread(pipe: int) -> int:
+    """Bytes in a pipe that nobody has read; none where it is not a pipe."""
+    count = array("i", [0])
+    try:
+        ioctl(pipe, FIONREAD, count)
+    except OSError:
+        return 0
+    return count[0] if S_ISFIFO(os.fstat(pipe).st_mode) else 0
