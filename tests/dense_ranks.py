@@ -17,20 +17,21 @@ def steps(product_name, grid, backward=False):
         if grid == 1:
             yield at
             continue
+        table = product_name == "output.logits"  # the transposed form, whose columns are words
+        blocks = {"": "b" if table else "ab", "dgrad": "ab" if table else "b", "wgrad": "a"}[way]
         for step in range(grid):
-            if way != "dgrad":
-                yield f"@{at}.a.{step}"
-            if way != "wgrad":
-                yield f"@{at}.b.{step}"
+            for block in blocks:
+                yield f"@{at}.{block}.{step}"
             yield f"{at}.{step}"
-            if way:
+            if way == "wgrad" or (way == "dgrad") != table:
                 yield f"@{at}.reduce.{step}"
 
 
 class Names:
     """Names of operations in their order, written down by hand; those that exchange begin with @, ``-`` ends the layer's."""
 
-    def __init__(self, place):
+    def __init__(self, place, fused):
+        self.fused = fused
         self.grid, self.ring = place.grid, place.of("cp")
         self.tensor, self.tokens_cut = place.of("tp") > 1, place.sequence_parallel
         self.cut = self.tensor or self.grid > 1
@@ -40,12 +41,22 @@ class Names:
             yield f"@{name}"
 
     def embed(self):
-        yield "embedding.lookup"
-        yield from self.only(self.cut, "embedding.reduce")
+        if self.grid == 1:
+            yield "embedding.lookup"
+            yield from self.only(self.tensor, "embedding.reduce")
+            return
+        for step in range(self.grid):
+            yield f"@embedding.b.{step}"
+            yield f"embedding.lookup.{step}"
 
     def embed_backward(self):
-        yield from self.only(self.tokens_cut or self.grid > 1, "embedding.gather.grad")
-        yield "embedding.grad"
+        if self.grid == 1:
+            yield from self.only(self.tokens_cut, "embedding.reduce.grad")
+            yield "embedding.grad"
+            return
+        for step in range(self.grid):
+            yield f"embedding.grad.{step}"
+            yield f"@embedding.grad.reduce.{step}"
 
     def norm(self, half):
         yield f"{half}.norm"
@@ -67,9 +78,12 @@ class Names:
     def attention(self):
         yield from self.norm("attention")
         yield from steps("attention.qkv", self.grid)
-        yield from self.around("keys", "scores")
-        yield "attention.softmax"
-        yield from self.around("values", "context")
+        if self.fused:
+            yield "attention.context"
+        else:
+            yield from self.around("keys", "scores")
+            yield "attention.softmax"
+            yield from self.around("values", "context")
         yield from steps("attention.out", self.grid)
         yield from self.only(self.tensor, "attention.reduce")
         yield "attention.residual"
@@ -77,11 +91,14 @@ class Names:
     def attention_backward(self):
         yield from self.only(self.tokens_cut, "attention.reduce.grad")
         yield from steps("attention.out", self.grid, backward=True)
-        yield from self.around("values.again", "context.dvalues", "context.dscores")
-        yield from self.only(self.ring > 1, "attention.values.reduce")
-        yield "attention.softmax.grad"
-        yield from self.around("keys.again", "scores.dqueries", "scores.dkeys")
-        yield from self.only(self.ring > 1, "attention.keys.reduce")
+        if self.fused:
+            yield "attention.context.grad"
+        else:
+            yield from self.around("values.again", "context.dvalues", "context.dscores")
+            yield from self.only(self.ring > 1, "attention.values.reduce")
+            yield "attention.softmax.grad"
+            yield from self.around("keys.again", "scores.dqueries", "scores.dkeys")
+            yield from self.only(self.ring > 1, "attention.keys.reduce")
         yield from self.only(self.tokens_cut, "attention.gather.again")
         yield from steps("attention.qkv", self.grid, backward=True)
         yield from self.norm_backward("attention")
@@ -109,6 +126,7 @@ class Names:
         yield from self.only(self.cut, "output.loss.reduce")
 
     def output_backward(self):
+        yield from self.only(self.tokens_cut, "output.gather.again")
         yield from steps("output.logits", self.grid, backward=True)
         yield from self.norm_backward("output")
 
@@ -116,7 +134,10 @@ class Names:
 class Ranks:
     """Ranks of a mesh such as ``{"pp": 2, "tp": 2}``, each with its parts of the weights."""
 
-    def __init__(self, sizes, mesh, seed, sequence_parallel=False, chunks=1, recompute=False, kind=np.float64):
+    def __init__(
+        self, sizes, mesh, seed, sequence_parallel=False, chunks=1, recompute=False, fused=False, kind=np.float64
+    ):
+        self.fused = fused
         self.sizes, self.mesh, self.chunks, self.recompute = sizes, mesh, chunks, recompute
         numbers = product(*(range(size) for size in mesh.values()))
         self.places = [Place(dict(zip(mesh, each, strict=True)), mesh, sequence_parallel) for each in numbers]
@@ -136,10 +157,12 @@ class Ranks:
         for chunk in range(self.chunks):
             for layer in self.layers(stage, chunk):
                 yield from layer_names(layer)
-        if stage in (0, last):
+        if stage == 0 or (stage == last and self.sizes.tied):
             yield "embedding"
         if stage == last:
             yield "output.norm"
+            if not self.sizes.tied:
+                yield "output.logits"
 
     def step(self, words, targets, micro_batches=1):
         """Train on a batch; returns the loss."""
@@ -165,7 +188,16 @@ class Ranks:
             return self.batch_of(place, values, micro_batch, micro_batches)
 
         ranks = [
-            MicroBatch(self.sizes, place, weights, gradients, batch(place, words), batch(place, targets), words.size)
+            MicroBatch(
+                self.sizes,
+                place,
+                weights,
+                gradients,
+                batch(place, words),
+                batch(place, targets),
+                words.size,
+                self.fused,
+            )
             for place, weights, gradients in zip(self.places, self.weights, self.gradients, strict=True)
         ]
         stages = self.mesh.get("pp", 1)
@@ -182,7 +214,7 @@ class Ranks:
         return [(place, rank) for place, rank in zip(self.places, ranks, strict=True) if place.me("pp") == stage]
 
     def forward(self, ranks, now, before):
-        (chunk, stage), names = now, Names(self.places[0])
+        (chunk, stage), names = now, Names(self.places[0], self.fused)
         here, layers = self.of_stage(ranks, stage), self.layers(stage, chunk)
         if before is None:
             self.play(here, names.embed(), None)
@@ -195,7 +227,7 @@ class Ranks:
             self.play(here, names.output(), None)
 
     def backward(self, ranks, now, before):
-        (chunk, stage), names = now, Names(self.places[0])
+        (chunk, stage), names = now, Names(self.places[0], self.fused)
         here, layers = self.of_stage(ranks, stage), self.layers(stage, chunk)
         if before is None:
             self.play(here, names.output_backward(), None)
@@ -233,7 +265,7 @@ class Ranks:
             groups = {}
             for place, gradients in zip(self.places, self.gradients, strict=True):
                 if name in gradients:
-                    axes = {*DATA, *summed_over(name, place)}
+                    axes = {*DATA, *summed_over(name, self.sizes, place)}
                     others = tuple(place.me(axis) for axis in self.mesh if axis not in axes)
                     groups.setdefault(others, []).append(gradients)
             for members in groups.values():

@@ -32,7 +32,8 @@ class Attention(Half):
         self.computing |= {
             "scores": self._score,
             "softmax": self._softmax,
-            "context": self._weigh,
+            "context": self._fused if shared.fused else self._weigh,
+            "context.grad": self._fused_gradient,
             "context.dvalues": self._differentiate_values,
             "context.dscores": self._differentiate_attention,
             "softmax.grad": self._softmax_grad,
@@ -70,10 +71,10 @@ class Attention(Half):
         """Queries, keys and values from the product's columns."""
         place, sizes = self.place, self.shared.sizes
         sequences, tokens = len(self.shared.words) // place.grid, self.shared.words.shape[1]
-        columns = self.products["qkv"].c.reshape(sequences, tokens, 3, -1, sizes.head)
-        self._queries, self._keys, self._values = np.moveaxis(columns, 2, 0)
+        columns = self.products["qkv"].c.reshape(sequences, tokens, -1, sizes.group + 2, sizes.head)
+        self._queries, self._keys, self._values = f.heads_of(columns)
         self._moving = self._keys
-        shape = (sequences, columns.shape[3], tokens, tokens * place.of("cp"))
+        shape = (sequences, self._queries.shape[2], tokens, tokens * place.of("cp"))
         self._scores = np.empty(shape, dtype=columns.dtype)
 
     def _softmax(self, step: int) -> None:
@@ -102,7 +103,7 @@ class Attention(Half):
         if step == 0:
             self._dvalues = self._by_owner()
         attention = self._attention[..., self._block(step)]
-        self._dvalues[self._owner(step)] = f.dvalues(attention, self._context_gradient())
+        self._dvalues[self._owner(step)] = f.dvalues(attention, self._context_gradient(), self._keys.shape[2])
 
     def _differentiate_attention(self, step: int) -> None:
         if step == 0:
@@ -127,7 +128,8 @@ class Attention(Half):
     def _differentiate_keys(self, step: int) -> None:
         if step == 0:
             self._dkeys = self._by_owner()
-        self._dkeys[self._owner(step)] = f.dkeys(self._back[..., self._block(step)], self._queries)
+        heads = self._keys.shape[2]
+        self._dkeys[self._owner(step)] = f.dkeys(self._back[..., self._block(step)], self._queries, heads)
 
     def _reduce_keys(self, step: int) -> Message:
         def take(mine: Array) -> None:
@@ -136,5 +138,18 @@ class Attention(Half):
         return Message("reduce-scatter", ("cp",), self._dkeys, take)
 
     def _first_gradient(self) -> Array:
-        columns = np.stack([self._dqueries, self._dkeys[0], self._dvalues[0]], axis=2)
-        return columns.reshape(len(columns) * columns.shape[1], -1)
+        return f.columns_of(self._dqueries, self._dkeys[0], self._dvalues[0])
+
+    # --- in one operation: scores are worked out once more on the way back, as a fused kernel does -------------------------
+
+    def _fused(self, step: int) -> None:
+        for each in (self._score, self._softmax, self._weigh):
+            each(0)
+        self._scores = self._attention = self._scores[:0]
+
+    def _fused_gradient(self, step: int) -> None:
+        for each in (self._score, self._softmax, self._differentiate_values, self._differentiate_attention):
+            each(0)
+        for each in (self._softmax_grad, self._differentiate_queries, self._differentiate_keys):
+            each(0)
+        self._scores = self._attention = self._back = self._scores[:0]

@@ -1,7 +1,8 @@
 """What the operations of a dense Transformer compute, forward and backward, on plain arrays of any floating format.
 
 Tokens are rows: activations are ``[tokens, width]``; queries, keys and values ``[sequences, tokens, heads, width]``; scores
-``[sequences, heads, queries, keys]``. Functions of gradients take the gradient of what the forward function returned.
+``[sequences, heads, queries, keys]``. Keys and values may have fewer heads than queries, each for a group of theirs.
+Functions of gradients take the gradient of what the forward function returned.
 """
 
 from __future__ import annotations
@@ -28,22 +29,25 @@ def norm_sums(rows: Array) -> Array:
     return np.stack([rows.sum(axis=1), (rows * rows).sum(axis=1)], axis=1)
 
 
-def norm(rows: Array, sums: Array, width: int) -> tuple[Array, Array]:
-    """The normalised rows, and one over their standard deviation ``[tokens, 1]``; ``sums`` are those of whole rows."""
-    mean = sums[:, :1] / width
+def norm(rows: Array, sums: Array, width: int, rms: bool = False) -> tuple[Array, Array]:
+    """The normalised rows, and one over their standard deviation ``[tokens, 1]``; ``sums`` are those of whole rows.
+
+    ``rms``: the mean is left as it is, and the rows are divided by the root of their mean square (Zhang and Sennrich 2019).
+    """
+    mean = np.zeros_like(sums[:, :1]) if rms else sums[:, :1] / width
     inverse = 1 / np.sqrt(sums[:, 1:] / width - mean * mean + EPSILON)
     return (rows - mean) * inverse, inverse
 
 
 def scaled(normal: Array, parameters: Array) -> Array:
-    """A norm's result: normalised rows times the gain, plus the shift; ``parameters[2, width]`` are both."""
-    result: Array = normal * parameters[0] + parameters[1]
-    return result
+    """A norm's result: normalised rows times the gain, plus the shift; ``parameters[2, width]``, or gains alone ``[1, width]``."""
+    result: Array = normal * parameters[0]
+    return result if len(parameters) == 1 else result + parameters[1]
 
 
-def norm_wgrad(gradient: Array, normal: Array) -> Array:
-    """Gradient of gain and shift, ``[2, width]``."""
-    return np.stack([(gradient * normal).sum(axis=0), gradient.sum(axis=0)])
+def norm_wgrad(gradient: Array, normal: Array, parameters: Array) -> Array:
+    """Gradient of the parameters."""
+    return np.stack([(gradient * normal).sum(axis=0), gradient.sum(axis=0)])[: len(parameters)]
 
 
 def norm_grad_sums(gradient: Array, normal: Array, parameters: Array) -> Array:
@@ -54,16 +58,30 @@ def norm_grad_sums(gradient: Array, normal: Array, parameters: Array) -> Array:
 
 def norm_dgrad(gradient: Array, normal: Array, inverse: Array, parameters: Array, sums: Array, width: int) -> Array:
     """Gradient of the rows."""
-    result: Array = inverse * (gradient * parameters[0] - (sums[:, :1] + normal * sums[:, 1:]) / width)
+    of_mean = 0 if len(parameters) == 1 else sums[:, :1]
+    result: Array = inverse * (gradient * parameters[0] - (of_mean + normal * sums[:, 1:]) / width)
     return result
 
 
 # --- attention ----------------------------------------------------------------------------------------------------------------
 
 
+def heads_of(columns: Array) -> tuple[Array, Array, Array]:
+    """Queries, keys and values of ``[sequences, tokens, groups, members, width]``: a group's queries, its key and its value."""
+    sequences, tokens, _, _, width = columns.shape
+    return columns[:, :, :, :-2].reshape(sequences, tokens, -1, width), columns[:, :, :, -2], columns[:, :, :, -1]
+
+
+def columns_of(queries: Array, keys: Array, values: Array) -> Array:
+    """The way back, as rows ``[tokens, width]``."""
+    sequences, tokens, heads, width = keys.shape
+    groups = queries.reshape(sequences, tokens, heads, -1, width)
+    return np.concatenate([groups, keys[:, :, :, None], values[:, :, :, None]], axis=3).reshape(sequences * tokens, -1)
+
+
 def scores(queries: Array, keys: Array) -> Array:
     """Scalar products of queries and keys, over the root of a head's width."""
-    result: Array = np.matmul(_by_head(queries), _by_head(keys).swapaxes(2, 3)) * _scale(queries)
+    result: Array = np.matmul(_by_head(queries), _for_group(keys, queries).swapaxes(2, 3)) * _scale(queries)
     return result
 
 
@@ -77,19 +95,19 @@ def softmax(values: Array, queries_at: Index, keys_at: Index) -> Array:
 
 def context(attention: Array, values: Array) -> Array:
     """Values weighted by attention."""
-    result: Array = np.matmul(attention, _by_head(values)).swapaxes(1, 2)
+    group = attention.shape[1] // values.shape[2]
+    result: Array = np.matmul(attention, np.repeat(_by_head(values), group, axis=1)).swapaxes(1, 2)
     return result
 
 
-def dvalues(attention: Array, gradient: Array) -> Array:
-    """Gradient of the values."""
-    result: Array = np.matmul(attention.swapaxes(2, 3), _by_head(gradient)).swapaxes(1, 2)
-    return result
+def dvalues(attention: Array, gradient: Array, heads: int) -> Array:
+    """Gradient of the values, which have so many heads."""
+    return _summed(np.matmul(attention.swapaxes(2, 3), _by_head(gradient)), heads)
 
 
 def dattention(gradient: Array, values: Array) -> Array:
     """Gradient of the attention."""
-    result: Array = np.matmul(_by_head(gradient), _by_head(values).swapaxes(2, 3))
+    result: Array = np.matmul(_by_head(gradient), _for_group(values, gradient).swapaxes(2, 3))
     return result
 
 
@@ -101,18 +119,30 @@ def softmax_grad(attention: Array, gradient: Array) -> Array:
 
 def dqueries(gradient: Array, keys: Array) -> Array:
     """Gradient of the queries, from that of the scores."""
-    result: Array = np.matmul(gradient, _by_head(keys)).swapaxes(1, 2) * _scale(keys)
+    group = gradient.shape[1] // keys.shape[2]
+    result: Array = np.matmul(gradient, np.repeat(_by_head(keys), group, axis=1)).swapaxes(1, 2) * _scale(keys)
     return result
 
 
-def dkeys(gradient: Array, queries: Array) -> Array:
-    """Gradient of the keys, from that of the scores."""
-    result: Array = np.matmul(gradient.swapaxes(2, 3), _by_head(queries)).swapaxes(1, 2) * _scale(queries)
-    return result
+def dkeys(gradient: Array, queries: Array, heads: int) -> Array:
+    """Gradient of the keys, which have so many heads, from that of the scores."""
+    return _summed(np.matmul(gradient.swapaxes(2, 3), _by_head(queries)), heads) * _scale(queries)
 
 
 def _by_head(rows: Array) -> Array:
     return rows.swapaxes(1, 2)
+
+
+def _for_group(rows: Array, queries: Array) -> Array:
+    """Keys or values by head, once for each head of the queries."""
+    return np.repeat(_by_head(rows), queries.shape[2] // rows.shape[2], axis=1)
+
+
+def _summed(by_head: Array, heads: int) -> Array:
+    """The sum over each group of heads, as rows again."""
+    sequences, _, tokens, width = by_head.shape
+    result: Array = by_head.reshape(sequences, heads, -1, tokens, width).sum(axis=2).swapaxes(1, 2)
+    return result
 
 
 def _scale(rows: Array) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import functions as f
 from .messages import Array, Message
-from .products import Product
+from .products import Product, TableProduct
 from .shards import Place, Sizes
 
 Index = NDArray[np.int64]
@@ -23,7 +23,7 @@ class Shared:
     """What all halves of a micro-batch know: weights and sums of gradients by name, and the residual stream's gradient.
 
     ``words`` and ``targets`` are those of this rank's sequences ``[sequences, tokens]``, its part of them under ``cp``;
-    the loss is the mean of ``tokens`` tokens.
+    the loss is the mean of ``tokens`` tokens. ``fused``: attention is one operation each way, which keeps no scores.
     """
 
     sizes: Sizes
@@ -33,6 +33,7 @@ class Shared:
     words: Index
     targets: Index
     tokens: int
+    fused: bool = False
     gradient: Array | None = field(default=None)
 
     @property
@@ -40,6 +41,15 @@ class Shared:
         """The gradient of the residual stream, which the layer above has left."""
         assert self.gradient is not None, "no gradient has come from above"
         return self.gradient
+
+    def mine(self, values: Index) -> Index:
+        """Words or targets of this rank's sequences, one after another; on a grid, rows of ranks share the replica's."""
+        return values[self.place.part(len(values), "row")].reshape(-1)
+
+    @property
+    def words_each(self) -> int:
+        """Words of the padded vocabulary on each rank that shares it."""
+        return -(-self.sizes.vocabulary // self.place.width)
 
 
 class Half:
@@ -75,7 +85,7 @@ class Half:
 
     def compute(self, what: str) -> None:
         """Do what an operation computes."""
-        stem, step = _split(what)
+        stem, step = split(what)
         product, _, action = stem.partition(".")
         if product in self.products:
             self.products[product].compute(action, step)
@@ -84,7 +94,7 @@ class Half:
 
     def message(self, what: str) -> Message:
         """The rank's side of an exchange."""
-        stem, step = _split(what)
+        stem, step = split(what)
         product, _, action = stem.partition(".")
         if product in self.products:
             return self.products[product].message(action, step)
@@ -135,7 +145,7 @@ class Half:
         return Message("all-reduce", ("col",), self._sums, self._normalise)
 
     def _normalise(self, sums: Array) -> None:
-        self.normal, self.inverse = f.norm(self.entry, sums, self.shared.sizes.hidden)
+        self.normal, self.inverse = f.norm(self.entry, sums, self.shared.sizes.hidden, self.shared.sizes.rms)
         self.rows = f.scaled(self.normal, self._parameters)
         self._whole = None
 
@@ -143,7 +153,7 @@ class Half:
         if self._before is None:
             self._before = self.products[self.products_of[0]].da
         total = self.shared.gradients[self.prefix + f"{self.name}.norm"]
-        total += f.norm_wgrad(self._before, self.normal)
+        total += f.norm_wgrad(self._before, self.normal, self._parameters)
         self._sums = f.norm_grad_sums(self._before, self.normal, self._parameters)
         if self.place.grid == 1:
             self._leave(self._sums)
@@ -237,9 +247,8 @@ class Output(Half):
     def __init__(self, shared: Shared, prefix: str = "") -> None:
         super().__init__(shared, prefix)
         self._axis = "col" if self.place.grid > 1 else "tp"
-        self._first = self.place.part(shared.sizes.vocabulary, self._axis).start
-        rows = self.place.part(len(shared.targets), "row")
-        self._targets = shared.targets[rows].reshape(-1)
+        self._first = self.place.me(self._axis) * shared.words_each
+        self._targets = shared.mine(shared.targets)
         self._parts: Array = np.zeros((0, 3))
         self.computing["loss"] = self._loss
         self.exchanging["loss.reduce"] = self._loss_reduce
@@ -250,16 +259,20 @@ class Output(Half):
         return float(f.losses(self._parts).sum()) / self.shared.tokens
 
     def _product(self, name: str) -> Product:
-        return Product(
-            self.place,
-            lambda: self.shared.weights["embedding"].T,
-            lambda: self.shared.gradients["embedding"].T,
-            self._first_source,
-            self._first_gradient,
-        )
+        table, weights, gradients = self.shared.sizes.table, self.shared.weights, self.shared.gradients
+        where = self._first_source, self._first_gradient
+        if self.place.grid > 1:
+            return TableProduct(self.place, lambda: weights[table], lambda: gradients[table], *where)
+        return Product(self.place, lambda: weights[table].T, lambda: gradients[table].T, *where)
 
     def _loss(self, step: int) -> None:
-        self._parts = f.loss_parts(self.products["logits"].c, self._targets, self._first)
+        logits = self.products["logits"].c
+        padding = max(0, self.shared.sizes.vocabulary - self._first)
+        logits[:, padding:] = (
+            np.finfo(logits.dtype).min / 2
+        )  # words that are none, but finite, so that sums of parts are
+        self._parts = f.loss_parts(logits, self._targets, self._first)
+        self.forget()
 
     def _loss_reduce(self, step: int) -> Message:
         def take(parts: Array) -> None:
@@ -276,7 +289,7 @@ def _joined(parts: Array) -> Array:
     return parts.reshape(-1, parts.shape[-1])
 
 
-def _split(what: str) -> tuple[str, int]:
+def split(what: str) -> tuple[str, int]:
     """(name, step) of ``qkv.wgrad.a.1``; step 0 where there is none."""
     stem, _, last = what.rpartition(".")
     return (stem, int(last)) if last.isdigit() else (what, 0)

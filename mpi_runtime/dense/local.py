@@ -8,7 +8,7 @@ import numpy as np
 
 from . import functions as f
 from .attention import Attention
-from .halves import FeedForward, Half, Index, Output, Shared
+from .halves import FeedForward, Half, Index, Output, Shared, split
 from .messages import Array, Message
 from .shards import Place, Sizes
 
@@ -19,7 +19,7 @@ class MicroBatch:
     Operations come in the order of the Schedule: :meth:`compute` does those that compute, :meth:`message` gives the rank's side
     of those that exchange. ``weights`` and ``gradients`` are the rank's parts by name; gradients are added to. ``words`` and
     ``targets`` ``[sequences, tokens]`` are those of all tensor-parallel ranks of the replica, this rank's part of each
-    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all.
+    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``fused`` attention is one operation each way.
 
     The rows of the residual stream that enter each half of a layer are kept, so that any half can be computed again.
     """
@@ -33,12 +33,13 @@ class MicroBatch:
         words: Index,
         targets: Index,
         tokens: int,
+        fused: bool = False,
     ) -> None:
-        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens)
+        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens, fused)
         self.sizes, self.place = sizes, place
         self._entries: dict[int, Array] = {}
         self._halves: dict[int, Half] = {}
-        self._embedded: Array = np.zeros((0, 0))
+        self._embedded = self._block = np.zeros((0, 0))
 
     # --- operations -------------------------------------------------------------------------------------------------------
 
@@ -46,7 +47,8 @@ class MicroBatch:
         """Do what a compute operation does; raises ``KeyError`` for one that is not known."""
         of, _, rest = what.partition(".")
         if of == "embedding":
-            {"lookup": self._look_up, "grad": self._add_up}[rest]()
+            name, step = split(rest)
+            {"lookup": self._look_up, "grad": self._add_up}[name](step)
             return
         half = self._half(of, layer)
         number = self._number(of, layer)
@@ -61,7 +63,13 @@ class MicroBatch:
         """The rank's side of an exchange; raises ``KeyError`` for one that is not known."""
         of, _, rest = what.partition(".")
         if of == "embedding":
-            return {"reduce": self._embedding_reduce, "gather.grad": self._embedding_gather}[rest]()
+            name, step = split(rest)
+            return {
+                "reduce": self._embedding_reduce,
+                "reduce.grad": self._embedding_gather,
+                "b": self._embedding_block,
+                "grad.reduce": self._embedding_grad_reduce,
+            }[name](step)
         return self._half(of, layer).message(rest)
 
     # --- what pipeline stages hand on -------------------------------------------------------------------------------------
@@ -101,50 +109,56 @@ class MicroBatch:
             self._halves[number] = made(self.shared, "" if layer is None else f"l{layer}.")
         return self._halves[number]
 
-    # --- embedding --------------------------------------------------------------------------------------------------------
+    # --- embedding: tp cuts words; on a grid rows of ranks do, columns cut ``hidden``, and blocks go along the columns --------
 
-    @property
-    def _first_word(self) -> int:
-        axis = "col" if self.place.grid > 1 else "tp"
-        return int(self.place.part(self.sizes.vocabulary, axis).start)
-
-    def _look_up(self) -> None:
-        """Rows of this rank's words: of all tokens, and on a grid of all the sequences of the replica."""
-        self._embedded = f.lookup(self.shared.weights["embedding"], self.shared.words.reshape(-1), self._first_word)
-        if self.place.of("tp") == self.place.grid == 1:
+    def _look_up(self, step: int) -> None:
+        shared = self.shared
+        if self.place.grid > 1:
+            part = f.lookup(self._block, shared.mine(shared.words), step * shared.words_each)
+            self._entries[0] = part if step == 0 else self._entries[0] + part
+            return
+        first = self.place.me("tp") * shared.words_each
+        self._embedded = f.lookup(shared.weights["embedding"], shared.words.reshape(-1), first)
+        if self.place.of("tp") == 1:
             self._entries[0] = self._embedded
 
-    def _embedding_reduce(self) -> Message:
-        """Tokens find their row on one rank.
+    def _embedding_block(self, step: int) -> Message:
+        def take(block: Array) -> None:
+            self._block = block
 
-        On a grid, a rank holds columns of ``hidden`` by its row, and words by its column: rows of ranks take their sequences and
-        columns of ranks their part of ``hidden``.
-        """
+        return Message("broadcast", ("row",), self.shared.weights["embedding"], take, step)
+
+    def _embedding_reduce(self, step: int) -> Message:
+        """Every token finds its row on one rank."""
 
         def take(rows: Array) -> None:
             self._entries[0] = rows
 
-        rows, q = self._embedded, self.place.grid
-        if q > 1:
-            spread = np.zeros((q, q, len(rows) // q, rows.shape[1]), dtype=rows.dtype)
-            spread[:, self.place.me("row")] = rows.reshape(q, -1, rows.shape[1])
-            return Message("reduce-scatter", ("row", "col"), spread.reshape(q * q, *spread.shape[2:]), take)
         if self.place.sequence_parallel:
-            parts = rows.reshape(self.place.by_tokens, -1, rows.shape[1])
+            parts = self._embedded.reshape(self.place.by_tokens, -1, self._embedded.shape[1])
             return Message("reduce-scatter", ("tp",), parts, take)
-        return Message("all-reduce", ("tp",), rows, take)
+        return Message("all-reduce", ("tp",), self._embedded, take)
 
-    def _embedding_gather(self) -> Message:
-        """The gradient of every token's row goes to the ranks that may hold its word."""
+    def _embedding_gather(self, step: int) -> Message:
+        """The gradient of every token's row goes to the rank that holds its word."""
 
         def take(parts: Array) -> None:
-            q = self.place.grid
-            if q > 1:
-                parts = parts.reshape(q, q, *parts.shape[1:])[:, self.place.me("row")]
             self.shared.gradient = parts.reshape(-1, parts.shape[-1])
 
-        return Message("all-gather", ("row", "col") if self.place.grid > 1 else ("tp",), self.shared.stream, take)
+        return Message("all-gather", ("tp",), self.shared.stream, take)
 
-    def _add_up(self) -> None:
-        total = self.shared.gradients["embedding"]
-        f.lookup_grad(total, self.shared.words.reshape(-1), self.shared.stream, self._first_word)
+    def _add_up(self, step: int) -> None:
+        shared = self.shared
+        if self.place.grid > 1:
+            self._block = np.zeros_like(shared.gradients["embedding"])
+            f.lookup_grad(self._block, shared.mine(shared.words), shared.stream, step * shared.words_each)
+            return
+        first = self.place.me("tp") * shared.words_each
+        f.lookup_grad(shared.gradients["embedding"], shared.words.reshape(-1), shared.stream, first)
+
+    def _embedding_grad_reduce(self, step: int) -> Message:
+        def take(block: Array) -> None:
+            total = self.shared.gradients["embedding"]
+            total += block
+
+        return Message("reduce", ("row",), self._block, take, step)

@@ -95,3 +95,37 @@ class Product:
     def _take_db(self, block: Array) -> None:
         total = self.total()
         total += block
+
+
+class TableProduct(Product):
+    """C = A B' on a grid, where B is a table of words, cut over rows of ranks, and C's columns are words as well.
+
+    Step t broadcasts B's blocks of row t along the columns of ranks and reduces what becomes C's column t. Step t of
+    dA = dC B broadcasts dC's column t and B's row t; step t of dB = dC' A broadcasts dC's column t and reduces B's row t.
+    """
+
+    def _forward(self, step: int) -> None:
+        if step == 0:
+            self.a = self.source()
+        self._part = self.a @ self._b.T
+
+    def _dgrad(self, step: int) -> None:
+        part = self._a @ self._b
+        self.da = part if step == 0 else self.da + part
+
+    def _wgrad(self, step: int) -> None:
+        self._part = self._a.T @ self.a
+
+    def message(self, what: str, step: int) -> Message:
+        """``b`` and ``reduce`` of the product, ``dgrad.a``, ``dgrad.b``, ``wgrad.a`` and ``wgrad.reduce``."""
+        if what == "dgrad.a" and step == 0:
+            self.dc = self.gradient()
+        match what:
+            case "reduce":
+                return Message("reduce", ("col",), self._part, self._take_c, step)
+            case "dgrad.a" | "wgrad.a":
+                return Message("broadcast", ("col",), self.dc, self._take_a, step)
+        return super().message(what, step)
+
+    def _take_c(self, block: Array) -> None:
+        self.c = block

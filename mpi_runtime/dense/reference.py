@@ -57,7 +57,7 @@ class Reference:
         for layer in range(sizes.layers):
             of, k = f"l{layer}.", self._norm(rows, f"l{layer}.attention.norm", "attention.")
             qkv = k["attention.rows"] @ weights[of + "attention.qkv"]
-            k["q"], k["k"], k["v"] = np.moveaxis(qkv.reshape(*words.shape, 3, sizes.heads, sizes.head), 2, 0)
+            k["q"], k["k"], k["v"] = f.heads_of(qkv.reshape(*words.shape, sizes.kv_heads, -1, sizes.head))
             k["attention"] = f.softmax(f.scores(k["q"], k["k"]), at, at)
             k["context"] = f.context(k["attention"], k["v"]).reshape(len(rows), -1)
             rows = rows + k["context"] @ weights[of + "attention.out"]
@@ -67,15 +67,15 @@ class Reference:
             rows = rows + k["active"] @ weights[of + "ffn.down"]
             kept.append(k)
         last = self._norm(rows, "output.norm", "output.")
-        last["logits"] = last["output.rows"] @ weights["embedding"].T
+        last["logits"] = last["output.rows"] @ weights[sizes.table].T
         last["parts"] = f.loss_parts(last["logits"], targets.reshape(-1))
         return [*kept, last]
 
     def _backward(self, words: Index, targets: Index, kept: list[dict[str, Array]]) -> None:
         weights, gradients, k = self.weights, self.gradients, kept.pop()
         back = f.loss_grad(k["logits"], k["parts"], targets.reshape(-1), words.size)
-        gradients["embedding"] += back.T @ k["output.rows"]
-        gradient = self._norm_back(back @ weights["embedding"], "output.norm", "output.", k)
+        gradients[self.sizes.table] += back.T @ k["output.rows"]
+        gradient = self._norm_back(back @ weights[self.sizes.table], "output.norm", "output.", k)
         for layer in reversed(range(self.sizes.layers)):
             of, k = f"l{layer}.", kept[layer]
             gradients[of + "ffn.down"] += k["active"].T @ gradient
@@ -90,17 +90,18 @@ class Reference:
         f.lookup_grad(gradients["embedding"], words.reshape(-1), gradient)
 
     def _norm(self, rows: Array, name: str, at: str) -> dict[str, Array]:
-        normal, inverse = f.norm(rows, f.norm_sums(rows), self.sizes.hidden)
+        normal, inverse = f.norm(rows, f.norm_sums(rows), self.sizes.hidden, self.sizes.rms)
         return {at + "normal": normal, at + "inverse": inverse, at + "rows": f.scaled(normal, self.weights[name])}
 
     def _norm_back(self, gradient: Array, name: str, at: str, k: dict[str, Array]) -> Array:
         normal, parameters = k[at + "normal"], self.weights[name]
-        self.gradients[name] += f.norm_wgrad(gradient, normal)
+        self.gradients[name] += f.norm_wgrad(gradient, normal, parameters)
         sums = f.norm_grad_sums(gradient, normal, parameters)
         return f.norm_dgrad(gradient, normal, k[at + "inverse"], parameters, sums, self.sizes.hidden)
 
     def _attention_back(self, gradient: Array, k: dict[str, Array]) -> Array:
         """Gradient of queries, keys and values as rows, from that of the context."""
         back = f.softmax_grad(k["attention"], f.dattention(gradient, k["v"]))
-        parts = [f.dqueries(back, k["k"]), f.dkeys(back, k["q"]), f.dvalues(k["attention"], gradient)]
-        return np.stack(parts, axis=2).reshape(-1, 3 * self.sizes.hidden)
+        heads = self.sizes.kv_heads
+        parts = f.dqueries(back, k["k"]), f.dkeys(back, k["q"], heads), f.dvalues(k["attention"], gradient, heads)
+        return f.columns_of(*parts)

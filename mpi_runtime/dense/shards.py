@@ -16,23 +16,33 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shape of a pre-norm GPT without biases, whose output layer shares the embedding's weights.
+    """The shape of a pre-norm, decoder-only Transformer without biases.
 
-    Norms have a gain and a shift. A ``gated`` FFN's first product gives twice ``ffn_hidden`` columns: gates and values.
+    Keys and values have ``kv_heads``, each for an equal group of the ``heads`` of width ``head``. A ``gated`` FFN's first product
+    gives twice ``ffn_hidden`` columns: gates and values. Norms have a gain and a shift, or are ``rms`` norms with a gain alone.
+    ``tied``: the output layer shares the embedding's weights.
     """
 
     layers: int
     heads: int
+    kv_heads: int
+    head: int
     hidden: int
     ffn_hidden: int
     vocabulary: int
-    seq_len: int
     gated: bool = False
+    rms: bool = False
+    tied: bool = True
 
     @property
-    def head(self) -> int:
-        """Width of a head."""
-        return self.hidden // self.heads
+    def group(self) -> int:
+        """Heads that share keys and values."""
+        return self.heads // self.kv_heads
+
+    @property
+    def table(self) -> str:
+        """Name of the output layer's weights."""
+        return "embedding" if self.tied else "output.logits"
 
     def names(self) -> Iterator[str]:
         """Names of all weights."""
@@ -40,17 +50,25 @@ class Sizes:
         for layer in range(self.layers):
             yield from layer_names(layer)
         yield "output.norm"
+        if not self.tied:
+            yield self.table
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a whole weight, with a dimension for everything that is cut by itself."""
+    def shape(self, name: str, parts: int = 1) -> tuple[int, ...]:
+        """The shape of a whole weight, with a dimension for everything that is cut by itself.
+
+        A head's group stands with its keys and values: so cut, attention needs no other rank. The vocabulary is padded to a
+        multiple of ``parts``.
+        """
         hidden, inner = self.hidden, self.ffn_hidden
+        words = -(-self.vocabulary // parts) * parts
         return {
-            "embedding": (self.vocabulary, hidden),
-            "qkv": (hidden, 3, self.heads, self.head),
+            "embedding": (words, hidden),
+            "logits": (words, hidden),
+            "qkv": (hidden, self.kv_heads, self.group + 2, self.head),
             "out": (self.heads, self.head, hidden),
             "up": (hidden, 2 if self.gated else 1, inner),
             "down": (inner, hidden),
-            "norm": (2, hidden),
+            "norm": (1 if self.rms else 2, hidden),
         }[kind(name)]
 
 
@@ -64,7 +82,7 @@ def layer_names(layer: int) -> list[str]:
 
 
 def kind(name: str) -> str:
-    """What kind of weight a name stands for: embedding, qkv, out, up, down or norm."""
+    """What kind of weight a name stands for: embedding, qkv, out, up, down, norm or logits."""
     return name.rpartition(".")[2]
 
 
@@ -94,6 +112,11 @@ class Place:
         return self.of("row")
 
     @cached_property
+    def width(self) -> int:
+        """Ranks that share the vocabulary: those along ``tp``, or a side of the grid."""
+        return self.of("tp") * self.grid
+
+    @cached_property
     def by_tokens(self) -> int:
         """Into how many parts tokens of norms and residuals are cut by sequence parallelism."""
         return self.of("tp") if self.sequence_parallel else 1
@@ -106,7 +129,8 @@ class Place:
 
 CUTS: dict[str, dict[int, str]] = {
     "embedding": {0: "tp"},
-    "qkv": {2: "tp"},
+    "logits": {0: "tp"},
+    "qkv": {1: "tp"},
     "out": {0: "tp"},
     "up": {2: "tp"},
     "down": {0: "tp"},
@@ -115,8 +139,9 @@ CUTS: dict[str, dict[int, str]] = {
 """Which dimension of a weight is cut over which axis: columns first, then rows (Megatron, Shoeybi et al. 2019)."""
 
 GRID_CUTS: dict[str, dict[int, str]] = {
-    "embedding": {1: "row", 0: "col"},  # the output layer's matrix is its transpose
-    "qkv": {0: "row", 2: "col"},
+    "embedding": {0: "row", 1: "col"},
+    "logits": {0: "row", 1: "col"},
+    "qkv": {0: "row", 1: "col"},
     "out": {0: "row", 2: "col"},
     "up": {0: "row", 2: "col"},
     "down": {0: "row", 1: "col"},
@@ -126,14 +151,18 @@ GRID_CUTS: dict[str, dict[int, str]] = {
 
 
 def cut(whole: Array, name: str, sizes: Sizes, place: Place) -> Array:
-    """A rank's part of a whole weight, as the matrix that its products take."""
-    part = whole.reshape(sizes.shape(name))[_slices(name, sizes, place)]
+    """A rank's part of a whole weight, as the matrix that its products take; words that pad the vocabulary are zeros."""
+    shape = sizes.shape(name, place.width)
+    missing = shape[0] - sizes.shape(name)[0]
+    if missing:
+        whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), dtype=whole.dtype)])
+    part = whole.reshape(shape)[_slices(name, sizes, place)]
     return np.ascontiguousarray(part).reshape(local_shape(name, sizes, place))
 
 
 def local_shape(name: str, sizes: Sizes, place: Place) -> tuple[int, int]:
     """Shape of a rank's part as a matrix."""
-    shape = list(sizes.shape(name))
+    shape = list(sizes.shape(name, place.width))
     for dimension, axis in _cuts(name, place).items():
         shape[dimension] //= place.of(axis)
     inputs = 2 if kind(name) == "out" else 1  # dimensions that a product adds up over
@@ -142,39 +171,40 @@ def local_shape(name: str, sizes: Sizes, place: Place) -> tuple[int, int]:
 
 def join(parts: list[tuple[Place, Array]], name: str, sizes: Sizes) -> Array:
     """The whole weight from the parts of ranks; of a part that several ranks hold, the last one counts."""
-    whole = np.empty(sizes.shape(name), dtype=parts[0][1].dtype)
+    whole = np.empty(sizes.shape(name, parts[0][0].width), dtype=parts[0][1].dtype)
     for place, part in parts:
         whole[_slices(name, sizes, place)] = part.reshape(whole[_slices(name, sizes, place)].shape)
-    return whole.reshape(local_shape(name, sizes, Place()))
+    rows, columns = local_shape(name, sizes, Place())
+    return whole.reshape(-1, columns)[:rows]
 
 
 def initial(name: str, sizes: Sizes, seed: int) -> Array:
     """A whole weight before training, as a matrix in double precision: any rank can make any, and cut its part out of it.
 
-    Matrices have a standard deviation of one over the root of their inputs, norms a gain near 1 and a shift near 0.
+    Matrices have a standard deviation of one over the root of their inputs; norms have a gain near 1 and a shift near 0.
     """
     number = list(sizes.names()).index(name)
     random = np.random.default_rng([seed, 9, number])
     rows, columns = local_shape(name, sizes, Place())
     values: Array = random.standard_normal((rows, columns))
     if kind(name) == "norm":
-        values = np.array([[1.0], [0.0]]) + 0.02 * values
+        values = np.array([[1.0], [0.0]])[:rows] + 0.02 * values
     else:
-        values *= (sizes.hidden if name == "embedding" else rows) ** -0.5
+        values *= (columns if kind(name) in ("embedding", "logits") else rows) ** -0.5
     return values
 
 
-def summed_over(name: str, place: Place) -> tuple[str, ...]:
+def summed_over(name: str, sizes: Sizes, place: Place) -> tuple[str, ...]:
     """Axes beside those of data parallelism over which a weight's gradients have to be added up.
 
-    ``cp``: ranks see other tokens; so do those of a norm where tokens are cut over ``tp`` or ``row``. The embedding is used by
-    the first and the last pipeline stage.
+    ``cp``: ranks see other tokens; so do those of a norm where tokens are cut over ``tp`` or ``row``. An embedding that the
+    output layer shares is used by the first and the last pipeline stage.
     """
     axes = ["cp"]
     if kind(name) == "norm":
         axes += ["tp"] if place.sequence_parallel else []
         axes += ["row"]
-    if name == "embedding":
+    if name == "embedding" and sizes.tied:
         axes += ["pp"]
     return tuple(axis for axis in axes if place.of(axis) > 1)
 
@@ -191,5 +221,5 @@ def _cuts(name: str, place: Place) -> dict[int, str]:
 
 
 def _slices(name: str, sizes: Sizes, place: Place) -> tuple[slice, ...]:
-    shape, cuts = sizes.shape(name), _cuts(name, place)
+    shape, cuts = sizes.shape(name, place.width), _cuts(name, place)
     return tuple(place.part(size, cuts[at]) if at in cuts else slice(None) for at, size in enumerate(shape))
