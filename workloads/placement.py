@@ -16,7 +16,12 @@ from .mesh import Mesh
 LEVELS = ("core_group", "node", "supernode")
 """Levels of the machine that an axis can index, from the inside: core groups of a node, nodes of a supernode, supernodes."""
 
+ORDER = ("row", "col", "tp", "cp", "fsdp", "ep", "dp", "pp")
+"""Axes from the one whose ranks talk most to the one whose ranks talk least."""
+
 NAMED = {
+    "auto": "moda where the mesh has dp and ep only, else megatron",
+    "megatron": "ranks fill nodes one after another, tp fastest, then cp, fsdp, ep, dp, and pp (Narayanan et al. 2021)",
     "moda": "dp inside the supernode, ep across supernodes (BaGuaLu's choice)",
     "opposite": "the swap on the same nodes: ep inside as far as it fits, dp across",
     "block:AXIS,...": "ranks fill supernodes one after another, the first axis running fastest",
@@ -117,7 +122,7 @@ class Layout:
 def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str, ...]]:
     """A placement from its text or mapping: a name, ``block:…``, or a tuple of levels for each axis."""
     if isinstance(spec, str):
-        if spec in ("moda", "opposite") or spec.startswith("block:"):
+        if spec in ("auto", "megatron", "moda", "opposite") or spec.startswith("block:"):
             return spec
         if "=" not in spec:
             raise InputError(f"--placement {spec}: no such placement{suggestion(spec, NAMED)}")
@@ -131,6 +136,15 @@ def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str,
             if name not in LEVELS:
                 raise InputError(f"--placement {axis}={name}: no such level{suggestion(name, LEVELS)}")
     return levels
+
+
+def named(mesh: Mesh, placement: str | Mapping[str, str]) -> str | Mapping[str, str]:
+    """The placement that ``auto`` and ``megatron`` stand for, or the placement itself."""
+    if placement == "auto":
+        placement = "moda" if set(mesh.axes) <= {"dp", "ep"} else "megatron"
+    if placement == "megatron":
+        return "block:" + ",".join(sorted(mesh.axes, key=ORDER.index))
+    return placement
 
 
 def resolve_ranks_per_node(
@@ -165,7 +179,7 @@ def place(
     ``nodes_per_supernode`` leaves the other nodes of each supernode idle. Raises :class:`InputError` where the mesh exceeds a
     level of the machine, with the numbers.
     """
-    spec = parse_placement(placement)
+    spec = parse_placement(named(mesh, placement))
     size = machine.supernode
     if nodes_per_supernode is not None and not 0 < nodes_per_supernode <= size:
         raise InputError(f"--nodes-per-supernode {nodes_per_supernode}: {machine.name} has {size} nodes in a supernode")
