@@ -57,10 +57,11 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
 
 
 def _launched(cost: Cost, processor: Processor) -> Timed:
+    """A cost and the start of its operator, which ranks that have nothing to do are spared."""
     overhead = processor.launch(1)
     compute, memory = float(cost.compute.max()), float(cost.memory.max())
     limit = "start of operators" if overhead > max(compute, memory) else "compute" if compute >= memory else "memory"
-    return Timed(cost.seconds + overhead, limit)
+    return Timed(np.where(cost.seconds > 0, cost.seconds + overhead, 0.0), limit)
 
 
 def _require(processor: Processor, precision: str) -> None:
