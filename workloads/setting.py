@@ -69,4 +69,4 @@ class Setting:
     @property
     def top_k(self) -> int:
         """Experts that a token goes to."""
-        return self.plan.top_k or self.model.top_k
+        return self.plan.prototypes or self.plan.top_k or self.model.top_k
