@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..hardware.errors import InputError
 from ..hardware.precisions import Precision
 from ..hardware.units import si
+from .collectives import ROOTED
 from .mesh import Mesh
 from .placement import Layout
 
@@ -128,7 +129,8 @@ class Exchange:
     whole vector. ``received`` (all-to-all-v) is what each rank receives; senders spread their bytes in that
     proportion. None: evenly. ``pairs[group, sender, receiver]``, where it is known, are the bytes of an all-to-all-v
     between the members of each group, groups and members in row-major order: what only looks at messages one by one
-    needs, and what the amounts are the sums of.
+    needs, and what the amounts are the sums of. ``root`` is the position in its group at which a broadcast starts or a
+    reduce ends: members in the order of nodes. Phases of a simulated network do not tell roots apart.
     """
 
     operation: str
@@ -138,6 +140,11 @@ class Exchange:
     element: str
     received: Amount | None = None
     pairs: NDArray[np.float64] | None = None
+    root: int = 0
+
+    def __post_init__(self) -> None:
+        if self.root and (self.operation not in ROOTED or self.root < 0):
+            raise ValueError(f"{self.operation} with root {self.root}; {' and '.join(ROOTED)} have one, from 0 on")
 
     @property
     def flops(self) -> Amount:
@@ -146,8 +153,9 @@ class Exchange:
 
     def __str__(self) -> str:
         """The collective, its axes and bytes."""
-        uneven = "" if self.received is None else f", receives {_text(self.received, 'B')}"
-        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')} {self.element}{uneven}"
+        more = "" if self.received is None else f", receives {_text(self.received, 'B')}"
+        more += f", root {self.root}" if self.root else ""
+        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')} {self.element}{more}"
 
 
 Work = Gemm | Sweep | Loop | Bookkeeping | Exchange
@@ -264,9 +272,10 @@ def _operation_to_plain(operation: Operation) -> dict[str, Any]:
 
 
 def _operation_from_plain(plain: dict[str, Any]) -> Operation:
-    kind = _WORKS[plain["work"]["kind"]]
-    work = kind(**{field.name: _amount_from_plain(plain["work"][field.name]) for field in fields(kind)})
-    return Operation(**{**plain, "work": work, "after": tuple(plain["after"])})
+    work = dict(plain["work"])
+    kind = _WORKS[work.pop("kind")]
+    amounts = {name: _amount_from_plain(value) for name, value in work.items()}
+    return Operation(**{**plain, "work": kind(**amounts), "after": tuple(plain["after"])})
 
 
 def _amount_to_plain(value: Any) -> Any:
