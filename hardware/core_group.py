@@ -90,12 +90,14 @@ class CoreGroup(Record):
         """Cost of C[m, n] = A[m, k] B[k, n]; ``bandwidth`` is the share of the memory bandwidth that is there.
 
         ``efficiency`` is the share of the peak that the kernel reaches when no DMA holds it up. Arrays broadcast; a
-        GEMM of no rows costs nothing.
+        GEMM without rows, columns or depth costs nothing.
         """
-        rows, columns = self.gemm_tile(np.maximum(m, 1.0), n, precision)
+        there = (m > 0) & (n > 0) & (k > 0)
+        m, n, k = (np.where(there, side, 0.0) for side in (m, n, k))
+        rows, columns = self.gemm_tile(np.where(there, m, 1.0), np.where(there, n, 1.0), precision)
         size = BYTES[precision]
         read = size * (m * k * np.ceil(n / columns - 1e-9) + n * k * np.ceil(m / rows - 1e-9))
-        first_panel = np.where(m > 0, size * (rows + columns) * np.minimum(k, PANEL), 0.0)
+        first_panel = size * (rows + columns) * np.minimum(k, PANEL)
         compute = 2.0 * m * n * k / (self.peak[precision] * efficiency)
         memory = (read / self.read_bandwidth + size * m * n / self.write_bandwidth) / bandwidth
         fill = first_panel / self.read_bandwidth / bandwidth

@@ -94,7 +94,16 @@ class Machine(Record):
             raise InputError(
                 f"{self.name}: {ranks_per_node} ranks a node do not divide its {self.node.core_groups} core groups evenly"
             )
-        return Processor(self.core_group, groups, self.node.ring_bandwidth, self.calibration.gemm_efficiency)
+        node, share = self.node, groups / self.node.core_groups
+        return Processor(
+            self.core_group,
+            groups,
+            node.ring_bandwidth * (groups if node.inside == "switch" else 1),
+            self.calibration.gemm_efficiency,
+            host_link=None if node.host_link is None else groups * node.host_link,
+            host_bandwidth=None if node.host_memory_bandwidth is None else share * node.host_memory_bandwidth,
+            host_memory=None if node.host_memory is None else share * node.host_memory,
+        )
 
     def changed(self, settings: Mapping[str, Any]) -> Machine:
         """The same machine with other values at dotted keys, such as ``{"fabric.taper": "1/1"}``.

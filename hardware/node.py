@@ -1,26 +1,49 @@
-"""A node: core groups on a ring, their memory, and network interfaces; and what one rank sees of it."""
+"""A node: its core groups, what joins them, their host, and network interfaces; and what one rank sees of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .core_group import Array, CoreGroup, Cost
+from .errors import InputError
 from .precisions import Precision
 from .records import Record
-from .units import BytesPerSecond
+from .units import Bytes, BytesPerSecond
+
+HOST = ("host_memory", "host_link", "host_memory_bandwidth")
+"""What describes a node's host: all of them or none."""
 
 
 class Node(Record):
-    """Core groups joined by a ring, each with its own DRAM channel, and the network interfaces that they share."""
+    """Core groups, each with its own memory, what joins them inside, their host, and the network interfaces that they share.
+
+    ``inside`` is a ``ring``, one resource of ``ring_bandwidth`` for all of the node's traffic, or a ``switch`` that
+    never is the bottleneck itself, to which each core group has a port of ``ring_bandwidth`` in either direction.
+    A host beyond the core groups has ``host_memory`` bytes a node, which is read and written at
+    ``host_memory_bandwidth`` in all, and a ``host_link`` (PCIe) to each core group, its rate in one direction.
+    """
 
     core_groups: int = Field(gt=0)
+    inside: Literal["ring", "switch"] = "ring"
     ring_bandwidth: BytesPerSecond
     interfaces: int = Field(gt=0)
     interface_bandwidth: BytesPerSecond
+    host_memory: Bytes | None = None
+    host_link: BytesPerSecond | None = None
+    host_memory_bandwidth: BytesPerSecond | None = None
+
+    @model_validator(mode="after")
+    def _host_is_whole(self) -> Node:
+        given = [key for key in HOST if getattr(self, key) is not None]
+        if given and len(given) < len(HOST):
+            missing = ", ".join(key for key in HOST if key not in given)
+            raise ValueError(f"has {', '.join(given)} but not {missing}; a host has all three")
+        return self
 
     @property
     def injection(self) -> float:
@@ -30,17 +53,24 @@ class Node(Record):
 
 @dataclass(frozen=True)
 class Processor:
-    """The part of a node that one rank computes on: ``groups`` core groups as one device.
+    """The part of a node that one rank computes on: ``groups`` core groups as one device, and its share of their host.
 
     With one rank a node, memory is interleaved over all core groups, so that (g - 1)/g of all traffic crosses the
     ring; the ring slows memory down where it carries less than that. Source of the interleaving: the HPL-MxP authors'
-    "CG-Fusion" (Lin et al., SC23), who found one rank a core group to use the network poorly.
+    "CG-Fusion" (Lin et al., SC23), who found one rank a core group to use the network poorly. Where the groups are
+    joined by a switch, ``ring_bandwidth`` is that of all their ports together.
+
+    ``host_link`` and ``host_bandwidth`` are in bytes per second (the link's in one direction), ``host_memory`` in bytes;
+    all are None where the node has no host.
     """
 
     core_group: CoreGroup
     groups: int
     ring_bandwidth: float
     gemm_efficiency: float
+    host_link: float | None = None
+    host_bandwidth: float | None = None
+    host_memory: float | None = None
 
     @property
     def memory(self) -> float:
@@ -88,3 +118,23 @@ class Processor:
     def scalar(self, steps: ArrayLike) -> Array:
         """Seconds of a serial loop of so many steps on the management core."""
         return np.asarray(steps, dtype=np.float64) * self.core_group.scalar_step
+
+    def host_copy(self, nbytes: ArrayLike) -> Array:
+        """Seconds that ``nbytes`` take over the rank's links to its host, one way; raises :class:`InputError` without a host."""
+        return np.asarray(nbytes, dtype=np.float64) / _of_host(self.host_link)
+
+    def host_sweep(self, nbytes: ArrayLike) -> Array:
+        """Seconds to read or write ``nbytes`` of host memory at the rank's share of its bandwidth.
+
+        That is what bounds an optimizer that runs on the host. Raises :class:`InputError` without a host.
+        """
+        return np.asarray(nbytes, dtype=np.float64) / _of_host(self.host_bandwidth)
+
+
+def _of_host(rate: float | None) -> float:
+    if rate is None:
+        keys = ", ".join(f"node.{key}" for key in HOST)
+        raise InputError(
+            f"--offload: the machine's nodes have no host memory beyond that of their core groups ({keys})"
+        )
+    return rate

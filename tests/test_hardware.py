@@ -5,6 +5,8 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import CATALOGUE, Machine, list_machines, load_machine
 from athanor.hardware.units import parse, si
+from athanor.workloads.costs import compute_seconds
+from athanor.workloads.schedule import Gemm, Sweep
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +59,7 @@ def test_readable_numbers_read_back(value):
         ("nodes = 107520", "nodes = 1.5", "nodes is 1.5"),
         ("supernode = 256\n", "", "fabric.supernode is missing"),
         ("[fabric]", "[fabrik]", "fabrik is an unknown key"),
-        ('fp16 = "9.216 TFLOP/s"', 'fp8 = "9.216 TFLOP/s"', "core_group.peak.fp8"),
+        ('fp16 = "9.216 TFLOP/s"', 'fp4 = "9.216 TFLOP/s"', "core_group.peak.fp4"),
         ("nodes = 107520", "nodes = ", "not a TOML file"),
     ],
 )
@@ -177,10 +179,45 @@ def test_gemm_grows_with_every_side(m, n, k, factor):
     assert float(gemm(m, n, k, machine=faster).seconds) <= base * (1 + 1e-12)
 
 
-def test_no_rows_cost_nothing_and_arrays_broadcast():
-    cost = OCEANLIGHT.processor(1).gemm(np.array([[0.0], [10.0]]), 64, 64, 1, "fp16")
+@pytest.mark.parametrize("side", ["m", "k"])
+def test_no_rows_cost_nothing_and_arrays_broadcast(side):
+    sides = {"m": 64.0, "n": 64.0, "k": 64.0, side: np.array([[0.0], [10.0]])}
+    cost = OCEANLIGHT.processor(1).gemm(sides["m"], sides["n"], sides["k"], 1, "fp16")
     assert cost.seconds.shape == (2, 1)
     assert cost.seconds[0, 0] == 0.0 < cost.seconds[1, 0]
+
+
+def test_no_work_is_not_even_started():
+    processor, calibration = OCEANLIGHT.processor(1), OCEANLIGHT.calibration
+    rows = np.array([0.0, 1.0])
+    for work in (Gemm(rows, 8.0, 8.0, 1, "fp16"), Sweep(rows, 2, 2, 1, "fp16")):
+        idle, busy = compute_seconds(work, processor, calibration).seconds
+        assert idle == 0.0
+        assert busy > OCEANLIGHT.core_group.operator_overhead
+    for nothing in (Gemm(8.0, 0.0, 8.0, 1, "fp16"), Gemm(8.0, 8.0, 8.0, 0, "fp16"), Sweep(0.0, 2, 2, 1, "fp16")):
+        assert float(compute_seconds(nothing, processor, calibration).seconds) == 0.0
+
+
+HOSTED = {"node.host_memory": "6 GB", "node.host_link": "2 GB/s", "node.host_memory_bandwidth": "12 GB/s"}
+
+
+def test_a_rank_has_its_share_of_the_host():
+    machine = OCEANLIGHT.changed(HOSTED)
+    whole, pair = machine.processor(1), machine.processor(3)
+    assert (whole.host_memory, pair.host_memory) == (6e9, 2e9)
+    assert (float(whole.host_copy(12e9)), float(pair.host_copy(12e9))) == (1.0, 3.0)
+    assert pair.host_sweep(np.array([0.0, 4e9])).tolist() == [0.0, 1.0]
+    assert load_machine(machine) == Machine.model_validate(machine.model_dump())
+
+
+def test_a_machine_without_a_host_says_so():
+    processor = OCEANLIGHT.processor(1)
+    assert processor.host_memory is None
+    for asked in (processor.host_copy, processor.host_sweep):
+        with pytest.raises(InputError, match=r"no host memory beyond .*node\.host_link"):
+            asked(1.0)
+    with pytest.raises(InputError, match=r"node .*has host_memory but not host_link, host_memory_bandwidth"):
+        OCEANLIGHT.changed({"node.host_memory": "6 GB"})
 
 
 def test_a_rank_a_core_group_has_a_sixth():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,21 @@ from numpy.typing import NDArray
 from ..hardware.errors import InputError, suggestion
 
 AXES = {
-    "dp": "data parallel: replicas of the experts, each with its own tokens",
-    "ep": "expert parallel: parts of the experts",
+    "dp": "data parallel: replicas, each with its own tokens",
+    "fsdp": "sharded replicas: with --zero they share parameters, gradients and state, and dp replicates",
+    "ep": "expert parallel: parts of the experts; each rank has its own tokens",
+    "cp": "context parallel: parts of each sequence (ring self-attention)",
+    "tp": "tensor parallel: parts of every matrix (1-D); with --tensor 2d a grid of row x col",
+    "pp": "pipeline stages: consecutive layers",
+    "row": "rows of the grid of 2-D tensor parallelism; made from tp",
+    "col": "its columns",
 }
+
+DATA = ("dp", "fsdp", "ep")
+"""Axes whose ranks have tokens of their own."""
+
+TENSOR = ("tp", "row", "col")
+"""Axes along which matrices are cut."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,30 @@ class Mesh:
     def ranks(self) -> int:
         """Ranks in all."""
         return prod(self.shape)
+
+    @property
+    def replicas(self) -> int:
+        """Parts of the batch: data-parallel ways."""
+        return self.size(*DATA)
+
+    def gridded(self) -> Mesh:
+        """The mesh with tp=q² as a grid row=q, col=q; raises :class:`InputError` where it is no square."""
+        width = self.size("tp")
+        side = isqrt(width)
+        if side * side != width:
+            raise InputError(
+                f"--tensor 2d: tp={width} is no square; the grid is q x q, nearest {side * side} or {(side + 1) ** 2}"
+            )
+        at = self.axes.index("tp")
+        axes = (*self.axes[:at], "row", "col", *self.axes[at + 1 :])
+        return Mesh(axes, (*self.shape[:at], side, side, *self.shape[at + 1 :]))
+
+    def along(self, axis: str, values: Sequence[float]) -> float | NDArray[np.float64]:
+        """One value for each rank along an axis as an array that broadcasts over the mesh; a float where all are equal."""
+        if len(set(values)) == 1:
+            return float(values[0])
+        place = self.axes.index(axis)
+        return np.array(values, dtype=np.float64).reshape([-1 if at == place else 1 for at in range(len(self.axes))])
 
     def size(self, *axes: str) -> int:
         """Ranks of a group along these axes together; axes that the mesh lacks count one."""

@@ -16,7 +16,12 @@ from .mesh import Mesh
 LEVELS = ("core_group", "node", "supernode")
 """Levels of the machine that an axis can index, from the inside: core groups of a node, nodes of a supernode, supernodes."""
 
+ORDER = ("row", "col", "tp", "cp", "fsdp", "ep", "dp", "pp")
+"""Axes from the one whose ranks talk most to the one whose ranks talk least."""
+
 NAMED = {
+    "auto": "moda where the mesh has dp and ep only, else megatron",
+    "megatron": "ranks fill nodes one after another, tp fastest, then cp, fsdp, ep, dp, and pp (Narayanan et al. 2021)",
     "moda": "dp inside the supernode, ep across supernodes (BaGuaLu's choice)",
     "opposite": "the swap on the same nodes: ep inside as far as it fits, dp across",
     "block:AXIS,...": "ranks fill supernodes one after another, the first axis running fastest",
@@ -117,7 +122,7 @@ class Layout:
 def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str, ...]]:
     """A placement from its text or mapping: a name, ``block:…``, or a tuple of levels for each axis."""
     if isinstance(spec, str):
-        if spec in ("moda", "opposite") or spec.startswith("block:"):
+        if spec in ("auto", "megatron", "moda", "opposite") or spec.startswith("block:"):
             return spec
         if "=" not in spec:
             raise InputError(f"--placement {spec}: no such placement{suggestion(spec, NAMED)}")
@@ -133,12 +138,22 @@ def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str,
     return levels
 
 
+def named(mesh: Mesh, placement: str | Mapping[str, str]) -> str | Mapping[str, str]:
+    """The placement that ``auto`` and ``megatron`` stand for, or the placement itself."""
+    if placement == "auto":
+        placement = "moda" if set(mesh.axes) <= {"dp", "ep"} else "megatron"
+    if placement == "megatron":
+        return "block:" + ",".join(sorted(mesh.axes, key=ORDER.index))
+    return placement
+
+
 def resolve_ranks_per_node(
     machine: Machine, placement: str | Mapping[str, str], ranks_per_node: int | None, ranks: int = 0
 ) -> int:
     """Ranks on a node: as asked for; else one a core group where the placement names core groups; else as few as hold ``ranks``.
 
-    Raises :class:`InputError` where they do not divide the node's core groups.
+    Where a switch joins the core groups, each is an accelerator of its own, and has a rank. Raises :class:`InputError` where
+    those asked for do not divide the node's core groups.
     """
     spec, groups = parse_placement(placement), machine.node.core_groups
     if ranks_per_node is not None and (ranks_per_node < 1 or groups % ranks_per_node):
@@ -147,7 +162,8 @@ def resolve_ranks_per_node(
         )
     if ranks_per_node is not None:
         return ranks_per_node
-    if not isinstance(spec, str) and any("core_group" in names for names in spec.values()):
+    named = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
+    if named or machine.node.inside == "switch":
         return groups
     enough = (each for each in range(1, groups + 1) if groups % each == 0 and each * machine.nodes >= ranks)
     return next(enough, groups)
@@ -165,7 +181,7 @@ def place(
     ``nodes_per_supernode`` leaves the other nodes of each supernode idle. Raises :class:`InputError` where the mesh exceeds a
     level of the machine, with the numbers.
     """
-    spec = parse_placement(placement)
+    spec = parse_placement(named(mesh, placement))
     size = machine.supernode
     if nodes_per_supernode is not None and not 0 < nodes_per_supernode <= size:
         raise InputError(f"--nodes-per-supernode {nodes_per_supernode}: {machine.name} has {size} nodes in a supernode")

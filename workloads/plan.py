@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from ..hardware.errors import InputError
+from ..hardware.errors import InputError, suggestion
 from ..hardware.machine import Machine
 from ..hardware.records import Record, first_error
 from .balancers import Balancer, parse_balancer
@@ -17,6 +17,13 @@ from .model import Model
 from .precision import PrecisionSchedule
 from .routers import Router, parse_router
 
+OFFLOADS = {
+    "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",
+    "parameters": "weights of layers in host memory, fetched before each pass",
+    "activations": "inputs of layers in host memory between the passes",
+    "experts": "weights of experts in host memory, fetched layer by layer",
+}
+
 SIZES = frozenset({"tokens_per_rank", "global_batch"})
 """Two ways to say how large a step is: naming one puts both of the model's own aside."""
 
@@ -24,13 +31,13 @@ SIZES = frozenset({"tokens_per_rank", "global_batch"})
 class Plan(Record):
     """The choices for a run, under the names that the command line gives them; what is None is derived.
 
-    Batch: either ``tokens_per_rank``, or ``global_batch`` sequences of ``seq_len`` over all ranks, or the machine's
-    own ``tokens_per_node``. A step is cut into micro-batches of ``micro_batch`` sequences; where none is named, into
-    as few as keep each below the machine's ``tokens_per_node``.
+    Batch: either ``tokens_per_rank`` (of a data-parallel rank, with all that share its tokens), or ``global_batch`` sequences of
+    ``seq_len`` over all of these, or the machine's own ``tokens_per_node``. A step is cut into micro-batches of ``micro_batch``
+    sequences; where none is named, into as few as keep each below the machine's ``tokens_per_node``.
     """
 
     mesh: dict[str, int]
-    placement: str | dict[str, str] = "moda"
+    placement: str | dict[str, str] = "auto"
     ranks_per_node: int | None = Field(default=None, gt=0)
     nodes_per_supernode: int | None = Field(default=None, gt=0)
     tokens_per_rank: int | None = Field(default=None, gt=0)
@@ -43,8 +50,17 @@ class Plan(Record):
     drift: float = Field(default=0.0, ge=0, le=1)
     balancer: str = "swipe"
     all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
-    zero: Literal["0", "hierarchical"] = "hierarchical"
-    recompute: Literal["none", "full"] = "none"
+    tensor: Literal["1d", "2d"] = "1d"
+    sequence_parallel: bool = False
+    pipeline: str = "1f1b"
+    chunks: int = Field(default=1, gt=0)
+    expert_tensor: Literal["split", "whole"] = "split"
+    prototypes: int | None = Field(default=None, gt=0)
+    zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "hierarchical"
+    offload: str = "none"
+    offload_delay: bool = False
+    recompute: Literal["none", "selective", "full"] = "none"
+    attention: Literal["unfused", "fused"] = "unfused"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
     overlap: Literal["none", "gradients"] = "none"
     routing: str | None = None
@@ -72,13 +88,13 @@ class Plan(Record):
         except ValidationError as wrong:
             raise InputError(_reason(wrong, model, given)) from None
         plan.check()
-        if (plan.top_k or model.top_k) > model.experts:
+        if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")
         return plan
 
     def check(self) -> None:
         """Parse what is text; raises :class:`InputError` for unknown names."""
-        _ = self.router_policy, self.balancing, self.precisions, Mesh.of(self.mesh)
+        _ = self.router_policy, self.balancing, self.precisions, Mesh.of(self.mesh), self.offloads
 
     @property
     def router_policy(self) -> Router:
@@ -95,6 +111,19 @@ class Plan(Record):
         """Precision policies by iteration."""
         return PrecisionSchedule.parse(self.precision)
 
+    @property
+    def offloads(self) -> frozenset[str]:
+        """What is kept in the host's memory."""
+        names = frozenset() if self.offload == "none" else frozenset(self.offload.split(","))
+        if unknown := sorted(names - set(OFFLOADS)):
+            raise InputError(f"--offload {unknown[0]}: no such thing to offload{suggestion(unknown[0], OFFLOADS)}")
+        return names
+
+    @property
+    def shards(self) -> int:
+        """How much ZeRO shards: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
+        return {"0": 0, "hierarchical": 1, "1": 1, "2": 2, "3": 3, "++": 3}[self.zero]
+
     def changed(self, **options: Any) -> Plan:
         """The same plan with other options."""
         return self.model_copy(update=options)
@@ -109,7 +138,10 @@ def _reason(wrong: ValidationError, model: Model, given: Mapping[str, Any]) -> s
 
 @dataclass(frozen=True)
 class Batch:
-    """Tokens of one rank: in a step, and in each of its ``micro_batches``; and the length of a sequence."""
+    """Tokens of a data-parallel rank: in a step, and in each of its ``micro_batches``; and the length of a sequence.
+
+    Ranks that share these tokens (along cp, tp and pp) count as one.
+    """
 
     tokens: int
     micro_batches: int
@@ -129,13 +161,14 @@ class Batch:
         if plan.tokens_per_rank and plan.global_batch:
             raise InputError("--tokens-per-rank and --global-batch: give one of the two")
         if plan.global_batch:
-            tokens, rest = divmod(plan.global_batch * seq_len, mesh.ranks)
+            tokens, rest = divmod(plan.global_batch * seq_len, mesh.replicas)
             if rest:
                 raise InputError(
                     f"--global-batch {plan.global_batch:,}: its {plan.global_batch * seq_len:,} tokens"
-                    f" (--seq-len {seq_len:,}) do not divide over {mesh.ranks:,} ranks"
+                    f" (--seq-len {seq_len:,}) do not divide over {mesh.replicas:,} data-parallel ranks"
                 )
-        return cls(tokens, _micro_batches(tokens, usual, seq_len, plan.micro_batch), seq_len)
+        micro_batch = plan.micro_batch or (1 if mesh.size("pp") > 1 and tokens % seq_len == 0 else None)
+        return cls(tokens, _micro_batches(tokens, usual, seq_len, micro_batch), seq_len)
 
 
 def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | None) -> int:

@@ -8,8 +8,8 @@ from typing import Literal
 from ..hardware.errors import InputError, suggestion
 from ..hardware.precisions import BYTES, Precision
 
-Part = Literal["expert", "attention", "gate", "embedding", "norm"]
-PARTS: tuple[Part, ...] = ("expert", "attention", "gate", "embedding", "norm")
+Part = Literal["expert", "ffn", "attention", "gate", "embedding", "norm"]
+PARTS: tuple[Part, ...] = ("expert", "ffn", "attention", "gate", "embedding", "norm")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Formats:
     """Formats of one kind of layer.
 
     ``compute`` is that of its GEMMs and activations, ``weight`` and ``gradient`` those of stored parameters and their gradients
-    (and of both on the network). Only the update needs the ``master`` copy, where weights are kept shorter than they
+    (and of both on the network). ``product`` is that of the products with weights, where it is shorter still. Only the update needs the ``master`` copy, where weights are kept shorter than they
     are updated, and Adam's two ``moments``.
     """
 
@@ -26,6 +26,12 @@ class Formats:
     gradient: Precision
     master: Precision | None
     moments: Precision
+    product: Precision | None = None
+
+    @property
+    def gemm(self) -> Precision:
+        """Format in which activations are multiplied with weights."""
+        return self.product or self.compute
 
     @property
     def state_bytes(self) -> int:
@@ -38,18 +44,35 @@ _HALF_COMPUTE = Formats("fp16", "fp32", "fp32", master=None, moments="fp32")
 _HALF_BUT_UPDATE = Formats("fp16", "fp16", "fp16", master="fp32", moments="fp32")
 _HALF = Formats("fp16", "fp16", "fp16", master=None, moments="fp16")
 
-_EVERYWHERE = {"O0": _SINGLE, "O1": _HALF_COMPUTE, "O2": _HALF_BUT_UPDATE, "O3": _HALF}
+_DOUBLE = Formats("fp64", "fp64", "fp64", master=None, moments="fp64")
+_BRAIN = Formats("bf16", "bf16", "fp32", master="fp32", moments="fp32")
+_EIGHT = Formats("bf16", "bf16", "fp32", master="fp32", moments="fp32", product="fp8")
+
+_EVERYWHERE = {
+    "O0": _SINGLE,
+    "O1": _HALF_COMPUTE,
+    "O2": _HALF_BUT_UPDATE,
+    "O3": _HALF,
+    "fp64": _DOUBLE,
+    "bf16": _BRAIN,
+    "fp8": _EIGHT,
+}
 
 POLICIES: dict[str, dict[Part, Formats]] = {
     name: dict.fromkeys(PARTS, formats) for name, formats in _EVERYWHERE.items()
 }
-POLICIES["layerwise"] = {part: _HALF_BUT_UPDATE if part in ("expert", "attention") else _SINGLE for part in PARTS}
+POLICIES["layerwise"] = {
+    part: _HALF_BUT_UPDATE if part in ("expert", "ffn", "attention") else _SINGLE for part in PARTS
+}
 
 DESCRIPTIONS = {
     "O0": "everything in single precision",
     "O1": "GEMMs in half, weights, gradients and update in single",
     "O2": "everything in half but the update",
     "O3": "everything in half",
+    "fp64": "everything in double precision, to check results",
+    "bf16": "bfloat16 with gradients and update in single (Megatron)",
+    "fp8": "the same, products with weights in eight bits (Transformer Engine)",
     "layerwise": "FFN and attention in half with a single update, all else in single (BaGuaLu)",
 }
 """Source of O0-O3: NVIDIA APEX, as the BaGuaLu overview sums them up; of layerwise: the same overview."""

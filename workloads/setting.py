@@ -10,10 +10,15 @@ from typing import Any
 
 from ..hardware.errors import InputError
 from ..hardware.machine import Machine, load_machine
+from .composition import Given, check
 from .mesh import Mesh
 from .model import Model, load_model
 from .placement import Layout, place, resolve_ranks_per_node
 from .plan import Batch, Plan
+
+
+MOST_FLAT = 256
+"""Layers of all micro-batches together up to which a step is written out in full."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Setting:
         plan = Plan.of(chosen, options)
         hardware = load_machine(machine).with_routing(plan.routing)
         mesh = Mesh.of(plan.mesh)
+        if plan.tensor == "2d" and "tp" in mesh.axes:
+            mesh = mesh.gridded()
         per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
         room = hardware.nodes * per_node
         if mesh.ranks > room:
@@ -44,7 +51,15 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
-        return cls(hardware, chosen, plan, mesh, Batch.of(plan, chosen, hardware, mesh, per_node), per_node)
+        batch = Batch.of(plan, chosen, hardware, mesh, per_node)
+        check(Given(chosen, plan, mesh, batch, hardware))
+        return cls(hardware, chosen, plan, mesh, batch, per_node)
+
+    @property
+    def composed(self) -> bool:
+        """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where there are many of them."""
+        many = self.batch.micro_batches * self.model.depth > MOST_FLAT
+        return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
     def layout(self) -> Layout:
@@ -54,4 +69,4 @@ class Setting:
     @property
     def top_k(self) -> int:
         """Experts that a token goes to."""
-        return self.plan.top_k or self.model.top_k
+        return self.plan.prototypes or self.plan.top_k or self.model.top_k

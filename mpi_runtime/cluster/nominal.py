@@ -52,6 +52,7 @@ def _sources(laptop: Machine, payload: int, frame: int) -> dict[str, str]:
         **cores,
         "nodes": "nominal: the cluster's shape",
         "node.core_groups": "nominal: one rank a node",
+        "node.inside": "irrelevant: one rank a node",
         "node.ring_bandwidth": f"machine laptop: {laptop.source('node.ring_bandwidth')}; one rank a node uses none",
         "node.interfaces": "nominal: one veth device",
         "node.interface_bandwidth": "nominal: the rate of the node's shapers",
