@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.pipelines import Order, Slot, Step, sequence
+from ..workloads.pipelines import Kind, Order, Slot, Step, sequence
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
@@ -59,7 +59,7 @@ class Timing:
 def play(
     orders: Sequence[Order],
     duration: Callable[[int, Slot], Seconds],
-    transfer: Callable[[int, int, str], Seconds],
+    transfer: Callable[[int, int, Kind], Seconds],
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
@@ -79,7 +79,7 @@ def play(
     return _played(orders, steps, work, between, later, sooner)
 
 
-def _kinds(order: Order) -> dict[tuple[Any, int], int]:
+def _kinds(order: Order) -> dict[tuple[Kind, int], int]:
     """A micro-batch for each kind and chunk in an order."""
     return {(kind, chunk): number for kind, number, chunk in reversed(order)}
 
@@ -87,8 +87,8 @@ def _kinds(order: Order) -> dict[tuple[Any, int], int]:
 def _played(
     orders: Sequence[Order],
     steps: Sequence[Step],
-    work: list[dict[tuple[Any, int], Seconds]],
-    between: dict[tuple[int, int, str], Seconds],
+    work: list[dict[tuple[Kind, int], Seconds]],
+    between: dict[tuple[int, int, Kind], Seconds],
     later: Callable[[Any, Any], Any],
     sooner: Callable[[Any, Any], Any],
 ) -> Timing:

@@ -101,7 +101,9 @@ class RankByRank:
     def _steps(self, number: int, exchange: Exchange) -> Steps:
         """The steps of an exchange; layers repeat, so even ones are made once."""
         even = isinstance(exchange.nbytes, float) and exchange.received is None and exchange.pairs is None
-        key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes) if even else number
+        key = (
+            (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes, exchange.root) if even else number
+        )
         if key not in self.known:
             grid, size = self.layout.two_level(exchange.axes), self.mesh.size(*exchange.axes)
             outer, inner = (1, size) if grid is None else grid.shape[1:]
@@ -109,7 +111,7 @@ class RankByRank:
             found = rounds(exchange.operation, exchange.algorithm, outer, inner)
             self.known[key] = Steps(
                 self.graph,
-                self.layout.groups(exchange.axes),
+                np.roll(self.layout.groups(exchange.axes), -exchange.root, axis=1),
                 found,
                 inner,
                 payloads(self.layout, exchange, found),
