@@ -1,4 +1,4 @@
-"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline schedule around it."""
+"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline around it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def pipeline(this: Step) -> Pipeline:
     chunks, count = setting.plan.chunks if stages > 1 else 1, setting.batch.micro_batches
     blocks = _Blocks(this, stages * chunks)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
-    uses = tuple(
-        blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks)
-    )
+    uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
     return Pipeline(
         name=chosen.name,
         stages=stages,
@@ -59,9 +57,7 @@ class _Blocks:
         stages = self.this.setting.mesh.size("pp")
         return tuple(layers_of(self.this.setting, virtual % stages, virtual // stages))
 
-    def uses(
-        self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]
-    ) -> tuple[tuple[int, ...], ...]:
+    def uses(self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]) -> tuple[tuple[int, ...], ...]:
         """Numbers of the blocks of each pass of a virtual stage, by micro-batch; one where all are alike."""
         passes = ("F", "B", "W") if split else ("F", "B")
         found = []
@@ -93,7 +89,13 @@ class _Blocks:
         return self._known[key]
 
     def _make(
-        self, layers: tuple[int, ...], which: str, split: bool, ends: tuple[bool, bool], flows: dict[int, Flow], last: bool
+        self,
+        layers: tuple[int, ...],
+        which: str,
+        split: bool,
+        ends: tuple[bool, bool],
+        flows: dict[int, Flow],
+        last: bool,
     ) -> Block:
         this = self.this
         program = Program(this.setting.layout, _wanted(which, split))
