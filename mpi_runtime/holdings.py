@@ -12,7 +12,7 @@ from ..workloads.model import Model
 from ..workloads.precision import Formats, Part
 from ..workloads.schedule import Exchange, Operation, Schedule
 from ..workloads.setting import Setting
-from ..workloads.sharding import Holding, held
+from ..workloads.sharding import Holding, held, held_beside_layers, held_of_layer
 from .transport import Transport
 from .vectors import Vector
 
@@ -44,7 +44,7 @@ class Holdings:
         self.setting, self.layered = setting, setting.plan.overlap == "gradients"
         self.vectors: dict[Key, Held] = {}
         parts: dict[Key, list[Holding]] = {}
-        for each in held(setting.model, setting.mesh):
+        for each in held(setting):
             parts.setdefault((each.replicas, formats[each.part].gradient), []).append(each)
         exchanges = {self.key(op): op for op in schedule.operations if op.category == "gradient_sync"}
         for key, holdings in parts.items():
@@ -89,10 +89,12 @@ class Holdings:
         """Parameters of each segment: all at once, or by layer and then what belongs to none."""
         if not self.layered:
             return [round(sum(each.parameters for each in holdings))]
-        layers = self.setting.model.layers
-        by_layer = sum(each.parameters for each in holdings if each.part != "embedding") / layers
-        rest = sum(each.parameters for each in holdings if each.part == "embedding")
-        return [*[round(by_layer)] * layers, *([round(rest)] if rest else [])]
+        mine = {each.part for each in holdings}
+        layers = [held_of_layer(self.setting, layer) for layer in range(self.setting.model.depth)]
+        every = [*layers, held_beside_layers(self.setting)]
+        return [
+            round(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)) for segment in every
+        ]
 
 
 def _spans(holdings: list[Holding]) -> dict[Part, tuple[float, float]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..hardware.fabrics.fabric import LinkKind
 from ..hardware.machine import Machine
+from ..workloads.inside import Inside
 from ..workloads.placement import Layout
 
 
@@ -20,17 +21,17 @@ def links(
     ``sent[source, target]`` are bytes in all steps, which took ``seconds`` together. Bytes are measured; links, routes and
     capacities are the machine file's.
     """
-    nodes = int(layout.node.max()) + 1
+    nodes, inside = int(layout.node.max()) + 1, Inside.of(machine, layout)
     between = np.zeros((nodes, nodes))
     np.add.at(between, (layout.node[:, None], layout.node[None, :]), sent)
     source, target = np.nonzero(between)
     apart = source != target
-    kinds = [
-        LinkKind("ring", machine.node.ring_bandwidth, nodes),
-        LinkKind("nic.out", machine.injection, nodes),
-        LinkKind("nic.in", machine.injection, nodes),
+    kinds = [*inside.kinds, *(LinkKind(name, machine.injection, nodes) for name in ("nic.out", "nic.in"))]
+    near = np.where(layout.node[:, None] == layout.node[None, :], sent, 0.0)
+    loads: list[NDArray[np.float64]] = [
+        np.bincount(inside.link, near.sum(axis=end), kind.count).astype(np.float64, copy=False)
+        for kind, end in zip(inside.kinds, (1, 0), strict=False)
     ]
-    loads: list[NDArray[np.float64]] = [np.diagonal(between).copy()]
     np.fill_diagonal(between, 0.0)
     loads += [between.sum(axis=1), between.sum(axis=0)]
     fabric = machine.fabric_links(nodes)

@@ -14,7 +14,6 @@ from ..sim.maxmin import fair_rates
 from ..workloads.collectives import rounds
 from ..workloads.lowering import lower_step
 from ..workloads.memory import FIXED_FP32, memory, update_state_share
-from ..workloads.mesh import Mesh
 from ..workloads.model import load_model
 from ..workloads.precision import POLICIES
 from ..workloads.setting import Setting
@@ -168,14 +167,15 @@ def _gemm_ratio(machine: Machine) -> float:
 
 def _gigabytes(name: str, sharded: bool) -> float:
     """Weights, gradients and state of experts and attention at 16 B a parameter, as the claim counts them."""
-    model = load_model(name)
-    mesh = Mesh.of(model.plan["mesh"])
+    setting = Setting.of("sunway-oceanlight", name, {})
     formats = POLICIES["O2"]["expert"]
     kept = BYTES[formats.weight] + BYTES[formats.gradient]
     total = 0.0
-    for each in held(model, mesh):
+    for each in held(setting):
         if each.part in ("expert", "attention"):
-            total += each.parameters * (kept + formats.state_bytes / (mesh.size(*each.replicas) if sharded else 1))
+            total += float(np.max(each.parameters)) * (
+                kept + formats.state_bytes / (setting.mesh.size(*each.replicas) if sharded else 1)
+            )
     return total / 1e9
 
 

@@ -61,7 +61,7 @@ def _step_ends(links: Links, groups: Index, targets: Index, sent: Array, loads: 
 
 def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
     """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ."""
-    uses = {"ring": (links.domains[0], 1, np.ones(len(groups), dtype=bool))}
+    uses = {kind.name: (links.inside.link, 1, np.ones(len(groups), dtype=bool)) for kind in links.inside.kinds}
     for name, domain, cables, _ in links.by_level():
         leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
         uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}

@@ -8,19 +8,21 @@ import numpy as np
 
 from ..hardware.fabrics.fabric import LinkKind
 from ..hardware.machine import Machine
+from ..workloads.inside import Inside
 from ..workloads.placement import Layout
 from .links import Array, Index
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Links of a machine under a layout, numbered over all kinds: rings in nodes, interfaces out and in, then the fabric's.
+    """Links of a machine under a layout, numbered over all kinds: those inside nodes, interfaces out and in, then the fabric's.
 
     ``kind[link]`` counts in ``kinds``; ``capacity[link]`` is in bytes per second.
     """
 
     machine: Machine
     layout: Layout
+    inside: Inside
     nodes: int
     kinds: tuple[LinkKind, ...]
     kind: Index
@@ -30,12 +32,12 @@ class Graph:
     def of(cls, machine: Machine, layout: Layout) -> Graph:
         """The links between the first node and the last one that holds a rank."""
         nodes = int(layout.node.max()) + 1
-        kinds = [LinkKind("ring", machine.node.ring_bandwidth, nodes)]
-        kinds += [LinkKind(name, machine.injection, nodes) for name in ("nic.out", "nic.in")]
-        kinds += machine.fabric_links(nodes)
+        inside = Inside.of(machine, layout)
+        interfaces = [LinkKind(name, machine.injection, nodes) for name in ("nic.out", "nic.in")]
+        kinds = [*inside.kinds, *interfaces, *machine.fabric_links(nodes)]
         counts = [kind.count for kind in kinds]
         capacity = np.repeat([kind.capacity for kind in kinds], counts)
-        return cls(machine, layout, nodes, tuple(kinds), np.repeat(np.arange(len(kinds)), counts), capacity)
+        return cls(machine, layout, inside, nodes, tuple(kinds), np.repeat(np.arange(len(kinds)), counts), capacity)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,16 +45,16 @@ class Graph:
         return tuple(kind.name for kind in self.kinds)
 
     def routes(self, source: Index, target: Index) -> Index:
-        """Links from ranks to ranks, ``[n, hops]``, in order; -1 where a route is shorter."""
-        start, end = self.layout.node[source], self.layout.node[target]
-        inside = start == end
-        first, last = np.where(inside, start, self.nodes + start), np.where(inside, -1, 2 * self.nodes + end)
-        between = np.full((len(start), 0), -1, dtype=np.int64)
-        if not inside.all():
-            across = np.flatnonzero(~inside)
-            found = self.machine.fabric.routes(start[across], end[across], self.nodes)
-            between = np.full((len(start), found.shape[1]), -1, dtype=np.int64)
-            between[across] = np.where(found >= 0, found + 3 * self.nodes, -1)
+        """Links from ranks to ranks, ``[n, hops]``, in order; -1 where a route is shorter. ``hops`` is the same for all ranks."""
+        start, end, inside = self.layout.node[source], self.layout.node[target], self.inside
+        near = start == end
+        into = inside.kinds[0].count + inside.link[target] if len(inside.kinds) > 1 else -1
+        first = np.where(near, inside.link[source], inside.count + start)
+        last = np.where(near, into, inside.count + self.nodes + end)
+        across = np.flatnonzero(~near)  # perhaps none: tables of messages have as many columns nevertheless
+        found = self.machine.fabric.routes(start[across], end[across], self.nodes)
+        between = np.full((len(start), found.shape[1]), -1, dtype=np.int64)
+        between[across] = np.where(found >= 0, found + inside.count + 2 * self.nodes, -1)
         return np.column_stack([first, between, last])
 
     def latencies(self, source: Index, target: Index) -> Array:
@@ -68,13 +70,15 @@ class Graph:
         levels, node = self.machine.fabric.levels(self.nodes, self.machine.injection), self.layout.node
         if levels is None:
             return None
-        links = np.arange(len(self.kind))
+        links, own = np.arange(len(self.kind)), self.inside.link
         moved = _together(node, node[permutation], self.nodes)
-        if moved is None:
+        within = _together(own, own[permutation], self.inside.kinds[0].count)
+        if moved is None or within is None:
             return None
-        for ring_or_interface in range(3):
-            links[ring_or_interface * self.nodes :][: self.nodes] = ring_or_interface * self.nodes + moved
-        start = 3 * self.nodes
+        start = 0
+        for numbers in (*[within] * len(self.inside.kinds), moved, moved):
+            links[start : start + len(numbers)] = start + numbers
+            start += len(numbers)
         for level in levels[1:]:
             domains = _together(level.domain[node], level.domain[node[permutation]], level.domains)
             cables = _together(level.slot[node], level.slot[node[permutation]], level.cables)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..hardware.fabrics.fabric import Level, LinkKind
 from ..hardware.machine import Machine
+from ..workloads.inside import Inside
 from ..workloads.placement import Layout
 
 Array = NDArray[np.float64]
@@ -21,10 +22,11 @@ class Links:
     """Numbers all links that the ranks of a layout can reach.
 
     ``domains[level][rank]`` is the domain of each rank at each level of the fabric, from the node outwards; ``cable``
-    the cable that leads to it. Kinds are ``ring``, then ``<level>.out`` and ``<level>.in`` for each level.
+    the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for each level.
     """
 
     kinds: tuple[LinkKind, ...]
+    inside: Inside
     domains: tuple[Index, ...]
     cables: tuple[int, ...]
     cable: tuple[Index, ...]
@@ -35,8 +37,8 @@ class Links:
     @classmethod
     def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
         """The links of ``machine``, a tree with these levels between the first node and the last one that holds a rank."""
-        nodes = int(layout.node.max()) + 1
-        kinds = [LinkKind("ring", machine.node.ring_bandwidth, nodes)]
+        inside = Inside.of(machine, layout)
+        kinds = [*inside.kinds]
         for level in levels:
             count = level.domains * level.cables
             kinds += [
@@ -45,6 +47,7 @@ class Links:
             ]
         return cls(
             tuple(kinds),
+            inside,
             tuple(level.domain[layout.node] for level in levels),
             tuple(level.cables for level in levels),
             tuple(level.slot[layout.node] for level in levels),
@@ -59,7 +62,8 @@ class Links:
 
     def by_level(self) -> Iterator[tuple[str, Index, int, Index]]:
         """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
-        names = [kind.name.removesuffix(".out") for kind in self.kinds if kind.name.endswith(".out")]
+        outside = self.kinds[len(self.inside.kinds) :]
+        names = [kind.name.removesuffix(".out") for kind in outside if kind.name.endswith(".out")]
         yield from zip(names, self.domains, self.cables, self.cable, strict=True)
 
     def segments(self, groups: Index, level: int) -> Segments:
@@ -146,8 +150,9 @@ class Messages:
         flat = targets.reshape(-1)
         member = np.flatnonzero(flat >= 0)
         source, target = groups.reshape(-1)[member], flat[member]
-        inside = links.domains[0][source] == links.domains[0][target]
-        passed = {"ring": np.where(inside, links.domains[0][source], -1)}
+        near = links.domains[0][source] == links.domains[0][target]
+        ends = zip(links.inside.kinds, (source, target), strict=False)
+        passed = {kind.name: np.where(near, links.inside.link[end], -1) for kind, end in ends}
         for name, domain, cables, cable in links.by_level():
             lane, across = cable[target], domain[source] != domain[target]
             passed[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
@@ -178,7 +183,9 @@ def all_pairs_loads(links: Links, groups: Index, sent: Array, share: Array) -> L
         runs = links.segments(groups, level)
         near_share, near_sent = runs.totals(part), runs.totals(nbytes)
         if level == 0 and not runs.single:
-            loads.add("ring", domain[members], nbytes * np.maximum(near_share - part, 0.0))
+            sends, receives = nbytes * np.maximum(near_share - part, 0.0), part * np.maximum(near_sent - nbytes, 0.0)
+            for kind, moved in zip(links.inside.kinds, (sends, receives), strict=False):
+                loads.add(kind.name, links.inside.link[members], moved)
         home = domain[members]
         loads.add(f"{name}.in", home * cables + cable[members], part * np.maximum(total - near_sent, 0.0))
         if cables == 1:

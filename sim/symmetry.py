@@ -175,17 +175,18 @@ def all_pairs_demand(links: Links, groups: Index, sent: Array, share: Array) -> 
     checked(len(sender))
     going, coming = peers[sender, receiver, crossed], peers[receiver, sender, crossed]
     classes = _Classes(links)
-    home = _Census.of(colour, homes[0], colours)
-    classes.add("ring", home.numbers, home.kind, home.counts[:, sender] * np.where(crossed == 0, going, 0.0))
+    own = _Census.of(colour, links.inside.link[ranks], colours)
+    for kind, end, flows in zip(links.inside.kinds, (sender, receiver), (going, coming), strict=False):
+        classes.add(kind.name, own.numbers, own.kind, own.counts[:, end] * np.where(crossed == 0, flows, 0.0))
     for level, (name, _, cables, _) in enumerate(links.by_level()):
         leaving, arriving = np.where(crossed > level, going, 0.0), np.where(crossed > level, coming, 0.0)
         lane = _Census.of(colour, lanes[level], colours)
         classes.add(f"{name}.in", lane.numbers, lane.kind, lane.counts[:, receiver] * arriving)
         home = _Census.of(colour, homes[level], colours)
-        flows, numbers, kind = home.counts[:, sender] * leaving, home.numbers, home.kind
+        flows, numbers, like = home.counts[:, sender] * leaving, home.numbers, home.kind
         if cables > 1:
-            flows, numbers, kind = _by_cable(home, flows, _Census.of(colour, slots[level], colours), receiver, cables)
-        classes.add(f"{name}.out", numbers, kind, flows)
+            flows, numbers, like = _by_cable(home, flows, _Census.of(colour, slots[level], colours), receiver, cables)
+        classes.add(f"{name}.out", numbers, like, flows)
     return classes.demand(nbytes[first][sender] * part[first][receiver], _Census.of(colour, group, colours), sender)
 
 

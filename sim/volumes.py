@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
+from ..workloads.inside import Inside
 from ..workloads.placement import Layout
 from .links import Array, Index
 
@@ -43,16 +44,19 @@ def least_seconds(
 ) -> float:
     """Seconds below which no algorithm can be, from injection, ejection and what crosses the parts of a tree.
 
-    ``factor`` is the share of the links' bandwidth that is there. Links inside nodes count as endless, and so do those of a
+    ``factor`` is the share of the links' bandwidth that is there. A rank's port to a switch in its node counts with the
+    node's interfaces beside it, where there are other nodes. Rings inside nodes count as endless, and so do the links of a
     fabric that is no tree.
     """
-    nodes = int(layout.node.max()) + 1
-    node = np.arange(nodes)
+    node, inside_node = layout.node, Inside.of(machine, layout)
+    nodes = int(node.max()) + 1
     trunks = (machine.fabric.levels(nodes, machine.injection) or [])[1:]
-    parts = [(node, machine.injection), *((level.domain, level.capacity * level.cables) for level in trunks)]
+    parts = [(node, machine.injection), *((level.domain[node], level.capacity * level.cables) for level in trunks)]
+    if machine.node.inside == "switch":
+        beside = machine.injection if layout.nodes > 1 else 0.0
+        parts.append((inside_node.link, inside_node.kinds[0].capacity + beside))
     seconds = 0.0
-    for part_of_node, capacity in parts:
-        part = part_of_node[layout.node]
+    for part, capacity in parts:
         count = int(part.max()) + 1
         out, into = np.zeros(count), np.zeros(count)
         total = 0.0

@@ -76,16 +76,23 @@ class NaiveShared:
 
 
 class Platform:
-    """A pruned tree of one rank a node: links by name, and what a message of a network model uses, waits and weighs."""
+    """A pruned tree: links by name, and what a message of a network model uses, waits and weighs."""
 
-    def __init__(self, machine, node, model):
-        self.machine, self.node, self.model = machine, [int(each) for each in node], model
+    def __init__(self, machine, layout, model):
+        self.machine, self.node, self.model = machine, [int(each) for each in layout.node], model
+        self.inside = machine.node.ring_bandwidth
+        if machine.node.inside == "switch":
+            self.inside *= machine.node.core_groups / layout.ranks_per_node
         self.size, fabric = machine.fabric.supernode, machine.fabric
         self.cables = fabric.uplinks if fabric.routing == "static" else 1
         self.trunk = fabric.taper * fabric.supernode * machine.injection / self.cables
 
     def links(self, source, target):
         a, b = self.node[source], self.node[target]
+        if a == b and self.machine.node.inside == "switch":
+            return [("port out", source), ("port in", target)]
+        if a == b:
+            return [("ring", a)]
         found = [("out", a), ("in", b)]
         if a // self.size != b // self.size:
             cable = b % self.cables
@@ -103,7 +110,9 @@ class Platform:
             for group in groups
             for cable in range(self.cables)
         }
-        return own | trunks
+        ranks = range(len(self.node))
+        ports = {(f"port {way}", rank): self.inside * factor for way in ("out", "in") for rank in ranks}
+        return own | trunks | ports | {("ring", node): self.inside * factor for node in range(nodes)}
 
     def uses(self, source, target):
         parts = dict.fromkeys(self.links(source, target), 1.0)
@@ -112,8 +121,10 @@ class Platform:
         return parts
 
     def latency(self, source, target):
-        fabric = self.machine.fabric
-        return {2: fabric.latency_supernode, 4: fabric.latency_top}[len(self.links(source, target))]
+        fabric, (a, b) = self.machine.fabric, (self.node[source], self.node[target])
+        if a == b:
+            return fabric.latency_node
+        return fabric.latency_supernode if a // self.size == b // self.size else fabric.latency_top
 
     def wait(self, source, target):
         return self.machine.calibration.message_overhead + self.latency(source, target) * self.model.latency_factor
@@ -121,9 +132,7 @@ class Platform:
     def weight(self, source, target):
         if not self.model.by_latency:
             return 1.0
-        a_byte = sum(
-            1 / (self.trunk if "trunk" in link[0] else self.machine.injection) for link in self.links(source, target)
-        )
+        a_byte = sum(self.model.bandwidth_factor / self.capacity[link] for link in self.links(source, target))
         penalty = self.latency(source, target) + self.model.by_bandwidth * a_byte
         return 1 / penalty if penalty else 1.0
 

@@ -26,24 +26,35 @@ class Tree:
         """Names of the links from one rank to another."""
         a, b = int(self.layout.node[source]), int(self.layout.node[target])
         if a == b:
-            return [("ring", a, 0)]
+            return self.inside(source, target)
         links = [("nic.out", a, 0), ("nic.in", b, 0)]
         if a // self.size != b // self.size:
             cable = b % self.size % self.cables
             links += [("trunk.out", a // self.size, cable), ("trunk.in", b // self.size, cable)]
         return links
 
+    def inside(self, source: int, target: int) -> list[tuple[str, int, int]]:
+        """Links between ranks of one node."""
+        if self.machine.node.inside == "switch":
+            return [("port.out", source, 0), ("port.in", target, 0)]
+        return [("ring", int(self.layout.node[source]), 0)]
+
     def capacity(self, link: tuple[str, int, int]) -> float:
         """Bytes per second of a link."""
+        node = self.machine.node
         if link[0] == "ring":
-            return self.machine.node.ring_bandwidth
+            return node.ring_bandwidth
+        if link[0].startswith("port"):
+            return node.ring_bandwidth * (node.core_groups // self.layout.ranks_per_node)
         return self.trunk if link[0].startswith("trunk") else self.machine.injection
 
     def latency(self, source: int, target: int) -> float:
         """Seconds of a message of no bytes."""
         fabric = self.machine.fabric
-        by_links = {1: fabric.latency_node, 2: fabric.latency_supernode, 4: fabric.latency_top}
-        return by_links[len(self.route(source, target))]
+        a, b = int(self.layout.node[source]), int(self.layout.node[target])
+        if a == b:
+            return fabric.latency_node
+        return fabric.latency_supernode if a // self.size == b // self.size else fabric.latency_top
 
 
 class Routes(Tree):
@@ -58,7 +69,7 @@ class Routes(Tree):
         """Names of the links from one rank to another."""
         a, b = int(self.layout.node[source]), int(self.layout.node[target])
         if a == b:
-            return [("ring", a, 0)]
+            return self.inside(source, target)
         (hops,) = self.machine.fabric.routes(np.array([a]), np.array([b]), self.machine.nodes)
         return [("nic.out", a, 0), *(("fabric", int(hop), 0) for hop in hops if hop >= 0), ("nic.in", b, 0)]
 

@@ -249,6 +249,13 @@ def test_the_numbers_of_a_made_up_cluster_come_back():
     assert not made.warnings
 
 
+def test_what_a_switch_in_a_node_carries_is_shared_by_its_ports():
+    topology = Topology((0, 0, 1, 1), (None,) * 4, 0)
+    machine = load_machine("cluster-64").changed({"node.inside": "switch"})
+    made = Maker(machine, Findings(made_up(topology, machine), topology, machine), True, "").make()
+    assert made.machine.node.ring_bandwidth == pytest.approx(4e9 / 2, rel=1e-3)
+
+
 def test_a_trunk_that_its_nodes_do_not_fill_tells_no_taper():
     topology = Topology(tuple(range(8)), (None,) * 8, 4)
     machine = load_machine("cluster-64").changed({"fabric.supernode": 4, "node.interface_bandwidth": "20 MB/s"})

@@ -62,7 +62,15 @@ def machines(draw, **fixed):
     taper = draw(st.sampled_from([0.25, 0.5, 1.0]))
     latencies = draw(st.sampled_from([(0.0, 0.0, 0.0), (0.01, 0.1, 0.3)]))
     overhead = draw(st.sampled_from([0.0, 0.05]))
-    drawn = {"routing": routing, "supernode": supernode, "taper": taper, "latencies": latencies, "overhead": overhead}
+    inside = draw(st.sampled_from(["ring", "switch"]))
+    drawn = {
+        "inside": inside,
+        "routing": routing,
+        "supernode": supernode,
+        "taper": taper,
+        "latencies": latencies,
+        "overhead": overhead,
+    }
     return tree(nodes=64, **{**drawn, **fixed})
 
 

@@ -28,8 +28,12 @@ LATENCIES = (0.0, 0.125, 0.25)
 
 @st.composite
 def machines(draw, nodes=64):
+    core_groups, inside = draw(st.sampled_from([(1, "ring"), (2, "ring"), (2, "switch"), (3, "switch")]))
     return tree(
         nodes=nodes,
+        core_groups=core_groups,
+        inside=inside,
+        ring=draw(st.sampled_from([5.0, 40.0])),
         supernode=draw(st.integers(1, 4)),
         taper=draw(st.sampled_from([0.25, 0.5, 1.0])),
         routing=draw(st.sampled_from(["adaptive", "static"])),
@@ -78,7 +82,7 @@ def test_collectives_equal_one_process_a_rank(data):
     operation, algorithm = data.draw(st.sampled_from(ALL))
     model = data.draw(st.sampled_from(sorted(SHARING)))
     machine = data.draw(machines())
-    layout = place(Mesh.of({"ep": ranks}), machine, "block:ep")
+    layout = place(Mesh.of({"ep": ranks}), machine, "block:ep", machine.node.core_groups)
     try:
         steps = steps_of(machine, layout, operation, algorithm, 60.0, model)
     except InputError:
@@ -90,7 +94,7 @@ def test_collectives_equal_one_process_a_rank(data):
         data.draw(st.lists(st.integers(0, 20), min_size=ranks, max_size=ranks)) if steps.ranks == ranks else [0] * ranks
     )
     (found,) = play([(steps, np.array(late, dtype=float)[steps.orbits.first])])
-    platform = Platform(machine, layout.node, SHARING[model])
+    platform = Platform(machine, layout, SHARING[model])
     (expected,) = play_naively(platform, [(list(listed(layout, operation, algorithm, 60.0)), late)])
     assert found[steps.orbits.rank] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -101,7 +105,7 @@ def test_collectives_side_by_side_equal_one_process_a_rank(data):
     """A gradient's reduce-scatter under an all-to-all, or any two: they share every link message by message."""
     ranks, machine = data.draw(st.integers(2, 7)), data.draw(machines())
     assume(not machine.calibration.message_overhead)
-    layout = place(Mesh.of({"ep": ranks}), machine, "block:ep")
+    layout = place(Mesh.of({"ep": ranks}), machine, "block:ep", machine.node.core_groups)
     model = data.draw(st.sampled_from(sorted(SHARING)))
     both, naive = [], []
     for _ in range(2):
@@ -115,7 +119,7 @@ def test_collectives_side_by_side_equal_one_process_a_rank(data):
         except InputError:
             assume(False)
         naive.append((list(listed(layout, operation, algorithm, nbytes)), late))
-    expected = play_naively(Platform(machine, layout.node, SHARING[model]), naive)
+    expected = play_naively(Platform(machine, layout, SHARING[model]), naive)
     for found, wanted in zip(play(both), expected, strict=True):
         assert found == pytest.approx(wanted, rel=1e-9, abs=1e-9)
 
@@ -290,7 +294,7 @@ def test_a_step_is_only_passed_over_where_all_its_messages_end_together():
     payloads = [Payload(np.full(8, 40.0))] * 3
     steps = Steps(graph, layout.groups(("ep",)), found, 8, payloads, SHARING["maxmin"], 0.0, Orbits.alone(graph))
     listed_steps = [[(rank, int(each.to[rank]), 40.0) for rank in range(8)] for each in (mixed, apart, apart)]
-    (expected,) = play_naively(Platform(machine, layout.node, SHARING["maxmin"]), [(listed_steps, [0] * 8)])
+    (expected,) = play_naively(Platform(machine, layout, SHARING["maxmin"]), [(listed_steps, [0] * 8)])
     assert play([(steps, np.zeros(8))])[0] == pytest.approx(expected)
     assert len(set(np.round(expected, 9))) == 2
 

@@ -59,7 +59,7 @@ def messages(layout, exchange):
 def play_naively(machine, schedule):
     """The same times from one SimPy process for each rank and stream."""
     env = simpy.Environment()
-    layout, platform = schedule.layout, Platform(machine, schedule.layout.node, SHARING["maxmin"])
+    layout, platform = schedule.layout, Platform(machine, schedule.layout, SHARING["maxmin"])
     network, times = NaiveShared(env, platform.capacity), {}
     ranks = range(layout.mesh.ranks)
     done = {(number, rank): env.event() for number in range(len(schedule.operations)) for rank in ranks}
@@ -112,14 +112,18 @@ def play_naively(machine, schedule):
 def programs(draw):
     """A machine and a schedule of loops that differ from rank to rank and collectives on two streams beside them."""
     mesh = Mesh.of({"ep": draw(st.integers(1, 4)), "dp": draw(st.integers(1, 3))})
+    core_groups, inside = draw(st.sampled_from([(1, "ring"), (2, "ring"), (2, "switch")]))
     machine = tree(
         nodes=64,
+        core_groups=core_groups,
+        inside=inside,
+        ring=5.0,
         supernode=draw(st.integers(1, 4)),
         taper=draw(st.sampled_from([0.25, 0.5, 1.0])),
         routing=draw(st.sampled_from(["adaptive", "static"])),
         latencies=draw(st.sampled_from([(0.0, 0.0, 0.0), (0.0, 0.125, 0.25)])),
     )
-    layout = place(mesh, machine, draw(st.sampled_from(["moda", "block:ep,dp", "block:dp,ep"])))
+    layout = place(mesh, machine, draw(st.sampled_from(["moda", "block:ep,dp", "block:dp,ep"])), core_groups)
     values = st.lists(st.integers(0, 20), min_size=mesh.ranks, max_size=mesh.ranks)
     operations = []
     for number in range(draw(st.integers(1, 6))):

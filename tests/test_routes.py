@@ -56,8 +56,9 @@ def machine_with(fabric, core_groups=1, **options):
 @st.composite
 def cases(draw, fabrics):
     """A machine with one of the fabrics, a layout on it, and a collective."""
-    core_groups = draw(st.sampled_from([1, 2]))
-    machine = machine_with(draw(st.sampled_from(fabrics)), core_groups, overhead=draw(st.sampled_from([0.0, 0.05])))
+    core_groups, inside = draw(st.sampled_from([(1, "ring"), (2, "ring"), (2, "switch"), (3, "switch")]))
+    overhead = draw(st.sampled_from([0.0, 0.05]))
+    machine = machine_with(draw(st.sampled_from(fabrics)), core_groups, inside=inside, overhead=overhead)
     mesh = draw(meshes())
     placement = draw(st.sampled_from(["block:ep,dp", "block:dp,ep", "moda", "opposite"]))
     try:

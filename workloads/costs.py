@@ -11,7 +11,8 @@ from ..hardware.core_group import Cost
 from ..hardware.errors import InputError
 from ..hardware.machine import Calibration, Machine
 from ..hardware.node import Processor
-from .schedule import Bookkeeping, Gemm, Loop, Sweep, Work
+from ..hardware.precisions import BYTES
+from .schedule import Attention, Bookkeeping, Gemm, HostCopy, HostSweep, Loop, Sweep, Work
 
 Array = NDArray[np.float64]
 
@@ -46,6 +47,9 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
             _require(processor, work.precision)
             cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision)
             return _launched(cost, processor)
+        case Attention():
+            _require(processor, work.precision)
+            return _launched(_attention(work, processor), processor)
         case Sweep():
             _require(processor, work.precision)
             return _launched(processor.sweep(work.size, work.read, work.written, work.each, work.precision), processor)
@@ -53,7 +57,18 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
             return Timed(processor.scalar(work.steps), "management core")
         case Bookkeeping():
             return Timed(np.asarray(work.parameters) * calibration.update_overhead, "framework")
+        case HostCopy():
+            return Timed(processor.host_copy(work.nbytes), "host link")
+        case HostSweep():
+            return Timed(processor.host_sweep(np.asarray(work.size) * work.nbytes), "host memory")
     raise TypeError(f"{work} is no compute operation")
+
+
+def _attention(work: Attention, processor: Processor) -> Cost:
+    """The products at the rate of other GEMMs, or what goes to and from memory, whichever takes longer."""
+    products = np.asarray(work.flops) / (processor.peak(work.precision) * processor.gemm_efficiency)
+    moved = processor.sweep(work.elements, BYTES[work.precision] / 2, BYTES[work.precision] / 2, 0.0, work.precision)
+    return Cost(np.maximum(products, moved.memory), products, moved.memory)
 
 
 def _launched(cost: Cost, processor: Processor) -> Timed:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hardware.errors import InputError
+from .mesh import DATA
 from .routers import choices, popularity
 from .setting import Setting
 
@@ -49,7 +50,7 @@ class LoadStatistics:
 
     def add(self, loads: list[Load]) -> None:
         """Take the loads of a step into account."""
-        self.first = self.first or loads[0]
+        self.first = self.first or (loads[0] if loads else None)
         for load in loads:
             self.received = self.received + load.received
             self._worst = {key: max(value, getattr(load, key)) for key, value in self._worst.items()}
@@ -57,12 +58,15 @@ class LoadStatistics:
         self._count += len(loads)
 
     def summary(self) -> dict[str, float]:
-        """Worst load over mean, wanted and carried, and mean fractions moved and dropped."""
+        """Worst load over mean, wanted and carried, and mean fractions moved and dropped; even where there are no experts."""
+        if not self._count:
+            return {**dict.fromkeys(self._worst, 1.0), **self._sums}
         return {**self._worst, **{key: value / self._count for key, value in self._sums.items()}}
 
     def by_rank(self) -> dict[str, list[float]]:
         """Load of one group's ranks in the first layer, over the mean and falling, before and after balancing."""
-        assert self.first is not None
+        if self.first is None:
+            return {}
         mean = max(self.first.wanted.mean(), 1e-300)
         return {
             "wanted": _thinned(np.sort(self.first.wanted)[::-1] / mean),
@@ -85,21 +89,29 @@ class LoadModel:
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.plan, self.mesh, self.tokens = setting.plan, setting.mesh, setting.batch.micro_tokens
+        self.plan, self.mesh = setting.plan, setting.mesh
+        spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
+        self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
+        self.tokens = setting.batch.micro_tokens // self.mesh.size("cp", *(["tp"] if spread else []))
         self.experts, self.top_k = setting.model.experts, setting.top_k
-        self.ranks = self.mesh.size("ep")
-        if self.experts % self.ranks:
-            raise InputError(
-                f"--mesh ep={self.ranks}: the {self.experts:,} experts of {setting.model.name}"
-                f" do not divide over {self.ranks:,} ranks"
-            )
+        self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
-        self.groups = 1 if self.balancer.level else self.mesh.ranks // self.ranks
+        self._others = tuple(
+            1 if axis in self.axes or axis not in (*DATA, "cp") else length
+            for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
+        )
+        self.groups = 1 if self.balancer.level else prod(self._others)
 
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
         plan = self.plan
-        return choices(popularity(self.router, self.experts, layer, step, plan.drift, plan.seed), self.top_k)
+        wanted = popularity(self.router, self.experts, layer, step, plan.drift, plan.seed)
+        if not plan.prototypes:
+            return choices(wanted, self.top_k)
+        groups = np.arange(self.experts) * plan.prototypes // self.experts  # one choice among each group's experts
+        rows = np.where(groups == np.arange(plan.prototypes)[:, None], wanted, 0.0)
+        shares: Array = rows / rows.sum(axis=1, keepdims=True)
+        return shares
 
     def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, ranks]`` of each group that want experts of each rank, drawn for :attr:`groups` groups."""
@@ -129,12 +141,14 @@ class LoadModel:
     def _per_group(self, values: Array) -> float | Array:
         if (values == values[0]).all():
             return float(values[0])
-        return self.mesh.spread(values, ["ep"])
+        return values.reshape(self._others)
 
     def _per_rank(self, tokens: NDArray[np.int64]) -> float | Array:
+        """``[groups, ranks]`` as an array over the mesh: groups along axes with own tokens, ranks along those of experts."""
         if (tokens == tokens[0, 0]).all():
             return float(tokens[0, 0])
-        values = tokens.astype(np.float64)
-        place = self.mesh.positions(["ep"])[0]
-        others = [length for at, length in enumerate(self.mesh.shape) if at != place]
-        return np.moveaxis(values.reshape([*others, self.ranks]), -1, place)
+        places = self.mesh.positions(self.axes)
+        spread = [self.mesh.shape[place] for place in places]
+        kept = [length for place, length in enumerate(self._others) if place not in places]
+        values = tokens.astype(np.float64).reshape([*kept, *spread])
+        return np.moveaxis(values, range(len(kept), len(kept) + len(spread)), places)

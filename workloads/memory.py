@@ -13,7 +13,7 @@ from .loads import Load
 from .plan import Batch
 from .precision import POLICIES, Formats, Part
 from .setting import Setting
-from .sharding import held
+from .sharding import held, shards
 
 FIXED_FP32 = {"parameters": 4, "gradients": 4, "optimizer": 8, "activations": 8}
 """Bytes a parameter of the all-single accounting: 4 + 4 + 8 + 8 TB for 10¹² parameters (BaGuaLu overview)."""
@@ -40,7 +40,7 @@ class Memory:
     @property
     def fits(self) -> bool:
         """Whether it is no more than the rank has."""
-        return self.total <= self.capacity
+        return bool(self.total <= self.capacity)
 
     def table(self) -> dict[str, float]:
         """Every part, the total and the capacity."""
@@ -80,9 +80,9 @@ def require_fit(setting: Setting, loads: list[Load], need: Memory) -> None:
 
 def _fixed(setting: Setting) -> Memory:
     """So many bytes a parameter that the rank holds, whatever the batch; only the optimizer's are sharded."""
-    holdings = held(setting.model, setting.mesh)
-    count = sum(each.parameters for each in holdings)
-    sharded = sum(each.parameters / _shards(setting, each.replicas) for each in holdings)
+    holdings = held(setting)
+    count = float(np.max(sum(each.parameters for each in holdings)))
+    sharded = float(np.max(sum(each.parameters / shards(setting, each) for each in holdings)))
     bytes_of = FIXED_FP32
     return Memory(
         parameters=count * bytes_of["parameters"],
@@ -98,22 +98,17 @@ def _capacity(setting: Setting) -> float:
     return setting.machine.processor(setting.ranks_per_node).memory
 
 
-def _shards(setting: Setting, axes: tuple[str, ...]) -> int:
-    """Over how many ranks the optimizer state of a share is spread."""
-    return setting.mesh.size(*axes) if setting.plan.zero == "hierarchical" else 1
-
-
 def _by_policy(setting: Setting, loads: list[Load], formats: dict[Part, Formats]) -> Memory:
-    holdings = held(setting.model, setting.mesh)
+    holdings = held(setting)
     model, tokens = setting.model, setting.batch.micro_tokens
-    most = max(float(np.max(load.received)) for load in loads)
+    most = max((float(np.max(load.received)) for load in loads), default=0.0)
     logits = tokens * model.vocabulary * BYTES[formats["embedding"].compute]
     buffers = (tokens * setting.top_k + most) * model.hidden * BYTES[formats["expert"].compute]
     return Memory(
-        parameters=sum(each.parameters * BYTES[formats[each.part].weight] for each in holdings),
-        gradients=sum(each.parameters * BYTES[formats[each.part].gradient] for each in holdings),
+        parameters=sum(np.max(each.parameters) * BYTES[formats[each.part].weight] for each in holdings),
+        gradients=sum(np.max(each.parameters) * BYTES[formats[each.part].gradient] for each in holdings),
         optimizer=sum(
-            each.parameters * formats[each.part].state_bytes / _shards(setting, each.replicas) for each in holdings
+            np.max(each.parameters) * formats[each.part].state_bytes / shards(setting, each) for each in holdings
         ),
         activations=_activations(setting, loads, formats),
         other=logits + buffers,
@@ -127,9 +122,9 @@ def _activations(setting: Setting, loads: list[Load], formats: dict[Part, Format
     dense, expert = _saved_bytes(setting, formats)
     if setting.plan.recompute == "full":
         inputs = layers * tokens * setting.model.hidden * BYTES[formats["norm"].compute]
-        return inputs + dense * tokens + expert * max(float(np.max(load.received)) for load in loads)
+        return inputs + dense * tokens + expert * max((float(np.max(load.received)) for load in loads), default=0.0)
     carried = [sum(load.received for load in loads[at : at + layers]) for at in range(0, len(loads), layers)]
-    return layers * dense * tokens + expert * max(float(np.max(each)) for each in carried)
+    return layers * dense * tokens + expert * max((float(np.max(each)) for each in carried), default=0.0)
 
 
 def _saved_bytes(setting: Setting, formats: dict[Part, Formats]) -> tuple[float, float]:

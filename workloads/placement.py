@@ -152,7 +152,8 @@ def resolve_ranks_per_node(
 ) -> int:
     """Ranks on a node: as asked for; else one a core group where the placement names core groups; else as few as hold ``ranks``.
 
-    Raises :class:`InputError` where they do not divide the node's core groups.
+    Where a switch joins the core groups, each is an accelerator of its own, and has a rank. Raises :class:`InputError` where
+    those asked for do not divide the node's core groups.
     """
     spec, groups = parse_placement(placement), machine.node.core_groups
     if ranks_per_node is not None and (ranks_per_node < 1 or groups % ranks_per_node):
@@ -161,7 +162,8 @@ def resolve_ranks_per_node(
         )
     if ranks_per_node is not None:
         return ranks_per_node
-    if not isinstance(spec, str) and any("core_group" in names for names in spec.values()):
+    named = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
+    if named or machine.node.inside == "switch":
         return groups
     enough = (each for each in range(1, groups + 1) if groups % each == 0 and each * machine.nodes >= ranks)
     return next(enough, groups)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,38 @@ class Gemm:
     def __str__(self) -> str:
         """The shape, as in ``1 x [2048 x 49152 x 4096] fp16``."""
         return f"{self.count:g} x [{_text(self.m)} x {_text(self.n)} x {_text(self.k)}] {self.precision}"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """``count`` attentions in one kernel that keeps its scores to itself (FlashAttention, Dao et al. 2022).
+
+    ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
+    keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more.
+    """
+
+    queries: float
+    keys: float
+    size: float
+    value_size: float
+    count: Amount
+    products: int
+    precision: Precision
+
+    @property
+    def flops(self) -> Amount:
+        """2 · queries · keys · elements for each product; sizes of keys and values alternate."""
+        return self.products * self.queries * self.keys * (self.size + self.value_size) * self.count
+
+    @property
+    def elements(self) -> Amount:
+        """Elements read and written: queries, keys, values and outputs, with their gradients backward."""
+        each = self.queries * (self.size + self.value_size) + self.keys * (self.size + self.value_size)
+        return each * self.count * (1 if self.products == 2 else 2)
+
+    def __str__(self) -> str:
+        """The shape."""
+        return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}] {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +160,8 @@ class Exchange:
     whole vector. ``received`` (all-to-all-v) is what each rank receives; senders spread their bytes in that
     proportion. None: evenly. ``pairs[group, sender, receiver]``, where it is known, are the bytes of an all-to-all-v
     between the members of each group, groups and members in row-major order: what only looks at messages one by one
-    needs, and what the amounts are the sums of.
+    needs, and what the amounts are the sums of. ``root`` is the position in its group from which a broadcast starts, or at
+    which a reduction ends.
     """
 
     operation: str
@@ -138,6 +171,7 @@ class Exchange:
     element: str
     received: Amount | None = None
     pairs: NDArray[np.float64] | None = None
+    root: int = 0
 
     @property
     def flops(self) -> Amount:
@@ -150,13 +184,99 @@ class Exchange:
         return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')} {self.element}{uneven}"
 
 
-Work = Gemm | Sweep | Loop | Bookkeeping | Exchange
+@dataclass(frozen=True)
+class HostCopy:
+    """``nbytes`` over a rank's link to its host, ``in`` to the accelerator or ``out`` of it."""
+
+    nbytes: Amount
+    direction: Literal["in", "out"]
+
+    @property
+    def flops(self) -> Amount:
+        """None that count."""
+        return 0.0
+
+    def __str__(self) -> str:
+        """Bytes and direction."""
+        return f"{_text(self.nbytes, 'B')} {self.direction} over the host link"
+
+
+@dataclass(frozen=True)
+class HostSweep:
+    """Work on the host's cores that passes once over ``size`` elements in its memory, ``nbytes`` read and written for each."""
+
+    size: Amount
+    nbytes: float
+
+    @property
+    def flops(self) -> Amount:
+        """None that count: the host's are not the accelerator's."""
+        return 0.0
+
+    def __str__(self) -> str:
+        """Elements, and bytes for each."""
+        return f"{_text(self.size)} elements on the host, {self.nbytes:.3g} B each"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Micro-batches through stages: every block of operations once, and who does which of them in which order.
+
+    ``name`` and the three sizes give the order of each stage (:mod:`athanor.workloads.pipelines`). Virtual stage
+    ``chunk * stages + stage`` holds the layers from ``first_layer[virtual]`` on. ``uses[virtual][pass]`` are the numbers of the
+    blocks that its micro-batches take for each pass (F, B, W as far as the order has them), one number where all take the same.
+    In a block names of operations count layers from 0 and say no micro-batch; :func:`~athanor.workloads.lowering.unroll.named`
+    gives the full names, and ``after`` are numbers within the block. ``activations`` is what a stage passes on to the next
+    (backward, gradients of the same size take the way back). With one stage nothing is passed on. ``along`` is the mesh's
+    shape with 1 for every axis but pp. An asynchronous pipeline has no end: its step is what one lasts when many follow each
+    other.
+    """
+
+    name: str
+    stages: int
+    micro_batches: int
+    chunks: int
+    blocks: tuple[Block, ...]
+    uses: tuple[tuple[tuple[int, ...], ...], ...]
+    first_layer: tuple[int, ...]
+    activations: Exchange | None
+    along: tuple[int, ...]
+
+    def block(self, virtual: int, which: int, micro_batch: int) -> int:
+        """The number of the block for a pass (0 F, 1 B, 2 W) of a micro-batch through a virtual stage."""
+        numbers = self.uses[virtual][which]
+        return numbers[micro_batch if len(numbers) > 1 else 0]
+
+    @property
+    def flops(self) -> Amount:
+        """FLOPs of each stage's ranks."""
+        each = [float(sum(np.mean(operation.work.flops) for operation in block)) for block in self.blocks]
+        of_stage = [0.0] * self.stages
+        for virtual, passes in enumerate(self.uses):
+            for numbers in passes:
+                times = self.micro_batches / len(numbers)
+                of_stage[virtual % self.stages] += times * sum(each[number] for number in numbers)
+        return of_stage[0] if len(set(of_stage)) == 1 else np.array(of_stage).reshape(self.along)
+
+    def __str__(self) -> str:
+        """The order and its sizes."""
+        return (
+            f"{self.name}: {self.micro_batches} micro-batches through {self.stages} stages of {self.chunks} chunks,"
+            f" {len(self.blocks)} blocks of {sum(map(len, self.blocks))} operations"
+        )
+
+
+Work = Gemm | Attention | Sweep | Loop | Bookkeeping | Exchange | HostCopy | HostSweep | Pipeline
 _WORKS: dict[str, type[Any]] = {
     "gemm": Gemm,
+    "attention": Attention,
     "sweep": Sweep,
     "loop": Loop,
     "bookkeeping": Bookkeeping,
     "exchange": Exchange,
+    "host_copy": HostCopy,
+    "host_sweep": HostSweep,
+    "pipeline": Pipeline,
 }
 _KINDS = {work: kind for kind, work in _WORKS.items()}
 
@@ -174,8 +294,12 @@ class Operation:
 
     @property
     def kind(self) -> str:
-        """gemm, sweep, loop, bookkeeping or exchange."""
+        """gemm, attention, sweep, loop, bookkeeping, exchange, host_copy, host_sweep or pipeline."""
         return _KINDS[type(self.work)]
+
+
+Block = tuple[Operation, ...]
+"""What the ranks of a stage do in one pass of a micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -259,14 +383,29 @@ def at(amount: Amount, coordinate: tuple[int, ...]) -> float:
 
 
 def _operation_to_plain(operation: Operation) -> dict[str, Any]:
-    work = {key: _amount_to_plain(value) for key, value in vars(operation.work).items()}
-    return {**vars(operation), "work": {"kind": operation.kind, **work}}
+    return {**vars(operation), "work": _work_to_plain(operation.work)}
+
+
+def _work_to_plain(work: Work) -> dict[str, Any]:
+    plain = {"kind": _KINDS[type(work)], **{key: _amount_to_plain(value) for key, value in vars(work).items()}}
+    if isinstance(work, Pipeline):
+        plain["blocks"] = [[_operation_to_plain(each) for each in block] for block in work.blocks]
+        plain["activations"] = work.activations and _work_to_plain(work.activations)
+    return plain
 
 
 def _operation_from_plain(plain: dict[str, Any]) -> Operation:
-    kind = _WORKS[plain["work"]["kind"]]
-    work = kind(**{field.name: _amount_from_plain(plain["work"][field.name]) for field in fields(kind)})
-    return Operation(**{**plain, "work": work, "after": tuple(plain["after"])})
+    return Operation(**{**plain, "work": _work_from_plain(plain["work"]), "after": tuple(plain["after"])})
+
+
+def _work_from_plain(plain: dict[str, Any]) -> Any:
+    kind = _WORKS[plain["kind"]]
+    if kind is Pipeline:
+        blocks = tuple(tuple(_operation_from_plain(each) for each in block) for block in plain["blocks"])
+        uses = tuple(tuple(tuple(numbers) for numbers in passes) for passes in plain["uses"])
+        send = plain["activations"] and _work_from_plain(plain["activations"])
+        plain = {**plain, "blocks": blocks, "uses": uses, "activations": send}
+    return kind(**{field.name: _amount_from_plain(plain.get(field.name, field.default)) for field in fields(kind)})
 
 
 def _amount_to_plain(value: Any) -> Any:

@@ -1,34 +1,99 @@
-"""Who holds what: the parameters of each part of the model on a rank, and the axes over which they are replicated."""
+"""Who holds what: the parameters of each part of the model on a rank, and over which axes they are replicated and sharded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .mesh import Mesh
-from .model import Model
+from .mesh import DATA, TENSOR
+from .model import Layer, Parameters
 from .precision import Part
+from .schedule import Amount
+from .setting import Setting
 
 
 @dataclass(frozen=True)
 class Holding:
-    """Parameters of one part of the model that a rank holds, and the axes over which they are replicated."""
+    """Parameters of one part of the model that a rank holds: an array along pp where stages hold unequal parts.
+
+    They are replicated over ``replicas``; of these, ZeRO spreads what it shards over ``shards``.
+    """
 
     part: Part
-    parameters: float
+    parameters: Amount
     replicas: tuple[str, ...]
+    shards: tuple[str, ...]
 
 
-CUT: dict[Part, tuple[str, ...]] = {"expert": ("ep",), "attention": (), "gate": (), "norm": (), "embedding": ()}
-"""The axes along which each part is cut; over all other axes of the mesh it is replicated."""
+CUT: dict[Part, tuple[str, ...]] = {
+    "expert": ("ep", *TENSOR),
+    "ffn": TENSOR,
+    "attention": TENSOR,
+    "gate": (),
+    "norm": (),
+    "embedding": TENSOR,
+}
+"""The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
 
 
-def held(model: Model, mesh: Mesh, layers: int | None = None) -> list[Holding]:
-    """What a rank holds of the whole model, or of so many of its layers (then without embedding)."""
-    counts, share = model.parameters, 1.0 if layers is None else layers / model.layers
-    return [
-        Holding(
-            part, getattr(counts, part) / mesh.size(*cut) * share, tuple(axis for axis in mesh.axes if axis not in cut)
-        )
-        for part, cut in CUT.items()
-        if layers is None or part != "embedding"
-    ]
+def held(setting: Setting) -> list[Holding]:
+    """What a rank holds of the whole model."""
+    stages = setting.mesh.size("pp")
+    return _holdings(setting, [_of_stage(setting, stage) for stage in range(stages)])
+
+
+def held_of_layer(setting: Setting, layer: int) -> list[Holding]:
+    """What a rank that has a layer holds of it."""
+    return _holdings(setting, [setting.model.of_layer(setting.model.stack[layer])])
+
+
+def held_beside_layers(setting: Setting) -> list[Holding]:
+    """What a rank holds of embedding and output."""
+    stages = setting.mesh.size("pp")
+    return _holdings(setting, [_ends(setting, stage) for stage in range(stages)])
+
+
+def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[int]:
+    """The layers of a stage, or of one of its chunks: virtual stage chunk · stages + stage has as many as every other."""
+    stages, chunks = setting.mesh.size("pp"), setting.plan.chunks if setting.mesh.size("pp") > 1 else 1
+    each = setting.model.depth // (stages * chunks)
+    virtual = [at * stages + stage for at in (range(chunks) if chunk is None else (chunk,))]
+    return [layer for at in virtual for layer in range(at * each, (at + 1) * each)]
+
+
+def shards(setting: Setting, holding: Holding) -> int:
+    """Over how many ranks what ZeRO shards of a holding is spread."""
+    return setting.mesh.size(*holding.shards) if setting.plan.shards else 1
+
+
+def _of_stage(setting: Setting, stage: int) -> Parameters:
+    layers: Iterable[Layer] = (setting.model.stack[at] for at in layers_of(setting, stage))
+    total = _ends(setting, stage)
+    for layer in layers:
+        total = total + setting.model.of_layer(layer)
+    return total
+
+
+def _ends(setting: Setting, stage: int) -> Parameters:
+    """Embedding on the first stage, output on the last; where they share weights, both have them (Megatron)."""
+    model, last = setting.model, setting.mesh.size("pp") - 1
+    none = Parameters(**dict.fromkeys(Parameters.model_fields, 0))
+    found = model.of_input if stage == 0 else none
+    if stage == last:
+        found = found + model.of_output
+        if last and model.tied:
+            found = found + none.model_copy(update={"embedding": model.vocabulary * model.hidden})
+    return found
+
+
+def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
+    """A holding for each part that any of these stages (or one for all) has."""
+    mesh, found = setting.mesh, []
+    for part in CUT:
+        counts = [getattr(each, part) / mesh.size(*CUT[part]) for each in stages]
+        if any(counts):
+            amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
+            replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
+            spread = tuple(axis for axis in replicas if axis == "fsdp") if "fsdp" in mesh.axes else replicas
+            found.append(Holding(part, amount, replicas, spread))
+    return found

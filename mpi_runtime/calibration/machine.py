@@ -166,7 +166,9 @@ class Maker:
             if found := findings.latency(level):
                 self.put(replace(found, key=key, value=factor * found.value, error=factor * found.error))
         if ring := links.get("ring"):
-            self.put(replace(ring, key="node.ring_bandwidth"))
+            node = self.made.machine.node
+            ports = node.core_groups if node.inside == "switch" else 1
+            self.put(replace(ring, key="node.ring_bandwidth", value=ring.value / ports, error=ring.error / ports))
         nic = links.get("nic") or (None if self.nominal else findings.pair_rate("top"))
         if nic:
             node, pair = self.made.machine.node, findings.pair_rate("supernode") or findings.pair_rate("top")

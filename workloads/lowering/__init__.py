@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..gates import between
 from ..limits import require_room
-from ..loads import Load, LoadModel
+from ..loads import Load
 from ..model import Model
-from ..schedule import Schedule
+from ..schedule import HostCopy, Schedule
 from ..setting import Setting
-from ..sharding import held
-from .dense import Dense
-from .experts import Experts, Flow
+from ..sharding import held, held_beside_layers
+from .blocks import pipeline
+from .offload import gradient_bytes, host_update
 from .program import Program
-from .update import Update
+from .step import Step
 
 
 def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 0, **options: Any) -> Schedule:
@@ -34,75 +32,56 @@ def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 
 
 
 def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple[Schedule, list[Load]]:
-    """The schedule of training step ``step``, and the loads of its layers (micro-batch after micro-batch).
+    """The schedule of training step ``step``, and the loads of its layers with experts (micro-batch after micro-batch).
 
     With ``pairwise`` exchanges of tokens also say what goes from each rank to each other, where the mesh is small enough.
 
     A step is, for each micro-batch, the forward pass through all layers and the backward pass through them in reverse,
     then the reduction of gradients and the update. Everything that depends on the step (drifting routing, the precision
-    of this iteration) is decided here.
+    of this iteration) is decided here. Micro-batches are written out one after another, or, in pipelines and where they are many
+    and alike, as blocks and their order (:attr:`Setting.composed`).
     """
-    model, plan, batch = setting.model, setting.plan, setting.batch
-    formats = plan.precisions.at(step)
-    loads = LoadModel(setting)
-    dense = Dense(model, formats, batch.micro_tokens, batch.seq_len)
-    layers = Layers(dense, Experts(dense, loads, plan.all_to_all), plan.recompute == "full")
-    update = Update(model, setting.mesh, formats, plan.zero)
-    program, seen = Program(setting.layout), []
-    for micro_batch in range(batch.micro_batches):
-        program.prefix = f"m{micro_batch}." if batch.micro_batches > 1 else ""
-        layer_loads = [loads.sample(layer, step, micro_batch) for layer in range(model.layers)]
-        if pairwise:
-            layer_loads = [
-                replace(load, pairs=between(loads, layer, step, micro_batch)) for layer, load in enumerate(layer_loads)
-            ]
-        seen += layer_loads
-        flows = [layers.experts.flow(load) for load in layer_loads]
-        layers.forward(program, flows)
-        last = micro_batch == batch.micro_batches - 1
-        layers.backward(program, flows, update if last and plan.overlap == "gradients" else None)
+    program, this = Program(setting.layout), Step(setting, step, pairwise)
+    if setting.composed:
+        program.add("micro-batches", pipeline(this))
+    else:
+        _one_after_another(program, this)
     program.phase, program.prefix = "update", ""
-    holdings = held(model, setting.mesh)
-    if plan.overlap == "gradients":
-        rest = [each for each in holdings if each.part == "embedding"]
-        update.synchronise(program, rest, "embedding.gradients", aside=True)
+    if not this.asynchronous:
+        _finish(program, this)
+    return program.schedule(), this.seen
+
+
+def _one_after_another(program: Program, this: Step) -> None:
+    """Every micro-batch in full."""
+    count = this.setting.batch.micro_batches
+    layers = range(this.setting.model.depth)
+    for micro_batch in range(count):
+        program.prefix = f"m{micro_batch}." if count > 1 else ""
+        flows = this.flows(micro_batch)
+        passes = this.passes(last=micro_batch == count - 1)
+        passes.forward(program, layers, flows)
+        passes.backward(program, layers, flows)
+        program.join()
+
+
+def _finish(program: Program, this: Step) -> None:
+    """What is left of the reduction of gradients, and the update."""
+    setting, update = this.setting, this.update
+    early = setting.plan.overlap == "gradients" or setting.plan.shards >= 2
+    if early:
+        update.synchronise(program, held_beside_layers(setting), "embedding.gradients", aside=True)
         program.join()
     else:
-        update.synchronise(program, holdings, "gradients")
-    update.step(program)
-    return program.schedule(), seen
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The passes of one micro-batch through all layers."""
-
-    dense: Dense
-    experts: Experts
-    recompute: bool
-
-    def forward(self, program: Program, flows: list[Flow]) -> None:
-        """Embedding, layers, output."""
-        program.phase = "forward"
-        self.dense.embed(program)
-        for layer, flow in enumerate(flows):
-            self.dense.attention(program, layer)
-            self.experts.forward(program, layer, flow)
-        self.dense.output(program)
-
-    def backward(self, program: Program, flows: list[Flow], early: Update | None) -> None:
-        """The way back; with ``early``, a layer's gradients are reduced beside the backward pass of the layers below."""
-        program.phase = "backward"
-        self.dense.output_backward(program)
-        for layer, flow in reversed(list(enumerate(flows))):
-            if self.recompute:
-                before, program.prefix = program.prefix, f"{program.prefix}again."
-                self.dense.attention(program, layer)
-                self.experts.forward(program, layer, flow, balance=False)
-                program.prefix = before
-            self.experts.backward(program, layer, flow)
-            self.dense.attention_backward(program, layer)
-            if early:
-                holdings = held(self.dense.model, program.layout.mesh, layers=1)
-                early.synchronise(program, holdings, f"l{layer}.gradients", aside=True)
-        self.dense.embed_backward(program)
+        update.synchronise(program, held(setting), "gradients")
+    update.norms(program)
+    update.tied(program)
+    if "optimizer" in setting.plan.offloads:
+        if not this.leaves_early:
+            nbytes = gradient_bytes(setting, update.formats, held(setting))
+            program.add("gradients.out", HostCopy(nbytes, "out"), "offload")
+        update.bookkeep(program)
+        host_update(program, update)
+        update.gather(program)
+    else:
+        update.step(program)

@@ -1,73 +1,163 @@
-"""Gradients over the network and the optimizer: plain data parallel, or sharded through the hierarchy."""
+"""Gradients over the network and the optimizer: plain data parallel, or sharded (ZeRO 1 and 2, and through the hierarchy)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...hardware.precisions import BYTES, Precision
-from ..mesh import Mesh
-from ..model import Model
 from ..precision import Formats, Part
-from ..schedule import Bookkeeping, Exchange, Sweep
-from ..sharding import Holding, held
-from .program import Program
+from ..schedule import Amount, Bookkeeping, Exchange, Sweep
+from ..setting import Setting
+from ..sharding import Holding, held, shards
+from .program import GRADIENTS, Program
 
 ADAM_FLOPS = 12
 """FLOPs of Adam for one parameter; it is bound by memory."""
+
+
+QUANTISED_GRADIENT = 0.5
+"""Bytes of a quantised gradient; scales of its blocks are not counted."""
+
+
+@dataclass(frozen=True)
+class Vector:
+    """What is reduced or gathered as one: parameters of one format that have the same replicas."""
+
+    kind: str  # dense or experts
+    nbytes: Amount
+    replicas: tuple[str, ...]
+    shards: tuple[str, ...]
+    element: Precision
 
 
 @dataclass(frozen=True)
 class Update:
     """Lowers the update.
 
-    ``zero="0"``: all-reduce every gradient, and every rank updates all that it holds. ``zero="hierarchical"``:
-    reduce-scatter, update of a shard, all-gather; experts inside their ``dp`` group by a ring, dense parameters over
-    all ranks in two levels. Either way the volume is 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020;
-    BaGuaLu's ParO extends it to the hierarchy).
+    ``zero`` 0: all-reduce every gradient, and every rank updates all that it holds. 1, 2 and ``hierarchical``:
+    reduce-scatter, update of a shard, all-gather of weights; 2 reduces after every micro-batch, since no rank keeps all
+    gradients. All have the volume of an all-reduce, 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO
+    extends it to the hierarchy: experts inside their ``dp`` group by a ring, dense parameters over all ranks in two levels).
+    Where shards span fsdp only, what is left of a gradient is all-reduced over dp (PyTorch's HSDP; MiCS, Zhang et al. 2022).
+    With 3 weights are never whole, and there is nothing to gather after the update (:mod:`.zero3`).
     """
 
-    model: Model
-    mesh: Mesh
+    setting: Setting
     formats: dict[Part, Formats]
-    zero: str
 
-    def synchronise(self, program: Program, holdings: list[Holding], name: str, aside: bool = False) -> None:
-        """Reduce the gradients of these holdings, at once or beside what follows."""
-        collective = "all-reduce" if self.zero == "0" else "reduce-scatter"
-        append = program.aside if aside else program.add
-        for kind, vector in self._vectors(collective, holdings, "gradient"):
-            append(f"{name}.{kind}.{collective}", vector, "gradient_sync")
+    def synchronise(self, program: Program, holdings: list[Holding], name: str, aside: bool = False) -> int | None:
+        """Reduce the gradients of these holdings, at once or beside what follows; returns the last operation aside."""
+        number = None
+        for each in self.vectors(holdings, "gradient"):
+            for text, exchange in self._reductions(program, each):
+                full = f"{name}.{each.kind}.{each.element}.{text}"
+                if aside:
+                    number = program.aside(full, exchange, "gradient_sync", GRADIENTS)
+                else:
+                    program.add(full, exchange, "gradient_sync")
+        return number
+
+    def tied(self, program: Program) -> None:
+        """Where stages share the embedding, the first and the last tell each other their gradients (Megatron)."""
+        setting, mesh = self.setting, self.setting.mesh
+        stages = mesh.size("pp")
+        if stages == 1 or not setting.model.tied:
+            return
+        element = self.formats["embedding"].gradient
+        words = setting.model.vocabulary * setting.model.hidden / mesh.size("tp", "row", "col") * BYTES[element]
+        for way, algorithm, sender in (("first", "next", stages - 1), ("last", "previous", 0)):
+            nbytes = mesh.along("pp", [words if stage == sender else 0.0 for stage in range(stages)])
+            exchange = Exchange("shift", algorithm, ("pp",), nbytes, element)
+            program.add(f"embedding.tied.to_{way}", exchange, "gradient_sync")
+
+    def norms(self, program: Program) -> None:
+        """Under sequence parallelism each rank of tp has seen other tokens: norms' gradients are added up (Megatron)."""
+        if not self.setting.plan.sequence_parallel:
+            return
+        for each in held(self.setting):
+            if each.part in ("norm", "gate"):
+                element = self.formats[each.part].gradient
+                exchange = Exchange("all-reduce", "ring", ("tp",), each.parameters * BYTES[element], element)
+                program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
 
     def step(self, program: Program) -> None:
         """The framework's own work on what a rank holds, Adam on the rank's share, and the way back of updated weights."""
-        holdings = held(self.model, self.mesh)
-        program.add("update.bookkeeping", Bookkeeping(sum(each.parameters for each in holdings)), "other")
-        for each in holdings:
-            program.add(f"update.adam.{each.part}", self._adam(each), "optimizer")
-        if self.zero != "0":
-            for kind, vector in self._vectors("all-gather", holdings, "weight"):
-                program.add(f"update.{kind}.all-gather", vector, "gradient_sync")
+        self.bookkeep(program)
+        for each in held(self.setting):
+            program.add(f"update.adam.{each.part}", self.adam(each), "optimizer")
+        self.gather(program)
 
-    def _vectors(self, collective: str, holdings: list[Holding], what: str) -> Iterator[tuple[str, Exchange]]:
-        """A flat vector for each set of replicas and each format, as (name, exchange); without replicas there is none."""
-        sizes: dict[tuple[tuple[str, ...], Precision], float] = {}
-        for each in holdings:
-            key = (each.replicas, getattr(self.formats[each.part], what))
-            sizes[key] = sizes.get(key, 0.0) + each.parameters * BYTES[key[1]]
-        for (axes, precision), nbytes in sizes.items():
-            if self.mesh.size(*axes) > 1:
-                whole = set(axes) == set(self.mesh.axes)
-                algorithm = "two-level" if whole else "ring"
-                yield (
-                    f"{'dense' if whole else 'experts'}.{precision}",
-                    Exchange(collective, algorithm, axes, nbytes, precision),
-                )
+    def bookkeep(self, program: Program) -> None:
+        """The framework's own work on what a rank holds."""
+        total: Amount = sum((each.parameters for each in held(self.setting)), start=0.0)
+        program.add("update.bookkeeping", Bookkeeping(total), "other")
 
-    def _adam(self, holding: Holding) -> Sweep:
+    def gather(self, program: Program) -> None:
+        """All-gather updated weights of shards; none where nothing is sharded, or weights always are."""
+        if self.setting.plan.shards not in (1, 2):
+            return
+        for each in self.vectors(held(self.setting), "weight"):
+            if self.setting.mesh.size(*each.shards) > 1:
+                exchange = self._exchange(program, "all-gather", each, each.shards, each.nbytes)
+                program.add(f"update.{each.kind}.{each.element}.all-gather", exchange, "gradient_sync")
+
+    def vectors(self, holdings: list[Holding], what: str) -> Iterator[Vector]:
+        """A flat vector for each set of replicas and each format; without replicas there is none."""
+        found: dict[tuple[tuple[str, ...], Precision], Vector] = {}
+        for each in holdings:
+            element: Precision = getattr(self.formats[each.part], what)
+            if self.setting.mesh.size(*each.replicas) == 1:
+                continue
+            sharded = each.part == "expert" and "ep" in self.setting.mesh.axes
+            kind = "experts" if sharded else "dense"
+            key = (each.replicas, element)
+            before = found[key].nbytes if key in found else 0.0
+            nbytes = before + each.parameters * BYTES[element]
+            found[key] = Vector(kind, nbytes, each.replicas, each.shards, element)
+        yield from found.values()
+
+    def adam(self, holding: Holding) -> Sweep:
         """One sweep over gradients, state and weights of the rank's part; without a master copy the weights are read too."""
         formats = self.formats[holding.part]
-        count = holding.parameters / (1 if self.zero == "0" else self.mesh.size(*holding.replicas))
         weight = BYTES[formats.weight]
         read = BYTES[formats.gradient] + formats.state_bytes + (0 if formats.master else weight)
+        count = holding.parameters / shards(self.setting, holding)
         return Sweep(count, float(read), float(formats.state_bytes + weight), ADAM_FLOPS, "fp32")
+
+    def _reductions(self, program: Program, vector: Vector) -> Iterator[tuple[str, Exchange]]:
+        """(name, exchange) of what brings a gradient to where it is applied."""
+        if self.setting.plan.zero == "++":
+            yield from self._quantised(vector)
+            return
+        if not self.setting.plan.shards:
+            yield "all-reduce", self._exchange(program, "all-reduce", vector, vector.replicas, vector.nbytes)
+            return
+        width = self.setting.mesh.size(*vector.shards)
+        if width > 1:
+            yield "reduce-scatter", self._exchange(program, "reduce-scatter", vector, vector.shards, vector.nbytes)
+        rest = tuple(axis for axis in vector.replicas if axis not in vector.shards)
+        if self.setting.mesh.size(*rest) > 1:
+            yield "all-reduce", self._exchange(program, "all-reduce", vector, rest, vector.nbytes / width)
+
+    def _quantised(self, vector: Vector) -> Iterator[tuple[str, Exchange]]:
+        """4-bit gradients by an all-to-all inside, then one across (ZeRO++'s qgZ); each rank adds up what it gets."""
+        nbytes = vector.nbytes / BYTES[vector.element] * QUANTISED_GRADIENT
+        inner = tuple(axis for axis in vector.replicas if axis == "fsdp")
+        outer = tuple(axis for axis in vector.replicas if axis != "fsdp")
+        if self.setting.mesh.size(*inner) > 1:
+            yield "all-to-all.inner", Exchange("all-to-all", "linear", inner, nbytes, "int4")
+        if self.setting.mesh.size(*outer) > 1:
+            width = self.setting.mesh.size(*inner)
+            yield "all-to-all.outer", Exchange("all-to-all", "linear", outer, nbytes / width, "int4")
+
+    def _exchange(
+        self, program: Program, operation: str, vector: Vector, axes: tuple[str, ...], nbytes: Amount
+    ) -> Exchange:
+        """By rings; where dense parameters lie on all ranks of a mesh of dp and ep, in two levels."""
+        whole = set(axes) == set(self.setting.mesh.axes)
+        two = whole and (self.setting.plan.zero == "hierarchical" or program.layout.two_level(axes) is not None)
+        amount = nbytes if isinstance(nbytes, np.ndarray) else float(nbytes)
+        return Exchange(operation, "two-level" if two else "ring", axes, amount, vector.element)

@@ -1,0 +1,141 @@
+"""Attention of a layer with its norm and residual, forward and backward, operator by operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..schedule import Attention as Fused
+from ..schedule import Gemm
+from .context import Ring
+from .local import Local
+from .program import Program
+from .tensor import Cut, Whole
+
+NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
+"""FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it (``at="cross"``)."""
+
+    local: Local
+    tensor: Whole
+    at: str = "attention"
+    source: Local | None = None
+
+    def forward(self, program: Program, layer: int) -> None:
+        """Pre-norm attention with its residual."""
+        local, at = self.local, f"l{layer}.{self.at}"
+        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm")
+        self.tensor.gather(program, local, at)
+        for name, rows, n, k, cut in self._inputs():
+            self.tensor.product(program, rows, f"{at}.{name}", n, k, "attention", cut)
+        self.core(program, layer)
+        self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        self.tensor.reduce(program, local, at)
+        program.add(f"{at}.residual", local.sweep("norm", local.stream, reads=2))
+
+    def core(self, program: Program, layer: int) -> None:
+        """Queries meet keys, and values are weighted with what comes of it."""
+        at = f"l{layer}.{self.at}"
+        if self._fused:
+            program.add(f"{at}.context", self._kernel(2))
+            return
+        self._ring.scores(program, at, self)
+        program.add(f"{at}.softmax", self.local.sweep("attention", self._scores, flops=SOFTMAX_FLOPS))
+        self._ring.context(program, at, self)
+
+    def backward(self, program: Program, layer: int) -> None:
+        """The same in reverse: two products for each of the forward pass."""
+        local, at = self.local, f"l{layer}.{self.at}"
+        self.tensor.reduce_backward(program, local, at)
+        self.tensor.product_backward(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        if self._fused:
+            program.add(f"{at}.context.grad", self._kernel(5))
+        else:
+            self._ring.context_backward(program, at, self)
+            softmax = local.sweep("attention", self._scores, reads=2, flops=SOFTMAX_FLOPS)
+            program.add(f"{at}.softmax.grad", softmax)
+            self._ring.scores_backward(program, at, self)
+        self.tensor.gather_again(program, local, at)
+        for name, rows, n, k, cut in self._inputs():
+            self.tensor.product_backward(program, rows, f"{at}.{name}", n, k, "attention", cut)
+        self.tensor.gather_backward(program, local, at)
+        program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+
+    def heads(self, m: float, n: float, k: float) -> Gemm:
+        """A product for every head and sequence of the rank."""
+        local = self.local
+        return Gemm(m, n, k, self._count, local.formats["attention"].compute)
+
+    @property
+    def keys(self) -> float:
+        """Keys that a query meets in all."""
+        return self.source.keys if self.source else self.local.keys
+
+    @property
+    def queries(self) -> float:
+        """Queries of the rank in a sequence."""
+        return self.local.queries
+
+    @property
+    def sizes(self) -> tuple[float, float]:
+        """Elements of a head's query (and key), and of its value."""
+        return float(self.local.model.query_size), float(self.local.model.value_size)
+
+    @property
+    def key_value_bytes(self) -> tuple[float, float]:
+        """Elements of the rank's keys, and of its values, of all its heads and tokens."""
+        local = self.local
+        heads = max(1.0, local.model.key_value_heads / local.width)
+        return local.tokens * heads * local.model.query_size, local.tokens * heads * local.model.value_size
+
+    @property
+    def _ring(self) -> Ring:
+        return Ring(self.local.mesh.size("cp"))
+
+    @property
+    def _fused(self) -> bool:
+        return self.local.plan.attention == "fused"
+
+    @property
+    def _count(self) -> float:
+        """Heads and sequences of the rank."""
+        return self.local.model.heads / self.local.width * self.local.sequences
+
+    @property
+    def _values(self) -> float:
+        """Elements of all heads' values together."""
+        return float(self.local.model.heads * self.local.model.value_size)
+
+    @property
+    def _scores(self) -> float:
+        """Elements of the rank's attention scores; no causal saving is taken."""
+        return self._count * self.queries * self.keys
+
+    def _kernel(self, products: int) -> Fused:
+        size, value = self.sizes
+        precision = self.local.formats["attention"].compute
+        return Fused(self.queries, self.keys, size, value, self._count, products, precision)
+
+    def _inputs(self) -> list[tuple[str, Local, float, float, Cut]]:
+        """Products that make queries, keys and values: (name, tokens, columns, rows, cut)."""
+        model, local, h = self.local.model, self.local, float(self.local.model.hidden)
+        query, value = self.sizes
+        key_values = max(model.key_value_heads, local.width) * (query + value)
+        if model.latent:
+            at = model.latent
+            return [
+                ("queries.narrow", local, at.query_rank, h, "none"),
+                ("queries", local, model.heads * query, at.query_rank, "column"),
+                ("values.narrow", local, at.key_value_rank + at.rotary, h, "none"),
+                ("values", local, model.heads * (at.plain + value), at.key_value_rank, "column"),
+            ]
+        if self.source:
+            return [
+                ("queries", local, model.heads * query, h, "column"),
+                ("values", self.source, key_values, h, "column"),
+            ]
+        return [("qkv", local, model.heads * query + key_values, h, "column")]

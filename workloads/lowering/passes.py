@@ -1,0 +1,131 @@
+"""The passes of a micro-batch through layers: forward, backward with what is worked out again, and what acts around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..loads import LoadModel
+from ..model import Layer
+from ..precision import Formats, Part
+from ..setting import Setting
+from .attention import Attention
+from .ends import Ends
+from .experts import Experts, Flow
+from .ffn import FeedForward
+from .local import Local
+from .program import Program
+from .tensor import Whole
+from .tensor_1d import OneD
+from .tensor_2d import TwoD
+
+
+class Around(Protocol):
+    """A strategy that acts around layers: weights that have to be fetched first, gradients that leave at once."""
+
+    def before(self, program: Program, layer: int, again: bool) -> None:
+        """Before the forward pass of a layer, or (``again``) before its backward pass."""
+
+    def after_forward(self, program: Program, layer: int) -> None:
+        """After its forward pass."""
+
+    def after_backward(self, program: Program, layer: int) -> None:
+        """After its backward pass."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Lowers passes through any of a model's layers."""
+
+    setting: Setting
+    stacks: dict[bool, Local]  # of the encoder (True) and of all else
+    tensor: Whole
+    ends: Ends
+    experts: Experts | None
+    around: tuple[Around, ...] = ()
+
+    @classmethod
+    def of(cls, setting: Setting, formats: dict[Part, Formats], around: Iterable[Around] = ()) -> Passes:
+        """The passes of a setting in these formats."""
+        model, mesh = setting.model, setting.mesh
+        here = Local.of(setting, formats, decoder=True)
+        encoder = Local.of(setting, formats) if model.encoder_layers else here
+        tensor = TwoD(mesh.size("row")) if mesh.size("row") > 1 else OneD() if mesh.size("tp") > 1 else Whole()
+        experts = None
+        if model.experts:
+            experts = Experts(encoder, tensor, LoadModel(setting), setting.plan.all_to_all)
+        return cls(setting, {True: encoder, False: here}, tensor, Ends(encoder, here, tensor), experts, tuple(around))
+
+    def forward(
+        self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
+    ) -> None:
+        """Layers in order; ``first`` and ``last``: whether embedding and output are with them. ``flows`` are of MoE layers."""
+        program.phase = "forward"
+        if first:
+            self.ends.embed(program)
+        for layer in layers:
+            if layer == self.setting.model.encoder_layers and layer:
+                self.ends.embed_decoder(program)
+            for each in self.around:
+                each.before(program, layer, again=False)
+            self._layer(program, layer, flows.get(layer))
+            for each in self.around:
+                each.after_forward(program, layer)
+        if last:
+            self.ends.output(program)
+
+    def backward(
+        self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
+    ) -> None:
+        """The way back."""
+        program.phase = "backward"
+        if last:
+            self.ends.output_backward(program)
+        for layer in reversed(layers):
+            for each in self.around:
+                each.before(program, layer, again=True)
+            self._again(program, layer, flows.get(layer))
+            self._layer_backward(program, layer, flows.get(layer))
+            for each in self.around:
+                each.after_backward(program, layer)
+        if first:
+            self.ends.embed_backward(program)
+
+    def _layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
+        for attention in self._attentions(self.setting.model.stack[layer]):
+            attention.forward(program, layer)
+        if flow is not None and self.experts is not None:
+            self.experts.forward(program, layer, flow, balance)
+        else:
+            self._feed_forward(layer).forward(program, layer)
+
+    def _layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
+        if flow is not None and self.experts is not None:
+            self.experts.backward(program, layer, flow)
+        else:
+            self._feed_forward(layer).backward(program, layer)
+        for attention in reversed(self._attentions(self.setting.model.stack[layer])):
+            attention.backward(program, layer)
+
+    def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
+        """What was not kept: all of a layer, or the core of its attention (Korthikanti et al. 2022)."""
+        recompute = self.setting.plan.recompute
+        if recompute == "none":
+            return
+        before, program.prefix = program.prefix, f"{program.prefix}again."
+        if recompute == "full":
+            self._layer(program, layer, flow, balance=False)
+        elif self.setting.plan.attention == "unfused":  # a fused kernel does so by itself
+            for attention in self._attentions(self.setting.model.stack[layer]):
+                attention.core(program, layer)
+        program.prefix = before
+
+    def _feed_forward(self, layer: int) -> FeedForward:
+        return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
+
+    def _attentions(self, layer: Layer) -> list[Attention]:
+        """Self-attention, and attention to the encoder."""
+        local = self.stacks[layer.encoder]
+        own = Attention(local, self.tensor)
+        return [own, Attention(local, self.tensor, "cross", self.stacks[True])] if layer.cross else [own]

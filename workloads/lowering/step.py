@@ -1,0 +1,78 @@
+"""One training step: what its micro-batches share, and what each of them carries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..gates import between
+from ..loads import Load, LoadModel
+from ..pipelines import PIPELINES
+from ..setting import Setting
+from .experts import Flow
+from .offload import Activations, Early
+from .passes import Around, Passes
+from .update import Update
+from .weights import Fetched
+
+
+class Step:
+    """A step of a setting; ``seen`` are the loads that were drawn for it."""
+
+    def __init__(self, setting: Setting, step: int, pairwise: bool = False) -> None:
+        self.setting, self.number, self.pairwise = setting, step, pairwise
+        self.formats = setting.plan.precisions.at(step)
+        self.update = Update(setting, self.formats)
+        self.loads = LoadModel(setting) if setting.model.experts else None
+        self.seen: list[Load] = []
+        self._plain = Passes.of(setting, self.formats)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether updates happen within the pipeline, which never drains."""
+        return self.setting.mesh.size("pp") > 1 and PIPELINES[self.setting.plan.pipeline].asynchronous
+
+    @property
+    def alike(self) -> bool:
+        """Whether all micro-batches carry the same loads."""
+        return self.loads is None or self.loads.balancer.level
+
+    @property
+    def leaves_early(self) -> bool:
+        """Whether gradients go to the host layer by layer."""
+        return self.setting.plan.overlap == "gradients" or self.setting.plan.shards >= 2
+
+    def flows(self, micro_batch: int) -> dict[int, Flow]:
+        """What the layers with experts carry in a micro-batch."""
+        if self.loads is None:
+            return {}
+        assert self._plain.experts is not None
+        found = {}
+        for layer, each in enumerate(self.setting.model.stack):
+            if each.moe:
+                load = self.loads.sample(layer, self.number, micro_batch)
+                if self.pairwise:
+                    load = replace(load, pairs=between(self.loads, layer, self.number, micro_batch))
+                self.seen.append(load)
+                found[layer] = self._plain.experts.flow(load)
+        return found
+
+    def passes(self, last: bool, layers: tuple[int, ...] | None = None, split: str = "") -> Passes:
+        """The passes of a micro-batch (``last`` of the step) through these layers, with what happens around them.
+
+        ``split`` is B or W where backward passes are split: only the second then completes gradients.
+        """
+        mine = tuple(range(self.setting.model.depth)) if layers is None else layers
+        return replace(self._plain, around=tuple(self._around(last, mine, split)))
+
+    def _around(self, last: bool, layers: tuple[int, ...], split: str) -> list[Around]:
+        plan, found = self.setting.plan, list[Around]()
+        if split != "W":
+            if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:
+                found.append(Fetched(self.update, layers))
+            if "activations" in plan.offloads:
+                found.append(Activations(self.setting, self._plain.stacks))
+        each_time = plan.shards >= 2
+        reduce = each_time or (last and plan.overlap == "gradients")
+        if reduce and split != "B":
+            found.append(Early(self.update, reduce))
+        return found

@@ -1,0 +1,121 @@
+"""Weights that are not at hand: sharded over replicas (ZeRO-3, ZeRO++), in host memory, or both; fetched layer by layer.
+
+ZeRO-3 gathers the weights of a layer before its forward pass and before its backward pass, and reduces gradients to shards:
+3 (n - 1)/n of the parameters in all, once for every micro-batch (Rajbhandari et al. 2020, section 7.2.2). ZeRO++ gathers
+8-bit weights forward (half the volume), the secondary shard along fsdp alone backward (nothing across nodes), and sends
+4-bit gradients by two all-to-alls (a quarter): across nodes 3 M become 0.75 M (Wang et al. 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...hardware.precisions import BYTES
+from ..schedule import Amount, Exchange, HostCopy, Sweep
+from ..sharding import Holding, held_beside_layers, held_of_layer
+from .program import HOST_IN, WEIGHTS, Program
+from .update import Update, Vector
+
+QUANTISED = 1
+"""Bytes of a quantised weight (ZeRO++'s qwZ); scales of its blocks are not counted."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Fetches weights before each pass through a layer; with overlap, the next layer's beside the pass through this one."""
+
+    update: Update
+    layers: tuple[int, ...]
+    _coming: dict[tuple[int, bool], int] = field(default_factory=dict)
+
+    def before(self, program: Program, layer: int, again: bool) -> None:
+        """The layer's weights are there; the next layer's are on their way."""
+        if not self._overlap:
+            self._fetch(program, layer, again, aside=False)
+            return
+        if (layer, again) not in self._coming:
+            self._begin(program, layer, again)
+        if (coming := self._coming.pop((layer, again))) >= 0:
+            program.need(coming)
+        at = self.layers.index(layer) + (-1 if again else 1)
+        if 0 <= at < len(self.layers):
+            self._begin(program, self.layers[at], again)
+
+    def after_forward(self, program: Program, layer: int) -> None:
+        """The last layer is the first on the way back."""
+        if self._overlap and layer == self.layers[-1] and (layer, True) not in self._coming:
+            self._begin(program, layer, again=True)
+
+    def after_backward(self, program: Program, layer: int) -> None:
+        """Gradients are another matter."""
+
+    def ends(self, program: Program, again: bool) -> None:
+        """Embedding and output; they are few beside the layers, and waited for."""
+        if self._sharded:
+            self._gather(program, held_beside_layers(self.update.setting), "embedding", again, None, aside=False)
+
+    @property
+    def _overlap(self) -> bool:
+        return self.update.setting.plan.overlap == "gradients"
+
+    @property
+    def _sharded(self) -> bool:
+        return self.update.setting.plan.shards == 3
+
+    def _begin(self, program: Program, layer: int, again: bool) -> None:
+        number = self._fetch(program, layer, again, aside=True)
+        self._coming[layer, again] = -1 if number is None else number
+
+    def _fetch(self, program: Program, layer: int, again: bool, aside: bool) -> int | None:
+        """From the host, then from the other shards; returns the last operation where it runs aside."""
+        holdings, last = held_of_layer(self.update.setting, layer), None
+        from_host = self._from_host(holdings)
+        name = f"l{layer}.weights.in{'.again' if again else ''}"
+        if from_host is not None and aside:
+            last = program.aside(name, HostCopy(from_host, "in"), "offload", HOST_IN)
+        elif from_host is not None:
+            program.add(name, HostCopy(from_host, "in"), "offload")
+        if self._sharded:
+            last = self._gather(program, holdings, f"l{layer}", again, last, aside)
+        return last
+
+    def _from_host(self, holdings: list[Holding]) -> Amount | None:
+        """Bytes of the rank's part (or shard) of what lies in host memory."""
+        setting = self.update.setting
+        kept = setting.plan.offloads
+        parts = [each for each in holdings if "parameters" in kept or ("experts" in kept and each.part == "expert")]
+        if not parts:
+            return None
+        width = [setting.mesh.size(*each.shards) if self._sharded else 1 for each in parts]
+        formats = self.update.formats
+        nbytes = [each.parameters * BYTES[formats[each.part].weight] / n for each, n in zip(parts, width, strict=True)]
+        return sum(nbytes, start=0.0)
+
+    def _gather(
+        self, program: Program, holdings: list[Holding], at: str, again: bool, after: int | None, aside: bool
+    ) -> int | None:
+        """All-gathers of the holdings' weights."""
+        for vector in self.update.vectors(holdings, "weight"):
+            axes, nbytes, element = self._way(vector, again)
+            if self.update.setting.mesh.size(*axes) == 1:
+                continue
+            text = f"{at}.weights.{vector.kind}.{vector.element}"
+            ending = ".again" if again else ""
+            exchange = Exchange("all-gather", "ring", axes, nbytes, element)
+            if aside:
+                after = program.aside(f"{text}.all-gather{ending}", exchange, "gradient_sync", WEIGHTS, after)
+            else:
+                program.add(f"{text}.all-gather{ending}", exchange, "gradient_sync")
+            if element == "int8":
+                count = nbytes / QUANTISED
+                back = Sweep(count, QUANTISED, BYTES[vector.element], 1, vector.element)
+                program.add(f"{text}.dequantise{ending}", back, "gradient_sync")
+        return after
+
+    def _way(self, vector: Vector, again: bool) -> tuple[tuple[str, ...], Amount, str]:
+        """Over which axes, how many bytes, in which format."""
+        if self.update.setting.plan.zero != "++":
+            return vector.shards, vector.nbytes, vector.element
+        if again:
+            return tuple(axis for axis in vector.replicas if axis == "fsdp"), vector.nbytes, vector.element
+        return vector.replicas, vector.nbytes / BYTES[vector.element] * QUANTISED, "int8"
