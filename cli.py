@@ -368,10 +368,9 @@ def fit(what: str, output: str | None) -> None:
 )
 def list_(what: str) -> None:
     """List what there is to choose from."""
-    from .reports.catalogue import entries
-    from .reports.tables import table
+    from .reports.catalogue import listing
 
-    console().print(table(what, ["name", "what it is"], entries(what), text_columns=2))
+    console().print(listing(what))
 
 
 @cli.command()
