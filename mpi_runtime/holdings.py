@@ -93,7 +93,8 @@ class Holdings:
         layers = [held_of_layer(self.setting, layer) for layer in range(self.setting.model.depth)]
         every = [*layers, held_beside_layers(self.setting)]
         return [
-            int(np.rint(sum(float(np.max(each.parameters)) for each in segment if each.part in mine))) for segment in every
+            int(np.rint(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)))
+            for segment in every
         ]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..hardware.errors import DoesNotFit
+from ..hardware.errors import DoesNotFit, InputError
 from ..hardware.machine import Machine
 from ..workloads.collectives import check, rounds
 from ..workloads.costs import Costs
 from ..workloads.ledger import Ledger, last_to_come
-from ..workloads.schedule import Exchange, Schedule
+from ..workloads.schedule import Exchange, Pipeline, Schedule
 from .engine import StepResult
 from .graph import Graph
 from .links import Array, Index, LinkLoads
@@ -124,6 +124,10 @@ class RankByRank:
     def _refuse(self) -> None:
         """Raise :class:`DoesNotFit` where the step has too many messages."""
         works = [(number, each.work) for number, each in enumerate(self.schedule.operations)]
+        if any(isinstance(work, Pipeline) for _, work in works):
+            raise InputError(
+                "--depth message: pipelines are looked at block by block; --depth fluid or bound takes them"
+            )
         count = 0.0
         for number, work in works:
             if isinstance(work, Exchange) and self.mesh.size(*work.axes) > 1:
