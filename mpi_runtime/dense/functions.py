@@ -40,7 +40,7 @@ def norm(rows: Array, sums: Array, width: int, rms: bool = False) -> tuple[Array
 
 
 def scaled(normal: Array, parameters: Array) -> Array:
-    """A norm's result: normalised rows times the gain, plus the shift; ``parameters[2, width]``, or gains alone ``[1, width]``."""
+    """A norm's result: normalised rows times the gain, plus the shift; ``parameters[2, width]``, or the gain alone."""
     result: Array = normal * parameters[0]
     return result if len(parameters) == 1 else result + parameters[1]
 

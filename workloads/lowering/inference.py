@@ -124,3 +124,6 @@ class Chosen:
 
     def after_backward(self, program: Program, layer: int) -> None:
         """There is no backward pass."""
+
+    def ends(self, program: Program, again: bool) -> None:
+        """Embedding and output have no experts."""

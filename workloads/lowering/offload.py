@@ -32,6 +32,9 @@ class Early:
     def after_forward(self, program: Program, layer: int) -> None:
         """Nothing leaves."""
 
+    def ends(self, program: Program, again: bool) -> None:
+        """Nothing has to be at hand."""
+
     def after_backward(self, program: Program, layer: int) -> None:
         """The layer's gradients are complete."""
         setting = self.update.setting
@@ -71,6 +74,9 @@ class Activations:
 
     def after_backward(self, program: Program, layer: int) -> None:
         """Nothing leaves."""
+
+    def ends(self, program: Program, again: bool) -> None:
+        """Embedding and output have no input of a layer."""
 
     def _bytes(self, layer: int) -> float:
         local = self.stacks[self.setting.model.stack[layer].encoder]

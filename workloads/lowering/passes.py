@@ -33,6 +33,9 @@ class Around(Protocol):
     def after_backward(self, program: Program, layer: int) -> None:
         """After its backward pass."""
 
+    def ends(self, program: Program, again: bool) -> None:
+        """Before a pass through embedding, layers and output, forward or (``again``) backward."""
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -62,6 +65,8 @@ class Passes:
     ) -> None:
         """Layers in order; ``first`` and ``last``: whether embedding and output are with them. ``flows`` are of MoE layers."""
         program.phase = "forward"
+        for each in self.around if first or last else ():
+            each.ends(program, again=False)
         if first:
             self.ends.embed(program)
         for layer in layers:
@@ -80,6 +85,8 @@ class Passes:
     ) -> None:
         """The way back."""
         program.phase = "backward"
+        for each in self.around if first or last else ():
+            each.ends(program, again=True)
         if last:
             self.ends.output_backward(program)
         for layer in reversed(layers):
