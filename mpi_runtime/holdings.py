@@ -92,7 +92,9 @@ class Holdings:
         mine = {each.part for each in holdings}
         layers = [held_of_layer(self.setting, layer) for layer in range(self.setting.model.depth)]
         every = [*layers, held_beside_layers(self.setting)]
-        return [round(sum(float(each.parameters) for each in segment if each.part in mine)) for segment in every]
+        return [
+            round(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)) for segment in every
+        ]
 
 
 def _spans(holdings: list[Holding]) -> dict[Part, tuple[float, float]]:

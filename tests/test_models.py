@@ -147,7 +147,7 @@ def test_the_last_supernode_may_be_partial(sizes, placement, used, message):
 
 
 def test_meshes_that_cannot_be():
-    for sizes, message in (({"ep": 0}, "at least one"), ({"epp": 2}, "did you mean ep"), ({}, "no axes")):
+    for sizes, message in (({"ep": 0}, "at least one"), ({"fsdpp": 2}, "did you mean fsdp"), ({}, "no axes")):
         with pytest.raises(InputError, match=message):
             Mesh.of(sizes)
     with pytest.raises(InputError, match=r"700,000 ranks exceed .* 107,520 nodes x 6 a node = 645,120"):

@@ -68,10 +68,10 @@ class Gemm:
 
 @dataclass(frozen=True)
 class Attention:
-    """``count`` attentions in one kernel that keeps its scores to itself: ``queries`` meet ``keys`` (FlashAttention, Dao et al. 2022).
+    """``count`` attentions in one kernel that keeps its scores to itself (FlashAttention, Dao et al. 2022).
 
-    Queries and keys have ``size`` elements, values ``value_size``. ``products`` counts those of queries with keys, of scores with
-    values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more.
+    ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
+    keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more.
     """
 
     queries: float
@@ -232,9 +232,10 @@ class Pipeline:
     ``chunk * stages + stage`` holds the layers from ``first_layer[virtual]`` on. ``uses[virtual][pass]`` are the numbers of the
     blocks that its micro-batches take for each pass (F, B, W as far as the order has them), one number where all take the same.
     In a block names of operations count layers from 0 and say no micro-batch; :func:`~athanor.workloads.lowering.unroll.named`
-    gives the full names, and ``after`` are numbers within the block. ``activations`` is what a stage passes on to the next (backward,
-    gradients of the same size take the way back). With one stage nothing is passed on. ``along`` is the mesh's shape with
-    1 for every axis but pp. An asynchronous pipeline has no end: its step is what one lasts when many follow each other.
+    gives the full names, and ``after`` are numbers within the block. ``activations`` is what a stage passes on to the next
+    (backward, gradients of the same size take the way back). With one stage nothing is passed on. ``along`` is the mesh's
+    shape with 1 for every axis but pp. An asynchronous pipeline has no end: its step is what one lasts when many follow each
+    other.
     """
 
     name: str

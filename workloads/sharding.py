@@ -1,4 +1,4 @@
-"""Who holds what: the parameters of each part of the model on a rank, over which axes they are replicated, and over which sharded."""
+"""Who holds what: the parameters of each part of the model on a rank, and over which axes they are replicated and sharded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CUT: dict[Part, tuple[str, ...]] = {
     "norm": (),
     "embedding": TENSOR,
 }
-"""The axes along which each part is cut; pp takes whole layers, and over all other axes with tokens of their own it is replicated."""
+"""The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
 
 
 def held(setting: Setting) -> list[Holding]:

@@ -1,4 +1,4 @@
-"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline schedule around it."""
+"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline around it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What lies in host memory: optimizer state with its update on the host's cores, gradients on their way there, activations.
 
 ZeRO-Offload keeps master weights and moments on the host: gradients go out as they are reduced, Adam runs on the host's cores,
-bound by its memory, and new weights come back (Ren et al. 2021). With ``--offload-delay`` the update of one step runs beside the next
-step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by :mod:`.weights`.
+bound by its memory, and new weights come back (Ren et al. 2021). With ``--offload-delay`` the update of one step runs beside
+the next step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by :mod:`.weights`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .update import Update
 
 @dataclass(frozen=True)
 class Early:
-    """Acts on a layer's gradients as soon as they are complete: reduces them, in one bucket a layer, and sends them to the host."""
+    """Acts on a layer's gradients once they are complete: reduces them, a bucket a layer, and sends them to the host."""
 
     update: Update
     reduce: bool

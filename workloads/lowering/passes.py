@@ -1,4 +1,4 @@
-"""The passes of a micro-batch through layers: forward, backward with what is worked out again, and what has to be at hand before."""
+"""The passes of a micro-batch through layers: forward, backward with what is worked out again, and what acts around them."""
 
 from __future__ import annotations
 
@@ -55,14 +55,12 @@ class Passes:
         experts = None
         if model.experts:
             experts = Experts(encoder, tensor, LoadModel(setting), setting.plan.all_to_all)
-        return cls(
-            setting, {True: encoder, False: here}, tensor, Ends(encoder, here, tensor), experts, tuple(around)
-        )
+        return cls(setting, {True: encoder, False: here}, tensor, Ends(encoder, here, tensor), experts, tuple(around))
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
     ) -> None:
-        """Layers in order; ``first`` and ``last`` say whether embedding and output are with them. ``flows`` are those of MoE layers."""
+        """Layers in order; ``first`` and ``last``: whether embedding and output are with them. ``flows`` are of MoE layers."""
         program.phase = "forward"
         if first:
             self.ends.embed(program)

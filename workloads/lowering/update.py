@@ -37,12 +37,12 @@ class Vector:
 class Update:
     """Lowers the update.
 
-    ``zero`` 0: all-reduce every gradient, and every rank updates all that it holds. 1, 2 and ``hierarchical``: reduce-scatter, update
-    of a shard, all-gather of weights; 2 reduces after every micro-batch, since no rank keeps all gradients. All have the volume of
-    an all-reduce, 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO extends it to the hierarchy: experts
-    inside their ``dp`` group by a ring, dense parameters over all ranks in two levels). Where shards span fsdp only, what is
-    left of a gradient is all-reduced over dp (PyTorch's HSDP; MiCS, Zhang et al. 2022). With 3 weights are never whole, and there is
-    nothing to gather after the update (:mod:`.zero3`).
+    ``zero`` 0: all-reduce every gradient, and every rank updates all that it holds. 1, 2 and ``hierarchical``:
+    reduce-scatter, update of a shard, all-gather of weights; 2 reduces after every micro-batch, since no rank keeps all
+    gradients. All have the volume of an all-reduce, 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO
+    extends it to the hierarchy: experts inside their ``dp`` group by a ring, dense parameters over all ranks in two levels).
+    Where shards span fsdp only, what is left of a gradient is all-reduced over dp (PyTorch's HSDP; MiCS, Zhang et al. 2022).
+    With 3 weights are never whole, and there is nothing to gather after the update (:mod:`.zero3`).
     """
 
     setting: Setting
@@ -161,5 +161,3 @@ class Update:
         two = whole and (self.setting.plan.zero == "hierarchical" or program.layout.two_level(axes) is not None)
         amount = nbytes if isinstance(nbytes, np.ndarray) else float(nbytes)
         return Exchange(operation, "two-level" if two else "ring", axes, amount, vector.element)
-
-

@@ -1,9 +1,9 @@
 """Weights that are not at hand: sharded over replicas (ZeRO-3, ZeRO++), in host memory, or both; fetched layer by layer.
 
-ZeRO-3 gathers the weights of a layer before its forward pass and before its backward pass, and reduces gradients to shards: 3 (n - 1)/n
-of the parameters in all, once for every micro-batch (Rajbhandari et al. 2020, section 7.2.2). ZeRO++ gathers 8-bit weights forward
-(half the volume), the secondary shard along fsdp alone backward (nothing across nodes), and sends 4-bit gradients by two
-all-to-alls (a quarter): across nodes 3 M become 0.75 M (Wang et al. 2023).
+ZeRO-3 gathers the weights of a layer before its forward pass and before its backward pass, and reduces gradients to shards:
+3 (n - 1)/n of the parameters in all, once for every micro-batch (Rajbhandari et al. 2020, section 7.2.2). ZeRO++ gathers
+8-bit weights forward (half the volume), the secondary shard along fsdp alone backward (nothing across nodes), and sends
+4-bit gradients by two all-to-alls (a quarter): across nodes 3 M become 0.75 M (Wang et al. 2023).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ QUANTISED = 1
 
 @dataclass(frozen=True)
 class Fetched:
-    """Fetches weights before each pass through a layer; with overlap, those of the next layer beside the pass through this one."""
+    """Fetches weights before each pass through a layer; with overlap, the next layer's beside the pass through this one."""
 
     update: Update
     layers: tuple[int, ...]
@@ -88,9 +88,7 @@ class Fetched:
             return None
         width = [setting.mesh.size(*each.shards) if self._sharded else 1 for each in parts]
         formats = self.update.formats
-        nbytes = [
-            each.parameters * BYTES[formats[each.part].weight] / n for each, n in zip(parts, width, strict=True)
-        ]
+        nbytes = [each.parameters * BYTES[formats[each.part].weight] / n for each, n in zip(parts, width, strict=True)]
         return sum(nbytes, start=0.0)
 
     def _gather(
