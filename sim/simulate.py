@@ -106,7 +106,7 @@ def _depth(depth: str, setting: Setting, loads: list[Load]) -> str:
     """The chosen depth, or fluid where ranks differ little enough that their flow classes are few."""
     if depth != "auto":
         return depth
-    unequal = max(np.size(amount) for load in loads for amount in (load.sent, load.received))
+    unequal = max((np.size(amount) for load in loads for amount in (load.sent, load.received)), default=1)
     most = MOST_UNEQUAL if setting.machine.fabric.is_tree else MOST_UNEQUAL_ROUTES
     return "fluid" if unequal <= most else "bound"
 
