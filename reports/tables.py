@@ -70,10 +70,11 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
     ]
     console.print(table("Links", ["kind", "links", "capacity", "bytes a step", "mean use", "most used"], used))
     load = totals["load_balance"]
-    console.print(
-        f"load: {load['wanted_max_over_mean']:.3f} x the mean wanted at most, {load['max_over_mean']:.3f} carried;"
-        f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
-    )
+    if totals["parameters"]["expert"]:
+        console.print(
+            f"load: {load['wanted_max_over_mean']:.3f} x the mean wanted at most, {load['max_over_mean']:.3f} carried;"
+            f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
+        )
     for warning in totals["warnings"]:
         console.print(f"[yellow]warning:[/] {warning}")
 
