@@ -196,9 +196,10 @@ class Holdings:
             each.start_step()
 
     def update(self, part: Part) -> None:
-        """Adam on this rank's share of a part of the model."""
+        """Adam on this rank's share of a part of the model; what is left of others' shares is out of date."""
         for each in self.flats:
             each.update(part, self.steps)
+            each.release()
 
     def release(self, layer: int) -> None:
         """A pass is through a layer."""

@@ -9,6 +9,7 @@ import numpy as np
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES
 from ...workloads.mesh import DATA
 from ...workloads.model import Model
+from ...workloads.pipelines import PIPELINES
 from ...workloads.precision import PARTS
 from ...workloads.schedule import Exchange, Operation
 from ...workloads.setting import Setting
@@ -51,6 +52,8 @@ class DenseTraining:
         self.holdings = Holdings(setting, self.sizes, self.place, self.formats)
         self.micro_batches: dict[int, MicroBatch] = {}
         self.loss = 0.0
+        self._last_of_layer = "attention.norm.grad.reduce" if self.place.grid > 1 else "attention.norm.grad"
+        self._splits = mesh.size("pp") > 1 and PIPELINES[plan.pipeline].splits_backward
         self._parts: dict[str, Part] = {}
         self._words = self._targets = np.zeros((0, 0, 0), dtype=np.int64)
 
@@ -102,9 +105,17 @@ class DenseTraining:
         micro_batch.compute(part.what, part.layer)
         if part.what == "output.loss" and self.place.width == 1:
             self.loss += micro_batch.loss
-        if part.layer is not None and not part.again and part.what in ("ffn.residual", "attention.norm.grad"):
-            self.holdings.release(part.layer)
+        self._leave(part, micro_batch)
         return True
+
+    def _leave(self, part: Part, micro_batch: MicroBatch) -> None:
+        """Behind a pass through a layer, let go what the layer needs no more."""
+        if part.layer is None or part.again:
+            return
+        if part.what in ("ffn.residual", self._last_of_layer):
+            self.holdings.release(part.layer)
+        if part.what == self._last_of_layer and not self._splits:
+            micro_batch.forget(part.layer)
 
     def _update(self, what: str) -> bool:
         for part in PARTS:
@@ -126,6 +137,7 @@ class DenseTraining:
         else:
             micro_batch = self._micro_batch(part.micro_batch)
             yield from carry(self.transport, stream, exchange, micro_batch.message(part.what, part.layer))
+            self._leave(part, micro_batch)
             if part.what == "output.loss.reduce":
                 self.loss += micro_batch.loss
 
