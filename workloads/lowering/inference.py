@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ...hardware.precisions import BYTES
 from ..plan import Batch
 from ..precision import Formats, Part
@@ -20,7 +22,7 @@ from .passes import Around, Passes
 from .program import Program
 from .step import Step
 from .update import Update
-from .weights import Fetched
+from .weights import Fetched, offloaded
 
 
 @dataclass(frozen=True)
@@ -61,25 +63,18 @@ def weight_bytes(setting: Setting, formats: dict[Part, Formats]) -> tuple[float,
     away = setting.plan.offloads
     device = host = 0.0
     for each in held(setting):
-        size = float(each.parameters) * BYTES[formats[each.part].weight]
-        if _is_away(each.part, away):
-            host += size
-        else:
-            device += size
+        size = float(np.max(each.parameters)) * BYTES[formats[each.part].weight]
+        share = 0.0 if each.part == "embedding" else offloaded(each.part, away)
+        host += share * size
+        device += (1 - share) * size
     layers = [
         sum(
-            float(each.parameters) * BYTES[formats[each.part].weight]
+            float(np.max(each.parameters)) * BYTES[formats[each.part].weight] * offloaded(each.part, away)
             for each in held_of_layer(setting, layer)
-            if _is_away(each.part, away)
         )
         for layer in range(setting.model.depth)
     ]
     return device + 2 * max(layers), host
-
-
-def _is_away(part: Part, away: frozenset[str]) -> bool:
-    """Whether a part streams in from the host; embedding and output stay."""
-    return (part == "expert" and "experts" in away) or ("parameters" in away and part != "embedding")
 
 
 def _looking_back(passes: Passes, each: Pass) -> Passes:
@@ -116,7 +111,8 @@ class Chosen:
         tokens = self.setting.batch.micro_tokens * self.setting.top_k * self.setting.mesh.size("ep")
         differ = experts * (1.0 - (1.0 - 1.0 / experts) ** tokens)
         held = next(each for each in held_of_layer(self.setting, layer) if each.part == "expert")
-        nbytes = held.parameters * BYTES[self.formats["expert"].weight] * differ / experts
+        share = self.setting.plan.offloads["experts"]
+        nbytes = share * held.parameters * BYTES[self.formats["expert"].weight] * differ / experts
         program.add(f"l{layer}.weights.in", HostCopy(nbytes, "in"), "offload")
 
     def after_forward(self, program: Program, layer: int) -> None:
