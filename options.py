@@ -58,7 +58,8 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     (
         "--offload",
         {
-            "help": "To host memory: optimizer, parameters, activations, experts, joined by commas, or a share of it as in experts:0.5."
+            "help": "To host memory: optimizer, parameters, activations, experts, joined by commas, or a share of one:"
+            " experts:0.5."
         },
     ),
     (

@@ -92,7 +92,7 @@ def _around(setting: Setting, update: Update, prefetch: bool) -> list[Around]:
         return []
     if prefetch or "parameters" in setting.plan.offloads:
         ahead = replace(setting, plan=setting.plan.changed(overlap="gradients" if prefetch else "none"))
-        return [Fetched(replace(update, setting=ahead), tuple(range(setting.model.depth)))]
+        return [Fetched(replace(update, setting=ahead), tuple(range(setting.model.depth)), comes_back=False)]
     return [Chosen(setting, update.formats)]
 
 

@@ -34,6 +34,7 @@ class Fetched:
 
     update: Update
     layers: tuple[int, ...]
+    comes_back: bool = True  # whether a backward pass follows
     _coming: dict[tuple[int, bool], int] = field(default_factory=dict)
 
     def before(self, program: Program, layer: int, again: bool) -> None:
@@ -51,7 +52,7 @@ class Fetched:
 
     def after_forward(self, program: Program, layer: int) -> None:
         """The last layer is the first on the way back."""
-        if self._overlap and layer == self.layers[-1] and (layer, True) not in self._coming:
+        if self._overlap and self.comes_back and layer == self.layers[-1] and (layer, True) not in self._coming:
             self._begin(program, layer, again=True)
 
     def after_backward(self, program: Program, layer: int) -> None:
