@@ -231,7 +231,7 @@ class Pipeline:
     ``name`` and the three sizes give the order of each stage (:mod:`athanor.workloads.pipelines`). Virtual stage
     ``chunk * stages + stage`` holds the layers from ``first_layer[virtual]`` on. ``uses[virtual][pass]`` are the numbers of the
     blocks that its micro-batches take for each pass (F, B, W as far as the order has them), one number where all take the same.
-    In a block names of operations count layers from 0 and say no micro-batch; :func:`~athanor.workloads.lowering.unroll.named`
+    In a block names of operations count layers from 0 and say no micro-batch; :func:`~athanor.workloads.lowering.blocks.named`
     gives the full names, and ``after`` are numbers within the block. ``activations`` is what a stage passes on to the next
     (backward, gradients of the same size take the way back). With one stage nothing is passed on. ``along`` is the mesh's
     shape with 1 for every axis but pp. An asynchronous pipeline has no end: its step is what one lasts when many follow each
