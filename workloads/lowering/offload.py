@@ -14,23 +14,18 @@ from ..precision import Formats, Part
 from ..schedule import Amount, HostCopy, HostSweep
 from ..setting import Setting
 from ..sharding import Holding, held, held_of_layer, shards
+from .around import Around
 from .local import Local
 from .program import HOST, HOST_IN, HOST_OUT, Program
 from .update import Update
 
 
 @dataclass(frozen=True)
-class Early:
+class Early(Around):
     """Acts on a layer's gradients once they are complete: reduces them, a bucket a layer, and sends them to the host."""
 
     update: Update
     reduce: bool
-
-    def before(self, program: Program, layer: int, again: bool) -> None:
-        """Nothing has to be at hand."""
-
-    def after_forward(self, program: Program, layer: int) -> None:
-        """Nothing leaves."""
 
     def after_backward(self, program: Program, layer: int) -> None:
         """The layer's gradients are complete."""
@@ -49,7 +44,7 @@ class Early:
 
 
 @dataclass(frozen=True)
-class Activations:
+class Activations(Around):
     """Sends the input of each layer to the host after its forward pass, and fetches it before its backward pass."""
 
     setting: Setting
@@ -68,9 +63,6 @@ class Activations:
         self._gone[layer] = program.aside(
             f"l{layer}.input.out", HostCopy(self._bytes(layer), "out"), "offload", HOST_OUT
         )
-
-    def after_backward(self, program: Program, layer: int) -> None:
-        """Nothing leaves."""
 
     def _bytes(self, layer: int) -> float:
         local = self.stacks[self.setting.model.stack[layer].encoder]

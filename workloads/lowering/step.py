@@ -8,9 +8,10 @@ from ..gates import between
 from ..loads import Load, LoadModel
 from ..pipelines import PIPELINES
 from ..setting import Setting
+from .around import Around
 from .experts import Flow
 from .offload import Activations, Early
-from .passes import Around, Passes
+from .passes import Passes
 from .update import Update
 from .weights import Fetched
 
