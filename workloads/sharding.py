@@ -30,7 +30,7 @@ CUT: dict[Part, tuple[str, ...]] = {
     "ffn": TENSOR,
     "attention": TENSOR,
     "gate": (),
-    "norm": (),
+    "norm": ("col",),
     "embedding": TENSOR,
 }
 """The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""

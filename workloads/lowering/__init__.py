@@ -68,14 +68,13 @@ def _one_after_another(program: Program, this: Step) -> None:
 def _finish(program: Program, this: Step) -> None:
     """What is left of the reduction of gradients, and the update."""
     setting, update = this.setting, this.update
-    early = setting.plan.overlap == "gradients" or setting.plan.shards >= 2
-    if early:
+    update.tied(program)  # before shards are cut, which lie elsewhere in the vector of another stage
+    if setting.plan.overlap == "gradients" or setting.plan.shards >= 2:
         update.synchronise(program, held_beside_layers(setting), "embedding.gradients", aside=True)
         program.join()
     else:
         update.synchronise(program, held(setting), "gradients")
     update.norms(program)
-    update.tied(program)
     if "optimizer" in setting.plan.offloads:
         if not this.leaves_early:
             nbytes = gradient_bytes(setting, update.formats, held(setting))

@@ -74,13 +74,17 @@ class Update:
             program.add(f"embedding.tied.to_{way}", exchange, "gradient_sync")
 
     def norms(self, program: Program) -> None:
-        """Under sequence parallelism each rank of tp has seen other tokens: norms' gradients are added up (Megatron)."""
-        if not self.setting.plan.sequence_parallel:
+        """Under sequence parallelism each rank of tp has seen other tokens: norms' gradients are added up (Megatron).
+
+        So has each row of a grid.
+        """
+        axis = "tp" if self.setting.plan.sequence_parallel else "row"
+        if self.setting.mesh.size(axis) == 1:
             return
         for each in held(self.setting):
             if each.part in ("norm", "gate"):
                 element = self.formats[each.part].gradient
-                exchange = Exchange("all-reduce", "ring", ("tp",), each.parameters * BYTES[element], element)
+                exchange = Exchange("all-reduce", "ring", (axis,), each.parameters * BYTES[element], element)
                 program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
 
     def step(self, program: Program) -> None:
