@@ -39,7 +39,7 @@ class Step:
 
     @property
     def leaves_early(self) -> bool:
-        """Whether gradients go to the host layer by layer."""
+        """Whether layers' gradients are reduced, and go to the host, one by one."""
         return self.setting.plan.overlap == "gradients" or self.setting.plan.shards >= 2
 
     def flows(self, micro_batch: int) -> dict[int, Flow]:
