@@ -120,7 +120,7 @@ def _weight_bytes(update: Update, stays: bool) -> Amount:
     setting, found = update.setting, list[Amount]()
     gathered = setting.plan.shards in (1, 2)
     for each in held(setting):
-        away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offloads)
+        away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offload_shares)
         parts = shards(setting, each) if stays or not gathered else 1
         share = (1.0 if gathered else 1.0 - away) if stays else away
         found.append(share * each.parameters * BYTES[update.formats[each.part].weight] / parts)
