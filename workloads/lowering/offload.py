@@ -97,7 +97,7 @@ def host_update(program: Program, update: Update) -> None:
 
 def weights_out(program: Program, update: Update) -> None:
     """New weights go to where they lie, in host memory, as far as they were not made there."""
-    share = update.setting.plan.offloads.get("optimizer", 0.0)
+    share = update.setting.plan.offload_shares.get("optimizer", 0.0)
     made_here = (
         1.0 if update.setting.plan.shards in (1, 2) else 1.0 - share
     )  # gathered on accelerators, or updated there
