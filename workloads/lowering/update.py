@@ -74,15 +74,19 @@ class Update:
             program.add(f"embedding.tied.to_{way}", exchange, "gradient_sync")
 
     def norms(self, program: Program) -> None:
-        """Under sequence parallelism each rank of tp has seen other tokens: norms' gradients are added up (Megatron).
+        """Gradients of what ranks of a model-parallel group have whole, but of other tokens, are added up.
 
-        So has each row of a grid.
+        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own; gates where experts stay
+        whole, so that each rank of tp routes its own.
         """
-        axis = "tp" if self.setting.plan.sequence_parallel else "row"
-        if self.setting.mesh.size(axis) == 1:
-            return
+        plan = self.setting.plan
+        axes = {
+            "norm": "tp" if plan.sequence_parallel else "row",
+            "gate": "tp" if plan.expert_tensor == "whole" else "row",
+        }
         for each in held(self.setting):
-            if each.part in ("norm", "gate"):
+            axis = axes.get(each.part)
+            if axis and self.setting.mesh.size(axis) > 1:
                 element = self.formats[each.part].gradient
                 nbytes = each.parameters * BYTES[element] / shards(self.setting, each)
                 exchange = Exchange("all-reduce", "ring", (axis,), nbytes, element)
