@@ -140,8 +140,10 @@ def compare(what: str, found: Array, expected: Array, tolerance: float | None = 
     off = np.abs(found.astype(np.float64) - expected)
     if not off.max() <= allowed * scale:
         worst = np.unravel_index(int(off.argmax()), off.shape)
+        digits = 16 if found.dtype.itemsize == 8 else 6
         raise CheckFailed(
-            f"check of {what}: {float(found[worst]):.6g} at {[int(at) for at in worst]}, must be {float(expected[worst]):.6g}"
+            f"check of {what}: {float(found[worst]):.{digits}g} at {[int(at) for at in worst]},"
+            f" must be {float(expected[worst]):.{digits}g}"
         )
     return expected.size
 

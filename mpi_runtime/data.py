@@ -86,8 +86,6 @@ class Blank:
         share = received / max(received.sum(), 1e-300)
         between = np.rint([at(exchange.nbytes, each) * share for each in members]).astype(np.int64)
         out, back = between[group.me], between[:, group.me]
-        if exchange.algorithm == "bruck":  # whose blocks are all of one size
-            out = back = np.full(group.size, between.max())
         send = np.zeros(int(out.sum()), dtype=np.uint8)
         yield from self.transport.exchange(stream, exchange, send, out, back, int(between.sum()))
 

@@ -102,13 +102,8 @@ class Computing:
                     pass
             case Bookkeeping():
                 self.sweep(0, int(4 * at(work.parameters, coordinate) * self.scale))
-            case HostCopy():
-                self.sweep(int(at(work.nbytes, coordinate)), int(at(work.nbytes, coordinate)))
-            case HostSweep():
-                half = int(at(work.size, coordinate) * work.nbytes / 2)
-                self.sweep(half, half)
-            case Exchange() | Pipeline():
-                raise TypeError(f"{work} is no compute operation")
+            case Exchange() | Pipeline() | HostCopy() | HostSweep():
+                raise TypeError(f"{work} is nothing that this computer computes")
         return time.perf_counter()
 
     def finish(self) -> Generator[Until, None, None]:

@@ -14,6 +14,7 @@ import numpy as np
 from ..hardware.errors import DoesNotFit, InputError
 from ..hardware.machine import Machine
 from ..hardware.units import si
+from ..workloads.costs import Costs
 from ..workloads.limits import available_bytes, peak_rss_bytes
 from ..workloads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
@@ -21,15 +22,15 @@ from ..workloads.lowering.unroll import unrolled
 from ..workloads.memory import memory, require_fit
 from ..workloads.model import Model
 from ..workloads.run import Run
-from ..workloads.schedule import Operation, Schedule
+from ..workloads.schedule import Exchange, Operation, Pipeline, Schedule
 from ..workloads.setting import Setting
 from ..workloads.summary import cautions, summarise
 from . import observed
-from .able import data_of
+from .able import Kind, data_of
 from .checks import ExpertChecks
 from .clock import Clock
 from .data import Blank, Data
-from .dense.checks import DenseChecks
+from .dense.checks import DenseChecks, serial_bytes
 from .dense.training import DenseTraining
 from .devices import Computing, Device, Sleeping
 from .environment import cores
@@ -37,7 +38,7 @@ from .executor import Executor
 from .placing import arrange
 from .traffic import links
 from .training import Training
-from .transport import Transport
+from .transport import Transport, every_operation
 from .world import TIME_LIMIT, World, guarded, start
 
 BASE = 150e6
@@ -87,8 +88,8 @@ def execute(
         way = way or Way()
         world.agree(ready if world.first else lambda: None)
         setting = world.agree(lambda: _setting(machine, model, options, world))
-        world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
-        return _Job(world, setting, way, advance).run(started)
+        kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
+        return _Job(world, setting, way, kind, advance).run(started)
 
 
 def _setting(
@@ -107,14 +108,15 @@ def _setting(
 class _Job:
     """One job: its setting, and what this rank needs for it."""
 
-    def __init__(self, world: World, setting: Setting, way: Way, advance: Callable[[str], None]) -> None:
-        self.world, self.setting, self.way, self.advance = world, setting, way, advance
+    def __init__(self, world: World, setting: Setting, way: Way, kind: Kind, advance: Callable[[str], None]) -> None:
+        self.world, self.setting, self.way, self.kind, self.advance = world, setting, way, kind, advance
         place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
         self.place = place[world.rank]
         self.comm = world.split(self.place)
         self.schedule, loads = lower_step(setting, 0)
         self.need = memory(setting, loads)
         world.agree(lambda: self._require_room(loads))
+        world.agree(self._require_formats)
         self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
         self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
         self.data = self._data()
@@ -123,12 +125,11 @@ class _Job:
 
     def _data(self) -> Data:
         """What operations work on."""
-        setting, way = self.setting, self.way
-        kind = data_of(setting, way.compute == "gemm", way.real)
-        if kind == "dense":
+        setting = self.setting
+        if self.kind == "dense":
             return DenseTraining(setting, self.transport, self.coordinate)
-        if kind == "experts":
-            return Training(setting, self.schedule, self.transport, self.coordinate, way.real)
+        if self.kind == "experts":
+            return Training(setting, self.schedule, self.transport, self.coordinate, self.way.real)
         return Blank(self.transport, setting.mesh, self.coordinate)
 
     def _device(self) -> Device:
@@ -141,13 +142,23 @@ class _Job:
         if not self.way.allow_overcommit:
             require_fit(self.setting, loads, self.need)
         here = self.world.hosts.count(self.world.hosts[self.world.rank])
-        needed, free = here * (BASE + self.need.total), available_bytes()
+        checks = serial_bytes(self.setting) if self.kind == "dense" and self.way.check else 0.0
+        needed, free = here * (BASE + self.need.total + checks), available_bytes()
         if needed > free:
+            fewer = "a smaller model, fewer tokens, " + ("--no-check, " if checks else "")
             raise DoesNotFit(
                 f"{self.setting.model.name}: {here} ranks on {self.world.hosts[self.world.rank]} need about"
-                f" {needed / 1e9:.1f} GB of its memory, of which {free / 1e9:.1f} GB are free; a smaller model, fewer tokens or"
+                f" {needed / 1e9:.1f} GB of its memory, of which {free / 1e9:.1f} GB are free; {fewer.removesuffix(', ')} or"
                 " more hosts need less"
             )
+
+    def _require_formats(self) -> None:
+        """Raise ``InputError`` where the machine whose time is taken has no such format."""
+        if self.way.compute == "sleep":
+            costs = Costs(self.setting.machine, self.setting.ranks_per_node)
+            for operation in every_operation(self.schedule):
+                if not isinstance(operation.work, Exchange | Pipeline):
+                    costs.of(operation.work)
 
     def run(self, started: float) -> Run | None:
         """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from ..workloads.ledger import Ledger, last_to_come
 from ..workloads.loads import Load
-from ..workloads.lowering.unroll import ARRIVALS, unrolled
+from ..workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
 from ..workloads.schedule import COMPUTE, Exchange, Schedule
 from ..workloads.summary import Exposed
 from .names import Part
 
 Array = NDArray[np.float64]
+
+STREAM = 4
+"""The column of rows that a ledger keeps; what goes to another stage is told where it arrives."""
 
 MOST_OBSERVED = 64
 """Ranks whose operations a trace lists; of more, that many are taken at equal distances."""
@@ -77,7 +80,8 @@ def account(schedule: Schedule, ranks: Sequence[Times], observed: Mapping[str, t
         phase: {category: float(np.mean([each[phase][category] for each in spent])) for category in spent[0][phase]}
         for phase in spent[0]
     }
-    return Step(seconds, exposed, [row for each in stages for row in each.ledger.rows])
+    rows = [row for each in stages for row in each.ledger.rows if row[STREAM] != DEPARTURES]
+    return Step(seconds, exposed, rows)
 
 
 class _Stage:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...hardware.precisions import BYTES
+from ...workloads.setting import Setting
 from ..checks import TOLERANCE, compare
 from ..devices import TYPES
 from ..vectors import LEARNING_RATE, adam
@@ -19,6 +20,14 @@ from .training import DenseTraining, batch_of
 
 EXACT = 1e-11
 """Relative to the largest number, where all is in double precision: only the order of sums differs."""
+
+
+def serial_bytes(setting: Setting) -> float:
+    """Bytes that the serial model takes: weights, gradients and moments, and what it keeps of the whole batch."""
+    model, batch = setting.model, setting.batch
+    layer = 16 * model.hidden + 3 * model.matrices * model.ffn_hidden + 4 * model.heads * batch.seq_len
+    token = model.layers * layer + 3 * model.vocabulary
+    return 8.0 * (5 * model.parameters.total + setting.mesh.replicas * batch.tokens * token)
 
 
 class DenseChecks:
