@@ -133,16 +133,15 @@ STAGES, MICRO_BATCHES = 4, 8
 
 def played(name: str) -> tuple[Any, list[int]]:
     """A pipeline's clocks where F takes 1 and the whole backward pass 2, and from which place on each stage's step begins."""
-    from athanor.sim.pipeline import play
-    from athanor.workloads.pipelines import PIPELINES, streamed
+    from athanor.sim.pipeline import play, play_endless
+    from athanor.workloads.pipelines import PIPELINES
 
     pipeline, chunks = PIPELINES[name], 2 if name == "interleaved" else 1
     work = {"F": 1.0 / chunks, "B": (1.0 if pipeline.splits_backward else 2.0) / chunks, "W": 1.0}
+    asked = (lambda stage, slot: work[slot.kind]), (lambda *ends: 0.0)
     if pipeline.asynchronous:
-        orders, first = streamed(pipeline, STAGES, MICRO_BATCHES)
-    else:
-        orders, first = pipeline.orders(STAGES, MICRO_BATCHES, chunks), [0] * STAGES
-    return play(orders, lambda stage, slot: work[slot.kind], lambda *ends: 0.0), first
+        return play_endless(pipeline, STAGES, MICRO_BATCHES, *asked)
+    return play(pipeline.orders(STAGES, MICRO_BATCHES, chunks), *asked), [0] * STAGES
 
 
 def pipelines() -> str:

@@ -14,6 +14,7 @@ from ..hardware.machine import Machine
 from ..workloads.costs import Costs
 from ..workloads.exposure import Exposure, RankExposure
 from ..workloads.ledger import Ledger
+from ..workloads.lowering.blocks import hands_on
 from ..workloads.schedule import Block, Exchange, Operation, Pipeline, Schedule
 from .links import LinkLoads
 from .network import Network
@@ -38,10 +39,12 @@ class CountingEnvironment(simpy.Environment):
 class BlockRun:
     """One run of a block of operations by itself, by ranks that begin together.
 
-    ``seconds`` are those of each rank until all its streams are done, ``parts`` what they went on, by phase and category;
-    ``rows`` those of a trace from the block's begin on, ``loads`` the bytes of all ranks on every link.
+    ``made`` are the seconds of each rank until what it passes on is there, ``seconds`` those until all its streams are done, and
+    ``parts`` what these went on, by phase and category; ``rows`` are those of a trace from the block's begin on, ``loads``
+    the bytes of all ranks on every link.
     """
 
+    made: Array
     seconds: Array
     parts: Mapping[tuple[str, str], Array]
     rows: list[tuple[Any, ...]]
@@ -91,6 +94,7 @@ class Engine:
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
         self.costs = Costs(machine, schedule.layout.ranks_per_node)
         self.finished = [self.env.event() for _ in schedule.operations]
+        self.made: Array | None = None  # of a block: when all that it passes on was there
 
     def run(self) -> StepResult:
         """Simulate the step."""
@@ -121,6 +125,8 @@ class Engine:
             else:
                 begin, end, limit = yield from self._compute(number, operation, ready)
             self.ledger.done(number, ready, begin, end, limit)
+            if self.made is not None and hands_on(operation):
+                self.made = np.maximum(self.made, end)
             self.finished[number].succeed()
 
     def _compute(
@@ -168,10 +174,11 @@ class Engine:
         exposure = RankExposure()
         schedule = Schedule(self.schedule.layout, operations)
         inner = Engine(self.machine, schedule, self.traffic, self.noise.within(number), self.ledger.observed, exposure)
+        inner.made = np.zeros([1] * len(self.mesh.shape))
         inner._play()
         inner._add_up()
         seconds = inner.ledger.settle()
-        return BlockRun(seconds, exposure.parts, inner.ledger.rows, inner.loads, inner.env.events)
+        return BlockRun(inner.made, seconds, exposure.parts, inner.ledger.rows, inner.loads, inner.env.events)
 
     def _load(self, transfer: Transfer) -> None:
         """Count the bytes on every link; those of transfers that share their loads are added up once, at the end."""

@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.pipelines import Kind, Order, Slot, Step, sequence
+from ..workloads.pipelines import Kind, Order, Pipeline, Slot, Step, sequence, streamed
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
+
+
+MOST_SLOTS = 500_000
+"""Slots that are played at most to find a steady state: about a second."""
 
 
 class Parts(NamedTuple):
@@ -33,11 +37,13 @@ class Parts(NamedTuple):
 class Timing:
     """Clocks of a pipeline's slots, ``[stage][place in its order]``; all stages begin at 0.
 
-    ``under_way`` is the part of the wait before a slot in which its input was being sent; the rest of the wait is bubble.
+    ``made`` is when a slot's result was there to be sent, ``under_way`` the part of the wait before a slot in which its input
+    was being sent; the rest of the wait is bubble.
     """
 
     orders: Sequence[Order]
     begin: list[list[Seconds]]
+    made: list[list[Seconds]]
     end: list[list[Seconds]]
     under_way: list[list[Seconds]]
 
@@ -72,31 +78,67 @@ def play(
     orders: Sequence[Order],
     duration: Callable[[int, Slot], Seconds],
     transfer: Callable[[int, int, Kind], Seconds],
+    making: Callable[[int, Slot], Seconds] | None = None,
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
     ``transfer(from, to, kind)`` are the seconds that an activation (kind F) or its gradient (B) needs between two stages; it
-    does not keep the sender from working on. Raises :class:`InputError` where stages wait for each other.
+    does not keep the sender from working on. ``making`` are those of a slot after which its result can be sent, by default
+    all of its ``duration``. Raises :class:`InputError` where stages wait for each other.
     """
     work = [[duration(stage, slot) for slot in order] for stage, order in enumerate(orders)]
+    parts = [[making(stage, slot) for slot in order] for stage, order in enumerate(orders)] if making else work
     steps = sequence(orders)
     asked = {(sender, stage, orders[stage][place][0]) for stage, place, source, sender in steps if source >= 0}
     between = {key: transfer(*key) if key[0] != key[1] else 0.0 for key in sorted(asked)}
-    amounts = (each for some in (between.values(), *work) for each in some)
+    amounts = (each for some in (between.values(), *work, *parts) for each in some)
     later, sooner = (np.maximum, np.minimum) if any(isinstance(each, np.ndarray) for each in amounts) else (max, min)
-    return _played(orders, steps, work, between, later, sooner)
+    return _played(orders, steps, work, parts, between, later, sooner)
+
+
+def play_endless(
+    pipeline: Pipeline,
+    stages: int,
+    micro_batches: int,
+    duration: Callable[[int, Slot], Seconds],
+    transfer: Callable[[int, int, Kind], Seconds],
+    making: Callable[[int, Slot], Seconds] | None = None,
+) -> tuple[Timing, list[int]]:
+    """Play an asynchronous pipeline until all stages take equally long for a step, and for the one before.
+
+    Returns the clocks, and the place on each stage at which that last step begins.
+
+    How long that takes depends on how much slower the slowest way through the pipeline is than others: at :data:`MOST_SLOTS` it
+    is left at that. Micro-batches count on through all steps.
+    """
+    steps = 2 + 4 * stages // micro_batches
+    while True:
+        stream = streamed(pipeline, stages, micro_batches, steps)
+        timing = play(stream.orders, duration, transfer, making)
+        both = [timing.parts(stage, start).seconds for stage, start in enumerate(stream.last_but_one)]
+        paces = [timing.parts(stage, start).seconds for stage, start in enumerate(stream.last)]
+        settled = all(np.allclose(each, paces[0], rtol=1e-9, atol=0) for each in paces) and all(
+            np.allclose(two, 2 * each, rtol=1e-9, atol=0) for two, each in zip(both, paces, strict=True)
+        )
+        if settled or 2 * sum(map(len, stream.orders)) > MOST_SLOTS:
+            return timing, stream.last
+        steps *= 2
 
 
 def _played(
     orders: Sequence[Order],
     steps: Sequence[Step],
     work: list[list[Seconds]],
+    parts: list[list[Seconds]],
     between: dict[tuple[int, int, Kind], Seconds],
     later: Callable[[Any, Any], Any],
     sooner: Callable[[Any, Any], Any],
 ) -> Timing:
     """One pass over slots that come after what they need. Plain floats go through Python's own ``max``, which is faster."""
-    begins, ends, waits = ([[] for _ in orders] for _ in range(3))  # type: list[list[Any]], list[list[Any]], list[list[Any]]
+    begins: list[list[Any]] = [[] for _ in orders]
+    mades: list[list[Any]] = [[] for _ in orders]
+    ends: list[list[Any]] = [[] for _ in orders]
+    waits: list[list[Any]] = [[] for _ in orders]
     free: list[Any] = [0.0] * len(orders)
     done: list[Any] = []
     for stage, place, source, sender in steps:
@@ -105,9 +147,11 @@ def _played(
             sending = between[sender, stage, orders[stage][place][0]]
             begin = later(free[stage], done[source] + sending)
             under_way = sooner(begin - free[stage], sending)
+        made = begin + parts[stage][place]
         end = free[stage] = begin + work[stage][place]
         begins[stage].append(begin)
+        mades[stage].append(made)
         ends[stage].append(end)
         waits[stage].append(under_way)
-        done.append(end)
-    return Timing(orders, begins, ends, waits)
+        done.append(made)
+    return Timing(orders, begins, mades, ends, waits)

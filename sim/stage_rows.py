@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ..workloads.lowering.blocks import named
 from ..workloads.schedule import at
 from .links import Array
-from .pipeline import Timing
 
 if TYPE_CHECKING:
     from .stages import Stages
@@ -24,15 +23,16 @@ CLASS, START, END, FLOPS = 8, 9, 10, 12
 Row = tuple[Any, ...]
 
 
-def stage_rows(stages: Stages, timing: Timing, ready: Array) -> Iterator[Row]:
+def stage_rows(stages: Stages, ready: Array) -> Iterator[Row]:
     """The rows of every observed rank, which could begin at ``ready``."""
     for name, rank in stages.observed.items():
-        yield from _of_rank(stages, timing, at(ready, rank), name, rank)
+        yield from _of_rank(stages, at(ready, rank), name, rank)
 
 
-def _of_rank(stages: Stages, timing: Timing, ready: float, name: str, rank: tuple[int, ...]) -> Iterator[Row]:
+def _of_rank(stages: Stages, ready: float, name: str, rank: tuple[int, ...]) -> Iterator[Row]:
     stage = 0 if stages.axis is None else rank[stages.axis]
-    first, order, work = stages.first[stage], stages.orders[stage], stages.work
+    timing, work = stages.played[0], stages.work
+    first, order = stages.first[stage], stages.orders[stage]
     offset = ready - (at(timing.end[stage][first - 1], rank) if first else 0.0)
 
     @cache
@@ -45,7 +45,7 @@ def _of_rank(stages: Stages, timing: Timing, ready: float, name: str, rank: tupl
         layer = work.first_layer[slot.chunk * work.stages + stage]
         number = slot.micro_batch % work.micro_batches
         begin, end = (at(clock[stage][place], rank) + offset for clock in (timing.begin, timing.end))
-        arrival = _arrival(stages, timing, rank, stage, place)
+        arrival = _arrival(stages, rank, stage, place)
         if arrival:
             sent, seconds, row = arrival
             text = f"m{number}.l{layer}.activations{'' if slot.kind == 'F' else '.grad'}"
@@ -66,16 +66,14 @@ def _of_rank(stages: Stages, timing: Timing, ready: float, name: str, rank: tupl
             yield (text, "pipeline", phase, "compute", "compute", "", "", "", name, begin, end, 0.0, flops, "none")
 
 
-def _arrival(
-    stages: Stages, timing: Timing, rank: tuple[int, ...], stage: int, place: int
-) -> tuple[float, float, Row] | None:
+def _arrival(stages: Stages, rank: tuple[int, ...], stage: int, place: int) -> tuple[float, float, Row] | None:
     """When a slot's input left its maker, for how long it was under way, and the other columns of its row."""
     slot = stages.orders[stage][place]
     source = stages.source(stage, slot)
     if source is None or stages.axis is None or stages.work.activations is None:
         return None
     sender, there = source
-    sent = at(timing.end[sender][there], rank)
+    sent = at(stages.played[0].made[sender][there], rank)
     found = stages.handovers[slot.kind]
     elsewhere = tuple(sender if axis == stages.axis else number for axis, number in enumerate(rank))
     phase = "forward" if slot.kind == "F" else "backward"

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..hardware.machine import Machine
 from ..workloads.ledger import Passed
-from ..workloads.pipelines import PIPELINES, Kind, Order, Slot, streamed
+from ..workloads.pipelines import PIPELINES, Kind, Order, Slot
 from ..workloads.schedule import Block, Exchange, Pipeline
 from .handover import Handover
 from .links import Array, LinkLoads
-from .pipeline import Seconds, Timing, play
+from .pipeline import Seconds, Timing, play, play_endless
 from .stage_rows import stage_rows
 from .traffic import Traffic
 
@@ -43,22 +43,22 @@ class Stages:
     observed: Mapping[str, tuple[int, ...]]
     _runs: dict[int, BlockRun] = field(default_factory=dict)
     _seconds: dict[tuple[int, int], Seconds] = field(default_factory=dict)
+    _making: dict[tuple[int, int], Seconds] = field(default_factory=dict)
 
     def run(self, ready: Array) -> Passed:
         """Play the pipeline from ``ready`` on."""
-        timing = play(self.orders, self._duration, self._transfer)
-        stages = range(self.work.stages)
+        timing, first, stages = *self.played, range(self.work.stages)
         parts: dict[tuple[str, str], list[Seconds]] = {}
         for stage in stages:
-            for key, spent in self._parts(timing, stage).items():
+            for key, spent in self._parts(stage).items():
                 parts.setdefault(key, [0.0] * self.work.stages)[stage] = spent
-        seconds = self._joined([timing.parts(stage, self.first[stage]).seconds for stage in stages])
+        seconds = self._joined([timing.parts(stage, first[stage]).seconds for stage in stages])
         endless = PIPELINES[self.work.name].asynchronous
         return Passed(
             end=ready + seconds,
             parts={key: self._joined(each) for key, each in parts.items()},
             late=np.zeros_like(seconds) if endless else seconds.max() - seconds,
-            rows=list(stage_rows(self, timing, ready)),
+            rows=list(stage_rows(self, ready)),
         )
 
     def count(self, loads: LinkLoads) -> int:
@@ -75,21 +75,23 @@ class Stages:
         return events
 
     @cached_property
-    def _played(self) -> tuple[list[Order], list[int]]:
+    def played(self) -> tuple[Timing, list[int]]:
+        """Clocks of all slots, and the place in each stage's order at which the step begins."""
         pipeline, work = PIPELINES[self.work.name], self.work
+        asked = self._duration, self._transfer, self._made
         if pipeline.asynchronous:
-            return streamed(pipeline, work.stages, work.micro_batches, work.chunks)
-        return pipeline.orders(work.stages, work.micro_batches, work.chunks), [0] * work.stages
+            return play_endless(pipeline, work.stages, work.micro_batches, *asked)
+        return play(pipeline.orders(work.stages, work.micro_batches, work.chunks), *asked), [0] * work.stages
 
     @property
-    def orders(self) -> list[Order]:
+    def orders(self) -> Sequence[Order]:
         """What each stage does in turn."""
-        return self._played[0]
+        return self.played[0].orders
 
     @property
     def first(self) -> list[int]:
         """The place in each stage's order at which the step begins."""
-        return self._played[1]
+        return self.played[1]
 
     @cached_property
     def handovers(self) -> dict[Kind, Handover]:
@@ -130,6 +132,13 @@ class Stages:
             seconds = self._seconds[key] = self._at(self.block_run(key[1]).seconds, stage)
         return seconds
 
+    def _made(self, stage: int, slot: Slot) -> Seconds:
+        key = stage, self.block(stage, slot)
+        seconds = self._making.get(key)
+        if seconds is None:
+            seconds = self._making[key] = self._at(self.block_run(key[1]).made, stage)
+        return seconds
+
     def _transfer(self, sender: int, receiver: int, kind: Kind) -> Seconds:
         return self._at(self.handovers[kind].seconds, sender)
 
@@ -163,13 +172,13 @@ class Stages:
         """The same by block, a number for each stage."""
         return {number: [count[number] for count in self._counts] for number in sorted(set().union(*self._counts))}
 
-    def _parts(self, timing: Timing, stage: int) -> dict[tuple[str, str], Seconds]:
+    def _parts(self, stage: int) -> dict[tuple[str, str], Seconds]:
         """Where the seconds of a stage's ranks went, by phase and category."""
         found: dict[tuple[str, str], Seconds] = {}
         for number, count in self._counts[stage].items():
             for key, seconds in self._runs[number].parts.items():
                 found[key] = found.get(key, 0.0) + count * self._at(seconds, stage)
-        for kind, (transfer, bubble) in timing.waits(stage, self.first[stage]).items():
+        for kind, (transfer, bubble) in self.played[0].waits(stage, self.first[stage]).items():
             for category, waited in (("pipeline_transfer", transfer), ("pipeline_bubble", bubble)):
                 key = PHASE[kind], category
                 found[key] = found.get(key, 0.0) + waited

@@ -108,7 +108,7 @@ RULES = (
         lambda g: (
             g.has("pp")
             and g.plan.pipeline in ("pipedream", "2bw")
-            and bool(g.plan.offloads.keys() & {"optimizer", "parameters", "experts"})
+            and bool(g.plan.offloads & {"optimizer", "parameters", "experts"})
         ),
         "weights change within the pipeline; --offload activations goes with it",
     ),

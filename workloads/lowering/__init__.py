@@ -83,5 +83,5 @@ def _finish(program: Program, this: Step) -> None:
         update.gather(program)
     else:
         update.step(program)
-    if setting.plan.offloads.keys() & {"parameters", "experts"}:
+    if setting.plan.offloads & {"parameters", "experts"}:
         weights_out(program, update)

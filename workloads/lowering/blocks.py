@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
-from ..schedule import Block, Exchange, Pipeline
+from ..schedule import COMPUTE, Block, Exchange, Operation, Pipeline
 from ..sharding import held, layers_of
 from .experts import Flow
-from .program import Program
+from .program import COMMUNICATION, Program
 from .step import Step
 
 LAYER = re.compile(r"\bl(\d+)\.")
@@ -42,6 +42,11 @@ def pipeline(this: Step) -> Pipeline:
 def named(name: str, first_layer: int, micro_batch: int) -> str:
     """The full name of a block's operation: with its micro-batch, and layers counted through the whole model."""
     return f"m{micro_batch}." + LAYER.sub(lambda found: f"l{int(found[1]) + first_layer}.", name, count=1)
+
+
+def hands_on(operation: Operation) -> bool:
+    """Whether what a block passes on rests on this operation: not on an update, nor on what runs beside the passes."""
+    return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
 
 
 class _Blocks:

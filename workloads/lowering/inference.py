@@ -63,7 +63,7 @@ def cache_bytes(setting: Setting, formats: dict[Part, Formats], sequences: int, 
 
 def weight_bytes(setting: Setting, formats: dict[Part, Formats]) -> tuple[float, float]:
     """Bytes of a rank's weights: on the accelerator (with room for two layers of what streams in), and in host memory."""
-    away = setting.plan.offloads
+    away = setting.plan.offload_shares
     device = host = 0.0
     for each in held(setting):
         size = float(np.max(each.parameters)) * BYTES[formats[each.part].weight]
@@ -114,6 +114,6 @@ class Chosen(Around):
         tokens = self.setting.batch.micro_tokens * self.setting.top_k * self.setting.mesh.size("ep")
         differ = experts * (1.0 - (1.0 - 1.0 / experts) ** tokens)
         held = next(each for each in held_of_layer(self.setting, layer) if each.part == "expert")
-        share = self.setting.plan.offloads["experts"]
+        share = self.setting.plan.offload_shares["experts"]
         nbytes = share * held.parameters * BYTES[self.formats["expert"].weight] * differ / experts
         program.add(f"l{layer}.weights.in", HostCopy(nbytes, "in"), "offload")

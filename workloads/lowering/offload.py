@@ -68,7 +68,7 @@ class Activations(Around):
 
     def _bytes(self, layer: int) -> float:
         local = self.stacks[self.setting.model.stack[layer].encoder]
-        return self.setting.plan.offloads["activations"] * local.stream * BYTES[local.formats["norm"].compute]
+        return self.setting.plan.offload_shares["activations"] * local.stream * BYTES[local.formats["norm"].compute]
 
 
 def host_update(program: Program, update: Update) -> None:
@@ -77,7 +77,7 @@ def host_update(program: Program, update: Update) -> None:
     Where only a share of the optimizer's state lies with the host, accelerators update the rest.
     """
     setting, formats = update.setting, update.formats
-    share, number = setting.plan.offloads["optimizer"], None
+    share, number = setting.plan.offload_shares["optimizer"], None
     for each in held(setting):
         if share < 1:
             own = update.adam(each)
@@ -97,7 +97,7 @@ def host_update(program: Program, update: Update) -> None:
 
 def weights_out(program: Program, update: Update) -> None:
     """New weights go to where they lie, in host memory, as far as they were not made there."""
-    share = update.setting.plan.offloads.get("optimizer", 0.0)
+    share = update.setting.plan.offload_shares.get("optimizer", 0.0)
     made_here = (
         1.0 if update.setting.plan.shards in (1, 2) else 1.0 - share
     )  # gathered on accelerators, or updated there
@@ -107,7 +107,7 @@ def weights_out(program: Program, update: Update) -> None:
 
 def gradient_bytes(setting: Setting, formats: dict[Part, Formats], holdings: list[Holding]) -> Amount:
     """Bytes of the rank's share of these gradients, as far as the host updates with them."""
-    away = setting.plan.offloads["optimizer"]
+    away = setting.plan.offload_shares["optimizer"]
     parts = [each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each) for each in holdings]
     return away * sum(parts, start=0.0)
 
@@ -120,7 +120,7 @@ def _weight_bytes(update: Update, stays: bool) -> Amount:
     setting, found = update.setting, list[Amount]()
     gathered = setting.plan.shards in (1, 2)
     for each in held(setting):
-        away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offloads)
+        away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offload_shares)
         parts = shards(setting, each) if stays or not gathered else 1
         share = (1.0 if gathered else 1.0 - away) if stays else away
         found.append(share * each.parameters * BYTES[update.formats[each.part].weight] / parts)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..pipelines import PIPELINES, Slot
 from ..schedule import Block, Operation, Pipeline, Schedule
-from .blocks import named
+from .blocks import hands_on, named
 
 ARRIVALS, DEPARTURES = "pipeline", "pipeline out"
 """Streams of what comes from other stages and of what goes to them."""
@@ -25,25 +25,25 @@ def unrolled(schedule: Schedule, coordinate: tuple[int, ...]) -> tuple[Operation
     Where another stage makes a slot's input, ``m{K}.l{N}.activations`` receives it: a ``shift`` over pp on the stream
     ``pipeline``, into the virtual stage whose layers begin with N, before its forward pass; and ``m{K}.l{N}.activations.grad``
     before its backward pass. Of the ranks in the same place of all stages, the sender is that of the stage before, forward
-    (``next``), or after, backward (``previous``), the first after the last. The sender has the same operation, of the same
-    name with ``.send`` behind it, on the stream ``pipeline out``, after the slot that made what it sends. Each is one message
-    of the rank's ``nbytes``; messages from one stage to another of one direction come in the order in which they were sent.
-    Sends have a stream of their own since nothing waits for them: where one would wait for its receiver, as large messages
-    do, a stage must still be able to receive.
+    (``next``), or after, backward (``previous``), the first after the last. The sender has the same operation, with ``.send``
+    behind its name, on the stream ``pipeline out``, after what its slot computed, but not after updates or what runs beside it.
+    Each is one message of the rank's ``nbytes``; those from one stage to another of one direction come in the order in which
+    they were sent. Sends have a stream of their own since nothing waits for them: where one waits for its receiver, as
+    large messages do, a stage must still be able to receive.
 
     Endless pipelines are written out as one step that fills and drains.
     """
     flat: list[Operation] = []
     numbers: dict[int, tuple[int, ...]] = {}  # what stands for each operation of the schedule
-    held: dict[str, tuple[int, ...]] = {}  # streams whose next operation has to wait for a pipeline on them
+    latest: dict[str, tuple[int, ...]] = {}  # the same for the last one of each stream
     for number, operation in enumerate(schedule.operations):
+        after = {last for other in operation.after for last in numbers[other]} | set(latest.get(operation.stream, ()))
         if isinstance(operation.work, Pipeline):
-            start = {last for other in operation.after for last in numbers[other]}
-            numbers[number] = held[operation.stream] = _slots(flat, schedule, operation.work, coordinate, start)
-            continue
-        after = {last for other in operation.after for last in numbers[other]} | set(held.pop(operation.stream, ()))
-        numbers[number] = (len(flat),)
-        flat.append(replace(operation, after=_others(flat, operation.stream, after)))
+            numbers[number] = _slots(flat, schedule, operation.work, coordinate, after)
+        else:
+            flat.append(replace(operation, after=_others(flat, operation.stream, after)))
+            numbers[number] = (len(flat) - 1,)
+        latest[operation.stream] = numbers[number]
     return tuple(flat)
 
 
@@ -61,27 +61,31 @@ def _slots(
             flat.append(came)
             before = (*before, len(flat) - 1)
         block = work.blocks[work.block(virtual, PASS[slot.kind], slot.micro_batch)]
-        before = _block(flat, block, work.first_layer[virtual], slot.micro_batch, before) or before
+        made, last = _block(flat, block, work.first_layer[virtual], slot.micro_batch, before)
         gone = _message(work, slot, virtual, arrives=False)
         if gone is not None:
-            flat.append(replace(gone, after=_others(flat, gone.stream, set(before))))
+            flat.append(replace(gone, after=_others(flat, gone.stream, set(made or before))))
+        before = last or before
     return before
 
 
 def _block(
     flat: list[Operation], block: Block, first_layer: int, micro_batch: int, before: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Append a block whose streams wait for all of ``before``; returns the last operation of each stream."""
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Append a block whose streams wait for all of ``before``; returns what its result rests on, and the last of each stream."""
     offset = len(flat)
     last: dict[str, int] = {}
+    made: dict[str, int] = {}
     for operation in block:
         after = {number + offset for number in operation.after}
         if operation.stream not in last:
             after |= set(before)
         last[operation.stream] = len(flat)
+        if hands_on(operation):
+            made[operation.stream] = len(flat)
         name = named(operation.name, first_layer, micro_batch)
         flat.append(replace(operation, name=name, after=_others(flat, operation.stream, after)))
-    return tuple(last.values())
+    return tuple(made.values()), tuple(last.values())
 
 
 def _others(flat: Sequence[Operation], stream: str, after: set[int]) -> tuple[int, ...]:

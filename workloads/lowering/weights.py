@@ -88,7 +88,7 @@ class Fetched(Around):
     def _from_host(self, holdings: list[Holding]) -> Amount | None:
         """Bytes of the rank's part (or shard) of what lies in host memory."""
         setting = self.update.setting
-        kept = setting.plan.offloads
+        kept = setting.plan.offload_shares
         away = {each.part: offloaded(each.part, kept) for each in holdings}
         if not any(away.values()):
             return None
