@@ -14,6 +14,7 @@ import click
 
 from .cli_cluster import cluster
 from .cli_compare import compare
+from .cli_infer import infer
 from .cli_memory import memory
 from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
@@ -63,7 +64,7 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     sys.exit(status)
 
 
-for command in (execute, calibrate, compare, cluster, memory, validate_runtime):
+for command in (infer, execute, calibrate, compare, cluster, memory, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------
@@ -368,10 +369,9 @@ def fit(what: str, output: str | None) -> None:
 )
 def list_(what: str) -> None:
     """List what there is to choose from."""
-    from .reports.catalogue import entries
-    from .reports.tables import table
+    from .reports.catalogue import listing
 
-    console().print(table(what, ["name", "what it is"], entries(what), text_columns=2))
+    console().print(listing(what))
 
 
 @cli.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from .errors import InputError, suggestion
 
@@ -71,7 +72,8 @@ def first_error(record: type[BaseModel], wrong: ValidationError) -> tuple[str, A
             _, holder = _follow(record, first["loc"][:-1])
             reason = f"unknown key{suggestion(str(first['loc'][-1]), list(holder.model_fields) if holder else [])}"
         case "missing":
-            reason = "is missing"
+            _, holder = _follow(record, first["loc"][:-1])
+            reason = f"is missing{_needs(holder.model_fields.get(str(first['loc'][-1])) if holder else None)}"
         case "value_error":
             reason = str(first["ctx"]["error"])
         case "literal_error":
@@ -82,6 +84,19 @@ def first_error(record: type[BaseModel], wrong: ValidationError) -> tuple[str, A
         case _:
             reason = f"{first['msg'][0].lower()}{first['msg'][1:]}"
     return key, found, reason + (f" (and {len(more)} more)" if more else "")
+
+
+def _needs(field: FieldInfo | None) -> str:
+    """``"; needs a whole number above 0"``: what may stand in a field; empty where a table or a list has to."""
+    if field is None:
+        return ""
+    for each in field.metadata:
+        if hasattr(each, "example"):
+            return f'; needs {getattr(each, "kind", "a share")} such as "{each.example}"'
+    kinds: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text"}
+    kind = kinds.get(field.annotation, "")
+    above = next((f" above {each.gt}" for each in field.metadata if hasattr(each, "gt")), "")
+    return f"; needs {kind}{above}" if kind else ""
 
 
 def _quoted(text: str) -> list[str]:
@@ -96,6 +111,8 @@ def describe(record: type[BaseModel], wrong: ValidationError) -> str:
         return f"{key} {reason}"
     if reason.startswith("unknown key"):
         return f"{key} is an {reason}"
+    if key and isinstance(found, dict):
+        return f"{key}: {reason}"  # a whole table is wrong, which is too long to show
     return f"{key} is {_shown(found)}: {reason}" if key else reason
 
 

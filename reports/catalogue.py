@@ -1,32 +1,38 @@
-"""What there is to choose from, as (name, description)."""
+"""What there is to choose from, as a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import get_args
 
+from rich.table import Table
+
 from ..hardware.fabrics import AnyFabric
 from ..hardware.machine import list_machines
-from ..hardware.units import si
 from ..sim.sharing import SHARING
 from ..workloads.balancers import BALANCERS
 from ..workloads.collectives import ALGORITHMS
 from ..workloads.mesh import AXES
-from ..workloads.model import list_models
+from ..workloads.model import Model, list_models
 from ..workloads.placement import NAMED
 from ..workloads.precision import DESCRIPTIONS
 from ..workloads.routers import CATALOGUE, ROUTERS
+from .tables import table
+
+
+def listing(what: str) -> Table:
+    """The table of one kind; models with their shape."""
+    if what == "models":
+        columns = ["name", "what it is", "parameters, 1e9", "layers", "hidden", "experts / of a token"]
+        return table(what, columns, [_shape(model) for model in list_models()], text_columns=2)
+    return table(what, ["name", "what it is"], entries(what), text_columns=2)
 
 
 def entries(what: str) -> list[tuple[str, str]]:
-    """The entries of one kind."""
+    """(name, description) of one kind."""
     match what:
         case "machines":
             return [(each.name, f"{each.nodes:,} nodes. {each.description}") for each in list_machines()]
-        case "models":
-            return [
-                (each.name, f"{si(each.parameters.total, '')} parameters. {each.description}") for each in list_models()
-            ]
         case "axes":
             return list(AXES.items())
         case "placements":
@@ -52,6 +58,15 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "network-models":
             return [(name, each.about) for name, each in SHARING.items()]
     raise ValueError(what)
+
+
+def _shape(model: Model) -> tuple[str, ...]:
+    """A model's row: the layers of an encoder stand before those of its decoder."""
+    layers = f"{model.encoder_layers} + {model.layers}" if model.encoder_layers else str(model.layers)
+    experts = f"{model.experts:,} / {model.top_k}" if model.experts else ""
+    size = model.parameters.total / 1e9
+    digits = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
+    return model.name, model.description, digits, layers, f"{model.hidden:,}", experts
 
 
 def _summary(kind: type) -> str:

@@ -173,7 +173,9 @@ def _gigabytes(name: str, sharded: bool) -> float:
     total = 0.0
     for each in held(setting):
         if each.part in ("expert", "attention"):
-            total += each.parameters * (kept + formats.state_bytes / (setting.mesh.size(*each.replicas) if sharded else 1))
+            total += float(np.max(each.parameters)) * (
+                kept + formats.state_bytes / (setting.mesh.size(*each.replicas) if sharded else 1)
+            )
     return total / 1e9
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ..hardware.machine import Machine
 from ..hardware.units import si
 from ..sim.scaling import Study
-from ..workloads.model import Model
+from ..workloads.model import Latent, Model
 from ..workloads.schedule import CATEGORIES, PHASES
 
 
@@ -70,12 +70,33 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
     ]
     console.print(table("Links", ["kind", "links", "capacity", "bytes a step", "mean use", "most used"], used))
     load = totals["load_balance"]
-    console.print(
-        f"load: {load['wanted_max_over_mean']:.3f} x the mean wanted at most, {load['max_over_mean']:.3f} carried;"
-        f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
-    )
+    if totals["parameters"]["expert"]:
+        console.print(
+            f"load: {load['wanted_max_over_mean']:.3f} x the mean wanted at most, {load['max_over_mean']:.3f} carried;"
+            f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
+        )
     for warning in totals["warnings"]:
         console.print(f"[yellow]warning:[/] {warning}")
+
+
+def show_inference(console: Console, found: dict[str, Any]) -> None:
+    """An inference: how fast, where the time goes, memory."""
+    mesh = ",".join(f"{axis}={size}" for axis, size in found["mesh"].items())
+    kept = "keys and values kept" if found["reuse"] else "every token computed from the start"
+    console.print(
+        f"[bold]{found['model']}[/] on [bold]{found['machine']}[/] ({mesh}): {found['sequences']} prompts of"
+        f" {found['prompt']:,} tokens, {found['new_tokens']:,} new each, {kept}"
+    )
+    console.print(
+        f"first token [bold]{si(found['first_token_seconds'], 's')}[/], then [bold]{si(found['token_seconds'], 's')}[/] each;"
+        f" {si(found['tokens_per_second'], 'tokens/s')} in all, {si(found['host_bytes_per_token'], 'B')} from the host"
+        " for each pass\n"
+    )
+    whole = found["seconds"]
+    rows = [(key, f"{value:.4f}", f"{value / whole:.1%}") for key, value in found["breakdown"].items() if value > 0]
+    console.print(table("Exposed seconds", ["", "all passes", "share"], [*rows, ("all", f"{whole:.4f}", "100.0%")]))
+    parts = [(part, f"{size / 1e9:.2f}") for part, size in found["memory_per_rank_bytes"].items()]
+    console.print(table("Memory of a rank", ["", "GB"], parts))
 
 
 def study_table(study: Study) -> Table:
@@ -112,21 +133,36 @@ def machine_table(machine: Machine) -> Table:
     return table(f"{machine.name}: {machine.description}", ["key", "value", "source"], rows, text_columns=3)
 
 
+NO_SHAPE = {"name", "description", "plan", "sources"}
+"""Keys of a model file that hold no number of the model."""
+
+PARTS = {
+    "expert": "routed experts: experts x matrices x hidden x expert_hidden in each layer that has them",
+    "ffn": "dense FFNs, and experts that see every token",
+    "attention": "matrices of queries, keys, values and outputs; in a decoder beside an encoder twice",
+    "gate": "hidden x experts in each layer that has them",
+    "embedding": "words, positions, the projection of patches, and an output layer of its own where it is not tied",
+    "norm": "scales of the norms, and shifts of layer norms",
+    "total": "sum",
+}
+"""What the parts of a model's parameters hold."""
+
+
 def model_rows(model: Model) -> list[tuple[str, str, str]]:
     """(key, value, source) of a model's shape and its recommended plan, and the parameters that follow."""
-    shape = ("layers", "heads", "hidden", "ffn_hidden", "experts", "top_k", "vocabulary", "seq_len")
-    rows = [(key, f"{getattr(model, key):,}", _source(model, key)) for key in shape]
-    counts = model.parameters
-    formulas = {
-        "expert": "layers x experts x 2 x hidden x ffn_hidden",
-        "attention": "layers x 4 x hidden^2",
-        "gate": "layers x hidden x experts",
-        "embedding": "vocabulary x hidden, shared with the output layer",
-        "norm": "(2 x layers + 1) x 2 x hidden",
-        "total": "sum",
-    }
-    rows += [(f"parameters.{part}", f"{getattr(counts, part):,}", formula) for part, formula in formulas.items()]
+    shape = [key for key in type(model).model_fields if key in model.model_fields_set - NO_SHAPE]
+    rows = [(key, _shown(getattr(model, key)), _source(model, key)) for key in shape]
+    rows += [(f"parameters.{part}", f"{getattr(model.parameters, part):,}", text) for part, text in PARTS.items()]
     return rows + [(f"plan.{key}", str(value), _source(model, f"plan.{key}")) for key, value in model.plan.items()]
+
+
+def _shown(value: Any) -> str:
+    """A value of a model file as text."""
+    if isinstance(value, bool | str):
+        return str(value).lower()
+    if isinstance(value, Latent):
+        return ", ".join(f"{name} {size:,}" for name, size in value)
+    return f"{value:,.0f}"
 
 
 def model_table(model: Model) -> Table:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.pipelines import Order, Slot, Step, sequence
+from ..workloads.pipelines import Kind, Order, Pipeline, Slot, Step, sequence, streamed
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
+
+
+MOST_SLOTS = 500_000
+"""Slots that are played at most to find a steady state: about a second."""
 
 
 class Parts(NamedTuple):
@@ -32,11 +37,13 @@ class Parts(NamedTuple):
 class Timing:
     """Clocks of a pipeline's slots, ``[stage][place in its order]``; all stages begin at 0.
 
-    ``under_way`` is the part of the wait before a slot in which its input was being sent; the rest of the wait is bubble.
+    ``made`` is when a slot's result was there to be sent, ``under_way`` the part of the wait before a slot in which its input
+    was being sent; the rest of the wait is bubble.
     """
 
     orders: Sequence[Order]
     begin: list[list[Seconds]]
+    made: list[list[Seconds]]
     end: list[list[Seconds]]
     under_way: list[list[Seconds]]
 
@@ -55,57 +62,96 @@ class Timing:
         transfer: Seconds = sum(self.under_way[stage][first:], 0.0)
         return Parts(busy, transfer, end[-1] - start - busy - transfer)
 
+    def waits(self, stage: int, first: int = 0) -> dict[Kind, tuple[Seconds, Seconds]]:
+        """(transfer, bubble) before the slots of each kind, from place ``first`` on."""
+        found: dict[Kind, tuple[Seconds, Seconds]] = {}
+        free: Seconds = self.end[stage][first - 1] if first else 0.0
+        clocks = zip(self.orders[stage], self.begin[stage], self.end[stage], self.under_way[stage], strict=True)
+        for slot, begin, end, under_way in islice(clocks, first, None):
+            transfer, bubble = found.get(slot.kind, (0.0, 0.0))
+            found[slot.kind] = transfer + under_way, bubble + (begin - free - under_way)
+            free = end
+        return found
+
 
 def play(
     orders: Sequence[Order],
     duration: Callable[[int, Slot], Seconds],
-    transfer: Callable[[int, int, str], Seconds],
+    transfer: Callable[[int, int, Kind], Seconds],
+    making: Callable[[int, Slot], Seconds] | None = None,
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
-    ``duration(stage, slot)`` is asked once for each kind and chunk of a stage: micro-batches are alike. ``transfer(from, to,
-    kind)`` are the seconds that an activation (kind F) or its gradient (B) needs between two stages; it does not keep the
-    sender from working on. Raises :class:`InputError` where stages wait for each other.
+    ``transfer(from, to, kind)`` are the seconds that an activation (kind F) or its gradient (B) needs between two stages; it
+    does not keep the sender from working on. ``making`` are those of a slot after which its result can be sent, by default
+    all of its ``duration``. Raises :class:`InputError` where stages wait for each other.
     """
-    work = [
-        {(kind, chunk): duration(stage, Slot(kind, number, chunk)) for (kind, chunk), number in _kinds(order).items()}
-        for stage, order in enumerate(orders)
-    ]
+    work = [[duration(stage, slot) for slot in order] for stage, order in enumerate(orders)]
+    parts = [[making(stage, slot) for slot in order] for stage, order in enumerate(orders)] if making else work
     steps = sequence(orders)
     asked = {(sender, stage, orders[stage][place][0]) for stage, place, source, sender in steps if source >= 0}
     between = {key: transfer(*key) if key[0] != key[1] else 0.0 for key in sorted(asked)}
-    amounts = [*between.values(), *(seconds for each in work for seconds in each.values())]
+    amounts = (each for some in (between.values(), *work, *parts) for each in some)
     later, sooner = (np.maximum, np.minimum) if any(isinstance(each, np.ndarray) for each in amounts) else (max, min)
-    return _played(orders, steps, work, between, later, sooner)
+    return _played(orders, steps, work, parts, between, later, sooner)
 
 
-def _kinds(order: Order) -> dict[tuple[Any, int], int]:
-    """A micro-batch for each kind and chunk in an order."""
-    return {(kind, chunk): number for kind, number, chunk in reversed(order)}
+def play_endless(
+    pipeline: Pipeline,
+    stages: int,
+    micro_batches: int,
+    duration: Callable[[int, Slot], Seconds],
+    transfer: Callable[[int, int, Kind], Seconds],
+    making: Callable[[int, Slot], Seconds] | None = None,
+) -> tuple[Timing, list[int]]:
+    """Play an asynchronous pipeline until all stages take equally long for a step, and for the one before.
+
+    Returns the clocks, and the place on each stage at which that last step begins.
+
+    How long that takes depends on how much slower the slowest way through the pipeline is than others: at :data:`MOST_SLOTS` it
+    is left at that. Micro-batches count on through all steps.
+    """
+    steps = 2 + 4 * stages // micro_batches
+    while True:
+        stream = streamed(pipeline, stages, micro_batches, steps)
+        timing = play(stream.orders, duration, transfer, making)
+        both = [timing.parts(stage, start).seconds for stage, start in enumerate(stream.last_but_one)]
+        paces = [timing.parts(stage, start).seconds for stage, start in enumerate(stream.last)]
+        settled = all(np.allclose(each, paces[0], rtol=1e-9, atol=0) for each in paces) and all(
+            np.allclose(two, 2 * each, rtol=1e-9, atol=0) for two, each in zip(both, paces, strict=True)
+        )
+        if settled or 2 * sum(map(len, stream.orders)) > MOST_SLOTS:
+            return timing, stream.last
+        steps *= 2
 
 
 def _played(
     orders: Sequence[Order],
     steps: Sequence[Step],
-    work: list[dict[tuple[Any, int], Seconds]],
-    between: dict[tuple[int, int, str], Seconds],
+    work: list[list[Seconds]],
+    parts: list[list[Seconds]],
+    between: dict[tuple[int, int, Kind], Seconds],
     later: Callable[[Any, Any], Any],
     sooner: Callable[[Any, Any], Any],
 ) -> Timing:
     """One pass over slots that come after what they need. Plain floats go through Python's own ``max``, which is faster."""
-    begins, ends, waits = ([[] for _ in orders] for _ in range(3))  # type: list[list[Any]], list[list[Any]], list[list[Any]]
+    begins: list[list[Any]] = [[] for _ in orders]
+    mades: list[list[Any]] = [[] for _ in orders]
+    ends: list[list[Any]] = [[] for _ in orders]
+    waits: list[list[Any]] = [[] for _ in orders]
     free: list[Any] = [0.0] * len(orders)
     done: list[Any] = []
     for stage, place, source, sender in steps:
-        kind, _, chunk = orders[stage][place]
         begin, under_way = free[stage], 0.0
         if source >= 0:
-            sending = between[sender, stage, kind]
+            sending = between[sender, stage, orders[stage][place][0]]
             begin = later(free[stage], done[source] + sending)
             under_way = sooner(begin - free[stage], sending)
-        end = free[stage] = begin + work[stage][kind, chunk]
+        made = begin + parts[stage][place]
+        end = free[stage] = begin + work[stage][place]
         begins[stage].append(begin)
+        mades[stage].append(made)
         ends[stage].append(end)
         waits[stage].append(under_way)
-        done.append(end)
-    return Timing(orders, begins, ends, waits)
+        done.append(made)
+    return Timing(orders, begins, mades, ends, waits)

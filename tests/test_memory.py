@@ -331,6 +331,9 @@ def test_what_is_offloaded_is_not_lost():
     assert away.host == 2 * (model.parameters.total - (model.of_input + model.of_output).total)
     assert bare.parameters - away.parameters == away.host
     assert away.other - bare.other == 2 * 2 * model.of_layer(Layer()).total
+    half = need(model, HOST, mesh={"dp": 4}, recompute="full", offload="parameters:0.5")
+    assert half.host == away.host / 2
+    assert half.other - bare.other == (away.other - bare.other) / 2
     inputs = need(model, HOST, mesh={"dp": 4}, recompute="full", offload="activations")
     each = 128 * 64 * 2
     assert inputs.host == 8 * each and bare.activations - inputs.activations == 6 * each

@@ -1,15 +1,19 @@
 """Models, meshes and placements."""
 
+import re
 from math import prod
 
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine
+from athanor.reports.catalogue import _shape
+from athanor.reports.tables import NO_SHAPE
+from athanor.workloads.composition import Given, check
 from athanor.workloads.mesh import Mesh
-from athanor.workloads.model import CATALOGUE, list_models, load_model
+from athanor.workloads.model import CATALOGUE, Model, list_models, load_model
 from athanor.workloads.placement import place
-from athanor.workloads.plan import Plan
+from athanor.workloads.plan import Batch, Plan
 from athanor.workloads.setting import Setting
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,23 +33,98 @@ def test_parameters_of_moda(name, expert, dense):
     assert counts.total == counts.expert + counts.dense
 
 
-@pytest.mark.parametrize("model", list_models(), ids=lambda model: model.name)
-def test_every_number_of_a_model_has_a_source(model):
-    shape = {"layers", "heads", "hidden", "ffn_hidden", "experts", "top_k", "vocabulary", "seq_len"}
-    assert shape <= set(model.sources)
+MODELS = {model.name: model for model in list_models()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_number_of_a_model_has_a_source(name):
+    model = MODELS[name]
+    assert model.model_fields_set - NO_SHAPE <= set(model.sources)
     for key in model.plan:
         assert f"plan.{key}" in model.sources or "plan" in model.sources
-    Plan.of(model, {})
+    if model.plan:
+        Plan.of(model, {})
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.published_parameters])
+def test_every_model_has_the_parameters_that_its_authors_say(name):
+    """Within 1 %, or within what the source of the published number says, and why."""
+    model = MODELS[name]
+    wider = re.match(r"within ([\d.]+) %: .{10}", model.sources["published_parameters"])
+    allowed = float(wider[1]) / 100 if wider else 0.01
+    assert model.parameters.total == pytest.approx(model.published_parameters, rel=allowed)
+    assert bool(wider) == (name in WIDER)
+
+
+WIDER = {"gshard-600b", "m6-10b", "megatron-1.7b", "megatron-3.6b", "pangu-2.6b", "pangu-13b", "pangu-200b"}
+
+
+def test_models_without_a_published_number_of_parameters_are_few():
+    assert {name for name, model in MODELS.items() if not model.published_parameters} == {
+        "moda-tiny",
+        "optimus-4",
+        "optimus-64",
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model.plan])
+def test_the_plan_of_a_model_cuts_it_evenly(name):
+    """On as many ranks as its mesh has, whatever machine they are of."""
+    model = MODELS[name]
+    plan = Plan.of(model, {})
+    mesh = Mesh.of(plan.mesh)
+    machine = tree(nodes=mesh.ranks, supernode=min(mesh.ranks, 256))
+    grid = mesh.gridded() if plan.tensor == "2d" else mesh
+    check(Given(model, plan.changed(offload="none"), grid, Batch.of(plan, model, machine, grid, 1), machine))
+
+
+def parts(**changes):
+    """Parameters of a model of two layers with hidden 8, four heads, FFN 16 and 10 words, by part."""
+    shape = {"name": "x", "layers": 2, "heads": 4, "hidden": 8, "ffn_hidden": 16, "vocabulary": 10, "seq_len": 4}
+    counts = Model.model_validate({**shape, **changes}).parameters
+    return [counts.expert, counts.ffn, counts.attention, counts.gate, counts.embedding, counts.norm]
+
+
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [
+        ({}, [0, 2 * 2 * 8 * 16, 2 * 4 * 64, 0, 80, 5 * 16]),
+        ({"gated": True, "norm": "rms"}, [0, 2 * 3 * 8 * 16, 2 * 4 * 64, 0, 80, 5 * 8]),
+        ({"biases": True}, [0, 2 * (256 + 16 + 8), 2 * (256 + 32), 0, 80, 80]),
+        ({"kv_heads": 2}, [0, 512, 2 * (64 + 2 * 32 + 64), 0, 80, 80]),
+        ({"head_size": 3}, [0, 512, 2 * 4 * 8 * 12, 0, 80, 80]),
+        ({"tied": False, "positions": 6}, [0, 512, 512, 0, (10 + 6 + 10) * 8, 80]),
+        ({"patches": 2, "patch_values": 7}, [0, 512, 512, 0, (10 + 7) * 8, 80]),
+        ({"experts": 3}, [2 * 3 * 256, 0, 512, 2 * 3 * 8, 80, 80]),
+        ({"experts": 3, "expert_hidden": 4, "dense_first": 1}, [3 * 64, 256, 512, 24, 80, 80]),
+        ({"experts": 3, "moe_every": 2, "shared_experts": 1}, [3 * 256, 256 + 256, 512, 24, 80, 80]),
+        ({"encoder_layers": 1}, [0, 3 * 256, (1 + 2 * 2) * 256, 0, 80, (2 + 2 * 3 + 2) * 16]),
+        (
+            {"latent": {"query_rank": 5, "key_value_rank": 6, "plain": 3, "rotary": 2, "value": 4}, "norm": "rms"},
+            [0, 512, 2 * (5 * (8 + 4 * 5) + 8 * (6 + 2) + 6 * 4 * (3 + 4) + 4 * 4 * 8), 0, 80, 2 * (16 + 11) + 8],
+        ),
+    ],
+)
+def test_parameters_by_hand(changes, counted):
+    assert parts(**changes) == counted
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("top_k = 1", "top_k = 401", "top_k = 401 exceeds the 400 experts"),
-        ("layers = 12", "layers = -12", "layers is -12"),
+        ("layers = 12", "layers = -12", "layers is -12: input should be greater than 0"),
+        ("layers = 12", "layers = 12.5", "layers is 12.5"),
         ("heads = 8", "heads = 7", "no multiple of heads = 7"),
+        ("heads = 8", "heads = 8\nkv_heads = 3", "heads = 8 is no multiple of kv_heads = 3"),
+        ("hidden = 4096", "hiden = 4096", "hiden is an unknown key"),
         ("hidden = 4096", "hiden = 4096", "did you mean hidden"),
-        ("layers = 12\n", "", "layers is missing"),
+        ("layers = 12\n", "", "layers is missing; needs a whole number above 0"),
+        ("ffn_hidden = 49152\n", "", "ffn_hidden is missing"),
+        ("seq_len = 1024", "seq_len = 1024\nnorm = 'rmsnorm'", "no such choice (layer, rms)"),
+        ("seq_len = 1024", "seq_len = 1024\nlatent = { plain = 1 }", "latent.query_rank is missing"),
+        ("seq_len = 1024", "seq_len = 1024\npatches = 16", "patches need patch_values"),
+        ("seq_len = 1024", "seq_len = 1024\ndecoder_seq_len = 16", "decoder_seq_len is for models with encoder_layers"),
     ],
 )
 def test_bad_model_files(tmp_path, old, new, message):
@@ -55,6 +134,15 @@ def test_bad_model_files(tmp_path, old, new, message):
         load_model(path)
     assert message in str(wrong.value)
     assert str(wrong.value).startswith(str(path))
+    assert wrong.value.exit_status == 2
+    assert "\n" not in str(wrong.value)
+
+
+def test_the_list_of_models_shows_shapes():
+    rows = {model.name: _shape(model)[2:] for model in MODELS.values()}
+    assert rows["gpt3-175b"] == ("175", "96", "12,288", "")
+    assert rows["deepseek-v3"] == ("671", "61", "7,168", "256 / 8")
+    assert rows["t5-11b"] == ("11.3", "24 + 24", "1,024", "")
 
 
 def test_moda_puts_data_parallel_inside_and_experts_across():
@@ -147,7 +235,7 @@ def test_the_last_supernode_may_be_partial(sizes, placement, used, message):
 
 
 def test_meshes_that_cannot_be():
-    for sizes, message in (({"ep": 0}, "at least one"), ({"epp": 2}, "did you mean ep"), ({}, "no axes")):
+    for sizes, message in (({"ep": 0}, "at least one"), ({"fsdpp": 2}, "did you mean fsdp"), ({}, "no axes")):
         with pytest.raises(InputError, match=message):
             Mesh.of(sizes)
     with pytest.raises(InputError, match=r"700,000 ranks exceed .* 107,520 nodes x 6 a node = 645,120"):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import simpy
 from athanor.hardware.errors import InputError
-from athanor.sim.pipeline import play
-from athanor.workloads.pipelines import PIPELINES, Slot, find_pipeline, most_in_flight, streamed, validate
+from athanor.sim.pipeline import play, play_endless
+from athanor.workloads.pipelines import PIPELINES, Slot, find_pipeline, most_in_flight, validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,8 +104,10 @@ def test_without_a_flush_the_slowest_stage_is_always_busy(name, data, stages, mo
     seconds = st.integers(1, 9)
     work = [{kind: float(data.draw(seconds)) for kind in "FB"} for _ in range(stages)]
     micro_batches = 1 + more + (stages if name == "2bw" else 0)
-    orders, first = streamed(PIPELINES[name], stages, micro_batches)
-    timing = play(orders, lambda stage, slot: work[stage][slot.kind], free)
+    timing, first = play_endless(
+        PIPELINES[name], stages, micro_batches, lambda stage, slot: work[stage][slot.kind], free
+    )
+    orders = timing.orders
     slowest = max(each["F"] + each["B"] for each in work)
     for stage in range(stages):
         window = orders[stage][first[stage] :]

@@ -19,13 +19,13 @@ def test_update_state_is_three_quarters_under_apex_o2():
 
 
 def test_bytes_a_parameter_of_each_policy():
-    size = {"fp16": 2, "fp32": 4}
+    size = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}
     total = {
         name: size[f.weight] + size[f.gradient] + f.state_bytes
         for name, policy in POLICIES.items()
         for f in [policy["expert"]]
     }
-    assert total == {"O0": 16, "O1": 16, "O2": 16, "O3": 8, "layerwise": 16}
+    assert total == {"O0": 16, "O1": 16, "O2": 16, "O3": 8, "layerwise": 16, "fp64": 32, "bf16": 18, "fp8": 18}
     assert sum(FIXED_FP32.values()) == 24
     assert POLICIES["layerwise"]["gate"].compute == "fp32"
 

@@ -10,7 +10,7 @@ from athanor.workloads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.memory import memory, require_fit
 from athanor.workloads.model import load_model
-from athanor.workloads.schedule import Exchange, Gemm, Schedule
+from athanor.workloads.schedule import Exchange, Gemm, Operation, Schedule
 from athanor.workloads.setting import Setting
 
 OCEANLIGHT = load_machine("sunway-oceanlight")
@@ -47,7 +47,7 @@ def test_fractions_are_of_all_copies_of_all_tokens():
 
 
 def test_experts_must_divide_over_ep():
-    with pytest.raises(InputError, match=r"400 experts of moda-1.93t do not divide over 240 ranks"):
+    with pytest.raises(InputError, match=r"ep=240 does not divide the 400 experts of moda-1.93t"):
         lower_step(setting(mesh={"ep": 240, "dp": 400}))
 
 
@@ -134,6 +134,24 @@ def test_a_file_that_is_no_schedule_is_refused(change, message):
         Schedule.from_json("{")
 
 
+def test_an_exchange_has_a_root_where_it_makes_sense():
+    layout = lower_step(setting(model="moda-tiny", machine="cluster-64"))[0].layout
+    works = [Exchange("broadcast", "binomial", ("ep",), 8.0, "fp32", root=root) for root in (0, 2)]
+    operations = tuple(Operation(f"op{at}", "forward", "other", "compute", work) for at, work in enumerate(works))
+    schedule = Schedule(layout, operations)
+    plain = json.loads(schedule.to_json())
+    assert Schedule.from_json(schedule.to_json()) == schedule
+    assert str(works[1]).endswith("8 B fp32, root 2") and not str(works[0]).endswith("root 0")
+    assert plain["operations"][0]["work"].pop("root") == 0
+    assert Schedule.from_json(json.dumps(plain)) == schedule, "files of before have no roots"
+    plain["operations"][1]["work"]["operation"] = "all-reduce"
+    with pytest.raises(InputError, match="all-reduce with root 2; broadcast and reduce have one"):
+        Schedule.from_json(json.dumps(plain))
+    del plain["operations"][1]["work"]["axes"]
+    with pytest.raises(InputError, match="cannot be read: TypeError"):
+        Schedule.from_json(json.dumps(plain))
+
+
 def test_recomputation_runs_the_forward_pass_again():
     plain, _ = lower_step(setting())
     again, _ = lower_step(setting(recompute="full"))
@@ -154,7 +172,7 @@ def test_batches():
     assert setting(tokens_per_rank=700).batch.micro_batches == 1, "fewer tokens than usual stay in one micro-batch"
     assert setting(tokens_per_rank=3072).batch.micro_batches == 3
     for options, message in (
-        ({"global_batch": 100}, "do not divide over 96,000 ranks"),
+        ({"global_batch": 100}, "do not divide over 96,000 data-parallel ranks"),
         ({"tokens_per_rank": 1000, "micro_batch": 1}, "1,024 tokens do not divide the 1,000 of a rank"),
         ({"tokens_per_rank": 1500}, "no whole number of sequences .* nearest 1,024 or 2,048"),
         ({"tokens_per_rank": 1000, "global_batch": 96_000}, "one of the two"),
@@ -162,7 +180,7 @@ def test_batches():
         ({"balancer": "swip"}, "did you mean swipe"),
         ({"top_k": 500}, "400 experts"),
         ({"balanser": "none"}, "did you mean balancer"),
-        ({"zero": "4"}, "0, hierarchical"),
+        ({"zero": "4"}, "hierarchical"),
     ):
         with pytest.raises(InputError, match=message):
             setting(**options)

@@ -9,6 +9,7 @@ from ..hardware.errors import InputError
 from ..hardware.machine import Machine
 from .mesh import Mesh
 from .model import Model
+from .pipelines import find_pipeline
 from .plan import Batch, Plan
 
 
@@ -102,6 +103,16 @@ RULES = (
         "versions of weights differ from micro-batch to micro-batch; use --zero 0 --overlap none",
     ),
     Rule(
+        "an asynchronous --pipeline",
+        "--offload of optimizer, parameters or experts",
+        lambda g: (
+            g.has("pp")
+            and g.plan.pipeline in ("pipedream", "2bw")
+            and bool(g.plan.offloads & {"optimizer", "parameters", "experts"})
+        ),
+        "weights change within the pipeline; --offload activations goes with it",
+    ),
+    Rule(
         "--offload optimizer",
         "--zero ++",
         lambda g: "optimizer" in g.plan.offloads and g.plan.zero == "++",
@@ -142,6 +153,11 @@ def check(given: Given) -> None:
     for rule in RULES:
         if rule.broken(given):
             raise InputError(f"{rule.first} with {rule.second}: {rule.why}")
+    _pipeline(given)
+    if given.plan.prototypes and given.model.experts % given.plan.prototypes:
+        raise InputError(
+            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}"
+        )
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
@@ -162,19 +178,26 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
     if model.key_value_heads >= width:
         yield "key-value heads", model.key_value_heads, by, width
     if model.experts:
-        yield "inner size of an expert", model.expert_width, by, width
+        if plan.expert_tensor == "split" or model.shared_experts:
+            yield "inner size of an expert", model.expert_width, by, width
         parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
-        if plan.prototypes:
-            yield "experts", model.experts, "--prototypes ", plan.prototypes
-    if mesh.size("pp") > 1:
-        yield "layers", model.depth, "pp*chunks", mesh.size("pp") * plan.chunks
     tokens = batch.micro_tokens
     yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
     if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
         yield "tokens of a micro-batch and part of a sequence", tokens // mesh.size("cp"), "tp", mesh.size("tp")
     if grid > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
+
+
+def _pipeline(given: Given) -> None:
+    """Micro-batches and layers divide as the pipeline schedule needs it."""
+    plan, stages = given.plan, given.mesh.size("pp")
+    chosen = find_pipeline(plan.pipeline)
+    if stages > 1:
+        chosen.check(stages, given.batch.micro_batches, plan.chunks, given.model.depth)
+    elif plan.chunks > 1:
+        raise InputError(f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage")
 
 
 def _offload(given: Given) -> None:

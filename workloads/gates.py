@@ -47,7 +47,8 @@ def decisions(loads: LoadModel, layer: int, step: int, micro_batch: int, group: 
 def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArray[np.int64] | None:
     """Tokens ``[groups, senders, receivers]`` that travel between the ranks of each group, as the gates decide.
 
-    None where the mesh is too large to look at single tokens or has other axes than dp and ep, or the balancing policy does not say whose tokens go where.
+    None where the mesh is too large to look at single tokens or has other axes than dp and ep, or the balancing policy does
+    not say whose tokens go where.
     """
     mesh, balancer = loads.mesh, loads.balancer
     if mesh.ranks > MOST_RANKS or mesh.ranks * loads.tokens > MOST_TOKENS or not isinstance(balancer, Pairwise):

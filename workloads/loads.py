@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hardware.errors import InputError
 from .mesh import DATA
 from .routers import choices, popularity
 from .setting import Setting
@@ -96,11 +95,6 @@ class LoadModel:
         self.tokens = setting.batch.micro_tokens // self.mesh.size("cp", *(["tp"] if spread else []))
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
-        if self.experts % self.ranks:
-            raise InputError(
-                f"--mesh ep={self.ranks}: the {self.experts:,} experts of {setting.model.name}"
-                f" do not divide over {self.ranks:,} ranks"
-            )
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
         self._others = tuple(
             1 if axis in self.axes or axis not in (*DATA, "cp") else length
@@ -116,7 +110,8 @@ class LoadModel:
             return choices(wanted, self.top_k)
         groups = np.arange(self.experts) * plan.prototypes // self.experts  # one choice among each group's experts
         rows = np.where(groups == np.arange(plan.prototypes)[:, None], wanted, 0.0)
-        return rows / rows.sum(axis=1, keepdims=True)
+        shares: Array = rows / rows.sum(axis=1, keepdims=True)
+        return shares
 
     def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, ranks]`` of each group that want experts of each rank, drawn for :attr:`groups` groups."""
@@ -149,7 +144,7 @@ class LoadModel:
         return values.reshape(self._others)
 
     def _per_rank(self, tokens: NDArray[np.int64]) -> float | Array:
-        """``[groups, ranks]`` as an array over the mesh: groups along axes with tokens of their own, ranks along those of experts."""
+        """``[groups, ranks]`` as an array over the mesh: groups along axes with own tokens, ranks along those of experts."""
         if (tokens == tokens[0, 0]).all():
             return float(tokens[0, 0])
         places = self.mesh.positions(self.axes)

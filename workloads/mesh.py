@@ -18,9 +18,8 @@ AXES = {
     "cp": "context parallel: parts of each sequence (ring self-attention)",
     "tp": "tensor parallel: parts of every matrix (1-D); with --tensor 2d a grid of row x col",
     "pp": "pipeline stages: consecutive layers",
-    "row": "rows of the grid of 2-D tensor parallelism; made from tp",
-    "col": "its columns",
 }
+"""Axes that a plan may name. ``--tensor 2d`` makes two others of tp, row and col."""
 
 DATA = ("dp", "fsdp", "ep")
 """Axes whose ranks have tokens of their own."""

@@ -157,7 +157,7 @@ class Model(Record):
         """All layers, the encoder's first."""
         encoder = [Layer(encoder=True, moe=self._is_moe(at)) for at in range(self.encoder_layers)]
         cross = self.encoder_layers > 0
-        return tuple([*encoder, *(Layer(cross=cross, moe=self._is_moe(at)) for at in range(self.layers))])
+        return (*encoder, *(Layer(cross=cross, moe=self._is_moe(at)) for at in range(self.layers)))
 
     @property
     def depth(self) -> int:

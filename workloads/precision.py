@@ -17,8 +17,8 @@ class Formats:
     """Formats of one kind of layer.
 
     ``compute`` is that of its GEMMs and activations, ``weight`` and ``gradient`` those of stored parameters and their gradients
-    (and of both on the network). ``product`` is that of the products with weights, where it is shorter still. Only the update needs the ``master`` copy, where weights are kept shorter than they
-    are updated, and Adam's two ``moments``.
+    (and of both on the network). ``product`` is that of the products with weights, where it is shorter still. Only the
+    update needs the ``master`` copy, where weights are kept shorter than they are updated, and Adam's two ``moments``.
     """
 
     compute: Precision

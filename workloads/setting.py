@@ -16,7 +16,6 @@ from .model import Model, load_model
 from .placement import Layout, place, resolve_ranks_per_node
 from .plan import Batch, Plan
 
-
 MOST_FLAT = 256
 """Layers of all micro-batches together up to which a step is written out in full."""
 
@@ -57,7 +56,7 @@ class Setting:
 
     @property
     def composed(self) -> bool:
-        """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where there are many of them."""
+        """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
         many = self.batch.micro_batches * self.model.depth > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 

@@ -1,4 +1,4 @@
-"""Who holds what: the parameters of each part of the model on a rank, over which axes they are replicated, and over which sharded."""
+"""Who holds what: the parameters of each part of the model on a rank, and over which axes they are replicated and sharded."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ CUT: dict[Part, tuple[str, ...]] = {
     "ffn": TENSOR,
     "attention": TENSOR,
     "gate": (),
-    "norm": (),
+    "norm": ("col",),
     "embedding": TENSOR,
 }
-"""The axes along which each part is cut; pp takes whole layers, and over all other axes with tokens of their own it is replicated."""
+"""The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
 
 
 def held(setting: Setting) -> list[Holding]:
@@ -62,9 +62,8 @@ def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[in
 
 
 def shards(setting: Setting, holding: Holding) -> int:
-    """Over how many ranks what ZeRO shards of a holding is spread; ZeRO++ takes all replicas, and fsdp for a second shard."""
-    axes = holding.replicas if setting.plan.zero == "++" else holding.shards
-    return setting.mesh.size(*axes) if setting.plan.shards else 1
+    """Over how many ranks what ZeRO shards of a holding is spread."""
+    return setting.mesh.size(*holding.shards) if setting.plan.shards else 1
 
 
 def _of_stage(setting: Setting, stage: int) -> Parameters:
@@ -95,6 +94,8 @@ def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
         if any(counts):
             amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
             replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
-            spread = tuple(axis for axis in replicas if axis == "fsdp") if "fsdp" in mesh.axes else replicas
+            # ZeRO++ shards over all replicas, and keeps one more copy of the weights along fsdp.
+            along_fsdp = "fsdp" in mesh.axes and setting.plan.zero != "++"
+            spread = tuple(axis for axis in replicas if axis == "fsdp") if along_fsdp else replicas
             found.append(Holding(part, amount, replicas, spread))
     return found

@@ -9,7 +9,7 @@ from ..schedule import Gemm
 from .context import Ring
 from .local import Local
 from .program import Program
-from .tensor import Whole
+from .tensor import Cut, Whole
 
 NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
 """FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""
@@ -64,6 +64,7 @@ class Attention:
             self.tensor.product_backward(program, rows, f"{at}.{name}", n, k, "attention", cut)
         self.tensor.gather_backward(program, local, at)
         program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm.grad")
 
     def heads(self, m: float, n: float, k: float) -> Gemm:
         """A product for every head and sequence of the rank."""
@@ -120,7 +121,7 @@ class Attention:
         precision = self.local.formats["attention"].compute
         return Fused(self.queries, self.keys, size, value, self._count, products, precision)
 
-    def _inputs(self) -> list[tuple[str, Local, float, float, str]]:
+    def _inputs(self) -> list[tuple[str, Local, float, float, Cut]]:
         """Products that make queries, keys and values: (name, tokens, columns, rows, cut)."""
         model, local, h = self.local.model, self.local, float(self.local.model.hidden)
         query, value = self.sizes

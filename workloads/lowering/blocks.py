@@ -1,4 +1,4 @@
-"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline schedule around it."""
+"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline around it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
-from ..schedule import Block, Exchange, Pipeline
+from ..schedule import COMPUTE, Block, Exchange, Operation, Pipeline
 from ..sharding import held, layers_of
 from .experts import Flow
-from .program import Program
+from .program import COMMUNICATION, Program
 from .step import Step
 
 LAYER = re.compile(r"\bl(\d+)\.")
@@ -25,9 +25,7 @@ def pipeline(this: Step) -> Pipeline:
     chunks, count = setting.plan.chunks if stages > 1 else 1, setting.batch.micro_batches
     blocks = _Blocks(this, stages * chunks)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
-    uses = tuple(
-        blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks)
-    )
+    uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
     return Pipeline(
         name=chosen.name,
         stages=stages,
@@ -46,6 +44,11 @@ def named(name: str, first_layer: int, micro_batch: int) -> str:
     return f"m{micro_batch}." + LAYER.sub(lambda found: f"l{int(found[1]) + first_layer}.", name, count=1)
 
 
+def hands_on(operation: Operation) -> bool:
+    """Whether what a block passes on rests on this operation: not on an update, nor on what runs beside the passes."""
+    return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
+
+
 class _Blocks:
     """Collects blocks; passes that are alike share one."""
 
@@ -59,9 +62,7 @@ class _Blocks:
         stages = self.this.setting.mesh.size("pp")
         return tuple(layers_of(self.this.setting, virtual % stages, virtual // stages))
 
-    def uses(
-        self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]
-    ) -> tuple[tuple[int, ...], ...]:
+    def uses(self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]) -> tuple[tuple[int, ...], ...]:
         """Numbers of the blocks of each pass of a virtual stage, by micro-batch; one where all are alike."""
         passes = ("F", "B", "W") if split else ("F", "B")
         found = []
@@ -93,7 +94,13 @@ class _Blocks:
         return self._known[key]
 
     def _make(
-        self, layers: tuple[int, ...], which: str, split: bool, ends: tuple[bool, bool], flows: dict[int, Flow], last: bool
+        self,
+        layers: tuple[int, ...],
+        which: str,
+        split: bool,
+        ends: tuple[bool, bool],
+        flows: dict[int, Flow],
+        last: bool,
     ) -> Block:
         this = self.this
         program = Program(this.setting.layout, _wanted(which, split))

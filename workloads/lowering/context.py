@@ -28,7 +28,9 @@ class Ring:
     def scores(self, program: Program, at: str, core: Attention) -> None:
         """Queries times keys."""
         size, _ = core.sizes
-        self._around(program, core, f"{at}.keys", 0, [(f"{at}.scores", lambda keys: core.heads(core.queries, keys, size))])
+        self._around(
+            program, core, f"{at}.keys", 0, [(f"{at}.scores", lambda keys: core.heads(core.queries, keys, size))]
+        )
 
     def context(self, program: Program, at: str, core: Attention) -> None:
         """Weights times values."""
@@ -69,7 +71,12 @@ class Ring:
         self._sum(program, core, f"{at}.keys.reduce", 0)
 
     def _around(
-        self, program: Program, core: Attention, moving: str, which: int, products: list[tuple[str, Callable[[float], Gemm]]]
+        self,
+        program: Program,
+        core: Attention,
+        moving: str,
+        which: int,
+        products: list[tuple[str, Callable[[float], Gemm]]],
     ) -> None:
         """Products with each part of the sequence, which comes from the rank before."""
         if self.parts == 1:

@@ -15,6 +15,7 @@ from .local import Local
 from .program import Program
 from .tensor import Whole
 
+
 @dataclass(frozen=True)
 class Flow:
     """What a layer's load means for its operations: made once, used by the forward and the backward pass."""
@@ -105,15 +106,17 @@ class Experts:
         self._exchange(program, f"{at}.combine.grad", flow.dispatch)
         add(f"{at}.down.dgrad", self._product(flow, self.width, local.model.hidden))
         add(f"{at}.down.wgrad", self._weights(flow, self.width, local.model.hidden))
-        add(f"{at}.activation.grad", sweep("expert", flow.inner, reads=1 + self.ups, writes=self.ups, flops=ACTIVATION_FLOPS))
+        add(
+            f"{at}.activation.grad",
+            sweep("expert", flow.inner, reads=1 + self.ups, writes=self.ups, flops=ACTIVATION_FLOPS),
+        )
         add(f"{at}.up.dgrad", self._product(flow, local.model.hidden, self.ups * self.width))
         add(f"{at}.up.wgrad", self._weights(flow, local.model.hidden, self.ups * self.width))
         self._exchange(program, f"{at}.dispatch.grad", flow.combine)
         add(f"{at}.permute.grad", sweep("expert", stream, reads=top_k, flops=top_k))
         add(f"{at}.top_k.grad", sweep("gate", self._scores, reads=self._chosen))
-        gate = self._gate()
-        add(f"{at}.gate.dgrad", replace(gate, n=gate.k, k=gate.n))
-        add(f"{at}.gate.wgrad", replace(gate, m=gate.k, k=gate.m))
+        add(f"{at}.gate.dgrad", replace(self._gate(), n=local.model.hidden, k=local.model.experts))
+        add(f"{at}.gate.wgrad", replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens)))
         if not self._whole:
             self.tensor.gather_backward(program, local, at)
         self._collect(program, f"{at}.collect.grad")

@@ -1,15 +1,15 @@
-"""The passes of a micro-batch through layers: forward, backward with what is worked out again, and what has to be at hand before."""
+"""The passes of a micro-batch through layers: forward, backward with what is worked out again, and what acts around them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..loads import LoadModel
 from ..model import Layer
 from ..precision import Formats, Part
 from ..setting import Setting
+from .around import Around
 from .attention import Attention
 from .ends import Ends
 from .experts import Experts, Flow
@@ -19,19 +19,6 @@ from .program import Program
 from .tensor import Whole
 from .tensor_1d import OneD
 from .tensor_2d import TwoD
-
-
-class Around(Protocol):
-    """A strategy that acts around layers: weights that have to be fetched first, gradients that leave at once."""
-
-    def before(self, program: Program, layer: int, again: bool) -> None:
-        """Before the forward pass of a layer, or (``again``) before its backward pass."""
-
-    def after_forward(self, program: Program, layer: int) -> None:
-        """After its forward pass."""
-
-    def after_backward(self, program: Program, layer: int) -> None:
-        """After its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +42,15 @@ class Passes:
         experts = None
         if model.experts:
             experts = Experts(encoder, tensor, LoadModel(setting), setting.plan.all_to_all)
-        return cls(
-            setting, {True: encoder, False: here}, tensor, Ends(encoder, here, tensor), experts, tuple(around)
-        )
+        return cls(setting, {True: encoder, False: here}, tensor, Ends(encoder, here, tensor), experts, tuple(around))
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
     ) -> None:
-        """Layers in order; ``first`` and ``last`` say whether embedding and output are with them. ``flows`` are those of MoE layers."""
+        """Layers in order; ``first`` and ``last``: whether embedding and output are with them. ``flows`` are of MoE layers."""
         program.phase = "forward"
+        for each in self.around:
+            each.begin(program, again=False)
         if first:
             self.ends.embed(program)
         for layer in layers:
@@ -82,6 +69,8 @@ class Passes:
     ) -> None:
         """The way back."""
         program.phase = "backward"
+        for each in self.around:
+            each.begin(program, again=True)
         if last:
             self.ends.output_backward(program)
         for layer in reversed(layers):

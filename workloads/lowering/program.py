@@ -59,7 +59,7 @@ class Program:
         self._last = self._append(name, work, category, stream, waits)
 
     def aside(self, name: str, work: Work, category: str, stream: str = GRADIENTS, after: int | None = None) -> int:
-        """Append an operation that starts when the one before it (and ``after``) is done, but which what follows does not wait for.
+        """Append an operation that starts when the one before it (and ``after``) is done; what follows does not await it.
 
         Returns its number, for :meth:`need` and ``after``.
         """

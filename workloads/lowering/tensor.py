@@ -1,4 +1,4 @@
-"""Products with weights on one rank alone: what tensor parallelism has to do for every product, and what it may add around them."""
+"""Products with weights on one rank alone: what tensor parallelism replaces, and where it may add to them."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class TwoD(Whole):
             self._one(program, f"output.logits.reduce.{step}", "reduce", "col", size, element, step)
 
     def logits_backward(self, program: Program, local: Local) -> None:
-        """dA = dC B and dB = dCᵀ A."""
+        """DA = dC B and dB = dCᵀ A."""
         block, element = self._embedding(local)
         words, h = self.words(local) / self.side, local.model.hidden / self.side
         for step in range(self.side):
@@ -88,7 +88,7 @@ class TwoD(Whole):
     def product_backward(
         self, program: Program, local: Local, name: str, n: float, k: float, part: Part, cut: Cut
     ) -> None:
-        """dA = dC Bᵀ: blocks of B along columns, sums along rows; dB = Aᵀ dC: blocks of A along rows, sums along columns."""
+        """DA = dC Bᵀ: blocks of B along columns, sums along rows; dB = Aᵀ dC: blocks of A along rows, sums along columns."""
         m, n, k, element = self._blocks(local, n, k, part)
         for step in range(self.side):
             self._one(program, f"{name}.dgrad.b.{step}", "broadcast", "row", k * n, element, step)
@@ -104,7 +104,7 @@ class TwoD(Whole):
         return local.tokens, n / self.side, k / self.side, local.formats[part].compute
 
     def _few(self, program: Program, local: Local, name: str, numbers: int) -> None:
-        self._one(program, name, "all-reduce", "col", numbers * local.tokens, "fp32", 0)
+        self._one(program, name, "all-reduce", "col", numbers * local.tokens, local.exact, 0)
 
     def _one(
         self, program: Program, name: str, operation: str, axis: str, elements: float, element: Precision, root: int

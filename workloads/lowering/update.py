@@ -37,12 +37,12 @@ class Vector:
 class Update:
     """Lowers the update.
 
-    ``zero`` 0: all-reduce every gradient, and every rank updates all that it holds. 1, 2 and ``hierarchical``: reduce-scatter, update
-    of a shard, all-gather of weights; 2 reduces after every micro-batch, since no rank keeps all gradients. All have the volume of
-    an all-reduce, 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO extends it to the hierarchy: experts
-    inside their ``dp`` group by a ring, dense parameters over all ranks in two levels). Where shards span fsdp only, what is
-    left of a gradient is all-reduced over dp (PyTorch's HSDP; MiCS, Zhang et al. 2022). With 3 weights are never whole, and there is
-    nothing to gather after the update (:mod:`.zero3`).
+    ``zero`` 0: all-reduce every gradient, and every rank updates all that it holds. 1, 2 and ``hierarchical``:
+    reduce-scatter, update of a shard, all-gather of weights; 2 reduces after every micro-batch, since no rank keeps all
+    gradients. All have the volume of an all-reduce, 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO
+    extends it to the hierarchy: experts inside their ``dp`` group by a ring, dense parameters over all ranks in two levels).
+    Where shards span fsdp only, what is left of a gradient is all-reduced over dp (PyTorch's HSDP; MiCS, Zhang et al. 2022).
+    With 3 weights are never whole, and there is nothing to gather after the update (:mod:`.zero3`).
     """
 
     setting: Setting
@@ -74,13 +74,21 @@ class Update:
             program.add(f"embedding.tied.to_{way}", exchange, "gradient_sync")
 
     def norms(self, program: Program) -> None:
-        """Under sequence parallelism each rank of tp has seen other tokens: norms' gradients are added up (Megatron)."""
-        if not self.setting.plan.sequence_parallel:
-            return
+        """Gradients of what ranks of a model-parallel group have whole, but of other tokens, are added up.
+
+        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own; gates where experts stay
+        whole, so that each rank of tp routes its own.
+        """
+        plan = self.setting.plan
+        axes = {
+            "norm": "tp" if plan.sequence_parallel else "row",
+            "gate": "tp" if plan.expert_tensor == "whole" else "row",
+        }
         for each in held(self.setting):
-            if each.part in ("norm", "gate"):
+            axis = axes.get(each.part)
+            if axis and self.setting.mesh.size(axis) > 1:
                 element = self.formats[each.part].gradient
-                exchange = Exchange("all-reduce", "ring", ("tp",), each.parameters * BYTES[element], element)
+                exchange = Exchange("all-reduce", "ring", (axis,), each.parameters * BYTES[element], element)
                 program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
 
     def step(self, program: Program) -> None:
@@ -161,5 +169,3 @@ class Update:
         two = whole and (self.setting.plan.zero == "hierarchical" or program.layout.two_level(axes) is not None)
         amount = nbytes if isinstance(nbytes, np.ndarray) else float(nbytes)
         return Exchange(operation, "two-level" if two else "ring", axes, amount, vector.element)
-
-

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -34,6 +35,13 @@ class Line:
     host: bool = False
     cut: Cut = "whole"
     kept: tuple[str, ...] = ()
+
+    def divided(self, away: float) -> Iterator[Line]:
+        """The line, of which a share lies in host memory."""
+        if away < 1:
+            yield replace(self, nbytes=(1 - away) * self.nbytes)
+        if away > 0:
+            yield replace(self, nbytes=away * self.nbytes, host=True)
 
 
 @dataclass(frozen=True)

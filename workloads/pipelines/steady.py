@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import NamedTuple
 
-from .order import Order, Slot
+from .order import Order
 from .pipeline import Pipeline
 
 
 class Stream(NamedTuple):
-    """Orders of an asynchronous pipeline, and the window of one step in them: ``first[stage]`` is its first place.
+    """Orders of an asynchronous pipeline over several steps, and at which place of a stage the last two of them begin.
 
-    Before it whole steps have filled the pipeline; it ends with the orders. What runs ahead of a stage's last backward pass
-    stands before that, as it would if there were no end.
+    A step of a stage goes from backward pass to backward pass, and the last one ends with the orders. What runs ahead of it
+    stands before its end, as it would if there were no end.
     """
 
     orders: list[Order]
-    first: list[int]
+    last_but_one: list[int]
+    last: list[int]
 
 
-def streamed(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int = 1) -> Stream:
-    """A step of ``micro_batches`` after at least one other and 4 p micro-batches; a stage's window goes from B to B."""
-    before = micro_batches * ceil(max(1, 4 * stages / micro_batches))
-    total = before + micro_batches
-    orders = pipeline.orders(stages, total + stages, chunks)
-    cut = [order[: order.index(Slot("B", total - 1)) + 1] for order in orders]
-    return Stream(cut, [order.index(Slot("B", before - 1)) + 1 for order in cut])
+def streamed(pipeline: Pipeline, stages: int, micro_batches: int, steps: int) -> Stream:
+    """``steps`` >= 2 steps of ``micro_batches``, of which the first fill the pipeline."""
+    total = steps * micro_batches
+    orders = pipeline.orders(stages, total + stages)
+    after = [{slot.micro_batch: place + 1 for place, slot in enumerate(each) if slot.kind == "B"} for each in orders]
+    cut = [order[: place[total - 1]] for order, place in zip(orders, after, strict=True)]
+    starts = ([place.get(total - back * micro_batches - 1, 0) for place in after] for back in (2, 1))
+    return Stream(cut, *starts)
