@@ -2,6 +2,7 @@
 
 import json
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,7 +352,7 @@ def test_host_memory_can_be_too_small():
     here = setting(gpt(**TINY), gpus(host=1e6), mesh={"dp": 4}, offload="optimizer")
     found = memory(here, [])
     assert not found.fits and found.total < found.capacity
-    with pytest.raises(DoesNotFit, match=r"GB a rank of 0\.0 GB of host memory"):
+    with pytest.raises(DoesNotFit, match=r": 0\.0 GB of host memory of 0\.0 GB a rank"):
         require_fit(here, [], found)
 
 
@@ -594,6 +595,14 @@ def test_the_command_prints_what_helps_and_raises():
     assert plain["remedies"][0]["memory_per_rank_bytes"]["total"] < 96e9
     assert "What would make it fit" in run(*FITS, "--zero", "0").output
     assert isinstance(run(*FITS, "--zero", "7").exception, InputError)
+
+
+def test_every_key_of_the_output_is_explained():
+    page = (Path(__file__).parent.parent / "docs" / "formats" / "memory.md").read_text()
+    plain = json.loads(run(*FITS, "--zero", "0", "--json", "-").stdout)
+    keys = [*plain, *plain["memory_per_rank_bytes"], *plain["host_bytes"]]
+    for key in [*keys, *plain["stages"][0], *plain["lines"][0], *plain["remedies"][0]]:
+        assert f"`{key}`" in page, key
 
 
 def test_an_interruption_leaves_what_was_found(monkeypatch):

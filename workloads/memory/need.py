@@ -74,10 +74,12 @@ class Memory:
         return bool(self.pressure <= 1)
 
     def __str__(self) -> str:
-        """What is needed, and what there is, where it matters more: here or in host memory."""
-        if self.total / self.capacity >= self.host / self.host_capacity:
-            return f"{self.total / 1e9:.1f} GB a rank of {self.capacity / 1e9:.1f} GB"
-        return f"{self.host / 1e9:.1f} GB a rank of {self.host_capacity / 1e9:.1f} GB of host memory"
+        """What a rank needs, and what there is; of the host where that is too little."""
+        here = f"{self.total / 1e9:.1f} GB a rank of {self.capacity / 1e9:.1f} GB"
+        if self.host <= self.host_capacity:
+            return here
+        host = f"{self.host / 1e9:.1f} GB of host memory of {self.host_capacity / 1e9:.1f} GB"
+        return f"{here}, {host}" if self.total > self.capacity else f"{host} a rank"
 
     def table(self) -> dict[str, float]:
         """Every part, the total and the capacity of the device."""
