@@ -159,5 +159,3 @@ class Account:
             norm, out = first.stream * saved.size("norm"), first.stream * saved.size("attention")
             yield Line("activations", "encoder.norm", "its input", self.stages.at_first * norm)
             yield Line("activations", "cross.qkv", "output of the encoder", self.stages.at_first * out)
-
-

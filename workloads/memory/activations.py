@@ -87,9 +87,7 @@ class Saved:
         """``source`` is where keys and values come from: the same tokens, or the encoder's."""
         model, size = local.model, self.size("attention")
         heads, values = model.heads / local.width, max(1.0, model.key_value_heads / local.width)
-        yield Row(
-            f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention"
-        )
+        yield Row(f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention")
         yield Row(f"{at}.qkv", "its input", local.stream * size, "tokens")
         if model.latent:
             narrow = 2 * (model.latent.query_rank + model.latent.key_value_rank) + model.latent.rotary

@@ -101,7 +101,9 @@ class State:
 
     def _bytes(self, holdings: list[Holding], what: str, wanted: Callable[[Part], bool]) -> float | Array:
         """Bytes of holdings in the format of their weights or gradients."""
-        sizes = [each.parameters * BYTES[getattr(self.formats[each.part], what)] for each in holdings if wanted(each.part)]
+        sizes = [
+            each.parameters * BYTES[getattr(self.formats[each.part], what)] for each in holdings if wanted(each.part)
+        ]
         return sum(sizes, start=0.0)
 
 
