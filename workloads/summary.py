@@ -70,7 +70,7 @@ def cautions(setting: Setting, need: Memory, notes: Sequence[str]) -> list[str]:
     """What to know before believing the run."""
     found = list(notes)
     if not need.fits:
-        found.append(f"needs {need.total / 1e9:.1f} GB a rank of {need.capacity / 1e9:.1f} GB: would not run")
+        found.append(f"needs {need}: would not run")
     if unsourced := setting.machine.unsourced():
         more = f" and {len(unsourced) - 1} more" if len(unsourced) > 1 else ""
         found.append(f"{setting.machine.name} gives no source for {unsourced[0]}{more}")

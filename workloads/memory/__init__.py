@@ -1,15 +1,16 @@
-"""Memory of a rank: parameters, gradients, optimizer state, activations and buffers of every pipeline stage, against what it has."""
+"""Memory of a rank of every stage: parameters, gradients, optimizer state, activations, buffers; against what there is."""
 
 from __future__ import annotations
 
 from .account import FIXED_FP32, Account, account, memory, sample_loads, update_state_share
-from .need import PARTS, Memory
-from .remedies import Remedy, remedies, require_fit
+from .need import PARTS, Line, Memory
+from .remedies import Remedy, remedies, require_fit, shortage
 
 __all__ = [
     "FIXED_FP32",
     "PARTS",
     "Account",
+    "Line",
     "Memory",
     "Remedy",
     "account",
@@ -17,5 +18,6 @@ __all__ = [
     "remedies",
     "require_fit",
     "sample_loads",
+    "shortage",
     "update_state_share",
 ]

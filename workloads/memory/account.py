@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -61,18 +62,21 @@ class Account:
     @cached_property
     def lines(self) -> list[Line]:
         """Everything that is counted."""
+        shape = (self.stages.count,)
+        return [replace(line, nbytes=np.broadcast_to(line.nbytes, shape)) for line in self._all()]
+
+    def _all(self) -> Iterator[Line]:
         if self.setting.plan.accounting == "fp32":
-            return list(all_single(self.setting, self.stages, FIXED_FP32))
+            yield from all_single(self.setting, self.stages, FIXED_FP32)
+            return
         state = State(self.setting, self.formats, self.stages)
         saved = Saved.of(self.setting, self.formats)
-        return [
-            *state.lines(),
-            *self._kept(saved),
-            *self._again(saved),
-            *self._at_ends(saved),
-            *state.whole_layers(),
-            *buffers(saved, self.stages, self._most),
-        ]
+        yield from state.lines()
+        yield from self._kept(saved)
+        yield from self._again(saved)
+        yield from self._at_ends(saved)
+        yield from state.whole_layers()
+        yield from buffers(saved, self.stages, self._most)
 
     @cached_property
     def by_stage(self) -> list[Memory]:
@@ -109,21 +113,19 @@ class Account:
 
     def _kept(self, saved: Saved) -> Iterator[Line]:
         """What layers keep until their backward pass."""
-        recompute, found = self.setting.plan.recompute, dict[tuple[str, str, bool], Array]()
+        found = dict[tuple[str, str], tuple[Row, Array]]()
         away = "activations" in self.setting.plan.offloads
-        carried = self.stages.carried(self.loads) if self.setting.model.experts and recompute != "full" else None
+        carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
             for row in saved.layer(kind):
-                if row.carried or not row.kept(recompute):
+                if self.setting.plan.recompute not in row.kept:
                     continue
-                key = (row.operator, row.what, row.entry and away)
-                found[key] = found.get(key, np.zeros(1)) + row.nbytes * self.stages.copies(kind)
-        yield from (Line("activations", name, what, nbytes, host) for (name, what, host), nbytes in found.items())
-        if carried is not None:
-            rows = next(saved.layer(kind) for kind in self.stages.kinds if kind.moe)
-            yield from (
-                Line("activations", row.operator, row.what, row.nbytes * carried) for row in rows if row.carried
-            )
+                key = (row.operator, row.what)
+                before = found[key][1] if key in found else np.zeros(1)
+                size = row.nbytes * (carried if row.carried else self.stages.copies(kind))
+                found[key] = (row, size if row.carried else before + size)
+        for row, size in found.values():
+            yield Line("activations", row.operator, row.what, size, row.entry and away, row.cut, row.kept)
 
     def _again(self, saved: Saved) -> Iterator[Line]:
         """What is worked out again, for one layer at a time; and inputs of layers on their way from the host."""
@@ -131,7 +133,7 @@ class Account:
         again, entry = np.zeros(self.stages.count), np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             rows = saved.layer(kind)
-            size = sum(self._size(row) for row in rows if not row.kept(recompute))
+            size = sum(self._size(row) for row in rows if recompute not in row.kept)
             again = np.maximum(again, self.stages.has(kind) * size)
             entry = np.maximum(entry, self.stages.has(kind) * sum(row.nbytes for row in rows if row.entry))
         if recompute != "none":

@@ -1,16 +1,16 @@
 """What a layer keeps of a micro-batch for its backward pass, operator by operator.
 
-The rows are those of Korthikanti et al. 2022 ("Reducing Activation Recomputation in Large Transformer Models", section 4): with
-dropout, in half precision, on one rank they add up to s·b·h (34 + 5 a s/h) bytes a layer; with tp to s·b·h (10 + 24/t + 5 a s/(h t));
-with sequence parallelism to s·b·h/t (34 + 5 a s/h). Selective recomputation drops the core of attention, leaving 34 s·b·h/t, and full
-recomputation all but the layer's input, 2 s·b·h. Without dropout there are no masks, and one copy of the scores fewer.
+The rows are those of Korthikanti et al. 2022 ("Reducing Activation Recomputation in Large Transformer Models", section 4):
+with dropout, in half precision, on one rank they add up to s·b·h (34 + 5 a s/h) bytes a layer; with tp to
+s·b·h (10 + 24/t + 5 a s/(h t)); with sequence parallelism to s·b·h/t (34 + 5 a s/h). Selective recomputation drops the core of
+attention, leaving 34 s·b·h/t, and full recomputation all but the layer's input, 2 s·b·h. Without dropout there are no masks,
+and one copy of the scores fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from ...hardware.precisions import BYTES
 from ..loads import LoadModel
@@ -18,9 +18,7 @@ from ..lowering.local import Local
 from ..model import Layer
 from ..precision import Formats, Part
 from ..setting import Setting
-
-Cut = Literal["tp", "tokens", "whole"]
-"""By what a row shrinks: by tp (or a grid's columns), by sequence parallelism (or these columns), or by neither."""
+from .need import Cut
 
 MASK = 1
 """Bytes of an element of a dropout's mask."""
@@ -44,9 +42,12 @@ class Row:
     entry: bool = False
     carried: bool = False
 
-    def kept(self, recompute: str) -> bool:
-        """Whether it is kept until the backward pass."""
-        return self.entry or recompute == "none" or (recompute == "selective" and not self.core)
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Under which kinds of recomputation it is kept until the backward pass."""
+        if self.entry:
+            return ("none", "selective", "full")
+        return ("none",) if self.core else ("none", "selective")
 
 
 @dataclass(frozen=True)

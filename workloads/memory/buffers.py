@@ -16,10 +16,10 @@ def buffers(saved: Saved, stages: Stages, most: float) -> Iterator[Line]:
     """Lines of ``other``; ``most`` are the tokens that the fullest rank's experts carry in one layer."""
     yield Line("other", "output.loss", "logits in single precision", stages.at_last * _logits(saved))
     for name, what, size in _exchanges(saved, most):
-        yield Line("other", name, what, np.full(stages.count, size))
+        yield Line("other", name, what, np.array([size]))
     setting = saved.setting
     if reserved := setting.machine.processor(setting.ranks_per_node).reserved_memory:
-        yield Line("other", "reserved", "what driver and libraries keep", np.full(stages.count, reserved))
+        yield Line("other", "reserved", "what driver and libraries keep", np.array([reserved]))
 
 
 def _logits(saved: Saved) -> float:

@@ -13,6 +13,9 @@ Array = NDArray[np.float64]
 
 Part = Literal["parameters", "gradients", "optimizer", "activations", "other"]
 
+Cut = Literal["tp", "tokens", "whole"]
+"""By what activations shrink: by tp (or a grid's columns), by sequence parallelism (or these columns), or by neither."""
+
 PARTS: tuple[Part, ...] = ("parameters", "gradients", "optimizer", "activations", "other")
 
 
@@ -20,7 +23,8 @@ PARTS: tuple[Part, ...] = ("parameters", "gradients", "optimizer", "activations"
 class Line:
     """Bytes of one thing that the ranks of each stage hold, ``nbytes[stage]``: on the device, or in ``host`` memory.
 
-    ``name`` is that of the operator that keeps it or of the model's part that it belongs to.
+    ``name`` is that of the operator that keeps it or of the model's part that it belongs to. For activations, ``cut`` says
+    what they shrink with, and ``kept`` under which kinds of recomputation they are there.
     """
 
     part: Part
@@ -28,6 +32,8 @@ class Line:
     what: str
     nbytes: Array
     host: bool = False
+    cut: Cut = "whole"
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,12 @@ class Memory:
     def fits(self) -> bool:
         """Whether it is no more than the rank has, here and there."""
         return bool(self.pressure <= 1)
+
+    def __str__(self) -> str:
+        """What is needed, and what there is, where it matters more: here or in host memory."""
+        if self.total / self.capacity >= self.host / self.host_capacity:
+            return f"{self.total / 1e9:.1f} GB a rank of {self.capacity / 1e9:.1f} GB"
+        return f"{self.host / 1e9:.1f} GB a rank of {self.host_capacity / 1e9:.1f} GB of host memory"
 
     def table(self) -> dict[str, float]:
         """Every part, the total and the capacity of the device."""

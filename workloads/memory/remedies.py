@@ -9,6 +9,7 @@ from typing import Any
 
 from ...hardware.errors import DoesNotFit, InputError
 from ..loads import Load
+from ..mesh import Mesh
 from ..setting import Setting
 from .account import memory, sample_loads
 from .need import PARTS, Memory
@@ -16,16 +17,24 @@ from .need import PARTS, Memory
 TOGETHER = 3
 """Changes that are tried together, at most."""
 
-Change = tuple[str, dict[str, Any]]
-"""What to write, and the options of a plan that it stands for."""
+Change = dict[str, Any]
+"""Options of a plan, under their names in :class:`~athanor.workloads.plan.Plan`."""
+
+Known = dict[Mesh, tuple[int, list[Load]]]
+"""Loads that were drawn, by mesh, and the tokens of the micro-batch that they were drawn for."""
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Changes that make a plan fit, as the command line takes them, and what is needed then."""
+    """Options that make a plan fit, and what is needed then."""
 
-    flags: str
+    options: Change
     need: Memory
+
+    @property
+    def flags(self) -> str:
+        """The options as the command line takes them."""
+        return " ".join(_flag(name, value) for name, value in self.options.items())
 
 
 def require_fit(setting: Setting, loads: list[Load], need: Memory) -> None:
@@ -37,28 +46,29 @@ def require_fit(setting: Setting, loads: list[Load], need: Memory) -> None:
 def shortage(setting: Setting, need: Memory) -> str:
     """What does not fit, in one line."""
     where = f" on stage {need.stage}" if setting.mesh.size("pp") > 1 else ""
-    name = f"{setting.model.name} does not fit {setting.machine.name}"
+    text = f"{setting.model.name} does not fit {setting.machine.name}{where}: {need}"
     if need.total <= need.capacity:
-        return f"{name}: {need.host / 1e9:.1f} GB a rank{where} of {need.host_capacity / 1e9:.1f} GB of host memory"
+        return text
     sizes = sorted(((getattr(need, part), part) for part in PARTS), reverse=True)
     largest = ", ".join(f"{part} {size / 1e9:.1f}" for size, part in sizes if size > 0.005 * need.total)
-    return f"{name}: {need.total / 1e9:.1f} GB a rank{where} of {need.capacity / 1e9:.1f} GB ({largest})"
+    return f"{text} ({largest})"
 
 
 def remedies(setting: Setting, loads: list[Load]) -> Iterator[Remedy]:
     """Changes that make a plan fit, single ones first, then as many together as it takes, up to :data:`TOGETHER`.
 
-    Only the smallest number of changes that helps is told, and no change twice that helps with less: each is the first of its kind.
+    Only the smallest number of changes that helps is told.
     """
-    families = _families(setting)
+    families, known = _families(setting), {setting.mesh: (setting.batch.micro_tokens, loads)}
     for together in range(1, TOGETHER + 1):
         helped = False
         for chosen in combinations(families, together):
             for changes in product(*chosen):
-                need = _need(setting, loads, changes)
+                options = {name: value for change in changes for name, value in change.items()}
+                need = _need(setting, known, options)
                 if need is not None and need.fits:
                     helped = True
-                    yield Remedy(" ".join(text for text, _ in changes), need)
+                    yield Remedy(options, need)
         if helped:
             return
 
@@ -72,24 +82,27 @@ def _advice(remedy: Remedy | None) -> str:
     return f"{remedy.flags} needs {remedy.need.total / 1e9:.1f} GB"
 
 
+def _flag(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if name == "mesh":
+        value = ",".join(f"{axis}={size}" for axis, size in value.items())
+    return flag if value is True else f"{flag} {value}"
+
+
 def _families(setting: Setting) -> list[list[Change]]:
     """Changes that exclude each other stand in one family; families, and changes in them, from cheap to dear."""
-    plan, batch, mesh = setting.plan, setting.batch, setting.mesh
-    stages = ("none", "selective", "full")
+    plan, batch = setting.plan, setting.batch
     levels = ["hierarchical" if setting.model.experts else "1", "2", "3"]
-    deeper = stages[stages.index(plan.recompute) + 1 :]
-    zero: list[Change] = [(f"--zero {level}", {"zero": level}) for level in levels[plan.shards :]]
-    micro: list[Change] = [("--micro-batch 1", {"micro_batch": 1})] if batch.micro_tokens > batch.seq_len else []
-    cut: list[Change] = [("--sequence-parallel", {"sequence_parallel": True})] if _can_cut(setting) else []
-    recompute: list[Change] = [(f"--recompute {each}", {"recompute": each}) for each in deeper]
-    found = [zero, cut, micro, recompute, _offloads(setting)]
-    if plan.tensor == "1d" and mesh.size("dp") > 1:
-        found.insert(4, list(_meshes(setting)))
-    return [family for family in found if family]
-
-
-def _can_cut(setting: Setting) -> bool:
-    return setting.mesh.size("tp") > 1 and not setting.plan.sequence_parallel
+    kinds = ["none", "selective", "full"]
+    families: list[list[Change]] = [
+        [{"zero": level} for level in levels[plan.shards :]],
+        [{"sequence_parallel": True}] if setting.mesh.size("tp") > 1 and not plan.sequence_parallel else [],
+        list(_meshes(setting)) if plan.tensor == "1d" and setting.mesh.size("dp") > 1 else [],
+        [{"micro_batch": 1}] if batch.micro_tokens > batch.seq_len else [],
+        [{"recompute": kind} for kind in kinds[kinds.index(plan.recompute) + 1 :]],
+        _offloads(setting),
+    ]
+    return [family for family in families if family]
 
 
 def _offloads(setting: Setting) -> list[Change]:
@@ -99,45 +112,37 @@ def _offloads(setting: Setting) -> list[Change]:
     sets = [{"optimizer"}, {"activations"}, {"optimizer", "activations"}, {"optimizer", "parameters"}]
     if setting.model.experts:
         sets += [{"experts"}, {"optimizer", "experts"}]
-    before, found = setting.plan.offloads, list[Change]()
-    for each in sets:
-        if not each <= before:
-            names = ",".join(sorted(each | before))
-            found.append((f"--offload {names}", {"offload": names}))
-    return found
+    before = setting.plan.offloads
+    return [{"offload": ",".join(sorted(each | before))} for each in sets if not each <= before]
 
 
 def _meshes(setting: Setting) -> Iterator[Change]:
-    """Fewer replicas in favour of tensor parallelism (inside a node) or stages; the global batch stays."""
-    mesh, batch = setting.plan.mesh, setting.batch
+    """Fewer replicas in favour of tensor parallelism (inside a node) or stages; global batch and micro-batches stay."""
+    plan, batch, mesh = setting.plan, setting.batch, setting.plan.mesh
     sequences, rest = divmod(batch.micro_tokens, batch.seq_len)
-    factor = 2
-    while factor <= mesh["dp"]:
+    for factor in (2**power for power in range(1, mesh["dp"].bit_length())):
         for axis in ("tp", "pp"):
             size = mesh.get(axis, 1) * factor
             if mesh["dp"] % factor or (axis == "tp" and size > setting.ranks_per_node):
                 continue
-            sizes = {**mesh, "dp": mesh["dp"] // factor, axis: size}
-            options = {"mesh": sizes, "tokens_per_rank": batch.tokens * factor, "global_batch": None}
-            if not rest:
-                options["micro_batch"] = sequences
-            yield f"--mesh {','.join(f'{name}={count}' for name, count in sizes.items())}", options
-        factor *= 2
+            change: Change = {"mesh": {**mesh, "dp": mesh["dp"] // factor, axis: size}}
+            if not plan.global_batch:
+                change["tokens_per_rank"] = batch.tokens * factor
+            if not rest and plan.micro_batch is None:
+                change["micro_batch"] = sequences
+            yield change
 
 
-def _need(setting: Setting, loads: list[Load], changes: tuple[Change, ...]) -> Memory | None:
-    """What a rank needs after these changes; None where they make no valid plan."""
-    options: dict[str, Any] = {}
-    for _, each in reversed(changes):  # a family that stands first decides: the size of a micro-batch
-        options |= each
+def _need(setting: Setting, known: Known, options: Change) -> Memory | None:
+    """What a rank needs with these options; None where they make no valid plan."""
     try:
         other = _changed(setting, options)
-        return memory(other, _loads(setting, other, loads))
+        return memory(other, _loads(other, known))
     except InputError:
         return None
 
 
-def _changed(setting: Setting, options: dict[str, Any]) -> Setting:
+def _changed(setting: Setting, options: Change) -> Setting:
     """The same setting with other options; raises :class:`InputError` where they do not go together."""
     plan = {**setting.plan.model_dump(), **options}
     bare = setting.model.model_copy(update={"plan": {}})
@@ -145,11 +150,14 @@ def _changed(setting: Setting, options: dict[str, Any]) -> Setting:
     return replace(other, model=setting.model)
 
 
-def _loads(setting: Setting, other: Setting, loads: list[Load]) -> list[Load]:
-    """The loads of the changed setting: those of the first, in proportion to its tokens, where ranks are the same."""
-    if not loads or setting.mesh != other.mesh:
-        return sample_loads(other)
-    factor = other.batch.micro_tokens / setting.batch.micro_tokens
+def _loads(other: Setting, known: Known) -> list[Load]:
+    """The loads of the changed setting: those drawn for its mesh, in proportion to its tokens."""
+    if not other.model.experts:
+        return []
+    if other.mesh not in known:
+        known[other.mesh] = (other.batch.micro_tokens, sample_loads(other))
+    tokens, loads = known[other.mesh]
+    factor = other.batch.micro_tokens / tokens
     if factor == 1:
         return loads
     return [replace(load, sent=load.sent * factor, received=load.received * factor) for load in loads]

@@ -76,11 +76,13 @@ class Stages:
 
     def copies(self, kind: Layer) -> Array:
         """How often a stage keeps what a layer of that kind keeps of a micro-batch."""
-        return np.sum(self.kinds[kind] * self.flight, axis=1)
+        copies: Array = np.sum(self.kinds[kind] * self.flight, axis=1)
+        return copies
 
     def has(self, kind: Layer) -> Array:
         """1 where a stage has a layer of that kind, else 0."""
-        return np.minimum(1.0, self.kinds[kind].sum(axis=1))
+        there: Array = np.minimum(1.0, self.kinds[kind].sum(axis=1))
+        return there
 
     @cached_property
     def at_first(self) -> Array:

@@ -1,10 +1,10 @@
 """Weights, gradients and optimizer state of a rank: what ZeRO leaves of them, and what lies in host memory.
 
 ZeRO 1 shards the optimizer's state, 2 gradients too, 3 weights too: with N parameters, n replicas and Adam in mixed precision
-4 N + 12 N/n, 2 N + 14 N/n and 16 N/n bytes (Rajbhandari et al. 2020, section 5). Where they are sharded, weights and gradients of single
-layers are whole for a while, which is :func:`whole_layers`. ZeRO++ keeps a second shard of the weights, along fsdp (Wang et al. 2023,
-section 3.2). PipeDream and 2BW keep several versions of the weights (Narayanan et al. 2019, 2021b). ZeRO-Offload leaves 2 of 16 bytes on
-the device (Ren et al. 2021, section 4).
+4 N + 12 N/n, 2 N + 14 N/n and 16 N/n bytes (Rajbhandari et al. 2020, section 5). Where they are sharded, weights and gradients of
+single layers are whole for a while (:meth:`State.whole_layers`). ZeRO++ keeps a second shard of the weights, along fsdp (Wang et
+al. 2023, section 3.2). PipeDream and 2BW keep several versions of the weights (Narayanan et al. 2019, 2021b). ZeRO-Offload leaves
+2 of 16 bytes on the device (Ren et al. 2021, section 4).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..precision import Formats, Part
 from ..setting import Setting
 from ..sharding import Holding, held, held_beside_layers, held_of_layer, shards
 from .need import Array, Line
+from .need import Part as MemoryPart
 from .stages import Stages
 
 AT_ONCE = 2
@@ -62,7 +63,7 @@ class State:
         spread = parts if self.plan.shards == 3 else 1
         away = self._offloaded(each.part)
         here = (beside if away else count) / spread * self.stages.versions
-        yield Line("parameters", each.part, "weights", np.broadcast_to(here * size, (self.stages.count,)))
+        yield Line("parameters", each.part, "weights", here * size)
         if away:
             yield Line("parameters", each.part, "weights", (count - beside) / spread * size, host=True)
         if self.plan.zero == "++":
@@ -109,7 +110,12 @@ class State:
 
 def all_single(setting: Setting, stages: Stages, bytes_of: dict[str, int]) -> Iterator[Line]:
     """So many bytes a parameter that the rank holds, whatever the batch; only the optimizer's are sharded."""
-    names = {"parameters": "weights", "gradients": "gradients", "optimizer": "state", "activations": "activations"}
+    names: dict[MemoryPart, str] = {
+        "parameters": "weights",
+        "gradients": "gradients",
+        "optimizer": "state",
+        "activations": "activations",
+    }
     for each in held(setting):
         count = stages.by_stage(each.parameters)
         line = Line("parameters", each.part, "", count)
