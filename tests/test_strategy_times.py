@@ -146,20 +146,31 @@ def test_more_bandwidth_is_never_slower(case):
     assert seconds[-1] < seconds[0]
 
 
-@pytest.mark.parametrize("case", PLANS)
-def test_blocks_stand_for_micro_batches_written_out(case, monkeypatch):
-    """A step whose micro-batches are written once takes as long, sends as much, and spends it on the same."""
+def both_ways(case, monkeypatch):
+    """Three micro-batches, written out and as blocks."""
     model, options = PLANS[case]
     machine = hosted(two_levels(injection=1e7, ring=3e7), link=LINK, bandwidth=MEMORY)
-    found = []
+    many = plan(**{"tokens_per_rank": 3 * 64, "micro_batch": 2, "depth": "fluid", **options})
     for most in (1 << 20, 0):
         monkeypatch.setattr(setting, "MOST_FLAT", most)
-        many = plan(**{"tokens_per_rank": 3 * 64, "micro_batch": 2, "depth": "fluid", **options})
-        found.append(athanor.simulate(machine, model, **many).summary())
-    flat, blocks = found
+        yield athanor.simulate(machine, model, **many).summary()
+
+
+@pytest.mark.parametrize("case", [case for case in PLANS if case != "host"])
+def test_blocks_stand_for_micro_batches_written_out(case, monkeypatch):
+    """A step whose micro-batches are written once takes as long, sends as much, and spends it on the same."""
+    flat, blocks = both_ways(case, monkeypatch)
     assert blocks["step_seconds"] == approx(flat["step_seconds"], rel=1e-9)
     assert blocks["flops_per_step"] == approx(flat["flops_per_step"])
     for key, seconds in flat["breakdown"].items():
         assert blocks["breakdown"][key] == approx(seconds, abs=1e-9 * flat["step_seconds"]), key
+    for one, other in zip(flat["links"], blocks["links"], strict=True):
+        assert other["bytes_per_step"] == approx(one["bytes_per_step"])
+
+
+def test_blocks_end_with_what_leaves_beside_them(monkeypatch):
+    """Inputs of layers on their way to the host hold up the backward pass, which written out begins before they are gone."""
+    flat, blocks = both_ways("host", monkeypatch)
+    assert flat["step_seconds"] < blocks["step_seconds"] < 1.1 * flat["step_seconds"]
     for one, other in zip(flat["links"], blocks["links"], strict=True):
         assert other["bytes_per_step"] == approx(one["bytes_per_step"])
