@@ -64,7 +64,7 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     sys.exit(status)
 
 
-for command in (infer, execute, calibrate, compare, cluster, memory, validate_runtime):
+for command in (infer, memory, execute, calibrate, compare, cluster, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------

@@ -94,13 +94,12 @@ class CoreGroup(Record):
         GEMM without rows, columns or depth costs nothing.
         """
         there = (m > 0) & (n > 0) & (k > 0)
-        m, n, k = (np.where(there, side, 0.0) for side in (m, n, k))
-        rows, columns = self.gemm_tile(np.where(there, m, 1.0), np.where(there, n, 1.0), precision)
+        rows, columns = self.gemm_tile(np.maximum(m, 1.0), np.maximum(n, 1.0), precision)
         size = BYTES[precision]
         read = size * (m * k * np.ceil(n / columns - 1e-9) + n * k * np.ceil(m / rows - 1e-9))
-        first_panel = size * (rows + columns) * np.minimum(k, PANEL)
+        first_panel = np.where(there, size * (rows + columns) * np.minimum(k, PANEL), 0.0)
         compute = 2.0 * m * n * k / (self.peak[precision] * efficiency)
-        memory = (read / self.read_bandwidth + size * m * n / self.write_bandwidth) / bandwidth
+        memory = (read / self.read_bandwidth + size * m * n * (k > 0) / self.write_bandwidth) / bandwidth
         fill = first_panel / self.read_bandwidth / bandwidth
         seconds = np.maximum(compute, memory) + fill if self.double_buffering else compute + memory
         return Cost(seconds, compute, memory)

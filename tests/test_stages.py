@@ -408,3 +408,36 @@ def test_a_large_pipeline_is_simulated_quickly(capsys):
         print(f"\n64 x 512 x 2 slots simulated in {time.process_time() - start:.2f} s of CPU time")
     assert run.summary()["micro_batches"] == 512
     assert sum(run.summary()["breakdown"].values()) == pytest.approx(run.summary()["step_seconds"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"overlap": "gradients"},
+        {"recompute": "full", "zero": "2"},
+        {"router": "zipf:1.2", "balancer": "none", "zero": "0"},
+    ],
+    ids=str,
+)
+def test_micro_batches_as_blocks_are_what_they_are_written_out(options, monkeypatch):
+    """With one stage the order is trivial: seconds, books, bytes and trace are those of the flat schedule."""
+    plan = {"mesh": {"ep": 2, "dp": 2}, "tokens_per_rank": 4 * 64, "micro_batch": 1, "seq_len": 64, **options}
+    flat = athanor.simulate("cluster-64", "moda-tiny", **plan)
+    monkeypatch.setattr("athanor.workloads.setting.MOST_FLAT", 0)
+    blocks = athanor.simulate("cluster-64", "moda-tiny", **plan)
+    assert any(isinstance(each.work, Pipeline) for each in lower("cluster-64", "moda-tiny", **plan).operations)
+    one, other = flat.summary(), blocks.summary()
+    even = "router" not in options  # ranks that differ begin a block together
+    assert other["step_seconds"] == pytest.approx(one["step_seconds"], rel=1e-9 if even else 0.05)
+    assert other["flops_per_step"] == pytest.approx(one["flops_per_step"])
+    for found, expected in zip(other["links"], one["links"], strict=True):
+        assert found["bytes_per_step"] == pytest.approx(expected["bytes_per_step"])
+    if even:
+        assert other["breakdown"] == pytest.approx(one["breakdown"], abs=1e-12)
+        order = ["class", "stream", "start", "operation"]
+        rows = [run.to_frame().sort_values(order).set_index("operation") for run in (flat, blocks)]
+        assert set(rows[0].index) == set(rows[1].index)
+        again = rows[1].loc[rows[0].index]
+        assert (again.start - rows[0].start).abs().max() < 1e-12
+        assert (again.end - rows[0].end).abs().max() < 1e-12

@@ -161,7 +161,7 @@ def check(given: Given) -> None:
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
-                f"--mesh {given.mesh}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}"
+                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}"
             )
     _offload(given)
 
@@ -172,20 +172,20 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
     grid, width = mesh.size("row"), mesh.size("tp", "col")
     by = "q" if grid > 1 else "tp"
     yield "heads", model.heads, by, width
-    yield "hidden size", model.hidden, by, width
-    yield "inner size of the FFN", model.ffn_hidden, by, width
-
+    yield "hidden elements", model.hidden, by, width
+    yield "inner elements of the FFN", model.ffn_hidden, by, width
     if model.key_value_heads >= width:
         yield "key-value heads", model.key_value_heads, by, width
     if model.experts:
         if plan.expert_tensor == "split" or model.shared_experts:
-            yield "inner size of an expert", model.expert_width, by, width
+            yield "inner elements of an expert", model.expert_width, by, width
         parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
     tokens = batch.micro_tokens
     yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
+    yield "tokens of a sequence", batch.seq_len, "cp", mesh.size("cp")
     if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
-        yield "tokens of a micro-batch and part of a sequence", tokens // mesh.size("cp"), "tp", mesh.size("tp")
+        yield "tokens that a rank has of a micro-batch", tokens // mesh.size("cp"), "tp", mesh.size("tp")
     if grid > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
 

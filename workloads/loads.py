@@ -85,14 +85,14 @@ class LoadModel:
 
     Only marginals are drawn: for each expert-parallel group, how many of its tokens want each rank's experts (a
     multinomial draw), never which token wants which expert. Where the policy levels every load, one group stands for
-    all.
+    all. ``decoder``: of a decoder's layers, beside an encoder.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, decoder: bool = False) -> None:
         self.plan, self.mesh = setting.plan, setting.mesh
         spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
         self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
-        self.tokens = setting.batch.micro_tokens // self.mesh.size("cp", *(["tp"] if spread else []))
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size("cp", *(["tp"] if spread else []))
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing

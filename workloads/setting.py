@@ -65,6 +65,11 @@ class Setting:
         """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
         return place(self.mesh, self.machine, self.plan.placement, self.ranks_per_node, self.plan.nodes_per_supernode)
 
+    def micro_tokens(self, decoder: bool = False) -> int:
+        """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""
+        tokens, length = self.batch.micro_tokens, self.model.decoder_seq_len
+        return tokens * length // self.batch.seq_len if decoder and length else tokens
+
     @property
     def top_k(self) -> int:
         """Experts that a token goes to."""

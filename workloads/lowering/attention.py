@@ -30,6 +30,8 @@ class Attention:
         program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
         self.tensor.norm(program, local, f"{at}.norm")
         self.tensor.gather(program, local, at)
+        if self.source:
+            self.tensor.gather(program, self.source, f"{at}.source")
         for name, rows, n, k, cut in self._inputs():
             self.tensor.product(program, rows, f"{at}.{name}", n, k, "attention", cut)
         self.core(program, layer)
@@ -60,9 +62,13 @@ class Attention:
             program.add(f"{at}.softmax.grad", softmax)
             self._ring.scores_backward(program, at, self)
         self.tensor.gather_again(program, local, at)
+        if self.source:
+            self.tensor.gather_again(program, self.source, f"{at}.source")
         for name, rows, n, k, cut in self._inputs():
             self.tensor.product_backward(program, rows, f"{at}.{name}", n, k, "attention", cut)
         self.tensor.gather_backward(program, local, at)
+        if self.source:
+            self.tensor.gather_backward(program, self.source, f"{at}.source")
         program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
         self.tensor.norm(program, local, f"{at}.norm.grad")
 

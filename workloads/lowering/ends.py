@@ -32,9 +32,17 @@ class Ends:
             program.add("embedding.patches.wgrad", self.first.gemm(k, n, m, "embedding"))
         self.tensor.lookup_backward(program, self.first)
 
-    def embed_decoder(self, program: Program) -> None:
-        """The decoder's own tokens, where it stands beside an encoder."""
-        program.add("embedding.decoder.lookup", self.last.sweep("embedding", self.last.whole, flops=0))
+    def turn(self, program: Program) -> None:
+        """From encoder to decoder: the encoder's own norm, and the embedding of the decoder's tokens."""
+        program.add("encoder.norm", self.first.sweep("norm", self.first.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, self.first, "encoder.norm")
+        self.tensor.lookup(program, self.last, "embedding.decoder")
+
+    def turn_backward(self, program: Program) -> None:
+        """Their gradients."""
+        self.tensor.lookup_backward(program, self.last, "embedding.decoder")
+        program.add("encoder.norm.grad", self.first.sweep("norm", self.first.stream, reads=3, flops=NORM_FLOPS))
+        self.tensor.norm(program, self.first, "encoder.norm.grad")
 
     def output(self, program: Program) -> None:
         """Final norm, scores over the vocabulary, and the loss."""

@@ -40,7 +40,8 @@ def lower_pass(setting: Setting, each: Pass, prefetch: bool) -> Schedule:
     batch = Batch(each.sequences * each.queries, 1, each.queries)
     first = 0 if each.queries == each.keys else setting.model.encoder_layers  # the encoder has run once
     layers = tuple(range(first, setting.model.depth))
-    here = replace(setting, batch=batch)
+    model = setting.model.model_copy(update={"decoder_seq_len": None})  # a decoder's tokens come one by one as well
+    here = replace(setting, batch=batch, model=model)
     step = Step(here, 0)
     flows = step.flows(0)
     passes = _looking_back(step.passes(last=False), each)

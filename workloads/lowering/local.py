@@ -31,10 +31,9 @@ class Local:
     @classmethod
     def of(cls, setting: Setting, formats: dict[Part, Formats], decoder: bool = False) -> Local:
         """The rank's part of a micro-batch; of the decoder's where it stands beside an encoder."""
-        model, mesh, batch = setting.model, setting.mesh, setting.batch
-        length, tokens = float(batch.seq_len), float(batch.micro_tokens)
-        if decoder and model.decoder_seq_len:
-            length, tokens = float(model.decoder_seq_len), tokens * model.decoder_seq_len / batch.seq_len
+        model, mesh = setting.model, setting.mesh
+        length = float((decoder and model.decoder_seq_len) or setting.batch.seq_len)
+        tokens = float(setting.micro_tokens(decoder))
         parts = mesh.size("cp")
         return cls(model, formats, setting.plan, mesh, tokens / parts / mesh.size("row"), length / parts, length)
 

@@ -29,7 +29,7 @@ class Passes:
     stacks: dict[bool, Local]  # of the encoder (True) and of all else
     tensor: Whole
     ends: Ends
-    experts: Experts | None
+    experts: dict[bool, Experts]  # the same, where the model has any
     around: tuple[Around, ...] = ()
 
     @classmethod
@@ -39,10 +39,13 @@ class Passes:
         here = Local.of(setting, formats, decoder=True)
         encoder = Local.of(setting, formats) if model.encoder_layers else here
         tensor = TwoD(mesh.size("row")) if mesh.size("row") > 1 else OneD() if mesh.size("tp") > 1 else Whole()
-        experts = None
-        if model.experts:
-            experts = Experts(encoder, tensor, LoadModel(setting), setting.plan.all_to_all)
-        return cls(setting, {True: encoder, False: here}, tensor, Ends(encoder, here, tensor), experts, tuple(around))
+        stacks = {True: encoder, False: here}
+        experts = {
+            which: Experts(local, tensor, LoadModel(setting, decoder=not which), setting.plan.all_to_all)
+            for which, local in stacks.items()
+            if model.experts
+        }
+        return cls(setting, stacks, tensor, Ends(encoder, here, tensor), experts, tuple(around))
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
@@ -55,7 +58,7 @@ class Passes:
             self.ends.embed(program)
         for layer in layers:
             if layer == self.setting.model.encoder_layers and layer:
-                self.ends.embed_decoder(program)
+                self.ends.turn(program)
             for each in self.around:
                 each.before(program, layer, again=False)
             self._layer(program, layer, flows.get(layer))
@@ -80,20 +83,22 @@ class Passes:
             self._layer_backward(program, layer, flows.get(layer))
             for each in self.around:
                 each.after_backward(program, layer)
+            if layer == self.setting.model.encoder_layers and layer:
+                self.ends.turn_backward(program)
         if first:
             self.ends.embed_backward(program)
 
     def _layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         for attention in self._attentions(self.setting.model.stack[layer]):
             attention.forward(program, layer)
-        if flow is not None and self.experts is not None:
-            self.experts.forward(program, layer, flow, balance)
+        if flow is not None:
+            self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
         else:
             self._feed_forward(layer).forward(program, layer)
 
     def _layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
-        if flow is not None and self.experts is not None:
-            self.experts.backward(program, layer, flow)
+        if flow is not None:
+            self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
         else:
             self._feed_forward(layer).backward(program, layer)
         for attention in reversed(self._attentions(self.setting.model.stack[layer])):

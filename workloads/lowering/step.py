@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..gates import between
-from ..loads import Load, LoadModel
+from ..loads import Load
 from ..pipelines import PIPELINES
 from ..setting import Setting
 from .around import Around
@@ -23,7 +23,6 @@ class Step:
         self.setting, self.number, self.pairwise = setting, step, pairwise
         self.formats = setting.plan.precisions.at(step)
         self.update = Update(setting, self.formats)
-        self.loads = LoadModel(setting) if setting.model.experts else None
         self.seen: list[Load] = []
         self._plain = Passes.of(setting, self.formats)
 
@@ -35,7 +34,7 @@ class Step:
     @property
     def alike(self) -> bool:
         """Whether all micro-batches carry the same loads."""
-        return self.loads is None or self.loads.balancer.level
+        return not self.setting.model.experts or self.setting.plan.balancing.level
 
     @property
     def leaves_early(self) -> bool:
@@ -44,17 +43,15 @@ class Step:
 
     def flows(self, micro_batch: int) -> dict[int, Flow]:
         """What the layers with experts carry in a micro-batch."""
-        if self.loads is None:
-            return {}
-        assert self._plain.experts is not None
         found = {}
         for layer, each in enumerate(self.setting.model.stack):
             if each.moe:
-                load = self.loads.sample(layer, self.number, micro_batch)
+                experts = self._plain.experts[each.encoder]
+                load = experts.loads.sample(layer, self.number, micro_batch)
                 if self.pairwise:
-                    load = replace(load, pairs=between(self.loads, layer, self.number, micro_batch))
+                    load = replace(load, pairs=between(experts.loads, layer, self.number, micro_batch))
                 self.seen.append(load)
-                found[layer] = self._plain.experts.flow(load)
+                found[layer] = experts.flow(load)
         return found
 
     def passes(self, last: bool, layers: tuple[int, ...] | None = None, split: str = "") -> Passes:

@@ -40,13 +40,13 @@ class Whole:
     def loss(self, program: Program, local: Local) -> None:
         """What the loss needs to know of other ranks."""
 
-    def lookup(self, program: Program, local: Local) -> None:
+    def lookup(self, program: Program, local: Local, at: str = "embedding") -> None:
         """The embedding of every token."""
-        program.add("embedding.lookup", local.sweep("embedding", local.whole, flops=0))
+        program.add(f"{at}.lookup", local.sweep("embedding", local.whole, flops=0))
 
-    def lookup_backward(self, program: Program, local: Local) -> None:
+    def lookup_backward(self, program: Program, local: Local, at: str = "embedding") -> None:
         """Every token's gradient added to its row of the embedding."""
-        program.add("embedding.grad", local.sweep("embedding", local.whole, reads=2))
+        program.add(f"{at}.grad", local.sweep("embedding", local.whole, reads=2))
 
     def logits(self, program: Program, local: Local) -> None:
         """Scores over the vocabulary, with the embedding's or the output layer's weights."""

@@ -53,15 +53,15 @@ class OneD(Whole):
         exchange = Exchange("all-reduce", "ring", ("tp",), nbytes, local.exact)
         program.add("output.loss.reduce", exchange, "tensor_parallel")
 
-    def lookup(self, program: Program, local: Local) -> None:
+    def lookup(self, program: Program, local: Local, at: str = "embedding") -> None:
         """Each rank knows its part of the vocabulary."""
-        super().lookup(program, local)
-        self.reduce(program, local, "embedding")
+        super().lookup(program, local, at)
+        self.reduce(program, local, at)
 
-    def lookup_backward(self, program: Program, local: Local) -> None:
+    def lookup_backward(self, program: Program, local: Local, at: str = "embedding") -> None:
         """With sequence parallelism gradients of all tokens come together first."""
-        self.reduce_backward(program, local, "embedding")
-        super().lookup_backward(program, local)
+        self.reduce_backward(program, local, at)
+        super().lookup_backward(program, local, at)
 
     def shape(self, local: Local, n: float, k: float, cut: Cut) -> tuple[float, float]:
         """One dimension is cut."""

@@ -33,19 +33,19 @@ class TwoD(Whole):
         """So do its scores."""
         self._few(program, local, "output.loss.reduce", LOSS_NUMBERS)
 
-    def lookup(self, program: Program, local: Local) -> None:
+    def lookup(self, program: Program, local: Local, at: str = "embedding") -> None:
         """The vocabulary is cut over rows: in each step one block of it goes along the columns."""
         block, element = self._embedding(local)
         for step in range(self.side):
-            self._one(program, f"embedding.b.{step}", "broadcast", "row", block, element, step)
-            program.add(f"embedding.lookup.{step}", local.sweep("embedding", local.stream, flops=0))
+            self._one(program, f"{at}.b.{step}", "broadcast", "row", block, element, step)
+            program.add(f"{at}.lookup.{step}", local.sweep("embedding", local.stream, flops=0))
 
-    def lookup_backward(self, program: Program, local: Local) -> None:
+    def lookup_backward(self, program: Program, local: Local, at: str = "embedding") -> None:
         """The way back: sums of each block's gradients."""
         block, element = self._embedding(local)
         for step in range(self.side):
-            program.add(f"embedding.grad.{step}", local.sweep("embedding", local.stream, reads=2))
-            self._one(program, f"embedding.grad.reduce.{step}", "reduce", "row", block, element, step)
+            program.add(f"{at}.grad.{step}", local.sweep("embedding", local.stream, reads=2))
+            self._one(program, f"{at}.grad.reduce.{step}", "reduce", "row", block, element, step)
 
     def logits(self, program: Program, local: Local) -> None:
         """C = A Bᵀ with the embedding's blocks: they go along columns, sums along rows."""
