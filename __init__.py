@@ -32,6 +32,7 @@ _HOMES = {
     "sweep": ".sim.sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
+    "infer": ".sim.inference",
     "execute": ".mpi_runtime.execute",
 }
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .mpi_runtime.execute import execute as execute
     from .reports.compare import compare_runs as compare_runs
     from .sim.collective import collective as collective
+    from .sim.inference import infer as infer
     from .sim.scaling import Study as Study
     from .sim.scaling import scale as scale
     from .sim.simulate import simulate as simulate

@@ -14,6 +14,7 @@ import click
 
 from .cli_cluster import cluster
 from .cli_compare import compare
+from .cli_infer import infer
 from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
@@ -63,7 +64,7 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     sys.exit(status)
 
 
-for command in (execute, calibrate, compare, cluster, validate_runtime):
+for command in (infer, execute, calibrate, compare, cluster, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,13 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--expert-tensor", {"help": "Beside tp: split every expert, or keep experts whole and spread them over tp too."}),
     ("--prototypes", {"type": int, "help": "Groups of experts, of each of which a token goes to its first (M6-T)."}),
     ("--zero", {"help": "Sharded update: 0, 1, 2, 3, ++, or hierarchical (BaGuaLu)."}),
-    ("--offload", {"help": "To host memory: optimizer, parameters, activations, experts, joined by commas; none."}),
+    (
+        "--offload",
+        {
+            "help": "To host memory: optimizer, parameters, activations, experts, joined by commas, or a share of one:"
+            " experts:0.5."
+        },
+    ),
     (
         "--offload-delay/--no-offload-delay",
         {"default": None, "help": "Update on the host beside the next step, one step late."},

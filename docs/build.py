@@ -127,6 +127,43 @@ def runtime(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines_of(columns, rows, 2))
 
 
+STAGES, MICRO_BATCHES = 4, 8
+"""Of the pipelines that are shown."""
+
+
+def played(name: str) -> tuple[Any, list[int]]:
+    """A pipeline's clocks where F takes 1 and the whole backward pass 2, and from which place on each stage's step begins."""
+    from athanor.sim.pipeline import play
+    from athanor.workloads.pipelines import PIPELINES, streamed
+
+    pipeline, chunks = PIPELINES[name], 2 if name == "interleaved" else 1
+    work = {"F": 1.0 / chunks, "B": (1.0 if pipeline.splits_backward else 2.0) / chunks, "W": 1.0}
+    if pipeline.asynchronous:
+        orders, first = streamed(pipeline, STAGES, MICRO_BATCHES)
+    else:
+        orders, first = pipeline.orders(STAGES, MICRO_BATCHES, chunks), [0] * STAGES
+    return play(orders, lambda stage, slot: work[slot.kind], lambda *ends: 0.0), first
+
+
+def pipelines() -> str:
+    """The table of what pipelines take and keep."""
+    from athanor.workloads.pipelines import PIPELINES, most_in_flight
+
+    rows = []
+    for name, pipeline in PIPELINES.items():
+        timing, first = played(name)
+        parts = [timing.parts(stage, first[stage]) for stage in range(STAGES)]
+        held = [sum(most_in_flight(order).values()) for order in timing.orders]
+        versions = [pipeline.weight_versions(stage, STAGES) for stage in range(STAGES)]
+        step = max(each.seconds for each in parts)
+        idle = [step - each.busy for each in parts]
+        rows.append(
+            (f"`{name}`", f"{step:g}", *(" ".join(f"{each:g}" for each in row) for row in (idle, held, versions)))
+        )
+    columns = ("`--pipeline`", "step", "idle by stage", "chunks held by stage", "versions of weights by stage")
+    return "\n".join(lines_of(columns, rows))
+
+
 def recorded(name: str) -> Any:
     """What a benchmark has kept."""
     return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
@@ -141,13 +178,14 @@ def filled(path: Path) -> str:
         "validation": lambda: validation(recorded("validation")),
         "cells": lambda: validation_cells(recorded("validation")),
         "runtime": lambda: runtime(recorded("runtime")),
+        "pipelines": pipelines,
     }.items():
         if f"<!-- {marker} -->" in text:
             text = fill(text, marker, made())
     return text
 
 
-PAGES = ("README.md", "docs/howto/run-for-real.md", "docs/howto/emulated-cluster.md")
+PAGES = ("README.md", "docs/howto/run-for-real.md", "docs/howto/emulated-cluster.md", "docs/strategies/pipeline.md")
 """Pages with such tables."""
 
 
@@ -194,7 +232,17 @@ def pictures(found: Any) -> dict[str, Any]:
         "strong_scaling": plots.strong_scaling(found.strong, results["scaling"]["strong_speedup"], FITTED),
         "breakdown": plots.breakdown({name: run.summary() for name, run in found.models.items()}),
         **collectives(),
+        "pipelines": pipeline_picture(),
     }
+
+
+def pipeline_picture() -> Any:
+    """What stages do when, in each schedule."""
+    from athanor.reports.pipeline_plots import pipeline_orders
+    from athanor.workloads.pipelines import PIPELINES
+
+    titles = {name: f"{name}: {pipeline.about}" for name, pipeline in PIPELINES.items() if name != "2bw"}
+    return pipeline_orders({title: played(name)[0] for name, title in titles.items()}, until=36.0)
 
 
 def collectives() -> dict[str, Any]:

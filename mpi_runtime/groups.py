@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import lcm
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,16 @@ class Group:
     def size(self) -> int:
         """Members."""
         return len(self.member)
+
+    def from_root(self, root: int) -> Group:
+        """The same members with positions counted from another one on, around the end: that one is position 0."""
+        if root == 0:
+            return self
+        key = ("root", "", root)
+        if key not in self.known:
+            self.known[key] = replace(self, member=np.roll(self.member, -root), known={})
+        turned: Group = self.known[key]
+        return turned
 
     def send(self, buffer: NDArray[Any], member: int) -> MPI.Request:
         """Begin to send an array to a member."""

@@ -88,12 +88,13 @@ class Holdings:
     def _sizes(self, holdings: list[Holding]) -> list[int]:
         """Parameters of each segment: all at once, or by layer and then what belongs to none."""
         if not self.layered:
-            return [round(sum(each.parameters for each in holdings))]
+            return [int(np.rint(sum(float(np.max(each.parameters)) for each in holdings)))]
         mine = {each.part for each in holdings}
         layers = [held_of_layer(self.setting, layer) for layer in range(self.setting.model.depth)]
         every = [*layers, held_beside_layers(self.setting)]
         return [
-            round(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)) for segment in every
+            int(np.rint(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)))
+            for segment in every
         ]
 
 

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .groups import Group
+from .groups import TAG, Group
 from .rounds import Buffer, Index, Playing, Requests
 
 
-def play(group: Group, operation: str, cells: Buffer) -> Playing:
+def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing:
     """A collective on a vector, in place, as :func:`athanor.mpi_runtime.rounds.play` does it; cells are in members' order.
 
-    For a reduce-scatter's result and an all-gather's input the cell of the rank's own member number counts.
+    For a reduce-scatter's result and an all-gather's input the cell of the rank's own member number counts. The library
+    chooses the algorithm; only of a shift ours is the direction.
     """
     from mpi4py import MPI
 
@@ -34,6 +35,12 @@ def play(group: Group, operation: str, cells: Buffer) -> Playing:
         case "reduce":
             root = int(group.member[0])
             yield [comm.Ireduce(MPI.IN_PLACE if group.me == root else cells, cells, root=root)]
+        case "shift":
+            onward = 1 if algorithm == "next" else -1
+            target, source = (int(group.member[(group.position + by) % group.size]) for by in (onward, -onward))
+            arriving = np.empty_like(cells)
+            yield [comm.Irecv(arriving, source, TAG), comm.Isend(cells, target, TAG)]
+            cells[...] = arriving
         case "barrier":
             yield [comm.Ibarrier()]
         case _:

@@ -28,12 +28,16 @@ Playing = Generator[Requests, None, None]
 
 @dataclass(frozen=True)
 class Move:
-    """What a rank does at one step of a collective on a vector: cells to receive, from whom, and cells to send, to whom."""
+    """What a rank does at one step of a collective on a vector: cells to receive, from whom, and cells to send, to whom.
+
+    What comes is received ``beside`` the vector where it is added, or where it lies apart or would overwrite what leaves.
+    """
 
     into: slice | Index | None
     source: int
     leaving: tuple[tuple[slice | Index, int], ...]
     adds: bool
+    beside: bool
 
 
 def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing:
@@ -47,7 +51,7 @@ def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing
         beside: Buffer | None = None
         if move.into is not None:
             place = cells[move.into]
-            if move.adds or not isinstance(move.into, slice) or not place.flags.c_contiguous:
+            if move.beside or not place.flags.c_contiguous:
                 place = beside = np.empty(place.shape, dtype=place.dtype)
             requests.append(group.receive(place, move.source))
         for rows, target in move.leaving:
@@ -81,7 +85,17 @@ def _worked_out(group: Group, operation: str, algorithm: str, count: int) -> Ite
                 (_rows(group, each, count, each.blocks(position, target, step, size)), group.at(each, target))
                 for target in each.partners(position, step, size)
             )
-            yield Move(into, -1 if source < 0 else group.at(each, source), leaving, each.action != "gather")
+            adds = each.action != "gather"
+            crosses = into is not None and any(_meet(into, rows, count) for rows, _ in leaving)
+            beside = adds or crosses or not isinstance(into, slice)
+            yield Move(into, -1 if source < 0 else group.at(each, source), leaving, adds, beside)
+
+
+def _meet(one: slice | Index, other: slice | Index, count: int) -> bool:
+    """Whether two selections of a vector's cells have any in common."""
+    chosen = np.zeros(count, dtype=np.bool_)
+    chosen[one] = True
+    return bool(chosen[other].any())
 
 
 def _rows(group: Group, each: Round, count: int, blocks: Index) -> slice | Index:

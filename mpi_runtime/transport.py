@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hardware.errors import InputError
 from ..workloads.collectives import check
 from ..workloads.schedule import COUNT, Exchange, Schedule
 from . import native, rounds
@@ -38,7 +39,10 @@ class Transport:
                     self._groups[key] = Group.of(cartesian, mesh, schedule.layout, operation.work.axes, self.sent)
                 # Even where ranks carry alike, what goes from one to another differs from pair to pair.
                 uneven = operation.work.operation == "all-to-all" and operation.work.element != COUNT
-                check(operation.work.operation, operation.work.algorithm, self._groups[key].size, uneven)
+                size = self._groups[key].size
+                check(operation.work.operation, operation.work.algorithm, size, uneven)
+                if operation.work.root >= size:
+                    raise InputError(f"schedule: {operation.name} has root {operation.work.root} in groups of {size}")
 
     def group(self, stream: str, exchange: Exchange) -> Group:
         """The group in which this rank takes part in an exchange."""
@@ -56,10 +60,10 @@ class Transport:
 
     def play(self, stream: str, exchange: Exchange, cells: Buffer) -> Playing:
         """An exchange of a vector, in place."""
-        group = self.group(stream, exchange)
+        group = self.group(stream, exchange).from_root(exchange.root)
         self.carried[stream] += cells.nbytes
         if self.library:
-            return native.play(group, exchange.operation, cells)
+            return native.play(group, exchange.operation, exchange.algorithm, cells)
         return rounds.play(group, exchange.operation, exchange.algorithm, cells)
 
     def whole(self, stream: str, exchange: Exchange, vector: NDArray[Any]) -> Generator[Requests, None, NDArray[Any]]:

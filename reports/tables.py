@@ -70,12 +70,33 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
     ]
     console.print(table("Links", ["kind", "links", "capacity", "bytes a step", "mean use", "most used"], used))
     load = totals["load_balance"]
-    console.print(
-        f"load: {load['wanted_max_over_mean']:.3f} x the mean wanted at most, {load['max_over_mean']:.3f} carried;"
-        f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
-    )
+    if totals["parameters"]["expert"]:
+        console.print(
+            f"load: {load['wanted_max_over_mean']:.3f} x the mean wanted at most, {load['max_over_mean']:.3f} carried;"
+            f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
+        )
     for warning in totals["warnings"]:
         console.print(f"[yellow]warning:[/] {warning}")
+
+
+def show_inference(console: Console, found: dict[str, Any]) -> None:
+    """An inference: how fast, where the time goes, memory."""
+    mesh = ",".join(f"{axis}={size}" for axis, size in found["mesh"].items())
+    kept = "keys and values kept" if found["reuse"] else "every token computed from the start"
+    console.print(
+        f"[bold]{found['model']}[/] on [bold]{found['machine']}[/] ({mesh}): {found['sequences']} prompts of"
+        f" {found['prompt']:,} tokens, {found['new_tokens']:,} new each, {kept}"
+    )
+    console.print(
+        f"first token [bold]{si(found['first_token_seconds'], 's')}[/], then [bold]{si(found['token_seconds'], 's')}[/] each;"
+        f" {si(found['tokens_per_second'], 'tokens/s')} in all, {si(found['host_bytes_per_token'], 'B')} from the host"
+        " for each pass\n"
+    )
+    whole = found["seconds"]
+    rows = [(key, f"{value:.4f}", f"{value / whole:.1%}") for key, value in found["breakdown"].items() if value > 0]
+    console.print(table("Exposed seconds", ["", "all passes", "share"], [*rows, ("all", f"{whole:.4f}", "100.0%")]))
+    parts = [(part, f"{size / 1e9:.2f}") for part, size in found["memory_per_rank_bytes"].items()]
+    console.print(table("Memory of a rank", ["", "GB"], parts))
 
 
 STUDY_COLUMNS = ("nodes", "step s", "FLOP/s", "tokens/s", "speed-up", "efficiency")

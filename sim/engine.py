@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
 from ..workloads.costs import Costs
+from ..workloads.exposure import Exposure, RankExposure
 from ..workloads.ledger import Ledger
-from ..workloads.schedule import Exchange, Operation, Schedule
+from ..workloads.schedule import Block, Exchange, Operation, Pipeline, Schedule
 from .links import LinkLoads
 from .network import Network
 from .noise import Noise
@@ -31,6 +32,21 @@ class CountingEnvironment(simpy.Environment):
         """Schedule an event, as SimPy does, and count it."""
         self.events += 1
         super().schedule(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """One run of a block of operations by itself, by ranks that begin together.
+
+    ``seconds`` are those of each rank until all its streams are done, ``parts`` what they went on, by phase and category;
+    ``rows`` those of a trace from the block's begin on, ``loads`` the bytes of all ranks on every link.
+    """
+
+    seconds: Array
+    parts: Mapping[tuple[str, str], Array]
+    rows: list[tuple[Any, ...]]
+    loads: LinkLoads
+    events: int
 
 
 @dataclass
@@ -63,11 +79,12 @@ class Engine:
         traffic: Traffic,
         noise: Noise,
         observed: Mapping[str, tuple[int, ...]],
+        exposure: Exposure | None = None,
     ) -> None:
-        self.schedule, self.traffic, self.noise = schedule, traffic, noise
+        self.machine, self.schedule, self.traffic, self.noise = machine, schedule, traffic, noise
         self.mesh = schedule.mesh
         self.slowness = noise.slowness()
-        self.ledger = Ledger(schedule, observed)
+        self.ledger = Ledger(schedule, observed, exposure)
         self.env = CountingEnvironment()
         self.network = Network(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
@@ -77,11 +94,18 @@ class Engine:
 
     def run(self) -> StepResult:
         """Simulate the step."""
+        self._play()
+        self._add_up()
+        return StepResult(
+            self.ledger.close(), self.ledger.exposure.seconds, self.ledger.rows, self.loads, self.env.events
+        )
+
+    def _play(self) -> None:
+        """Let all streams live."""
         for stream in self.schedule.streams:
             mine = [(number, each) for number, each in enumerate(self.schedule.operations) if each.stream == stream]
             self.env.process(self._stream(stream, mine))
         self.env.run()
-        return self._result()
 
     def _stream(self, stream: str, operations: list[tuple[int, Operation]]) -> Generator[simpy.Event, Any, None]:
         """The life of a stream: its operations, one after another."""
@@ -89,6 +113,9 @@ class Engine:
             for other in operation.after:
                 yield self.finished[other]
             ready = self.ledger.ready(number)
+            if isinstance(operation.work, Pipeline):
+                yield from self._pipeline(number, operation.work, ready)
+                continue
             if isinstance(operation.work, Exchange):
                 begin, end, limit = yield from self._communicate(operation.work, ready)
             else:
@@ -125,6 +152,27 @@ class Engine:
             yield self.env.timeout(max(0.0, started + float(np.max(seconds)) - self.env.now))
         return begin, end, limit
 
+    def _pipeline(self, number: int, work: Pipeline, ready: Array) -> Generator[simpy.Event, Any, None]:
+        """Stages over their blocks; ranks that end early go on early."""
+        from .stages import Stages  # with what only pipelines need
+
+        stages = Stages(work, self.machine, self.traffic, self._block, self.ledger.observed)
+        passed = stages.run(ready)
+        self.ledger.passed(number, passed)
+        self.env.events += stages.count(self.loads)
+        yield self._until(passed.end)
+        self.finished[number].succeed()
+
+    def _block(self, number: int, operations: Block) -> BlockRun:
+        """A block of a pipeline by itself, on the same network."""
+        exposure = RankExposure()
+        schedule = Schedule(self.schedule.layout, operations)
+        inner = Engine(self.machine, schedule, self.traffic, self.noise.within(number), self.ledger.observed, exposure)
+        inner._play()
+        inner._add_up()
+        seconds = inner.ledger.settle()
+        return BlockRun(seconds, exposure.parts, inner.ledger.rows, inner.loads, inner.env.events)
+
     def _load(self, transfer: Transfer) -> None:
         """Count the bytes on every link; those of transfers that share their loads are added up once, at the end."""
         if transfer.factor is None:
@@ -137,10 +185,7 @@ class Engine:
         """The event of the last of these clocks."""
         return self.env.timeout(max(0.0, float(clocks.max()) - self.env.now))
 
-    def _result(self) -> StepResult:
-        """What the step gave."""
+    def _add_up(self) -> None:
+        """Add what transfers share to the bytes on links."""
         for loads, factor in self.shared.values():
             self.loads.plus(loads, factor)
-        return StepResult(
-            self.ledger.close(), self.ledger.exposure.seconds, self.ledger.rows, self.loads, self.env.events
-        )

@@ -56,23 +56,27 @@ class Fluid:
     gives new rates, :meth:`next` says when the first flow ends, and :meth:`advance` moves the clock there and frees the slots
     of flows that end. When flows only end, no rate below theirs changes, since filling up to their level goes as before:
     those flows are left as they are.
+
+    Links are numbered anew as flows come to them, so that the cost of an event does not grow with links that nobody uses: a
+    torus has a million. Number 0 stands for no link.
     """
 
     def __init__(self, slots: int, width: int, capacity: Array) -> None:
         """``slots`` flows at once, on at most ``width`` links each; ``capacity[link]`` ends with endless, for no link."""
-        self.capacity, self.now = capacity, 0.0
+        self._all, self._number = capacity, np.full(len(capacity), -1, dtype=np.int64)
+        self._number[-1], self.capacity, self.now = 0, capacity[-1:], 0.0
         self.links, self.claims = np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0))
         none = np.zeros(0)
         self.weight, self.cap, self.left, self.rate, self.since, self.end = none, none, none, none, none, none
         self._level = none  # rate over weight; below zero: not under way, or on no link
-        self._used = np.zeros(len(capacity))
+        self._used = np.zeros(1)
         self._changed = np.inf  # the lowest level at which something changed since rates were settled
         self.grow(slots, width)
 
     def grow(self, slots: int, width: int) -> None:
         """Make room for more slots and longer routes, at least as many as there are; new slots are free."""
         more, old = slots - len(self.end), self.links.shape
-        links = np.full((max(width, old[0]), slots), len(self.capacity) - 1, dtype=np.int64)
+        links = np.zeros((max(width, old[0]), slots), dtype=np.int64)
         claims = np.zeros(links.shape)
         links[: old[0], : old[1]], claims[: old[0], : old[1]] = self.links, self.claims
         self.links, self.claims = links, claims
@@ -88,9 +92,20 @@ class Fluid:
         ``limit``.
         """
         width = links.shape[1]
-        self.links[:width, slots], self.claims[:width, slots] = links.T, usage.T * weight
-        self.links[width:, slots] = len(self.capacity) - 1
+        self.links[:width, slots], self.claims[:width, slots] = self._numbered(links.T), usage.T * weight
+        self.links[width:, slots] = 0
         self.weight[slots], self.cap[slots], self.left[slots] = weight, limit / weight, nbytes
+
+    def _numbered(self, links: Index) -> Index:
+        """The own numbers of links, which those that no flow was on before are given now."""
+        numbers = self._number[links]
+        if numbers.min(initial=0) < 0:
+            fresh = np.unique(links[numbers < 0])
+            self._number[fresh] = len(self.capacity) + np.arange(len(fresh))
+            self.capacity = np.append(self.capacity, self._all[fresh])
+            self._used = np.append(self._used, np.zeros(len(fresh)))
+            numbers = self._number[links]
+        return numbers
 
     def begin(self, slots: Index) -> None:
         """Let booked flows move from now on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class Noise:
     jitter: float
     seed: int
     step: int
+    block: tuple[int, ...] = ()
 
     def slowness(self) -> Array | float:
         """How much longer than usual each rank's node takes, broadcasting over the mesh; 1.0 where all are alike."""
@@ -37,7 +38,11 @@ class Noise:
         """The jitter of one operation of the step on each rank; 1.0 where there is none."""
         if not self.jitter:
             return 1.0
-        return self._of_nodes(np.random.default_rng([self.seed, 5, self.step, number]), self.jitter)
+        return self._of_nodes(np.random.default_rng([self.seed, 5, self.step, *self.block, number]), self.jitter)
+
+    def within(self, block: int) -> Noise:
+        """The noise within a block of a pipeline: drawn once, however often the block is run."""
+        return replace(self, block=(block,))
 
     def _of_nodes(self, random: np.random.Generator, deviation: float) -> Array:
         sigma = np.sqrt(np.log1p(deviation**2))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workloads.pipelines import Order, Slot, Step, sequence
+from ..workloads.pipelines import Kind, Order, Slot, Step, sequence
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
@@ -55,40 +56,42 @@ class Timing:
         transfer: Seconds = sum(self.under_way[stage][first:], 0.0)
         return Parts(busy, transfer, end[-1] - start - busy - transfer)
 
+    def waits(self, stage: int, first: int = 0) -> dict[Kind, tuple[Seconds, Seconds]]:
+        """(transfer, bubble) before the slots of each kind, from place ``first`` on."""
+        found: dict[Kind, tuple[Seconds, Seconds]] = {}
+        free: Seconds = self.end[stage][first - 1] if first else 0.0
+        clocks = zip(self.orders[stage], self.begin[stage], self.end[stage], self.under_way[stage], strict=True)
+        for slot, begin, end, under_way in islice(clocks, first, None):
+            transfer, bubble = found.get(slot.kind, (0.0, 0.0))
+            found[slot.kind] = transfer + under_way, bubble + (begin - free - under_way)
+            free = end
+        return found
+
 
 def play(
     orders: Sequence[Order],
     duration: Callable[[int, Slot], Seconds],
-    transfer: Callable[[int, int, str], Seconds],
+    transfer: Callable[[int, int, Kind], Seconds],
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
-    ``duration(stage, slot)`` is asked once for each kind and chunk of a stage: micro-batches are alike. ``transfer(from, to,
-    kind)`` are the seconds that an activation (kind F) or its gradient (B) needs between two stages; it does not keep the
-    sender from working on. Raises :class:`InputError` where stages wait for each other.
+    ``transfer(from, to, kind)`` are the seconds that an activation (kind F) or its gradient (B) needs between two stages; it
+    does not keep the sender from working on. Raises :class:`InputError` where stages wait for each other.
     """
-    work = [
-        {(kind, chunk): duration(stage, Slot(kind, number, chunk)) for (kind, chunk), number in _kinds(order).items()}
-        for stage, order in enumerate(orders)
-    ]
+    work = [[duration(stage, slot) for slot in order] for stage, order in enumerate(orders)]
     steps = sequence(orders)
     asked = {(sender, stage, orders[stage][place][0]) for stage, place, source, sender in steps if source >= 0}
     between = {key: transfer(*key) if key[0] != key[1] else 0.0 for key in sorted(asked)}
-    amounts = [*between.values(), *(seconds for each in work for seconds in each.values())]
+    amounts = (each for some in (between.values(), *work) for each in some)
     later, sooner = (np.maximum, np.minimum) if any(isinstance(each, np.ndarray) for each in amounts) else (max, min)
     return _played(orders, steps, work, between, later, sooner)
-
-
-def _kinds(order: Order) -> dict[tuple[Any, int], int]:
-    """A micro-batch for each kind and chunk in an order."""
-    return {(kind, chunk): number for kind, number, chunk in reversed(order)}
 
 
 def _played(
     orders: Sequence[Order],
     steps: Sequence[Step],
-    work: list[dict[tuple[Any, int], Seconds]],
-    between: dict[tuple[int, int, str], Seconds],
+    work: list[list[Seconds]],
+    between: dict[tuple[int, int, Kind], Seconds],
     later: Callable[[Any, Any], Any],
     sooner: Callable[[Any, Any], Any],
 ) -> Timing:
@@ -97,13 +100,12 @@ def _played(
     free: list[Any] = [0.0] * len(orders)
     done: list[Any] = []
     for stage, place, source, sender in steps:
-        kind, _, chunk = orders[stage][place]
         begin, under_way = free[stage], 0.0
         if source >= 0:
-            sending = between[sender, stage, kind]
+            sending = between[sender, stage, orders[stage][place][0]]
             begin = later(free[stage], done[source] + sending)
             under_way = sooner(begin - free[stage], sending)
-        end = free[stage] = begin + work[stage][kind, chunk]
+        end = free[stage] = begin + work[stage][place]
         begins[stage].append(begin)
         ends[stage].append(end)
         waits[stage].append(under_way)

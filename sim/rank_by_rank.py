@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..hardware.errors import DoesNotFit
+from ..hardware.errors import DoesNotFit, InputError
 from ..hardware.machine import Machine
 from ..workloads.collectives import check, rounds
 from ..workloads.costs import Costs
 from ..workloads.ledger import Ledger, last_to_come
-from ..workloads.schedule import Exchange, Schedule
+from ..workloads.schedule import Exchange, Pipeline, Schedule
 from .engine import StepResult
 from .graph import Graph
 from .links import Array, Index, LinkLoads
@@ -101,7 +101,9 @@ class RankByRank:
     def _steps(self, number: int, exchange: Exchange) -> Steps:
         """The steps of an exchange; layers repeat, so even ones are made once."""
         even = isinstance(exchange.nbytes, float) and exchange.received is None and exchange.pairs is None
-        key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes) if even else number
+        key = (
+            (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes, exchange.root) if even else number
+        )
         if key not in self.known:
             grid, size = self.layout.two_level(exchange.axes), self.mesh.size(*exchange.axes)
             outer, inner = (1, size) if grid is None else grid.shape[1:]
@@ -109,7 +111,7 @@ class RankByRank:
             found = rounds(exchange.operation, exchange.algorithm, outer, inner)
             self.known[key] = Steps(
                 self.graph,
-                self.layout.groups(exchange.axes),
+                np.roll(self.layout.groups(exchange.axes), -exchange.root, axis=1),
                 found,
                 inner,
                 payloads(self.layout, exchange, found),
@@ -122,6 +124,10 @@ class RankByRank:
     def _refuse(self) -> None:
         """Raise :class:`DoesNotFit` where the step has too many messages."""
         works = [(number, each.work) for number, each in enumerate(self.schedule.operations)]
+        if any(isinstance(work, Pipeline) for _, work in works):
+            raise InputError(
+                "--depth message: pipelines are looked at block by block; --depth fluid or bound takes them"
+            )
         count = 0.0
         for number, work in works:
             if isinstance(work, Exchange) and self.mesh.size(*work.axes) > 1:

@@ -16,6 +16,7 @@ from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh import Mesh
 from ..workloads.model import Model
 from ..workloads.run import Run
+from ..workloads.schedule import Pipeline, Schedule
 from ..workloads.setting import Setting
 from ..workloads.summary import cautions, summarise
 from .engine import Engine, StepResult
@@ -69,7 +70,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         if not step:
             depth = _depth(depth, setting, loads)
             traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
-            observed = _observed(setting.mesh, balance, noise)
+            observed = _observed(setting.mesh, schedule, balance, noise)
         if traffic:
             results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
         else:
@@ -106,13 +107,36 @@ def _depth(depth: str, setting: Setting, loads: list[Load]) -> str:
     """The chosen depth, or fluid where ranks differ little enough that their flow classes are few."""
     if depth != "auto":
         return depth
-    unequal = max(np.size(amount) for load in loads for amount in (load.sent, load.received))
+    unequal = max((np.size(amount) for load in loads for amount in (load.sent, load.received)), default=1)
     most = MOST_UNEQUAL if setting.machine.fabric.is_tree else MOST_UNEQUAL_ROUTES
     return "fluid" if unequal <= most else "bound"
 
 
-def _observed(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:
-    """The ranks whose times the trace shows: all as one where they are alike, else the most, median and least loaded."""
+def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:
+    """The ranks whose times the trace shows: all as one where they are alike, else the most, median and least loaded.
+
+    Of a pipeline's stages these are the first, the last and the one with the most to compute.
+    """
+    ranks = _by_load(mesh, balance, noise)
+    if mesh.size("pp") == 1:
+        return ranks
+    (axis,), last = mesh.positions(("pp",)), mesh.size("pp") - 1
+    flops = sum(np.asarray(each.work.flops) for each in schedule.operations if isinstance(each.work, Pipeline))
+    busiest = int(np.argmax(flops)) if np.size(flops) > 1 else 0
+    stages = {"first stage": 0, "last stage": last}
+    if busiest not in (0, last):
+        stages["busiest stage"] = busiest
+
+    def at_stage(rank: tuple[int, ...], stage: int) -> tuple[int, ...]:
+        return tuple(stage if place == axis else number for place, number in enumerate(rank))
+
+    *others, heaviest = ranks.items()
+    found = {name: at_stage(heaviest[1], stage) for name, stage in stages.items()}
+    return found | {name: at_stage(rank, busiest) for name, rank in others}
+
+
+def _by_load(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:
+    """Ranks by the tokens that their experts carry and the time that their nodes take."""
     burden = noise.slowness() * balance.received
     if np.size(burden) == 1:
         alike = not noise.jitter

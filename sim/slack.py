@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .links import Index
 from .steps import Steps
-
-MOST = 1 << 24
-"""Pairs of a rank and a link above which none is looked at."""
 
 ROOM = 1.0 + 1e-12
 """What may be asked of a link that is exactly full when all goes at once."""
@@ -22,19 +20,24 @@ def slack(steps: Steps) -> NDArray[np.bool_]:
     once, and where the steps are too many to look at, no link counts.
     """
     never = np.zeros(steps.nowhere, dtype=bool)
-    if steps.crowds or steps.ranks * steps.nowhere > MOST or not steps.keep():
+    if steps.crowds or not steps.keep():
         return never
     most = np.zeros(steps.nowhere + 1)
-    sends, comes = (np.zeros((steps.ranks, steps.nowhere + 1), dtype=bool) for _ in range(2))
+    sends, comes = list[Index](), list[Index]()
     for table in steps.tables:
         there = table.messages.receiver >= 0
         each = table.messages if there.all() else table.messages[there]
         for hop in range(each.links.shape[-1]):
             links = each.links[..., hop]
             np.maximum.at(most, links, each.usage[..., hop] * each.limit)
-            sends[each.sender, links] = True
-            comes[each.receiver, links] = True
-    asked = (
-        most * np.minimum(sends.sum(axis=0), comes.sum(axis=0)) * (1.0 + steps.model.reverse)
-    )  # a message may use a link there and back
+            sends.append(np.unique(links * steps.ranks + each.sender))
+            comes.append(np.unique(links * steps.ranks + each.receiver))
+    few = np.minimum(_ranks(sends, steps), _ranks(comes, steps))
+    asked = most * few * (1.0 + steps.model.reverse)  # a message may use a link there and back
     return np.asarray(asked[:-1] <= steps.capacity * ROOM)
+
+
+def _ranks(found: list[Index], steps: Steps) -> Index:
+    """How many ranks are on each link, from pairs of a link and a rank as one number."""
+    pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    return np.bincount(pairs // steps.ranks, minlength=steps.nowhere + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,6 +105,27 @@ class Traffic:
                 sent = held[groups] * (part * times)
                 demand = self.phases.one_each(groups, _targets(each, groups, step), sent)
                 found.append(self._transfer(each, step, times, groups, *demand, None))
+        return found
+
+    def weighted(self, exchange: Exchange, times: Array) -> LinkLoads:
+        """Bytes on every link where ranks do an exchange ``times`` often, an array over the mesh that is alike within groups."""
+        found = LinkLoads(self.phases.kinds)
+        if self.layout.mesh.size(*exchange.axes) == 1:
+            return found
+        if exchange.received is not None or not isinstance(exchange.nbytes, float):
+            for transfer in self._uneven(replace(exchange, nbytes=np.asarray(exchange.nbytes) * times)):
+                found.plus(transfer.loads, 1.0)
+            return found
+        held = full(self.layout, exchange.nbytes * times)
+        for each in rounds(exchange.operation, *self._shape(exchange)):
+            groups = self._scope(exchange.axes, each.scope)
+            for step, repeated in each.distinct():
+                sent = held[groups] * (each.share * repeated)
+                if each.everyone:
+                    even = np.full(groups.shape, 1.0 / groups.shape[1])
+                    found.plus(self.phases.all_pairs(groups, sent, even)[1], 1.0)
+                else:
+                    found.plus(self.phases.one_each(groups, _targets(each, groups, step), sent)[1], 1.0)
         return found
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:

@@ -17,7 +17,8 @@ def least_bytes(
     """(bytes out, bytes in) of parts that hold ``inside[part]`` of a group's ``ranks``, with vectors of ``nbytes``.
 
     ``root`` marks the part with rank 0. What the rest needs of a part must leave it once, and what a part needs of the rest must
-    enter it once; sums count as one vector, whatever they add up (Chan et al. 2007, section 4).
+    enter it once; sums count as one vector, whatever they add up (Chan et al. 2007, section 4). Of a shift, one rank at least
+    has its neighbour elsewhere.
     """
     own, rest = inside / ranks * nbytes, (ranks - inside) / ranks * nbytes
     whole = np.where(inside < ranks, nbytes, 0.0)
@@ -29,7 +30,7 @@ def least_bytes(
             return own * alone, rest
         case "reduce-scatter":
             return rest, own * alone
-        case "all-reduce":
+        case "all-reduce" | "shift":
             return whole, whole
         case "broadcast":
             return whole * root, whole * ~root

@@ -126,6 +126,9 @@ def test_every_rank_ends_with_the_right_blocks(operation, algorithm):
                 assert mine == dict.fromkeys(range(count), 1)
             elif operation == "all-reduce":
                 assert mine == dict.fromkeys(range(count), everyone)
+            elif operation == "shift":
+                neighbour = (rank + (-1 if algorithm == "next" else 1)) % ranks
+                assert mine == dict.fromkeys(range(count), 1 << neighbour)
             else:
                 assert mine == (dict.fromkeys(range(count), everyone) if rank == 0 else {})
 
@@ -244,6 +247,7 @@ def test_volumes_and_steps_on_powers_of_two(log):
     assert found["broadcast", "binomial"] == found["reduce", "binomial"] == (log, log)
     assert found["broadcast", "scatter-all-gather"] == (pytest.approx(2 * rest), log + ranks - 1)
     assert found["barrier", "dissemination"] == (0, log)
+    assert found["shift", "next"] == found["shift", "previous"] == ((1, 1) if ranks > 1 else (0, 0))
 
 
 @given(st.integers(2, 100_000))

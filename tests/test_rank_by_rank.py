@@ -8,7 +8,7 @@ from athanor.hardware.errors import DoesNotFit
 from athanor.sim.noise import Noise
 from athanor.sim.rank_by_rank import RankByRank
 from athanor.sim.sharing import SHARING
-from athanor.workloads.collectives import rounds
+from athanor.workloads.collectives import ROOTED, rounds
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.placement import place
 from athanor.workloads.schedule import Exchange, Loop, Operation, Schedule
@@ -24,6 +24,9 @@ KINDS = [
     ("all-reduce", "recursive-doubling"),
     ("reduce-scatter", "ring"),
     ("all-gather", "bruck"),
+    ("shift", "previous"),
+    ("broadcast", "scatter-all-gather"),
+    ("reduce", "binomial"),
 ]
 
 
@@ -39,7 +42,7 @@ def play(machine, schedule):
 def messages(layout, exchange):
     """For each group the steps of an exchange as lists of (from, to, bytes), from the rounds' own partners."""
     for group in layout.groups(exchange.axes):
-        steps = []
+        group, steps = np.roll(group, -exchange.root), []
         sent = layout.mesh.full(np.asarray(exchange.nbytes, dtype=float))
         wanted = layout.mesh.full(np.asarray(1.0 if exchange.received is None else exchange.received, dtype=float))
         total = sum(wanted[group]) or 1.0
@@ -136,7 +139,8 @@ def programs(draw):
             uneven = operation == "all-to-all" and draw(st.booleans())
             sizes = [np.array(draw(values), dtype=float).reshape(mesh.shape) for _ in range(2)]
             nbytes = sizes[0] if uneven else float(draw(st.integers(1, 60)))
-            work = Exchange(operation, algorithm, axes, nbytes, "fp32", sizes[1] if uneven else None)
+            root = draw(st.integers(0, mesh.size(*axes) - 1)) if operation in ROOTED else 0
+            work = Exchange(operation, algorithm, axes, nbytes, "fp32", sizes[1] if uneven else None, root=root)
         before = [other for other in range(number) if operations[other].stream != stream]
         after = tuple(sorted(draw(st.sets(st.sampled_from(before), max_size=2)))) if before else ()
         operations.append(Operation(f"op{number}", "forward", "compute", stream, work, after))

@@ -10,7 +10,7 @@ from athanor.workloads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.memory import memory, require_fit
 from athanor.workloads.model import load_model
-from athanor.workloads.schedule import Exchange, Gemm, Schedule
+from athanor.workloads.schedule import Exchange, Gemm, Operation, Schedule
 from athanor.workloads.setting import Setting
 
 OCEANLIGHT = load_machine("sunway-oceanlight")
@@ -132,6 +132,24 @@ def test_a_file_that_is_no_schedule_is_refused(change, message):
         Schedule.from_json(json.dumps(plain))
     with pytest.raises(InputError, match="cannot be read"):
         Schedule.from_json("{")
+
+
+def test_an_exchange_has_a_root_where_it_makes_sense():
+    layout = lower_step(setting(model="moda-tiny", machine="cluster-64"))[0].layout
+    works = [Exchange("broadcast", "binomial", ("ep",), 8.0, "fp32", root=root) for root in (0, 2)]
+    operations = tuple(Operation(f"op{at}", "forward", "other", "compute", work) for at, work in enumerate(works))
+    schedule = Schedule(layout, operations)
+    plain = json.loads(schedule.to_json())
+    assert Schedule.from_json(schedule.to_json()) == schedule
+    assert str(works[1]).endswith("8 B fp32, root 2") and not str(works[0]).endswith("root 0")
+    assert plain["operations"][0]["work"].pop("root") == 0
+    assert Schedule.from_json(json.dumps(plain)) == schedule, "files of before have no roots"
+    plain["operations"][1]["work"]["operation"] = "all-reduce"
+    with pytest.raises(InputError, match="all-reduce with root 2; broadcast and reduce have one"):
+        Schedule.from_json(json.dumps(plain))
+    del plain["operations"][1]["work"]["axes"]
+    with pytest.raises(InputError, match="cannot be read: TypeError"):
+        Schedule.from_json(json.dumps(plain))
 
 
 def test_recomputation_runs_the_forward_pass_again():

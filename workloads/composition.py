@@ -9,6 +9,7 @@ from ..hardware.errors import InputError
 from ..hardware.machine import Machine
 from .mesh import Mesh
 from .model import Model
+from .pipelines import find_pipeline
 from .plan import Batch, Plan
 
 
@@ -142,6 +143,7 @@ def check(given: Given) -> None:
     for rule in RULES:
         if rule.broken(given):
             raise InputError(f"{rule.first} with {rule.second}: {rule.why}")
+    _pipeline(given)
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
@@ -167,14 +169,22 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
         if plan.prototypes:
             yield "experts", model.experts, "--prototypes ", plan.prototypes
-    if mesh.size("pp") > 1:
-        yield "layers", model.depth, "pp*chunks", mesh.size("pp") * plan.chunks
     tokens = batch.micro_tokens
     yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
     if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
         yield "tokens of a micro-batch and part of a sequence", tokens // mesh.size("cp"), "tp", mesh.size("tp")
     if grid > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
+
+
+def _pipeline(given: Given) -> None:
+    """Micro-batches and layers divide as the pipeline schedule needs it."""
+    plan, stages = given.plan, given.mesh.size("pp")
+    chosen = find_pipeline(plan.pipeline)
+    if stages > 1:
+        chosen.check(stages, given.batch.micro_batches, plan.chunks, given.model.depth)
+    elif plan.chunks > 1:
+        raise InputError(f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage")
 
 
 def _offload(given: Given) -> None:

@@ -28,11 +28,13 @@ class Exposure:
 
     Time on the compute stream counts for its operation. A gap on it counts for what was under way on other streams that it waited
     for, as that operation's category; while nothing of that was under way, because slower ranks had not come yet, it counts
-    as ``imbalance``. Communication under compute is not exposed and counts nothing.
+    as ``imbalance``. Communication under compute is not exposed and counts nothing. A stage of a pipeline that ended ``late``
+    seconds before the last one has these still to wait: they count as the pipeline's bubble wherever it meets the others again.
     """
 
     def __init__(self) -> None:
         self.seconds = {phase: dict.fromkeys(CATEGORIES, 0.0) for phase in PHASES}
+        self.late: Array | None = None
 
     def spend(self, category: str, phase: str, seconds: Array) -> None:
         """Attribute each rank's seconds (an array that broadcasts over the mesh, so that its mean is the ranks')."""
@@ -47,9 +49,30 @@ class Exposure:
             later = np.maximum(clock, done.end)
             worked = later - np.maximum(clock, np.minimum(done.begin, later))
             self.spend(done.category, done.phase, worked)
-            self.spend("imbalance", done.phase, later - clock - worked)
+            self.idle(done.phase, later - clock - worked)
             clock = later
         return clock
+
+    def idle(self, phase: str, seconds: Array) -> None:
+        """Attribute each rank's seconds of waiting for slower ones."""
+        if self.late is not None:
+            bubble = np.minimum(seconds, self.late)
+            self.late, seconds = self.late - bubble, seconds - bubble
+            self.spend("pipeline_bubble", "backward", bubble)
+        self.spend("imbalance", phase, seconds)
+
+
+class RankExposure(Exposure):
+    """The same by rank: ``parts[phase, category]`` are arrays that broadcast over the mesh."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: dict[tuple[str, str], Array] = {}
+
+    def spend(self, category: str, phase: str, seconds: Array) -> None:
+        """Attribute each rank's seconds."""
+        before = self.parts.get((phase, category))
+        self.parts[phase, category] = seconds if before is None else before + seconds
 
 
 def _mean(values: Array) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,19 @@ from .schedule import COMPUTE, Amount, Exchange, Operation, Schedule, at
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Passed:
+    """What a pipeline gave: when each rank ended its part, and where its seconds until then went, by phase and category.
+
+    ``late`` is how long before the last stage each rank ended, ``rows`` are those of the trace.
+    """
+
+    end: Array
+    parts: Mapping[tuple[str, str], Array]
+    late: Array
+    rows: list[tuple[Any, ...]]
+
+
 class Ledger:
     """Takes in when operations begin and end on each rank, in the order of each stream, and accounts for every second.
 
@@ -22,9 +36,11 @@ class Ledger:
     and observed class of ranks.
     """
 
-    def __init__(self, schedule: Schedule, observed: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self, schedule: Schedule, observed: Mapping[str, tuple[int, ...]], exposure: Exposure | None = None
+    ) -> None:
         self.schedule, self.observed = schedule, observed
-        self.exposure = Exposure()
+        self.exposure = exposure or Exposure()
         self.rows: list[tuple[Any, ...]] = []
         self._ends: dict[int, Array] = {}
         self._readers = Counter(number for operation in schedule.operations for number in operation.after)
@@ -54,12 +70,29 @@ class Ledger:
             self._ends[number] = end
         self._record(operation, begin, end, limit)
 
+    def passed(self, number: int, pipeline: Passed) -> None:
+        """A pipeline, which keeps books of its own, has ended."""
+        operation = self.schedule.operations[number]
+        self._clock[operation.stream] = pipeline.end
+        for (phase, category), seconds in pipeline.parts.items():
+            self.exposure.spend(category, phase, seconds)
+        self.exposure.late = pipeline.late
+        if self._readers[number]:
+            self._ends[number] = pipeline.end
+        self.rows += pipeline.rows
+
+    def settle(self) -> Array:
+        """Let every rank wait for its own last operations; returns when they are through."""
+        left = [done for history in self._history.values() for _, done in history]
+        for history in self._history.values():
+            history.clear()
+        return self.exposure.wait(self._clock[COMPUTE], left)
+
     def close(self) -> float:
         """Let every rank wait for its own last operations and for the slowest rank; returns the step's seconds."""
-        left = [done for history in self._history.values() for _, done in history]
-        clock = self.exposure.wait(self._clock[COMPUTE], left)
+        clock = self.settle()
         seconds = float(clock.max())
-        self.exposure.spend("imbalance", "update", seconds - clock)
+        self.exposure.idle("update", seconds - clock)
         return seconds
 
     def _end_of(self, number: int) -> Array:

@@ -112,12 +112,20 @@ class Plan(Record):
         return PrecisionSchedule.parse(self.precision)
 
     @property
-    def offloads(self) -> frozenset[str]:
-        """What is kept in the host's memory."""
-        names = frozenset() if self.offload == "none" else frozenset(self.offload.split(","))
-        if unknown := sorted(names - set(OFFLOADS)):
-            raise InputError(f"--offload {unknown[0]}: no such thing to offload{suggestion(unknown[0], OFFLOADS)}")
-        return names
+    def offloads(self) -> dict[str, float]:
+        """What is kept in the host's memory, and which share of it: written ``optimizer``, or ``parameters:0.5`` for a half."""
+        found: dict[str, float] = {}
+        for text in [] if self.offload == "none" else self.offload.split(","):
+            name, colon, share = text.partition(":")
+            if name not in OFFLOADS:
+                raise InputError(f"--offload {text}: no such thing to offload{suggestion(name, OFFLOADS)}")
+            try:
+                found[name] = float(share) if colon else 1.0
+            except ValueError:
+                found[name] = 0.0
+            if not 0 < found[name] <= 1:
+                raise InputError(f"--offload {text}: the share must be above 0 and at most 1, as in {name}:0.5")
+        return found
 
     @property
     def shards(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..hardware.errors import InputError
 from ..hardware.precisions import Precision
 from ..hardware.units import si
+from .collectives import ROOTED
 from .mesh import Mesh
 from .placement import Layout
 
@@ -160,8 +161,8 @@ class Exchange:
     whole vector. ``received`` (all-to-all-v) is what each rank receives; senders spread their bytes in that
     proportion. None: evenly. ``pairs[group, sender, receiver]``, where it is known, are the bytes of an all-to-all-v
     between the members of each group, groups and members in row-major order: what only looks at messages one by one
-    needs, and what the amounts are the sums of. ``root`` is the position in its group from which a broadcast starts, or at
-    which a reduction ends.
+    needs, and what the amounts are the sums of. ``root`` is the position in its group at which a broadcast starts or a
+    reduce ends: members in the order of nodes. Phases of a simulated network do not tell roots apart.
     """
 
     operation: str
@@ -173,6 +174,10 @@ class Exchange:
     pairs: NDArray[np.float64] | None = None
     root: int = 0
 
+    def __post_init__(self) -> None:
+        if self.root and (self.operation not in ROOTED or self.root < 0):
+            raise ValueError(f"{self.operation} with root {self.root}; {' and '.join(ROOTED)} have one, from 0 on")
+
     @property
     def flops(self) -> Amount:
         """None that count."""
@@ -180,8 +185,9 @@ class Exchange:
 
     def __str__(self) -> str:
         """The collective, its axes and bytes."""
-        uneven = "" if self.received is None else f", receives {_text(self.received, 'B')}"
-        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')} {self.element}{uneven}"
+        more = "" if self.received is None else f", receives {_text(self.received, 'B')}"
+        more += f", root {self.root}" if self.root else ""
+        return f"{self.operation} {self.algorithm} over {'+'.join(self.axes)}: {_text(self.nbytes, 'B')} {self.element}{more}"
 
 
 @dataclass(frozen=True)
@@ -225,7 +231,7 @@ class Pipeline:
     ``name`` and the three sizes give the order of each stage (:mod:`athanor.workloads.pipelines`). Virtual stage
     ``chunk * stages + stage`` holds the layers from ``first_layer[virtual]`` on. ``uses[virtual][pass]`` are the numbers of the
     blocks that its micro-batches take for each pass (F, B, W as far as the order has them), one number where all take the same.
-    In a block names of operations count layers from 0 and say no micro-batch; :func:`~athanor.workloads.lowering.unroll.named`
+    In a block names of operations count layers from 0 and say no micro-batch; :func:`~athanor.workloads.lowering.blocks.named`
     gives the full names, and ``after`` are numbers within the block. ``activations`` is what a stage passes on to the next
     (backward, gradients of the same size take the way back). With one stage nothing is passed on. ``along`` is the mesh's
     shape with 1 for every axis but pp. An asynchronous pipeline has no end: its step is what one lasts when many follow each
@@ -399,13 +405,14 @@ def _operation_from_plain(plain: dict[str, Any]) -> Operation:
 
 
 def _work_from_plain(plain: dict[str, Any]) -> Any:
-    kind = _WORKS[plain["kind"]]
+    work = dict(plain)
+    kind = _WORKS[work.pop("kind")]
     if kind is Pipeline:
         blocks = tuple(tuple(_operation_from_plain(each) for each in block) for block in plain["blocks"])
         uses = tuple(tuple(tuple(numbers) for numbers in passes) for passes in plain["uses"])
         send = plain["activations"] and _work_from_plain(plain["activations"])
-        plain = {**plain, "blocks": blocks, "uses": uses, "activations": send}
-    return kind(**{field.name: _amount_from_plain(plain.get(field.name, field.default)) for field in fields(kind)})
+        work |= {"blocks": blocks, "uses": uses, "activations": send}
+    return kind(**{name: _amount_from_plain(value) for name, value in work.items()})
 
 
 def _amount_to_plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ prepare()
 from athanor.mpi_runtime import native, rounds
 from athanor.mpi_runtime.groups import Group
 from athanor.mpi_runtime.world import guarded, start
-from athanor.workloads.collectives import ALGORITHMS
+from athanor.workloads.collectives import ALGORITHMS, ROOTED
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.placement import Layout
 from mpi4py import MPI
@@ -36,14 +36,15 @@ def groups(world):
             yield Group.of(cartesian, mesh, layout, ("ep",), np.zeros(size))
 
 
-def vectors(group, operation, algorithm):
-    cells = group.size if algorithm is None else group.cells(operation, algorithm)
-    home = group.me if algorithm is None else group.home(operation, algorithm)
+def vectors(members, operation, algorithm, library, start):
+    group = members.from_root(start)
+    cells = group.size if library else group.cells(operation, algorithm)
+    home = group.me if library else group.home(operation, algorithm)
     every = np.random.default_rng(3).integers(-9, 9, (group.size, cells, 5)).astype(np.float64)
     mine = every[group.me].copy()
-    root = int(group.member[0])
+    root = int(members.member[start])
     homes = group.comm.allgather(home)
-    finish(native.play(group, operation, mine) if algorithm is None else rounds.play(group, operation, algorithm, mine))
+    finish((native if library else rounds).play(group, operation, algorithm, mine))
     total = every.sum(axis=0)
     if operation == "all-reduce" or (operation == "reduce" and group.me == root):
         assert (mine == total).all()
@@ -53,6 +54,9 @@ def vectors(group, operation, algorithm):
         assert all((mine[homes[other]] == every[other, homes[other]]).all() for other in range(group.size))
     elif operation == "broadcast":
         assert (mine == every[root]).all()
+    elif operation == "shift":
+        neighbour = (group.position + (-1 if algorithm == "next" else 1)) % group.size
+        assert (mine == every[group.member[neighbour]]).all()
 
 
 def exchange(group, algorithm, even):
@@ -84,17 +88,19 @@ world, played = start(), 0
 with guarded(world, 60):
     for group in groups(world):
         for operation, known in ALGORITHMS.items():
-            for algorithm in [*known, None]:
-                if algorithm is not None and not runs(group, operation, algorithm):
-                    continue
-                if operation == "all-to-all":
+            algorithms = [algorithm for algorithm in known if runs(group, operation, algorithm)]
+            if operation == "all-to-all":
+                for algorithm in [*algorithms, None]:
                     for even in (True, False):
                         if even or algorithm is None or known[algorithm].uneven:
                             exchange(group, algorithm, even)
                             played += 1
-                elif not (operation == "barrier" and algorithm is None):
-                    vectors(group, operation, algorithm)
-                    played += 1
+                continue
+            for algorithm in algorithms:
+                for library in (False, True):
+                    for root in {0, 1, group.size - 1} if operation in ROOTED else {0}:
+                        vectors(group, operation, algorithm, library, root)
+                        played += 1
 if world.first:
     print(f"{played} collectives on {world.size} ranks")
 sys.exit(0)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...hardware.errors import InputError, suggestion
-from . import bruck, direct, hypercube, ring, trees, two_level
+from . import bruck, direct, hypercube, neighbours, ring, trees, two_level
 from .patterns import (
     All,
     BinaryTree,
@@ -86,9 +86,16 @@ ALGORITHMS: dict[str, dict[str, Algorithm]] = {
         ),
     },
     "reduce": {"binomial": Algorithm(trees.binomial_reduce, "up a binomial tree")},
+    "shift": {
+        "next": Algorithm(neighbours.to_next, "the whole payload to rank i + 1"),
+        "previous": Algorithm(neighbours.to_previous, "the whole payload to rank i - 1"),
+    },
     "barrier": {"dissemination": Algorithm(bruck.dissemination_barrier, "log2 P empty messages around a ring")},
 }
-"""Algorithms by operation and name. Broadcasts start at rank 0, reduces end there."""
+"""Algorithms by operation and name. Broadcasts start at rank 0, reduces end there; of a shift they are two directions."""
+
+ROOTED = ("broadcast", "reduce")
+"""Operations that an exchange may give another root: ranks are then numbered from that one on, around the end."""
 
 
 def find(operation: str, algorithm: str) -> Algorithm:
@@ -127,6 +134,7 @@ def rounds(operation: str, algorithm: str, outer: int, inner: int) -> list[Round
 
 __all__ = [
     "ALGORITHMS",
+    "ROOTED",
     "Action",
     "Algorithm",
     "All",

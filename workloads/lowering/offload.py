@@ -7,7 +7,7 @@ the next step, whose weights are one update old (their section 5.2). Parameters 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...hardware.precisions import BYTES
 from ..precision import Formats, Part
@@ -74,19 +74,27 @@ class Activations:
 
     def _bytes(self, layer: int) -> float:
         local = self.stacks[self.setting.model.stack[layer].encoder]
-        return local.stream * BYTES[local.formats["norm"].compute]
+        return self.setting.plan.offloads["activations"] * local.stream * BYTES[local.formats["norm"].compute]
 
 
 def host_update(program: Program, update: Update) -> None:
-    """Adam on the host, and new weights back to the accelerators; beside the whole step where it is delayed by one."""
+    """Adam on the host, and new weights back to the accelerators; beside the whole step where it is delayed by one.
+
+    Where only a share of the optimizer's state lies with the host, accelerators update the rest.
+    """
     setting, formats = update.setting, update.formats
+    share = setting.plan.offloads["optimizer"]
     for each in held(setting):
-        sweep = HostSweep(each.parameters / shards(setting, each), float(_adam_bytes(formats[each.part])))
+        if share < 1:
+            own = update.adam(each)
+            program.add(f"update.adam.{each.part}", replace(own, size=(1 - share) * own.size), "optimizer")
+        mine = share * each.parameters / shards(setting, each)
+        sweep = HostSweep(mine, float(_adam_bytes(formats[each.part])))
         if setting.plan.offload_delay:
             program.at_once(f"update.host.{each.part}", sweep, "offload", HOST)
         else:
             program.add(f"update.host.{each.part}", sweep, "offload")
-    copy = HostCopy(weight_bytes(setting, formats), "in")
+    copy = HostCopy(share * weight_bytes(setting, formats), "in")
     if setting.plan.offload_delay:
         program.aside("update.weights.in", copy, "offload", HOST_IN)
     else:
@@ -94,9 +102,10 @@ def host_update(program: Program, update: Update) -> None:
 
 
 def gradient_bytes(setting: Setting, formats: dict[Part, Formats], holdings: list[Holding]) -> Amount:
-    """Bytes of the rank's share of these gradients."""
+    """Bytes of the rank's share of these gradients, as far as the host updates with them."""
+    away = setting.plan.offloads["optimizer"]
     parts = [each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each) for each in holdings]
-    return sum(parts, start=0.0)
+    return away * sum(parts, start=0.0)
 
 
 def weight_bytes(setting: Setting, formats: dict[Part, Formats]) -> Amount:

@@ -67,7 +67,7 @@ class Step:
     def _around(self, last: bool, layers: tuple[int, ...], split: str) -> list[Around]:
         plan, found = self.setting.plan, list[Around]()
         if split != "W":
-            if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:
+            if plan.shards == 3 or plan.offloads.keys() & {"parameters", "experts"}:
                 found.append(Fetched(self.update, layers))
             if "activations" in plan.offloads:
                 found.append(Activations(self.setting, self._plain.stacks))

@@ -8,9 +8,11 @@ ZeRO-3 gathers the weights of a layer before its forward pass and before its bac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...hardware.precisions import BYTES
+from ..precision import Part
 from ..schedule import Amount, Exchange, HostCopy, Sweep
 from ..sharding import Holding, held_beside_layers, held_of_layer
 from .program import HOST_IN, WEIGHTS, Program
@@ -20,12 +22,19 @@ QUANTISED = 1
 """Bytes of a quantised weight (ZeRO++'s qwZ); scales of its blocks are not counted."""
 
 
+def offloaded(part: Part, kept: Mapping[str, float]) -> float:
+    """The share of a layer's part that lies in host memory (M6-10T, Lin et al. 2021, chooses it to fit)."""
+    own = kept.get("experts", 0.0) if part == "expert" else 0.0
+    return max(own, kept.get("parameters", 0.0))
+
+
 @dataclass(frozen=True)
 class Fetched:
     """Fetches weights before each pass through a layer; with overlap, the next layer's beside the pass through this one."""
 
     update: Update
     layers: tuple[int, ...]
+    comes_back: bool = True  # whether a backward pass follows
     _coming: dict[tuple[int, bool], int] = field(default_factory=dict)
 
     def before(self, program: Program, layer: int, again: bool) -> None:
@@ -43,7 +52,7 @@ class Fetched:
 
     def after_forward(self, program: Program, layer: int) -> None:
         """The last layer is the first on the way back."""
-        if self._overlap and layer == self.layers[-1] and (layer, True) not in self._coming:
+        if self._overlap and self.comes_back and layer == self.layers[-1] and (layer, True) not in self._coming:
             self._begin(program, layer, again=True)
 
     def after_backward(self, program: Program, layer: int) -> None:
@@ -83,13 +92,15 @@ class Fetched:
         """Bytes of the rank's part (or shard) of what lies in host memory."""
         setting = self.update.setting
         kept = setting.plan.offloads
-        parts = [each for each in holdings if "parameters" in kept or ("experts" in kept and each.part == "expert")]
-        if not parts:
+        away = {each.part: offloaded(each.part, kept) for each in holdings}
+        if not any(away.values()):
             return None
-        width = [setting.mesh.size(*each.shards) if self._sharded else 1 for each in parts]
-        formats = self.update.formats
-        nbytes = [each.parameters * BYTES[formats[each.part].weight] / n for each, n in zip(parts, width, strict=True)]
-        return sum(nbytes, start=0.0)
+        nbytes: Amount = 0.0
+        for each in holdings:
+            width = setting.mesh.size(*each.shards) if self._sharded else 1
+            size = each.parameters * BYTES[self.update.formats[each.part].weight] / width
+            nbytes = nbytes + away[each.part] * size
+        return nbytes
 
     def _gather(
         self, program: Program, holdings: list[Holding], at: str, again: bool, after: int | None, aside: bool

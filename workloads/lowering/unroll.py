@@ -1,0 +1,107 @@
+"""What one rank does in a step, written out flat: the blocks of a pipeline in the order of its stage, with what it hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..pipelines import PIPELINES, Slot
+from ..schedule import Block, Operation, Pipeline, Schedule
+from .blocks import named
+
+ARRIVALS, DEPARTURES = "pipeline", "pipeline out"
+"""Streams of what comes from other stages and of what goes to them."""
+
+PASS = {"F": 0, "B": 1, "W": 2}
+
+
+def unrolled(schedule: Schedule, coordinate: tuple[int, ...]) -> tuple[Operation, ...]:
+    """The operations of the rank at ``coordinate``, in an order in which each of its streams can do its own.
+
+    A schedule without a pipeline is given back as it is. Else the slots of the rank's stage follow each other, each operation
+    under its full name (``m3.l5.attention.qkv``); ``after`` are numbers in the list that is returned, and all operations of a
+    slot wait for the whole slot before it. Amounts stay arrays over the mesh.
+
+    Where another stage makes a slot's input, ``m{K}.l{N}.activations`` receives it: a ``shift`` over pp on the stream
+    ``pipeline``, into the virtual stage whose layers begin with N, before its forward pass; and ``m{K}.l{N}.activations.grad``
+    before its backward pass. Of the ranks in the same place of all stages, the sender is that of the stage before, forward
+    (``next``), or after, backward (``previous``), the first after the last. The sender has the same operation, of the same
+    name with ``.send`` behind it, on the stream ``pipeline out``, after the slot that made what it sends. Each is one message
+    of the rank's ``nbytes``; messages from one stage to another of one direction come in the order in which they were sent.
+    Sends have a stream of their own since nothing waits for them: where one would wait for its receiver, as large messages
+    do, a stage must still be able to receive.
+
+    Endless pipelines are written out as one step that fills and drains.
+    """
+    flat: list[Operation] = []
+    numbers: dict[int, tuple[int, ...]] = {}  # what stands for each operation of the schedule
+    held: dict[str, tuple[int, ...]] = {}  # streams whose next operation has to wait for a pipeline on them
+    for number, operation in enumerate(schedule.operations):
+        if isinstance(operation.work, Pipeline):
+            start = {last for other in operation.after for last in numbers[other]}
+            numbers[number] = held[operation.stream] = _slots(flat, schedule, operation.work, coordinate, start)
+            continue
+        after = {last for other in operation.after for last in numbers[other]} | set(held.pop(operation.stream, ()))
+        numbers[number] = (len(flat),)
+        flat.append(replace(operation, after=_others(flat, operation.stream, after)))
+    return tuple(flat)
+
+
+def _slots(
+    flat: list[Operation], schedule: Schedule, work: Pipeline, coordinate: tuple[int, ...], start: set[int]
+) -> tuple[int, ...]:
+    """Append the slots of the rank's stage; returns the last operations of the last one."""
+    places = schedule.mesh.positions(("pp",))
+    stage = coordinate[places[0]] if places else 0
+    before = tuple(sorted(start))
+    for slot in PIPELINES[work.name].orders(work.stages, work.micro_batches, work.chunks)[stage]:
+        virtual = slot.chunk * work.stages + stage
+        came = _message(work, slot, virtual, arrives=True)
+        if came is not None:
+            flat.append(came)
+            before = (*before, len(flat) - 1)
+        block = work.blocks[work.block(virtual, PASS[slot.kind], slot.micro_batch)]
+        before = _block(flat, block, work.first_layer[virtual], slot.micro_batch, before) or before
+        gone = _message(work, slot, virtual, arrives=False)
+        if gone is not None:
+            flat.append(replace(gone, after=_others(flat, gone.stream, set(before))))
+    return before
+
+
+def _block(
+    flat: list[Operation], block: Block, first_layer: int, micro_batch: int, before: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Append a block whose streams wait for all of ``before``; returns the last operation of each stream."""
+    offset = len(flat)
+    last: dict[str, int] = {}
+    for operation in block:
+        after = {number + offset for number in operation.after}
+        if operation.stream not in last:
+            after |= set(before)
+        last[operation.stream] = len(flat)
+        name = named(operation.name, first_layer, micro_batch)
+        flat.append(replace(operation, name=name, after=_others(flat, operation.stream, after)))
+    return tuple(last.values())
+
+
+def _others(flat: Sequence[Operation], stream: str, after: set[int]) -> tuple[int, ...]:
+    """Those of ``after`` that are on other streams: on its own one an operation waits anyway."""
+    return tuple(sorted(number for number in after if flat[number].stream != stream))
+
+
+def _message(work: Pipeline, slot: Slot, virtual: int, arrives: bool) -> Operation | None:
+    """What brings a slot its input from another stage, or takes its result to one; None where no other stage is concerned."""
+    if work.activations is None or slot.kind == "W":
+        return None
+    onward = 1 if slot.kind == "F" else -1
+    receiver = virtual if arrives else virtual + onward
+    if not (0 <= receiver < len(work.uses) and 0 <= receiver - onward < len(work.uses)):
+        return None
+    text = f"m{slot.micro_batch}.l{work.first_layer[receiver]}.activations"
+    if slot.kind == "F":
+        exchange, name, phase = work.activations, text, "forward"
+    else:
+        exchange, name, phase = replace(work.activations, algorithm="previous"), f"{text}.grad", "backward"
+    if arrives:
+        return Operation(name, phase, "pipeline_transfer", ARRIVALS, exchange)
+    return Operation(f"{name}.send", phase, "pipeline_transfer", DEPARTURES, exchange)
