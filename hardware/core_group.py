@@ -32,7 +32,7 @@ class CoreGroup(Record):
     A GEMM follows a roofline that is blocked for the local memories: C stays in a tile as large as they allow, panels
     of A and B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound
     operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
-    seconds.
+    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves.
     """
 
     management_cores: int = Field(ge=0)
@@ -40,6 +40,7 @@ class CoreGroup(Record):
     clock: Hertz
     peak: dict[Precision, FlopsPerSecond]
     memory: Bytes
+    reserved_memory: Bytes | None = None
     memory_bandwidth: BytesPerSecond
     dma_read: Ratio
     dma_write: Ratio

@@ -78,6 +78,11 @@ class Processor:
         return self.groups * self.core_group.memory
 
     @property
+    def reserved_memory(self) -> float:
+        """Bytes of it that driver and libraries keep for themselves; 0 where the machine does not say."""
+        return self.groups * (self.core_group.reserved_memory or 0.0)
+
+    @property
     def bandwidth_share(self) -> float:
         """Share of the DRAM bandwidth that is left where interleaved traffic has to cross the ring."""
         remote = (self.groups - 1) / self.groups * self.groups * self.core_group.memory_bandwidth

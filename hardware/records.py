@@ -111,6 +111,8 @@ def describe(record: type[BaseModel], wrong: ValidationError) -> str:
         return f"{key} {reason}"
     if reason.startswith("unknown key"):
         return f"{key} is an {reason}"
+    if key and isinstance(found, dict):
+        return f"{key}: {reason}"  # a whole table is wrong, which is too long to show
     return f"{key} is {_shown(found)}: {reason}" if key else reason
 
 

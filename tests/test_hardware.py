@@ -216,7 +216,7 @@ def test_a_machine_without_a_host_says_so():
     for asked in (processor.host_copy, processor.host_sweep):
         with pytest.raises(InputError, match=r"no host memory beyond .*node\.host_link"):
             asked(1.0)
-    with pytest.raises(InputError, match=r"node .*has host_memory but not host_link, host_memory_bandwidth"):
+    with pytest.raises(InputError, match=r": node: has host_memory but not host_link, host_memory_bandwidth; a host"):
         OCEANLIGHT.changed({"node.host_memory": "6 GB"})
 
 

@@ -103,6 +103,16 @@ RULES = (
         "versions of weights differ from micro-batch to micro-batch; use --zero 0 --overlap none",
     ),
     Rule(
+        "an asynchronous --pipeline",
+        "--offload of optimizer, parameters or experts",
+        lambda g: (
+            g.has("pp")
+            and g.plan.pipeline in ("pipedream", "2bw")
+            and bool(g.plan.offloads & {"optimizer", "parameters", "experts"})
+        ),
+        "weights change within the pipeline; --offload activations goes with it",
+    ),
+    Rule(
         "--offload optimizer",
         "--zero ++",
         lambda g: "optimizer" in g.plan.offloads and g.plan.zero == "++",
@@ -144,6 +154,10 @@ def check(given: Given) -> None:
         if rule.broken(given):
             raise InputError(f"{rule.first} with {rule.second}: {rule.why}")
     _pipeline(given)
+    if given.plan.prototypes and given.model.experts % given.plan.prototypes:
+        raise InputError(
+            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}"
+        )
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
@@ -164,11 +178,10 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
     if model.key_value_heads >= width:
         yield "key-value heads", model.key_value_heads, by, width
     if model.experts:
-        yield "inner size of an expert", model.expert_width, by, width
+        if plan.expert_tensor == "split" or model.shared_experts:
+            yield "inner size of an expert", model.expert_width, by, width
         parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
-        if plan.prototypes:
-            yield "experts", model.experts, "--prototypes ", plan.prototypes
     tokens = batch.micro_tokens
     yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
     if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):

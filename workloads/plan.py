@@ -112,7 +112,12 @@ class Plan(Record):
         return PrecisionSchedule.parse(self.precision)
 
     @property
-    def offloads(self) -> dict[str, float]:
+    def offloads(self) -> frozenset[str]:
+        """What is kept in the host's memory, all of it or a share."""
+        return frozenset(self.offload_shares)
+
+    @property
+    def offload_shares(self) -> dict[str, float]:
         """What is kept in the host's memory, and which share of it: written ``optimizer``, or ``parameters:0.5`` for a half."""
         found: dict[str, float] = {}
         for text in [] if self.offload == "none" else self.offload.split(","):

@@ -30,7 +30,7 @@ CUT: dict[Part, tuple[str, ...]] = {
     "ffn": TENSOR,
     "attention": TENSOR,
     "gate": (),
-    "norm": (),
+    "norm": ("col",),
     "embedding": TENSOR,
 }
 """The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
@@ -94,6 +94,8 @@ def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
         if any(counts):
             amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
             replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
-            spread = tuple(axis for axis in replicas if axis == "fsdp") if "fsdp" in mesh.axes else replicas
+            # ZeRO++ shards over all replicas, and keeps one more copy of the weights along fsdp.
+            along_fsdp = "fsdp" in mesh.axes and setting.plan.zero != "++"
+            spread = tuple(axis for axis in replicas if axis == "fsdp") if along_fsdp else replicas
             found.append(Holding(part, amount, replicas, spread))
     return found

@@ -44,7 +44,7 @@ def summarise(
         "supernodes": layout.supernodes,
         "step_seconds": step,
         "each_step_seconds": [float(each) for each in seconds],
-        "tokens_per_second": mesh.ranks * batch.tokens / step,
+        "tokens_per_second": mesh.replicas * batch.tokens / step,
         "flops_per_second": flops / step,
         "peak_fraction": flops / step / (mesh.ranks * _peak(setting)),
         "flops_per_step": flops,

@@ -55,7 +55,7 @@ class Fabric(Record):
 
     A machine's file chooses a fabric by its ``kind``; the machine asks it to :meth:`check` its node count. Who carries
     messages numbers the links once (:meth:`kinds`), asks for :meth:`routes`, and adds :meth:`latencies`. The nodes'
-    interfaces (``nic.out`` and ``nic.in``, which every route begins and ends with) and the ring inside a node are no
+    interfaces (``nic.out`` and ``nic.in``, which every route begins and ends with) and the links inside a node are no
     links of the fabric.
 
     ``routing`` names how a way is found among several; most fabrics know one. Fabrics whose links form a tree say so

@@ -14,7 +14,7 @@ from ..schedule import HostCopy, Schedule
 from ..setting import Setting
 from ..sharding import held, held_beside_layers
 from .blocks import pipeline
-from .offload import gradient_bytes, host_update
+from .offload import gradient_bytes, host_update, weights_out
 from .program import Program
 from .step import Step
 
@@ -68,20 +68,20 @@ def _one_after_another(program: Program, this: Step) -> None:
 def _finish(program: Program, this: Step) -> None:
     """What is left of the reduction of gradients, and the update."""
     setting, update = this.setting, this.update
-    early = setting.plan.overlap == "gradients" or setting.plan.shards >= 2
-    if early:
+    update.tied(program)  # before shards are cut, which lie elsewhere in the vector of another stage
+    if this.leaves_early:
         update.synchronise(program, held_beside_layers(setting), "embedding.gradients", aside=True)
         program.join()
     else:
         update.synchronise(program, held(setting), "gradients")
     update.norms(program)
-    update.tied(program)
     if "optimizer" in setting.plan.offloads:
-        if not this.leaves_early:
-            nbytes = gradient_bytes(setting, update.formats, held(setting))
-            program.add("gradients.out", HostCopy(nbytes, "out"), "offload")
+        left = held_beside_layers(setting) if this.leaves_early else held(setting)
+        program.add("gradients.out", HostCopy(gradient_bytes(setting, update.formats, left), "out"), "offload")
         update.bookkeep(program)
         host_update(program, update)
         update.gather(program)
     else:
         update.step(program)
+    if setting.plan.offloads & {"parameters", "experts"}:
+        weights_out(program, update)

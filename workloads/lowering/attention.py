@@ -64,6 +64,7 @@ class Attention:
             self.tensor.product_backward(program, rows, f"{at}.{name}", n, k, "attention", cut)
         self.tensor.gather_backward(program, local, at)
         program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm.grad")
 
     def heads(self, m: float, n: float, k: float) -> Gemm:
         """A product for every head and sequence of the rank."""

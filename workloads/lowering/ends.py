@@ -53,6 +53,7 @@ class Ends:
         self.tensor.logits_backward(program, local)
         self.tensor.gather_backward(program, local, "output")
         program.add("output.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, "output.norm.grad")
 
     @property
     def _logits(self) -> float:

@@ -45,6 +45,7 @@ class FeedForward:
         self.inner_backward(program, at, local.model.ffn_hidden)
         self.tensor.gather_backward(program, local, at)
         program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm.grad")
 
     def inner_backward(self, program: Program, at: str, width: float, again: bool = True) -> None:
         """Gradients of both products."""

@@ -18,7 +18,8 @@ from ..precision import Formats, Part
 from ..schedule import HostCopy, Schedule
 from ..setting import Setting
 from ..sharding import held, held_of_layer
-from .passes import Around, Passes
+from .around import Around
+from .passes import Passes
 from .program import Program
 from .step import Step
 from .update import Update
@@ -37,14 +38,15 @@ class Pass:
 def lower_pass(setting: Setting, each: Pass, prefetch: bool) -> Schedule:
     """The schedule of a forward pass; of each sequence only the last token gets scores over the vocabulary."""
     batch = Batch(each.sequences * each.queries, 1, each.queries)
+    first = 0 if each.queries == each.keys else setting.model.encoder_layers  # the encoder has run once
+    layers = tuple(range(first, setting.model.depth))
     here = replace(setting, batch=batch)
     step = Step(here, 0)
     flows = step.flows(0)
     passes = _looking_back(step.passes(last=False), each)
-    passes = replace(passes, around=tuple(_around(here, step.update, prefetch)))
+    passes = replace(passes, around=tuple(_around(here, step.update, layers, prefetch)))
     program = Program(setting.layout)
-    first = 0 if each.queries == each.keys else setting.model.encoder_layers  # the encoder has run once
-    passes.forward(program, range(first, setting.model.depth), flows)
+    passes.forward(program, layers, flows)
     return program.schedule()
 
 
@@ -60,7 +62,7 @@ def cache_bytes(setting: Setting, formats: dict[Part, Formats], sequences: int, 
 
 def weight_bytes(setting: Setting, formats: dict[Part, Formats]) -> tuple[float, float]:
     """Bytes of a rank's weights: on the accelerator (with room for two layers of what streams in), and in host memory."""
-    away = setting.plan.offloads
+    away = setting.plan.offload_shares
     device = host = 0.0
     for each in held(setting):
         size = float(np.max(each.parameters)) * BYTES[formats[each.part].weight]
@@ -86,18 +88,18 @@ def _looking_back(passes: Passes, each: Pass) -> Passes:
     return replace(passes, stacks=stacks, ends=replace(passes.ends, last=last))
 
 
-def _around(setting: Setting, update: Update, prefetch: bool) -> list[Around]:
+def _around(setting: Setting, update: Update, layers: tuple[int, ...], prefetch: bool) -> list[Around]:
     """How weights come that are not at hand."""
     if not setting.plan.offloads:
         return []
     if prefetch or "parameters" in setting.plan.offloads:
         ahead = replace(setting, plan=setting.plan.changed(overlap="gradients" if prefetch else "none"))
-        return [Fetched(replace(update, setting=ahead), tuple(range(setting.model.depth)), comes_back=False)]
+        return [Fetched(replace(update, setting=ahead), layers)]
     return [Chosen(setting, update.formats)]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Around):
     """Fetches the experts that a layer's tokens chose, as many as differ in the mean of uniform choices."""
 
     setting: Setting
@@ -111,12 +113,6 @@ class Chosen:
         tokens = self.setting.batch.micro_tokens * self.setting.top_k * self.setting.mesh.size("ep")
         differ = experts * (1.0 - (1.0 - 1.0 / experts) ** tokens)
         held = next(each for each in held_of_layer(self.setting, layer) if each.part == "expert")
-        share = self.setting.plan.offloads["experts"]
+        share = self.setting.plan.offload_shares["experts"]
         nbytes = share * held.parameters * BYTES[self.formats["expert"].weight] * differ / experts
         program.add(f"l{layer}.weights.in", HostCopy(nbytes, "in"), "offload")
-
-    def after_forward(self, program: Program, layer: int) -> None:
-        """They may go."""
-
-    def after_backward(self, program: Program, layer: int) -> None:
-        """There is no backward pass."""

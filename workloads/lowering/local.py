@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...hardware.precisions import BYTES
+from ...hardware.precisions import BYTES, Precision
 from ..mesh import Mesh
 from ..model import Model
 from ..plan import Plan
@@ -58,6 +58,11 @@ class Local:
     def whole(self) -> float:
         """Elements of the rank's tokens, all of each."""
         return self.tokens * self.model.hidden
+
+    @property
+    def exact(self) -> Precision:
+        """Format of the few numbers a token that ranks tell each other of a norm or the loss: single at least."""
+        return "fp64" if self.formats["norm"].compute == "fp64" else "fp32"
 
     def sweep(self, part: Part, size: Amount, reads: float = 1, writes: float = 1, flops: float = 1) -> Sweep:
         """A sweep over ``size`` elements that reads and writes so many elements for each, in the format of a part."""

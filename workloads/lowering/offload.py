@@ -2,7 +2,8 @@
 
 ZeRO-Offload keeps master weights and moments on the host: gradients go out as they are reduced, Adam runs on the host's cores,
 bound by its memory, and new weights come back (Ren et al. 2021). With ``--offload-delay`` the update of one step runs beside
-the next step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by :mod:`.weights`.
+the next step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by :mod:`.weights`; what
+an update changes of them goes back.
 """
 
 from __future__ import annotations
@@ -14,23 +15,19 @@ from ..precision import Formats, Part
 from ..schedule import Amount, HostCopy, HostSweep
 from ..setting import Setting
 from ..sharding import Holding, held, held_of_layer, shards
+from .around import Around
 from .local import Local
 from .program import HOST, HOST_IN, HOST_OUT, Program
 from .update import Update
+from .weights import offloaded
 
 
 @dataclass(frozen=True)
-class Early:
+class Early(Around):
     """Acts on a layer's gradients once they are complete: reduces them, a bucket a layer, and sends them to the host."""
 
     update: Update
     reduce: bool
-
-    def before(self, program: Program, layer: int, again: bool) -> None:
-        """Nothing has to be at hand."""
-
-    def after_forward(self, program: Program, layer: int) -> None:
-        """Nothing leaves."""
 
     def after_backward(self, program: Program, layer: int) -> None:
         """The layer's gradients are complete."""
@@ -49,7 +46,7 @@ class Early:
 
 
 @dataclass(frozen=True)
-class Activations:
+class Activations(Around):
     """Sends the input of each layer to the host after its forward pass, and fetches it before its backward pass."""
 
     setting: Setting
@@ -69,12 +66,9 @@ class Activations:
             f"l{layer}.input.out", HostCopy(self._bytes(layer), "out"), "offload", HOST_OUT
         )
 
-    def after_backward(self, program: Program, layer: int) -> None:
-        """Nothing leaves."""
-
     def _bytes(self, layer: int) -> float:
         local = self.stacks[self.setting.model.stack[layer].encoder]
-        return self.setting.plan.offloads["activations"] * local.stream * BYTES[local.formats["norm"].compute]
+        return self.setting.plan.offload_shares["activations"] * local.stream * BYTES[local.formats["norm"].compute]
 
 
 def host_update(program: Program, update: Update) -> None:
@@ -83,7 +77,7 @@ def host_update(program: Program, update: Update) -> None:
     Where only a share of the optimizer's state lies with the host, accelerators update the rest.
     """
     setting, formats = update.setting, update.formats
-    share = setting.plan.offloads["optimizer"]
+    share, number = setting.plan.offload_shares["optimizer"], None
     for each in held(setting):
         if share < 1:
             own = update.adam(each)
@@ -91,27 +85,46 @@ def host_update(program: Program, update: Update) -> None:
         mine = share * each.parameters / shards(setting, each)
         sweep = HostSweep(mine, float(_adam_bytes(formats[each.part])))
         if setting.plan.offload_delay:
-            program.at_once(f"update.host.{each.part}", sweep, "offload", HOST)
+            number = program.at_once(f"update.host.{each.part}", sweep, "offload", HOST)
         else:
             program.add(f"update.host.{each.part}", sweep, "offload")
-    copy = HostCopy(share * weight_bytes(setting, formats), "in")
+    copy = HostCopy(share * _weight_bytes(update, stays=True), "in")
     if setting.plan.offload_delay:
-        program.aside("update.weights.in", copy, "offload", HOST_IN)
+        program.need(program.aside("update.weights.in", copy, "offload", HOST_IN, number))
     else:
         program.add("update.weights.in", copy, "offload")
 
 
+def weights_out(program: Program, update: Update) -> None:
+    """New weights go to where they lie, in host memory, as far as they were not made there."""
+    share = update.setting.plan.offload_shares.get("optimizer", 0.0)
+    made_here = (
+        1.0 if update.setting.plan.shards in (1, 2) else 1.0 - share
+    )  # gathered on accelerators, or updated there
+    if made_here:
+        program.add("update.weights.out", HostCopy(made_here * _weight_bytes(update, stays=False), "out"), "offload")
+
+
 def gradient_bytes(setting: Setting, formats: dict[Part, Formats], holdings: list[Holding]) -> Amount:
     """Bytes of the rank's share of these gradients, as far as the host updates with them."""
-    away = setting.plan.offloads["optimizer"]
+    away = setting.plan.offload_shares["optimizer"]
     parts = [each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each) for each in holdings]
     return away * sum(parts, start=0.0)
 
 
-def weight_bytes(setting: Setting, formats: dict[Part, Formats]) -> Amount:
-    """Bytes of the weights of the rank's share."""
-    parts = [each.parameters * BYTES[formats[each.part].weight] / shards(setting, each) for each in held(setting)]
-    return sum(parts, start=0.0)
+def _weight_bytes(update: Update, stays: bool) -> Amount:
+    """Bytes of new weights that an accelerator needs, or else of those that lie in its host's memory.
+
+    Where shards come together on the accelerators (ZeRO 1 and 2), they need their shards of all weights, and hosts whole ones.
+    """
+    setting, found = update.setting, list[Amount]()
+    gathered = setting.plan.shards in (1, 2)
+    for each in held(setting):
+        away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offload_shares)
+        parts = shards(setting, each) if stays or not gathered else 1
+        share = (1.0 if gathered else 1.0 - away) if stays else away
+        found.append(share * each.parameters * BYTES[update.formats[each.part].weight] / parts)
+    return sum(found, start=0.0)
 
 
 def _adam_bytes(formats: Formats) -> int:

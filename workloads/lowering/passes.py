@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..loads import LoadModel
 from ..model import Layer
 from ..precision import Formats, Part
 from ..setting import Setting
+from .around import Around
 from .attention import Attention
 from .ends import Ends
 from .experts import Experts, Flow
@@ -19,19 +19,6 @@ from .program import Program
 from .tensor import Whole
 from .tensor_1d import OneD
 from .tensor_2d import TwoD
-
-
-class Around(Protocol):
-    """A strategy that acts around layers: weights that have to be fetched first, gradients that leave at once."""
-
-    def before(self, program: Program, layer: int, again: bool) -> None:
-        """Before the forward pass of a layer, or (``again``) before its backward pass."""
-
-    def after_forward(self, program: Program, layer: int) -> None:
-        """After its forward pass."""
-
-    def after_backward(self, program: Program, layer: int) -> None:
-        """After its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +49,8 @@ class Passes:
     ) -> None:
         """Layers in order; ``first`` and ``last``: whether embedding and output are with them. ``flows`` are of MoE layers."""
         program.phase = "forward"
+        for each in self.around:
+            each.begin(program, again=False)
         if first:
             self.ends.embed(program)
         for layer in layers:
@@ -80,6 +69,8 @@ class Passes:
     ) -> None:
         """The way back."""
         program.phase = "backward"
+        for each in self.around:
+            each.begin(program, again=True)
         if last:
             self.ends.output_backward(program)
         for layer in reversed(layers):

@@ -8,9 +8,10 @@ from ..gates import between
 from ..loads import Load, LoadModel
 from ..pipelines import PIPELINES
 from ..setting import Setting
+from .around import Around
 from .experts import Flow
 from .offload import Activations, Early
-from .passes import Around, Passes
+from .passes import Passes
 from .update import Update
 from .weights import Fetched
 
@@ -38,7 +39,7 @@ class Step:
 
     @property
     def leaves_early(self) -> bool:
-        """Whether gradients go to the host layer by layer."""
+        """Whether layers' gradients are reduced, and go to the host, one by one."""
         return self.setting.plan.overlap == "gradients" or self.setting.plan.shards >= 2
 
     def flows(self, micro_batch: int) -> dict[int, Flow]:
@@ -67,7 +68,7 @@ class Step:
     def _around(self, last: bool, layers: tuple[int, ...], split: str) -> list[Around]:
         plan, found = self.setting.plan, list[Around]()
         if split != "W":
-            if plan.shards == 3 or plan.offloads.keys() & {"parameters", "experts"}:
+            if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:
                 found.append(Fetched(self.update, layers))
             if "activations" in plan.offloads:
                 found.append(Activations(self.setting, self._plain.stacks))

@@ -49,8 +49,9 @@ class OneD(Whole):
 
     def loss(self, program: Program, local: Local) -> None:
         """A few numbers for each token."""
-        nbytes = LOSS_NUMBERS * BYTES["fp32"] * local.tokens
-        program.add("output.loss.reduce", Exchange("all-reduce", "ring", ("tp",), nbytes, "fp32"), "tensor_parallel")
+        nbytes = LOSS_NUMBERS * BYTES[local.exact] * local.tokens
+        exchange = Exchange("all-reduce", "ring", ("tp",), nbytes, local.exact)
+        program.add("output.loss.reduce", exchange, "tensor_parallel")
 
     def lookup(self, program: Program, local: Local) -> None:
         """Each rank knows its part of the vocabulary."""

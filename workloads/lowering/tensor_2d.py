@@ -104,7 +104,7 @@ class TwoD(Whole):
         return local.tokens, n / self.side, k / self.side, local.formats[part].compute
 
     def _few(self, program: Program, local: Local, name: str, numbers: int) -> None:
-        self._one(program, name, "all-reduce", "col", numbers * local.tokens, "fp32", 0)
+        self._one(program, name, "all-reduce", "col", numbers * local.tokens, local.exact, 0)
 
     def _one(
         self, program: Program, name: str, operation: str, axis: str, elements: float, element: Precision, root: int

@@ -35,15 +35,15 @@ def unrolled(schedule: Schedule, coordinate: tuple[int, ...]) -> tuple[Operation
     """
     flat: list[Operation] = []
     numbers: dict[int, tuple[int, ...]] = {}  # what stands for each operation of the schedule
-    held: dict[str, tuple[int, ...]] = {}  # streams whose next operation has to wait for a pipeline on them
+    latest: dict[str, tuple[int, ...]] = {}  # the same for the last one of each stream
     for number, operation in enumerate(schedule.operations):
+        after = {last for other in operation.after for last in numbers[other]} | set(latest.get(operation.stream, ()))
         if isinstance(operation.work, Pipeline):
-            start = {last for other in operation.after for last in numbers[other]}
-            numbers[number] = held[operation.stream] = _slots(flat, schedule, operation.work, coordinate, start)
-            continue
-        after = {last for other in operation.after for last in numbers[other]} | set(held.pop(operation.stream, ()))
-        numbers[number] = (len(flat),)
-        flat.append(replace(operation, after=_others(flat, operation.stream, after)))
+            numbers[number] = _slots(flat, schedule, operation.work, coordinate, after)
+        else:
+            flat.append(replace(operation, after=_others(flat, operation.stream, after)))
+            numbers[number] = (len(flat) - 1,)
+        latest[operation.stream] = numbers[number]
     return tuple(flat)
 
 

@@ -74,13 +74,21 @@ class Update:
             program.add(f"embedding.tied.to_{way}", exchange, "gradient_sync")
 
     def norms(self, program: Program) -> None:
-        """Under sequence parallelism each rank of tp has seen other tokens: norms' gradients are added up (Megatron)."""
-        if not self.setting.plan.sequence_parallel:
-            return
+        """Gradients of what ranks of a model-parallel group have whole, but of other tokens, are added up.
+
+        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own; gates where experts stay
+        whole, so that each rank of tp routes its own.
+        """
+        plan = self.setting.plan
+        axes = {
+            "norm": "tp" if plan.sequence_parallel else "row",
+            "gate": "tp" if plan.expert_tensor == "whole" else "row",
+        }
         for each in held(self.setting):
-            if each.part in ("norm", "gate"):
+            axis = axes.get(each.part)
+            if axis and self.setting.mesh.size(axis) > 1:
                 element = self.formats[each.part].gradient
-                exchange = Exchange("all-reduce", "ring", ("tp",), each.parameters * BYTES[element], element)
+                exchange = Exchange("all-reduce", "ring", (axis,), each.parameters * BYTES[element], element)
                 program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
 
     def step(self, program: Program) -> None:

@@ -15,6 +15,7 @@ from ...hardware.precisions import BYTES
 from ..precision import Part
 from ..schedule import Amount, Exchange, HostCopy, Sweep
 from ..sharding import Holding, held_beside_layers, held_of_layer
+from .around import Around
 from .program import HOST_IN, WEIGHTS, Program
 from .update import Update, Vector
 
@@ -29,39 +30,35 @@ def offloaded(part: Part, kept: Mapping[str, float]) -> float:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class Fetched(Around):
     """Fetches weights before each pass through a layer; with overlap, the next layer's beside the pass through this one."""
 
     update: Update
     layers: tuple[int, ...]
-    comes_back: bool = True  # whether a backward pass follows
     _coming: dict[tuple[int, bool], int] = field(default_factory=dict)
+
+    def begin(self, program: Program, again: bool) -> None:
+        """Embedding and output are there, which are few beside the layers; with overlap, the first layer is on its way."""
+        if self._sharded:
+            ends = held_beside_layers(self.update.setting)
+            self._gather(program, ends, "embedding", again, None, aside=False)
+            self._dequantise(program, ends, "embedding", again)
+        if self._overlap:
+            self._begin(program, self.layers[-1 if again else 0], again)
 
     def before(self, program: Program, layer: int, again: bool) -> None:
         """The layer's weights are there; the next layer's are on their way."""
         if not self._overlap:
             self._fetch(program, layer, again, aside=False)
-            return
-        if (layer, again) not in self._coming:
-            self._begin(program, layer, again)
-        if (coming := self._coming.pop((layer, again))) >= 0:
+        elif (coming := self._coming.pop((layer, again))) >= 0:
             program.need(coming)
+        if self._sharded:
+            self._dequantise(program, held_of_layer(self.update.setting, layer), f"l{layer}", again)
+        if not self._overlap:
+            return
         at = self.layers.index(layer) + (-1 if again else 1)
         if 0 <= at < len(self.layers):
             self._begin(program, self.layers[at], again)
-
-    def after_forward(self, program: Program, layer: int) -> None:
-        """The last layer is the first on the way back."""
-        if self._overlap and self.comes_back and layer == self.layers[-1] and (layer, True) not in self._coming:
-            self._begin(program, layer, again=True)
-
-    def after_backward(self, program: Program, layer: int) -> None:
-        """Gradients are another matter."""
-
-    def ends(self, program: Program, again: bool) -> None:
-        """Embedding and output; they are few beside the layers, and waited for."""
-        if self._sharded:
-            self._gather(program, held_beside_layers(self.update.setting), "embedding", again, None, aside=False)
 
     @property
     def _overlap(self) -> bool:
@@ -91,7 +88,7 @@ class Fetched:
     def _from_host(self, holdings: list[Holding]) -> Amount | None:
         """Bytes of the rank's part (or shard) of what lies in host memory."""
         setting = self.update.setting
-        kept = setting.plan.offloads
+        kept = setting.plan.offload_shares
         away = {each.part: offloaded(each.part, kept) for each in holdings}
         if not any(away.values()):
             return None
@@ -110,18 +107,21 @@ class Fetched:
             axes, nbytes, element = self._way(vector, again)
             if self.update.setting.mesh.size(*axes) == 1:
                 continue
-            text = f"{at}.weights.{vector.kind}.{vector.element}"
-            ending = ".again" if again else ""
+            name = f"{at}.weights.{vector.kind}.{vector.element}.all-gather{'.again' if again else ''}"
             exchange = Exchange("all-gather", "ring", axes, nbytes, element)
             if aside:
-                after = program.aside(f"{text}.all-gather{ending}", exchange, "gradient_sync", WEIGHTS, after)
+                after = program.aside(name, exchange, "gradient_sync", WEIGHTS, after)
             else:
-                program.add(f"{text}.all-gather{ending}", exchange, "gradient_sync")
-            if element == "int8":
-                count = nbytes / QUANTISED
-                back = Sweep(count, QUANTISED, BYTES[vector.element], 1, vector.element)
-                program.add(f"{text}.dequantise{ending}", back, "gradient_sync")
+                program.add(name, exchange, "gradient_sync")
         return after
+
+    def _dequantise(self, program: Program, holdings: list[Holding], at: str, again: bool) -> None:
+        """What came in 8 bits becomes weights, once it is there."""
+        for vector in self.update.vectors(holdings, "weight"):
+            axes, nbytes, element = self._way(vector, again)
+            if element == "int8" and self.update.setting.mesh.size(*axes) > 1:
+                back = Sweep(nbytes / QUANTISED, QUANTISED, BYTES[vector.element], 1, vector.element)
+                program.add(f"{at}.weights.{vector.kind}.{vector.element}.dequantise", back, "gradient_sync")
 
     def _way(self, vector: Vector, again: bool) -> tuple[tuple[str, ...], Amount, str]:
         """Over which axes, how many bytes, in which format."""

@@ -1,0 +1,225 @@
+"""The weights of a dense Transformer, and how strategies cut each of them over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shape of a pre-norm, decoder-only Transformer without biases.
+
+    Keys and values have ``kv_heads``, each for an equal group of the ``heads`` of width ``head``. A ``gated`` FFN's first product
+    gives twice ``ffn_hidden`` columns: gates and values. Norms have a gain and a shift, or are ``rms`` norms with a gain alone.
+    ``tied``: the output layer shares the embedding's weights.
+    """
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head: int
+    hidden: int
+    ffn_hidden: int
+    vocabulary: int
+    gated: bool = False
+    rms: bool = False
+    tied: bool = True
+
+    @property
+    def group(self) -> int:
+        """Heads that share keys and values."""
+        return self.heads // self.kv_heads
+
+    @property
+    def table(self) -> str:
+        """Name of the output layer's weights."""
+        return "embedding" if self.tied else "output.logits"
+
+    def names(self) -> Iterator[str]:
+        """Names of all weights."""
+        yield "embedding"
+        for layer in range(self.layers):
+            yield from layer_names(layer)
+        yield "output.norm"
+        if not self.tied:
+            yield self.table
+
+    def shape(self, name: str, parts: int = 1) -> tuple[int, ...]:
+        """The shape of a whole weight, with a dimension for everything that is cut by itself.
+
+        A head's group stands with its keys and values: so cut, attention needs no other rank. The vocabulary is padded to a
+        multiple of ``parts``.
+        """
+        hidden, inner = self.hidden, self.ffn_hidden
+        words = -(-self.vocabulary // parts) * parts
+        return {
+            "embedding": (words, hidden),
+            "logits": (words, hidden),
+            "qkv": (hidden, self.kv_heads, self.group + 2, self.head),
+            "out": (self.heads, self.head, hidden),
+            "up": (hidden, 2 if self.gated else 1, inner),
+            "down": (inner, hidden),
+            "norm": (1 if self.rms else 2, hidden),
+        }[kind(name)]
+
+
+KINDS = ("attention.norm", "attention.qkv", "attention.out", "ffn.norm", "ffn.up", "ffn.down")
+"""The weights of a layer, in the order of their operations."""
+
+
+def layer_names(layer: int) -> list[str]:
+    """Names of the weights of a layer, such as ``l3.ffn.up``."""
+    return [f"l{layer}.{each}" for each in KINDS]
+
+
+def kind(name: str) -> str:
+    """What kind of weight a name stands for: embedding, qkv, out, up, down, norm or logits."""
+    return name.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank stands in the mesh: its number along each axis, of how many; axes that are not named have one rank.
+
+    Axes are ``tp``, or ``row`` and ``col`` of a square grid in its place, ``cp``, ``pp`` and those of data parallelism.
+    ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens.
+    """
+
+    number: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    sequence_parallel: bool = False
+
+    def me(self, axis: str) -> int:
+        """Number of this rank along an axis."""
+        return self.number.get(axis, 0)
+
+    def of(self, axis: str) -> int:
+        """Ranks along an axis."""
+        return self.ranks.get(axis, 1)
+
+    @cached_property
+    def grid(self) -> int:
+        """Rows, and columns, of the grid of two-dimensional tensor parallelism; 1 where there is none."""
+        return self.of("row")
+
+    @cached_property
+    def width(self) -> int:
+        """Ranks that share the vocabulary: those along ``tp``, or a side of the grid."""
+        return self.of("tp") * self.grid
+
+    @cached_property
+    def by_tokens(self) -> int:
+        """Into how many parts tokens of norms and residuals are cut by sequence parallelism."""
+        return self.of("tp") if self.sequence_parallel else 1
+
+    def part(self, size: int, axis: str) -> slice:
+        """The part of ``size`` things that is this rank's, where they are cut over an axis."""
+        each = size // self.of(axis)
+        return slice(self.me(axis) * each, (self.me(axis) + 1) * each)
+
+
+CUTS: dict[str, dict[int, str]] = {
+    "embedding": {0: "tp"},
+    "logits": {0: "tp"},
+    "qkv": {1: "tp"},
+    "out": {0: "tp"},
+    "up": {2: "tp"},
+    "down": {0: "tp"},
+    "norm": {},
+}
+"""Which dimension of a weight is cut over which axis: columns first, then rows (Megatron, Shoeybi et al. 2019)."""
+
+GRID_CUTS: dict[str, dict[int, str]] = {
+    "embedding": {0: "row", 1: "col"},
+    "logits": {0: "row", 1: "col"},
+    "qkv": {0: "row", 1: "col"},
+    "out": {0: "row", 2: "col"},
+    "up": {0: "row", 2: "col"},
+    "down": {0: "row", 1: "col"},
+    "norm": {1: "col"},
+}
+"""The same for a square grid: blocks of every matrix (SUMMA; Optimus, Xu et al. 2021)."""
+
+
+def cut(whole: Array, name: str, sizes: Sizes, place: Place) -> Array:
+    """A rank's part of a whole weight, as the matrix that its products take; words that pad the vocabulary are zeros."""
+    shape = sizes.shape(name, place.width)
+    missing = shape[0] - sizes.shape(name)[0]
+    if missing:
+        whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), dtype=whole.dtype)])
+    part = whole.reshape(shape)[_slices(name, sizes, place)]
+    return np.ascontiguousarray(part).reshape(local_shape(name, sizes, place))
+
+
+def local_shape(name: str, sizes: Sizes, place: Place) -> tuple[int, int]:
+    """Shape of a rank's part as a matrix."""
+    shape = list(sizes.shape(name, place.width))
+    for dimension, axis in _cuts(name, place).items():
+        shape[dimension] //= place.of(axis)
+    inputs = 2 if kind(name) == "out" else 1  # dimensions that a product adds up over
+    return prod(shape[:inputs]), prod(shape[inputs:])
+
+
+def join(parts: list[tuple[Place, Array]], name: str, sizes: Sizes) -> Array:
+    """The whole weight from the parts of ranks; of a part that several ranks hold, the last one counts."""
+    whole = np.empty(sizes.shape(name, parts[0][0].width), dtype=parts[0][1].dtype)
+    for place, part in parts:
+        whole[_slices(name, sizes, place)] = part.reshape(whole[_slices(name, sizes, place)].shape)
+    rows, columns = local_shape(name, sizes, Place())
+    return whole.reshape(-1, columns)[:rows]
+
+
+def initial(name: str, sizes: Sizes, seed: int) -> Array:
+    """A whole weight before training, as a matrix in double precision: any rank can make any, and cut its part out of it.
+
+    Matrices have a standard deviation of one over the root of their inputs; norms have a gain near 1 and a shift near 0.
+    """
+    number = list(sizes.names()).index(name)
+    random = np.random.default_rng([seed, 9, number])
+    rows, columns = local_shape(name, sizes, Place())
+    values: Array = random.standard_normal((rows, columns))
+    if kind(name) == "norm":
+        values = np.array([[1.0], [0.0]])[:rows] + 0.02 * values
+    else:
+        values *= (columns if kind(name) in ("embedding", "logits") else rows) ** -0.5
+    return values
+
+
+def summed_over(name: str, sizes: Sizes, place: Place) -> tuple[str, ...]:
+    """Axes beside those of data parallelism over which a weight's gradients have to be added up.
+
+    ``cp``: ranks see other tokens; so do those of a norm where tokens are cut over ``tp`` or ``row``. An embedding that the
+    output layer shares is used by the first and the last pipeline stage.
+    """
+    axes = ["cp"]
+    if kind(name) == "norm":
+        axes += ["tp"] if place.sequence_parallel else []
+        axes += ["row"]
+    if name == "embedding" and sizes.tied:
+        axes += ["pp"]
+    return tuple(axis for axis in axes if place.of(axis) > 1)
+
+
+def stage_layers(layers: int, stage: int, stages: int, chunk: int = 0, chunks: int = 1) -> range:
+    """The layers of one chunk of a pipeline stage: chunk c of stage s is part c · stages + s of the model."""
+    each = layers // (stages * chunks)
+    first = (chunk * stages + stage) * each
+    return range(first, first + each)
+
+
+def _cuts(name: str, place: Place) -> dict[int, str]:
+    return (GRID_CUTS if place.grid > 1 else CUTS)[kind(name)]
+
+
+def _slices(name: str, sizes: Sizes, place: Place) -> tuple[slice, ...]:
+    shape, cuts = sizes.shape(name, place.width), _cuts(name, place)
+    return tuple(place.part(size, cuts[at]) if at in cuts else slice(None) for at, size in enumerate(shape))

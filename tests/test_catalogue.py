@@ -1,0 +1,92 @@
+"""The machines of the catalogue: what their data sheets say of each other, and the collectives that were measured on them."""
+
+import re
+
+import athanor
+import pytest
+from athanor.hardware.machine import list_machines, load_machine
+from athanor.sim.collective import collective
+from athanor.workloads.placement import resolve_ranks_per_node
+
+MACHINES = {machine.name: machine for machine in list_machines()}
+ACCELERATORS = sorted(name for name, machine in MACHINES.items() if machine.node.inside == "switch")
+PUBLISHED = [*ACCELERATORS, "fugaku"]
+SURE = re.compile(r"found|memory-sure|memory-unsure|assumed|approximated|made up|computed")
+
+
+@pytest.mark.parametrize(
+    ("name", "flops_a_cycle", "precision"),
+    [
+        ("dgx2-v100", 1024, "fp16"),
+        ("selene", 2048, "bf16"),
+        ("eos-h100", 4096, "bf16"),
+        ("eos-h100", 8192, "fp8"),
+        ("tpu-v3", 2 * 128 * 128, "bf16"),
+        ("cloud-brain-2", 64 * 2, "fp32"),
+        ("fugaku", 2 * 2 * 8, "fp64"),
+    ],
+)
+def test_peaks_are_cores_times_clock(name, flops_a_cycle, precision):
+    group = MACHINES[name].core_group
+    assert group.compute_cores * flops_a_cycle * group.clock == pytest.approx(group.peak[precision], rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [("dgx2-v100", 1536), ("jean-zay-a100", 384), ("selene", 3072), ("vtrain-a100", 512), ("eos-h100", 6144)]
+    + [("torchtitan-h100", 512), ("cloud-brain-2", 2048), ("tpu-v3", 2048), ("fugaku", 4096), ("azure-gpt3", 10_000)],
+)
+def test_published_runs_have_room(name, ranks):
+    """Ranks are accelerators; on Fugaku they are nodes."""
+    machine = MACHINES[name]
+    assert machine.nodes * resolve_ranks_per_node(machine, "moda", None, ranks) >= ranks
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "measured"),
+    [
+        ("dgx1-v100", 8, 122e9),
+        ("selene", 8, 230e9),
+        ("selene", 32, 192e9),
+        ("eos-h100", 8, 370e9),
+        ("eos-h100", 32, 370e9),
+    ],
+)
+def test_all_reduces_run_at_the_measured_bus_bandwidth(name, ranks, measured):
+    """NVIDIA's figures for large vectors; across nodes of H100 a node's ports and its interfaces carry equally much."""
+    found = collective(name, "all-reduce", "ring", ranks, 2.0**34)
+    assert found.bus_bandwidth == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sources_say_how_sure_each_number_is(name):
+    machine = MACHINES[name]
+    numbers = [key for key, text, _ in machine.numbers() if text[0] in "0123456789" and text != "0"]
+    assert [key for key in numbers if not SURE.search(machine.source(key))] == []
+    assert machine.fitted() == []
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_a_step_runs_on_every_accelerator(name):
+    """Eight accelerators of one node, or four chips of a TPU; what a large product reaches lies below the peak."""
+    machine = load_machine(name)
+    precision = "O2" if "fp16" in machine.core_group.peak else "O0"
+    run = athanor.simulate(name, "moda-tiny", mesh={"ep": 4, "dp": 2}, precision=precision)
+    totals = run.summary()
+    assert totals["nodes"] == -(-8 // machine.node.core_groups)
+    assert {row["kind"] for row in totals["links"]} >= {"port.out", "port.in"}
+    best = next(each for each in ("bf16", "fp16") if each in machine.core_group.peak)
+    product = machine.processor(machine.node.core_groups).gemm(8192.0, 8192.0, 8192.0, 1, best)
+    share = 2 * 8192.0**3 / float(product.seconds) / machine.core_group.peak[best]
+    assert share == pytest.approx(machine.calibration.gemm_efficiency, rel=0.02)
+    assert product.compute > 2 * product.memory, "large products are bound by their FLOPs"
+
+
+@pytest.mark.parametrize("name", [name for name in ACCELERATORS if MACHINES[name].node.host_link])
+def test_hosts_are_slower_than_accelerators(name):
+    """Offloading costs what it should: a link carries a fraction of the memory's rate, and a host's memory is shared."""
+    machine = MACHINES[name]
+    processor = machine.processor(machine.node.core_groups)
+    assert processor.host_link < 0.05 * machine.core_group.memory_bandwidth
+    assert processor.host_bandwidth * machine.node.core_groups == pytest.approx(machine.node.host_memory_bandwidth)
+    assert float(processor.host_copy(processor.host_link)) == 1.0

@@ -1,0 +1,163 @@
+"""The account of a setting: every line of what its ranks hold, and what they come to on each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from ...hardware.precisions import BYTES
+from ..loads import Load
+from ..lowering.step import Step
+from ..precision import POLICIES, Formats
+from ..precision import Part as ModelPart
+from ..setting import Setting
+from .activations import Row, Saved
+from .buffers import buffers
+from .need import PARTS, Array, Line, Memory
+from .stages import Stages
+from .state import State, all_single
+
+FIXED_FP32 = {"parameters": 4, "gradients": 4, "optimizer": 8, "activations": 8}
+"""Bytes a parameter of the all-single accounting: 4 + 4 + 8 + 8 TB for 10¹² parameters (BaGuaLu overview)."""
+
+
+def memory(setting: Setting, loads: list[Load]) -> Memory:
+    """Memory of the fullest rank of the fullest stage, at the most demanding precision policy of the plan.
+
+    ``loads`` are those of a step, all micro-batches: activations count the micro-batch and the rank whose experts carry most.
+    """
+    return account(setting, loads).worst
+
+
+def account(setting: Setting, loads: list[Load]) -> Account:
+    """The account at the plan's most demanding precision policy."""
+    each = [Account(setting, loads, POLICIES[name]) for name in setting.plan.precisions.names]
+    return max(each, key=lambda one: one.worst.total)
+
+
+def sample_loads(setting: Setting) -> list[Load]:
+    """The loads of a first step, as lowering it would draw them; none for a model without experts."""
+    step = Step(setting, 0)
+    for micro_batch in range(1 if step.alike else setting.batch.micro_batches):
+        step.flows(micro_batch)
+    return step.seen
+
+
+def update_state_share(policy: str) -> float:
+    """Share of weights, gradients and state that only the update needs: 12 of 16 bytes, 75 %, under APEX O2."""
+    formats = POLICIES[policy]["expert"]
+    return formats.state_bytes / (BYTES[formats.weight] + BYTES[formats.gradient] + formats.state_bytes)
+
+
+class Account:
+    """What the ranks of a setting hold: :attr:`lines`, and their sums by stage."""
+
+    def __init__(self, setting: Setting, loads: list[Load], formats: dict[ModelPart, Formats]) -> None:
+        self.setting, self.loads, self.formats = setting, loads, formats
+        self.stages = Stages(setting)
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """Everything that is counted."""
+        if self.setting.plan.accounting == "fp32":
+            return list(all_single(self.setting, self.stages, FIXED_FP32))
+        state = State(self.setting, self.formats, self.stages)
+        saved = Saved.of(self.setting, self.formats)
+        return [
+            *state.lines(),
+            *self._kept(saved),
+            *self._again(saved),
+            *self._at_ends(saved),
+            *state.whole_layers(),
+            *buffers(saved, self.stages, self._most),
+        ]
+
+    @cached_property
+    def by_stage(self) -> list[Memory]:
+        """What a rank of each stage needs."""
+        sums = {part: np.zeros(self.stages.count) for part in PARTS}
+        host = np.zeros(self.stages.count)
+        for line in self.lines:
+            if line.host:
+                host = host + line.nbytes
+            else:
+                sums[line.part] = sums[line.part] + line.nbytes
+        processor = self.setting.machine.processor(self.setting.ranks_per_node)
+        room = float("inf") if processor.host_memory is None else processor.host_memory
+        return [
+            Memory(
+                **{part: float(sums[part][stage]) for part in PARTS},
+                capacity=processor.memory,
+                host=float(host[stage]),
+                host_capacity=room,
+                stage=stage,
+            )
+            for stage in range(self.stages.count)
+        ]
+
+    @cached_property
+    def worst(self) -> Memory:
+        """What a rank of the fullest stage needs."""
+        return max(self.by_stage, key=lambda need: (need.pressure, need.total))
+
+    @cached_property
+    def _most(self) -> float:
+        """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
+        return max((float(np.max(load.received)) for load in self.loads), default=0.0)
+
+    def _kept(self, saved: Saved) -> Iterator[Line]:
+        """What layers keep until their backward pass."""
+        recompute, found = self.setting.plan.recompute, dict[tuple[str, str, bool], Array]()
+        away = "activations" in self.setting.plan.offloads
+        carried = self.stages.carried(self.loads) if self.setting.model.experts and recompute != "full" else None
+        for kind in self.stages.kinds:
+            for row in saved.layer(kind):
+                if row.carried or not row.kept(recompute):
+                    continue
+                key = (row.operator, row.what, row.entry and away)
+                found[key] = found.get(key, np.zeros(1)) + row.nbytes * self.stages.copies(kind)
+        yield from (Line("activations", name, what, nbytes, host) for (name, what, host), nbytes in found.items())
+        if carried is not None:
+            rows = next(saved.layer(kind) for kind in self.stages.kinds if kind.moe)
+            yield from (
+                Line("activations", row.operator, row.what, row.nbytes * carried) for row in rows if row.carried
+            )
+
+    def _again(self, saved: Saved) -> Iterator[Line]:
+        """What is worked out again, for one layer at a time; and inputs of layers on their way from the host."""
+        recompute = self.setting.plan.recompute
+        again, entry = np.zeros(self.stages.count), np.zeros(self.stages.count)
+        for kind in self.stages.kinds:
+            rows = saved.layer(kind)
+            size = sum(self._size(row) for row in rows if not row.kept(recompute))
+            again = np.maximum(again, self.stages.has(kind) * size)
+            entry = np.maximum(entry, self.stages.has(kind) * sum(row.nbytes for row in rows if row.entry))
+        if recompute != "none":
+            yield Line("activations", "again", "one layer, worked out again", again)
+        if "activations" in self.setting.plan.offloads:
+            yield Line("activations", "inputs", "of the layer at hand and of the next", 2 * entry)
+
+    def _size(self, row: Row) -> float:
+        return row.nbytes * self._most if row.carried else row.nbytes
+
+    def _at_ends(self, saved: Saved) -> Iterator[Line]:
+        """Embedding and output layer (Korthikanti et al. 2022, section 4.3).
+
+        BaGuaLu's accounting of models with experts, which have no dropout, leaves inputs of the output layer out: half a percent.
+        """
+        model, first, last = self.setting.model, saved.stacks[True], saved.stacks[False]
+        if model.dropout:
+            yield Line("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
+        if model.experts and not model.dropout:
+            return
+        norm, out = last.stream * saved.size("norm"), last.stream * saved.size("embedding")
+        yield Line("activations", "output.norm", "its input", self.stages.at_last * norm)
+        yield Line("activations", "output.logits", "its input", self.stages.at_last * out)
+        if model.encoder_layers:
+            norm, out = first.stream * saved.size("norm"), first.stream * saved.size("attention")
+            yield Line("activations", "encoder.norm", "its input", self.stages.at_first * norm)
+            yield Line("activations", "cross.qkv", "output of the encoder", self.stages.at_first * out)
+
+

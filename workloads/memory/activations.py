@@ -1,0 +1,147 @@
+"""What a layer keeps of a micro-batch for its backward pass, operator by operator.
+
+The rows are those of Korthikanti et al. 2022 ("Reducing Activation Recomputation in Large Transformer Models", section 4): with
+dropout, in half precision, on one rank they add up to s·b·h (34 + 5 a s/h) bytes a layer; with tp to s·b·h (10 + 24/t + 5 a s/(h t));
+with sequence parallelism to s·b·h/t (34 + 5 a s/h). Selective recomputation drops the core of attention, leaving 34 s·b·h/t, and full
+recomputation all but the layer's input, 2 s·b·h. Without dropout there are no masks, and one copy of the scores fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ...hardware.precisions import BYTES
+from ..loads import LoadModel
+from ..lowering.local import Local
+from ..model import Layer
+from ..precision import Formats, Part
+from ..setting import Setting
+
+Cut = Literal["tp", "tokens", "whole"]
+"""By what a row shrinks: by tp (or a grid's columns), by sequence parallelism (or these columns), or by neither."""
+
+MASK = 1
+"""Bytes of an element of a dropout's mask."""
+
+STATISTICS = 4
+"""Bytes that a fused kernel keeps of each row of scores: the logarithm of its sum (Dao et al. 2022)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
+
+    ``core`` is what selective recomputation drops, ``entry`` what even full recomputation keeps.
+    """
+
+    operator: str
+    what: str
+    nbytes: float
+    cut: Cut
+    core: bool = False
+    entry: bool = False
+    carried: bool = False
+
+    def kept(self, recompute: str) -> bool:
+        """Whether it is kept until the backward pass."""
+        return self.entry or recompute == "none" or (recompute == "selective" and not self.core)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Rows of a setting's layers in the formats of one precision policy."""
+
+    setting: Setting
+    formats: dict[Part, Formats]
+    stacks: dict[bool, Local]  # of the encoder (True) and of all else
+    loads: LoadModel | None
+
+    @classmethod
+    def of(cls, setting: Setting, formats: dict[Part, Formats]) -> Saved:
+        """What the layers of a setting keep."""
+        here = Local.of(setting, formats, decoder=True)
+        encoder = Local.of(setting, formats) if setting.model.encoder_layers else here
+        loads = LoadModel(setting) if setting.model.experts else None
+        return cls(setting, formats, {True: encoder, False: here}, loads)
+
+    def layer(self, kind: Layer) -> list[Row]:
+        """The rows of a layer, in the order of its forward pass."""
+        local = self.stacks[kind.encoder]
+        rows = list(self._attention("attention", local, local))
+        if kind.cross:
+            rows += self._attention("cross", local, self.stacks[True])
+        return [*rows, *(self._experts(local) if kind.moe else self._ffn(local))]
+
+    def size(self, part: Part) -> int:
+        """Bytes of an activation of a part."""
+        return BYTES[self.formats[part].compute]
+
+    def mask(self, at: str, local: Local) -> Iterator[Row]:
+        """Of the dropout before a residual."""
+        if self.setting.model.dropout:
+            yield Row(f"{at}.residual", "mask of the dropout", local.stream * MASK, "tokens")
+
+    def _attention(self, at: str, local: Local, source: Local) -> Iterator[Row]:
+        """``source`` is where keys and values come from: the same tokens, or the encoder's."""
+        model, size = local.model, self.size("attention")
+        heads, values = model.heads / local.width, max(1.0, model.key_value_heads / local.width)
+        yield Row(
+            f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention"
+        )
+        yield Row(f"{at}.qkv", "its input", local.stream * size, "tokens")
+        if model.latent:
+            narrow = 2 * (model.latent.query_rank + model.latent.key_value_rank) + model.latent.rotary
+            yield Row(f"{at}.narrow", "narrow queries, keys and values", local.tokens * narrow * size, "whole")
+            values = heads
+        yield Row(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp")
+        yield Row(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
+        yield Row(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp")
+        yield from self._core(at, local, local.tokens * heads, source.keys)
+        yield Row(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp")
+        yield from self.mask(at, local)
+
+    def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[Row]:
+        """Scores of ``rows`` queries (of all heads) with so many keys; a fused kernel never has them in memory."""
+        scores, size = rows * keys, self.size("attention")
+        if self.setting.plan.attention == "fused":
+            yield Row(f"{at}.context", "sums of its scores", rows * STATISTICS, "tp")
+            return
+        yield Row(f"{at}.softmax", "its output", scores * size, "tp", core=True)
+        if local.model.dropout:
+            yield Row(f"{at}.dropout", "its mask", scores * MASK, "tp", core=True)
+            yield Row(f"{at}.context", "weights after the dropout", scores * size, "tp", core=True)
+
+    def _ffn(self, local: Local) -> Iterator[Row]:
+        yield Row("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
+        yield Row("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
+        yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
+        yield from self.mask("ffn", local)
+
+    def _inner(self, at: str, elements: float) -> Iterator[Row]:
+        """Of the activation's inputs, two where an FFN is gated, and its output."""
+        ups, size = self.setting.model.matrices - 1, self.size("ffn")
+        yield Row(f"{at}.activation", "its input", ups * elements * size, "tp")
+        yield Row(f"{at}.down", "its input", elements * size, "tp")
+
+    def _experts(self, local: Local) -> Iterator[Row]:
+        """Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
+        assert self.loads is not None
+        model, size, ups = local.model, self.size("expert"), local.model.matrices - 1
+        spread = "tp" in self.loads.axes
+        width = model.expert_width / (1 if spread else local.width)
+        cut: Cut = "tp" if spread else "whole"
+        routed = float(self.loads.tokens)
+        yield Row("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
+        yield Row("moe.gate", "its input", routed * model.hidden * self.size("norm"), cut)
+        yield Row("moe.top_k", "scores of all experts", routed * model.experts * self.size("gate"), cut)
+        yield Row("moe.up", "its input", float(model.hidden * size), "whole", carried=True)
+        inner: Cut = "whole" if spread else "tp"
+        yield Row("moe.activation", "its input", ups * width * size, inner, carried=True)
+        yield Row("moe.down", "its input", width * size, inner, carried=True)
+        yield Row("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
+        if model.shared_experts:
+            shared = model.shared_experts * model.expert_width
+            yield from self._inner("shared", local.tokens * shared / local.width)
+        yield from self.mask("moe", local)

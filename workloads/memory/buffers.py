@@ -1,0 +1,47 @@
+"""What is there only for a while, or always: logits, buffers of exchanges, and what the accelerator keeps for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...hardware.precisions import BYTES
+from .activations import Saved
+from .need import Line
+from .stages import Stages
+
+
+def buffers(saved: Saved, stages: Stages, most: float) -> Iterator[Line]:
+    """Lines of ``other``; ``most`` are the tokens that the fullest rank's experts carry in one layer."""
+    yield Line("other", "output.loss", "logits in single precision", stages.at_last * _logits(saved))
+    for name, what, size in _exchanges(saved, most):
+        yield Line("other", name, what, np.full(stages.count, size))
+    setting = saved.setting
+    if reserved := setting.machine.processor(setting.ranks_per_node).reserved_memory:
+        yield Line("other", "reserved", "what driver and libraries keep", np.full(stages.count, reserved))
+
+
+def _logits(saved: Saved) -> float:
+    """4 s·b·v/t bytes (Korthikanti et al. 2022, section 4.3)."""
+    local = saved.stacks[False]
+    size = max(BYTES["fp32"], saved.size("embedding"))
+    return local.tokens * local.model.vocabulary / local.width * size
+
+
+def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:
+    """(name, what, bytes) of buffers that an exchange fills."""
+    local, setting, model = saved.stacks[True], saved.setting, saved.setting.model
+    if saved.loads is not None:
+        size = (saved.loads.tokens * setting.top_k + most) * model.hidden * saved.size("expert")
+        yield "all-to-all", "tokens sent and received", size
+    if setting.plan.sequence_parallel:
+        yield "gather", "all tokens of a layer's input", local.whole * saved.size("norm")
+    if (parts := setting.mesh.size("cp")) > 1:
+        heads = max(1.0, model.key_value_heads / local.width)
+        block = local.tokens * heads * model.query_size * saved.size("attention")
+        yield "ring", "keys that come, and gradients of all parts' keys", (1 + parts) * block
+    if (side := setting.mesh.size("row")) > 1:
+        wide = model.ffn_hidden * max(1, model.matrices - 1)
+        size = (local.tokens * wide / side + model.hidden * wide / side**2) * saved.size("ffn")
+        yield "summa", "blocks of a product that are sent around", size

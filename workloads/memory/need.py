@@ -1,0 +1,64 @@
+"""What a rank needs, part by part, and whether it has that much; and the lines that the parts are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+Part = Literal["parameters", "gradients", "optimizer", "activations", "other"]
+
+PARTS: tuple[Part, ...] = ("parameters", "gradients", "optimizer", "activations", "other")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes of one thing that the ranks of each stage hold, ``nbytes[stage]``: on the device, or in ``host`` memory.
+
+    ``name`` is that of the operator that keeps it or of the model's part that it belongs to.
+    """
+
+    part: Part
+    name: str
+    what: str
+    nbytes: Array
+    host: bool = False
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of the fullest rank of a stage, and what a rank has (``capacity``), on the device and in its host's memory."""
+
+    parameters: float
+    gradients: float
+    optimizer: float
+    activations: float
+    other: float
+    capacity: float
+    host: float = 0.0
+    host_capacity: float = inf
+    stage: int = 0
+
+    @property
+    def total(self) -> float:
+        """All that a rank holds on the device."""
+        return self.parameters + self.gradients + self.optimizer + self.activations + self.other
+
+    @property
+    def pressure(self) -> float:
+        """The larger of the two shares that are taken, of the device's memory and of the host's."""
+        return max(self.total / self.capacity, self.host / self.host_capacity)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is no more than the rank has, here and there."""
+        return bool(self.pressure <= 1)
+
+    def table(self) -> dict[str, float]:
+        """Every part, the total and the capacity of the device."""
+        return {**{part: getattr(self, part) for part in PARTS}, "total": self.total, "capacity": self.capacity}

@@ -1,0 +1,116 @@
+"""Weights, gradients and optimizer state of a rank: what ZeRO leaves of them, and what lies in host memory.
+
+ZeRO 1 shards the optimizer's state, 2 gradients too, 3 weights too: with N parameters, n replicas and Adam in mixed precision
+4 N + 12 N/n, 2 N + 14 N/n and 16 N/n bytes (Rajbhandari et al. 2020, section 5). Where they are sharded, weights and gradients of single
+layers are whole for a while, which is :func:`whole_layers`. ZeRO++ keeps a second shard of the weights, along fsdp (Wang et al. 2023,
+section 3.2). PipeDream and 2BW keep several versions of the weights (Narayanan et al. 2019, 2021b). ZeRO-Offload leaves 2 of 16 bytes on
+the device (Ren et al. 2021, section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from ...hardware.precisions import BYTES
+from ..precision import Formats, Part
+from ..setting import Setting
+from ..sharding import Holding, held, held_beside_layers, held_of_layer, shards
+from .need import Array, Line
+from .stages import Stages
+
+AT_ONCE = 2
+"""Layers whose weights are there at once: the one that is passed through, and the next."""
+
+
+class State:
+    """What a rank of each stage holds for the model's parameters, in the formats of one policy."""
+
+    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: Stages) -> None:
+        self.setting, self.formats, self.stages = setting, formats, stages
+        self.plan = setting.plan
+
+    def lines(self) -> Iterator[Line]:
+        """Weights, gradients and optimizer state by part of the model, here and in host memory."""
+        ends = {each.part: each for each in held_beside_layers(self.setting)}
+        for each in held(self.setting):
+            count = self.stages.by_stage(each.parameters)
+            beside = self.stages.by_stage(ends[each.part].parameters) if each.part in ends else np.zeros(1)
+            yield from self._weights(each, count, beside)
+            yield from self._gradients(each, count)
+            state = count * self.formats[each.part].state_bytes / shards(self.setting, each)
+            yield Line("optimizer", each.part, "state", state, host="optimizer" in self.plan.offloads)
+
+    def whole_layers(self) -> Iterator[Line]:
+        """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
+        if self.plan.shards == 3 or self.plan.offloads & {"parameters", "experts"}:
+            size = AT_ONCE * self._largest("weight", self._fetched)
+            if self.plan.shards == 3:
+                ends = self._bytes(held_beside_layers(self.setting), "weight", lambda part: True)
+                size = np.maximum(size, self.stages.by_stage(ends))
+            yield Line("other", "weights", "layers that are fetched", size)
+        if self.plan.shards >= 2 or self._gradients_leave:
+            ends = self._bytes(held_beside_layers(self.setting), "gradient", lambda part: True)
+            size = np.maximum(self._largest("gradient", lambda part: True), self.stages.by_stage(ends))
+            yield Line("other", "gradients", "a layer that is not reduced yet", size)
+
+    def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[Line]:
+        """``beside`` of the count are those of embedding and output, which stay on the device."""
+        size, parts = BYTES[self.formats[each.part].weight], shards(self.setting, each)
+        spread = parts if self.plan.shards == 3 else 1
+        away = self._offloaded(each.part)
+        here = (beside if away else count) / spread * self.stages.versions
+        yield Line("parameters", each.part, "weights", np.broadcast_to(here * size, (self.stages.count,)))
+        if away:
+            yield Line("parameters", each.part, "weights", (count - beside) / spread * size, host=True)
+        if self.plan.zero == "++":
+            second = self.setting.mesh.size(*(axis for axis in each.replicas if axis == "fsdp"))
+            yield Line("parameters", each.part, "second shard of the weights", count / second * size)
+
+    def _gradients(self, each: Holding, count: Array) -> Iterator[Line]:
+        size = count * BYTES[self.formats[each.part].gradient]
+        shard = size / shards(self.setting, each)
+        if not self._gradients_leave:
+            yield Line("gradients", each.part, "gradients", shard if self.plan.shards >= 2 else size)
+        if "optimizer" in self.plan.offloads:
+            yield Line("gradients", each.part, "gradients", shard, host=True)
+            if self.plan.offload_delay:
+                yield Line("gradients", each.part, "gradients of the step before", shard, host=True)
+
+    @property
+    def _gradients_leave(self) -> bool:
+        """Whether gradients go to the host layer by layer, in every micro-batch, so that the device never has them all."""
+        early = self.plan.shards >= 2 or (self.plan.overlap == "gradients" and self.setting.batch.micro_batches == 1)
+        return "optimizer" in self.plan.offloads and early
+
+    def _offloaded(self, part: Part) -> bool:
+        return "parameters" in self.plan.offloads or ("experts" in self.plan.offloads and part == "expert")
+
+    def _fetched(self, part: Part) -> bool:
+        return self.plan.shards == 3 or self._offloaded(part)
+
+    def _largest(self, what: str, wanted: Callable[[Part], bool]) -> Array:
+        """Bytes of the wanted parts of each stage's largest layer."""
+        stack, found = self.setting.model.stack, np.zeros(self.stages.count)
+        for kind in self.stages.kinds:
+            size = self._bytes(held_of_layer(self.setting, stack.index(kind)), what, wanted)
+            found = np.maximum(found, self.stages.has(kind) * size)
+        return found
+
+    def _bytes(self, holdings: list[Holding], what: str, wanted: Callable[[Part], bool]) -> float | Array:
+        """Bytes of holdings in the format of their weights or gradients."""
+        sizes = [each.parameters * BYTES[getattr(self.formats[each.part], what)] for each in holdings if wanted(each.part)]
+        return sum(sizes, start=0.0)
+
+
+def all_single(setting: Setting, stages: Stages, bytes_of: dict[str, int]) -> Iterator[Line]:
+    """So many bytes a parameter that the rank holds, whatever the batch; only the optimizer's are sharded."""
+    names = {"parameters": "weights", "gradients": "gradients", "optimizer": "state", "activations": "activations"}
+    for each in held(setting):
+        count = stages.by_stage(each.parameters)
+        line = Line("parameters", each.part, "", count)
+        for part, what in names.items():
+            sharded = shards(setting, each) if part == "optimizer" else 1
+            yield replace(line, part=part, what=what, nbytes=count * bytes_of[part] / sharded)
