@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,8 +37,13 @@ def series(
     """Curves of ``(x, y)`` points by name; with ``logarithmic`` both axes are, to base 2."""
     figure, axes = blank(width=7.6)
     for place, (name, points) in enumerate(curves.items()):
-        style = {"marker": MARKERS[place % len(MARKERS)], "color": SERIES[place % len(SERIES)]}
-        axes.plot([at for at, _ in points], [value for _, value in points], lw=1.6, ms=5, label=name, **style)
+        style: dict[str, Any] = {
+            "marker": MARKERS[place % len(MARKERS)],
+            "color": SERIES[place % len(SERIES)],
+            "label": name,
+        }
+        line = ("-", "--", ":")[place % 3]  # curves that coincide are seen through each other
+        axes.plot([at for at, _ in points], [value for _, value in points], line, lw=1.6, ms=5, **style)
     if logarithmic:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
@@ -56,10 +62,20 @@ def series(
 
 def bars(sizes: Mapping[str, float], what: str, title: str, limit: tuple[float, str] | None = None) -> Figure:
     """A bar for each name; ``limit`` is a value and what it is, drawn across."""
-    figure, axes = blank(width=max(6.0, 2.0 + 0.9 * len(sizes)))
+    figure, axes = blank(width=max(6.5, 2.0 + 1.4 * len(sizes)))
     axes.bar(list(sizes), list(sizes.values()), 0.6, color=COLOURS["compute"])
     for place, size in enumerate(sizes.values()):
-        axes.text(place, size, f"{size:,.3g}", ha="center", va="bottom", fontsize=9, color=INK)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.annotate(
+            f"{size:,.3g}",
+            (place, size),
+            (0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=INK,
+            bbox=paper,
+        )
     if limit:
         axes.axhline(limit[0], color=PUBLISHED, lw=1.6, label=limit[1])
         legend_beside(axes)
@@ -73,4 +89,5 @@ def bars(sizes: Mapping[str, float], what: str, title: str, limit: tuple[float, 
 def _slanted(axes: Axes, wanted: bool) -> None:
     """Names below the bars at a slant, their ends at the bars."""
     if wanted:
-        axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=25, ha="right", rotation_mode="anchor")
+        for label in axes.get_xticklabels():
+            label.set(rotation=25, ha="right", rotation_mode="anchor")

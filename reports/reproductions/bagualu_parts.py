@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 FREE_COLUMNS = ("varies", "tokens/node", "GEMM", "network", "us/message", "ps/param.")
 PREDICTED_COLUMNS = ("1.93T EF", "placed", "strong", "14.5T EF", "174T EF")
 FREE_TEXT = (
-    "Four unknowns meet four results exactly, at each of these numbers of tokens a node; with 174T left out, at each of these"
-    " message overheads. What follows for 14.5T (and, in the last rows, for 174T) is all that the fit predicts of them:"
-    " read no more into it than this range."
+    "Four unknowns meet four results exactly, at each of these numbers of tokens a node; with 174T left out, at each"
+    " of these message overheads. What follows for 14.5T (and, in the last rows, for 174T) is all that the fit"
+    " predicts of them: read no more into it than this range."
 )
 
 

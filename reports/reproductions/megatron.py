@@ -26,8 +26,9 @@ MODELS = {"GPT 22B": "gpt-22b", "GPT 175B": "gpt3-175b", "GPT 530B": "mt-nlg-530
 
 EFFICIENCY_TEXT = (
     "Every row is predicted, with one constant for all: products reach an assumed share of the accelerator's peak"
-    " (calibration.gemm_efficiency), which nobody has fitted to these rows. Measured products reach less where they are small or"
-    " their tiles do not fill the accelerator, so errors of one sign are to be expected; compare rows with each other."
+    " (calibration.gemm_efficiency), which nobody has fitted to these rows. Measured products reach less where they"
+    " are small or their tiles do not fill the accelerator, so errors of one sign are to be expected; compare rows"
+    " with each other."
 )
 
 

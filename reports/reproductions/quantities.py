@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 
 from ...hardware.machine import Machine
-from ...hardware.precisions import BYTES
 from ...workloads.collectives import rounds
-from ...workloads.lowering import lower_step
-from ...workloads.memory import Memory, memory
+from ...workloads.memory import Memory, account, memory, sample_loads
 from ...workloads.model import Model
 from ...workloads.schedule import Exchange, Operation, Schedule
 from ...workloads.setting import Setting
-from ...workloads.sharding import held, shards
 
 
 def need(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> Memory:
     """Memory of the fullest rank of a plan, whether it fits or not."""
     setting = Setting.of(machine, model, options)
-    return memory(setting, lower_step(setting)[1])
+    return memory(setting, sample_loads(setting))
 
 
 def fits(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> float:
@@ -39,7 +36,7 @@ def zero_volume(ranks: int) -> float:
     return (volume("reduce-scatter") + volume("all-gather")) / volume("all-reduce")
 
 
-SENT = {
+SENT: dict[str, Callable[[int], float]] = {
     "all-reduce": lambda ranks: 2 * (ranks - 1) / ranks,
     "reduce-scatter": lambda ranks: (ranks - 1) / ranks,
     "all-gather": lambda ranks: (ranks - 1) / ranks,
@@ -62,18 +59,9 @@ def sent(schedule: Schedule, wanted: Callable[[Operation], bool] = lambda operat
 
 
 def fixed_bytes(setting: Setting) -> float:
-    """Bytes of weights, gradients and state of a rank, in the mean over stages, before activations."""
-    formats = setting.plan.precisions.at(0)
-    total = 0.0
-    for each in held(setting):
-        kept = formats[each.part]
-        weight, gradient, state = BYTES[kept.weight], BYTES[kept.gradient], kept.state_bytes
-        level, width = setting.plan.shards, shards(setting, each)
-        each_bytes = sum(
-            size / (width if level >= sharded else 1) for size, sharded in ((weight, 3), (gradient, 2), (state, 1))
-        )
-        total += float(np.mean(each.parameters)) * each_bytes
-    return total
+    """Bytes of weights, gradients and state of a rank, in the mean over stages: what is there whatever the batch."""
+    stages = account(setting, sample_loads(setting)).by_stage
+    return float(np.mean([each.parameters + each.gradients + each.optimizer for each in stages]))
 
 
 def training_flops(model: Model, sequences: int, again: bool) -> float:

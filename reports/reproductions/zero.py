@@ -26,15 +26,17 @@ SHAPES = {"18B": "megatron-18.4b", "138B": "megatron-145.6b"}
 """Models in place of those whose shapes ZeRO++'s authors did not publish."""
 
 PLUSPLUS_TEXT = (
-    "ZeRO++ against ZeRO-3 on 24 nodes of 16 V100, with four and with one of the nodes' interfaces, 1,024 or 2,048 tokens a GPU and"
-    " micro-batch. Shapes of the models were not published: GPTs of about the same size stand for them. Nothing is overlapped."
+    "ZeRO++ against ZeRO-3 on 24 nodes of 16 V100, with four and with one of the nodes' interfaces, 1,024 or 2,048"
+    " tokens a GPU and micro-batch. Shapes of the models were not published: GPTs of about the same size stand for"
+    " them. Nothing is overlapped."
 )
 
 
 STAGE_3_COLUMNS = ("TFLOP/s a GPU", "published", "rings over all interfaces", "over one of each node")
 ONE_INTERFACE_TEXT = (
-    "The batch is 1,536 sequences throughout. Rings that use all eight interfaces of a node, as the simulator's do, fall far less than"
-    " was measured; rings through one of them would fall about as much. That was found by looking at these rows: it explains, and predicts nothing."
+    "The batch is 1,536 sequences throughout. Rings that use all eight interfaces of a node, as the simulator's do,"
+    " fall far less than was measured; rings through one of them would fall about as much. That was found by looking"
+    " at these rows: it explains, and predicts nothing."
 )
 
 
