@@ -102,6 +102,22 @@ def test_strategies_train_as_one_process_does(kind, tmp_path):
 
 
 @needs_mpi
+def test_a_pipeline_is_compared_with_its_prediction(tmp_path):
+    plan = {"mesh": {"pp": 2, "dp": 2}, "tokens_per_rank": 128}
+    athanor.simulate("laptop", "gpt-tiny", **plan).save(tmp_path / "predicted.json")
+    flags = ("--model", "gpt-tiny", "--mesh", "pp=2,dp=2", "--tokens-per-rank", "128")
+    done = job(4, "athanor", "execute", *flags, "-o", tmp_path / "measured.json")
+    assert done.returncode == 0, done.stderr
+    (pair,) = athanor.compare_runs(tmp_path / "predicted.json", tmp_path / "measured.json").plain()["pairs"]
+    assert {(row["ranks"], row["name"]) for row in pair["operations"]} >= {
+        ("first stage (pp=0,dp=0)", "embedding.lookup"),
+        ("last stage (pp=1,dp=0)", "activations"),
+    }
+    moved = [row for row in pair["traffic"] if row["collective"] == "shift"]
+    assert moved and all(row["predicted_bytes"] == row["measured_bytes"] for row in moved), moved
+
+
+@needs_mpi
 def test_an_exchange_that_is_wrong_is_found():
     done = job(
         4, "python", JOBS / "dense.py", "spoil", json.dumps({"mesh": {"tp": 4}, "tensor": "2d", "precision": "fp64"})
