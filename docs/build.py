@@ -45,7 +45,7 @@ def accuracy(claims: list[dict[str, Any]]) -> str:
 
 def free_direction(rows: list[tuple[str, ...]]) -> str:
     """The table of how far the predictions move, of the page on accuracy."""
-    from athanor.reports.reproduction_report import FREE_COLUMNS, PREDICTED_COLUMNS
+    from athanor.reports.reproductions.bagualu_parts import FREE_COLUMNS, PREDICTED_COLUMNS
 
     columns = [*FREE_COLUMNS, *PREDICTED_COLUMNS]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
@@ -242,7 +242,7 @@ def pictures(found: Any) -> dict[str, Any]:
     """README's pictures by name."""
     from athanor.reports import plots
     from athanor.reports.published import published
-    from athanor.reports.reproduction_report import FITTED
+    from athanor.reports.reproductions.bagualu_parts import FITTED
 
     results = published("bagualu")
     return {
@@ -321,10 +321,10 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
-    from athanor.reports.reproduce import reproduce_bagualu
-    from athanor.reports.reproduction_report import free_rows
+    from athanor.reports.reproductions.bagualu import build
+    from athanor.reports.reproductions.bagualu_parts import free_rows
 
-    found = reproduce_bagualu(lambda text: print(text, file=sys.stderr))
+    found = build(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
     readme.write_text(text)

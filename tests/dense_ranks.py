@@ -28,7 +28,7 @@ def steps(product_name, grid, backward=False):
 
 
 class Names:
-    """Names of operations in their order, written down by hand; those that exchange begin with @, ``-`` ends the layer's."""
+    """Names of operations in their order, written down by hand; those that exchange begin with @."""
 
     def __init__(self, place, fused):
         self.fused = fused

@@ -91,12 +91,14 @@ class Place:
     """Where a rank stands in the mesh: its number along each axis, of how many; axes that are not named have one rank.
 
     Axes are ``tp``, or ``row`` and ``col`` of a square grid in its place, ``cp``, ``pp`` and those of data parallelism.
-    ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens.
+    ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens. ``ring`` are the ranks along ``cp`` in the
+    order in which shifts pass them; none: by number.
     """
 
     number: Mapping[str, int] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     sequence_parallel: bool = False
+    ring: tuple[int, ...] = ()
 
     def me(self, axis: str) -> int:
         """Number of this rank along an axis."""
