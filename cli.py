@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_accuracy import validate
 from .cli_cluster import cluster
 from .cli_compare import compare
 from .cli_infer import infer
@@ -65,7 +66,7 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     sys.exit(status)
 
 
-for command in (infer, memory, execute, calibrate, compare, cluster, validate_runtime):
+for command in (infer, memory, execute, calibrate, compare, cluster, validate, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--precision", {"help": "O0, O1, O2, O3, layerwise, bf16, fp8, fp64, or a schedule such as O0:100,layerwise."}),
     ("--router", {"help": "uniform, zipf:S, table:NAME or table:FILE.csv."}),
     ("--drift", {"type": float, "help": "Share of the router's popularity that changes each step."}),
-    ("--balancer", {"help": "none, capacity:F, swipe."}),
+    ("--balancer", {"help": "none, capacity:F, swipe, even."}),
     ("--all-to-all", {"help": "linear, two-level, pairwise-shift, pairwise-xor, bruck."}),
     ("--tensor", {"help": "Tensor parallelism along tp: 1d (Megatron), 2d (SUMMA on a q x q grid)."}),
     (
