@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from .precisions import BYTES, Precision
 from .records import Record
+from .tiles import Tiles
 from .units import Bytes, BytesPerSecond, FlopsPerSecond, Hertz, Ratio, Seconds, SecondsOrZero
 
 Array = NDArray[np.float64]
@@ -32,7 +33,8 @@ class CoreGroup(Record):
     A GEMM follows a roofline that is blocked for the local memories: C stays in a tile as large as they allow, panels
     of A and B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound
     operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
-    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves.
+    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves. Where the group is a GPU, ``tiles``
+    says how its products run instead.
     """
 
     management_cores: int = Field(ge=0)
@@ -49,6 +51,7 @@ class CoreGroup(Record):
     double_buffering: bool
     operator_overhead: SecondsOrZero
     scalar_step: Seconds
+    tiles: Tiles | None = None
 
     @model_validator(mode="after")
     def _has_peaks(self) -> CoreGroup:
@@ -103,6 +106,19 @@ class CoreGroup(Record):
         fill = first_panel / self.read_bandwidth / bandwidth
         seconds = np.maximum(compute, memory) + fill if self.double_buffering else compute + memory
         return Cost(seconds, compute, memory)
+
+    def tiled(
+        self, m: Array, n: Array, k: Array, count: float, precision: Precision, efficiency: float, bandwidth: float = 1.0
+    ) -> Cost:
+        """Cost of ``count`` GEMMs in one launch by :attr:`tiles`; arguments as of :meth:`gemm`."""
+        assert self.tiles is not None
+        there = (m > 0) & (n > 0) & (k > 0)
+        m, n, k = (np.where(there, side, 0.0) for side in (m, n, k))
+        read, write = self.read_bandwidth * bandwidth, self.write_bandwidth * bandwidth
+        rate = self.peak[precision] * efficiency
+        compute = self.tiles.seconds(m, n, k, count, precision, rate, self.compute_cores, write)
+        memory = count * BYTES[precision] * ((m + n) * k / read + m * n / write)
+        return Cost(np.where(there, np.maximum(compute, memory), 0.0), np.where(there, compute, 0.0), memory)
 
     def sweep(
         self, size: Array, read: float, written: float, flops: float, precision: Precision, bandwidth: float = 1.0

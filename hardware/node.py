@@ -100,6 +100,9 @@ class Processor:
         """
         rows, depth = np.asarray(m, dtype=np.float64), np.asarray(k, dtype=np.float64)
         share, efficiency = self.bandwidth_share, self.gemm_efficiency
+        if self.core_group.tiles:
+            columns = np.asarray(n / self.groups)
+            return self.core_group.tiled(rows, columns, depth, count, precision, efficiency, share)
         split = self.core_group.gemm(rows, np.asarray(n / self.groups), depth, precision, efficiency, share)
         if count <= 1 or self.groups == 1:
             return Cost(*(count * part for part in split))
@@ -107,6 +110,12 @@ class Processor:
         rounds = float(np.ceil(count / self.groups))
         better = rounds * whole.seconds < count * split.seconds
         return Cost(*(np.where(better, rounds * a, count * b) for a, b in zip(whole, split, strict=True)))
+
+    def attention_rate(self, precision: Precision, backward: bool) -> float:
+        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach."""
+        tiles = self.core_group.tiles
+        share = (tiles.attention_backward if backward else tiles.attention) if tiles else self.gemm_efficiency
+        return self.peak(precision) * share
 
     def sweep(self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision) -> Cost:
         """Cost of an operator that passes once over ``size`` elements, spread over the core groups.

@@ -9,9 +9,8 @@ import numpy as np
 from ...hardware.precisions import BYTES
 from ..loads import Load, LoadModel
 from ..schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
-from .attention import NORM_FLOPS
 from .ffn import ACTIVATION_FLOPS, FeedForward
-from .local import Local
+from .local import NORM_FLOPS, Local
 from .program import Program
 from .tensor import Whole
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...hardware.precisions import BYTES, Precision
 from ..mesh import Mesh
@@ -11,6 +11,13 @@ from ..plan import Plan
 from ..precision import Formats, Part
 from ..schedule import Amount, Gemm, Sweep
 from ..setting import Setting
+
+
+NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
+"""FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""
+
+MASK = 1
+"""Bytes of an element of a dropout's mask."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,28 @@ class Local:
         """A sweep over ``size`` elements that reads and writes so many elements for each, in the format of a part."""
         precision = self.formats[part].compute
         return Sweep(size, reads * BYTES[precision], writes * BYTES[precision], flops, precision)
+
+    def softmax(self, size: Amount, backward: bool) -> Sweep:
+        """Over so many scores; with dropout (a kernel of its own) they are read and written once more, and its mask once."""
+        found = self.sweep("attention", size, reads=1 + backward, flops=SOFTMAX_FLOPS)
+        if not self.model.dropout:
+            return found
+        each = BYTES[found.precision]
+        masks = (MASK, 0) if backward else (0, MASK)
+        return replace(found, read=found.read + each + masks[0], written=found.written + each + masks[1])
+
+    def residual(self) -> Sweep:
+        """Sum of a half and the stream; with dropout, fused with it, a mask is written."""
+        found = self.sweep("norm", self.stream, reads=2)
+        return replace(found, written=found.written + MASK) if self.model.dropout else found
+
+    def norm_gradient(self) -> Sweep:
+        """Gradient of a half's norm, with that of the stream; with dropout also that of the half's output, by its mask."""
+        found = self.sweep("norm", self.stream, reads=3, flops=NORM_FLOPS)
+        if not self.model.dropout:
+            return found
+        each = BYTES[found.precision]
+        return replace(found, read=found.read + each + MASK, written=found.written + each)
 
     def gemm(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
         """``count`` products of activations with weights of a part, or of activations for them."""
