@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from athanor.mpi_runtime.dense import functions as f
 from athanor.mpi_runtime.dense.reference import Reference
-from athanor.mpi_runtime.dense.shards import Place, Sizes, cut, initial, join, local_shape, stage_layers
+from athanor.mpi_runtime.dense.shards import Place, Sizes, cut, initial, join, local_shape
 from athanor.workloads.schedule import Exchange
 from dense_ranks import Names, Ranks
 
@@ -109,11 +109,6 @@ def test_words_that_pad_the_vocabulary_are_never_guessed():
     assert [each.shape for each in held] == [(2, 8)] * 4 and not held[3].any() and not held[2][1].any()
     assert ranks.step(words, words + 4) == pytest.approx(Reference(ranks.sizes, 5).step(words, words + 4), rel=1e-12)
     assert not held[3].any() and not held[2][1].any()
-
-
-def test_stages_hold_all_layers_once():
-    held = [stage_layers(8, stage, 2, chunk, 2) for chunk in range(2) for stage in range(2)]
-    assert [list(each) for each in held] == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
 
 # --- strategies against the serial model ------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ PLANS = {
         {"mesh": {"tp": 2, "fsdp": 2}, "zero": "3"},
         {"mesh": {"dp": 4}, "zero": "hierarchical", "precision": "layerwise"},
         {"mesh": {"dp": 2, "tp": 2}, "precision": "O0"},
+        {"mesh": {"dp": 4}, "tokens_per_rank": 2112, "micro_batch": 1, "zero": "1"},  # so many that they are blocks
     ],
     "pipeline": [
         {"mesh": {"pp": 4}},
@@ -99,6 +100,22 @@ def test_strategies_train_as_one_process_does(kind, tmp_path):
         assert measured["flops_per_step"] == pytest.approx(predicted["flops_per_step"])
         assert sum(measured["breakdown"].values()) == pytest.approx(measured["step_seconds"])
         assert (measured["breakdown"]["pipeline_bubble"] > 0) == ("pp" in plan["mesh"])
+
+
+@needs_mpi
+def test_a_pipeline_is_compared_with_its_prediction(tmp_path):
+    plan = {"mesh": {"pp": 2, "dp": 2}, "tokens_per_rank": 128}
+    athanor.simulate("laptop", "gpt-tiny", **plan).save(tmp_path / "predicted.json")
+    flags = ("--model", "gpt-tiny", "--mesh", "pp=2,dp=2", "--tokens-per-rank", "128")
+    done = job(4, "athanor", "execute", *flags, "-o", tmp_path / "measured.json")
+    assert done.returncode == 0, done.stderr
+    (pair,) = athanor.compare_runs(tmp_path / "predicted.json", tmp_path / "measured.json").plain()["pairs"]
+    assert {(row["ranks"], row["name"]) for row in pair["operations"]} >= {
+        ("first stage (pp=0,dp=0)", "embedding.lookup"),
+        ("last stage (pp=1,dp=0)", "activations"),
+    }
+    moved = [row for row in pair["traffic"] if row["collective"] == "shift"]
+    assert moved and all(row["predicted_bytes"] == row["measured_bytes"] for row in moved), moved
 
 
 @needs_mpi

@@ -158,7 +158,8 @@ class DenseTraining:
             rows = micro_batch.leave(part.layer) if forward else micro_batch.gradient
             yield from self._send(group, operation.stream, exchange, rows, other, tag)
             return
-        rows = yield from self._receive(group, operation.stream, exchange, self._rows, other, tag)
+        rows = yield from self._receive(group, exchange, self._rows, other, tag)
+        self.transport.carried[operation.stream] += rows.size * TYPES[exchange.element]().nbytes
         if forward:
             micro_batch.enter(part.layer, rows)
         else:
@@ -179,7 +180,7 @@ class DenseTraining:
             yield from self._send(group, stream, exchange, self.holdings.gradients["embedding"], receiver, 0)
         if group.me == receiver:
             mine = self.holdings.gradients["embedding"]
-            other = yield from self._receive(group, stream, exchange, mine.shape, sender, 0)
+            other = yield from self._receive(group, exchange, mine.shape, sender, 0)
             mine[...] = mine + other if receiver == 0 else other
 
     def _send(self, group: Group, stream: str, exchange: Exchange, values: Array, to: int, tag: int) -> Steps:
@@ -188,10 +189,9 @@ class DenseTraining:
         yield [group.send(leaving, to, tag)]
 
     def _receive(
-        self, group: Group, stream: str, exchange: Exchange, shape: tuple[int, ...], source: int, tag: int
+        self, group: Group, exchange: Exchange, shape: tuple[int, ...], source: int, tag: int
     ) -> Generator[Requests, None, Array]:
         arriving = np.empty(shape, dtype=TYPES[exchange.element])
-        self.transport.carried[stream] += arriving.nbytes
         yield [group.receive(arriving, source, tag)]
         return arriving.astype(np.promote_types(arriving.dtype, np.float32), copy=False)
 

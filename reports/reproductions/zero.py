@@ -176,7 +176,7 @@ def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:
     """What fits one V100 of 32 GB with the optimizer in the host's memory, and what does not without."""
     plan: dict[str, Any] = {
         "mesh": {"dp": 1},
-        "zero": "0",
+        "zero": "2",  # what ZeRO-Offload builds on: gradients leave as they come
         "micro_batch": 1,
         "tokens_per_rank": 2048,
         "precision": "O2",

@@ -88,7 +88,7 @@ class Account:
                 host = host + line.nbytes
             else:
                 sums[line.part] = sums[line.part] + line.nbytes
-        processor = self.setting.machine.processor(self.setting.ranks_per_node)
+        processor = self.setting.processor
         room = float("inf") if processor.host_memory is None else processor.host_memory
         return [
             Memory(
