@@ -52,6 +52,10 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("--pipeline", {"help": "gpipe, 1f1b, interleaved, zb-h1, zb-h2, pipedream, 2bw."}),
     ("--chunks", {"type": int, "help": "Model chunks of a stage, for --pipeline interleaved."}),
+    (
+        "--scatter-gather/--no-scatter-gather",
+        {"default": None, "help": "Ranks of tp pass on a part each between stages, and gather there (simulated only)."},
+    ),
     ("--expert-tensor", {"help": "Beside tp: split every expert, or keep experts whole and spread them over tp too."}),
     ("--prototypes", {"type": int, "help": "Groups of experts, of each of which a token goes to its first (M6-T)."}),
     ("--zero", {"help": "Sharded update: 0, 1, 2, 3, ++, or hierarchical (BaGuaLu)."}),

@@ -23,15 +23,18 @@ Side = Annotated[int, Field(gt=0)]
 class Tiles(Record):
     """How a GPU's library runs C[m, n] = A[m, k] B[k, n]: C is cut into tiles, and the multiprocessors take them in waves.
 
-    A tile of one of the ``shapes`` (rows, columns) is worked on by one multiprocessor, ``fill`` steps of depth longer than its own
-    k: the first panels have to come, and C has to go. Each step takes as long as its FLOPs at the share of the peak that the kernel
-    reaches, or as its panels need from the second-level cache (``cache_bandwidth`` of all multiprocessors together). The last wave
-    takes as long as a full one. Products with few tiles are cut along k, which writes C once more for each part. The library is
-    taken to choose the fastest. A whole product also takes no less than its operands and C need to and from memory.
+    A tile of one of the ``shapes`` (rows, columns) is worked on by one multiprocessor, ``fill`` steps of depth longer than
+    its own k: the first panels have to come, and C has to go. Each step takes as long as its FLOPs at the share of the peak
+    that the kernel reaches, or as its panels need from the second-level cache (``cache_bandwidth`` of all multiprocessors
+    together). The last wave takes as long as a full one. Products with few tiles are cut along k, which writes C once more
+    for each part. The library is taken to choose the fastest. A whole product also takes no less than its operands and C
+    need to and from memory.
 
-    ``precisions`` is the share of the general GEMM efficiency that kernels of a precision reach, where it is another than one.
-    ``attention`` and ``attention_backward`` are those of the peak that fused attention reaches on the FLOPs of full scores; kernels
-    that skip what a causal mask hides do half of these.
+    With ``fused_sums`` products add gradients to those of earlier micro-batches by themselves; else a sweep does.
+
+    ``precisions`` is the share of the general GEMM efficiency that kernels of a precision reach, where it is another than
+    one. ``attention`` is that of the peak that fused attention reaches on the FLOPs of full scores; kernels that skip what
+    a causal mask hides do half of these.
 
     Source of tiles and waves: NVIDIA, "Matrix Multiplication Background User's Guide" (tile and wave quantisation).
     """
@@ -39,12 +42,20 @@ class Tiles(Record):
     shapes: tuple[tuple[Side, Side], ...] = Field(min_length=1)
     fill: float = Field(ge=0)
     cache_bandwidth: BytesPerSecond
+    fused_sums: bool = False
     precisions: dict[Precision, Ratio] = {}
     attention: Ratio
-    attention_backward: Ratio
 
     def seconds(
-        self, m: Array, n: Array, k: Array, count: float, precision: Precision, rate: float, processors: int, write: float
+        self,
+        m: Array,
+        n: Array,
+        k: Array,
+        count: float,
+        precision: Precision,
+        rate: float,
+        processors: int,
+        write: float,
     ) -> Array:
         """Seconds of ``count`` products in one launch, memory apart.
 

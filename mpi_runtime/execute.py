@@ -102,6 +102,8 @@ def _setting(
             f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
             f" mpiexec -n {setting.mesh.ranks}"
         )
+    if setting.plan.scatter_gather:
+        raise InputError("--scatter-gather: is simulated only; over MPI stages pass on all that they have")
     return setting
 
 

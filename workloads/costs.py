@@ -16,9 +16,6 @@ from .schedule import Attention, Bookkeeping, Gemm, HostCopy, HostSweep, Loop, S
 
 Array = NDArray[np.float64]
 
-FORWARD_PRODUCTS = 2
-"""Products of a fused attention's forward pass; its backward pass has more."""
-
 
 class Timed(NamedTuple):
     """Seconds of each rank (broadcasting over the mesh), and the resource that takes most of them on the slowest."""
@@ -48,7 +45,7 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
     match work:
         case Gemm():
             _require(processor, work.precision)
-            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision)
+            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto)
             return _launched(cost, processor)
         case Attention():
             _require(processor, work.precision)
@@ -69,8 +66,7 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
 
 def _attention(work: Attention, processor: Processor) -> Cost:
     """The products at the rate of such kernels, or what goes to and from memory, whichever takes longer."""
-    rate = processor.attention_rate(work.precision, backward=work.products > FORWARD_PRODUCTS)
-    products = np.asarray(work.flops) / rate
+    products = np.asarray(work.flops) / processor.attention_rate(work.precision)
     moved = processor.sweep(work.elements, BYTES[work.precision] / 2, BYTES[work.precision] / 2, 0.0, work.precision)
     return Cost(np.maximum(products, moved.memory), products, moved.memory)
 

@@ -57,6 +57,7 @@ class Plan(Record):
     sequence_parallel: bool = False
     pipeline: str = "1f1b"
     chunks: int = Field(default=1, gt=0)
+    scatter_gather: bool = False
     expert_tensor: Literal["split", "whole"] = "split"
     prototypes: int | None = Field(default=None, gt=0)
     zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "hierarchical"

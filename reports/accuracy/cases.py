@@ -205,4 +205,5 @@ def _stages(
         even = model.layers % stages == 0 and micro_batches % stages == 0
         chunks = model.layers // stages if later and even else 1
         assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
-    return {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    order = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    return {**order, "scatter_gather": mesh.get("tp", 1) > 1}

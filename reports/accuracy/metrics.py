@@ -55,8 +55,13 @@ class Prediction:
     seconds: float | None = None
 
 
-def predict(row: Row, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
-    """The prediction of a row; ``run`` simulates a setting. Raises :class:`LeftOut` with the reason where none is made."""
+def predict(
+    row: Row, run: Callable[[Setting], dict[str, Any]], change: Callable[[Case], Case] = lambda case: case
+) -> Prediction:
+    """The prediction of a row; ``run`` simulates a setting, after ``change`` has changed its case.
+
+    Raises :class:`LeftOut` with the reason where none is made.
+    """
     metric = row.text("measured_metric")
     if not metric:
         raise LeftOut("measured_metric is blank")
@@ -69,7 +74,7 @@ def predict(row: Row, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
         for begin, operation in COLLECTIVES.items():
             if metric.startswith(f"{begin}_busbw"):
                 return _collective(row, operation, metric)
-        case = case_of(row)
+        case = change(case_of(row))
         if metric.startswith("mem_"):
             return _memory(row, case, metric)
         if metric == "layer_fwd_bwd_time":

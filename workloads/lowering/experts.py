@@ -195,4 +195,4 @@ class Experts:
 
     def _weights(self, flow: Flow, rows: float, columns: float) -> Gemm:
         """The gradient of every local expert's weights."""
-        return Gemm(float(rows), columns, flow.rows, float(self.held), self.local.formats["expert"].gemm)
+        return self.local.weight_gradient(float(rows), columns, flow.rows, "expert", float(self.held))

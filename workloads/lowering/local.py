@@ -12,7 +12,6 @@ from ..precision import Formats, Part
 from ..schedule import Amount, Gemm, Sweep
 from ..setting import Setting
 
-
 NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
 """FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""
 
@@ -25,6 +24,7 @@ class Local:
     """The part of a micro-batch that a rank works on, in one of the model's stacks.
 
     ``tokens`` are those that its products see, in sequences of which it has ``queries`` tokens each and meets ``keys`` in all.
+    It ``accumulates`` gradients where a step has several micro-batches.
     """
 
     model: Model
@@ -34,6 +34,7 @@ class Local:
     tokens: float
     queries: float
     keys: float
+    accumulates: bool = False
 
     @classmethod
     def of(cls, setting: Setting, formats: dict[Part, Formats], decoder: bool = False) -> Local:
@@ -42,7 +43,8 @@ class Local:
         length = float((decoder and model.decoder_seq_len) or setting.batch.seq_len)
         tokens = float(setting.micro_tokens(decoder))
         parts = mesh.size("cp")
-        return cls(model, formats, setting.plan, mesh, tokens / parts / mesh.size("row"), length / parts, length)
+        sums = setting.batch.micro_batches > 1
+        return cls(model, formats, setting.plan, mesh, tokens / parts / mesh.size("row"), length / parts, length, sums)
 
     @property
     def width(self) -> int:
@@ -96,6 +98,11 @@ class Local:
             return found
         each = BYTES[found.precision]
         return replace(found, read=found.read + each + MASK, written=found.written + each)
+
+    def weight_gradient(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
+        """The same where what comes out is a weight's gradient: added to those of earlier micro-batches, where there are any."""
+        onto = BYTES[self.formats[part].gradient] if self.accumulates else 0
+        return replace(self.gemm(m, n, k, part, count), onto=onto)
 
     def gemm(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
         """``count`` products of activations with weights of a part, or of activations for them."""
