@@ -228,7 +228,7 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
                     yield from _leaves(item, f"{key}.{number}.")
             else:
                 yield key, "x".join(str(item) for item in value)
-        elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix):
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix and name != "accelerator"):
             shows = [extra for extra in _annotations(field) if isinstance(extra, Quantity | Share)]
             yield key, shows[0].show(float(value)) if shows else str(value)
 

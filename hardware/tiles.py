@@ -69,7 +69,8 @@ class Tiles(Record):
             for parts in SPLITS:
                 waves = np.ceil(tiles * parts / processors - 1e-9)
                 again = 0.0 if parts == 1 else 2 * parts * BYTES["fp32"] * count * m * n / write
-                options.append(waves * (k / parts + self.fill) * step + again)
+                allowed = parts == 1 or tiles < processors
+                options.append(np.where(allowed, waves * (k / parts + self.fill) * step + again, np.inf))
         fastest: Array = np.min(np.broadcast_arrays(*options), axis=0)
         return fastest
 

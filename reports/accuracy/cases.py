@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -34,10 +34,9 @@ class Case:
     ranks: int
     assumed: tuple[str, ...]
 
-    @property
-    def sequences(self) -> int:
-        """Sequences of a step."""
-        return int(self.options["global_batch"])
+    def on(self, machine: Machine) -> Case:
+        """The same on another machine."""
+        return replace(self, machine=machine)
 
 
 def case_of(row: Row) -> Case:

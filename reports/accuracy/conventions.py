@@ -14,10 +14,11 @@ from collections import Counter
 from ...workloads.model import Layer, Model
 from .rows import Row
 
-HARDWARE = re.compile(
-    r"SC21|README 2020|llm-analysis|bigscience|DeepSpeed|ZeRO|vTrain|alpa|hw FLOPs|incl\.? recompute|HFU", re.IGNORECASE
-)
-"""Sources, and words in their notes, that count recomputation."""
+SOURCES = re.compile(r"SC21|README 2020|bigscience|DeepSpeed|ZeRO|vTrain|alpa", re.IGNORECASE)
+"""Sources that count recomputation."""
+
+WORDS = re.compile(r"hw FLOPs|incl\.? recompute", re.IGNORECASE)
+"""Words in a note that say so."""
 
 BACKWARD = 2
 """Backward passes cost two products for each of the forward pass."""
@@ -27,7 +28,7 @@ def counts_recomputation(row: Row) -> bool:
     """Whether the source of a row counts hardware FLOPs."""
     if row.text("measured_metric") == "MFU":
         return False
-    return bool(HARDWARE.search(row.source) or HARDWARE.search(row.text("note")))
+    return bool(SOURCES.search(row.source) or WORDS.search(row.text("note")))
 
 
 def step_flops(model: Model, sequences: float, seq_len: int, recomputed: bool) -> float:

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 ACCELERATOR: tuple[tuple[str, ...], ...] = (
     ("calibration.gemm_efficiency",),
     ("core_group.dma_read", "core_group.dma_write"),
-    ("core_group.operator_overhead",),
+    ("core_group.tiles.cache_bandwidth",),
     ("core_group.tiles.attention",),
     ("core_group.tiles.precisions.fp8",),
 )
@@ -50,7 +50,7 @@ SOFT = 0.04
 STEP, MOST = 0.05, 0.3
 """Relative steps: of the derivatives, and of an iteration at most."""
 
-ROUNDS = 3
+ROUNDS = 2
 LEAST_SLOPE = 1e-3
 LEAST_ROWS = 4
 QUANTILES = (0.05, 0.95)
@@ -69,7 +69,7 @@ class Target:
 class Fitted:
     """Values by key with their relative standard errors, and errors of rows: of those fitted to, and of those held out.
 
-    ``left_out`` are errors of rows under constants that were fitted without their model or source, by row.
+    ``left_out`` are errors of the rows fitted to under constants that were fitted without their model or source, by row.
     """
 
     target: Target
@@ -159,54 +159,59 @@ def rows_of(target: Target, rows: Sequence[Row]) -> list[Row]:
 
 
 def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = lambda text: None) -> Fitted:
-    """Fit the target's constants to every second of the rows, first of each source on, and predict the others."""
+    """Fit the target's constants to every second of the rows, by source and name, and predict the others."""
     chosen = rows_of(target, rows)
     with _Evaluator.open() as run:
         advance(f"{len(chosen)} rows, {(len(chosen) + 1) // 2} of them fitted to")
         values = _start(target)
         keys = list(values)
-        places = list(range(0, len(chosen), 2))
-        errors, slopes = run(chosen, values), np.zeros((len(chosen), len(keys)))
+        half, others = chosen[::2], chosen[1::2]
+        errors, slopes = run(half, values), np.zeros((len(half), len(keys)))
         for number in range(ROUNDS):
-            slopes = _slopes(run, chosen, keys, values, errors)
+            slopes = _slopes(run, half, keys, values, errors)
             if not number:  # what no row depends on is not fitted
-                used = np.abs(slopes[places]).max(axis=0, initial=0.0) > LEAST_SLOPE
+                used = np.abs(slopes).max(axis=0, initial=0.0) > LEAST_SLOPE
                 keys, slopes = [key for key, each in zip(keys, used, strict=True) if each], slopes[:, used]
-            step = _solve(errors[places], slopes[places], keys, values)
+            step = _solve(errors, slopes, keys, values)
             values |= {key: values[key] * float(np.exp(each)) for key, each in zip(keys, step, strict=True)}
-            errors = run(chosen, values)
-            mape = float(np.abs(np.expm1(errors[places])).mean())
+            errors = run(half, values)
+            mape = float(np.abs(np.expm1(errors)).mean())
             advance(f"round {number + 1}: mean error {mape:.1%} of the rows fitted to")
             if np.abs(step).max(initial=0.0) < STEP / 5:
                 break
-    return _report(target, chosen, places, keys, values, errors, slopes)
+        advance(f"the {len(others)} others")
+        found = _report(target, half, keys, values, errors, slopes)
+        found.held_out = _named(others, run(others, values))
+    return found
 
 
 def _report(
     target: Target,
     rows: Sequence[Row],
-    places: Sequence[int],
     keys: Sequence[tuple[str, ...]],
     values: Mapping[tuple[str, ...], float],
     errors: Array,
     slopes: Array,
 ) -> Fitted:
-    """The fit with its errors."""
-    named = {row.id: float(np.expm1(error)) for row, error in zip(rows, errors, strict=True)}
-    half = {rows[place].id for place in places}
-    fitted = np.exp(-errors[list(places)])
+    """The fit with its errors on the rows fitted to."""
+    fitted = np.exp(-errors)
     return Fitted(
         target=target,
         values={key: float(f"{values[group]:.4g}") for group in keys for key in group},
-        standard_errors=_standard_errors(errors[list(places)], slopes[list(places)], keys),
-        fitted={name: error for name, error in named.items() if name in half},
-        held_out={name: error for name, error in named.items() if name not in half},
+        standard_errors=_standard_errors(errors, slopes, keys),
+        fitted=_named(rows, errors),
+        held_out={},
         left_out={
             "model": _left_out(rows, [row.text("model") for row in rows], keys, values, errors, slopes),
             "source": _left_out(rows, [publication(row) for row in rows], keys, values, errors, slopes),
         },
         interval=(float(np.quantile(fitted, QUANTILES[0])), float(np.quantile(fitted, QUANTILES[1]))),
     )
+
+
+def _named(rows: Sequence[Row], errors: Array) -> dict[str, float]:
+    """Relative errors by row."""
+    return {row.id: float(np.expm1(error)) for row, error in zip(rows, errors, strict=True)}
 
 
 def _start(target: Target) -> dict[tuple[str, ...], float]:
@@ -331,7 +336,7 @@ def _quiet() -> None:
 def _error(work: tuple[Row, dict[str, float]]) -> float:
     """The logarithm of predicted over measured seconds, with other values in the row's machine."""
     row, settings = work
-    made = predict(row, simulated, lambda case: replace(case, machine=case.machine.changed(settings)))
+    made = predict(row, simulated, lambda case: case.on(case.machine.changed(settings)))
     assert made.seconds is not None
     assert made.measured_seconds is not None
     return float(np.log(made.seconds / made.measured_seconds))

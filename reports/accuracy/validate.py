@@ -10,6 +10,7 @@ from typing import Any
 
 from ...hardware.errors import InputError
 from ...workloads.setting import Setting
+from .cases import Case
 from .judgement import Judged, statistics
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
@@ -144,10 +145,12 @@ def _in_unit(each: Outcome, seconds: float) -> float:
 def validate(
     rows: Sequence[Row],
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    change: Callable[[Case], Case] = lambda case: case,
 ) -> Accuracy:
     """Predict every row; raises :class:`InputError` where none can be predicted, with the first reason.
 
-    ``on_outcome`` is called with each outcome as it comes, so that an interrupted run keeps what it has.
+    ``on_outcome`` is called with each outcome as it comes, so that an interrupted run keeps what it has; ``change`` may change
+    what is simulated for a row.
     """
     known: dict[str, dict[str, Any]] = {}
 
@@ -162,7 +165,7 @@ def validate(
     found = Accuracy()
     for row in rows:
         try:
-            outcome = Outcome(row, predict(row, run))
+            outcome = Outcome(row, predict(row, run, change))
         except LeftOut as reason:
             outcome = Outcome(row, None, str(reason))
         found.outcomes.append(outcome)
