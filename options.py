@@ -50,6 +50,10 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
         "--sequence-parallel/--no-sequence-parallel",
         {"default": None, "help": "Cut norms and residuals by tokens along tp."},
     ),
+    (
+        "--tensor-overlap/--no-tensor-overlap",
+        {"default": None, "help": "Exchanges over tp run beside the products around them (simulated only)."},
+    ),
     ("--pipeline", {"help": "gpipe, 1f1b, interleaved, zb-h1, zb-h2, pipedream, 2bw."}),
     ("--chunks", {"type": int, "help": "Model chunks of a stage, for --pipeline interleaved."}),
     (

@@ -104,6 +104,8 @@ def _setting(
         )
     if setting.plan.scatter_gather:
         raise InputError("--scatter-gather: is simulated only; over MPI stages pass on all that they have")
+    if setting.plan.tensor_overlap:
+        raise InputError("--tensor-overlap: is simulated only; over MPI exchanges over tp and products take turns")
     return setting
 
 

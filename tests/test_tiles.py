@@ -96,3 +96,28 @@ def test_intervals_stand_around_the_step():
     told = simulate(known, "gpt-22b", allow_overcommit=True, **options).summary()
     assert told["step_seconds_low"] == pytest.approx(0.9 * told["step_seconds"])
     assert told["step_seconds_high"] == pytest.approx(1.2 * told["step_seconds"])
+
+
+def test_exchanges_over_tp_run_beside_the_products_around_them():
+    options = {"mesh": {"tp": 8}, "global_batch": 4, "micro_batch": 4, "sequence_parallel": True, "recompute": "none"}
+    setting = {each: Setting.of(SELENE, "gpt-22b", {**options, "tensor_overlap": each}) for each in (False, True)}
+    turns, beside = (lower_step(each, 0)[0] for each in setting.values())
+    assert [each.name for each in beside.operations] == [each.name for each in turns.operations]
+    numbers = {each.name: number for number, each in enumerate(beside.operations)}
+
+    def after(name):
+        return {beside.operations[number].name for number in beside.operations[numbers[name]].after}
+
+    assert "l0.ffn.gather" not in after("l0.ffn.up")
+    assert "l0.ffn.gather" in after("l0.ffn.activation")
+    assert beside.operations[numbers["l0.ffn.reduce"]].stream == "tensor"
+    assert after("l0.ffn.reduce") == {"l0.ffn.activation"}  # as the product that it adds up
+    assert "l0.ffn.reduce" in after("l0.ffn.residual")
+    assert "l0.attention.gather.grad" in after("l0.attention.norm.grad")
+    quick, slow = (
+        simulate(SELENE, "gpt-22b", allow_overcommit=True, **{**options, "tensor_overlap": each}).summary()
+        for each in (True, False)
+    )
+    parts = slow["breakdown"]
+    assert quick["step_seconds"] < slow["step_seconds"]
+    assert quick["step_seconds"] > slow["step_seconds"] - parts["tensor_parallel"] * 1.001

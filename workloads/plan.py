@@ -55,6 +55,7 @@ class Plan(Record):
     all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
     tensor: Literal["1d", "2d"] = "1d"
     sequence_parallel: bool = False
+    tensor_overlap: bool = False
     pipeline: str = "1f1b"
     chunks: int = Field(default=1, gt=0)
     scatter_gather: bool = False

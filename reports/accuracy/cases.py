@@ -21,7 +21,7 @@ PRECISIONS = (("fp8", "fp8"), ("bf16", "bf16"), ("fp16", "O2"), ("fp32", "O0"))
 RECOMPUTE = ("none", "selective", "full")
 
 LATER = re.compile(r"H100|H200|H800|B200", re.IGNORECASE)
-"""Accelerators of runs from 2023 on, when libraries fused attention, overlapped gradients and interleaved stages by default."""
+"""Accelerators of runs from 2023 on, when libraries fused attention, overlapped exchanges and interleaved stages."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ def case_of(row: Row) -> Case:
         "recompute": _recompute(row, assumed),
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
         "attention": "fused" if later else "unfused",
+        "tensor_overlap": later and mesh.get("tp", 1) > 1,
         "balancer": _balancer(model),
         "expert_tensor": "whole" if (row.count("ep") or 1) > mesh.get("ep", 1) else "split",
         **_stages(row, model, mesh, batch // replicas // micro, later, assumed),
@@ -74,6 +75,8 @@ def case_of(row: Row) -> Case:
     }
     if later:
         assumed.append("fused attention")
+        if options["tensor_overlap"]:
+            assumed.append("exchanges over tp beside products")
     return Case(system.machine, model, options, ranks, tuple(assumed))
 
 

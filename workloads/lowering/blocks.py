@@ -103,7 +103,7 @@ class _Blocks:
         last: bool,
     ) -> Block:
         this = self.this
-        program = Program(this.setting.layout, _wanted(which, split))
+        program = Program(this.setting.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
         passes = this.passes(last, layers, which if split else "")
         if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this) > 1:
             self._gather(program, which)
