@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .cli_accuracy import validate
 from .cli_cluster import cluster
 from .cli_compare import compare
+from .cli_fit import fit
 from .cli_infer import infer
 from .cli_memory import memory
 from .cli_runtime import calibrate, execute
@@ -65,7 +66,7 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     sys.exit(status)
 
 
-for command in (infer, memory, execute, calibrate, compare, cluster, validate_runtime):
+for command in (infer, memory, execute, calibrate, compare, cluster, fit, validate, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------
@@ -323,31 +324,6 @@ def reproduce(what: str, json_path: str | None, out: str | None) -> None:
     emit(json_path, found.plain())
     if json_path != "-":
         show_reproduction(console(), found)
-
-
-@cli.command()
-@click.argument("what", type=click.Choice(["bagualu"]))
-@click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values.")
-def fit(what: str, output: str | None) -> None:
-    """Fit what was not published to what was, and print the machine's [calibration] tables (takes minutes).
-
-    Interrupted, it prints the fits that are done.
-    """
-    from .reports.fit import Fit, calibration_table, fit_bagualu, write_machine
-
-    check_writable(output)
-    fits: list[tuple[str, Fit]] = []
-    try:
-        with progress(f"fit {what}", 8) as advance:
-            for each in fit_bagualu(advance):
-                fits.append(each)  # noqa: PERF402 - kept one by one, for an interruption
-    finally:
-        if fits:
-            click.echo(calibration_table(fits))
-            for name, error in fits[0][1].errors.items():
-                click.echo(f"# {name}: {error:+.2e} off the published value")
-    if output:
-        write_machine(Path(output), fits)
 
 
 @cli.command("list")

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from .precisions import BYTES, Precision
 from .records import Record
+from .tiles import Tiles
 from .units import Bytes, BytesPerSecond, FlopsPerSecond, Hertz, Ratio, Seconds, SecondsOrZero
 
 Array = NDArray[np.float64]
@@ -32,7 +33,8 @@ class CoreGroup(Record):
     A GEMM follows a roofline that is blocked for the local memories: C stays in a tile as large as they allow, panels
     of A and B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound
     operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
-    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves.
+    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves. Where the group is a GPU, ``tiles``
+    says how its products run instead. Machines whose groups name the same ``accelerator`` share what is fitted to it.
     """
 
     management_cores: int = Field(ge=0)
@@ -49,6 +51,8 @@ class CoreGroup(Record):
     double_buffering: bool
     operator_overhead: SecondsOrZero
     scalar_step: Seconds
+    accelerator: str | None = None
+    tiles: Tiles | None = None
 
     @model_validator(mode="after")
     def _has_peaks(self) -> CoreGroup:
@@ -103,6 +107,38 @@ class CoreGroup(Record):
         fill = first_panel / self.read_bandwidth / bandwidth
         seconds = np.maximum(compute, memory) + fill if self.double_buffering else compute + memory
         return Cost(seconds, compute, memory)
+
+    def tiled(
+        self,
+        m: Array,
+        n: Array,
+        k: Array,
+        count: float,
+        precision: Precision,
+        efficiency: float,
+        bandwidth: float = 1.0,
+        onto: int = 0,
+    ) -> Cost:
+        """Cost of ``count`` GEMMs in one launch by :attr:`tiles`; arguments as of :meth:`gemm`.
+
+        ``onto`` bytes an element are the sum to which C is added: by the product itself, which then reads and writes them in
+        place of C, or by a sweep after it.
+        """
+        assert self.tiles is not None
+        there = (m > 0) & (n > 0) & (k > 0)
+        m, n, k = (np.where(there, side, 0.0) for side in (m, n, k))
+        read, write = self.read_bandwidth * bandwidth, self.write_bandwidth * bandwidth
+        rate = self.peak[precision] * efficiency
+        compute = self.tiles.seconds(m, n, k, count, precision, rate, self.compute_cores, write)
+        size, sums = BYTES[precision], count * m * n
+        memory = count * size * (m + n) * k / read + sums * size / write
+        after = np.zeros_like(memory)
+        if onto and self.tiles.fused_sums:
+            memory = count * size * (m + n) * k / read + sums * onto * (1 / read + 1 / write)
+        elif onto:
+            after = sums * ((size + onto) / read + onto / write)
+        seconds = np.maximum(compute, memory) + after
+        return Cost(np.where(there, seconds, 0.0), np.where(there, compute, 0.0), memory + after)
 
     def sweep(
         self, size: Array, read: float, written: float, flops: float, precision: Precision, bandwidth: float = 1.0

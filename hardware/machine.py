@@ -51,6 +51,19 @@ class Calibration(Unknowns):
     free_direction: tuple[Alternative, ...] = ()
 
 
+class Interval(Record):
+    """Where nine of ten measured steps lie, as multiples of the predicted one; from the errors of published runs."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} exceeds high = {self.high}")
+        return self
+
+
 class Machine(Record):
     """A machine as its file describes it, in SI; ``sources`` maps a dotted key, or a prefix of it, to where it is from."""
 
@@ -61,6 +74,7 @@ class Machine(Record):
     node: Node
     fabric: AnyFabric
     calibration: Calibration
+    interval: Interval | None = None
     sources: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -202,6 +216,10 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
         value, key = getattr(record, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
             yield from _leaves(value, f"{key}.")
+        elif name == "shapes":
+            yield key, ", ".join("x".join(map(str, shape)) for shape in value)
+        elif name == "precisions":
+            yield from ((f"{key}.{kind}", f"{share:.4g}") for kind, share in value.items())
         elif name == "peak":
             yield from ((f"{key}.{kind}", Quantity("", "", "", "FLOP/s").show(rate)) for kind, rate in value.items())
         elif isinstance(value, tuple) and name != "free_direction":
@@ -210,7 +228,7 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
                     yield from _leaves(item, f"{key}.{number}.")
             else:
                 yield key, "x".join(str(item) for item in value)
-        elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix):
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix and name != "accelerator"):
             shows = [extra for extra in _annotations(field) if isinstance(extra, Quantity | Share)]
             yield key, shows[0].show(float(value)) if shows else str(value)
 

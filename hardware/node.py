@@ -92,14 +92,19 @@ class Processor:
         """FLOP/s of all compute cores of the rank."""
         return self.groups * self.core_group.peak[precision]
 
-    def gemm(self, m: ArrayLike, n: float, k: ArrayLike, count: float, precision: Precision) -> Cost:
+    def gemm(self, m: ArrayLike, n: float, k: ArrayLike, count: float, precision: Precision, onto: int = 0) -> Cost:
         """Cost of ``count`` GEMMs of C[m, n] += A[m, k] B[k, n].
 
+        ``onto`` are the bytes of an element of the sum in memory to which C is added, 0 where it is new; they are charged on
+        accelerators that say how (``core_group.tiles``).
         The core groups either split the batch or the columns of each, whichever is faster. Operators launched are
         counted apart (:meth:`launch`).
         """
         rows, depth = np.asarray(m, dtype=np.float64), np.asarray(k, dtype=np.float64)
         share, efficiency = self.bandwidth_share, self.gemm_efficiency
+        if self.core_group.tiles:
+            columns = np.asarray(n / self.groups)
+            return self.core_group.tiled(rows, columns, depth, count, precision, efficiency, share, onto)
         split = self.core_group.gemm(rows, np.asarray(n / self.groups), depth, precision, efficiency, share)
         if count <= 1 or self.groups == 1:
             return Cost(*(count * part for part in split))
@@ -107,6 +112,11 @@ class Processor:
         rounds = float(np.ceil(count / self.groups))
         better = rounds * whole.seconds < count * split.seconds
         return Cost(*(np.where(better, rounds * a, count * b) for a, b in zip(whole, split, strict=True)))
+
+    def attention_rate(self, precision: Precision) -> float:
+        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach."""
+        tiles = self.core_group.tiles
+        return self.peak(precision) * (tiles.attention if tiles else self.gemm_efficiency)
 
     def sweep(self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision) -> Cost:
         """Cost of an operator that passes once over ``size`` elements, spread over the core groups.

@@ -102,6 +102,10 @@ def _setting(
             f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
             f" mpiexec -n {setting.mesh.ranks}"
         )
+    if setting.plan.scatter_gather:
+        raise InputError("--scatter-gather: is simulated only; over MPI stages pass on all that they have")
+    if setting.plan.tensor_overlap:
+        raise InputError("--tensor-overlap: is simulated only; over MPI exchanges over tp and products take turns")
     return setting
 
 

@@ -81,6 +81,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
     totals = {
         **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
+        **_interval(setting.machine, float(np.mean(seconds))),
         "network": {"depth": depth, "routing": setting.machine.fabric.routing},
         "links": _links(results),
         "events": sum(result.events for result in results),
@@ -90,6 +91,13 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
     }
     rows = [(step, *row) for step, result in enumerate(results) for row in result.rows]
     return Run(totals, plan.model_dump(), _classes(setting.mesh, observed), rows, balance.by_rank())
+
+
+def _interval(machine: Machine, seconds: float) -> dict[str, float]:
+    """Between which times nine of ten measured steps lie, where the machine's constants were fitted to published runs."""
+    if machine.interval is None:
+        return {}
+    return {"step_seconds_low": seconds * machine.interval.low, "step_seconds_high": seconds * machine.interval.high}
 
 
 def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict[str, Any]]:

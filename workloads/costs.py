@@ -45,7 +45,7 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
     match work:
         case Gemm():
             _require(processor, work.precision)
-            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision)
+            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto)
             return _launched(cost, processor)
         case Attention():
             _require(processor, work.precision)
@@ -65,8 +65,8 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
 
 
 def _attention(work: Attention, processor: Processor) -> Cost:
-    """The products at the rate of other GEMMs, or what goes to and from memory, whichever takes longer."""
-    products = np.asarray(work.flops) / (processor.peak(work.precision) * processor.gemm_efficiency)
+    """The products at the rate of such kernels, or what goes to and from memory, whichever takes longer."""
+    products = np.asarray(work.flops) / processor.attention_rate(work.precision)
     moved = processor.sweep(work.elements, BYTES[work.precision] / 2, BYTES[work.precision] / 2, 0.0, work.precision)
     return Cost(np.maximum(products, moved.memory), products, moved.memory)
 

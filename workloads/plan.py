@@ -55,8 +55,10 @@ class Plan(Record):
     all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
     tensor: Literal["1d", "2d"] = "1d"
     sequence_parallel: bool = False
+    tensor_overlap: bool = False
     pipeline: str = "1f1b"
     chunks: int = Field(default=1, gt=0)
+    scatter_gather: bool = False
     expert_tensor: Literal["split", "whole"] = "split"
     prototypes: int | None = Field(default=None, gt=0)
     zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "hierarchical"

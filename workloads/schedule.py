@@ -48,13 +48,17 @@ COUNT, COUNT_BYTES = "int64", 8
 
 @dataclass(frozen=True)
 class Gemm:
-    """``count`` matrix products C[m, n] += A[m, k] B[k, n] in one precision."""
+    """``count`` matrix products C[m, n] += A[m, k] B[k, n] in one precision.
+
+    ``onto``: bytes of an element of the sum in memory to which C is added, as gradients of micro-batches are; 0 where C is new.
+    """
 
     m: Amount
     n: float
     k: Amount
     count: float
     precision: Precision
+    onto: int = 0
 
     @property
     def flops(self) -> Amount:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...hardware.errors import InputError, suggestion
 from .capacity import Capacity
+from .even import Even
 from .none import Unbalanced
 from .policy import Balancer, Carried, Pairwise, Tokens
 from .swipe import Swipe
@@ -12,6 +13,7 @@ BALANCERS: dict[str, tuple[type[Balancer], str]] = {
     "none": (Unbalanced, "tokens go where the router wants them"),
     "capacity": (Capacity, "capacity:F, at most F times the mean, the rest dropped (F = 1.25)"),
     "swipe": (Swipe, "exactly the mean on every rank, surplus moved to others (BaGuaLu)"),
+    "even": (Even, "exactly the mean on every rank, as if routers were balanced by themselves; nothing is charged"),
 }
 
 
@@ -31,6 +33,7 @@ __all__ = [
     "Balancer",
     "Capacity",
     "Carried",
+    "Even",
     "Pairwise",
     "Swipe",
     "Tokens",

@@ -41,7 +41,8 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     of this iteration) is decided here. Micro-batches are written out one after another, or, in pipelines and where they are many
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
-    program, this = Program(setting.layout), Step(setting, step, pairwise)
+    program = Program(setting.layout, beside_products=setting.plan.tensor_overlap)
+    this = Step(setting, step, pairwise)
     if setting.composed:
         program.add("micro-batches", pipeline(this))
     else:

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from ..schedule import Attention as Fused
 from ..schedule import Gemm
 from .context import Ring
-from .local import Local
+from .local import NORM_FLOPS, Local
 from .program import Program
 from .tensor import Cut, Whole
-
-NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
-"""FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Attention:
         self.core(program, layer)
         self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
         self.tensor.reduce(program, local, at)
-        program.add(f"{at}.residual", local.sweep("norm", local.stream, reads=2))
+        program.add(f"{at}.residual", local.residual())
 
     def core(self, program: Program, layer: int) -> None:
         """Queries meet keys, and values are weighted with what comes of it."""
@@ -46,7 +43,7 @@ class Attention:
             program.add(f"{at}.context", self._kernel(2))
             return
         self._ring.scores(program, at, self)
-        program.add(f"{at}.softmax", self.local.sweep("attention", self._scores, flops=SOFTMAX_FLOPS))
+        program.add(f"{at}.softmax", self.local.softmax(self._scores, backward=False))
         self._ring.context(program, at, self)
 
     def backward(self, program: Program, layer: int) -> None:
@@ -58,8 +55,7 @@ class Attention:
             program.add(f"{at}.context.grad", self._kernel(5))
         else:
             self._ring.context_backward(program, at, self)
-            softmax = local.sweep("attention", self._scores, reads=2, flops=SOFTMAX_FLOPS)
-            program.add(f"{at}.softmax.grad", softmax)
+            program.add(f"{at}.softmax.grad", local.softmax(self._scores, backward=True))
             self._ring.scores_backward(program, at, self)
         self.tensor.gather_again(program, local, at)
         if self.source:
@@ -69,7 +65,7 @@ class Attention:
         self.tensor.gather_backward(program, local, at)
         if self.source:
             self.tensor.gather_backward(program, self.source, f"{at}.source")
-        program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        program.add(f"{at}.norm.grad", local.norm_gradient())
         self.tensor.norm(program, local, f"{at}.norm.grad")
 
     def heads(self, m: float, n: float, k: float) -> Gemm:

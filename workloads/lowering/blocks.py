@@ -103,8 +103,10 @@ class _Blocks:
         last: bool,
     ) -> Block:
         this = self.this
-        program = Program(this.setting.layout, _wanted(which, split))
+        program = Program(this.setting.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
         passes = this.passes(last, layers, which if split else "")
+        if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this) > 1:
+            self._gather(program, which)
         if which == "F":
             passes.forward(program, layers, flows, *ends)
         else:
@@ -119,6 +121,23 @@ class _Blocks:
             replace(each, name=LAYER.sub(lambda found: f"l{int(found[1]) - first}.", each.name, count=1))
             for each in operations
         )
+
+    def _gather(self, program: Program, which: str) -> None:
+        """Ranks of tp put together what each has received a part of."""
+        program.phase = "forward" if which == "F" else "backward"
+        local = self.this.passes(last=False).stacks[False]
+        element = local.formats["norm"].compute
+        whole = Exchange("all-gather", "ring", ("tp",), local.stream * BYTES[element], element)
+        program.add("stage.gather" if which == "F" else "stage.gather.grad", whole, "tensor_parallel")
+
+
+def _scattered(this: Step) -> int:
+    """Into how many parts what stages pass on is cut (scatter and gather, Narayanan et al. 2021, section 4.1).
+
+    Each rank of tp has all of it; under sequence parallelism and on a grid each has its own part anyhow.
+    """
+    plan = this.setting.plan
+    return this.setting.mesh.size("tp") if plan.scatter_gather and not plan.sequence_parallel else 1
 
 
 def _wanted(which: str, split: bool) -> Callable[[str], bool]:
@@ -136,4 +155,4 @@ def _activations(this: Step) -> Exchange:
     """What a stage passes on: its part of the residual stream."""
     local = this.passes(last=False).stacks[False]
     element = local.formats["norm"].compute
-    return Exchange("shift", "next", ("pp",), local.stream * BYTES[element], element)
+    return Exchange("shift", "next", ("pp",), local.stream * BYTES[element] / _scattered(this), element)

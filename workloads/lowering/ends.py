@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .attention import NORM_FLOPS, SOFTMAX_FLOPS
-from .local import Local
+from .local import NORM_FLOPS, SOFTMAX_FLOPS, Local
 from .program import Program
 from .tensor import Whole
 

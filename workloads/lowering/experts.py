@@ -9,9 +9,8 @@ import numpy as np
 from ...hardware.precisions import BYTES
 from ..loads import Load, LoadModel
 from ..schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
-from .attention import NORM_FLOPS
 from .ffn import ACTIVATION_FLOPS, FeedForward
-from .local import Local
+from .local import NORM_FLOPS, Local
 from .program import Program
 from .tensor import Whole
 
@@ -196,4 +195,4 @@ class Experts:
 
     def _weights(self, flow: Flow, rows: float, columns: float) -> Gemm:
         """The gradient of every local expert's weights."""
-        return Gemm(float(rows), columns, flow.rows, float(self.held), self.local.formats["expert"].gemm)
+        return self.local.weight_gradient(float(rows), columns, flow.rows, "expert", float(self.held))

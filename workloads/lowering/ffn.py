@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .attention import NORM_FLOPS
-from .local import Local
+from .local import NORM_FLOPS, Local
 from .program import Program
 from .tensor import Whole
 
@@ -28,7 +27,7 @@ class FeedForward:
         self.tensor.gather(program, local, at)
         self.inner(program, at, local.model.ffn_hidden)
         self.tensor.reduce(program, local, at)
-        program.add(f"{at}.residual", local.sweep("norm", local.stream, reads=2))
+        program.add(f"{at}.residual", local.residual())
 
     def inner(self, program: Program, at: str, width: float) -> None:
         """Both products and the activation between them."""
@@ -44,7 +43,7 @@ class FeedForward:
         self.tensor.reduce_backward(program, local, at)
         self.inner_backward(program, at, local.model.ffn_hidden)
         self.tensor.gather_backward(program, local, at)
-        program.add(f"{at}.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        program.add(f"{at}.norm.grad", local.norm_gradient())
         self.tensor.norm(program, local, f"{at}.norm.grad")
 
     def inner_backward(self, program: Program, at: str, width: float, again: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...hardware.precisions import BYTES, Precision
 from ..mesh import Mesh
@@ -12,12 +12,19 @@ from ..precision import Formats, Part
 from ..schedule import Amount, Gemm, Sweep
 from ..setting import Setting
 
+NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
+"""FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""
+
+MASK = 1
+"""Bytes of an element of a dropout's mask."""
+
 
 @dataclass(frozen=True)
 class Local:
     """The part of a micro-batch that a rank works on, in one of the model's stacks.
 
     ``tokens`` are those that its products see, in sequences of which it has ``queries`` tokens each and meets ``keys`` in all.
+    It ``accumulates`` gradients where a step has several micro-batches.
     """
 
     model: Model
@@ -27,6 +34,7 @@ class Local:
     tokens: float
     queries: float
     keys: float
+    accumulates: bool = False
 
     @classmethod
     def of(cls, setting: Setting, formats: dict[Part, Formats], decoder: bool = False) -> Local:
@@ -35,7 +43,8 @@ class Local:
         length = float((decoder and model.decoder_seq_len) or setting.batch.seq_len)
         tokens = float(setting.micro_tokens(decoder))
         parts = mesh.size("cp")
-        return cls(model, formats, setting.plan, mesh, tokens / parts / mesh.size("row"), length / parts, length)
+        sums = setting.batch.micro_batches > 1
+        return cls(model, formats, setting.plan, mesh, tokens / parts / mesh.size("row"), length / parts, length, sums)
 
     @property
     def width(self) -> int:
@@ -67,6 +76,33 @@ class Local:
         """A sweep over ``size`` elements that reads and writes so many elements for each, in the format of a part."""
         precision = self.formats[part].compute
         return Sweep(size, reads * BYTES[precision], writes * BYTES[precision], flops, precision)
+
+    def softmax(self, size: Amount, backward: bool) -> Sweep:
+        """Over so many scores; with dropout (a kernel of its own) they are read and written once more, and its mask once."""
+        found = self.sweep("attention", size, reads=1 + backward, flops=SOFTMAX_FLOPS)
+        if not self.model.dropout:
+            return found
+        each = BYTES[found.precision]
+        masks = (MASK, 0) if backward else (0, MASK)
+        return replace(found, read=found.read + each + masks[0], written=found.written + each + masks[1])
+
+    def residual(self) -> Sweep:
+        """Sum of a half and the stream; with dropout, fused with it, a mask is written."""
+        found = self.sweep("norm", self.stream, reads=2)
+        return replace(found, written=found.written + MASK) if self.model.dropout else found
+
+    def norm_gradient(self) -> Sweep:
+        """Gradient of a half's norm, with that of the stream; with dropout also that of the half's output, by its mask."""
+        found = self.sweep("norm", self.stream, reads=3, flops=NORM_FLOPS)
+        if not self.model.dropout:
+            return found
+        each = BYTES[found.precision]
+        return replace(found, read=found.read + each + MASK, written=found.written + each)
+
+    def weight_gradient(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
+        """The same where what comes out is a weight's gradient: added to those of earlier micro-batches, where there are any."""
+        onto = BYTES[self.formats[part].gradient] if self.accumulates else 0
+        return replace(self.gemm(m, n, k, part, count), onto=onto)
 
     def gemm(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
         """``count`` products of activations with weights of a part, or of activations for them."""

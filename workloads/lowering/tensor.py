@@ -73,7 +73,7 @@ class Whole:
         """Its gradients: of its input, and of its weight."""
         n, k = self.shape(local, n, k, cut)
         program.add(f"{name}.dgrad", local.gemm(local.tokens, k, n, part))
-        program.add(f"{name}.wgrad", local.gemm(k, n, local.tokens, part))
+        program.add(f"{name}.wgrad", local.weight_gradient(k, n, local.tokens, part))
 
     def shape(self, local: Local, n: float, k: float, cut: Cut) -> tuple[float, float]:
         """Columns and rows of the rank's part of a weight."""

@@ -1,0 +1,48 @@
+"""The command ``athanor validate``."""
+
+from __future__ import annotations
+
+import click
+
+from .inputs import command_text
+from .options import result_options
+from .reports.terminal import check_writable, console, emit, progress
+
+
+@click.command()
+@click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@result_options
+def validate(data: str | None, json_path: str | None, out: str | None) -> None:
+    """Predict published measurements, and tell how far off: by source and in all, a null model beside it (a minute or two).
+
+    Rows that cannot be predicted are listed with the reason. Interrupted, it shows (and with --out writes) what it has.
+    """
+    from .reports.accuracy.report import show_accuracy, write_accuracy
+    from .reports.accuracy.rows import read_rows
+    from .reports.accuracy.validate import Accuracy, Outcome
+    from .reports.accuracy.validate import validate as predict_all
+    from .reports.output import Folder
+
+    rows = read_rows(data)
+    check_writable(json_path)
+    folder = Folder(out) if out else None
+    done = Accuracy()
+    with progress("validate", len(rows)) as advance:
+
+        def on_outcome(outcome: Outcome) -> None:
+            done.outcomes.append(outcome)
+            advance(f"{outcome.row.id} {'done' if outcome.prediction else 'left out'}")
+
+        try:
+            found = predict_all(rows, on_outcome)
+        except KeyboardInterrupt:
+            if done.predicted:
+                if folder:
+                    write_accuracy(folder, done, command_text())
+                show_accuracy(console(stderr=json_path == "-"), done)
+            raise
+    if folder:
+        write_accuracy(folder, found, command_text())
+    emit(json_path, found.plain())
+    if json_path != "-":
+        show_accuracy(console(), found)

@@ -1,0 +1,77 @@
+"""The command ``athanor fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .hardware.errors import InputError
+from .options import result_options
+from .reports.terminal import check_writable, console, emit, progress
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric"]))
+@click.argument("name", required=False)
+@click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
+@result_options
+def fit(
+    what: str, name: str | None, data: str | None, output: str | None, json_path: str | None, out: str | None
+) -> None:
+    """Fit what data sheets do not say to published runs (takes minutes).
+
+    ``fit bagualu`` prints that machine's [calibration] tables; interrupted, the fits that are done. ``fit accelerator A100`` and
+    ``fit fabric selene`` fit constants to every second row about it, and print how far the other rows are from their
+    predictions, also with each model and each source left out.
+    """
+    check_writable(output, json_path)
+    if what == "bagualu":
+        if name or data or json_path or out:
+            raise InputError(
+                "fit bagualu: takes no name, --data, --json or --out; its targets are published, -o keeps them"
+            )
+        _bagualu(output)
+        return
+    if not name:
+        raise InputError(f"fit {what}: name {'an accelerator, such as A100' if what == 'accelerator' else 'a machine'}")
+    if output:
+        raise InputError(f"-o {output}: is for fit bagualu; --out and --json keep what fit {what} finds")
+    _constants(what, name, data, json_path, out)
+
+
+def _bagualu(output: str | None) -> None:
+    from .reports.fit import Fit, calibration_table, fit_bagualu, write_machine
+
+    fits: list[tuple[str, Fit]] = []
+    try:
+        with progress("fit bagualu", 8) as advance:
+            for each in fit_bagualu(advance):
+                fits.append(each)  # noqa: PERF402 - kept one by one, for an interruption
+    finally:
+        if fits:
+            click.echo(calibration_table(fits))
+            for result, error in fits[0][1].errors.items():
+                click.echo(f"# {result}: {error:+.2e} off the published value")
+    if output:
+        write_machine(Path(output), fits)
+
+
+def _constants(what: str, name: str, data: str | None, json_path: str | None, out: str | None) -> None:
+    from .reports.accuracy.fit_report import show_fit, toml_of
+    from .reports.accuracy.fitting import fit as fit_target
+    from .reports.accuracy.fitting import target_of
+    from .reports.accuracy.rows import read_rows
+    from .reports.output import Folder
+
+    target, rows = target_of(what, name), read_rows(data)
+    folder = Folder(out) if out else None
+    with progress(f"fit {what} {name}") as advance:
+        found = fit_target(target, rows, advance)
+    if folder:
+        folder.json("fit.json", found.plain())
+        folder.text("fit.toml", toml_of(found))
+    emit(json_path, found.plain())
+    if json_path != "-":
+        show_fit(console(), found)

@@ -1,0 +1,81 @@
+"""Products on an accelerator whose multiprocessors each work on one tile of C at a time, as GPUs do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from .precisions import BYTES, Precision
+from .records import Record
+from .units import BytesPerSecond, Ratio
+
+Array = NDArray[np.float64]
+
+SPLITS = (1, 2, 4, 8)
+"""Into how many parts of its depth a product may be cut, where it has fewer tiles than there are multiprocessors."""
+
+Side = Annotated[int, Field(gt=0)]
+
+
+class Tiles(Record):
+    """How a GPU's library runs C[m, n] = A[m, k] B[k, n]: C is cut into tiles, and the multiprocessors take them in waves.
+
+    A tile of one of the ``shapes`` (rows, columns) is worked on by one multiprocessor, ``fill`` steps of depth longer than
+    its own k: the first panels have to come, and C has to go. Each step takes as long as its FLOPs at the share of the peak
+    that the kernel reaches, or as its panels need from the second-level cache (``cache_bandwidth`` of all multiprocessors
+    together). The last wave takes as long as a full one. Products with few tiles are cut along k, which writes C once more
+    for each part. The library is taken to choose the fastest. A whole product also takes no less than its operands and C
+    need to and from memory.
+
+    With ``fused_sums`` products add gradients to those of earlier micro-batches by themselves; else a sweep does.
+
+    ``precisions`` is the share of the general GEMM efficiency that kernels of a precision reach, where it is another than
+    one. ``attention`` is that of the peak that fused attention reaches on the FLOPs of full scores; kernels that skip what
+    a causal mask hides do half of these.
+
+    Source of tiles and waves: NVIDIA, "Matrix Multiplication Background User's Guide" (tile and wave quantisation).
+    """
+
+    shapes: tuple[tuple[Side, Side], ...] = Field(min_length=1)
+    fill: float = Field(ge=0)
+    cache_bandwidth: BytesPerSecond
+    fused_sums: bool = False
+    precisions: dict[Precision, Ratio] = {}
+    attention: Ratio
+
+    def seconds(
+        self,
+        m: Array,
+        n: Array,
+        k: Array,
+        count: float,
+        precision: Precision,
+        rate: float,
+        processors: int,
+        write: float,
+    ) -> Array:
+        """Seconds of ``count`` products in one launch, memory apart.
+
+        ``rate`` is the FLOP/s of all ``processors`` at full tiles, ``write`` the bytes per second at which parts of a cut product
+        are written and read again.
+        """
+        options = []
+        for rows, columns in self.shapes:
+            step = self._step(rows, columns, precision, rate, processors)
+            tiles = count * np.ceil(m / rows - 1e-9) * np.ceil(n / columns - 1e-9)
+            for parts in SPLITS:
+                waves = np.ceil(tiles * parts / processors - 1e-9)
+                again = 0.0 if parts == 1 else 2 * parts * BYTES["fp32"] * count * m * n / write
+                allowed = parts == 1 or tiles < processors
+                options.append(np.where(allowed, waves * (k / parts + self.fill) * step + again, np.inf))
+        fastest: Array = np.min(np.broadcast_arrays(*options), axis=0)
+        return fastest
+
+    def _step(self, rows: int, columns: int, precision: Precision, rate: float, processors: int) -> float:
+        """Seconds of a tile for one element of depth."""
+        computing = 2.0 * rows * columns * processors / (rate * self.precisions.get(precision, 1.0))
+        fetching = (rows + columns) * BYTES[precision] * processors / self.cache_bandwidth
+        return max(computing, fetching)

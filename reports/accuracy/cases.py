@@ -1,0 +1,211 @@
+"""What to simulate for a row: machine, model and plan, and what had to be assumed because it was not published."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from ...hardware.errors import InputError
+from ...hardware.machine import Machine
+from ...workloads.model import Model
+from ...workloads.setting import Setting
+from .rows import LeftOut, Row
+from .shapes import model_of, named
+from .systems import entry_of, system_of
+
+PRECISIONS = (("fp8", "fp8"), ("bf16", "bf16"), ("fp16", "O2"), ("fp32", "O0"))
+"""How a row's precision begins, and the policy that it stands for."""
+
+RECOMPUTE = ("none", "selective", "full")
+
+LATER = re.compile(r"H100|H200|H800|B200", re.IGNORECASE)
+"""Accelerators of runs from 2023 on, when libraries fused attention, overlapped exchanges and interleaved stages."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training step to simulate; ``assumed`` says what was not published."""
+
+    machine: Machine
+    model: Model
+    options: dict[str, Any]
+    ranks: int
+    assumed: tuple[str, ...]
+
+    def on(self, machine: Machine) -> Case:
+        """The same on another machine."""
+        return replace(self, machine=machine)
+
+
+def case_of(row: Row) -> Case:
+    """The step of a row; raises :class:`LeftOut` with what is missing or contradicts."""
+    system = system_of(entry_of(row))
+    ranks = row.needed("num_accelerators")
+    if (known := named(row.text("model"))) and _ranks(known) == ranks and not row.text("dp"):
+        per_node = {"ranks_per_node": system.ranks_per_node}
+        return Case(system.machine, known, per_node, ranks, ("the catalogue's plan for it",))
+    model, assumed = model_of(row)
+    later = bool(LATER.search(row.text("accelerator")))
+    if system.note:
+        assumed.append(system.note)
+    mesh = _mesh(row, ranks)
+    zero, more = _zero(row, later, assumed)
+    if zero == "++":
+        mesh = _sharded(mesh, system.machine)
+    replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
+    batch, micro = _batch(row, model, replicas, mesh, assumed)
+    options: dict[str, Any] = {
+        "mesh": mesh,
+        "placement": "megatron",
+        "ranks_per_node": system.ranks_per_node,
+        "global_batch": batch,
+        "micro_batch": micro,
+        "precision": _precision(row),
+        "zero": zero,
+        "recompute": _recompute(row, assumed),
+        "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
+        "attention": "fused" if later else "unfused",
+        "tensor_overlap": later and mesh.get("tp", 1) > 1,
+        "balancer": _balancer(model),
+        "expert_tensor": "whole" if (row.count("ep") or 1) > mesh.get("ep", 1) else "split",
+        **_stages(row, model, mesh, batch // replicas // micro, later, assumed),
+        **more,
+    }
+    if later:
+        assumed.append("fused attention")
+        if options["tensor_overlap"]:
+            assumed.append("exchanges over tp beside products")
+    return Case(system.machine, model, options, ranks, tuple(assumed))
+
+
+def _ranks(model: Model) -> int:
+    """Ranks of the mesh that a model of the catalogue recommends; 0 where it recommends none."""
+    return prod(model.plan.get("mesh", {"none": 0}).values())
+
+
+def setting_of(case: Case) -> Setting:
+    """The setting of a case; raises :class:`LeftOut` where the simulator has no such plan, with its reason."""
+    try:
+        return Setting.of(case.machine, case.model, case.options)
+    except InputError as wrong:
+        raise LeftOut(str(wrong)) from None
+
+
+def _mesh(row: Row, ranks: int) -> dict[str, int]:
+    """The mesh of a row, outermost axis first; ``dp`` counts all ranks with tokens of their own, experts' among them."""
+    given = {axis: row.count(axis) for axis in ("dp", "tp", "pp", "ep")}
+    if given["dp"] is None and given["tp"] is None and given["pp"] is None:
+        if "3" not in row.text("zero_stage"):
+            raise LeftOut("dp, tp and pp were not published")
+        given["dp"] = ranks  # ZeRO-3 stands alone
+    tp, pp = given["tp"] or 1, given["pp"] or 1
+    dp = given["dp"] or max(1, ranks // (tp * pp))
+    contexts = re.search(r"\bCP(\d+)\b", row.text("note"))
+    cp = int(contexts.group(1)) if contexts else 1
+    if dp * tp * pp * cp != ranks:
+        if dp * tp * pp != ranks:
+            degrees = f"dp={dp} x tp={tp} x pp={pp}" + (f" x cp={cp}" if cp > 1 else "")
+            raise LeftOut(f"{degrees} is {dp * tp * pp * cp:,}, not the {ranks:,} of num_accelerators")
+        dp //= cp
+    ep = given["ep"] or 1
+    if ep > dp and ep % tp == 0:
+        ep //= tp  # experts stay whole and are spread over tp too
+    if dp % ep:
+        raise LeftOut(f"ep={row.text('ep')} does not divide the {dp} data-parallel ranks")
+    sizes = {"pp": pp, "dp": dp // ep, "ep": ep, "cp": cp, "tp": tp}
+    return {axis: size for axis, size in sizes.items() if size > 1} or {"dp": 1}
+
+
+def _sharded(mesh: dict[str, int], machine: Machine) -> dict[str, int]:
+    """The mesh with the ranks of a node along ``fsdp``, along which ZeRO++ keeps its second shard."""
+    node = machine.node.core_groups
+    if mesh.get("dp", 1) % node:
+        raise LeftOut(f"ZeRO++ keeps a second shard in each node of {node}, which do not divide dp={mesh.get('dp', 1)}")
+    return {**mesh, "dp": mesh["dp"] // node, "fsdp": node}
+
+
+def _zero(row: Row, later: bool, assumed: list[str]) -> tuple[str, dict[str, Any]]:
+    """The ZeRO stage of a row, and what goes with it."""
+    text, more = row.text("zero_stage"), dict[str, Any]()
+    if "offload" in text.lower():
+        more["offload"] = "optimizer,parameters"
+    stage = text[:1] if text[:1] in "0123" else ""
+    if re.search(r"zero(\+\+|pp)", row.id + row.text("model"), re.IGNORECASE) and stage == "3":
+        stage = "++"
+    if text == "optimizer-parallel":
+        stage = "1"
+    if not stage:
+        stage = "0"
+        assumed.append("no ZeRO")
+    if later and stage != "0":
+        more["overlap"] = "gradients"
+        assumed.append("gradients overlapped")
+    return stage, more
+
+
+def _batch(row: Row, model: Model, replicas: int, mesh: dict[str, int], assumed: list[str]) -> tuple[int, int]:
+    """Sequences of a step, and those of a replica's micro-batch."""
+    micro = row.count("micro_batch")
+    batch = row.count("global_batch")
+    if batch is None:
+        if row.text("measured_metric") == "layer_fwd_bwd_time" and micro:
+            return micro * replicas, micro
+        tokens = re.search(r"(\d+)k tokens per GPU per micro-step", row.text("note"))
+        if not tokens:
+            raise LeftOut("global_batch was not published")
+        length = int(tokens.group(1)) * 1024
+        batch, micro = replicas * max(1, length // model.seq_len), max(1, length // model.seq_len)
+        assumed.append("one micro-batch a step")
+    batch, spare = batch // replicas * replicas, batch % replicas
+    if not batch:
+        raise LeftOut(f"global_batch {row.text('global_batch')} is less than its {replicas} replicas")
+    if spare:
+        assumed.append(f"{batch:,} of {batch + spare:,} sequences, which {replicas} replicas share evenly")
+    if micro is None:
+        micro = 1
+        assumed.append("micro-batches of one sequence")
+    if (batch // replicas) % micro:
+        raise LeftOut(f"micro_batch {micro} does not divide the {batch // replicas} sequences of a replica")
+    return batch, micro
+
+
+def _precision(row: Row) -> str:
+    text = row.text("precision").lower()
+    for begin, policy in PRECISIONS:
+        if text.startswith(begin):
+            return policy
+    raise LeftOut(f"precision {text}: neither fp8, bf16, fp16 nor fp32" if text else "precision was not published")
+
+
+def _recompute(row: Row, assumed: list[str]) -> str:
+    text = row.text("recompute")
+    if text in RECOMPUTE:
+        return text
+    if text:
+        raise LeftOut(f"recompute {text}: neither none, selective nor full")
+    found = "full" if "3" in row.text("zero_stage") and not LATER.search(row.text("accelerator")) else "none"
+    assumed.append(f"recomputation: {found}")
+    return found
+
+
+def _balancer(model: Model) -> str:
+    """Published runs balanced their routers by an auxiliary loss, or forced them to be even."""
+    return "even" if model.experts else "none"
+
+
+def _stages(
+    row: Row, model: Model, mesh: dict[str, int], micro_batches: int, later: bool, assumed: list[str]
+) -> dict[str, Any]:
+    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each."""
+    stages = mesh.get("pp", 1)
+    if stages == 1:
+        return {}
+    chunks = row.count("interleave")
+    if chunks is None:
+        even = model.layers % stages == 0 and micro_batches % stages == 0
+        chunks = model.layers // stages if later and even else 1
+        assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
+    order = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    return {**order, "scatter_gather": mesh.get("tp", 1) > 1}

@@ -1,0 +1,220 @@
+"""Predictions held against measurements: reading tables, conventions, the null model, statistics, and the command."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from athanor.hardware.errors import InputError
+from athanor.hardware.machine import list_machines, load_machine
+from athanor.reports.accuracy import validate
+from athanor.reports.accuracy.cases import case_of, setting_of
+from athanor.reports.accuracy.conventions import counts_recomputation, step_flops
+from athanor.reports.accuracy.fitting import fit, rows_of, target_of
+from athanor.reports.accuracy.judgement import Judged, statistics
+from athanor.reports.accuracy.null_model import Guess, null_predictions
+from athanor.reports.accuracy.rows import LeftOut, Row, read_rows
+from athanor.reports.published import FOLDER
+
+PUBLISHED = {row.id: row for row in read_rows()}
+FEW = ("kort_22B_full", "kort_22B_selective", "kort_mem_activations_22B_none", "fastermoe", "mlm20_DGX2_8B")
+
+
+def table(path, rows):
+    """A CSV file of rows with the published columns."""
+    with (FOLDER / "measurements.csv").open(encoding="utf-8", newline="") as lines:
+        columns = csv.DictReader(lines).fieldnames
+    with path.open("w", newline="") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows({key: row.get(key, "") for key in columns} for row in rows)
+    return path
+
+
+def row(name, **other):
+    return {**PUBLISHED[name].fields, **other}
+
+
+def athanor(*words):
+    return subprocess.run([sys.executable, "-m", "athanor.cli", *map(str, words)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("mlm20", "bloom"))])
+def test_flops_by_the_sources_convention_give_its_own_throughput(name):
+    here = PUBLISHED[name]
+    told = float(re.search(r"([\d.]+) TFLOP/s/GPU", here.text("note")).group(1))
+    model = setting_of(case_of(here)).model
+    assert counts_recomputation(here)
+    flops = step_flops(model, here.count("global_batch"), here.count("seq_len"), recomputed=True)
+    assert flops / here.measured / here.count("num_accelerators") / 1e12 == pytest.approx(told, rel=0.005)
+
+
+def test_model_flops_of_a_gpt_are_the_published_formula():
+    model = setting_of(case_of(PUBLISHED["kort_175B_selective"])).model
+    layers, h, s, v = model.layers, model.hidden, 2048, model.vocabulary
+    formula = 72 * 64 * s * layers * h**2 * (1 + s / (6 * h) + v / (12 * layers * h))
+    assert step_flops(model, 64, s, recomputed=False) == pytest.approx(formula, rel=1e-12)
+    told = PUBLISHED["kort_175B_selective"]
+    assert not counts_recomputation(PUBLISHED["mlmh100_16B"])
+    assert formula / told.measured / 64 / 312e12 == pytest.approx(0.514, rel=0.005)  # its note: MFU 51.4 %
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"dp": "3"}, "dp=3 x tp=8 x pp=1 is 24, not the 8 of num_accelerators"),
+        ({"layers": "many"}, 'layers is "many", which is no number'),
+        ({"measured_value": "-2"}, "measured_value is -2; it must be above zero, and finite"),
+        ({"system": "", "accelerator": "Cerebras"}, "the catalogue has no machine with Cerebras"),
+        ({"precision": "int4"}, "precision int4: neither fp8, bf16, fp16 nor fp32"),
+        ({"measured_metric": "beauty"}, "no conversion from seconds of a step to beauty in s"),
+        ({"micro_batch": "3"}, "micro_batch 3 does not divide the 4 sequences of a replica"),
+        ({"heads": "63"}, "63"),
+    ],
+)
+def test_rows_are_left_out_with_their_reason(change, reason):
+    good = Row(row("kort_22B_full"))
+    found = validate([good, Row(row("kort_22B_full", id="other", **change))]).plain()["rows"]
+    assert found[0]["reason"] is None
+    assert found[1]["relative_error"] is None
+    assert reason in found[1]["reason"]
+
+
+def test_tables_that_are_none_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no-such\.csv: no such file"):
+        read_rows(tmp_path / "no-such.csv")
+    short = tmp_path / "short.csv"
+    short.write_text("id,source\nx,y\n")
+    with pytest.raises(InputError, match=r"column system is missing \(id, source\)"):
+        read_rows(short)
+    twice = table(tmp_path / "twice.csv", [row("kort_22B_full")] * 2)
+    with pytest.raises(InputError, match=r"line 3: id kort_22B_full stands there twice"):
+        read_rows(twice)
+    none = [Row(row("kort_22B_full", system="", accelerator="abacus"))]
+    with pytest.raises(InputError, match=r"none of the 1 rows can be predicted; kort_22B_full: .* abacus"):
+        validate(none)
+
+
+def test_a_published_row_is_never_silent():
+    """Every row has a prediction or a reason; those about steps of known plans are predicted."""
+    with_plan = [name for name in PUBLISHED if name.startswith(("sc21t1", "kort_530", "vtrain_39", "bloom", "mlmh100"))]
+    assert len(with_plan) > 70
+    for name in with_plan:
+        setting_of(case_of(PUBLISHED[name]))
+
+
+def test_the_null_model_never_sees_its_own_model():
+    rows = [Guess(model, "A100", 1.0, 0.0, seconds) for model, seconds in (("a", 2.0), ("b", 4.0), ("b", 4.0))]
+    assert null_predictions(rows) == pytest.approx([4.0, 2.0, 2.0])
+    assert null_predictions(rows[:1]) == [None]
+    other = Guess("c", "H100", 1.0, 0.0, 8.0)
+    assert null_predictions([*rows, other])[3] in (2.0, 4.0)  # none of its kind: those of all others
+
+
+def judged(error, plans=None, predicted=None, measured=None, null=None, covered=None):
+    return Judged(error, null, plans, predicted, measured, covered)
+
+
+def test_statistics_are_what_they_say():
+    told = statistics([judged(0.1, null=0.5), judged(-0.3, covered=True), judged(0.2, covered=False)], skipped=2)
+    assert (told["rows"], told["skipped"], told["worst"], told["median"]) == (3, 2, -0.3, 0.2)
+    assert (told["bias"], told["mape"]) == (pytest.approx(0.0), pytest.approx(0.2))
+    assert (told["null_rows"], told["null_mape"], told["mape_beside_null"]) == (1, 0.5, 0.1)
+    assert told["coverage"] == 0.5
+    assert told["rank_correlation"] is None
+    assert statistics([], skipped=4)["mape"] is None
+
+
+def test_regret_is_what_following_the_prediction_costs():
+    plans = [judged(0.0, ("m",), made, real) for made, real in ((1.0, 11.0), (2.0, 10.0), (3.0, 12.0))]
+    told = statistics(plans, 0)
+    assert told["regret"] == pytest.approx(0.1)
+    assert told["rank_correlation"] == pytest.approx(0.5)
+    assert told["plans"] == 3
+    assert statistics(plans[:2], 0)["regret"] is None  # two plans say nothing
+
+
+def test_the_command_writes_what_it_found(tmp_path):
+    data = table(tmp_path / "few.csv", [row(name) for name in FEW])
+    done = athanor("validate", "--data", data, "--out", tmp_path / "out", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    assert [each["id"] for each in plain["rows"]] == list(FEW)
+    assert plain["overall"]["rows"] == 4
+    assert plain["overall"]["skipped"] == 1
+    by_source = {each["source"]: each for each in plain["sources"]}
+    assert len(by_source) == 4
+    told = next(each for each in plain["rows"] if each["id"] == "fastermoe")
+    assert (told["predicted"], told["reason"][:7]) == (None, "a ratio")
+    assert "kort_22B_full" in done.stderr  # progress
+    for name in ("accuracy.json", "accuracy.csv", "report.html", "predicted_measured.svg", "errors_by_source.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 200
+    keys = set(re.findall(r"`(\w+)`", (FOLDER.parent.parent / "docs" / "formats" / "accuracy.md").read_text()))
+    assert set(plain["rows"][0]) | set(plain["overall"]) | {"source"} <= keys
+
+
+def test_the_command_refuses_bad_tables(tmp_path):
+    for text, message in (("id\n", "column source is missing"), ("", "column id is missing")):
+        (tmp_path / "bad.csv").write_text(text)
+        done = athanor("validate", "--data", tmp_path / "bad.csv")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert message in done.stderr
+
+
+def shared(machine):
+    group = machine.core_group
+    return group.tiles, group.dma_read, group.dma_write, group.operator_overhead, machine.calibration.gemm_efficiency
+
+
+def test_machines_with_the_same_accelerator_share_what_was_fitted_to_it():
+    found = {}
+    for machine in list_machines():
+        if name := machine.core_group.accelerator:
+            found.setdefault(name, set()).add(shared(machine).__repr__())
+    assert {"A100", "H100", "V100"} <= set(found)
+    assert all(len(values) == 1 for values in found.values())
+
+
+def test_a_fit_finds_the_constants_that_rows_were_made_with():
+    machine = load_machine("selene").changed({"calibration.gemm_efficiency": 0.6, "core_group.dma_read": 0.5})
+    machine = machine.changed({"core_group.dma_write": 0.5, "core_group.operator_overhead": 20e-6})
+    made = []
+    for number, (hidden, heads, micro) in enumerate(
+        (
+            (2048, 16, 4),
+            (4096, 32, 1),
+            (1024, 64, 2),
+            (8192, 64, 1),
+            (512, 8, 16),
+            (2048, 32, 2),
+            (1024, 16, 1),
+            (4096, 64, 2),
+        )
+    ):
+        shape = {"layers": "2", "hidden": hidden, "ffn_hidden": 4 * hidden, "heads": heads, "model": f"GPT {number}"}
+        plan = {"num_accelerators": "8", "dp": "2", "tp": "4", "global_batch": 4 * micro, "micro_batch": micro}
+        text = {key: str(value) for key, value in {**shape, **plan, "id": f"made{number}"}.items()}
+        made.append(row("kort_22B_full", **text))
+    measured = validate([Row(each) for each in made], change=lambda case: case.on(machine)).plain()["rows"]
+    rows = [
+        Row({**each, "measured_value": f"{told['predicted']!r}"}) for each, told in zip(made, measured, strict=True)
+    ]
+    found = fit(target_of("accelerator", "a100"), rows)
+    assert found.values["calibration.gemm_efficiency"] == pytest.approx(0.6, rel=0.05)
+    assert found.values["core_group.dma_read"] == found.values["core_group.dma_write"] == pytest.approx(0.5, rel=0.1)
+    assert max(abs(error) for error in found.held_out.values()) < 0.03
+    assert set(found.held_out) | set(found.fitted) == {each["id"] for each in made}
+    assert len(found.held_out) == 4
+
+
+def test_what_cannot_be_fitted_is_refused():
+    with pytest.raises(InputError, match=r"fit accelerator A1000: no such accelerator .*did you mean A100"):
+        target_of("accelerator", "A1000")
+    with pytest.raises(InputError, match=r"fit fabric selen: no such machine .*did you mean selene"):
+        target_of("fabric", "selen")
+    with pytest.raises(InputError, match=r"fit A100: 1 rows about it; 4 are needed"):
+        rows_of(target_of("accelerator", "A100"), [PUBLISHED["kort_22B_full"]])
+    with pytest.raises(LeftOut):
+        case_of(PUBLISHED["gpipe_AmoebaNet_M1_K8"])
