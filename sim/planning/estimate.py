@@ -171,15 +171,18 @@ class Estimator:
 
         That of each stage has to end before the one before it begins, unless gradients of weights are put off.
         """
-        tails = []
+        tails, plan = [], setting.plan
+        parts = plan.chunks if len(stages) > 1 else 1
         for counts in stages:
             leaving = work = single = least = 0.0
             for kind, count in counts.items():
                 after, lane = around.layers[kind].after, whole.layers[kind]
-                leaving, work = leaving + count * after.aside, work + count * lane.backward
+                leaving, work = leaving + count / parts * after.aside, work + count / parts * lane.backward
                 single, least = max(single, after.aside), max(least, lane.backward)
             tails.append(max(single, leaving - (work - least)))
-        return max(tails) if find_pipeline(setting.plan.pipeline).splits_backward else sum(tails)
+        if find_pipeline(plan.pipeline).splits_backward:
+            return max(tails)
+        return sum(tails) + (parts - 1) * max(tails)
 
     def _activations(self, setting: Setting) -> Exchange:
         """What a stage hands to the next."""
