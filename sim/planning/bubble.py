@@ -29,10 +29,10 @@ def pipeline_seconds(name: str, lanes: Sequence[Lane], count: int, chunks: int, 
     """Seconds of ``count`` micro-batches through stages whose messages take ``send`` seconds each.
 
     A pipeline fills, then goes on at the pace of its slowest stage or of its slowest circle (a stage waits for the gradient of
-    the micro-batch that it sent as many others ago as the order lets it run ahead), then drains. For equal stages and free messages
-    these are the bubbles of the sources: (p - 1)(f + b) for GPipe and 1F1B, a chunk's part of it for the interleaved one (Narayanan et
-    al. 2021), (p - 1)(f + b - w) for ZB-H1 and, with the (p - 1) f by which its stages end apart, (p - 1)(f + b - 2w) for
-    ZB-H2 (Qi et al. 2023). Of an endless pipeline only the pace is left (PipeDream, 2BW).
+    the micro-batch that it sent as many others ago as the order lets it run ahead), then drains. For equal stages and free
+    messages these are the bubbles of the sources: (p - 1)(f + b) for GPipe and 1F1B, a chunk's part of it for the interleaved
+    one (Narayanan et al. 2021); (p - 1)(f + b - w) for ZB-H1 and (p - 1)(f + b - 2w) for ZB-H2, but no less than the (p - 1) f
+    by which stages end apart (Qi et al. 2023). Of an endless pipeline only the pace is left (PipeDream, 2BW).
     """
     if len(lanes) == 1:
         return count * lanes[0].all

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.errors import AthanorError, InputError
+from ...hardware.precisions import BYTES
 from ...workloads.composition import Given, check
 from ...workloads.costs import Costs
 from ...workloads.lowering.local import Local
@@ -19,7 +20,6 @@ from ...workloads.plan import Batch, Plan
 from ...workloads.schedule import Exchange
 from ...workloads.setting import Setting
 from ...workloads.sharding import layers_of
-from ...hardware.precisions import BYTES
 from .bubble import Lane, pipeline_seconds
 from .network import Network, Wires
 from .passes import PassTimes, Whole
@@ -69,7 +69,7 @@ class Estimator:
 
     def memory(self, setting: Setting) -> Memory:
         """What a rank needs."""
-        return self.rooms.need(setting, self.passes.load(setting))
+        return self.rooms.need(setting, self.passes.loads(setting))
 
     def seconds(self, setting: Setting) -> float:
         """Seconds of a step; raises :class:`InputError` where ranks have no place on the machine."""
@@ -100,7 +100,10 @@ class Estimator:
                 self._wires.clear()
             try:
                 layout = place(
-                    setting.mesh, setting.machine, setting.plan.placement, setting.ranks_per_node,
+                    setting.mesh,
+                    setting.machine,
+                    setting.plan.placement,
+                    setting.ranks_per_node,
                     setting.plan.nodes_per_supernode,
                 )
                 found = self.network.on(layout, placement)
@@ -150,7 +153,8 @@ class Estimator:
     def _layer(self, whole: Whole, around: Around, counts: Counts) -> Lane:
         """Seconds of all layers of a stage with what acts around them.
 
-        What comes or leaves beside a layer takes what it exceeds the layer by, and nothing hides the first to come or last to leave.
+        What comes or leaves beside a layer takes what it exceeds the layer by; nothing hides the first to come and the last to
+        leave.
         """
         forward = inputs = around.ends
         weights = 0.0

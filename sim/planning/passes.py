@@ -48,7 +48,9 @@ class Work:
 
 def as_even(exchange: Exchange) -> Exchange:
     """The exchange if all ranks had as much to send as the fullest one."""
-    nbytes = exchange.nbytes if exchange.received is None else np.maximum(np.max(exchange.nbytes), np.max(exchange.received))
+    nbytes = (
+        exchange.nbytes if exchange.received is None else np.maximum(np.max(exchange.nbytes), np.max(exchange.received))
+    )
     return replace(exchange, nbytes=float(np.max(nbytes)), received=None, pairs=None)
 
 
@@ -83,7 +85,7 @@ class PassTimes:
     costs: Costs
     _lowered: dict[Key, tuple[dict[Layer, Through], Through, Through]] = field(default_factory=dict)
     _timed: dict[Key, Whole] = field(default_factory=dict)
-    _loads: dict[Key, Load] = field(default_factory=dict)
+    _loads: dict[Key, list[Load]] = field(default_factory=dict)
 
     def of(self, setting: Setting, wires: Wires) -> Whole:
         """The passes of a setting on the links of its layout."""
@@ -101,24 +103,28 @@ class PassTimes:
             )
         return self._timed[here]
 
-    def load(self, setting: Setting) -> Load | None:
-        """The load of a layer with experts as all ranks would have it, were they all as full as the fullest."""
+    def loads(self, setting: Setting) -> list[Load]:
+        """Loads of the layers with experts as all ranks would have them, were they all as full as the fullest."""
         if not setting.model.experts:
-            return None
+            return []
         key = shape(setting)
         if key not in self._loads:
-            load = LoadModel(setting).sample(setting.model.depth - 1, 0, 0)
-            even = replace(load, sent=float(np.max(load.sent)), received=float(np.max(load.received)))
-            self._loads[key] = even
+            even = dict[Layer, Load]()
+            for kind in dict.fromkeys(kind for kind in setting.model.stack if kind.moe):
+                at = setting.model.stack.index(kind)
+                load = LoadModel(setting, decoder=not kind.encoder).sample(at, 0, 0)
+                sent, received = float(np.max(load.sent)), float(np.max(load.received))
+                even[kind] = replace(load, sent=sent, received=received)
+            self._loads[key] = [even[kind] for kind in setting.model.stack if kind.moe]
         return self._loads[key]
 
     def _lower(self, setting: Setting, layout: Layout) -> tuple[dict[Layer, Through], Through, Through]:
-        passes, load = Passes.of(setting, setting.plan.precisions.at(0)), self.load(setting)
-        stack = setting.model.stack
+        passes, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.model.stack
+        loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
         layers = {}
         for kind in dict.fromkeys(stack):
             at = len(stack) - 1 - stack[::-1].index(kind)
-            flows = {at: passes.experts.flow(load)} if kind.moe and passes.experts and load else {}
+            flows = {at: passes.experts[kind.encoder].flow(loads[at])} if kind.moe else {}
             forward, backward = Program(layout), Program(layout)
             passes.forward(forward, [at], flows, first=False, last=False)
             passes.backward(backward, [at], flows, first=False, last=False)

@@ -84,7 +84,8 @@ def link_class(kind: str) -> str:
 def _faster(phases: Phases, link: str, factor: float) -> Phases:
     """The same phases with faster links of a class."""
     kinds = tuple(
-        replace(kind, capacity=kind.capacity * factor) if link_class(kind.name) == link else kind for kind in phases.kinds
+        replace(kind, capacity=kind.capacity * factor) if link_class(kind.name) == link else kind
+        for kind in phases.kinds
     )
     if isinstance(phases, ByLevel):
         return ByLevel(replace(phases.links, kinds=kinds), phases.depth)

@@ -72,9 +72,13 @@ class Question:
         if "zero" in given:
             given["zero"] = str(given["zero"])
         if "mesh" in given:
-            raise InputError("--mesh: the search chooses it; --try tp=4,8 bounds an axis, and --gpus or --nodes all of it")
+            raise InputError(
+                "--mesh: the search chooses it; --try tp=4,8 bounds an axis, and --gpus or --nodes all of it"
+            )
         if not given.get("global_batch"):
-            raise InputError("--global-batch: say how many sequences a step has, for plans with the same batch to be compared")
+            raise InputError(
+                "--global-batch: say how many sequences a step has, for plans with the same batch to be compared"
+            )
         open_, axes = _parse(tries)
         if twice := sorted(set(open_) & set(given)):
             raise InputError(f"--try {twice[0]}: --{twice[0].replace('_', '-')} fixes it already; give one of the two")
@@ -105,7 +109,11 @@ class Question:
     @cached_property
     def digest(self) -> str:
         """A short name for all that the answer depends on."""
-        parts = [self.machine.model_dump(mode="json"), self.model.model_dump(mode="json"), self.plan.model_dump(mode="json")]
+        parts = [
+            self.machine.model_dump(mode="json"),
+            self.model.model_dump(mode="json"),
+            self.plan.model_dump(mode="json"),
+        ]
         text = json.dumps([*parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -11,12 +11,15 @@ from heapq import nsmallest
 from typing import Any
 
 from ...hardware.errors import AthanorError
+from ...workloads.composition import RULES
 from ...workloads.memory.need import Memory
 from .estimate import Estimator
 from .space import Space
 
 ROOMIER = 2.0
 """Plans that need up to so many times the memory are ranked as well: they tell what more memory would give."""
+
+EXCLUSIONS = frozenset(f"{rule.first} with {rule.second}" for rule in RULES)
 
 MEMORY = "memory"
 """The reason under which plans that do not fit are counted."""
@@ -46,8 +49,8 @@ class Ranked:
 class Found:
     """What a search knows so far: plans enumerated, pruned by reason, the fastest, the front of time against memory.
 
-    ``roomier`` are the fastest plans that would fit :data:`ROOMIER` times the memory, ``seconds`` the processor's on ``judged``
-    plans: those that are plans at all, whether they fit or not.
+    ``by_mesh`` are the fastest of each mesh, ``roomier`` the fastest that would fit :data:`ROOMIER` times the memory,
+    ``seconds`` the processor's on ``judged`` plans: those that are plans at all, whether they fit or not.
     """
 
     enumerated: int = 0
@@ -56,6 +59,7 @@ class Found:
     pruned: Counter[str] = field(default_factory=Counter)
     best: list[Ranked] = field(default_factory=list)
     front: list[Ranked] = field(default_factory=list)
+    by_mesh: list[Ranked] = field(default_factory=list)
     roomier: list[Ranked] = field(default_factory=list)
 
     def add(self, other: Found, keep: int) -> None:
@@ -67,6 +71,7 @@ class Found:
         self.best = fastest([*self.best, *other.best], keep)
         self.roomier = fastest([*self.roomier, *other.roomier], 1)
         self.front = pareto([*self.front, *other.front])
+        self.by_mesh = sorted([*self.by_mesh, *other.by_mesh], key=lambda each: each.order)
 
     @property
     def ranked(self) -> int:
@@ -76,7 +81,12 @@ class Found:
     def plain(self) -> dict[str, Any]:
         """As plain data, for a file of finished points."""
         lists = {name: [vars(each) for each in getattr(self, name)] for name in LISTS}
-        return {"enumerated": self.enumerated, "judged": self.judged, "seconds": self.seconds, "pruned": dict(self.pruned)} | lists
+        return {
+            "enumerated": self.enumerated,
+            "judged": self.judged,
+            "seconds": self.seconds,
+            "pruned": dict(self.pruned),
+        } | lists
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Found:
@@ -85,7 +95,7 @@ class Found:
         return cls(plain["enumerated"], plain["judged"], plain["seconds"], Counter(plain["pruned"]), **lists)
 
 
-LISTS = ("best", "front", "roomier")
+LISTS = ("best", "front", "by_mesh", "roomier")
 
 
 def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) -> Found:
@@ -108,7 +118,7 @@ def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) ->
         except AthanorError as wrong:
             found.pruned[reason(str(wrong), name)] += 1
     found.best, found.roomier = fastest(fits, keep), fastest([*roomier, *fits], 1)
-    found.front = pareto(fits)
+    found.front, found.by_mesh = pareto(fits), found.best[:1]
     found.seconds = time.process_time() - started
     return found
 
@@ -134,6 +144,6 @@ def pareto(plans: Iterable[Ranked]) -> list[Ranked]:
 def reason(message: str, model: str) -> str:
     """Why something is no plan, without the numbers that make it one of many: the key under which it is counted."""
     text = re.sub(r"^--mesh \S+: ", "", message.partition(";")[0].replace(f" of {model}", ""))
-    if " with " in text:
-        text = text.partition(":")[0]
+    if (rule := message.partition(":")[0]) in EXCLUSIONS:
+        return rule
     return " ".join(re.sub(r"=?\b\d[\d,.]*", "", text).replace(" :", ":").split())

@@ -41,19 +41,17 @@ class Rooms:
     _resident: dict[Key, Sums] = field(default_factory=dict)
     _passing: dict[Key, Sums] = field(default_factory=dict)
 
-    def need(self, setting: Setting, load: Load | None) -> Memory:
-        """Memory of the fullest rank; ``load`` is that of each layer with experts."""
-        found = [self._at(setting, load, name) for name in setting.plan.precisions.names]
+    def need(self, setting: Setting, loads: list[Load]) -> Memory:
+        """Memory of the fullest rank; ``loads`` are those of its layers with experts."""
+        found = [self._at(setting, loads, name) for name in setting.plan.precisions.names]
         return max(found, key=lambda each: each.total)
 
-    def _at(self, setting: Setting, load: Load | None, policy: str) -> Memory:
+    def _at(self, setting: Setting, loads: list[Load], policy: str) -> Memory:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         stages = self._stages_of(setting)
-        loads = [load] * setting.model.moe_layers if load else []
         account = Account(setting, loads, POLICIES[policy], stages)
-        cut = (mesh.axes, mesh.shape, plan.chunks, plan.offload, plan.expert_tensor, policy)
-        key = (*cut, plan.zero, plan.pipeline in ("pipedream", "2bw"), plan.offload_delay)
-        key += (plan.pipeline, plan.overlap, batch.micro_batches == 1)
+        key: Key = (mesh.axes, mesh.shape, policy, plan.pipeline, plan.chunks, plan.zero, plan.overlap, plan.offload)
+        key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)
         moving = (shape(setting), plan.offload, policy, id(stages))
@@ -66,12 +64,22 @@ class Rooms:
         total = nbytes[:-1].sum(axis=0)
         stage = int(np.maximum(total / self.capacity, nbytes[-1] / self.host_capacity).argmax())
         parts = dict(zip(PARTS, nbytes[:-1, stage].tolist(), strict=True))
-        return Memory(**parts, capacity=self.capacity, host=float(nbytes[-1, stage]), host_capacity=self.host_capacity, stage=stage)
+        return Memory(
+            **parts,
+            capacity=self.capacity,
+            host=float(nbytes[-1, stage]),
+            host_capacity=self.host_capacity,
+            stage=stage,
+        )
 
     def _stages_of(self, setting: Setting) -> Stages:
         """Stages whose micro-batches under way are the same: from two for each stage on, only GPipe has more of them."""
         plan, batch, count = setting.plan, setting.batch, setting.mesh.size("pp")
-        few = batch.micro_batches if plan.pipeline in ("gpipe", "pipedream", "2bw") else min(batch.micro_batches, 2 * count)
+        few = (
+            batch.micro_batches
+            if plan.pipeline in ("gpipe", "pipedream", "2bw")
+            else min(batch.micro_batches, 2 * count)
+        )
         key = (count, plan.pipeline, plan.chunks, few if count > 1 else 1)
         if key not in self._stages:
             self._stages[key] = Stages(replace(setting, batch=replace(batch, micro_batches=few)))

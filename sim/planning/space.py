@@ -106,7 +106,13 @@ class Space:
 
     def _bounds(self, most: int) -> Iterator[tuple[str, int]]:
         """Options that make the space small enough, or smaller if none does: one by one, then all together."""
-        narrow = {"zero": ("1",), "recompute": ("full",), "pipeline": ("1f1b",), "overlap": ("gradients",), "micro_batch": (1,)}
+        narrow = {
+            "zero": ("1",),
+            "recompute": ("full",),
+            "pipeline": ("1f1b",),
+            "overlap": ("gradients",),
+            "micro_batch": (1,),
+        }
         together = self.question
         for key, values in narrow.items():
             if key in self.question.fixed or len(self.question.tries.get(key, (1, 2))) == 1:
@@ -135,11 +141,7 @@ class Space:
             return Block(("pipeline", "chunks"), [("1f1b", 1)])
         (names,) = (self._block("pipeline", ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2"]).values,)
         chunks = self._block("chunks", divisors_of(max(1, depth // stages))[1:] or [2]).values
-        found = [
-            (name, count)
-            for (name,) in names
-            for (count,) in (chunks if name == "interleaved" else [(1,)])
-        ]
+        found = [(name, count) for (name,) in names for (count,) in (chunks if name == "interleaved" else [(1,)])]
         return Block(("pipeline", "chunks"), found)
 
     def _micro_batches(self, mesh: dict[str, int]) -> list[int | None]:

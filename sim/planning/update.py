@@ -65,8 +65,16 @@ class Surroundings:
         """What happens around the layers of a setting."""
         plan = setting.plan
         local = setting.batch.micro_tokens if "activations" in plan.offloads else 0
-        key = (setting.mesh, wires.placement, plan.zero, plan.overlap, plan.offload, plan.offload_delay)
-        key += (plan.chunks, plan.sequence_parallel, plan.expert_tensor, plan.precision, local, plan.pipeline in ASYNCHRONOUS)
+        key: Key = (
+            setting.mesh,
+            wires.placement,
+            plan.zero,
+            plan.overlap,
+            plan.offload,
+            plan.offload_delay,
+            plan.chunks,
+        )
+        key = (*key, plan.sequence_parallel, plan.expert_tensor, plan.precision, local, plan.pipeline in ASYNCHRONOUS)
         if key not in self._known:
             self._known[key] = self._lower(setting, wires)
         return self._known[key]
