@@ -22,6 +22,7 @@ from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
 from .inputs import command_text, first, load, named_machine
 from .options import collective_options, machine_option, overcommit_option, plan_options, result_options
+from .reports.reproductions import NAMES
 from .reports.terminal import check_writable, console, emit, progress
 
 if TYPE_CHECKING:
@@ -306,18 +307,18 @@ def _nbytes(text: str) -> float:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["bagualu"]))
+@click.argument("what", type=click.Choice(NAMES))
 @result_options
 def reproduce(what: str, json_path: str | None, out: str | None) -> None:
     """Print every published claim beside what Athanor computes, and whether it was fitted or predicted."""
     from .reports.output import Folder
-    from .reports.reproduce import reproduce_bagualu
     from .reports.reproduction_report import show_reproduction, write_reproduction
+    from .reports.reproductions import reproduce as reproduction
 
     check_writable(json_path)
     folder = Folder(out) if out else None
     with progress(f"reproduce {what}") as advance:
-        found = reproduce_bagualu(advance)
+        found = reproduction(what, advance)
     if folder:
         write_reproduction(folder, found, command_text())
     emit(json_path, found.plain())

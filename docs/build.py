@@ -45,7 +45,7 @@ def accuracy(claims: list[dict[str, Any]]) -> str:
 
 def free_direction(rows: list[tuple[str, ...]]) -> str:
     """The table of how far the predictions move, of the page on accuracy."""
-    from athanor.reports.reproduction_report import FREE_COLUMNS, PREDICTED_COLUMNS
+    from athanor.reports.reproductions.bagualu_parts import FREE_COLUMNS, PREDICTED_COLUMNS
 
     columns = [*FREE_COLUMNS, *PREDICTED_COLUMNS]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
@@ -163,6 +163,18 @@ def pipelines() -> str:
     return "\n".join(lines_of(columns, rows))
 
 
+def exclusions() -> str:
+    """The table of what excludes what."""
+    from athanor.workloads.composition import RULES
+
+    def code(text: str) -> str:
+        values = r"2d|\d|\+\+|none|whole|fused|message|bruck|optimizer|experts|activations"
+        return re.sub(rf"--[a-z-]+(?: (?:{values}))?|\b(?:cp|pp|ep|tp|dp|fsdp)\b", r"`\g<0>`", text)
+
+    rows = [(code(rule.first), code(rule.second), code(rule.why)) for rule in RULES]
+    return "\n".join(lines_of(("", "with", "since"), rows, 3))
+
+
 def recorded(name: str) -> Any:
     """What a benchmark has kept."""
     return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
@@ -178,13 +190,20 @@ def filled(path: Path) -> str:
         "cells": lambda: validation_cells(recorded("validation")),
         "runtime": lambda: runtime(recorded("runtime")),
         "pipelines": pipelines,
+        "exclusions": exclusions,
     }.items():
         if f"<!-- {marker} -->" in text:
             text = fill(text, marker, made())
     return text
 
 
-PAGES = ("README.md", "docs/howto/run-for-real.md", "docs/howto/emulated-cluster.md", "docs/strategies/pipeline.md")
+PAGES = (
+    "README.md",
+    "docs/howto/run-for-real.md",
+    "docs/howto/emulated-cluster.md",
+    "docs/strategies/README.md",
+    "docs/strategies/pipeline.md",
+)
 """Pages with such tables."""
 
 
@@ -223,7 +242,7 @@ def pictures(found: Any) -> dict[str, Any]:
     """README's pictures by name."""
     from athanor.reports import plots
     from athanor.reports.published import published
-    from athanor.reports.reproduction_report import FITTED
+    from athanor.reports.reproductions.bagualu_parts import FITTED
 
     results = published("bagualu")
     return {
@@ -232,7 +251,32 @@ def pictures(found: Any) -> dict[str, Any]:
         "breakdown": plots.breakdown({name: run.summary() for name, run in found.models.items()}),
         **collectives(),
         "pipelines": pipeline_picture(),
+        "strategies": strategies_picture(),
     }
+
+
+def strategies_picture() -> Any:
+    """Where a step of one model goes under different plans, each on the same accelerators."""
+    import athanor
+    from athanor.reports import plots
+
+    zero, full = {"zero": "1"}, {"recompute": "full"}
+    plans: dict[str, dict[str, Any]] = {
+        "zero 2": {"mesh": {"dp": 64}, "zero": "2"},
+        "zero 3": {"mesh": {"dp": 64}, "zero": "3"},
+        "fsdp": {"mesh": {"dp": 8, "fsdp": 8}, "zero": "3"},
+        "zero ++": {"mesh": {"dp": 8, "fsdp": 8}, "zero": "++"},
+        "offload": {"mesh": {"dp": 64}, "zero": "2", "offload": "optimizer"},
+        "cp": {"mesh": {"dp": 8, "cp": 8}, "zero": "3", "micro_batch": 8},
+        "tp": {"mesh": {"dp": 8, "tp": 8}, **zero, "micro_batch": 4},
+        "tp, sp": {"mesh": {"dp": 8, "tp": 8}, **zero, "sequence_parallel": True, "micro_batch": 4},
+        "tp 2d": {"mesh": {"dp": 16, "tp": 4}, **zero, "tensor": "2d", "micro_batch": 4},
+        "pp": {"mesh": {"dp": 8, "pp": 8}, **zero},
+        "tp, pp": {"mesh": {"dp": 4, "pp": 4, "tp": 4}, **zero},
+    }
+    given = {"global_batch": 128, "micro_batch": 1, "overlap": "gradients", "precision": "bf16", **full}
+    found = {name: athanor.simulate("selene", "megatron-18.4b", **{**given, **plan}) for name, plan in plans.items()}
+    return plots.breakdown({name: run.summary() for name, run in found.items()})
 
 
 def pipeline_picture() -> Any:
@@ -277,10 +321,10 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
-    from athanor.reports.reproduce import reproduce_bagualu
-    from athanor.reports.reproduction_report import free_rows
+    from athanor.reports.reproductions.bagualu import build
+    from athanor.reports.reproductions.bagualu_parts import free_rows
 
-    found = reproduce_bagualu(lambda text: print(text, file=sys.stderr))
+    found = build(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
     readme.write_text(text)

@@ -87,14 +87,14 @@ class Machine(Record):
         """The fabric's own links over the first ``nodes`` nodes, at the rates that reach the application."""
         return self.fabric.kinds(nodes, self.injection, self.calibration.network_efficiency)
 
-    def processor(self, ranks_per_node: int) -> Processor:
-        """What one of ``ranks_per_node`` ranks of a node computes on."""
+    def processor(self, ranks_per_node: int, present: int | None = None) -> Processor:
+        """What one of ``ranks_per_node`` ranks of a node computes on; only ``present`` of them are there to share its host."""
         groups, rest = divmod(self.node.core_groups, ranks_per_node)
         if rest or not groups:
             raise InputError(
                 f"{self.name}: {ranks_per_node} ranks a node do not divide its {self.node.core_groups} core groups evenly"
             )
-        node, share = self.node, groups / self.node.core_groups
+        node, share = self.node, 1.0 / (present or ranks_per_node)
         return Processor(
             self.core_group,
             groups,

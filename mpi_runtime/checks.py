@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.errors import AthanorError
+from ..workloads.schedule import Exchange
 from .devices import TYPES
 from .groups import Group
 from .holdings import Held, initial_expert
 from .training import Training
+from .transport import Transport
 from .vectors import Vector, adam
+from .world import World
 
 Array = NDArray[Any]
 
@@ -24,6 +27,32 @@ class CheckFailed(AthanorError):
     """The runtime computed something else than NumPy alone does."""
 
     exit_status = 1
+
+
+class ExpertChecks:
+    """Compares the first step of a model with experts: the step has whole numbers for gradients of what is not computed."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        training.exact = True
+        self.before = vectors_of(training.holdings.vectors)
+
+    def compare(self, world: World) -> dict[str, int]:
+        """Compare; returns how many numbers were on this rank. Raises ``CheckFailed`` on one rank, ``Ended`` on the others."""
+        training, groups = self.training, _groups(self.training.transport, self.training.synchronised)
+        training.exact = False
+        found = {
+            "token_layers": world.agree(lambda: check_tokens(training)),
+            "gradients": check_gradients(training, groups),
+            "weights": check_weights(training, self.before, groups),
+        }
+        training.kept.clear()
+        return found
+
+
+def _groups(transport: Transport, exchanges: list[tuple[str, Exchange]]) -> dict[tuple[str, ...], Group]:
+    """The groups that gradients are reduced over, by axes."""
+    return {exchange.axes: transport.group(stream, exchange) for stream, exchange in exchanges}
 
 
 def check_tokens(training: Training) -> int:
@@ -45,7 +74,7 @@ def check_tokens(training: Training) -> int:
             layer.expected(weights_of if training.real else None),
             strict=True,
         ):
-            _compare(f"{what} of layer {number}, micro-batch {micro_batch}", found, expected)
+            compare(f"{what} of layer {number}, micro-batch {micro_batch}", found, expected)
         compared += len(layer.tokens)
     return compared
 
@@ -60,7 +89,7 @@ def check_gradients(training: Training, groups: dict[tuple[str, ...], Group]) ->
                 total = _summed(groups[held.axes], total)
             reduced = held.vector.cut(held.vector.gradients, number)
             mine = slice(held.vector.home, held.vector.home + 1) if held.vector.sharded else slice(None)
-            _compare(f"gradients over {held.vector.name}", reduced[mine], total.reshape(reduced.shape)[mine])
+            compare(f"gradients over {held.vector.name}", reduced[mine], total.reshape(reduced.shape)[mine])
             compared += reduced[mine].size
     return compared
 
@@ -76,7 +105,7 @@ def check_weights(training: Training, before: dict[Any, Array], groups: dict[tup
         moments = [np.zeros(len(expected), dtype=vector.first.dtype) for _ in range(2)]
         master = None if vector.master is None else expected.astype(vector.master.dtype)
         adam(expected, gradients, (moments[0], moments[1]), master, vector.step, held.replicas)
-        _compare(f"weights over {vector.name}", vector.weights, expected)
+        compare(f"weights over {vector.name}", vector.weights, expected)
         compared += len(expected)
     return compared
 
@@ -100,18 +129,23 @@ def _summed(group: Group, values: Array) -> Array:
     return total
 
 
-def _compare(what: str, found: Array, expected: Array) -> None:
+def compare(what: str, found: Array, expected: Array, tolerance: float | None = None) -> int:
+    """Raise :class:`CheckFailed` for numbers off by more than ``tolerance`` of the largest; returns how many there are."""
     if found.shape != expected.shape:
         raise CheckFailed(f"check of {what}: shape {found.shape}, must be {expected.shape}")
     if not expected.size:
-        return
+        return 0
+    allowed = TOLERANCE[found.dtype.itemsize] if tolerance is None else tolerance
     scale = max(float(np.abs(expected).max()), 1e-30)
     off = np.abs(found.astype(np.float64) - expected)
-    if not off.max() <= TOLERANCE[found.dtype.itemsize] * scale:
+    if not off.max() <= allowed * scale:
         worst = np.unravel_index(int(off.argmax()), off.shape)
+        digits = 16 if found.dtype.itemsize == 8 else 6
         raise CheckFailed(
-            f"check of {what}: {float(found[worst]):.6g} at {[int(at) for at in worst]}, must be {float(expected[worst]):.6g}"
+            f"check of {what}: {float(found[worst]):.{digits}g} at {[int(at) for at in worst]},"
+            f" must be {float(expected[worst]):.{digits}g}"
         )
+    return expected.size
 
 
 def vectors_of(held: dict[Any, Held]) -> dict[Any, Array]:

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
 from ..workloads.costs import Costs
-from ..workloads.schedule import Bookkeeping, Exchange, Gemm, Loop, Sweep, Work, at
+from ..workloads.schedule import (
+    Attention,
+    Bookkeeping,
+    Exchange,
+    Gemm,
+    HostCopy,
+    HostSweep,
+    Loop,
+    Pipeline,
+    Sweep,
+    Work,
+    at,
+)
 from .streams import Until
 
 TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16}
@@ -76,6 +88,12 @@ class Computing:
                 self.gemm(
                     at(work.m, coordinate) * self.scale, work.n, at(work.k, coordinate), work.count, work.precision
                 )
+            case Attention():
+                size, value = work.size, work.value_size
+                for each in range(work.products):
+                    n = work.keys if each % 2 == 0 else value
+                    k = size if each % 2 == 0 else work.keys
+                    self.gemm(work.queries * self.scale, n, k, at(work.count, coordinate), work.precision)
             case Sweep():
                 size = at(work.size, coordinate) * self.scale
                 self.sweep(int(size * work.read), int(size * work.written))
@@ -84,8 +102,8 @@ class Computing:
                     pass
             case Bookkeeping():
                 self.sweep(0, int(4 * at(work.parameters, coordinate) * self.scale))
-            case Exchange():
-                raise TypeError("an exchange is no compute operation")
+            case Exchange() | Pipeline() | HostCopy() | HostSweep():
+                raise TypeError(f"{work} is nothing that this computer computes")
         return time.perf_counter()
 
     def finish(self) -> Generator[Until, None, None]:

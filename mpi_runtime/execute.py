@@ -14,26 +14,31 @@ import numpy as np
 from ..hardware.errors import DoesNotFit, InputError
 from ..hardware.machine import Machine
 from ..hardware.units import si
-from ..workloads.balancers import Capacity, Swipe, Unbalanced
+from ..workloads.costs import Costs
 from ..workloads.limits import available_bytes, peak_rss_bytes
 from ..workloads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
+from ..workloads.lowering.unroll import unrolled
 from ..workloads.memory import memory, require_fit
 from ..workloads.model import Model
 from ..workloads.run import Run
-from ..workloads.schedule import Exchange, Schedule
+from ..workloads.schedule import Exchange, Operation, Pipeline, Schedule
 from ..workloads.setting import Setting
 from ..workloads.summary import cautions, summarise
 from . import observed
-from .checks import check_gradients, check_tokens, check_weights, vectors_of
+from .able import Kind, data_of
+from .checks import ExpertChecks
 from .clock import Clock
+from .data import Blank, Data
+from .dense.checks import DenseChecks, serial_bytes
+from .dense.training import DenseTraining
 from .devices import Computing, Device, Sleeping
 from .environment import cores
-from .executor import Executor, Times
+from .executor import Executor
 from .placing import arrange
 from .traffic import links
 from .training import Training
-from .transport import Transport
+from .transport import Transport, every_operation
 from .world import TIME_LIMIT, World, guarded, start
 
 BASE = 150e6
@@ -83,7 +88,8 @@ def execute(
         way = way or Way()
         world.agree(ready if world.first else lambda: None)
         setting = world.agree(lambda: _setting(machine, model, options, world))
-        return _Job(world, setting, way, advance).run(started)
+        kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
+        return _Job(world, setting, way, kind, advance).run(started)
 
 
 def _setting(
@@ -96,47 +102,63 @@ def _setting(
             f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
             f" mpiexec -n {setting.mesh.ranks}"
         )
-    if not isinstance(setting.plan.balancing, Unbalanced | Capacity | Swipe):
-        raise InputError(
-            f"--balancer {setting.plan.balancer}: the runtime sends tokens by none, capacity and swipe only"
-        )
-    if len(setting.plan.precisions.names) > 1:
-        raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
     return setting
 
 
 class _Job:
     """One job: its setting, and what this rank needs for it."""
 
-    def __init__(self, world: World, setting: Setting, way: Way, advance: Callable[[str], None]) -> None:
-        self.world, self.setting, self.way, self.advance = world, setting, way, advance
+    def __init__(self, world: World, setting: Setting, way: Way, kind: Kind, advance: Callable[[str], None]) -> None:
+        self.world, self.setting, self.way, self.kind, self.advance = world, setting, way, kind, advance
         place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
         self.place = place[world.rank]
         self.comm = world.split(self.place)
         self.schedule, loads = lower_step(setting, 0)
         self.need = memory(setting, loads)
         world.agree(lambda: self._require_room(loads))
+        world.agree(self._require_formats)
         self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
-        self.training = Training(setting, self.schedule, self.transport, self.place, way.real)
-        coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
-        device: Device = Computing(way.compute_scale)
-        if way.compute == "sleep":
-            device = Sleeping(setting.machine, setting.ranks_per_node)
-        self.executor = Executor(self.training, device, coordinate)
+        self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
+        self.data = self._data()
+        self.executor = Executor(self.data, self._device, self.coordinate)
         self.clock = Clock.of(world)
+
+    def _data(self) -> Data:
+        """What operations work on."""
+        setting = self.setting
+        if self.kind == "dense":
+            return DenseTraining(setting, self.transport, self.coordinate)
+        if self.kind == "experts":
+            return Training(setting, self.schedule, self.transport, self.coordinate, self.way.real)
+        return Blank(self.transport, setting.mesh, self.coordinate)
+
+    def _device(self) -> Device:
+        if self.way.compute == "sleep":
+            return Sleeping(self.setting.machine, self.setting.ranks_per_node)
+        return Computing(self.way.compute_scale)
 
     def _require_room(self, loads: list[Load]) -> None:
         """Raise :class:`DoesNotFit` where the ranks of this host need more memory than it has free, or than the plan may take."""
         if not self.way.allow_overcommit:
             require_fit(self.setting, loads, self.need)
         here = self.world.hosts.count(self.world.hosts[self.world.rank])
-        needed, free = here * (BASE + self.need.total), available_bytes()
+        checks = serial_bytes(self.setting) if self.kind == "dense" and self.way.check else 0.0
+        needed, free = here * (BASE + self.need.total + checks), available_bytes()
         if needed > free:
+            fewer = "a smaller model, fewer tokens, " + ("--no-check, " if checks else "")
             raise DoesNotFit(
                 f"{self.setting.model.name}: {here} ranks on {self.world.hosts[self.world.rank]} need about"
-                f" {needed / 1e9:.1f} GB of its memory, of which {free / 1e9:.1f} GB are free; a smaller model, fewer tokens or"
+                f" {needed / 1e9:.1f} GB of its memory, of which {free / 1e9:.1f} GB are free; {fewer.removesuffix(', ')} or"
                 " more hosts need less"
             )
+
+    def _require_formats(self) -> None:
+        """Raise ``InputError`` where the machine whose time is taken has no such format."""
+        if self.way.compute == "sleep":
+            costs = Costs(self.setting.machine, self.setting.ranks_per_node)
+            for operation in every_operation(self.schedule):
+                if not isinstance(operation.work, Exchange | Pipeline):
+                    costs.of(operation.work)
 
     def run(self, started: float) -> Run | None:
         """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
@@ -148,12 +170,11 @@ class _Job:
         self.transport.sent[:] = 0
         for step in range(plan.steps):
             schedule = lower_step(self.setting, step)[0] if step else self.schedule
-            begin, times = self._step(schedule, step)
-            gathered = self._gather(times, begin)
-            tokens = self.comm.gather(self._tokens())
+            gathered = self.comm.gather(self._step(schedule, step))
+            tokens = self.comm.gather(self.data.tokens())
             if gathered is not None:
                 assert tokens is not None
-                steps.append(observed.account(schedule, *gathered, classes))
+                steps.append(observed.account(schedule, gathered, classes))
                 layers = zip(*tokens, strict=True)
                 copies = self.setting.batch.micro_tokens * self.setting.top_k
                 balance.add([observed.load(each, schedule, copies) for each in layers])
@@ -191,50 +212,28 @@ class _Job:
 
     def _first_step(self) -> dict[str, Any]:
         """Execute a step that is not measured; returns how much of it was checked."""
-        training = self.training
-        training.exact = self.way.check
-        before = vectors_of(training.holdings.vectors) if self.way.check else {}
+        checks: DenseChecks | ExpertChecks | None = None
+        if self.way.check and isinstance(self.data, DenseTraining):
+            checks = DenseChecks(self.data)
+        elif self.way.check and isinstance(self.data, Training):
+            checks = ExpertChecks(self.data)
         self._step(self.schedule, 0)
-        training.exact = False
-        if not self.way.check:
+        if checks is None:
             return {"checked": None}
-        groups = {
-            each.work.axes: self.transport.group(each.stream, each.work)
-            for each in self.schedule.operations
-            if isinstance(each.work, Exchange) and each.category == "gradient_sync"
-        }
-        found = {
-            "token_layers": self.world.agree(lambda: check_tokens(training)),
-            "gradients": check_gradients(training, groups),
-            "weights": check_weights(training, before, groups),
-        }
-        training.kept.clear()
+        found = checks.compare(self.world)
         return {"checked": {key: int(self.comm.allreduce(count)) for key, count in found.items()}}
 
-    def _step(self, schedule: Schedule, step: int) -> tuple[float, Times]:
-        """Execute a step; returns when it began on the local clock, and its times."""
-        self.training.start_step(step)
+    def _step(self, schedule: Schedule, step: int) -> observed.Times:
+        """Execute a step; returns its times from when it began."""
+        operations = self._mine(schedule)
+        self.data.start_step(step)
         begin = self.clock.start_together(self.world)
-        return begin, self.executor.run(schedule)
+        times = self.executor.run(operations)
+        return observed.Times(times.begin - begin, times.end - begin, times.nbytes)
 
-    def _gather(self, times: Times, begin: float) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Times of all ranks at rank 0, from the start of the step: ``[ranks, operations]`` each."""
-        mine = np.array([times.begin - begin, times.end - begin, times.nbytes])
-        every = np.empty((self.comm.size, *mine.shape)) if self.comm.rank == 0 else None
-        self.comm.Gather(mine, every)
-        return None if every is None else (every[:, 0], every[:, 1], every[:, 2])
-
-    def _tokens(self) -> list[observed.Tokens]:
-        """What this rank saw of each layer, micro-batch after micro-batch."""
-        return [
-            observed.Tokens(
-                np.array([layer.routing.wants(choice) for choice in range(layer.weights.shape[1])]),
-                layer.carried,
-                layer.routing.moved,
-                layer.routing.dropped,
-            )
-            for layer in self.training.layers.values()
-        ]
+    def _mine(self, schedule: Schedule) -> tuple[Operation, ...]:
+        """What this rank does of a schedule."""
+        return unrolled(schedule, self.coordinate)
 
     def _warnings(self) -> list[str]:
         """What to know before believing the run."""

@@ -70,14 +70,14 @@ class Group:
         turned: Group = self.known[key]
         return turned
 
-    def send(self, buffer: NDArray[Any], member: int) -> MPI.Request:
+    def send(self, buffer: NDArray[Any], member: int, tag: int = TAG) -> MPI.Request:
         """Begin to send an array to a member."""
         self.sent[self.ranks[member]] += buffer.nbytes
-        return self.comm.Isend(buffer, member, TAG)
+        return self.comm.Isend(buffer, member, tag)
 
-    def receive(self, buffer: NDArray[Any], member: int) -> MPI.Request:
+    def receive(self, buffer: NDArray[Any], member: int, tag: int = TAG) -> MPI.Request:
         """Begin to receive an array from a member."""
-        return self.comm.Irecv(buffer, member, TAG)
+        return self.comm.Irecv(buffer, member, tag)
 
     @cached_property
     def me(self) -> int:

@@ -13,7 +13,7 @@ from ..workloads.precision import Formats, Part
 from ..workloads.schedule import Exchange, Operation, Schedule
 from ..workloads.setting import Setting
 from ..workloads.sharding import Holding, held, held_beside_layers, held_of_layer
-from .transport import Transport
+from .transport import Transport, every_operation
 from .vectors import Vector
 
 Array = NDArray[Any]
@@ -46,7 +46,7 @@ class Holdings:
         parts: dict[Key, list[Holding]] = {}
         for each in held(setting):
             parts.setdefault((each.replicas, formats[each.part].gradient), []).append(each)
-        exchanges = {self.key(op): op for op in schedule.operations if op.category == "gradient_sync"}
+        exchanges = {self.key(op): op for op in every_operation(schedule) if op.category == "gradient_sync"}
         for key, holdings in parts.items():
             cells, home = 1, 0
             if key in exchanges:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .groups import TAG, Group
-from .rounds import Buffer, Index, Playing, Requests
+from .rounds import Buffer, Combine, Index, Playing, Requests
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
-def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing:
+def play(group: Group, operation: str, algorithm: str, cells: Buffer, combine: Combine = np.add) -> Playing:
     """A collective on a vector, in place, as :func:`athanor.mpi_runtime.rounds.play` does it; cells are in members' order.
 
     For a reduce-scatter's result and an all-gather's input the cell of the rank's own member number counts. The library
@@ -23,7 +26,10 @@ def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing
     comm = group.comm
     match operation:
         case "all-reduce":
-            yield [comm.Iallreduce(MPI.IN_PLACE, cells)]
+            if combine is np.add:
+                yield [comm.Iallreduce(MPI.IN_PLACE, cells)]
+            else:
+                yield from _combined(comm, cells, combine)
         case "reduce-scatter":
             mine = np.empty_like(cells[group.me])
             yield [comm.Ireduce_scatter_block(cells, mine)]
@@ -45,6 +51,23 @@ def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing
             yield [comm.Ibarrier()]
         case _:
             raise ValueError(f"{operation} is no collective on a vector")
+
+
+def _combined(comm: MPI.Intracomm, cells: Buffer, combine: Combine) -> Playing:
+    """An all-reduce by a function of ours; the last dimension of ``cells`` is one element of the message."""
+    from mpi4py import MPI
+
+    width = cells.shape[-1]
+
+    def join(one: Any, other: Any, datatype: MPI.Datatype) -> None:
+        here, there = (np.frombuffer(each, dtype=cells.dtype).reshape(-1, width) for each in (other, one))
+        here[...] = combine(here, there)
+
+    element = MPI.Datatype.fromcode(cells.dtype.char).Create_contiguous(width).Commit()
+    operation = MPI.Op.Create(join, commute=True)
+    yield [comm.Iallreduce(MPI.IN_PLACE, [cells, cells.size // width, element], operation)]
+    operation.Free()
+    element.Free()
 
 
 def exchange(group: Group, send: Buffer, out: Index, back: Index) -> Generator[Requests, None, Buffer]:

@@ -6,7 +6,7 @@ other (:mod:`~athanor.mpi_runtime.streams`), and return what they made.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ Index = NDArray[np.int64]
 Buffer = NDArray[Any]
 Requests = list["MPI.Request"]
 Playing = Generator[Requests, None, None]
+Combine = Callable[[Buffer, Buffer], Buffer]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Move:
     beside: bool
 
 
-def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing:
-    """A collective on a vector, in place.
+def play(group: Group, operation: str, algorithm: str, cells: Buffer, combine: Combine = np.add) -> Playing:
+    """A collective on a vector, in place; reductions ``combine`` two vectors along the last dimension of ``cells``.
 
     ``cells[cell, …]`` is the vector cut into :meth:`Group.cells`; of a reduce-scatter's result and an all-gather's input
     only the cell :meth:`Group.home` counts. Roots of broadcasts and reduces are at position 0.
@@ -58,8 +59,10 @@ def play(group: Group, operation: str, algorithm: str, cells: Buffer) -> Playing
             requests.append(group.send(np.ascontiguousarray(cells[rows]), target))
         yield requests
         if beside is not None and move.into is not None:
-            if move.adds:
+            if move.adds and combine is np.add:
                 cells[move.into] += beside
+            elif move.adds:
+                cells[move.into] = combine(cells[move.into], beside)
             else:
                 cells[move.into] = beside
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,36 +12,18 @@ from ..workloads.balancers import Capacity
 from ..workloads.gates import decisions
 from ..workloads.loads import LoadModel
 from ..workloads.precision import PARTS
-from ..workloads.schedule import Exchange, Operation, Schedule, at
+from ..workloads.schedule import Exchange, Operation, Schedule
 from ..workloads.setting import Setting
+from .data import Blank, Steps
 from .devices import TYPES
 from .holdings import Held, Holdings, Key, initial_expert
 from .layer import MoeLayer
-from .rounds import Requests
+from .names import Part
+from .observed import Tokens
 from .routing import Routing
-from .transport import Transport
+from .transport import Transport, every_operation
 
 Array = NDArray[Any]
-Steps = Generator[Requests, None, None]
-
-NAME = re.compile(r"(?:m(?P<micro>\d+)\.)?(?P<again>again\.)?(?:l(?P<layer>\d+)\.)?(?P<what>.*)")
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the name of an operation says: the micro-batch and layer that it belongs to, and what it does there."""
-
-    micro_batch: int
-    layer: int | None
-    what: str
-
-    @classmethod
-    def of(cls, name: str) -> Part:
-        """Parse a name such as ``m1.again.l3.moe.dispatch``."""
-        found = NAME.fullmatch(name)
-        assert found is not None
-        layer = found["layer"]
-        return cls(int(found["micro"] or 0), None if layer is None else int(layer), found["what"])
 
 
 class Training:
@@ -53,7 +33,10 @@ class Training:
     multiply by a number each, and the optimizer rests but where :attr:`exact` asks for a step that can be checked.
     """
 
-    def __init__(self, setting: Setting, schedule: Schedule, transport: Transport, rank: int, real: bool) -> None:
+    def __init__(
+        self, setting: Setting, schedule: Schedule, transport: Transport, coordinate: tuple[int, ...], real: bool
+    ) -> None:
+        rank = int(np.ravel_multi_index(coordinate, setting.mesh.shape))
         self.setting, self.transport, self.rank, self.real = setting, transport, rank, real
         self.loads = LoadModel(setting)
         self.exact = False
@@ -66,7 +49,14 @@ class Training:
         self.group, self.me = (int(place[0]) for place in np.nonzero(groups == rank))
         self.local = self.loads.experts // self.loads.ranks
         self.holdings = Holdings(setting, self.formats, schedule, transport)
-        self._parts = {each.name: Part.of(each.name) for each in schedule.operations}
+        operations = list(every_operation(schedule))
+        self.synchronised = [
+            (each.stream, each.work)
+            for each in operations
+            if isinstance(each.work, Exchange) and each.category == "gradient_sync"
+        ]
+        self._blank = Blank(transport, setting.mesh, coordinate)
+        self._parts: dict[str, Part] = {}
         if real:
             self._draw_experts()
         for each in self.holdings.vectors.values():
@@ -102,6 +92,23 @@ class Training:
                 made.parameters = self._parameters(layer) if self.real else None
                 self.layers[micro_batch, layer] = made
 
+    def tokens(self) -> list[Tokens]:
+        """What this rank saw of each layer, micro-batch after micro-batch."""
+        return [
+            Tokens(
+                np.array([layer.routing.wants(choice) for choice in range(layer.weights.shape[1])]),
+                layer.carried,
+                layer.routing.moved,
+                layer.routing.dropped,
+            )
+            for layer in self.layers.values()
+        ]
+
+    def _part(self, name: str) -> Part:
+        if name not in self._parts:
+            self._parts[name] = Part.of(name)
+        return self._parts[name]
+
     def _parameters(self, layer: int) -> tuple[Array, Array, Array, Array]:
         """Weights and gradients of this rank's experts; weights in single where they are kept in half, which BLAS lacks."""
         up, down = self.holdings.experts("weights", layer, self.local)
@@ -113,7 +120,7 @@ class Training:
 
     def compute(self, operation: Operation) -> bool:
         """Do what a compute operation does to the data; returns whether that was all of its work, as it would be for real."""
-        part = self._parts[operation.name]
+        part = self._part(operation.name)
         if part.what.startswith("update.adam."):
             return self._adam(part.what.rpartition(".")[2])
         if part.layer is None or not part.what.startswith("moe."):
@@ -177,16 +184,16 @@ class Training:
 
     # --- exchanges --------------------------------------------------------------------------------------------------------
 
-    def exchange(self, operation: Operation, coordinate: tuple[int, ...]) -> Steps:
+    def exchange(self, operation: Operation) -> Steps:
         """Send and receive what an exchange carries."""
-        exchange, part = operation.work, self._parts[operation.name]
+        exchange, part = operation.work, self._part(operation.name)
         assert isinstance(exchange, Exchange)
         if part.layer is not None and part.what.startswith("moe."):
             layer = self.layers[part.micro_batch, part.layer]
             return self._tokens(layer, part.what.removeprefix("moe."), operation.stream, exchange)
         if operation.category == "gradient_sync":
             return self._vector(self.holdings.vectors[Holdings.key(operation)], part.layer, operation.stream, exchange)
-        return self.transport.blank(operation.stream, exchange, at(exchange.nbytes, coordinate))
+        return self._blank.exchange(operation)
 
     def _tokens(self, layer: MoeLayer, what: str, stream: str, exchange: Exchange) -> Steps:
         if what.startswith("swipe"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 
 from ..hardware.errors import InputError
 from ..workloads.collectives import check
-from ..workloads.schedule import COUNT, Exchange, Schedule
+from ..workloads.lowering.unroll import ARRIVALS, DEPARTURES
+from ..workloads.schedule import COUNT, Exchange, Operation, Pipeline, Schedule
 from . import native, rounds
 from .groups import Group
-from .rounds import Buffer, Index, Playing, Requests
+from .rounds import Buffer, Combine, Index, Playing, Requests
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -30,9 +32,9 @@ class Transport:
         cartesian = comm.Create_cart(list(mesh.shape), reorder=False)
         self.library = library
         self.sent = np.zeros(mesh.ranks)  # bytes to each rank of the mesh
-        self.carried: dict[str, float] = dict.fromkeys(schedule.streams, 0.0)  # payloads of each stream's exchanges
+        self.carried: defaultdict[str, float] = defaultdict(float)  # payloads of each stream's exchanges
         self._groups: dict[tuple[str, tuple[str, ...]], Group] = {}
-        for operation in schedule.operations:
+        for operation in every_operation(schedule):
             if isinstance(operation.work, Exchange):
                 key = (operation.stream, operation.work.axes)
                 if key not in self._groups:
@@ -43,6 +45,14 @@ class Transport:
                 check(operation.work.operation, operation.work.algorithm, size, uneven)
                 if operation.work.root >= size:
                     raise InputError(f"schedule: {operation.name} has root {operation.work.root} in groups of {size}")
+            if isinstance(operation.work, Pipeline) and operation.work.activations is not None:
+                axes = operation.work.activations.axes
+                between = Group.of(cartesian, mesh, schedule.layout, axes, self.sent)
+                self._groups[ARRIVALS, axes] = self._groups[DEPARTURES, axes] = between
+
+    def along(self, axes: tuple[str, ...]) -> Group | None:
+        """Any group of this rank along these axes; None where nothing is exchanged over them."""
+        return next((group for (_, over), group in self._groups.items() if over == axes), None)
 
     def group(self, stream: str, exchange: Exchange) -> Group:
         """The group in which this rank takes part in an exchange."""
@@ -58,13 +68,13 @@ class Transport:
         group = self.group(stream, exchange)
         return group.me if self.library else group.home(exchange.operation, exchange.algorithm)
 
-    def play(self, stream: str, exchange: Exchange, cells: Buffer) -> Playing:
-        """An exchange of a vector, in place."""
+    def play(self, stream: str, exchange: Exchange, cells: Buffer, combine: Combine = np.add) -> Playing:
+        """An exchange of a vector, in place; cells that are no sums are combined along their last dimension."""
         group = self.group(stream, exchange).from_root(exchange.root)
         self.carried[stream] += cells.nbytes
         if self.library:
-            return native.play(group, exchange.operation, exchange.algorithm, cells)
-        return rounds.play(group, exchange.operation, exchange.algorithm, cells)
+            return native.play(group, exchange.operation, exchange.algorithm, cells, combine)
+        return rounds.play(group, exchange.operation, exchange.algorithm, cells, combine)
 
     def whole(self, stream: str, exchange: Exchange, vector: NDArray[Any]) -> Generator[Requests, None, NDArray[Any]]:
         """An all-reduce of a short vector, or an all-gather of one number a member; numbers in the order of members."""
@@ -73,15 +83,16 @@ class Transport:
             cells = np.zeros((count, 1), dtype=vector.dtype)
             cells[self.home(stream, exchange)] = vector[group.me]
             yield from self.play(stream, exchange, cells)
-            gathered: NDArray[Any] = cells[self._homes(group, exchange), 0]
+            gathered: NDArray[Any] = cells[self.homes(stream, exchange), 0]
             return gathered
         cells = np.zeros((count, -(-len(vector) // count)), dtype=vector.dtype)
         cells.reshape(-1)[: len(vector)] = vector
         yield from self.play(stream, exchange, cells)
         return cells.reshape(-1)[: len(vector)]
 
-    def _homes(self, group: Group, exchange: Exchange) -> Index:
-        """The cell of every member."""
+    def homes(self, stream: str, exchange: Exchange) -> Index:
+        """The cell of every member: where a reduce-scatter leaves its part, and an all-gather takes it from."""
+        group = self.group(stream, exchange)
         if self.library:
             return np.arange(group.size)
         return np.array([group.home_of(int(at), exchange.operation, exchange.algorithm) for at in group.position_of])
@@ -96,12 +107,11 @@ class Transport:
             return native.exchange(group, send, out, back)
         return rounds.exchange(group, exchange.algorithm, send, out, back, most)
 
-    def blank(self, stream: str, exchange: Exchange, nbytes: float) -> Generator[Requests, None, Any]:
-        """An exchange of so many bytes of no meaning, for operations that only the schedule knows."""
-        group = self.group(stream, exchange)
-        if exchange.operation == "all-to-all":
-            each = np.full(group.size, round(nbytes / group.size))
-            send = np.zeros((int(each.sum()),), dtype=np.uint8)
-            return self.exchange(stream, exchange, send, each, each, int(each.sum()))
-        count = self.cells(stream, exchange)
-        return self.play(stream, exchange, np.zeros((count, -(-round(nbytes) // count)), dtype=np.uint8))
+
+def every_operation(schedule: Schedule) -> Iterable[Operation]:
+    """All operations, those of a pipeline's blocks included: the same on every rank, whatever its stage does of them."""
+    for operation in schedule.operations:
+        yield operation
+        if isinstance(operation.work, Pipeline):
+            for block in operation.work.blocks:
+                yield from block

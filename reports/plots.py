@@ -149,7 +149,12 @@ def expert_load(loads: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
-def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | None = None, note: str = "") -> Figure:
+def placements(
+    summaries: Mapping[str, Mapping[str, Any]],
+    published: float | None = None,
+    note: str = "",
+    title: str = "Placement of the same mesh",
+) -> Figure:
     """Step time of each placement, by category; ``published`` is the measured ratio of the second to the first."""
     figure, axes = blank(width=7.5)
     names = list(summaries)
@@ -162,7 +167,7 @@ def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | No
             axes.bar(names, seconds, bottom=bottoms, color=COLOURS[category], width=0.5)
             bottoms = [bottom + part for bottom, part in zip(bottoms, seconds, strict=True)]
     for place, total in enumerate(bottoms):
-        label = f"{si(total, 's', 3)}, {total / bottoms[0]:.2f}x"
+        label = (", " if len(names) < 5 else "\n").join((si(total, "s", 3), f"{total / bottoms[0]:.2f}x"))
         axes.annotate(
             label, (place, total), textcoords="offset points", xytext=(0, 4), ha="center", fontsize=9, color=INK
         )
@@ -172,7 +177,7 @@ def placements(summaries: Mapping[str, Mapping[str, Any]], published: float | No
         handles += axes.plot([1.32], [published * bottoms[0]], "*", ms=13, color=PUBLISHED, label=label, ls="none")
     axes.set_ylim(0, max(bottoms) * 1.15)
     axes.set_ylabel("seconds a step")
-    axes.set_title("Placement of the same mesh", loc="left")
+    axes.set_title(title, loc="left")
     legend_beside(axes, handles)
     return figure
 

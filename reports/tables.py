@@ -99,15 +99,26 @@ def show_inference(console: Console, found: dict[str, Any]) -> None:
     console.print(table("Memory of a rank", ["", "GB"], parts))
 
 
-def study_table(study: Study) -> Table:
+STUDY_COLUMNS = ("nodes", "step s", "FLOP/s", "tokens/s", "speed-up", "efficiency")
+
+
+def study_title(study: Study) -> str:
+    """What a scaling study is of."""
+    return f"{study.kind.capitalize()} scaling of {study.model.name} on {study.machine.name}"
+
+
+def study_rows(study: Study) -> list[tuple[str, ...]]:
     """The points of a scaling study."""
-    rows = [
+    return [
         (f"{point.nodes:,}", f"{point.summary['step_seconds']:.3f}", si(point.summary["flops_per_second"], "FLOP/s"))
         + (si(point.summary["tokens_per_second"], "tokens/s"), f"{point.speedup:.2f}", f"{point.efficiency:.1%}")
         for point in study.points
     ]
-    title = f"{study.kind.capitalize()} scaling of {study.model.name} on {study.machine.name}"
-    return table(title, ["nodes", "step s", "FLOP/s", "tokens/s", "speed-up", "efficiency"], rows, text_columns=0)
+
+
+def study_table(study: Study) -> Table:
+    """The points of a scaling study, under its title."""
+    return table(study_title(study), STUDY_COLUMNS, study_rows(study), text_columns=0)
 
 
 def claims_table(claims: Sequence[dict[str, Any]], title: str) -> Table:

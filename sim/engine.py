@@ -92,7 +92,7 @@ class Engine:
         self.network = Network(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
-        self.costs = Costs(machine, schedule.layout.ranks_per_node)
+        self.costs = Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
 

@@ -134,7 +134,7 @@ def _memory(setting: Setting, sequences: int, kept: int) -> dict[str, float]:
     formats = setting.plan.precisions.at(0)
     weights, host = weight_bytes(setting, formats)
     cache = cache_bytes(setting, formats, sequences, kept)
-    processor = setting.machine.processor(setting.ranks_per_node)
+    processor = setting.processor
     return {
         "weights": weights,
         "cache": cache,

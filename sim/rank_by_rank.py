@@ -39,7 +39,7 @@ class RankByRank:
         self.machine, self.schedule, self.layout, self.mesh = machine, schedule, schedule.layout, schedule.mesh
         self.graph = Graph.of(machine, self.layout)
         self.orbits = Orbits.alone(self.graph)
-        self.costs = Costs(machine, self.layout.ranks_per_node)
+        self.costs = Costs(machine, self.layout.ranks_per_node, self.layout.present)
         self.noise, self.slowness = noise, noise.slowness()
         self.ledger = Ledger(schedule, observed)
         self.race = Race(self.graph.capacity)

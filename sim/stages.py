@@ -57,9 +57,14 @@ class Stages:
         return Passed(
             end=ready + seconds,
             parts={key: self._joined(each) for key, each in parts.items()},
-            late=np.zeros_like(seconds) if endless else seconds.max() - seconds,
+            late=np.zeros_like(seconds) if endless or self.axis is None else self._latest(seconds) - seconds,
             rows=list(stage_rows(self, ready)),
         )
+
+    def _latest(self, seconds: Array) -> Array:
+        """Of each rank the last of those in its place in all stages; what others in a stage take longer is no bubble."""
+        latest: Array = seconds.max(axis=self.axis, keepdims=True)
+        return latest
 
     def count(self, loads: LinkLoads) -> int:
         """Add the bytes of all that was run to ``loads``, on every link; returns the events behind it."""

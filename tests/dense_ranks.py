@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 from athanor.mpi_runtime.dense.local import MicroBatch
-from athanor.mpi_runtime.dense.shards import Place, cut, initial, join, layer_names, stage_layers, summed_over
+from athanor.mpi_runtime.dense.shards import Place, cut, initial, join, kind, layer_names
 from athanor.mpi_runtime.vectors import adam
 
 DATA = ("dp", "fsdp", "ep")
@@ -28,7 +28,7 @@ def steps(product_name, grid, backward=False):
 
 
 class Names:
-    """Names of operations in their order, written down by hand; those that exchange begin with @, ``-`` ends the layer's."""
+    """Names of operations in their order, written down by hand; those that exchange begin with @."""
 
     def __init__(self, place, fused):
         self.fused = fused
@@ -309,3 +309,24 @@ def carry(messages):
                 each.take(payloads[me - 1])
             case _:
                 raise AssertionError(each.operation)
+
+
+def summed_over(name, sizes, place):
+    """Axes beside those of data parallelism over which a weight's gradients have to be added up.
+
+    ``cp``: ranks see other tokens; so do those of a norm where tokens are cut over ``tp`` or ``row``. An embedding that the
+    output layer shares is used by the first and the last pipeline stage.
+    """
+    axes = ["cp"]
+    if kind(name) == "norm":
+        axes += ["row", "tp"] if place.sequence_parallel else ["row"]
+    if name == "embedding" and sizes.tied:
+        axes += ["pp"]
+    return axes
+
+
+def stage_layers(layers, stage, stages, chunk=0, chunks=1):
+    """The layers of one chunk of a pipeline stage: chunk c of stage s is part c * stages + s of the model."""
+    each = layers // (stages * chunks)
+    first = (chunk * stages + stage) * each
+    return range(first, first + each)

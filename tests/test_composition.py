@@ -6,6 +6,7 @@ import sys
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.composition import RULES
+from athanor.workloads.plan import Plan
 from strategies import BOTH, DENSE, EXPERTS, GATED, SHARED, flat, hosted, lowered
 
 EXCLUDED = {
@@ -151,3 +152,16 @@ def test_the_command_line_says_so_in_one_line():
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "--tensor 2d with experts: SUMMA is for products that all ranks of the grid share" in done.stderr
+
+
+def test_what_a_model_recommends_gives_way_to_the_mesh_that_is_asked_for():
+    """A pipeline's chunks and sequence parallelism say nothing where there are no stages, and no tp."""
+    own = {"mesh": {"pp": 2, "tp": 4}, "pipeline": "interleaved", "chunks": 8, "sequence_parallel": True}
+    model = DENSE.model_copy(update={"plan": own})
+    plan = Plan.of(model, {"mesh": {"dp": 8}})
+    assert (plan.pipeline, plan.chunks, plan.sequence_parallel) == ("1f1b", 1, False)
+    assert Plan.of(model, {"mesh": {"dp": 8, "tp": 2}}).sequence_parallel
+    assert Plan.of(model, {"mesh": {"pp": 4, "tp": 2}}).chunks == 8
+    assert Plan.of(model, {"pipeline": "1f1b"}).chunks == 1
+    with pytest.raises(InputError, match="--sequence-parallel with no tp"):
+        lowered(EXPERTS, mesh={"ep": 8}, sequence_parallel=True)

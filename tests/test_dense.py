@@ -1,11 +1,13 @@
 """Dense Transformers for real: the serial model against finite differences, every strategy against the serial model."""
 
+import athanor
 import numpy as np
 import pytest
 from athanor.mpi_runtime.dense import functions as f
 from athanor.mpi_runtime.dense.reference import Reference
-from athanor.mpi_runtime.dense.shards import Place, Sizes, cut, initial, join, local_shape, stage_layers
-from dense_ranks import Ranks
+from athanor.mpi_runtime.dense.shards import Place, Sizes, cut, initial, join, local_shape
+from athanor.workloads.schedule import Exchange
+from dense_ranks import Names, Ranks
 
 SMALL = Sizes(layers=2, heads=4, kv_heads=4, head=2, hidden=8, ffn_hidden=12, vocabulary=16)
 MODERN = Sizes(2, 8, 4, 3, 8, 12, vocabulary=15, gated=True, rms=True, tied=False)
@@ -109,11 +111,6 @@ def test_words_that_pad_the_vocabulary_are_never_guessed():
     assert not held[3].any() and not held[2][1].any()
 
 
-def test_stages_hold_all_layers_once():
-    held = [stage_layers(8, stage, 2, chunk, 2) for chunk in range(2) for stage in range(2)]
-    assert [list(each) for each in held] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-
-
 # --- strategies against the serial model ------------------------------------------------------------------------------------
 
 STRATEGIES = {
@@ -187,3 +184,33 @@ def test_single_precision_stays_single():
         assert {each.dtype for each in ranks.gradients[0].values()} == {np.dtype(np.float32)}
         for name in SMALL.names():
             close(ranks.joined(ranks.gradients, name), model.gradients[name], 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "options"),
+    [
+        ({"tp": 4}, {}),
+        ({"tp": 4}, {"sequence_parallel": True}),
+        ({"cp": 4}, {}),
+        ({"tp": 2, "cp": 2}, {}),
+        ({"tp": 4}, {"tensor": "2d"}),
+        ({"tp": 2, "dp": 2}, {"attention": "fused"}),
+    ],
+)
+def test_names_are_those_of_the_lowering(mesh, options):
+    """The names that these tests go by were written down by hand; the schedule's are the same, in the same order."""
+    schedule = athanor.lower("laptop", "gpt-tiny", mesh=mesh, tokens_per_rank=64, **options)
+    axes = dict(zip(schedule.mesh.axes, schedule.mesh.shape, strict=True))
+    names = Names(Place({}, axes, "sequence_parallel" in options), "attention" in options)
+    once = [[*names.attention(), *names.ffn()], [*names.ffn_backward(), *names.attention_backward()]]
+    forward = [_of_layer(name, at) for at in range(4) for name in once[0]]
+    backward = [_of_layer(name, at) for at in (3, 2, 1, 0) for name in once[1]]
+    expected = [*names.embed(), *forward, *names.output(), *names.output_backward(), *backward, *names.embed_backward()]
+    found = [
+        "@" * isinstance(each.work, Exchange) + each.name for each in schedule.operations if each.phase != "update"
+    ]
+    assert found == expected
+
+
+def _of_layer(name, layer):
+    return f"@l{layer}.{name[1:]}" if name.startswith("@") else f"l{layer}.{name}"

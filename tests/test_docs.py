@@ -112,6 +112,28 @@ def test_commands_of_the_readme_run(command, tmp_path):
         assert (tmp_path / words[words.index("--out") + 1] / "report.html").exists()
 
 
+STRATEGIES = sorted((ROOT / "docs" / "strategies").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", STRATEGIES, ids=lambda page: page.stem)
+def test_commands_of_a_strategys_page_run(page):
+    """And the rows that the page explains after them are there."""
+    text = page.read_text()
+    commands = re.findall(r"^    (athanor .*)$", text, re.MULTILINE)
+    if not commands:
+        assert page.stem in ("README", "pipeline", "memory")
+    printed = ""
+    for command in commands:
+        words = [sys.executable, "-m", "athanor.cli", *shlex.split(command)[1:]]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert len(done.stdout.splitlines()) > 5
+        printed += done.stdout
+    explained = " ".join(re.findall(r"^prints? .*$", text, re.MULTILINE))
+    for name in re.findall(r"`([a-z_.]+)`", explained):
+        assert re.search(rf"^ *{re.escape(name)} ", printed, re.MULTILINE) or name == "tp", name
+
+
 @needs_mpi
 def test_jobs_of_the_readme_run(tmp_path):
     """One after another; those on an emulated cluster where there can be one."""

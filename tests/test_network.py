@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.claims import uplink_share
+from athanor.reports.reproductions.bagualu_facts import uplink_share
 from athanor.sim.links import LinkLoads
 from athanor.sim.maxmin import fair_rates
 from athanor.sim.traffic import Traffic

@@ -14,8 +14,9 @@ from athanor.reports import plots
 from athanor.reports.claims import Claim
 from athanor.reports.fit import Fit, fit, ratios, with_unknowns, write_machine
 from athanor.reports.output import Folder, Points, as_svg
-from athanor.reports.reproduce import reproduce_bagualu
-from athanor.reports.reproduction_report import free_rows, write_reproduction
+from athanor.reports.reproduction_report import write_reproduction
+from athanor.reports.reproductions import reproduce
+from athanor.reports.reproductions.bagualu_parts import free_rows
 from athanor.reports.scaling_report import write_study
 from athanor.sim.scaling import scale
 
@@ -24,7 +25,7 @@ OCEANLIGHT = load_machine("sunway-oceanlight")
 
 @pytest.fixture(scope="module")
 def found():
-    return reproduce_bagualu()
+    return reproduce("bagualu")
 
 
 def claims_of(found, *kinds):

@@ -303,7 +303,8 @@ def test_books_of_a_measured_step():
     begin[:, 1:dispatch] = end[:, : dispatch - 1]
     begin[:, dispatch], end[:, dispatch] = [1.0, 3.0], 3.5
     begin[:, dispatch + 1 :] = end[:, dispatch + 1 :] = 3.5
-    step = observed.account(schedule, begin, end, np.ones((2, count)), observed.classes(schedule))
+    times = [observed.Times(*each, np.ones(count)) for each in zip(begin, end, strict=True)]
+    step = observed.account(schedule, times, observed.classes(schedule))
     assert step.seconds == 3.5
     total = {
         category: sum(step.exposed[phase][category] for phase in step.exposed)

@@ -27,8 +27,8 @@ class Timed(NamedTuple):
 class Costs:
     """Seconds of compute work on a machine; layers repeat, so what is the same on all ranks is worked out once."""
 
-    def __init__(self, machine: Machine, ranks_per_node: int) -> None:
-        self.processor, self.calibration = machine.processor(ranks_per_node), machine.calibration
+    def __init__(self, machine: Machine, ranks_per_node: int, present: int | None = None) -> None:
+        self.processor, self.calibration = machine.processor(ranks_per_node, present), machine.calibration
         self._known: dict[Work, Timed] = {}
 
     def of(self, work: Work) -> Timed:

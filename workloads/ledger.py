@@ -70,6 +70,11 @@ class Ledger:
             self._ends[number] = end
         self._record(operation, begin, end, limit)
 
+    def bubble(self, number: int, begin: Array, end: Array) -> None:
+        """Until ``end``, what an operation of another stream brings had not been made by its stage of the pipeline."""
+        operation = self.schedule.operations[number]
+        self._history[operation.stream].append((number, Done("pipeline_bubble", operation.phase, begin, end)))
+
     def passed(self, number: int, pipeline: Passed) -> None:
         """A pipeline, which keeps books of its own, has ended."""
         operation = self.schedule.operations[number]

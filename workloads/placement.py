@@ -70,6 +70,11 @@ class Layout:
         return int(np.count_nonzero(np.bincount(self.node)))
 
     @property
+    def present(self) -> int:
+        """Ranks on a full node: where the mesh fills none, all of them."""
+        return min(self.mesh.ranks, self.ranks_per_node)
+
+    @property
     def supernodes(self) -> int:
         """Supernodes that the nodes lie in."""
         return int(self.node.max()) // self.supernode_size + 1

@@ -27,6 +27,9 @@ OFFLOADS = {
 SIZES = frozenset({"tokens_per_rank", "global_batch"})
 """Two ways to say how large a step is: naming one puts both of the model's own aside."""
 
+BELONGS = {"pipeline": "pp", "chunks": "pp", "tensor": "tp", "sequence_parallel": "tp"}
+"""Axes without which these say nothing: naming a mesh that lacks one puts the model's own choice aside."""
+
 
 class Plan(Record):
     """The choices for a run, under the names that the command line gives them; what is None is derived.
@@ -77,7 +80,7 @@ class Plan(Record):
         Raises :class:`InputError` naming the flag (or, for the model's own plan, its key) and what is allowed.
         """
         given = {key: value for key, value in options.items() if value is not None}
-        recommended = {key: value for key, value in model.plan.items() if not (key in SIZES and SIZES & set(given))}
+        recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given)}
         table = {**recommended, **given}
         if "zero" in table:
             table["zero"] = str(table["zero"])
@@ -140,6 +143,15 @@ class Plan(Record):
     def changed(self, **options: Any) -> Plan:
         """The same plan with other options."""
         return self.model_copy(update=options)
+
+
+def _set_aside(key: str, given: Mapping[str, Any]) -> bool:
+    """Whether what a user has named leaves no room for the model's own choice of an option."""
+    if key in SIZES:
+        return bool(SIZES & set(given))
+    mesh = given.get("mesh")
+    lacks = isinstance(mesh, Mapping) and key in BELONGS and BELONGS[key] not in mesh
+    return lacks or (key == "chunks" and "pipeline" in given)
 
 
 def _reason(wrong: ValidationError, model: Model, given: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..hardware.errors import InputError
 from ..hardware.machine import Machine, load_machine
+from ..hardware.node import Processor
 from .composition import Given, check
 from .mesh import Mesh
 from .model import Model, load_model
@@ -69,6 +70,11 @@ class Setting:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""
         tokens, length = self.batch.micro_tokens, self.model.decoder_seq_len
         return tokens * length // self.batch.seq_len if decoder and length else tokens
+
+    @property
+    def processor(self) -> Processor:
+        """What a rank computes on, with its share of its node's host."""
+        return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
 
     @property
     def top_k(self) -> int:

@@ -62,9 +62,8 @@ def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[in
 
 
 def shards(setting: Setting, holding: Holding) -> int:
-    """Over how many ranks what ZeRO shards of a holding is spread; ZeRO++ takes all replicas, and fsdp for a second shard."""
-    axes = holding.replicas if setting.plan.zero == "++" else holding.shards
-    return setting.mesh.size(*axes) if setting.plan.shards else 1
+    """Over how many ranks what ZeRO shards of a holding is spread."""
+    return setting.mesh.size(*holding.shards) if setting.plan.shards else 1
 
 
 def _of_stage(setting: Setting, stage: int) -> Parameters:

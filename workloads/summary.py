@@ -95,5 +95,5 @@ def _peak(setting: Setting) -> float:
     """FLOP/s of a rank in the fastest precision of the plan."""
     policies = [setting.plan.precisions.at(step) for step in range(setting.plan.steps)]
     used = {formats.compute for policy in policies for formats in policy.values()}
-    processor = setting.machine.processor(setting.ranks_per_node)
+    processor = setting.processor
     return max(processor.peak(precision) for precision in used)

@@ -47,7 +47,8 @@ class Attention(Half):
 
     def _owner(self, step: int) -> int:
         """Whose keys or values are here at a step."""
-        return (self.place.me("cp") - step) % self.place.of("cp")
+        ring = self.place.ring or tuple(range(self.place.of("cp")))
+        return ring[(ring.index(self.place.me("cp")) - step) % len(ring)]
 
     def _block(self, step: int) -> slice:
         """The columns of scores that belong to them."""

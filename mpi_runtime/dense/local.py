@@ -82,6 +82,12 @@ class MicroBatch:
         """The rows that enter a layer, for the stage that holds it."""
         return self._entries[2 * layer]
 
+    def forget(self, layer: int) -> None:
+        """The backward pass is through a layer: nothing of it is needed any more."""
+        for number in (2 * layer, 2 * layer + 1):
+            self._halves.pop(number, None)
+            self._entries.pop(number, None)
+
     @property
     def gradient(self) -> Array:
         """The gradient of the rows that entered the lowest layer done on the way back, for the stage before."""

@@ -91,12 +91,14 @@ class Place:
     """Where a rank stands in the mesh: its number along each axis, of how many; axes that are not named have one rank.
 
     Axes are ``tp``, or ``row`` and ``col`` of a square grid in its place, ``cp``, ``pp`` and those of data parallelism.
-    ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens.
+    ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens. ``ring`` are the ranks along ``cp`` in the
+    order in which shifts pass them; none: by number.
     """
 
     number: Mapping[str, int] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     sequence_parallel: bool = False
+    ring: tuple[int, ...] = ()
 
     def me(self, axis: str) -> int:
         """Number of this rank along an axis."""
@@ -192,28 +194,6 @@ def initial(name: str, sizes: Sizes, seed: int) -> Array:
     else:
         values *= (columns if kind(name) in ("embedding", "logits") else rows) ** -0.5
     return values
-
-
-def summed_over(name: str, sizes: Sizes, place: Place) -> tuple[str, ...]:
-    """Axes beside those of data parallelism over which a weight's gradients have to be added up.
-
-    ``cp``: ranks see other tokens; so do those of a norm where tokens are cut over ``tp`` or ``row``. An embedding that the
-    output layer shares is used by the first and the last pipeline stage.
-    """
-    axes = ["cp"]
-    if kind(name) == "norm":
-        axes += ["tp"] if place.sequence_parallel else []
-        axes += ["row"]
-    if name == "embedding" and sizes.tied:
-        axes += ["pp"]
-    return tuple(axis for axis in axes if place.of(axis) > 1)
-
-
-def stage_layers(layers: int, stage: int, stages: int, chunk: int = 0, chunks: int = 1) -> range:
-    """The layers of one chunk of a pipeline stage: chunk c of stage s is part c · stages + s of the model."""
-    each = layers // (stages * chunks)
-    first = (chunk * stages + stage) * each
-    return range(first, first + each)
 
 
 def _cuts(name: str, place: Place) -> dict[int, str]:

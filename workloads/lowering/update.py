@@ -88,7 +88,8 @@ class Update:
             axis = axes.get(each.part)
             if axis and self.setting.mesh.size(axis) > 1:
                 element = self.formats[each.part].gradient
-                exchange = Exchange("all-reduce", "ring", (axis,), each.parameters * BYTES[element], element)
+                nbytes = each.parameters * BYTES[element] / shards(self.setting, each)
+                exchange = Exchange("all-reduce", "ring", (axis,), nbytes, element)
                 program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
 
     def step(self, program: Program) -> None:

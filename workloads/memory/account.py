@@ -104,7 +104,7 @@ class Account:
                 host = host + line.nbytes
             else:
                 sums[line.part] = sums[line.part] + line.nbytes
-        processor = self.setting.machine.processor(self.setting.ranks_per_node)
+        processor = self.setting.processor
         room = float("inf") if processor.host_memory is None else processor.host_memory
         return [
             Memory(
@@ -130,7 +130,7 @@ class Account:
     def _kept(self, saved: Saved) -> Iterator[Line]:
         """What layers keep until their backward pass."""
         found = dict[tuple[str, str], tuple[Row, Array]]()
-        away = "activations" in self.setting.plan.offloads
+        away = self.setting.plan.offload_shares.get("activations", 0.0)
         carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
             for row in saved.layer(kind):
@@ -141,7 +141,8 @@ class Account:
                 size = row.nbytes * (carried if row.carried else self.stages.copies(kind))
                 found[key] = (row, size if row.carried else before + size)
         for row, size in found.values():
-            yield Line("activations", row.operator, row.what, size, row.entry and away, row.cut, row.kept)
+            line = Line("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
+            yield from line.divided(away if row.entry else 0.0)
 
     def _again(self, saved: Saved) -> Iterator[Line]:
         """What is worked out again, for one layer at a time; and inputs of layers on their way from the host."""
@@ -155,7 +156,8 @@ class Account:
         if recompute != "none":
             yield Line("activations", "again", "one layer, worked out again", again)
         if "activations" in self.setting.plan.offloads:
-            yield Line("activations", "inputs", "of the layer at hand and of the next", 2 * entry)
+            share = self.setting.plan.offload_shares["activations"]
+            yield Line("activations", "inputs", "of the layer at hand and of the next", 2 * share * entry)
 
     def _size(self, row: Row) -> float:
         return row.nbytes * self._most if row.carried else row.nbytes

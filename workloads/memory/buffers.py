@@ -18,7 +18,7 @@ def buffers(saved: Saved, stages: Stages, most: float) -> Iterator[Line]:
     for name, what, size in _exchanges(saved, most):
         yield Line("other", name, what, np.array([size]))
     setting = saved.setting
-    if reserved := setting.machine.processor(setting.ranks_per_node).reserved_memory:
+    if reserved := setting.processor.reserved_memory:
         yield Line("other", "reserved", "what driver and libraries keep", np.array([reserved]))
 
 

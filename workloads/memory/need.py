@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -35,6 +36,13 @@ class Line:
     cut: Cut = "whole"
     kept: tuple[str, ...] = ()
 
+    def divided(self, away: float) -> Iterator[Line]:
+        """The line, of which a share lies in host memory."""
+        if away < 1:
+            yield replace(self, nbytes=(1 - away) * self.nbytes)
+        if away > 0:
+            yield replace(self, nbytes=away * self.nbytes, host=True)
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -66,10 +74,12 @@ class Memory:
         return bool(self.pressure <= 1)
 
     def __str__(self) -> str:
-        """What is needed, and what there is, where it matters more: here or in host memory."""
-        if self.total / self.capacity >= self.host / self.host_capacity:
-            return f"{self.total / 1e9:.1f} GB a rank of {self.capacity / 1e9:.1f} GB"
-        return f"{self.host / 1e9:.1f} GB a rank of {self.host_capacity / 1e9:.1f} GB of host memory"
+        """What a rank needs, and what there is; of the host where that is too little."""
+        here = f"{self.total / 1e9:.1f} GB a rank of {self.capacity / 1e9:.1f} GB"
+        if self.host <= self.host_capacity:
+            return here
+        host = f"{self.host / 1e9:.1f} GB of host memory of {self.host_capacity / 1e9:.1f} GB"
+        return f"{here}, {host}" if self.total > self.capacity else f"{host} a rank"
 
     def table(self) -> dict[str, float]:
         """Every part, the total and the capacity of the device."""

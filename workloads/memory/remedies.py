@@ -112,8 +112,15 @@ def _offloads(setting: Setting) -> list[Change]:
     sets = [{"optimizer"}, {"activations"}, {"optimizer", "activations"}, {"optimizer", "parameters"}]
     if setting.model.experts:
         sets += [{"experts"}, {"optimizer", "experts"}]
-    before = setting.plan.offloads
-    return [{"offload": ",".join(sorted(each | before))} for each in sets if not each <= before]
+    shares = setting.plan.offload_shares
+    whole = {name for name, share in shares.items() if share == 1}
+    parts = {name: f"{name}:{share:g}" for name, share in shares.items() if share < 1}
+    found = []
+    for each in sets:
+        if not each <= whole:
+            kept = {text for name, text in parts.items() if name not in each}
+            found.append({"offload": ",".join(sorted(each | whole | kept))})
+    return found
 
 
 def _meshes(setting: Setting) -> Iterator[Change]:

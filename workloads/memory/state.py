@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...hardware.precisions import BYTES
+from ..lowering.weights import offloaded
 from ..precision import Formats, Part
 from ..setting import Setting
 from ..sharding import Holding, held, held_beside_layers, held_of_layer, shards
@@ -24,6 +25,11 @@ from .stages import Stages
 
 AT_ONCE = 2
 """Layers whose weights are there at once: the one that is passed through, and the next."""
+
+
+def all_of(part: Part) -> float:
+    """The whole of every part."""
+    return 1.0
 
 
 class State:
@@ -42,30 +48,29 @@ class State:
             yield from self._weights(each, count, beside)
             yield from self._gradients(each, count)
             state = count * self.formats[each.part].state_bytes / shards(self.setting, each)
-            yield Line("optimizer", each.part, "state", state, host="optimizer" in self.plan.offloads)
+            yield from Line("optimizer", each.part, "state", state).divided(self._away)
 
     def whole_layers(self) -> Iterator[Line]:
         """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
         if self.plan.shards == 3 or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
             if self.plan.shards == 3:
-                ends = self._bytes(held_beside_layers(self.setting), "weight", lambda part: True)
+                ends = self._bytes(held_beside_layers(self.setting), "weight")
                 size = np.maximum(size, self.stages.by_stage(ends))
             yield Line("other", "weights", "layers that are fetched", size)
         if self.plan.shards >= 2 or self._gradients_leave:
-            ends = self._bytes(held_beside_layers(self.setting), "gradient", lambda part: True)
-            size = np.maximum(self._largest("gradient", lambda part: True), self.stages.by_stage(ends))
+            ends = self._bytes(held_beside_layers(self.setting), "gradient")
+            size = np.maximum(self._largest("gradient"), self.stages.by_stage(ends))
             yield Line("other", "gradients", "a layer that is not reduced yet", size)
 
     def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[Line]:
         """``beside`` of the count are those of embedding and output, which stay on the device."""
         size, parts = BYTES[self.formats[each.part].weight], shards(self.setting, each)
         spread = parts if self.plan.shards == 3 else 1
-        away = self._offloaded(each.part)
-        here = (beside if away else count) / spread * self.stages.versions
-        yield Line("parameters", each.part, "weights", here * size)
-        if away:
-            yield Line("parameters", each.part, "weights", (count - beside) / spread * size, host=True)
+        away = offloaded(each.part, self.plan.offload_shares) * (count - beside)
+        yield Line("parameters", each.part, "weights", (count - away) / spread * self.stages.versions * size)
+        if np.any(away):
+            yield Line("parameters", each.part, "weights", away / spread * size, host=True)
         if self.plan.zero == "++":
             second = self.setting.mesh.size(*(axis for axis in each.replicas if axis == "fsdp"))
             yield Line("parameters", each.part, "second shard of the weights", count / second * size)
@@ -73,39 +78,43 @@ class State:
     def _gradients(self, each: Holding, count: Array) -> Iterator[Line]:
         size = count * BYTES[self.formats[each.part].gradient]
         shard = size / shards(self.setting, each)
-        if not self._gradients_leave:
-            yield Line("gradients", each.part, "gradients", shard if self.plan.shards >= 2 else size)
-        if "optimizer" in self.plan.offloads:
-            yield Line("gradients", each.part, "gradients", shard, host=True)
+        stays = 1.0 - self._away if self._gradients_leave else 1.0
+        yield Line("gradients", each.part, "gradients", stays * (shard if self.plan.shards >= 2 else size))
+        if self._away:
+            yield Line("gradients", each.part, "gradients", self._away * shard, host=True)
             if self.plan.offload_delay:
-                yield Line("gradients", each.part, "gradients of the step before", shard, host=True)
+                late = self._away * shard
+                yield Line("gradients", each.part, "gradients of the step before", late, host=True)
 
     @property
     def _gradients_leave(self) -> bool:
         """Whether gradients go to the host layer by layer, in every micro-batch, so that the device never has them all."""
         early = self.plan.shards >= 2 or (self.plan.overlap == "gradients" and self.setting.batch.micro_batches == 1)
-        return "optimizer" in self.plan.offloads and early
+        return self._away > 0 and early
 
-    def _offloaded(self, part: Part) -> bool:
-        return "parameters" in self.plan.offloads or ("experts" in self.plan.offloads and part == "expert")
+    @property
+    def _away(self) -> float:
+        """The share of the optimizer's state that lies in host memory."""
+        return self.plan.offload_shares.get("optimizer", 0.0)
 
-    def _fetched(self, part: Part) -> bool:
-        return self.plan.shards == 3 or self._offloaded(part)
+    def _fetched(self, part: Part) -> float:
+        """The share of a layer's part that is not at hand."""
+        return 1.0 if self.plan.shards == 3 else offloaded(part, self.plan.offload_shares)
 
-    def _largest(self, what: str, wanted: Callable[[Part], bool]) -> Array:
-        """Bytes of the wanted parts of each stage's largest layer."""
+    def _largest(self, what: str, share: Callable[[Part], float] = all_of) -> Array:
+        """Bytes of these shares of each stage's largest layer."""
         stack, found = self.setting.model.stack, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
-            size = self._bytes(held_of_layer(self.setting, stack.index(kind)), what, wanted)
+            size = self._bytes(held_of_layer(self.setting, stack.index(kind)), what, share)
             found = np.maximum(found, self.stages.has(kind) * size)
         return found
 
-    def _bytes(self, holdings: list[Holding], what: str, wanted: Callable[[Part], bool]) -> float | Array:
-        """Bytes of holdings in the format of their weights or gradients."""
-        sizes = [
-            each.parameters * BYTES[getattr(self.formats[each.part], what)] for each in holdings if wanted(each.part)
-        ]
-        return sum(sizes, start=0.0)
+    def _bytes(self, holdings: list[Holding], what: str, share: Callable[[Part], float] = all_of) -> float | Array:
+        """Bytes of these shares of holdings, in the format of their weights or gradients."""
+        found: float | Array = 0.0
+        for each in holdings:
+            found = found + share(each.part) * each.parameters * BYTES[getattr(self.formats[each.part], what)]
+        return found
 
 
 def all_single(setting: Setting, stages: Stages, bytes_of: dict[str, int]) -> Iterator[Line]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..hardware.machine import Machine, Unknowns, load_machine
-from ..sim.scaling import Study, scale
-from ..sim.simulate import simulate
-from ..workloads.run import Run
-from .claims import MODELS, Claim, fact_claims, memory_claims
-from .fit import RESULTS, results, targets, with_unknowns
-from .published import published
+from ...hardware.machine import Machine, Unknowns, load_machine
+from ...sim.scaling import Study, scale
+from ...sim.simulate import simulate
+from ...workloads.run import Run
+from ..claims import Claim
+from ..fit import RESULTS, results, targets, with_unknowns
+from ..published import published
+from .bagualu_facts import MODELS, fact_claims, memory_claims
+from .bagualu_parts import inputs_of, parts_of
+from .record import Progress, Reproduction
 
-Progress = Callable[[str], None]
 WHAT_IF = ("swipe", "none", "capacity:1.25")
 
 
 @dataclass
-class Reproduction:
+class BaGuaLu(Reproduction):
     """All claims, and the runs behind them."""
 
-    machine: Machine
-    claims: list[Claim] = field(default_factory=list)
     free: list[dict[str, Any]] = field(default_factory=list)
     models: dict[str, Run] = field(default_factory=dict)
     placements: dict[str, Run] = field(default_factory=dict)
@@ -33,22 +32,20 @@ class Reproduction:
     strong: Study | None = None
 
     def plain(self) -> dict[str, Any]:
-        """Claims and the free directions as plain data."""
+        """Claims, the free directions and the scaling studies as plain data."""
         return {
-            "name": "bagualu",
-            "machine": self.machine.name,
-            "claims": [claim.plain() for claim in self.claims],
+            **super().plain(),
             "free_direction": self.free,
             "weak": self.weak.to_plain() if self.weak else None,
             "strong": self.strong.to_plain() if self.strong else None,
         }
 
 
-def reproduce_bagualu(progress: Progress = lambda text: None) -> Reproduction:
+def build(progress: Progress = lambda text: None) -> BaGuaLu:
     """Simulate everything that BaGuaLu published and compare."""
     table = published("bagualu")
     machine = load_machine(table["machine"])
-    found = Reproduction(machine)
+    found = BaGuaLu("bagualu", table["title"], machine, commands=["athanor fit bagualu"])
     for name in MODELS:
         progress(f"{name} on 96,000 nodes")
         found.models[name] = simulate(machine, name)
@@ -70,10 +67,12 @@ def reproduce_bagualu(progress: Progress = lambda text: None) -> Reproduction:
         progress(f"free direction {number + 1} of {len(machine.calibration.free_direction)}")
         found.free.append(_predictions(machine, alternative, alternative.varies))
     found.free.insert(0, _predictions(machine, machine.calibration, "(in use)"))
+    found.parts, found.inputs = parts_of(found), inputs_of(found)
+    found.warnings = list(dict.fromkeys(each for run in found.models.values() for each in run.summary()["warnings"]))
     return found
 
 
-def _step_claims(found: Reproduction) -> list[Claim]:
+def _step_claims(found: BaGuaLu) -> list[Claim]:
     """Claims about simulated steps; fitted are those that the fit looks at."""
     sources, published_ = published("bagualu")["sources"], targets()
     assert found.strong is not None and found.weak is not None
