@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...workloads.pipelines import find_pipeline
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -36,6 +38,8 @@ def pipeline_seconds(name: str, lanes: Sequence[Lane], count: int, chunks: int, 
     """
     if len(lanes) == 1:
         return count * lanes[0].all
+    if not find_pipeline(name).splits_backward:
+        lanes = [Lane(each.forward, each.backward) for each in lanes]
     match name:
         case "gpipe":
             return _gpipe(lanes, count, send)

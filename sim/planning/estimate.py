@@ -64,6 +64,8 @@ class Estimator:
         question, plan = self.question, self._plan.model_copy(update={**options, "mesh": mesh})
         shape = self._mesh(mesh, plan)
         batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
+        if batch.micro_tokens % batch.seq_len:
+            raise InputError("--global-batch: is no whole number of sequences on each data-parallel rank")
         check(Given(question.model, plan, shape, batch, question.machine))
         return Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
 

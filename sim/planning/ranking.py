@@ -146,4 +146,4 @@ def reason(message: str, model: str) -> str:
     text = re.sub(r"^--mesh \S+: ", "", message.partition(";")[0].replace(f" of {model}", ""))
     if (rule := message.partition(":")[0]) in EXCLUSIONS:
         return rule
-    return " ".join(re.sub(r"=?\b\d[\d,.]*", "", text).replace(" :", ":").split())
+    return " ".join(re.sub(r"=?\b\d[\d,.]*(?!\w)", "", text).replace(" :", ":").split())

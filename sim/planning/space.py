@@ -44,20 +44,29 @@ class Space:
 
     @cached_property
     def meshes(self) -> list[dict[str, int]]:
-        """Every way to spread the ranks over the open axes; axes of one rank are left out."""
+        """Every way to spread the ranks over the open axes; axes of one rank are left out.
+
+        Where no sizes are asked for, an axis has those that divide what it cuts: heads, layers, experts.
+        """
         asked, model = self.question.axes, self.question.model
         names = [axis for axis in OUTERMOST_FIRST if (axis in OPEN_AXES or axis in asked) and axis != "dp"]
         if not model.experts and "ep" not in asked:
             names.remove("ep")
         ranks, found = self.question.ranks, list[dict[str, int]]()
-        divisors = divisors_of(ranks)
-        for sizes in _spread(ranks, [asked.get(axis, divisors) for axis in names]):
+        for sizes in _spread(ranks, [asked.get(axis, self._sizes(axis)) for axis in names]):
             rest = ranks // prod(sizes)
             if "dp" in asked and rest not in asked["dp"]:
                 continue
             every = {**dict(zip(names, sizes, strict=True)), "dp": rest}
             found.append({axis: every[axis] for axis in OUTERMOST_FIRST if every.get(axis, 1) > 1} or {"dp": 1})
         return found
+
+    def _sizes(self, axis: str) -> list[int]:
+        """The ranks' divisors that also divide what an axis cuts."""
+        model = self.question.model
+        grid = 2 if "2d" in (self.question.fixed.get("tensor"), *self.question.tries.get("tensor", ())) else 1
+        cut = {"tp": model.heads**grid, "pp": model.depth, "ep": max(1, model.experts), "cp": self.question.seq_len}
+        return [size for size in divisors_of(self.question.ranks) if cut.get(axis, size) % size == 0]
 
     @cached_property
     def size(self) -> int:
