@@ -82,9 +82,12 @@ def _interleaved(lanes: Sequence[Lane], count: int, chunks: int, send: float) ->
 
 
 def _zero_bubble(lanes: Sequence[Lane], count: int, send: float, depth: int) -> float:
+    """As many micro-batches as keep all stages busy; with fewer, gradients of weights never hold others up."""
     pace = max(max(each.all for each in lanes), _pace(lanes, send, depth))
     apart = [
         max(each.forward + send, each.forward + each.inputs - depth * each.weights + 4 * send / depth)
         for each in lanes[:-1]
     ]
-    return count * pace + sum(apart)
+    fill = sum(each.forward + each.inputs for each in lanes) + 2 * (len(lanes) - 1) * send
+    few = fill + (count - 1) * max(each.forward + each.inputs for each in lanes) + lanes[0].weights
+    return max(count * pace + sum(apart), few)

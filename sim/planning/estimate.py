@@ -83,7 +83,7 @@ class Estimator:
         send = wires.seconds(self._activations(setting)) if len(lanes) > 1 else 0.0
         work = pipeline_seconds(setting.plan.pipeline, lanes, count, setting.plan.chunks, send)
         if not around.always:
-            work += self._tail(setting, whole, around, stages)
+            work += self._tail(setting, whole, around, stages, send)
         update = 0.0 if len(lanes) > 1 and setting.plan.pipeline == "pipedream" else around.update
         return max(work + update, around.hidden)
 
@@ -139,7 +139,8 @@ class Estimator:
 
     def _lane(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts], stage: int) -> Lane:
         """Seconds of a stage for one micro-batch: its layers, the embedding before the first stage, the output after the last."""
-        layers = [self._layer(whole, around, stages[stage])]
+        parts = setting.plan.chunks if len(stages) > 1 else 1
+        layers = [self._layer(whole, around, stages[stage], parts)]
         if stage == 0:
             layers.append(whole.first)
         if stage == len(stages) - 1:
@@ -152,11 +153,11 @@ class Estimator:
             sum(each.weights for each in layers),
         )
 
-    def _layer(self, whole: Whole, around: Around, counts: Counts) -> Lane:
-        """Seconds of all layers of a stage with what acts around them.
+    def _layer(self, whole: Whole, around: Around, counts: Counts, parts: int) -> Lane:
+        """Seconds of all layers of a stage with what acts around them, in so many parts.
 
-        What comes or leaves beside a layer takes what it exceeds the layer by; nothing hides the first to come and the last to
-        leave.
+        What comes or leaves beside a layer takes what it exceeds the layer by; nothing hides what comes first and leaves last in
+        each part.
         """
         forward = inputs = around.ends
         weights = 0.0
@@ -170,12 +171,12 @@ class Estimator:
             inputs += count * (max(back, beside) - lane.weights)
             weights += count * lane.weights
             coming, going = max(coming, hooks.forward.aside), max(going, beside)
-        return Lane(forward + coming, inputs + going, weights)
+        return Lane(forward + parts * coming, inputs + parts * going, weights)
 
-    def _tail(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts]) -> float:
+    def _tail(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts], send: float) -> float:
         """Seconds by which gradients that leave beside the last micro-batch's backward pass outlast it.
 
-        That of each stage has to end before the one before it begins, unless gradients of weights are put off.
+        Stages end one after another, the first one last, unless gradients of weights are put off. Of several chunks each is late.
         """
         tails, plan = [], setting.plan
         parts = plan.chunks if len(stages) > 1 else 1
@@ -186,9 +187,12 @@ class Estimator:
                 leaving, work = leaving + count / parts * after.aside, work + count / parts * lane.backward
                 single, least = max(single, after.aside), max(least, lane.backward)
             tails.append(max(single, leaving - (work - least)))
-        if find_pipeline(plan.pipeline).splits_backward:
-            return max(tails)
-        return sum(tails) + (parts - 1) * max(tails)
+        late, since = 0.0, 0.0
+        for tail, counts in zip(tails, stages, strict=True):
+            late = max(late, tail - since)
+            if not find_pipeline(plan.pipeline).splits_backward:
+                since += sum(count / parts * whole.layers[kind].backward for kind, count in counts.items()) + send
+        return late + (parts - 1) * max(tails)
 
     def _activations(self, setting: Setting) -> Exchange:
         """What a stage hands to the next."""
