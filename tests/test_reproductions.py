@@ -40,16 +40,13 @@ CONTRADICTIONS = {
 }
 """Claims of the sources that contradict others of theirs, and by how much."""
 
-NOT_SO = {"tensor2d": {"64 GPUs: 2-D is faster than 1-D"}}
-"""What the sources say and the simulation does not."""
-
 PREDICTED = {
     "megatron": {"TFLOP/s a GPU": 0.35, "seconds a step": 0.2},
     "pangu": {"tokens/s each": 0.5, "best of six": 1e-9},
     "zero": {"ZeRO++ over ZeRO-3": 0.35},
     "m6": {"seconds computed": 0.1, "seconds exchanged": 1e-3},
     "cpm2": {"with prefetch": 0.02},
-    "tensor2d": {"of the whole": 1e-3},
+    "tensor2d": {"of the whole": 1e-3, "sequences/s": 0.1},
 }
 """How far predicted numbers may be off, by what their names contain; others, of which too little was published, are not held."""
 
@@ -83,8 +80,7 @@ def test_predicted_truths_hold(name):
         for each in claims_of(name, "predicted").values()
         if each.simulated in (0.0, 1.0) and each.target in (0.0, 1.0)
     }
-    wrong = {each.name for each in truths.values() if each.simulated != each.target}
-    assert wrong == NOT_SO.get(name, set())
+    assert not {each.name for each in truths.values() if each.simulated != each.target}
 
 
 @pytest.mark.parametrize("name", list(PREDICTED))
