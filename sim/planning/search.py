@@ -130,6 +130,7 @@ class Search:
 
     def _plan(self, plan: Ranked, done: Played | None) -> dict[str, Any]:
         summary = done.summary if done else None
+        memory = summary["memory_per_rank_bytes"] if summary else plan.memory
         return {
             "mesh": plan.mesh,
             "placement": plan.options["placement"],
@@ -137,7 +138,7 @@ class Search:
             "step_seconds": step_seconds(plan, done),
             "simulated": summary is not None,
             "closed_form_seconds": plan.seconds,
-            "memory_per_rank_bytes": {part: plan.memory[part] for part in (*PARTS, "total", "host")},
+            "memory_per_rank_bytes": {part: memory[part] for part in (*PARTS, "total")} | {"host": plan.memory["host"]},
             "breakdown": summary["breakdown"] if summary else None,
             "peak_fraction": summary["peak_fraction"] if summary else None,
             "reason": done.reason if done else "",
