@@ -17,6 +17,7 @@ from .cli_compare import compare
 from .cli_fit import fit
 from .cli_infer import infer
 from .cli_memory import memory
+from .cli_plan import plan
 from .cli_runtime import calibrate, execute
 from .cli_validate import validate_runtime
 from .hardware.errors import AthanorError, Ended, InputError
@@ -66,7 +67,7 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     sys.exit(status)
 
 
-for command in (infer, memory, execute, calibrate, compare, cluster, fit, validate, validate_runtime):
+for command in (infer, memory, plan, execute, calibrate, compare, cluster, fit, validate, validate_runtime):
     cli.add_command(command)
 
 # --- commands ------------------------------------------------------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 
 from .mesh import DATA, TENSOR
-from .model import Layer, Parameters
+from .model import Parameters
 from .precision import Part
 from .schedule import Amount
 from .setting import Setting
@@ -67,10 +67,11 @@ def shards(setting: Setting, holding: Holding) -> int:
 
 
 def _of_stage(setting: Setting, stage: int) -> Parameters:
-    layers: Iterable[Layer] = (setting.model.stack[at] for at in layers_of(setting, stage))
+    kinds = Counter(setting.model.stack[at] for at in layers_of(setting, stage))
     total = _ends(setting, stage)
-    for layer in layers:
-        total = total + setting.model.of_layer(layer)
+    for kind, count in kinds.items():
+        each = setting.model.of_layer(kind)
+        total = total + Parameters(**{part: count * getattr(each, part) for part in Parameters.model_fields})
     return total
 
 

@@ -49,7 +49,7 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
         _one_after_another(program, this)
     program.phase, program.prefix = "update", ""
     if not this.asynchronous:
-        _finish(program, this)
+        finish(program, this)
     return program.schedule(), this.seen
 
 
@@ -66,7 +66,7 @@ def _one_after_another(program: Program, this: Step) -> None:
         program.join()
 
 
-def _finish(program: Program, this: Step) -> None:
+def finish(program: Program, this: Step) -> None:
     """What is left of the reduction of gradients, and the update."""
     setting, update = this.setting, this.update
     update.tied(program)  # before shards are cut, which lie elsewhere in the vector of another stage

@@ -144,10 +144,11 @@ def _wanted(which: str, split: bool) -> Callable[[str], bool]:
     """Which operations of a backward pass belong to its half: W makes gradients of weights, B all else (Qi et al. 2023)."""
     if not split or which == "F":
         return lambda name: True
-    return _of_weights if which == "W" else lambda name: not _of_weights(name)
+    return of_weights if which == "W" else lambda name: not of_weights(name)
 
 
-def _of_weights(name: str) -> bool:
+def of_weights(name: str) -> bool:
+    """Whether an operation of a backward pass belongs to W."""
     return ".wgrad" in name or name.endswith(".gather.again") or name.startswith("embedding.grad")
 
 

@@ -60,9 +60,10 @@ class Step:
         ``split`` is B or W where backward passes are split: only the second then completes gradients.
         """
         mine = tuple(range(self.setting.model.depth)) if layers is None else layers
-        return replace(self._plain, around=tuple(self._around(last, mine, split)))
+        return replace(self._plain, around=tuple(self.around(last, mine, split)))
 
-    def _around(self, last: bool, layers: tuple[int, ...], split: str) -> list[Around]:
+    def around(self, last: bool, layers: tuple[int, ...], split: str = "") -> list[Around]:
+        """What happens around the layers of these passes."""
         plan, found = self.setting.plan, list[Around]()
         if split != "W":
             if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:

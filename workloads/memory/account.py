@@ -55,9 +55,15 @@ def update_state_share(policy: str) -> float:
 class Account:
     """What the ranks of a setting hold: :attr:`lines`, and their sums by stage."""
 
-    def __init__(self, setting: Setting, loads: list[Load], formats: dict[ModelPart, Formats]) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        loads: list[Load],
+        formats: dict[ModelPart, Formats],
+        stages: Stages | None = None,
+    ) -> None:
         self.setting, self.loads, self.formats = setting, loads, formats
-        self.stages = Stages(setting)
+        self.stages = stages or Stages(setting)
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -66,16 +72,26 @@ class Account:
         return [replace(line, nbytes=np.broadcast_to(line.nbytes, shape)) for line in self._all()]
 
     def _all(self) -> Iterator[Line]:
+        yield from self.resident()
+        yield from self.passing()
+
+    def resident(self) -> Iterator[Line]:
+        """What is there whatever the micro-batches are: weights, gradients, optimizer state, layers that are fetched."""
         if self.setting.plan.accounting == "fp32":
             yield from all_single(self.setting, self.stages, FIXED_FP32)
             return
         state = State(self.setting, self.formats, self.stages)
-        saved = Saved.of(self.setting, self.formats)
         yield from state.lines()
+        yield from state.whole_layers()
+
+    def passing(self) -> Iterator[Line]:
+        """What micro-batches bring: activations and buffers."""
+        if self.setting.plan.accounting == "fp32":
+            return
+        saved = Saved.of(self.setting, self.formats)
         yield from self._kept(saved)
         yield from self._again(saved)
         yield from self._at_ends(saved)
-        yield from state.whole_layers()
         yield from buffers(saved, self.stages, self._most)
 
     @cached_property

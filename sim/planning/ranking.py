@@ -1,0 +1,149 @@
+"""Ranking the plans of one mesh in closed form: the fastest, those that trade time for memory, and why others are no plans."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from typing import Any
+
+from ...hardware.errors import AthanorError
+from ...workloads.composition import RULES
+from ...workloads.memory.need import Memory
+from .estimate import Estimator
+from .space import Space
+
+ROOMIER = 2.0
+"""Plans that need up to so many times the memory are ranked as well: they tell what more memory would give."""
+
+EXCLUSIONS = frozenset(f"{rule.first} with {rule.second}" for rule in RULES)
+
+MEMORY = "memory"
+"""The reason under which plans that do not fit are counted."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A plan with its step time in closed form and the bytes that its fullest rank needs, by part."""
+
+    mesh: dict[str, int]
+    options: dict[str, Any]
+    seconds: float
+    memory: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        """Bytes on the device."""
+        return self.memory["total"]
+
+    @property
+    def order(self) -> tuple[float, float, str]:
+        """Fastest first; of equally fast plans the one that needs less memory, then whichever, but always the same."""
+        return self.seconds, self.total, str(sorted(self.options.items(), key=str)) + str(self.mesh)
+
+
+@dataclass
+class Found:
+    """What a search knows so far: plans enumerated, pruned by reason, the fastest, the front of time against memory.
+
+    ``by_mesh`` are the fastest of each mesh, ``roomier`` the fastest that would fit :data:`ROOMIER` times the memory,
+    ``seconds`` the processor's on ``judged`` plans: those that are plans at all, whether they fit or not.
+    """
+
+    enumerated: int = 0
+    judged: int = 0
+    seconds: float = 0.0
+    pruned: Counter[str] = field(default_factory=Counter)
+    best: list[Ranked] = field(default_factory=list)
+    front: list[Ranked] = field(default_factory=list)
+    by_mesh: list[Ranked] = field(default_factory=list)
+    roomier: list[Ranked] = field(default_factory=list)
+
+    def add(self, other: Found, keep: int) -> None:
+        """Take another part of the search into account."""
+        self.enumerated += other.enumerated
+        self.judged += other.judged
+        self.seconds += other.seconds
+        self.pruned.update(other.pruned)
+        self.best = fastest([*self.best, *other.best], keep)
+        self.roomier = fastest([*self.roomier, *other.roomier], 1)
+        self.front = pareto([*self.front, *other.front])
+        self.by_mesh = sorted([*self.by_mesh, *other.by_mesh], key=lambda each: each.order)
+
+    @property
+    def ranked(self) -> int:
+        """Plans that fit."""
+        return self.enumerated - self.pruned.total()
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for a file of finished points."""
+        lists = {name: [vars(each) for each in getattr(self, name)] for name in LISTS}
+        return {
+            "enumerated": self.enumerated,
+            "judged": self.judged,
+            "seconds": self.seconds,
+            "pruned": dict(self.pruned),
+        } | lists
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Found:
+        """What :meth:`plain` gave."""
+        lists = {name: [Ranked(**each) for each in plain[name]] for name in LISTS}
+        return cls(plain["enumerated"], plain["judged"], plain["seconds"], Counter(plain["pruned"]), **lists)
+
+
+LISTS = ("best", "front", "by_mesh", "roomier")
+
+
+def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) -> Found:
+    """All plans of a mesh: how many, why not, and the best ``keep`` of them."""
+    found, started = Found(), time.process_time()
+    fits, roomier = list[Ranked](), list[Ranked]()
+    name = estimator.question.model.name
+    for options in space.plans(mesh):
+        found.enumerated += 1
+        try:
+            setting = estimator.setting(mesh, options)
+            found.judged += 1
+            need = estimator.memory(setting)
+            if not need.fits:
+                found.pruned[MEMORY] += 1
+                if need.total <= ROOMIER * need.capacity and need.host <= need.host_capacity:
+                    roomier.append(_ranked(mesh, options, estimator.seconds(setting), need))
+                continue
+            fits.append(_ranked(mesh, options, estimator.seconds(setting), need))
+        except AthanorError as wrong:
+            found.pruned[reason(str(wrong), name)] += 1
+    found.best, found.roomier = fastest(fits, keep), fastest([*roomier, *fits], 1)
+    found.front, found.by_mesh = pareto(fits), found.best[:1]
+    found.seconds = time.process_time() - started
+    return found
+
+
+def _ranked(mesh: dict[str, int], options: dict[str, Any], seconds: float, need: Memory) -> Ranked:
+    return Ranked(mesh, options, seconds, {**need.table(), "host": need.host})
+
+
+def fastest(plans: Iterable[Ranked], keep: int) -> list[Ranked]:
+    """The fastest plans, in their order."""
+    return nsmallest(keep, plans, key=lambda each: each.order)
+
+
+def pareto(plans: Iterable[Ranked]) -> list[Ranked]:
+    """Plans than which no other is as fast with less memory, fastest first."""
+    front: list[Ranked] = []
+    for each in sorted(plans, key=lambda plan: plan.order):
+        if not front or each.total < front[-1].total:
+            front.append(each)
+    return front
+
+
+def reason(message: str, model: str) -> str:
+    """Why something is no plan, without the numbers that make it one of many: the key under which it is counted."""
+    text = re.sub(r"^--mesh \S+: ", "", message.partition(";")[0].replace(f" of {model}", ""))
+    if (rule := message.partition(":")[0]) in EXCLUSIONS:
+        return rule
+    return " ".join(re.sub(r"=?\b\d[\d,.]*(?!\w)", "", text).replace(" :", ":").split())

@@ -1,0 +1,86 @@
+"""Memory of plans: the account of :mod:`athanor.workloads.memory`, put together from parts that many plans share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ...workloads.loads import Load
+from ...workloads.memory.account import Account
+from ...workloads.memory.need import PARTS, Array, Line, Memory
+from ...workloads.memory.stages import Stages
+from ...workloads.precision import POLICIES
+from ...workloads.setting import Setting
+from .passes import Key, shape
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Bytes by part and stage, ``[parts + 1, stages]``; the last row is host memory."""
+
+    nbytes: Array
+
+    @classmethod
+    def of(cls, lines: Iterable[Line], stages: int) -> Sums:
+        """What lines of an account come to."""
+        found = np.zeros((len(PARTS) + 1, stages))
+        for line in lines:
+            found[len(PARTS) if line.host else PARTS.index(line.part)] += line.nbytes
+        return cls(found)
+
+
+@dataclass
+class Rooms:
+    """What ranks need, exactly as the account says it: what stays does not depend on micro-batches, what passes not on ZeRO."""
+
+    capacity: float
+    host_capacity: float
+    _stages: dict[Key, Stages] = field(default_factory=dict)
+    _resident: dict[Key, Sums] = field(default_factory=dict)
+    _passing: dict[Key, Sums] = field(default_factory=dict)
+
+    def need(self, setting: Setting, loads: list[Load]) -> Memory:
+        """Memory of the fullest rank; ``loads`` are those of its layers with experts."""
+        found = [self._at(setting, loads, name) for name in setting.plan.precisions.names]
+        return max(found, key=lambda each: each.total)
+
+    def _at(self, setting: Setting, loads: list[Load], policy: str) -> Memory:
+        plan, batch, mesh = setting.plan, setting.batch, setting.mesh
+        stages = self._stages_of(setting)
+        account = Account(setting, loads, POLICIES[policy], stages)
+        key: Key = (mesh.axes, mesh.shape, policy, plan.pipeline, plan.chunks, plan.zero, plan.overlap, plan.offload)
+        key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
+        if key not in self._resident:
+            self._resident[key] = Sums.of(account.resident(), stages.count)
+        moving = (shape(setting), plan.offload, policy, id(stages))
+        if moving not in self._passing:
+            self._passing[moving] = Sums.of(account.passing(), stages.count)
+        return self._worst(self._resident[key].nbytes + self._passing[moving].nbytes)
+
+    def _worst(self, nbytes: Array) -> Memory:
+        """The fullest stage."""
+        total = nbytes[:-1].sum(axis=0)
+        stage = int(np.maximum(total / self.capacity, nbytes[-1] / self.host_capacity).argmax())
+        parts = dict(zip(PARTS, nbytes[:-1, stage].tolist(), strict=True))
+        return Memory(
+            **parts,
+            capacity=self.capacity,
+            host=float(nbytes[-1, stage]),
+            host_capacity=self.host_capacity,
+            stage=stage,
+        )
+
+    def _stages_of(self, setting: Setting) -> Stages:
+        """Stages whose micro-batches under way are the same: from two for each stage on, only GPipe has more of them."""
+        plan, batch, count = setting.plan, setting.batch, setting.mesh.size("pp")
+        few = (
+            batch.micro_batches
+            if plan.pipeline in ("gpipe", "pipedream", "2bw")
+            else min(batch.micro_batches, 2 * count)
+        )
+        key = (count, plan.pipeline, plan.chunks, few if count > 1 else 1)
+        if key not in self._stages:
+            self._stages[key] = Stages(replace(setting, batch=replace(batch, micro_batches=few)))
+        return self._stages[key]
