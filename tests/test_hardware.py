@@ -93,7 +93,7 @@ def test_every_number_of_the_catalogue_has_a_source(machine):
     assert machine.unsourced() == []
     assert len(list(machine.numbers())) > 20
     known = {key for key, _, _ in machine.numbers()} | set(type(machine).model_fields)
-    prefixes = {".".join(key.split(".")[:n]) for key in known for n in range(1, 4)}
+    prefixes = {".".join(key.split(".")[:n]) for key in known for n in range(1, 5)}
     assert set(machine.sources) <= prefixes, "a source for a key that is not there"
 
 

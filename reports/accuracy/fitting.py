@@ -1,7 +1,7 @@
 """Constants of an accelerator, or of a fabric, fitted to a stated half of the rows, and judged on the other half.
 
-Errors are logarithms of predicted over measured seconds; their sum of squares is least, where those beyond a few percent
-count ever less (Cauchy's loss), since single runs stray and what is not modelled must not bend constants. Steps are Gauss-
+Errors are logarithms of predicted over measured seconds; their sum of squares is least, where those beyond the
+median count ever less (Cauchy's loss), since single runs stray and what is not modelled must not bend constants. Steps are Gauss-
 Newton ones on the simulator itself. Leaving a model or a source out changes the constants to first order in the derivatives
 at the solution, which is what is reported for both.
 """
@@ -24,6 +24,7 @@ from ...hardware.machine import Machine, list_machines
 from .cases import case_of, setting_of
 from .metrics import predict, simulated
 from .rows import LeftOut, Row
+from .shapes import LENT
 from .systems import entry_of, system_of
 from .validate import publication
 
@@ -32,20 +33,21 @@ Array = NDArray[np.float64]
 ACCELERATOR: tuple[tuple[str, ...], ...] = (
     ("calibration.gemm_efficiency",),
     ("core_group.dma_read", "core_group.dma_write"),
-    ("core_group.tiles.cache_bandwidth",),
-    ("core_group.tiles.attention",),
     ("core_group.tiles.precisions.fp8",),
 )
-"""What is fitted of an accelerator; keys that stand together have one value. Only what some row depends on is."""
+"""What is fitted of an accelerator; keys that stand together have one value. Only what some row depends on is.
+
+Starts of operators, the cache and fused attention are not: rows of whole steps hardly tell them apart from these.
+"""
 
 FABRIC: tuple[tuple[str, ...], ...] = (("calibration.network_efficiency",), ("node.ring_bandwidth",))
 """What is fitted of a machine's fabric: the share of the wire rate across nodes, and the rate of a port inside them."""
 
-SHARES = ("efficiency", "dma_", "tiles.attention", "tiles.precisions")
+SHARES = ("efficiency", "dma_", "tiles.precisions")
 """Parts of keys whose values are at most 1."""
 
-SOFT = 0.04
-"""Logarithmic error from which on a row counts less."""
+LEAST_SCALE = 0.04
+"""The logarithmic error from which on a row counts less is the median one, and at least this."""
 
 STEP, MOST = 0.05, 0.3
 """Relative steps: of the derivatives, and of an iteration at most."""
@@ -138,7 +140,7 @@ def target_of(kind: str, name: str) -> Target:
 
 
 def rows_of(target: Target, rows: Sequence[Row]) -> list[Row]:
-    """Rows about training steps on the target's machines, in the order of their names.
+    """Rows about training steps on the target's machines, of models whose shape was published, in the order of their names.
 
     Raises :class:`InputError` where they are too few to be halved.
     """
@@ -147,8 +149,9 @@ def rows_of(target: Target, rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         try:
             if system_of(entry_of(row)).machine.name in names:
-                setting_of(case_of(row))
-                found.append(row)
+                setting_of(case := case_of(row))
+                if not any(each.startswith(LENT) for each in case.assumed):
+                    found.append(row)
         except LeftOut:
             continue
     steps = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU")
@@ -262,10 +265,15 @@ def _solve(
         np.clip(np.zeros(len(keys)), low + 1e-9, np.array(high) - 1e-9),
         jac=slope,
         loss="cauchy",
-        f_scale=SOFT,
+        f_scale=_scale(errors),
         bounds=(low, high),
     )
     return np.asarray(found.x, dtype=np.float64)
+
+
+def _scale(errors: Array) -> float:
+    """Beyond which errors count less."""
+    return max(LEAST_SCALE, float(np.median(np.abs(errors))))
 
 
 def _room(group: tuple[str, ...], value: float) -> float:
@@ -276,7 +284,7 @@ def _room(group: tuple[str, ...], value: float) -> float:
 
 def _standard_errors(errors: Array, slopes: Array, keys: Sequence[tuple[str, ...]]) -> dict[str, float]:
     """Relative standard errors of the values, strays counted by their weight in the fit."""
-    weight = 1 / (1 + (errors / SOFT) ** 2)
+    weight = 1 / (1 + (errors / _scale(errors)) ** 2)
     freedom = max(1.0, float(weight.sum()) - len(keys))
     spread = float((weight * errors**2).sum() / freedom)
     covariance = np.linalg.pinv(slopes.T @ (weight[:, None] * slopes)) * spread

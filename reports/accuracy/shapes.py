@@ -22,6 +22,9 @@ NEAR = 0.1
 GATED = re.compile(r"llama|mixtral|mistral|qwen|deepseek", re.IGNORECASE)
 """Names of models with gated FFNs, RMS norms, no biases and an output layer of their own."""
 
+LENT = "the shape of"
+"""How the assumption begins that a model has the shape of one of the catalogue's."""
+
 SHAPE = ("layers", "hidden", "heads")
 
 
@@ -106,7 +109,7 @@ def _by_size(row: Row, assumed: list[str]) -> Model:
         raise LeftOut(
             f"layers and hidden were not published, and the catalogue has no GPT of about {size:g} B parameters"
         )
-    assumed.append(f"the shape of {nearest.name}")
+    assumed.append(f"{LENT} {nearest.name}")
     seq_len = row.count("seq_len") or nearest.seq_len
     return nearest.model_copy(update={"seq_len": seq_len, "positions": max(nearest.positions, seq_len), "plan": {}})
 
