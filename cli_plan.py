@@ -83,7 +83,8 @@ def plan(
         raise InputError(f"--simulate {simulated}: must be at least 1")
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
-    question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory))
+    said = ("--machine", machine, "--model", model, *(word for each in settings for word in ("--set", each)))
+    question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory), said)
     small = Space(question).size <= SMALL
     from .sim.planning.workers import workers
 

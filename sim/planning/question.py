@@ -11,6 +11,7 @@ from typing import Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine
+from ...hardware.version import version
 from ...workloads.mesh import AXES
 from ...workloads.model import Model
 from ...workloads.placement import resolve_ranks_per_node
@@ -44,7 +45,8 @@ OPEN_AXES = ("dp", "tp", "pp", "ep")
 class Question:
     """A search: ``fixed`` are options of the plan that all plans share, ``tries`` values of those that are open.
 
-    ``memory`` is what a rank may take at most, in bytes. ``axes[axis]`` are the sizes that an axis may have.
+    ``memory`` is what a rank may take at most, in bytes. ``axes[axis]`` are the sizes that an axis may have. ``said`` are the
+    words that name machine and model on the command line, where these are not their names.
     """
 
     machine: Machine
@@ -55,6 +57,7 @@ class Question:
     tries: Mapping[str, tuple[Any, ...]]
     axes: Mapping[str, tuple[int, ...]]
     memory: float
+    said: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -66,6 +69,7 @@ class Question:
         gpus: int | None = None,
         nodes: int | None = None,
         memory: float | None = None,
+        said: tuple[str, ...] = (),
     ) -> Question:
         """Check what a user asks for; raises :class:`InputError` with the flag that is wrong."""
         given = {key: value for key, value in options.items() if value is not None}
@@ -87,7 +91,7 @@ class Question:
         room = machine.processor(per_node).memory
         if memory is not None and memory <= 0:
             raise InputError(f"--max-memory {memory:g}: must be above 0")
-        return cls(machine, model, ranks, per_node, given, open_, axes, min(room, memory or room))
+        return cls(machine, model, ranks, per_node, given, open_, axes, min(room, memory or room), said)
 
     @cached_property
     def plan(self) -> Plan:
@@ -114,7 +118,9 @@ class Question:
             self.model.model_dump(mode="json"),
             self.plan.model_dump(mode="json"),
         ]
-        text = json.dumps([*parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True)
+        text = json.dumps(
+            [version(), *parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
