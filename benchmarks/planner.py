@@ -72,7 +72,7 @@ def main() -> None:
             mesh,
             f"{row['step_seconds']:.4g}",
         )
-    Console().print(table)
+    Console(width=150).print(table)
     fast = [row for row in found if row["plans_per_second"] >= LEAST]
     near = [row for row in found if abs(row["closed_form_error"]["worst"]) <= WITHIN]
     print(f"{len(fast)} of {len(found)} at {LEAST:,} plans/s or more, {len(near)} within {WITHIN:.0%} on the best ten")
