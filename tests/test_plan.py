@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from athanor.hardware.errors import AthanorError, DoesNotFit, InputError
@@ -448,6 +449,27 @@ def test_ranks_of_a_job_search_together(tmp_path):
     for plain in (one, two):
         del plain["search_seconds"], plain["plans_per_second"]
     assert one == two
+
+
+@needs_mpi
+def test_what_a_job_cannot_write_ends_all_its_ranks():
+    done = job(2, "athanor", *COMMAND, *FEW, "--json", "/no/such/folder/plan.json", timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("athanor: /no/such/folder/plan.json: cannot be written") == 1
+
+
+def test_every_key_of_an_answer_is_explained(answer):
+    page = (Path(__file__).parent.parent / "docs" / "formats" / "plan-search.md").read_text()
+    plain = answer.plain()
+    nested = [
+        plain["plans"][0],
+        plain["sensitivity"][0],
+        plain["changes"][0],
+        plain["closed_form_error"],
+        plain["limits"],
+    ]
+    for key in [*plain, *(key for each in nested for key in each)]:
+        assert f"`{key}`" in page, key
 
 
 def test_every_error_of_a_plan_is_counted_and_none_escapes():
