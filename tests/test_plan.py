@@ -11,6 +11,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import athanor as athanor_package
 import pytest
 from athanor.hardware.errors import AthanorError, DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
@@ -70,8 +71,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def answer():
-    """The small space's answer."""
-    return searched(question(**SMALL))
+    """The small space's answer, as Python code asks for it."""
+    return athanor_package.plan("selene", "megatron-1.7b", gpus=16, global_batch=32, **SMALL)
 
 
 # --- the formula ---------------------------------------------------------------------------------------------------------
@@ -272,6 +273,24 @@ def test_bagualu_s_choice_in_small():
     best = searched(asked, simulated=3).plain()["plans"][0]
     assert best["mesh"] == {"dp": 20, "ep": 400}
     assert best["placement"] == "moda"
+
+
+def test_a_model_s_own_plan_gives_what_is_not_searched():
+    own = {
+        "mesh": {"dp": 2},
+        "precision": "O3",
+        "attention": "fused",
+        "recompute": "full",
+        "zero": "0",
+        "global_batch": 7,
+    }
+    model = load_model("megatron-1.7b").model_copy(update={"plan": own})
+    asked = Question.of(load_machine("selene"), model, {"global_batch": 32}, gpus=16)
+    assert (asked.plan.precision, asked.plan.attention, asked.plan.global_batch) == ("O3", "fused", 32)
+    seen = [options for _, options in every_plan(asked)]
+    assert {options["attention"] for options in seen} == {"fused"}
+    assert {options["recompute"] for options in seen} == {"none", "selective", "full"}
+    assert {options["zero"] for options in seen} == {"0", "1", "2", "3"}
 
 
 def test_reasons_have_no_numbers_of_single_plans():

@@ -17,24 +17,24 @@ from ...workloads.model import Model
 from ...workloads.placement import resolve_ranks_per_node
 from ...workloads.plan import OFFLOADS, Plan
 
-DIMENSIONS: dict[str, str] = {
-    "tensor": "1d",
-    "expert_tensor": "split and, beside tp, whole",
-    "placement": "megatron; where the mesh has ep and dp, also dp inside",
-    "micro_batch": "every divisor of a replica's sequences",
-    "sequence_parallel": "beside tp, both",
-    "attention": "the model's own",
-    "recompute": "none, selective, full",
-    "offload": "none; where nothing else fits and there is a host, optimizer, activations, both, optimizer with parameters",
-    "zero": "0, 1, 2, 3",
-    "overlap": "none, gradients",
-    "pipeline": "with pp: gpipe, 1f1b, interleaved, zb-h1, zb-h2",
-    "chunks": "with interleaved: every divisor of a stage's layers",
-}
-"""Choices of a plan beside its mesh that a search makes, and the values that it tries where none are given.
+DIMENSIONS = (
+    "tensor",
+    "expert_tensor",
+    "placement",
+    "micro_batch",
+    "sequence_parallel",
+    "attention",
+    "recompute",
+    "offload",
+    "zero",
+    "overlap",
+    "pipeline",
+    "chunks",
+)
+"""Choices of a plan beside its mesh that a search makes; :class:`~.space.Space` says which values it tries where none are given.
 
 What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``), or needs other kernels
-(``--attention fused``, ``--tensor 2d``) is tried where it is asked for.
+(``--attention``, ``--tensor 2d``) is tried where it is asked for.
 """
 
 OPEN_AXES = ("dp", "tp", "pp", "ep")
@@ -96,7 +96,8 @@ class Question:
     @cached_property
     def plan(self) -> Plan:
         """The plan that all candidates are changes of: the fixed options, then the model's own, then the defaults."""
-        own = {key: value for key, value in self.model.plan.items() if key not in (*DIMENSIONS, "mesh", *SIZES)}
+        searched = {*DIMENSIONS, *SIZES, "mesh"} - {"attention"}
+        own = {key: value for key, value in self.model.plan.items() if key not in searched}
         bare = self.model.model_copy(update={"plan": own})
         options = {"mesh": {"dp": self.ranks}, "ranks_per_node": self.ranks_per_node, **self.fixed}
         return Plan.of(bare, options)
