@@ -26,6 +26,7 @@ bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/network.py
 	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/planner.py
 
 docs: $(VENV)/installed-dev  ## make the tables and pictures of docs/ and README anew
 	$(BIN)/python docs/build.py

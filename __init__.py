@@ -33,6 +33,7 @@ _HOMES = {
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
     "infer": ".sim.inference",
+    "plan": ".sim.planning.search",
     "execute": ".mpi_runtime.execute",
 }
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .reports.compare import compare_runs as compare_runs
     from .sim.collective import collective as collective
     from .sim.inference import infer as infer
+    from .sim.planning.search import plan as plan
     from .sim.scaling import Study as Study
     from .sim.scaling import scale as scale
     from .sim.simulate import simulate as simulate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .hardware.errors import InputError
-from .inputs import command_text, first, load
+from .inputs import command_text, load
 from .options import PLAN_OPTIONS, machine_option, result_options
 from .reports.terminal import check_writable, console, emit, progress
 
@@ -75,6 +75,7 @@ def plan(
     """
     from .sim.planning.question import Question
     from .sim.planning.space import MOST, Space
+    from .sim.planning.workers import workers
 
     hardware, chosen = load(machine, model, settings)
     if limit is not None and limit < 1:
@@ -83,18 +84,15 @@ def plan(
         raise InputError(f"--simulate {simulated}: must be at least 1")
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: must be at least 1")
-    question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory))
+    said = ("--machine", machine, "--model", model, *(word for each in settings for word in ("--set", each)))
+    question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory), said)
     small = Space(question).size <= SMALL
-    from .sim.planning.workers import workers
-
-    if not first():  # lends itself to the first rank
-        with workers(jobs, mpi=True):
-            return
-    check_writable(json_path)
-    folder = _folder(out)
+    # Ranks of a job all come here, so that what the first one refuses ends them too.
     with workers(1 if small and jobs is None else jobs, mpi=_under_mpi()) as crew:
         if crew is None:
             return
+        check_writable(json_path)
+        folder = _folder(out)
         this = _search(question, crew, limit or MOST, simulated, folder, json_path)
     _tell(this, folder, json_path)
 

@@ -175,6 +175,26 @@ def exclusions() -> str:
     return "\n".join(lines_of(("", "with", "since"), rows, 3))
 
 
+def planner(record: dict[str, Any]) -> str:
+    """The table of searches."""
+    from athanor.reports.tables import percent
+
+    rows = [
+        (
+            f"{row['model']} on {row['ranks']:,} ranks of {row['machine']}",
+            f"{row['enumerated']:,}",
+            f"{row['ranked']:,}",
+            f"{row['search_seconds']:.1f}",
+            f"{row['plans_per_second']:,.0f}",
+            f"{row['closed_form_error']['mean_absolute']:.2%}",
+            percent(row["closed_form_error"]["worst"]),
+        )
+        for row in record["searches"]
+    ]
+    columns = ("search", "plans", "that fit", "CPU s", "judged a second", "error of the formula, mean", "worst")
+    return "\n".join(lines_of(columns, rows))
+
+
 def recorded(name: str) -> Any:
     """What a benchmark has kept."""
     return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
@@ -189,6 +209,7 @@ def filled(path: Path) -> str:
         "validation": lambda: validation(recorded("validation")),
         "cells": lambda: validation_cells(recorded("validation")),
         "runtime": lambda: runtime(recorded("runtime")),
+        "planner": lambda: planner(recorded("planner")),
         "pipelines": pipelines,
         "exclusions": exclusions,
     }.items():
@@ -201,6 +222,7 @@ PAGES = (
     "README.md",
     "docs/howto/run-for-real.md",
     "docs/howto/emulated-cluster.md",
+    "docs/howto/find-a-plan.md",
     "docs/strategies/README.md",
     "docs/strategies/pipeline.md",
 )

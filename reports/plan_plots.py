@@ -30,6 +30,8 @@ def sensitivity(found: dict[str, Any]) -> Figure:
     figure, axes = blank()
     rows = list(reversed(found["sensitivity"]))
     axes.barh([row["part"] for row in rows], [100 * row["gain"] for row in rows], color=SERIES[0])
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color="#e6e6e6", lw=0.8)
     axes.set_xlabel("% of the step saved with twice as much (half, of overheads)")
     axes.set_title("The best plan on a better machine", loc="left", fontsize=10)
     return figure

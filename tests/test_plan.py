@@ -3,12 +3,15 @@
 import json
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
+import athanor as athanor_package
 import pytest
 from athanor.hardware.errors import AthanorError, DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
@@ -68,8 +71,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def answer():
-    """The small space's answer."""
-    return searched(question(**SMALL))
+    """The small space's answer, as Python code asks for it."""
+    return athanor_package.plan("selene", "megatron-1.7b", gpus=16, global_batch=32, **SMALL)
 
 
 # --- the formula ---------------------------------------------------------------------------------------------------------
@@ -272,6 +275,24 @@ def test_bagualu_s_choice_in_small():
     assert best["placement"] == "moda"
 
 
+def test_a_model_s_own_plan_gives_what_is_not_searched():
+    own = {
+        "mesh": {"dp": 2},
+        "precision": "O3",
+        "attention": "fused",
+        "recompute": "full",
+        "zero": "0",
+        "global_batch": 7,
+    }
+    model = load_model("megatron-1.7b").model_copy(update={"plan": own})
+    asked = Question.of(load_machine("selene"), model, {"global_batch": 32}, gpus=16)
+    assert (asked.plan.precision, asked.plan.attention, asked.plan.global_batch) == ("O3", "fused", 32)
+    seen = [options for _, options in every_plan(asked)]
+    assert {options["attention"] for options in seen} == {"fused"}
+    assert {options["recompute"] for options in seen} == {"none", "selective", "full"}
+    assert {options["zero"] for options in seen} == {"0", "1", "2", "3"}
+
+
 def test_reasons_have_no_numbers_of_single_plans():
     text = "--mesh pp=2,tp=512: tp=512 does not divide the 96 heads of gpt3-175b"
     assert reason(text, "gpt3-175b") == "tp does not divide the heads"
@@ -381,7 +402,8 @@ def athanor(*arguments):
 
 
 def test_the_command_writes_everything(tmp_path):
-    done = athanor(*COMMAND, *FEW, "--out", tmp_path / "out", "--json", tmp_path / "plan.json")
+    slower = ["--set", "node.ring_bandwidth=100 GB/s"]
+    done = athanor(*COMMAND, *FEW, *slower, "--out", tmp_path / "out", "--json", tmp_path / "plan.json")
     assert done.returncode == 0, done.stderr
     for text in ("Best plans", "Time against memory", "Twice as good", "One choice otherwise", "athanor simulate"):
         assert text in done.stdout
@@ -390,7 +412,7 @@ def test_the_command_writes_everything(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"plans.csv", "points.jsonl", "report.html", "front.svg", "front.png", "sensitivity.svg"} <= names
     best = found["plans"][0]
-    words = best["command"].split()[1:]
+    words = shlex.split(best["command"])[1:]
     again = athanor(*words, "--json", "-")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["step_seconds"] == pytest.approx(best["step_seconds"], rel=1e-12)
@@ -446,6 +468,27 @@ def test_ranks_of_a_job_search_together(tmp_path):
     for plain in (one, two):
         del plain["search_seconds"], plain["plans_per_second"]
     assert one == two
+
+
+@needs_mpi
+def test_what_a_job_cannot_write_ends_all_its_ranks():
+    done = job(2, "athanor", *COMMAND, *FEW, "--json", "/no/such/folder/plan.json", timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.count("athanor: /no/such/folder/plan.json: cannot be written") == 1
+
+
+def test_every_key_of_an_answer_is_explained(answer):
+    page = (Path(__file__).parent.parent / "docs" / "formats" / "plan-search.md").read_text()
+    plain = answer.plain()
+    nested = [
+        plain["plans"][0],
+        plain["sensitivity"][0],
+        plain["changes"][0],
+        plain["closed_form_error"],
+        plain["limits"],
+    ]
+    for key in [*plain, *(key for each in nested for key in each)]:
+        assert f"`{key}`" in page, key
 
 
 def test_every_error_of_a_plan_is_counted_and_none_escapes():

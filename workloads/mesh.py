@@ -82,7 +82,11 @@ class Mesh:
 
     def size(self, *axes: str) -> int:
         """Ranks of a group along these axes together; axes that the mesh lacks count one."""
-        return prod(length for axis, length in zip(self.axes, self.shape, strict=True) if axis in axes)
+        found = 1
+        for axis, length in zip(self.axes, self.shape, strict=True):  # no generator: it is asked for very often
+            if axis in axes:
+                found *= length
+        return found
 
     def positions(self, axes: Iterable[str]) -> tuple[int, ...]:
         """The places of these axes in :attr:`axes`, those that the mesh lacks left out."""

@@ -144,6 +144,11 @@ class PassTimes:
         return Through(tuple(Work.of(group, self.costs) for group in groups))  # type: ignore[arg-type]
 
 
+def dealt(setting: Setting) -> int:
+    """The chunks of a stage where they decide which layers it has: of equal layers it has as many, whatever its chunks."""
+    return setting.plan.chunks if len(set(setting.model.stack)) > 1 else 1
+
+
 def shape(setting: Setting) -> Key:
     """What the passes of a rank depend on: which part of each layer and of how many tokens it works on, and how."""
     plan, mesh = setting.plan, setting.mesh

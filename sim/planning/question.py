@@ -11,29 +11,30 @@ from typing import Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine
+from ...hardware.version import version
 from ...workloads.mesh import AXES
 from ...workloads.model import Model
 from ...workloads.placement import resolve_ranks_per_node
 from ...workloads.plan import OFFLOADS, Plan
 
-DIMENSIONS: dict[str, str] = {
-    "tensor": "1d",
-    "expert_tensor": "split and, beside tp, whole",
-    "placement": "megatron; where the mesh has ep and dp, also dp inside",
-    "micro_batch": "every divisor of a replica's sequences",
-    "sequence_parallel": "beside tp, both",
-    "attention": "the model's own",
-    "recompute": "none, selective, full",
-    "offload": "none; where nothing else fits and there is a host, optimizer, activations, both, optimizer with parameters",
-    "zero": "0, 1, 2, 3",
-    "overlap": "none, gradients",
-    "pipeline": "with pp: gpipe, 1f1b, interleaved, zb-h1, zb-h2",
-    "chunks": "with interleaved: every divisor of a stage's layers",
-}
-"""Choices of a plan beside its mesh that a search makes, and the values that it tries where none are given.
+DIMENSIONS = (
+    "tensor",
+    "expert_tensor",
+    "placement",
+    "micro_batch",
+    "sequence_parallel",
+    "attention",
+    "recompute",
+    "offload",
+    "zero",
+    "overlap",
+    "pipeline",
+    "chunks",
+)
+"""Choices of a plan beside its mesh that a search makes; :class:`~.space.Space` says which values it tries where none are given.
 
 What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``), or needs other kernels
-(``--attention fused``, ``--tensor 2d``) is tried where it is asked for.
+(``--attention``, ``--tensor 2d``) is tried where it is asked for.
 """
 
 OPEN_AXES = ("dp", "tp", "pp", "ep")
@@ -44,7 +45,8 @@ OPEN_AXES = ("dp", "tp", "pp", "ep")
 class Question:
     """A search: ``fixed`` are options of the plan that all plans share, ``tries`` values of those that are open.
 
-    ``memory`` is what a rank may take at most, in bytes. ``axes[axis]`` are the sizes that an axis may have.
+    ``memory`` is what a rank may take at most, in bytes. ``axes[axis]`` are the sizes that an axis may have. ``said`` are the
+    words that name machine and model on the command line, where these are not their names.
     """
 
     machine: Machine
@@ -55,6 +57,7 @@ class Question:
     tries: Mapping[str, tuple[Any, ...]]
     axes: Mapping[str, tuple[int, ...]]
     memory: float
+    said: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -66,6 +69,7 @@ class Question:
         gpus: int | None = None,
         nodes: int | None = None,
         memory: float | None = None,
+        said: tuple[str, ...] = (),
     ) -> Question:
         """Check what a user asks for; raises :class:`InputError` with the flag that is wrong."""
         given = {key: value for key, value in options.items() if value is not None}
@@ -87,12 +91,13 @@ class Question:
         room = machine.processor(per_node).memory
         if memory is not None and memory <= 0:
             raise InputError(f"--max-memory {memory:g}: must be above 0")
-        return cls(machine, model, ranks, per_node, given, open_, axes, min(room, memory or room))
+        return cls(machine, model, ranks, per_node, given, open_, axes, min(room, memory or room), said)
 
     @cached_property
     def plan(self) -> Plan:
         """The plan that all candidates are changes of: the fixed options, then the model's own, then the defaults."""
-        own = {key: value for key, value in self.model.plan.items() if key not in (*DIMENSIONS, "mesh", *SIZES)}
+        searched = {*DIMENSIONS, *SIZES, "mesh"} - {"attention"}
+        own = {key: value for key, value in self.model.plan.items() if key not in searched}
         bare = self.model.model_copy(update={"plan": own})
         options = {"mesh": {"dp": self.ranks}, "ranks_per_node": self.ranks_per_node, **self.fixed}
         return Plan.of(bare, options)
@@ -114,7 +119,9 @@ class Question:
             self.model.model_dump(mode="json"),
             self.plan.model_dump(mode="json"),
         ]
-        text = json.dumps([*parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True)
+        text = json.dumps(
+            [version(), *parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

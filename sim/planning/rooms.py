@@ -13,7 +13,7 @@ from ...workloads.memory.need import PARTS, Array, Line, Memory
 from ...workloads.memory.stages import Stages
 from ...workloads.precision import POLICIES
 from ...workloads.setting import Setting
-from .passes import Key, shape
+from .passes import Key, dealt, shape
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Rooms:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         stages = self._stages_of(setting)
         account = Account(setting, loads, POLICIES[policy], stages)
-        key: Key = (mesh.axes, mesh.shape, policy, plan.pipeline, plan.chunks, plan.zero, plan.overlap, plan.offload)
+        endless = plan.pipeline if plan.pipeline in ("pipedream", "2bw") else ""
+        key: Key = (mesh.axes, mesh.shape, policy, endless, dealt(setting), plan.zero, plan.overlap, plan.offload)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ...hardware.errors import DoesNotFit, InputError
+from ...hardware.machine import Machine, load_machine
 from ...workloads.memory.need import PARTS
+from ...workloads.model import Model, load_model
 from .changes import Changes, changes
 from .play import Played, play
 from .question import DIMENSIONS, Question
 from .ranking import MEMORY, Found, Ranked
 from .space import MOST, Space
 from .workers import Here, Workers, rank_mesh
+from .workers import workers as workers_of
 
 KEEP = 10
 """Plans that are simulated."""
@@ -45,7 +49,6 @@ class Search:
     played: dict[int, Played] = field(default_factory=dict)
     changes: Changes | None = None
     done: int = 0
-    jobs: int = 1
     interrupted: bool = False
 
     @property
@@ -157,7 +160,6 @@ def search(
     limit: int = MOST,
     simulated: int = KEEP,
     workers: Workers | None = None,
-    jobs: int = 1,
     known: Mapping[str, dict[str, Any]] | None = None,
     on_mesh: Callable[[str, Found, Search], None] | None = None,
     advance: Advance = lambda text: None,
@@ -173,14 +175,14 @@ def search(
         away = OFFLOADS + (OF_EXPERTS if question.model.experts else ())
         spaces.append(Space(question, away))
     spaces[0].require_few(limit)
-    this = Search(question, spaces[0], jobs=jobs)
+    this = Search(question, spaces[0])
     for number, space in enumerate(spaces):
         if number and this.found.best:
             break
         if number:
             space.require_few(limit)
             advance(f"nothing fits without a host: {space.size:,} plans that offload")
-            this = Search(question, space, Found(pruned=this.found.pruned, enumerated=this.found.enumerated), jobs=jobs)
+            this = Search(question, space, Found(pruned=this.found.pruned, enumerated=this.found.enumerated))
         yield from _rank(
             this, crew, simulated * MORE, known or {}, on_mesh, advance, f"offload{number}" if number else ""
         )
@@ -191,6 +193,30 @@ def search(
     if done and done.summary:
         this.changes = changes(question, best, done.summary, this.found.roomier, crew)
     yield this
+
+
+def plan(
+    machine: str | Path | Machine,
+    model: str | Path | Model,
+    *,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    max_memory: float | None = None,
+    tries: Sequence[str] = (),
+    limit: int = MOST,
+    simulated: int = KEEP,
+    jobs: int = 1,
+    **options: Any,
+) -> Search:
+    """Search the fastest plan of ``model`` on ``machine``, as ``athanor plan`` does.
+
+    ``options`` are those of a plan that all plans of the search share; ``max_memory`` is in bytes. Raises what
+    :meth:`Question.of` and :func:`search` raise.
+    """
+    asked = Question.of(load_machine(machine), load_model(model), options, tries, gpus, nodes, max_memory)
+    with workers_of(jobs) as crew:
+        *_, last = search(asked, limit=limit, simulated=simulated, workers=crew)
+    return last
 
 
 def _rank(
@@ -259,8 +285,8 @@ def require_some(this: Search) -> None:
 
 def command(question: Question, plan: Ranked) -> str:
     """The command that simulates a plan."""
-    words = ["athanor", "simulate", "--machine", question.machine.name, "--model", question.model.name]
-    words += ["--mesh", _mesh(plan.mesh)]
+    said = question.said or ("--machine", question.machine.name, "--model", question.model.name)
+    words = ["athanor", "simulate", *said, "--mesh", _mesh(plan.mesh)]
     options = {**question.fixed, **plan.options, "ranks_per_node": question.ranks_per_node}
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"

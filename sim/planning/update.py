@@ -16,8 +16,7 @@ from ...workloads.schedule import COMPUTE, Exchange, Operation
 from ...workloads.setting import Setting
 from ...workloads.sharding import held
 from .network import Wires
-
-Key = tuple[object, ...]
+from .passes import Key, dealt
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Surroundings:
             plan.overlap,
             plan.offload,
             plan.offload_delay,
-            plan.chunks,
+            dealt(setting),
         )
         key = (*key, plan.sequence_parallel, plan.expert_tensor, plan.precision, local, plan.pipeline in ASYNCHRONOUS)
         if key not in self._known:
