@@ -179,7 +179,7 @@ def test_machines_with_the_same_accelerator_share_what_was_fitted_to_it():
 
 def test_a_fit_finds_the_constants_that_rows_were_made_with():
     machine = load_machine("selene").changed({"calibration.gemm_efficiency": 0.6, "core_group.dma_read": 0.5})
-    machine = machine.changed({"core_group.dma_write": 0.5, "core_group.operator_overhead": 20e-6})
+    machine = machine.changed({"core_group.dma_write": 0.5})
     made = []
     for number, (hidden, heads, micro) in enumerate(
         (
