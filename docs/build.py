@@ -274,7 +274,17 @@ def pictures(found: Any) -> dict[str, Any]:
         **collectives(),
         "pipelines": pipeline_picture(),
         "strategies": strategies_picture(),
+        **plan_pictures(),
     }
+
+
+def plan_pictures() -> dict[str, Any]:
+    """The front of a search, and what would make its best plan faster."""
+    import athanor
+    from athanor.reports import plan_plots
+
+    found = athanor.plan("selene", "gpt3-175b", gpus=1024, global_batch=1536).plain()
+    return {"plan_front": plan_plots.front(found), "plan_sensitivity": plan_plots.sensitivity(found)}
 
 
 def strategies_picture() -> Any:

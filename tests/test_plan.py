@@ -373,6 +373,13 @@ def test_what_fits_nowhere_says_what_it_needs():
         searched(question(memory=1e9, tries=("tp=2", "pp=2", "micro-batch=1", "recompute=full", "zero=1")))
 
 
+def test_sizes_that_no_mesh_has():
+    with pytest.raises(
+        InputError, match=re.escape("--try tp=3: no mesh of 16 ranks has such sizes; each must divide the ranks")
+    ):
+        searched(question(tries=("tp=3",)))
+
+
 def test_what_is_no_plan_at_all_says_why():
     with pytest.raises(InputError, match=r"none of [\d,]+ plans can be: .* tp does not divide the heads"):
         searched(question(tries=("tp=16",)))

@@ -104,7 +104,12 @@ class Space:
         return [block for block in found if block.names]
 
     def require_few(self, most: int) -> None:
-        """Raise :class:`InputError` where there are more plans than ``most``, with bounds that leave fewer."""
+        """Raise :class:`InputError` where there are more plans than ``most``, with bounds that leave fewer, or no mesh at all."""
+        if not self.meshes:
+            asked = ", ".join(f"--try {axis}={','.join(map(str, sizes))}" for axis, sizes in self.question.axes.items())
+            raise InputError(
+                f"{asked}: no mesh of {self.question.ranks:,} ranks has such sizes; each must divide the ranks"
+            )
         if self.size <= most:
             return
         told = "; ".join(f"{flag} leaves {size:,}" for flag, size in self._bounds(most))
