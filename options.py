@@ -29,7 +29,7 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     (
         "--placement",
         {
-            "help": "auto, moda, megatron, opposite, block:AXIS,... or AXIS=LEVEL,... (core_group, node, supernode,"
+            "help": "auto, moda, megatron, grid, opposite, block:AXIS,... or AXIS=LEVEL,... (core_group, node, supernode,"
             " joined by +)."
         },
     ),

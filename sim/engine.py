@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import simpy
@@ -63,6 +63,14 @@ class StepResult:
     events: int
 
 
+class Taken(NamedTuple):
+    """Seconds of a transfer (a float, or an array over the mesh), those of the slowest group, and what held it back."""
+
+    seconds: float | Array
+    longest: float
+    limit: str
+
+
 class Engine:
     """Runs a schedule once on a machine, all ranks starting at zero.
 
@@ -92,6 +100,9 @@ class Engine:
         self.network = Network(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[int, tuple[LinkLoads, float]] = {}
+        senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
+        self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
+        self.known: dict[int, tuple[Transfer, Taken]] = {}
         self.costs = Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
@@ -144,19 +155,36 @@ class Engine:
         end, limit, longest = begin, "none", 0.0
         for transfer in self.traffic.transfers(exchange):
             started = self.env.now
-            finish = yield from self.network.carry(transfer.demand)
-            seconds, decided = transfer.group_seconds(finish)
-            if isinstance(
-                seconds, np.ndarray
-            ):  # one value for each group of the round: the slowest counts for its whole group
-                groups = mesh.ranks // mesh.size(*exchange.axes)
-                seconds = mesh.spread(seconds.reshape(groups, -1).max(axis=1), exchange.axes)
-            end = end + seconds
-            if float(np.max(seconds)) > longest:
-                longest, limit = float(np.max(seconds)), decided
+            if self.alone:
+                taken = self._by_itself(exchange, transfer)
+            else:
+                finish = yield from self.network.carry(transfer.demand)
+                taken = self._taken(exchange, transfer, finish)
+            end = end + taken.seconds
+            if taken.longest > longest:
+                longest, limit = taken.longest, taken.limit
             self._load(transfer)
-            yield self.env.timeout(max(0.0, started + float(np.max(seconds)) - self.env.now))
+            if not self.alone:
+                yield self.env.timeout(max(0.0, started + taken.longest - self.env.now))
+        if self.alone:
+            yield self._until(end)
         return begin, end, limit
+
+    def _by_itself(self, exchange: Exchange, transfer: Transfer) -> Taken:
+        """What a transfer takes where nothing else can be on the network; even ones repeat."""
+        if transfer.factor is None:
+            return self._taken(exchange, transfer, transfer.demand.alone[0])
+        if id(transfer) not in self.known:
+            self.known[id(transfer)] = (transfer, self._taken(exchange, transfer, transfer.demand.alone[0]))
+        return self.known[id(transfer)][1]
+
+    def _taken(self, exchange: Exchange, transfer: Transfer, finish: Array) -> Taken:
+        """What a transfer takes, given what its flow classes take: the slowest of an axis' groups counts for all of it."""
+        mesh, (seconds, decided) = self.mesh, transfer.group_seconds(finish)
+        if isinstance(seconds, np.ndarray):
+            groups = mesh.ranks // mesh.size(*exchange.axes)
+            seconds = mesh.spread(seconds.reshape(groups, -1).max(axis=1), exchange.axes)
+        return Taken(seconds, float(np.max(seconds)), decided)
 
     def _pipeline(self, number: int, work: Pipeline, ready: Array) -> Generator[simpy.Event, Any, None]:
         """Stages over their blocks; ranks that end early go on early."""

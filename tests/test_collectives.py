@@ -13,6 +13,7 @@ from athanor.workloads.collectives import (
     Binomial,
     CoreXor,
     Fold,
+    Line,
     Shift,
     Single,
     Xor,
@@ -245,6 +246,9 @@ def test_volumes_and_steps_on_powers_of_two(log):
     assert found["all-to-all", "pairwise-shift"] == found["all-to-all", "pairwise-xor"]
     assert found["all-to-all", "pairwise-shift"] == (pytest.approx(rest), ranks - 1)
     assert found["broadcast", "binomial"] == found["reduce", "binomial"] == (log, log)
+    filling, chunks = max(0, ranks - 2), max(1, 8 * (ranks - 2))
+    chain = (pytest.approx((chunks + filling) / chunks), chunks + filling) if log else (0, 0)
+    assert found["broadcast", "chain"] == found["reduce", "chain"] == chain
     assert found["broadcast", "scatter-all-gather"] == (pytest.approx(2 * rest), log + ranks - 1)
     assert found["barrier", "dissemination"] == (0, log)
     assert found["shift", "next"] == found["shift", "previous"] == ((1, 1) if ranks > 1 else (0, 0))
@@ -282,6 +286,7 @@ def patterns(draw):
                 (CoreXor(mask), max(size, 2 * mask), step),
                 (BinaryTree(draw(st.integers(0, 8)), draw(st.booleans()), flag), size, step),
                 (Binomial(mask, flag, draw(st.sampled_from([1, mask]))), size, step),
+                (Line(draw(st.sampled_from(["fills", "full", "drains"])), flag), size, step),
                 (Single(draw(number) % size, size - 1), size, step),
             ]
         )

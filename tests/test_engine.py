@@ -28,6 +28,7 @@ STEPS = [
     ("all-reduce", "binary-tree"),
     ("all-gather", "bruck"),
     ("broadcast", "scatter-all-gather"),
+    ("reduce", "chain"),
     ("barrier", "dissemination"),
 ]
 """Collectives in which some steps differ from others, or some ranks send nothing."""

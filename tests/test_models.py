@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from machines import tree
 
 OCEANLIGHT = load_machine("sunway-oceanlight")
+GRID = Mesh(("row", "col", "dp"), (4, 4, 2))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +195,34 @@ def test_a_rank_a_core_group():
     assert (layout.node.reshape(6, 8) == layout.node.reshape(6, 8)[0]).all()
 
 
+def test_a_node_holds_a_tile_of_the_grid():
+    """As Optimus arranges four GPUs a node: a 4 x 4 grid in tiles of 2 x 2, and replicas one after another."""
+    nodes = place(GRID, tree(nodes=8, core_groups=4), "grid", 4).node.reshape(4, 4, 2)
+    assert nodes[..., 0].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 3, 3], [1, 1, 3, 3]]
+    assert (nodes[..., 1] == nodes[..., 0] + 4).all()
+    rows = place(GRID, tree(nodes=8, core_groups=4), "megatron", 4).node.reshape(4, 4, 2)[..., 0]
+    assert rows.tolist() == [[0, 1, 2, 3]] * 4, "a column a node, and four rows through each"
+
+
+@pytest.mark.parametrize(
+    ("side", "core_groups", "tile"),
+    [(4, 1, 1), (4, 2, 1), (3, 4, 1), (4, 6, 1), (6, 9, 3), (4, 8, 2), (4, 16, 4), (6, 16, 2)],
+)
+def test_a_tile_divides_the_grid_and_the_node(side, core_groups, tile):
+    mesh = Mesh(("row", "dp", "col"), (side, 2, side))
+    machine = tree(nodes=80, core_groups=core_groups)
+    layout = place(mesh, machine, "grid", core_groups)
+    nodes = layout.node.reshape(side, 2, side)[:, 0]
+    assert np.bincount(layout.node).max() == min(core_groups, 2 * side**2)
+    blocks = nodes.reshape(side // tile, tile, side // tile, tile).transpose(0, 2, 1, 3).reshape(-1, tile**2)
+    assert (blocks == blocks[:, :1]).all(), "a tile is on one node"
+    if tile == 1:
+        assert (layout.node == place(mesh, machine, "megatron", core_groups).node).all()
+    for axis in ("row", "col"):
+        assert (layout.groups((axis,)) == mesh.groups((axis,))).all(), "members are in the order of nodes"
+    assert (layout.node == place(mesh, machine, "auto", core_groups).node).all()
+
+
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5), st.sampled_from(["moda", "opposite", "block:ep,dp"]))
 def test_no_two_ranks_share_a_node(ep, dp, supernode, placement):
     machine = tree(nodes=400, supernode=supernode)
@@ -210,6 +239,7 @@ def test_no_two_ranks_share_a_node(ep, dp, supernode, placement):
         ({"ep": 400, "dp": 240}, {"ep": "supernode"}, "axis dp"),
         ({"ep": 4, "dp": 2}, "modda", "did you mean moda"),
         ({"ep": 4, "dp": 2}, "block:ep", "must name the axes"),
+        ({"tp": 4, "dp": 2}, "grid", "--placement grid: --mesh tp=4,dp=2 has no rows and columns; --tensor 2d makes a"),
     ],
 )
 def test_bad_placements(sizes, placement, message):

@@ -251,6 +251,20 @@ def test_idle_ranks_use_no_link():
 
 
 @pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize("operation", ["broadcast", "reduce"])
+@pytest.mark.parametrize("ranks", [2, 3, 5, 8])
+def test_a_chain_takes_about_one_payload(depth, operation, ranks):
+    """N (1 + (P - 2)/C) over the bandwidth, and C + P - 2 latencies: an eighth for filling, whatever the ranks."""
+    machine = tree(nodes=64, supernode=64, injection=10.0, latencies=(0.0, 0.5, 0.0))
+    chunks = max(1, 8 * (ranks - 2))
+    expected = 80.0 * (1 + (ranks - 2) / chunks) / 10.0 + 0.5 * (chunks + ranks - 2)
+    exchange = Exchange(operation, "chain", ("ep",), 80.0, "fp32")
+    assert seconds_of(machine, Mesh.of({"ep": ranks}), "moda", exchange, depth) == pytest.approx(expected)
+    traffic = Traffic(machine, place(Mesh.of({"ep": ranks}), machine, "moda"), depth)
+    assert len(traffic.transfers(exchange)) == 2 * (ranks - 2) + 1, "a full line is one transfer"
+
+
+@pytest.mark.parametrize("depth", ["fluid", "bound"])
 def test_a_group_without_bytes_waits_for_no_link(depth):
     """Two groups share a trunk; only one of them has something to send."""
     mesh, machine = Mesh.of({"ep": 2, "dp": 2}), tree(nodes=64, supernode=2, taper=0.5, injection=10.0)

@@ -26,7 +26,9 @@ KINDS = [
     ("all-gather", "bruck"),
     ("shift", "previous"),
     ("broadcast", "scatter-all-gather"),
+    ("broadcast", "chain"),
     ("reduce", "binomial"),
+    ("reduce", "chain"),
 ]
 
 

@@ -160,6 +160,27 @@ class TestTensorIn2D:
             *(".wgrad.a.0", ".wgrad.0", ".wgrad.reduce.0", ".wgrad.a.1", ".wgrad.1", ".wgrad.reduce.1"),
         ]
 
+    @pytest.mark.parametrize(("side", "algorithm"), [(2, "binomial"), (4, "chain")])
+    def test_blocks_go_along_chains_where_there_are_more_than_two_ranks(self, side, algorithm):
+        schedule = lowered(mesh={"tp": side**2}, tensor="2d", tokens_per_rank=32 * side)
+        found = {(each.operation, each.algorithm) for each in exchanges(schedule).values()}
+        assert found == {("broadcast", algorithm), ("reduce", algorithm), ("all-reduce", "ring")}
+
+    @pytest.mark.parametrize(
+        ("placement", "ways"), [("auto", {"row": 2, "col": 2}), ("megatron", {"row": 0, "col": 4})]
+    )
+    def test_tiles_share_the_cards(self, placement, ways):
+        """Of 4 x 4 ranks, four a node: in tiles each row and column is on two nodes, else a column on one and a row on four."""
+        machine = two_levels()
+        options = {"mesh": {"tp": 16}, "tensor": "2d", "tokens_per_rank": 128}
+        expected = 0.0
+        for each in exchanges(lowered(machine=machine, **options)).values():
+            nodes = ways[each.axes[0]]
+            around = each.operation == "all-reduce"  # a ring closes; a chain ends
+            crossings = nodes * 2 * 3 / 4 if around else max(0, nodes - 1)
+            expected += 4 * crossings * each.nbytes
+        assert carried(simulated(machine=machine, placement=placement, **options)) == approx(expected)
+
     @pytest.mark.parametrize(("sequences", "better"), [(4, False), (64, True)])
     def test_less_than_in_1d_where_tokens_outweigh_weights(self, sequences, better):
         """On a 4 x 4 grid 3 (7 T + 12 h) 3/16 < 8 T 15/16, that is h < 0.53 T: at 483 tokens or more where h is 256."""

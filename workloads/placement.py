@@ -20,8 +20,9 @@ ORDER = ("row", "col", "tp", "cp", "fsdp", "ep", "dp", "pp")
 """Axes from the one whose ranks talk most to the one whose ranks talk least."""
 
 NAMED = {
-    "auto": "moda where the mesh has dp and ep only, else megatron",
+    "auto": "moda where the mesh has dp and ep only, grid with --tensor 2d, else megatron",
     "megatron": "ranks fill nodes one after another, tp fastest, then cp, fsdp, ep, dp, and pp (Narayanan et al. 2021)",
+    "grid": "megatron, but a node holds a square tile of the grid of --tensor 2d (Xu et al. 2021)",
     "moda": "dp inside the supernode, ep across supernodes (BaGuaLu's choice)",
     "opposite": "the swap on the same nodes: ep inside as far as it fits, dp across",
     "block:AXIS,...": "ranks fill supernodes one after another, the first axis running fastest",
@@ -127,7 +128,7 @@ class Layout:
 def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str, ...]]:
     """A placement from its text or mapping: a name, ``block:…``, or a tuple of levels for each axis."""
     if isinstance(spec, str):
-        if spec in ("auto", "megatron", "moda", "opposite") or spec.startswith("block:"):
+        if spec in ("auto", "megatron", "grid", "moda", "opposite") or spec.startswith("block:"):
             return spec
         if "=" not in spec:
             raise InputError(f"--placement {spec}: no such placement{suggestion(spec, NAMED)}")
@@ -146,7 +147,7 @@ def parse_placement(spec: str | Mapping[str, str]) -> str | dict[str, tuple[str,
 def named(mesh: Mesh, placement: str | Mapping[str, str]) -> str | Mapping[str, str]:
     """The placement that ``auto`` and ``megatron`` stand for, or the placement itself."""
     if placement == "auto":
-        placement = "moda" if set(mesh.axes) <= {"dp", "ep"} else "megatron"
+        placement = "moda" if set(mesh.axes) <= {"dp", "ep"} else "grid" if "row" in mesh.axes else "megatron"
     if placement == "megatron":
         return "block:" + ",".join(sorted(mesh.axes, key=ORDER.index))
     return placement
@@ -196,6 +197,8 @@ def place(
         spec = "block:" + ",".join(sorted(mesh.axes, key=lambda axis: axis == "dp"))
     if isinstance(spec, str) and spec.startswith("block:"):
         layout = _block(mesh, machine, spec.removeprefix("block:").split(","), ranks_per_node, used)
+    elif spec == "grid":
+        layout = _grid(mesh, machine, ranks_per_node, used)
     else:
         if isinstance(spec, str):  # moda: dp first, from the inside out, then all else
             levels = LEVELS if ranks_per_node > 1 else LEVELS[1:]
@@ -221,13 +224,41 @@ def _block(mesh: Mesh, machine: Machine, order: list[str], per_node: int, used: 
         raise InputError(
             f"--placement block:{','.join(order)}: must name the axes of the mesh, {','.join(mesh.axes)}, once each"
         )
+    node = _filled(mesh, order, machine, per_node, used, f"--placement block:{','.join(order)}")
+    return Layout(mesh, node, per_node, used, machine.supernode)
+
+
+def _grid(mesh: Mesh, machine: Machine, per_node: int, used: int) -> Layout:
+    """Blocks in megatron's order, but of row and col the innermost parts first, so that a node holds tiles of the grid.
+
+    A tile is the largest square that divides both the grid and a node's ranks; with tiles of one rank this is megatron.
+    """
+    if "row" not in mesh.axes:
+        raise InputError(
+            f"--placement grid: --mesh {mesh} has no rows and columns; --tensor 2d makes a grid of tp, and"
+            " --placement megatron places all others"
+        )
+    side = mesh.size("row")
+    tile = next(each for each in range(side, 0, -1) if side % each == 0 and per_node % each**2 == 0)
+    cut = {axis: [(axis, size)] for axis, size in zip(mesh.axes, mesh.shape, strict=True)}
+    inside = {axis: f"{axis} of a tile" for axis in ("row", "col")}
+    cut.update({axis: [(axis, side // tile), (part, tile)] for axis, part in inside.items()})
+    axes, sizes = zip(*(part for axis in mesh.axes for part in cut[axis]), strict=True)
+    order = [*inside.values(), *sorted(mesh.axes, key=ORDER.index)]
+    node = _filled(Mesh(axes, sizes), order, machine, per_node, used, "--placement grid")
+    return Layout(mesh, node, per_node, used, machine.supernode)
+
+
+def _filled(mesh: Mesh, order: list[str], machine: Machine, per_node: int, used: int, flag: str) -> NDArray[np.int64]:
+    """The node of every rank where ranks fill nodes one after another, the first axis of the order fastest."""
     slowest_first = [mesh.axes.index(axis) for axis in reversed(order)]
     sizes = [mesh.shape[place] for place in slowest_first]
     index = np.moveaxis(np.arange(mesh.ranks).reshape(sizes), range(len(sizes)), slowest_first).reshape(-1)
     supernode, slot = np.divmod(index // per_node, used)
-    size = machine.supernode
-    _check_supernodes(int(supernode.max()) + 1, machine, f"--placement block:{','.join(order)}")
-    return Layout(mesh, supernode * size + slot, per_node, used, size)
+    if (needed := int(supernode.max()) + 1) > machine.supernodes:
+        raise InputError(f"{flag}: {needed:,} supernodes exceed the {machine.supernodes:,} of {machine.name}")
+    node: NDArray[np.int64] = supernode * machine.supernode + slot
+    return node
 
 
 def _on_levels(mesh: Mesh, machine: Machine, spec: Mapping[str, tuple[str, ...]], per_node: int, used: int) -> Layout:
@@ -272,11 +303,6 @@ def _too_many(mesh: Mesh, axis: str, names: tuple[str, ...], level: str, part: i
     return (
         f"--placement {axis}={'+'.join(names)}: {part:,} of --mesh {mesh} on level {level}{shared} exceed {room}{hint}"
     )
-
-
-def _check_supernodes(needed: int, machine: Machine, flag: str) -> None:
-    if needed > machine.supernodes:
-        raise InputError(f"{flag}: {needed:,} supernodes exceed the {machine.supernodes:,} of {machine.name}")
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...hardware.errors import InputError, suggestion
-from . import bruck, direct, hypercube, neighbours, ring, trees, two_level
+from . import bruck, chain, direct, hypercube, neighbours, ring, trees, two_level
 from .patterns import (
     All,
     BinaryTree,
@@ -22,6 +22,7 @@ from .patterns import (
     CoreXor,
     Fold,
     Index,
+    Line,
     Pattern,
     Shift,
     Single,
@@ -81,11 +82,15 @@ ALGORITHMS: dict[str, dict[str, Algorithm]] = {
     },
     "broadcast": {
         "binomial": Algorithm(trees.binomial_broadcast, "down a binomial tree"),
+        "chain": Algorithm(chain.broadcast, "chunk after chunk along the ranks: about one payload's time"),
         "scatter-all-gather": Algorithm(
             trees.scatter_all_gather_broadcast, "blocks down a binomial tree, then around a ring (van de Geijn)"
         ),
     },
-    "reduce": {"binomial": Algorithm(trees.binomial_reduce, "up a binomial tree")},
+    "reduce": {
+        "binomial": Algorithm(trees.binomial_reduce, "up a binomial tree"),
+        "chain": Algorithm(chain.reduce, "chunk after chunk along the ranks: about one payload's time"),
+    },
     "shift": {
         "next": Algorithm(neighbours.to_next, "the whole payload to rank i + 1"),
         "previous": Algorithm(neighbours.to_previous, "the whole payload to rank i - 1"),
@@ -143,6 +148,7 @@ __all__ = [
     "CoreXor",
     "Fold",
     "Index",
+    "Line",
     "Pattern",
     "Round",
     "Scope",

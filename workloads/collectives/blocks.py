@@ -114,6 +114,27 @@ class Halved(Blocks):
 
 
 @dataclass(frozen=True)
+class Chunk(Blocks):
+    """One of ``chunks`` equal chunks that go along a line: the start of the line sends number ``first`` + step.
+
+    Each further position sends the one before that, which has just come to it; ``down`` as of :class:`~.patterns.Line`.
+    """
+
+    first: int
+    chunks: int
+    down: bool
+
+    def parts(self, size: int) -> int:
+        """The chunks."""
+        return self.chunks
+
+    def of(self, position: int, partner: int, step: int, size: int) -> Index:
+        """The one."""
+        passed = position if self.down else size - 1 - position
+        return np.array([self.first + step - passed])
+
+
+@dataclass(frozen=True)
 class Subtree(Blocks):
     """The blocks of the partner and of the ``length`` - 1 positions after it, as far as there are any."""
 

@@ -194,6 +194,39 @@ class Binomial(Pattern):
 
 
 @dataclass(frozen=True)
+class Line(Pattern):
+    """Along a line: each position to the next one, the last to none; ``down`` from position 0 on, else from the last to it.
+
+    While the line ``fills``, one more position sends at each step, from its start on; then it is ``full`` and all send; while it
+    ``drains``, one fewer does, from its start on.
+    """
+
+    stage: Literal["fills", "full", "drains"]
+    down: bool
+
+    @property
+    def repeats(self) -> bool:
+        """Whether all positions send, as they do again at the next step."""
+        return self.stage == "full"
+
+    def targets(self, position: Index, size: int, step: Index | int) -> Index:
+        """The next one on the line, for who sends."""
+        passed = position if self.down else size - 1 - position
+        sends = passed < size - 1
+        if self.stage == "fills":
+            sends = sends & (passed <= step)
+        elif self.stage == "drains":
+            sends = sends & (passed > step)
+        return np.where(sends, position + (1 if self.down else -1), -1)
+
+    def sources(self, position: Index, size: int, step: Index | int) -> Index:
+        """The one before on the line, where that sends."""
+        before = position - (1 if self.down else -1)
+        there = (before >= 0) & (before < size)
+        return np.where(there & (self.targets(before, size, step) == position), before, -1)
+
+
+@dataclass(frozen=True)
 class Single(Pattern):
     """One message, from ``source`` to ``target``."""
 

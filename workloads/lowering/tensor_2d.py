@@ -3,7 +3,7 @@
 Activations and weights are both cut into q x q blocks. C = A B takes q steps, in each of which a block of A goes along its row
 and a block of B along its column; gradients reduce instead of broadcasting one of the two (Xu et al. 2021, algorithms 1-3). A
 layer moves about (b·s·h + h²)/q numbers a rank where one dimension moves b·s·h. Sequences are cut over rows, hidden elements and
-heads over columns.
+heads over columns. Blocks go along chains of ranks, chunk after chunk, so that each takes about its own bytes' time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class TwoD(Whole):
 
     def __init__(self, side: int) -> None:
         self.side = side
+        self.algorithm = "chain" if side > 2 else "binomial"  # between two ranks they are the same message
 
     def norm(self, program: Program, local: Local, at: str) -> None:
         """A token's elements lie on all ranks of a row."""
@@ -110,6 +111,6 @@ class TwoD(Whole):
         self, program: Program, name: str, operation: str, axis: str, elements: float, element: Precision, root: int
     ) -> None:
         """An exchange along one axis of the grid."""
-        algorithm = "ring" if operation == "all-reduce" else "binomial"
+        algorithm = "ring" if operation == "all-reduce" else self.algorithm
         exchange = Exchange(operation, algorithm, (axis,), elements * BYTES[element], element, root=root)
         program.add(name, exchange, "tensor_parallel")
