@@ -270,7 +270,8 @@ def test_what_cannot_be_built_to_its_end_leaves_no_holder(monkeypatch):
 @needs_namespaces
 def test_the_holder_dies_with_who_builds():
     script = (
-        "from athanor.mpi_runtime.cluster.holder import Nursery; print(Nursery('x').holder.pid, flush=True); input()"
+        "from athanor.mpi_runtime.cluster.holder import Nursery; kept = Nursery('x')\n"  # or it would end at once
+        "print(kept.holder.pid, flush=True); input()"
     )
     builder = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with builder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -52,7 +53,7 @@ class Shared:
         return -(-self.sizes.vocabulary // self.place.width)
 
 
-class Half:
+class Half(ABC):
     """One half of a layer, or the output layer: a norm, a product, something between, perhaps a second product, a residual.
 
     :meth:`compute` and :meth:`message` take names of operations without the half's own (``norm.grad``, ``qkv.wgrad.a.1``);
@@ -122,10 +123,12 @@ class Half:
         return self.rows if self._whole is None else self._whole
 
     def _second_source(self) -> Array:
-        raise NotImplementedError
+        """What the second product multiplies, in halves that have one."""
+        raise TypeError(f"{self.name} has one product")
 
+    @abstractmethod
     def _first_gradient(self) -> Array:
-        raise NotImplementedError
+        """The gradient of what the first product made."""
 
     def _second_gradient(self) -> Array:
         return self.shared.stream if self._behind is None else self._behind
