@@ -77,7 +77,12 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--recompute", {"help": "none, selective (the core of attention), full."}),
     ("--attention", {"help": "unfused, or fused (one kernel that keeps its scores to itself)."}),
     ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
-    ("--overlap", {"help": "none, gradients (reduced, and weights fetched, beside the passes)."}),
+    (
+        "--overlap",
+        {
+            "help": "none; gradients (reduced, and weights fetched, beside the passes); all (updated shards gathered so too)."
+        },
+    ),
     ("--routing", {"help": "What the fabric knows of adaptive, static, minimal, valiant."}),
     ("--depth", {"help": "Network: bound, fluid, message, or auto by size."}),
     ("--jitter", {"type": float, "help": "Relative standard deviation of each operation's time on each node."}),

@@ -67,7 +67,7 @@ class Plan(Record):
     recompute: Literal["none", "selective", "full"] = "none"
     attention: Literal["unfused", "fused"] = "unfused"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
-    overlap: Literal["none", "gradients"] = "none"
+    overlap: Literal["none", "gradients", "all"] = "none"
     routing: str | None = None
     depth: Literal["auto", "bound", "fluid", "message"] = "auto"
     jitter: float = Field(default=0.0, ge=0, lt=1)
@@ -115,6 +115,16 @@ class Plan(Record):
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
         return PrecisionSchedule.parse(self.precision)
+
+    @property
+    def gradients_overlap(self) -> bool:
+        """Whether gradients are reduced, and what is sharded or in host memory fetched, beside the passes."""
+        return self.overlap != "none"
+
+    @property
+    def weights_overlap(self) -> bool:
+        """Whether shards of updated weights are gathered beside the first forward pass of the next step."""
+        return self.overlap == "all" and self.shards in (1, 2)
 
     @property
     def offloads(self) -> frozenset[str]:

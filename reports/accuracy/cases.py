@@ -11,6 +11,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ...workloads.model import Model
 from ...workloads.setting import Setting
+from .libraries import Library, library_of
 from .rows import LeftOut, Row
 from .shapes import model_of, named
 from .systems import entry_of, system_of
@@ -19,9 +20,6 @@ PRECISIONS = (("fp8", "fp8"), ("bf16", "bf16"), ("fp16", "O2"), ("fp32", "O0"))
 """How a row's precision begins, and the policy that it stands for."""
 
 RECOMPUTE = ("none", "selective", "full")
-
-LATER = re.compile(r"H100|H200|H800|B200", re.IGNORECASE)
-"""Accelerators of runs from 2023 on, when libraries fused attention, overlapped exchanges and interleaved stages."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,11 @@ def case_of(row: Row) -> Case:
         per_node = {"ranks_per_node": system.ranks_per_node}
         return Case(system.machine, known, per_node, ranks, ("the catalogue's plan for it",))
     model, assumed = model_of(row)
-    later = bool(LATER.search(row.text("accelerator")))
+    library = library_of(row)
     if system.note:
         assumed.append(system.note)
     mesh = _mesh(row, ranks)
-    zero, more = _zero(row, later, assumed)
+    zero, more = _zero(row, assumed)
     if zero == "++":
         mesh = _sharded(mesh, system.machine)
     replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
@@ -66,18 +64,30 @@ def case_of(row: Row) -> Case:
         "zero": zero,
         "recompute": _recompute(row, assumed),
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
-        "attention": "fused" if later else "unfused",
-        "tensor_overlap": later and mesh.get("tp", 1) > 1,
+        "attention": library.attention,
+        "tensor_overlap": _tensor_overlap(row, library) and mesh.get("tp", 1) > 1,
         "balancer": _balancer(model),
         "expert_tensor": "whole" if (row.count("ep") or 1) > mesh.get("ep", 1) else "split",
-        **_stages(row, model, mesh, batch // replicas // micro, later, assumed),
+        **_stages(row, model, mesh, batch // replicas // micro, library, assumed),
         **more,
     }
-    if later:
-        assumed.append("fused attention")
-        if options["tensor_overlap"]:
-            assumed.append("exchanges over tp beside products")
-    return Case(system.machine, model, options, ranks, tuple(assumed))
+    if zero != "0" or library.overlap == "none":
+        options["overlap"] = library.overlap
+    assumed.append(library.assumed)
+    if options["tensor_overlap"]:
+        assumed.append("exchanges over tp beside products")
+    return Case(_with(system.machine, library), model, options, ranks, tuple(assumed))
+
+
+def _with(machine: Machine, library: Library) -> Machine:
+    """The machine under a library; what it says of GPUs' kernels concerns no other accelerator."""
+    changes = {key: value for key, value in library.set.items() if machine.core_group.tiles or "tiles" not in key}
+    return machine.changed(changes) if changes else machine
+
+
+def _tensor_overlap(row: Row, library: Library) -> bool:
+    """Whether exchanges over tp run beside products: as the library does, or as a note says."""
+    return library.tensor_overlap or "AsyncTP" in row.text("note")
 
 
 def _ranks(model: Model) -> int:
@@ -126,7 +136,7 @@ def _sharded(mesh: dict[str, int], machine: Machine) -> dict[str, int]:
     return {**mesh, "dp": mesh["dp"] // node, "fsdp": node}
 
 
-def _zero(row: Row, later: bool, assumed: list[str]) -> tuple[str, dict[str, Any]]:
+def _zero(row: Row, assumed: list[str]) -> tuple[str, dict[str, Any]]:
     """The ZeRO stage of a row, and what goes with it."""
     text, more = row.text("zero_stage"), dict[str, Any]()
     if "offload" in text.lower():
@@ -139,9 +149,6 @@ def _zero(row: Row, later: bool, assumed: list[str]) -> tuple[str, dict[str, Any
     if not stage:
         stage = "0"
         assumed.append("no ZeRO")
-    if later and stage != "0":
-        more["overlap"] = "gradients"
-        assumed.append("gradients overlapped")
     return stage, more
 
 
@@ -185,7 +192,7 @@ def _recompute(row: Row, assumed: list[str]) -> str:
         return text
     if text:
         raise LeftOut(f"recompute {text}: neither none, selective nor full")
-    found = "full" if "3" in row.text("zero_stage") and not LATER.search(row.text("accelerator")) else "none"
+    found = "full" if "3" in row.text("zero_stage") and library_of(row).attention == "unfused" else "none"
     assumed.append(f"recomputation: {found}")
     return found
 
@@ -196,7 +203,7 @@ def _balancer(model: Model) -> str:
 
 
 def _stages(
-    row: Row, model: Model, mesh: dict[str, int], micro_batches: int, later: bool, assumed: list[str]
+    row: Row, model: Model, mesh: dict[str, int], micro_batches: int, library: Library, assumed: list[str]
 ) -> dict[str, Any]:
     """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each."""
     stages = mesh.get("pp", 1)
@@ -205,7 +212,7 @@ def _stages(
     chunks = row.count("interleave")
     if chunks is None:
         even = model.layers % stages == 0 and micro_batches % stages == 0
-        chunks = model.layers // stages if later and even else 1
+        chunks = model.layers // stages if library.interleave and even else 1
         assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
     order = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
     return {**order, "scatter_gather": mesh.get("tp", 1) > 1}

@@ -11,7 +11,7 @@ from ...hardware.precisions import BYTES, Precision
 from ..precision import Formats, Part
 from ..schedule import Amount, Bookkeeping, Exchange, Sweep
 from ..setting import Setting
-from ..sharding import Holding, held, shards
+from ..sharding import Holding, held, held_beside_layers, shards
 from .program import GRADIENTS, Program
 
 ADAM_FLOPS = 12
@@ -105,13 +105,22 @@ class Update:
         program.add("update.bookkeeping", Bookkeeping(total), "other")
 
     def gather(self, program: Program) -> None:
-        """All-gather updated weights of shards; none where nothing is sharded, or weights always are."""
+        """All-gather updated weights of shards; none where nothing is sharded, or weights always are.
+
+        With ``--overlap all`` those of the layers come beside the first forward pass (:class:`.weights.Gathered`).
+        """
         if self.setting.plan.shards not in (1, 2):
             return
-        for each in self.vectors(held(self.setting), "weight"):
+        late = self.setting.plan.weights_overlap
+        for name, exchange in self.gathers(program, held_beside_layers(self.setting) if late else held(self.setting)):
+            program.add(f"update.{name}", exchange, "gradient_sync")
+
+    def gathers(self, program: Program, holdings: list[Holding]) -> Iterator[tuple[str, Exchange]]:
+        """(name, exchange) of what makes sharded weights whole."""
+        for each in self.vectors(holdings, "weight"):
             if self.setting.mesh.size(*each.shards) > 1:
                 exchange = self._exchange(program, "all-gather", each, each.shards, each.nbytes)
-                program.add(f"update.{each.kind}.{each.element}.all-gather", exchange, "gradient_sync")
+                yield f"{each.kind}.{each.element}.all-gather", exchange
 
     def vectors(self, holdings: list[Holding], what: str) -> Iterator[Vector]:
         """A flat vector for each set of replicas and each format; without replicas there is none."""
