@@ -19,6 +19,11 @@ from .systems import entry_of, system_of
 PRECISIONS = (("fp8", "fp8"), ("bf16", "bf16"), ("fp16", "O2"), ("fp32", "O0"))
 """How a row's precision begins, and the policy that it stands for."""
 
+MICRO_BATCHES = (1, 2, 4)
+"""Sequences of a micro-batch that are tried where it was not published: users take the fastest that fits."""
+
+SMALLEST = "micro-batches of one sequence"
+
 RECOMPUTE = ("none", "selective", "full")
 
 
@@ -35,6 +40,27 @@ class Case:
     def on(self, machine: Machine) -> Case:
         """The same on another machine."""
         return replace(self, machine=machine)
+
+
+def cases_of(row: Row) -> list[Case]:
+    """The steps that a row may stand for: one, or one for each micro-batch of a few where that was not published.
+
+    Raises :class:`LeftOut` as :func:`case_of` does.
+    """
+    first = case_of(row)
+    if SMALLEST not in first.assumed:
+        return [first]
+    found = [first]
+    for micro in MICRO_BATCHES[1:]:
+        try:
+            more = case_of(Row({**row.fields, "micro_batch": str(micro)}))
+            setting_of(more)
+        except LeftOut:  # it does not divide what a replica has
+            continue
+        found.append(
+            replace(more, assumed=(*more.assumed, f"micro-batches of {micro} sequences, the fastest that fit"))
+        )
+    return found
 
 
 def case_of(row: Row) -> Case:
@@ -65,14 +91,13 @@ def case_of(row: Row) -> Case:
         "recompute": _recompute(row, assumed),
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
         "attention": library.attention,
+        "overlap": library.overlap,
         "tensor_overlap": _tensor_overlap(row, library) and mesh.get("tp", 1) > 1,
         "balancer": _balancer(model),
         "expert_tensor": "whole" if (row.count("ep") or 1) > mesh.get("ep", 1) else "split",
         **_stages(row, model, mesh, batch // replicas // micro, library, assumed),
         **more,
     }
-    if zero != "0" or library.overlap == "none":
-        options["overlap"] = library.overlap
     assumed.append(library.assumed)
     if options["tensor_overlap"]:
         assumed.append("exchanges over tp beside products")
@@ -171,8 +196,8 @@ def _batch(row: Row, model: Model, replicas: int, mesh: dict[str, int], assumed:
     if spare:
         assumed.append(f"{batch:,} of {batch + spare:,} sequences, which {replicas} replicas share evenly")
     if micro is None:
-        micro = 1
-        assumed.append("micro-batches of one sequence")
+        micro = MICRO_BATCHES[0]
+        assumed.append(SMALLEST)
     if (batch // replicas) % micro:
         raise LeftOut(f"micro_batch {micro} does not divide the {batch // replicas} sequences of a replica")
     return batch, micro

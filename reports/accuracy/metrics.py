@@ -13,7 +13,7 @@ from ...sim.collective import collective
 from ...sim.simulate import simulate
 from ...workloads.memory import account, sample_loads
 from ...workloads.setting import Setting
-from .cases import Case, case_of, setting_of
+from .cases import Case, cases_of, setting_of
 from .conventions import counts_recomputation, step_flops
 from .rows import LeftOut, Row
 from .systems import entry_of, system_of
@@ -74,12 +74,13 @@ def predict(
         for begin, operation in COLLECTIVES.items():
             if metric.startswith(f"{begin}_busbw"):
                 return _collective(row, operation, metric)
-        case = change(case_of(row))
+        cases = [change(each) for each in cases_of(row)]
+        case = cases[0]
         if metric.startswith("mem_"):
             return _memory(row, case, metric)
         if metric == "layer_fwd_bwd_time":
             return _layer(row, case)
-        return _step(row, case, run)
+        return min((_step(row, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
     except AthanorError as wrong:
         raise LeftOut(str(wrong)) from None
 
@@ -90,6 +91,17 @@ def simulated(setting: Setting) -> dict[str, Any]:
     bare = setting.model.model_copy(update={"plan": {}})
     given = {key: value for key, value in options.items() if value is not None}
     return simulate(setting.machine, bare, allow_overcommit=True, **given).summary()
+
+
+def _fitting(cases: list[Case]) -> list[Case]:
+    """Those that the memory of an accelerator holds; the first one, which is the smallest, in any case: what ran fits."""
+    found = cases[:1]
+    for each in cases[1:]:
+        setting = setting_of(each)
+        need = max(part.total for part in account(setting, sample_loads(setting)).by_stage)
+        if need <= setting.machine.processor(setting.ranks_per_node).memory:
+            found.append(each)
+    return found
 
 
 def _step(row: Row, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
