@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine, list_machines
 from .cases import case_of, setting_of
 from .metrics import predict, simulated
-from .rows import LeftOut, Row
+from .rows import LeftOut, Row, read_rows
 from .shapes import LENT
 from .systems import entry_of, system_of
 from .validate import publication
@@ -161,6 +162,20 @@ def rows_of(target: Target, rows: Sequence[Row]) -> list[Row]:
     return found
 
 
+@lru_cache
+def fitted_to(accelerator: str) -> frozenset[str]:
+    """Names of the published rows that :func:`fit` fits the constants of an accelerator to: no prediction of these is one."""
+    try:
+        return frozenset(row.id for row in halves(rows_of(target_of("accelerator", accelerator), read_rows()))[0])
+    except InputError:  # too few rows: its constants were fitted to none
+        return frozenset()
+
+
+def halves(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    """The rows that are fitted to, every second one, and the others."""
+    return rows[::2], rows[1::2]
+
+
 def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = lambda text: None) -> Fitted:
     """Fit the target's constants to every second of the rows, by source and name, and predict the others."""
     chosen = rows_of(target, rows)
@@ -168,7 +183,7 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
         advance(f"{len(chosen)} rows, {(len(chosen) + 1) // 2} of them fitted to")
         values = _start(target)
         keys = list(values)
-        half, others = chosen[::2], chosen[1::2]
+        half, others = halves(chosen)
         errors, slopes = run(half, values), np.zeros((len(half), len(keys)))
         for number in range(ROUNDS):
             slopes = _slopes(run, half, keys, values, errors)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...hardware.machine import Machine
+from ..accuracy.fitting import fitted_to
 from ..claims import Claim, Kind
 from ..published import measurements, published
 
@@ -41,7 +43,9 @@ class Facts:
         return [measurements()[each] for each in self.table["measured"][key]]
 
 
-def measured(row: dict[str, str], name: str, simulated: float, kind: Kind = "predicted") -> Claim:
-    """A measurement as the target of what was computed."""
+def measured(row: dict[str, str], name: str, simulated: float, machine: Machine) -> Claim:
+    """A measurement as the target of what was computed; fitted, where its accelerator's constants were fitted to it."""
+    accelerator = machine.core_group.accelerator
+    kind: Kind = "fitted" if accelerator and row["id"] in fitted_to(accelerator) else "predicted"
     source = row["source"] if row["confidence"] == "found" else f"{row['source']} ({row['confidence']})"
     return Claim(name, float(row["measured_value"]), float(simulated), kind, source)

@@ -136,7 +136,9 @@ def _stage_3(facts: Facts, progress: Progress) -> tuple[list[Claim], list[tuple[
             options: dict[str, Any] = {"mesh": {"dp": ranks}, "zero": "3", "micro_batch": int(row["micro_batch"])}
             seconds = _step(machine, "gpt3-175b", **options)["step_seconds"]
             rates.append(training_flops(model, int(row["global_batch"]), again=True) / seconds / ranks / 1e12)
-        claims.append(measured(row, f"175 B by ZeRO-3 on {ranks} GPUs: TFLOP/s a GPU", rates[0]))
+        claims.append(
+            measured(row, f"175 B by ZeRO-3 on {ranks} GPUs: TFLOP/s a GPU", rates[0], load_machine("selene"))
+        )
         rows.append((f"{ranks} GPUs", *(f"{rate:.0f}" for rate in (float(row["measured_value"]), *rates))))
     return claims, rows
 
