@@ -12,10 +12,11 @@ from athanor.hardware.machine import list_machines, load_machine
 from athanor.reports.accuracy import validate
 from athanor.reports.accuracy.cases import case_of, setting_of
 from athanor.reports.accuracy.conventions import counts_recomputation, step_flops
-from athanor.reports.accuracy.fitting import fit, rows_of, target_of
+from athanor.reports.accuracy.fitting import fit
 from athanor.reports.accuracy.judgement import Judged, statistics
 from athanor.reports.accuracy.null_model import Guess, null_predictions
 from athanor.reports.accuracy.rows import LeftOut, Row, read_rows
+from athanor.reports.accuracy.targets import rows_of, target_of
 from athanor.reports.published import FOLDER
 
 PUBLISHED = {row.id: row for row in read_rows()}

@@ -56,7 +56,10 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
         case Loop():
             return Timed(processor.scalar(work.steps), "management core")
         case Bookkeeping():
-            return Timed(np.asarray(work.parameters) * calibration.update_overhead, "framework")
+            seconds = (
+                np.asarray(work.parameters) * calibration.update_overhead + work.shards * calibration.shard_overhead
+            )
+            return Timed(seconds, "framework")
         case HostCopy():
             return Timed(processor.host_copy(work.nbytes), "host link")
         case HostSweep():

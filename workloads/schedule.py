@@ -143,9 +143,13 @@ class Loop:
 
 @dataclass(frozen=True)
 class Bookkeeping:
-    """What a framework does once a step for each parameter that a rank holds: zero, unscale, check, copy into buckets."""
+    """What a framework does once a step for each parameter that a rank holds: zero, unscale, check, copy into buckets.
+
+    Or for each of ``shards``: a view, a copy and their start for one rank's part of one tensor, gathered or scattered.
+    """
 
     parameters: Amount
+    shards: float = 0.0
 
     @property
     def flops(self) -> Amount:
@@ -153,8 +157,8 @@ class Bookkeeping:
         return 0.0
 
     def __str__(self) -> str:
-        """The number of parameters."""
-        return f"{_text(self.parameters)} parameters held"
+        """The number of parameters, or of shards."""
+        return f"{self.shards:,.0f} shards" if self.shards else f"{_text(self.parameters)} parameters held"
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,13 @@ class Library:
 
 def library_of(row: Row) -> Library:
     """The first library all of whose patterns are found in the row."""
-    for each in _libraries():
+    for each in libraries():
         if all(re.search(pattern, row.text(column), re.IGNORECASE) for column, pattern in each.where.items()):
             return each
     raise AssertionError("the last library has no patterns")
 
 
 @lru_cache
-def _libraries() -> tuple[Library, ...]:
+def libraries() -> tuple[Library, ...]:
+    """All of them, in the order in which they are tried."""
     return tuple(Library(**each) for each in tomllib.loads(TABLE.read_text(encoding="utf-8"))["library"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...hardware.machine import Machine
-from ..accuracy.fitting import fitted_to
+from ..accuracy.targets import fitted_to
 from ..claims import Claim, Kind
 from ..published import measurements, published
 

@@ -51,6 +51,8 @@ class Update:
     def synchronise(self, program: Program, holdings: list[Holding], name: str, aside: bool = False) -> int | None:
         """Reduce the gradients of these holdings, at once or beside what follows; returns the last operation aside."""
         number = None
+        if self.setting.plan.shards == 3:
+            self.shards(program, holdings, f"{name}.shards")
         for each in self.vectors(holdings, "gradient"):
             for text, exchange in self._reductions(program, each):
                 full = f"{name}.{each.kind}.{each.element}.{text}"
@@ -59,6 +61,20 @@ class Update:
                 else:
                     program.add(full, exchange, "gradient_sync")
         return number
+
+    def shards(self, program: Program, holdings: list[Holding], name: str) -> None:
+        """The framework's work on every rank's part of every tensor, where the machine's library is known for it."""
+        if not self.setting.machine.calibration.shard_overhead:
+            return
+        count = sum(self._tensors(each.part) * self.setting.mesh.size(*each.shards) for each in holdings)
+        program.add(name, Bookkeeping(0.0, count), "gradient_sync")
+
+    def _tensors(self, part: Part) -> float:
+        """Large tensors of a part of a layer, or of an end; norms and the like are small and stay whole (DeepSpeed)."""
+        model, mesh = self.setting.model, self.setting.mesh
+        experts = model.experts / mesh.size("ep") * model.matrices
+        counts = {"attention": 2.0, "ffn": float(model.matrices), "expert": experts, "embedding": 1.0}
+        return counts.get(part, 0.0)
 
     def tied(self, program: Program) -> None:
         """Where stages share the embedding, the first and the last tell each other their gradients (Megatron)."""

@@ -148,6 +148,7 @@ class Fetched(Around):
         self, program: Program, holdings: list[Holding], at: str, again: bool, after: int | None, aside: bool
     ) -> int | None:
         """All-gathers of the holdings' weights."""
+        self.update.shards(program, holdings, f"{at}.weights.shards{'.again' if again else ''}")
         for vector in self.update.vectors(holdings, "weight"):
             axes, nbytes, element = self._way(vector, again)
             if self.update.setting.mesh.size(*axes) == 1:
