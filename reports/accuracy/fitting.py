@@ -25,6 +25,7 @@ from .targets import Target, halves, rows_of
 from .validate import publication
 
 Array = NDArray[np.float64]
+Keys = list[tuple[str, ...]]
 
 SHARES = ("efficiency", "dma_", "tiles.precisions")
 """Parts of keys whose values are at most 1."""
@@ -37,6 +38,10 @@ STEP, MOST = 0.05, 0.3
 
 ROUNDS = 2
 LEAST_SLOPE = 1e-3
+
+VAGUE = 0.5
+"""The relative standard error beyond which rows do not tell a value."""
+
 QUANTILES = (0.05, 0.95)
 
 
@@ -107,9 +112,8 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
         errors, slopes = run(half, values), np.zeros((len(half), len(keys)))
         for number in range(ROUNDS):
             slopes = _slopes(run, half, keys, values, errors)
-            if not number:  # what no row depends on is not fitted
-                used = np.abs(slopes).max(axis=0, initial=0.0) > LEAST_SLOPE
-                keys, slopes = [key for key, each in zip(keys, used, strict=True) if each], slopes[:, used]
+            if not number:
+                keys, slopes = _told(errors, slopes, keys)
             step = _solve(errors, slopes, keys, values)
             values |= {key: values[key] * float(np.exp(each)) for key, each in zip(keys, step, strict=True)}
             errors = run(half, values)
@@ -121,6 +125,21 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
         found = _report(target, half, keys, values, errors, slopes)
         found.held_out = _named(others, run(others, values))
     return found
+
+
+def _told(errors: Array, slopes: Array, keys: Keys) -> tuple[Keys, Array]:
+    """The keys that the rows tell of, and derivatives by these; the others keep their values.
+
+    Rows depend on them, and would hold them to within :data:`VAGUE`; the vaguest goes first, and the rest is asked again.
+    """
+    used = [at for at in range(len(keys)) if np.abs(slopes[:, at]).max(initial=0.0) > LEAST_SLOPE]
+    while used:
+        spreads = _standard_errors(errors, slopes[:, used], [keys[at] for at in used])
+        vaguest = max(used, key=lambda at: spreads[keys[at][0]])
+        if spreads[keys[vaguest][0]] <= VAGUE:
+            break
+        used.remove(vaguest)
+    return [keys[at] for at in used], slopes[:, used]
 
 
 def _report(
