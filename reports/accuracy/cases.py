@@ -23,6 +23,12 @@ RECOMPUTE = ("none", "selective", "full")
 LATER = re.compile(r"H100|H200|H800|B200", re.IGNORECASE)
 """Accelerators of runs from 2023 on, when libraries fused attention, overlapped exchanges and interleaved stages."""
 
+SECOND_TOKEN = re.compile(r"deepseek-v3", re.IGNORECASE)
+"""Models that also learn to predict the token after the next."""
+
+WHOLE = re.compile(r"Megatron-Bridge")
+"""Sources whose experts are not cut over tp (``expert_tensor_parallel_size = 1`` in all recipes)."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -47,6 +53,7 @@ def case_of(row: Row) -> Case:
         per_node = {"ranks_per_node": system.ranks_per_node}
         return Case(system.machine, known, per_node, ranks, ("the catalogue's plan for it",))
     model, assumed = model_of(row)
+    model = _with_second_token(model, assumed)
     later = bool(LATER.search(row.text("accelerator")))
     if system.note:
         assumed.append(system.note)
@@ -80,6 +87,14 @@ def case_of(row: Row) -> Case:
     return Case(system.machine, model, options, ranks, tuple(assumed))
 
 
+def _with_second_token(model: Model, assumed: list[str]) -> Model:
+    """DeepSeek-V3 as it is trained: its head for a second token is about a layer more (DeepSeek-AI 2024, section 2.2)."""
+    if not SECOND_TOKEN.match(model.name):
+        return model
+    assumed.append("the head for a second token as a layer more")
+    return Model.model_validate({**model.model_dump(), "layers": model.layers + 1})  # a copy would keep cached counts
+
+
 def _ranks(model: Model) -> int:
     """Ranks of the mesh that a model of the catalogue recommends; 0 where it recommends none."""
     return prod(model.plan.get("mesh", {"none": 0}).values())
@@ -110,7 +125,7 @@ def _mesh(row: Row, ranks: int) -> dict[str, int]:
             raise LeftOut(f"{degrees} is {dp * tp * pp * cp:,}, not the {ranks:,} of num_accelerators")
         dp //= cp
     ep = given["ep"] or 1
-    if ep > dp and ep % tp == 0:
+    if (ep > dp or WHOLE.search(row.source)) and ep % tp == 0:
         ep //= tp  # experts stay whole and are spread over tp too
     if dp % ep:
         raise LeftOut(f"ep={row.text('ep')} does not divide the {dp} data-parallel ranks")
@@ -198,14 +213,21 @@ def _balancer(model: Model) -> str:
 def _stages(
     row: Row, model: Model, mesh: dict[str, int], micro_batches: int, later: bool, assumed: list[str]
 ) -> dict[str, Any]:
-    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each."""
+    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each.
+
+    Where stages cannot have equally many layers, they do with embedding and output as one layer each.
+    """
     stages = mesh.get("pp", 1)
     if stages == 1:
         return {}
     chunks = row.count("interleave")
     if chunks is None:
-        even = model.layers % stages == 0 and micro_batches % stages == 0
-        chunks = model.layers // stages if later and even else 1
+        counted = model.layers if model.layers % stages == 0 else model.layers + 2
+        even = counted % stages == 0 and micro_batches % stages == 0
+        chunks = counted // stages if later and even else 1
         assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
-    order = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    order: dict[str, Any] = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    if model.layers % (stages * chunks) and (model.layers + 2) % (stages * chunks) == 0:
+        order["stage_layers"] = "ends"
+        assumed.append("embedding and output count as a layer of their stages each")
     return {**order, "scatter_gather": mesh.get("tp", 1) > 1}
