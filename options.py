@@ -57,6 +57,13 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--pipeline", {"help": "gpipe, 1f1b, interleaved, zb-h1, zb-h2, pipedream, 2bw."}),
     ("--chunks", {"type": int, "help": "Model chunks of a stage, for --pipeline interleaved."}),
     (
+        "--stage-layers",
+        {
+            "metavar": "WAY",
+            "help": "Layers of pipeline stages: even, ends (embedding and output count as one each), or N,N,... by stage.",
+        },
+    ),
+    (
         "--scatter-gather/--no-scatter-gather",
         {"default": None, "help": "Ranks of tp pass on a part each between stages, and gather there (simulated only)."},
     ),

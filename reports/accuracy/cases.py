@@ -26,6 +26,12 @@ SMALLEST = "micro-batches of one sequence"
 
 RECOMPUTE = ("none", "selective", "full")
 
+SECOND_TOKEN = re.compile(r"deepseek-v3", re.IGNORECASE)
+"""Models that also learn to predict the token after the next."""
+
+WHOLE = re.compile(r"Megatron-Bridge")
+"""Sources whose experts are not cut over tp (``expert_tensor_parallel_size = 1`` in all recipes)."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -71,6 +77,7 @@ def case_of(row: Row) -> Case:
         per_node = {"ranks_per_node": system.ranks_per_node}
         return Case(system.machine, known, per_node, ranks, ("the catalogue's plan for it",))
     model, assumed = model_of(row)
+    model = _with_second_token(model, assumed)
     library = library_of(row)
     if system.note:
         assumed.append(system.note)
@@ -115,6 +122,14 @@ def _tensor_overlap(row: Row, library: Library) -> bool:
     return library.tensor_overlap or "AsyncTP" in row.text("note")
 
 
+def _with_second_token(model: Model, assumed: list[str]) -> Model:
+    """DeepSeek-V3 as it is trained: its head for a second token is about a layer more (DeepSeek-AI 2024, section 2.2)."""
+    if not SECOND_TOKEN.match(model.name):
+        return model
+    assumed.append("the head for a second token as a layer more")
+    return Model.model_validate({**model.model_dump(), "layers": model.layers + 1})  # a copy would keep cached counts
+
+
 def _ranks(model: Model) -> int:
     """Ranks of the mesh that a model of the catalogue recommends; 0 where it recommends none."""
     return prod(model.plan.get("mesh", {"none": 0}).values())
@@ -145,7 +160,7 @@ def _mesh(row: Row, ranks: int) -> dict[str, int]:
             raise LeftOut(f"{degrees} is {dp * tp * pp * cp:,}, not the {ranks:,} of num_accelerators")
         dp //= cp
     ep = given["ep"] or 1
-    if ep > dp and ep % tp == 0:
+    if (ep > dp or WHOLE.search(row.source)) and ep % tp == 0:
         ep //= tp  # experts stay whole and are spread over tp too
     if dp % ep:
         raise LeftOut(f"ep={row.text('ep')} does not divide the {dp} data-parallel ranks")
@@ -230,14 +245,21 @@ def _balancer(model: Model) -> str:
 def _stages(
     row: Row, model: Model, mesh: dict[str, int], micro_batches: int, library: Library, assumed: list[str]
 ) -> dict[str, Any]:
-    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each."""
+    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each.
+
+    Where stages cannot have equally many layers, they do with embedding and output as one layer each.
+    """
     stages = mesh.get("pp", 1)
     if stages == 1:
         return {}
     chunks = row.count("interleave")
     if chunks is None:
-        even = model.layers % stages == 0 and micro_batches % stages == 0
-        chunks = model.layers // stages if library.interleave and even else 1
+        counted = model.layers if model.layers % stages == 0 else model.layers + 2
+        even = counted % stages == 0 and micro_batches % stages == 0
+        chunks = counted // stages if library.interleave and even else 1
         assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
-    order = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    order: dict[str, Any] = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    if model.layers % (stages * chunks) and (model.layers + 2) % (stages * chunks) == 0:
+        order["stage_layers"] = "ends"
+        assumed.append("embedding and output count as a layer of their stages each")
     return {**order, "scatter_gather": mesh.get("tp", 1) > 1}

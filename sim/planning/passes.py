@@ -144,9 +144,10 @@ class PassTimes:
         return Through(tuple(Work.of(group, self.costs) for group in groups))  # type: ignore[arg-type]
 
 
-def dealt(setting: Setting) -> int:
-    """The chunks of a stage where they decide which layers it has: of equal layers it has as many, whatever its chunks."""
-    return setting.plan.chunks if len(set(setting.model.stack)) > 1 else 1
+def dealt(setting: Setting) -> tuple[int, str]:
+    """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
+    plan = setting.plan
+    return plan.chunks if len(set(setting.model.stack)) > 1 else 1, plan.stage_layers
 
 
 def shape(setting: Setting) -> Key:

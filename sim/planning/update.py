@@ -71,7 +71,7 @@ class Surroundings:
             plan.overlap,
             plan.offload,
             plan.offload_delay,
-            dealt(setting),
+            *dealt(setting),
         )
         key = (*key, plan.sequence_parallel, plan.expert_tensor, plan.precision, local, plan.pipeline in ASYNCHRONOUS)
         if key not in self._known:

@@ -88,7 +88,7 @@ class Fetched(Around):
             ends = held_beside_layers(self.update.setting)
             self._gather(program, ends, "embedding", again, None, aside=False)
             self._dequantise(program, ends, "embedding", again)
-        if self._overlap:
+        if self._overlap and self.layers:
             self._begin(program, self.layers[-1 if again else 0], again)
 
     def before(self, program: Program, layer: int, again: bool) -> None:
