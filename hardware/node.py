@@ -13,7 +13,7 @@ from .core_group import Array, CoreGroup, Cost
 from .errors import InputError
 from .precisions import Precision
 from .records import Record
-from .units import Bytes, BytesPerSecond
+from .units import Bytes, BytesPerSecond, Ratio
 
 HOST = ("host_memory", "host_link", "host_memory_bandwidth")
 """What describes a node's host: all of them or none."""
@@ -26,7 +26,8 @@ class Node(Record):
     never is the bottleneck itself, to which each core group has a port of ``ring_bandwidth`` in either direction, or ``links``
     from each core group to each other one, of ``ring_bandwidth`` for all of a core group's together and in either direction.
     Where a switch adds up what an all-reduce sends through it, a port does so at ``inside_reduction``; with ``network_reduction``
-    the switches between nodes add up too.
+    the switches between nodes add up too. Of the rates inside and between nodes, a library's all-to-alls reach the shares
+    ``inside_all_to_all`` and ``network_all_to_all``.
     A host beyond the core groups has ``host_memory`` bytes a node, which is read and written at
     ``host_memory_bandwidth`` in all, and a ``host_link`` (PCIe) to each core group, its rate in one direction.
     """
@@ -35,9 +36,11 @@ class Node(Record):
     inside: Literal["ring", "switch", "links"] = "ring"
     ring_bandwidth: BytesPerSecond
     inside_reduction: BytesPerSecond | None = None
+    inside_all_to_all: Ratio | None = None
     interfaces: int = Field(gt=0)
     interface_bandwidth: BytesPerSecond
     network_reduction: bool | None = None
+    network_all_to_all: Ratio | None = None
     host_memory: Bytes | None = None
     host_link: BytesPerSecond | None = None
     host_memory_bandwidth: BytesPerSecond | None = None

@@ -1,4 +1,4 @@
-"""What the bytes of a collective weigh on links: less where switches add up, more where few of a node's links serve."""
+"""What the bytes of a collective weigh on links: less where switches add up, more where links do not serve it fully."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Burden:
         return weighed
 
     def of_all(self, source: Index, targets: Index, node: Index) -> Array:
-        """The factor of what ranks send to all of ``targets[source, i]``: that inside a node where no other one is met."""
-        weighed: Array = np.where((node[targets] == node[source][:, None]).all(axis=1), self.near[source], 1.0)
+        """The factor of what ranks send to all of ``targets[source, i]``: that inside a node only where no other one is met."""
+        near = (node[targets] == node[source][:, None]).all(axis=1)
+        weighed: Array = np.where(near, self.near[source], self.far)
         return weighed
 
 
@@ -39,12 +40,19 @@ def burden(machine: Machine, layout: Layout, groups: Index, operation: str, algo
     up, a port carries (1 + 1 / k) of it either way, for k members in the node: all is fetched once for the sums, of which
     each rank keeps and sends on its 1 / k, and all sums come back. That runs at ``node.inside_reduction``. Where the
     switches between nodes add up, one vector leaves a node and comes back. Libraries take whichever is faster, so that nothing
-    weighs more for it. Source: Klenk et al. 2020, An in-network architecture for accelerating shared-memory multiprocessor
+    weighs more for it.
+
+    *All-to-alls*, in which every rank sends straight to every other, reach a share of what rings do.
+
+    Source: Klenk et al. 2020, An in-network architecture for accelerating shared-memory multiprocessor
     collectives (ISCA); Graham et al. 2016, SHARP.
     """
     node = machine.node
     reduces = (operation, algorithm) == ("all-reduce", "ring") and bool(node.inside_reduction or node.network_reduction)
-    if node.inside != "links" and not reduces:
+    crowds = (operation, algorithm) == ("all-to-all", "linear") and bool(
+        node.inside_all_to_all or node.network_all_to_all
+    )
+    if node.inside != "links" and not reduces and not crowds:
         return None
     members = _members(groups, layout.node, layout.mesh.ranks)
     near, far, size = np.ones(layout.mesh.ranks), 1.0, groups.shape[1]
@@ -56,6 +64,8 @@ def burden(machine: Machine, layout: Layout, groups: Index, operation: str, algo
             near = np.minimum(near, (1 + 1 / members) / whole * node.ring_bandwidth / node.inside_reduction)
         if node.network_reduction:
             far = min(1.0, 1 / whole)
+    if crowds:
+        near, far = near / (node.inside_all_to_all or 1.0), far / (node.network_all_to_all or 1.0)
     return Burden(near, far)
 
 

@@ -265,7 +265,10 @@ class Steps:
         share = self.payloads[0].share
         part = np.ones(len(target)) if share is None else share[target]
         found = self._messages(source, target, self.payloads[0].sent[source] * part)
-        return replace(found, links=found.links[:, 1:], usage=found.usage[:, 1:] * times[:, None], times=times)
+        nbytes = found.nbytes if self.burden is None else found.nbytes * self.burden.far
+        return replace(
+            found, nbytes=nbytes, links=found.links[:, 1:], usage=found.usage[:, 1:] * times[:, None], times=times
+        )
 
     def _posting(self, messages: Sends, count: int) -> Sends:
         """With what keeps a rank from being through before its processor has posted all its messages, one after another."""

@@ -4,9 +4,17 @@ import athanor
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.sim.burden import burden
 from athanor.sim.collective import collective
+from athanor.sim.graph import Graph
+from athanor.sim.messages import play
+from athanor.sim.orbits import Orbits
+from athanor.sim.payloads import payloads
 from athanor.sim.planning.network import Network
+from athanor.sim.sharing import SHARING
+from athanor.sim.steps import Steps
 from athanor.sim.traffic import Traffic
+from athanor.workloads.collectives import rounds
 from athanor.workloads.mesh import Mesh
 from athanor.workloads.placement import place
 from athanor.workloads.schedule import Exchange
@@ -137,3 +145,35 @@ def test_bytes_on_links_between_pairs_are_the_same_at_every_depth():
 def test_only_a_switch_inside_adds_up():
     with pytest.raises(InputError, match='inside_reduction, for which inside must be "switch" and not "ring"'):
         box(inside="ring", inside_reduction=SUMS)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("even", [True, False])
+def test_all_to_alls_reach_their_share_of_the_rates(depth, even):
+    """Inside a node 0.8 of a port; across nodes half of the interfaces, also where messages of alike senders are merged."""
+    machine = box(inside_all_to_all=0.8, network_all_to_all=0.5)
+    assert found(machine, "all-to-all", "linear", 8, 80.0, depth).seconds == pytest.approx(7 * 80.0 / (0.8 * PORT))
+    assert found(machine, "all-to-all", "linear", 32, 80.0, depth).seconds == pytest.approx(8 * 24 * 80.0 / (0.5 * NIC))
+    assert found(machine, "all-to-all", "pairwise-xor", 8, 80.0, depth).seconds == pytest.approx(7 * 80.0 / PORT)
+    mesh = Mesh.of({"ep": 4})
+    layout = place(mesh, machine, "block:ep", 1)
+    received = None if even else np.array([4.0, 1.0, 2.0, 1.0])
+    exchange = Exchange("all-to-all", "linear", ("ep",), 400.0, "fp32", received=received)
+    steps = {}
+    for each in (machine, box()):
+        if depth == "message":
+            grid = Steps(
+                Graph.of(each, layout),
+                layout.groups(("ep",)),
+                rounds("all-to-all", "linear", 1, 4),
+                4,
+                payloads(layout, exchange, rounds("all-to-all", "linear", 1, 4)),
+                SHARING["maxmin"],
+                0.0,
+                Orbits.alone(Graph.of(each, layout)),
+                burden(each, layout, layout.groups(("ep",)), "all-to-all", "linear"),
+            )
+            steps[each.node.network_all_to_all] = float(play([(grid, np.zeros(4))])[0].max())
+        else:
+            steps[each.node.network_all_to_all] = seconds(each, layout, exchange, depth)
+    assert steps[0.5] == pytest.approx(2 * steps[None])
