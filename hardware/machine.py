@@ -114,7 +114,7 @@ class Machine(Record):
         return Processor(
             self.core_group,
             groups,
-            node.ring_bandwidth * (groups if node.inside == "switch" else 1),
+            node.ring_bandwidth * (groups if node.ports else 1),
             self.calibration.gemm_efficiency,
             host_link=None if node.host_link is None else groups * node.host_link,
             host_bandwidth=None if node.host_memory_bandwidth is None else share * node.host_memory_bandwidth,
