@@ -49,6 +49,10 @@ class Row:
             return ("none", "selective", "full")
         return ("none",) if self.core else ("none", "selective")
 
+    def size(self, carried: float) -> float:
+        """Bytes of a micro-batch on a rank whose experts carry so many tokens."""
+        return self.nbytes * carried if self.carried else self.nbytes
+
 
 @dataclass(frozen=True)
 class Saved:
