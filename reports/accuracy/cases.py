@@ -50,11 +50,14 @@ def case_of(row: Row) -> Case:
     later = bool(LATER.search(row.text("accelerator")))
     if system.note:
         assumed.append(system.note)
-    mesh = _mesh(row, ranks)
+    mesh, recompute = _mesh(row, ranks), _recompute(row, assumed)
     zero, more = _zero(row, later, assumed)
     if zero == "++":
         mesh = _sharded(mesh, system.machine)
     replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
+    if later and recompute == "selective" and zero == "3":
+        recompute = "products"
+        assumed.append("selective recomputation is FSDP's, of every second product")
     batch, micro = _batch(row, model, replicas, mesh, assumed)
     options: dict[str, Any] = {
         "mesh": mesh,
@@ -64,7 +67,7 @@ def case_of(row: Row) -> Case:
         "micro_batch": micro,
         "precision": _precision(row),
         "zero": zero,
-        "recompute": _recompute(row, assumed),
+        "recompute": recompute,
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
         "attention": "fused" if later else "unfused",
         "tensor_overlap": later and mesh.get("tp", 1) > 1,

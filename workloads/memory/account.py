@@ -168,11 +168,11 @@ class Account:
         carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
             for row in saved.layer(kind):
-                if self.setting.plan.recompute not in row.kept:
+                if not (share := row.share(self.setting.plan.recompute)):
                     continue
                 key = (row.operator, row.what)
                 before = found[key][1] if key in found else np.zeros(1)
-                size = row.nbytes * (carried if row.carried else self.stages.copies(kind))
+                size = share * row.nbytes * (carried if row.carried else self.stages.copies(kind))
                 found[key] = (row, size if row.carried else before + size)
         for row, size in found.values():
             line = Line("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
@@ -182,7 +182,7 @@ class Account:
         """What is worked out again, for one layer at a time."""
         recompute, again = self.setting.plan.recompute, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
-            size = sum(row.size(self._most) for row in saved.layer(kind) if recompute not in row.kept)
+            size = sum((1 - row.share(recompute)) * row.size(self._most) for row in saved.layer(kind))
             again = np.maximum(again, self.stages.has(kind) * size)
         if recompute != "none":
             yield Line("activations", "again", "one layer, worked out again", again)

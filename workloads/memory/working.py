@@ -28,7 +28,7 @@ BUCKET = 5e8
 """Gradients that ZeRO 1 and 2 gather up before they are reduced (DeepSpeed's configuration, ``reduce_bucket_size``)."""
 
 STREAMS = 2
-"""Gradients of the residual stream in work: of a layer's output, and of the half that is passed through."""
+"""Gradients of the residual stream in work, of all tokens as products need them: of a half's output and of its input."""
 
 SIDES = 2
 """Gradients of an operator in work: of its output and of its input."""
@@ -83,8 +83,8 @@ class Working:
         again, back = np.zeros(self.stages.count), np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             rows, there = saved.layer(kind), self.stages.has(kind)
-            again = np.maximum(again, there * sum(row.size(most) for row in rows if recompute not in row.kept))
-            stream = saved.stacks[kind.encoder].stream * saved.size("norm")
+            again = np.maximum(again, there * sum((1 - row.share(recompute)) * row.size(most) for row in rows))
+            stream = saved.stacks[kind.encoder].whole * saved.size("norm")
             widest = max(row.size(most) for row in rows)
             back = np.maximum(back, there * (STREAMS * stream + SIDES * widest))
         return [
@@ -95,14 +95,14 @@ class Working:
     def _loss(self, saved: Saved) -> list[Line]:
         """Logits, 4 s·b·v/t bytes in single precision (Korthikanti et al. 2022), and in the format that they come in.
 
-        A loss that is cut over tp works in place. The framework's own, which plans of ZeRO 3 have, keeps its logarithms as well,
-        and its gradient is one more.
+        Megatron's loss works in place. The framework's own, which plans of ZeRO 3 have, makes logarithms beside; cut over tp, it
+        also has the logits without their maximum (PyTorch's ``loss_parallel``).
         """
         local, last = saved.stacks[False], np.minimum(1.0, self.stages.at_last)
         logits = local.tokens * local.model.vocabulary / local.width
         single, own = max(BYTES["fp32"], saved.size("embedding")), saved.size("embedding")
         beside = own if own < single else 0
-        copies = single if self.setting.plan.shards == 3 else 0
+        copies = single * (1 + (local.width > 1)) if self.setting.plan.shards == 3 else 0
         weights = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].gradient]
         return [
             Line("other", "output.loss", "logits in single precision", last * logits * single),
