@@ -17,13 +17,14 @@ def validate(data: str | None, json_path: str | None, out: str | None) -> None:
 
     Rows that cannot be predicted are listed with the reason. Interrupted, it shows (and with --out writes) what it has.
     """
+    from .reports.accuracy.memory_rows import with_memory
     from .reports.accuracy.report import show_accuracy, write_accuracy
     from .reports.accuracy.rows import read_rows
     from .reports.accuracy.validate import Accuracy, Outcome
     from .reports.accuracy.validate import validate as predict_all
     from .reports.output import Folder
 
-    rows = read_rows(data)
+    rows = list(with_memory(read_rows(data)))
     check_writable(json_path)
     folder = Folder(out) if out else None
     done = Accuracy()

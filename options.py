@@ -81,7 +81,7 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
         "--offload-delay/--no-offload-delay",
         {"default": None, "help": "Update on the host beside the next step, one step late."},
     ),
-    ("--recompute", {"help": "none, selective (the core of attention), full."}),
+    ("--recompute", {"help": "none, selective (the core of attention), products (every second one), full."}),
     ("--attention", {"help": "unfused, or fused (one kernel that keeps its scores to itself)."}),
     ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
     (

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from .framework import Framework
 from .precisions import BYTES, Precision
 from .records import Record
 from .tiles import Tiles
@@ -33,8 +34,9 @@ class CoreGroup(Record):
     A GEMM follows a roofline that is blocked for the local memories: C stays in a tile as large as they allow, panels
     of A and B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound
     operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
-    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves. Where the group is a GPU, ``tiles``
-    says how its products run instead. Machines whose groups name the same ``accelerator`` share what is fitted to it.
+    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves; ``framework`` says what training
+    takes beside. Where the group is a GPU, ``tiles`` says how its products run instead. Machines whose groups name the same
+    ``accelerator`` share what is fitted to it.
     """
 
     management_cores: int = Field(ge=0)
@@ -53,6 +55,7 @@ class CoreGroup(Record):
     scalar_step: Seconds
     accelerator: str | None = None
     tiles: Tiles | None = None
+    framework: Framework | None = None
 
     @model_validator(mode="after")
     def _has_peaks(self) -> CoreGroup:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from .core_group import Array, CoreGroup, Cost
 from .errors import InputError
+from .framework import Framework
 from .precisions import Precision
 from .records import Record
 from .units import Bytes, BytesPerSecond, Ratio
@@ -100,6 +101,11 @@ class Processor:
     def reserved_memory(self) -> float:
         """Bytes of it that driver and libraries keep for themselves; 0 where the machine does not say."""
         return self.groups * (self.core_group.reserved_memory or 0.0)
+
+    @property
+    def framework(self) -> Framework | None:
+        """What training takes beside; None where the machine does not say."""
+        return self.core_group.framework
 
     @property
     def bandwidth_share(self) -> float:

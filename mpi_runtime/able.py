@@ -62,6 +62,8 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
+    if plan.recompute == "products":
+        yield "--recompute products: executed for real are none, selective and full"
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
         yield f"--mesh {mesh}: {model.key_value_heads} key-value heads of {model.name} do not divide over {width} ranks"

@@ -83,7 +83,8 @@ def test_sources_say_how_sure_each_number_is(name):
     known = [key for key in numbers if key not in machine.fitted()]
     assert [key for key in known if not SURE.search(machine.source(key))] == []
     constants = (
-        r"calibration\.(gemm|network)_efficiency|core_group\.(dma_\w+|tiles\.precisions\.fp8)|node\.ring_bandwidth"
+        r"calibration\.(gemm|network)_efficiency|node\.ring_bandwidth"
+        r"|core_group\.(dma_\w+|tiles\.precisions\.fp8|framework\.fragments)"
     )
     assert [key for key in machine.fitted() if not re.fullmatch(constants + r"|interval\.\w+", key)] == []
 

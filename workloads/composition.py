@@ -137,6 +137,18 @@ RULES = (
         lambda g: g.plan.zero == "++" and not g.has("fsdp"),
         "the secondary shard lives along fsdp: give the mesh fsdp for the ranks of a node",
     ),
+    Rule(
+        "--recompute products",
+        "--attention unfused",
+        lambda g: g.plan.recompute == "products" and g.plan.attention == "unfused",
+        "it keeps what the fused kernel brings",
+    ),
+    Rule(
+        "--recompute products",
+        "experts",
+        lambda g: g.plan.recompute == "products" and bool(g.model.experts),
+        "which products of experts are kept is not modelled",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(

@@ -66,7 +66,7 @@ class Plan(Record):
     zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "hierarchical"
     offload: str = "none"
     offload_delay: bool = False
-    recompute: Literal["none", "selective", "full"] = "none"
+    recompute: Literal["none", "selective", "products", "full"] = "none"
     attention: Literal["unfused", "fused"] = "unfused"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
     overlap: Literal["none", "gradients", "all"] = "none"

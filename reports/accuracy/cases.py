@@ -81,11 +81,14 @@ def case_of(row: Row) -> Case:
     library = library_of(row)
     if system.note:
         assumed.append(system.note)
-    mesh = _mesh(row, ranks)
+    mesh, recompute = _mesh(row, ranks), _recompute(row, assumed)
     zero, more = _zero(row, assumed)
     if zero == "++":
         mesh = _sharded(mesh, system.machine)
     replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
+    if recompute == "selective" and library.selective != recompute:
+        recompute = library.selective
+        assumed.append(f"selective recomputation is that of {library.name}: {recompute}")
     batch, micro = _batch(row, model, replicas, mesh, assumed)
     options: dict[str, Any] = {
         "mesh": mesh,
@@ -95,7 +98,7 @@ def case_of(row: Row) -> Case:
         "micro_batch": micro,
         "precision": _precision(row),
         "zero": zero,
-        "recompute": _recompute(row, assumed),
+        "recompute": recompute,
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
         "attention": library.attention,
         "overlap": library.overlap,

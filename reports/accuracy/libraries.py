@@ -24,6 +24,7 @@ class Library:
     overlap: str
     source: str
     tensor_overlap: bool = False
+    selective: str = "selective"
     interleave: bool = False
     set: dict[str, Any] = field(default_factory=dict)
 

@@ -15,10 +15,11 @@ from ...workloads.memory import account, sample_loads
 from ...workloads.setting import Setting
 from .cases import Case, cases_of, setting_of
 from .conventions import counts_recomputation, step_flops
+from .memory_rows import is_memory, memory_of
 from .rows import LeftOut, Row
 from .systems import entry_of, system_of
 
-GIB, TERA, EXA = 2.0**30, 1e12, 1e18
+TERA, EXA = 1e12, 1e18
 
 COLLECTIVES = {"allreduce": "all-reduce", "alltoall": "all-to-all", "allgather": "all-gather"}
 
@@ -76,8 +77,8 @@ def predict(
                 return _collective(row, operation, metric)
         cases = [change(each) for each in cases_of(row)]
         case = cases[0]
-        if metric.startswith("mem_"):
-            return _memory(row, case, metric)
+        if is_memory(row):
+            return Prediction(*memory_of(row, case))
         if metric == "layer_fwd_bwd_time":
             return _layer(row, case)
         return min((_step(row, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
@@ -151,23 +152,6 @@ def _conversion(row: Row, case: Case, setting: Setting, own_flops: float) -> Cal
             half = processor.peak("fp16" if "fp16" in processor.core_group.peak else "bf16")
             return lambda seconds: 100 * flops / seconds / (ranks * half)
     raise LeftOut(f"no conversion from seconds of a step to {metric} in {unit}")
-
-
-def _memory(row: Row, case: Case, metric: str) -> Prediction:
-    """Memory of the first stage, part by part."""
-    setting = setting_of(case)
-    need = account(setting, sample_loads(setting)).by_stage[0]
-    parts = {
-        "mem_params_optimizer": need.parameters + need.gradients + need.optimizer,
-        "mem_activations": need.activations,
-        "mem_total": need.total,
-    }
-    if metric not in parts:
-        raise LeftOut(f"no such part of memory: {metric}")
-    unit = {"GiB": GIB, "GB": 1e9, "MiB": 2.0**20, "MB": 1e6}.get(row.text("unit").split("/")[0].split(" ")[0])
-    if unit is None:
-        raise LeftOut(f"unit {row.text('unit')}: neither GiB, GB, MiB nor MB")
-    return Prediction(parts[metric] / unit, case.assumed)
 
 
 def _layer(row: Row, case: Case) -> Prediction:

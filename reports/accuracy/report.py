@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SOURCES = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
 ROWS = ("row", "metric", "predicted", "measured", "unit", "error", "null model", "assumed")
 LEFT = ("row", "reason")
+MEMORY = {"measured": "measured", "formula": "by formula"}
 NAME = 62
 """Letters of a source that the terminal shows."""
 
@@ -38,9 +39,10 @@ def show_accuracy(console: Console, found: Accuracy) -> None:
 
 
 def source_rows(found: Accuracy) -> list[tuple[str, ...]]:
-    """A row a source that has predictions, then all of them together."""
+    """A row a source that has predictions, then all of them together, then memory, which no time is mixed with."""
     plain = [(name, found.judged(rows)) for name, rows in found.sources.items()]
-    plain.append(("all sources", found.judged(found.outcomes)))
+    plain.append(("all sources", found.judged(found.listed)))
+    plain += [(f"memory, {MEMORY[kind]}", found.judged(rows)) for kind, rows in found.memory.items()]
     return [_source_row(name, judged) for name, judged in plain if judged["rows"]]
 
 

@@ -89,13 +89,15 @@ def _family(row: Row) -> dict[str, Any]:
 
 
 def _twin(row: Row) -> Model | None:
-    """The catalogue's model of the same layers and hidden size, and as many experts."""
+    """The catalogue's model of the same layers and hidden size, and as many experts; of several the one with the same FFN."""
     layers, hidden, experts = row.count("layers"), row.count("hidden"), row.count("moe_experts") or 0
-    gated = bool(GATED.search(row.text("model")))
-    for model in _catalogue():
-        if (model.layers, model.hidden, model.experts, model.gated) == (layers, hidden, experts, gated):
-            return model
-    return None
+    gated, width = bool(GATED.search(row.text("model"))), row.count("ffn_hidden")
+    alike = [
+        model
+        for model in _catalogue()
+        if (model.layers, model.hidden, model.experts, model.gated) == (layers, hidden, experts, gated)
+    ]
+    return min(alike, key=lambda model: model.ffn_hidden != width, default=None)
 
 
 def _by_size(row: Row, assumed: list[str]) -> Model:

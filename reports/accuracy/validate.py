@@ -12,6 +12,7 @@ from ...hardware.errors import InputError
 from ...workloads.setting import Setting
 from .cases import Case
 from .judgement import Judged, statistics
+from .memory_rows import is_beside, is_formula, is_memory
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
 from .rows import LeftOut, Row
@@ -92,16 +93,31 @@ class Accuracy:
     def sources(self) -> dict[str, list[Outcome]]:
         """Outcomes by source, in the order of the table."""
         found: dict[str, list[Outcome]] = {}
-        for each in self.outcomes:
+        for each in self.listed:
             found.setdefault(publication(each.row), []).append(each)
         return found
+
+    @property
+    def listed(self) -> list[Outcome]:
+        """Outcomes of the table's own rows, without those for the memory in their notes."""
+        return [each for each in self.outcomes if not is_beside(each.row)]
+
+    @property
+    def memory(self) -> dict[str, list[Outcome]]:
+        """Outcomes about memory: measured, and computed by the source."""
+        found = [each for each in self.outcomes if is_memory(each.row)]
+        return {
+            "measured": [each for each in found if not is_formula(each.row)],
+            "formula": [each for each in found if is_formula(each.row)],
+        }
 
     def plain(self) -> dict[str, Any]:
         """As plain data; ``docs/formats/accuracy.md`` defines each key."""
         return {
             "rows": [self._row(each) for each in self.outcomes],
             "sources": [{"source": name, **self.judged(rows)} for name, rows in self.sources.items()],
-            "overall": self.judged(self.outcomes),
+            "overall": self.judged(self.listed),
+            "memory": {kind: self.judged(rows) for kind, rows in self.memory.items()},
         }
 
     def _row(self, each: Outcome) -> dict[str, Any]:

@@ -91,6 +91,9 @@ def _parameters(facts: Facts) -> Iterator[Claim]:
 
 def _memory(facts: Facts, a100: Machine, v100: Machine) -> Iterator[Claim]:
     """What a GPU needs, and whether it has it."""
+    a100 = a100.changed(
+        {"core_group.framework": None, "core_group.reserved_memory": None}
+    )  # its arithmetic has neither
     setting = Setting.of(a100, "m6-10b", {"tokens_per_rank": 512, "micro_batch": 1})
     each = fixed_bytes(setting) / setting.model.parameters.total
     yield facts.claim("gigabytes_10b", "10 B on 8 GPUs by ZeRO-2: GB before activations", each * 10)

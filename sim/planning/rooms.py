@@ -11,23 +11,32 @@ from ...workloads.loads import Load
 from ...workloads.memory.account import Account
 from ...workloads.memory.need import PARTS, Array, Line, Memory
 from ...workloads.memory.stages import Stages
+from ...workloads.memory.working import settled
 from ...workloads.precision import POLICIES
 from ...workloads.setting import Setting
 from .passes import Key, dealt, shape
 
+HOST, COPIES, LIBRARIES = range(len(PARTS), len(PARTS) + 3)
+
 
 @dataclass(frozen=True)
 class Sums:
-    """Bytes by part and stage, ``[parts + 1, stages]``; the last row is host memory."""
+    """Bytes by part and stage, ``[parts + 3, stages]``.
+
+    The last rows are host memory, copies for the update (in no part), and what libraries keep (in ``other`` too).
+    """
 
     nbytes: Array
 
     @classmethod
     def of(cls, lines: Iterable[Line], stages: int) -> Sums:
         """What lines of an account come to."""
-        found = np.zeros((len(PARTS) + 1, stages))
+        found = np.zeros((len(PARTS) + 3, stages))
         for line in lines:
-            found[len(PARTS) if line.host else PARTS.index(line.part)] += line.nbytes
+            row = HOST if line.host else COPIES if line.keeper == "update" else PARTS.index(line.part)
+            found[row] += line.nbytes
+            if line.keeper == "library":
+                found[LIBRARIES] += line.nbytes
         return cls(found)
 
 
@@ -55,20 +64,26 @@ class Rooms:
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)
-        moving = (shape(setting), plan.offload, policy, id(stages))
+        moving = (shape(setting), plan.offload, policy, id(stages), plan.shards == 3)
         if moving not in self._passing:
             self._passing[moving] = Sums.of(account.passing(), stages.count)
-        return self._worst(self._resident[key].nbytes + self._passing[moving].nbytes)
+        stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
+        nbytes = stays + passes
+        if account.working and (framework := setting.processor.framework):
+            kept = stays[LIBRARIES]
+            sizes = stays[:HOST].sum(axis=0) - kept, passes[:HOST].sum(axis=0), stays[COPIES], kept
+            nbytes[PARTS.index("other")] += sum(settled(framework, self.capacity, *sizes))
+        return self._worst(nbytes)
 
     def _worst(self, nbytes: Array) -> Memory:
         """The fullest stage."""
-        total = nbytes[:-1].sum(axis=0)
-        stage = int(np.maximum(total / self.capacity, nbytes[-1] / self.host_capacity).argmax())
-        parts = dict(zip(PARTS, nbytes[:-1, stage].tolist(), strict=True))
+        total = nbytes[:HOST].sum(axis=0)
+        stage = int(np.maximum(total / self.capacity, nbytes[HOST] / self.host_capacity).argmax())
+        parts = dict(zip(PARTS, nbytes[:HOST, stage].tolist(), strict=True))
         return Memory(
             **parts,
             capacity=self.capacity,
-            host=float(nbytes[-1, stage]),
+            host=float(nbytes[HOST, stage]),
             host_capacity=self.host_capacity,
             stage=stage,
         )

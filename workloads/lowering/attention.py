@@ -46,6 +46,17 @@ class Attention:
         program.add(f"{at}.softmax", self.local.softmax(self._scores, backward=False))
         self._ring.context(program, at, self)
 
+    def products_again(self, program: Program, layer: int) -> None:
+        """What is between the products that are kept, and those that are not: of keys, and of the output."""
+        local, at = self.local, f"l{layer}.{self.at}"
+        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm")
+        self.tensor.gather(program, local, at)
+        keys = max(local.model.key_value_heads, local.width) * self.sizes[0]
+        self.tensor.product(program, local, f"{at}.keys", keys, local.model.hidden, "attention", "column")
+        self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        program.add(f"{at}.residual", local.residual())
+
     def backward(self, program: Program, layer: int) -> None:
         """The same in reverse: two products for each of the forward pass."""
         local, at = self.local, f"l{layer}.{self.at}"

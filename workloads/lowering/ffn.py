@@ -29,6 +29,18 @@ class FeedForward:
         self.tensor.reduce(program, local, at)
         program.add(f"{at}.residual", local.residual())
 
+    def products_again(self, program: Program, layer: int) -> None:
+        """What is between the products that are kept, and of a gated FFN the second of its first two."""
+        local, at, gates = self.local, f"l{layer}.ffn", self.local.model.matrices - 2
+        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm")
+        self.tensor.gather(program, local, at)
+        if gates:
+            width = gates * local.model.ffn_hidden
+            self.tensor.product(program, local, f"{at}.up", width, local.model.hidden, "ffn", "column")
+        inner = local.tokens * local.model.ffn_hidden / local.width
+        program.add(f"{at}.activation", local.sweep("ffn", inner, reads=1 + gates, flops=ACTIVATION_FLOPS))
+
     def inner(self, program: Program, at: str, width: float) -> None:
         """Both products and the activation between them."""
         model, local, ups = self.local.model, self.local, self.local.model.matrices - 1

@@ -105,13 +105,17 @@ class Passes:
             attention.backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
-        """What was not kept: all of a layer, or the core of its attention (Korthikanti et al. 2022)."""
+        """What was not kept: all of a layer, the core of its attention (Korthikanti et al. 2022), or every second product."""
         recompute = self.setting.plan.recompute
         if recompute == "none":
             return
         before, program.prefix = program.prefix, f"{program.prefix}again."
         if recompute == "full":
             self._layer(program, layer, flow, balance=False)
+        elif recompute == "products":
+            for attention in self._attentions(self.setting.model.stack[layer]):
+                attention.products_again(program, layer)
+            self._feed_forward(layer).products_again(program, layer)
         elif self.setting.plan.attention == "unfused":  # a fused kernel does so by itself
             for attention in self._attentions(self.setting.model.stack[layer]):
                 attention.core(program, layer)

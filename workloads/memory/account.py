@@ -15,10 +15,11 @@ from ..precision import POLICIES, Formats
 from ..precision import Part as ModelPart
 from ..setting import Setting
 from .activations import Row, Saved
-from .buffers import buffers
-from .need import PARTS, Array, Line, Memory
+from .buffers import exchanges, libraries, logits
+from .need import PARTS, Array, Keeper, Line, Memory
 from .stages import Stages
 from .state import State, all_single
+from .working import Working, settled
 
 FIXED_FP32 = {"parameters": 4, "gradients": 4, "optimizer": 8, "activations": 8}
 """Bytes a parameter of the all-single accounting: 4 + 4 + 8 + 8 TB for 10¹² parameters (BaGuaLu overview)."""
@@ -69,11 +70,11 @@ class Account:
     def lines(self) -> list[Line]:
         """Everything that is counted."""
         shape = (self.stages.count,)
-        return [replace(line, nbytes=np.broadcast_to(line.nbytes, shape)) for line in self._all()]
-
-    def _all(self) -> Iterator[Line]:
-        yield from self.resident()
-        yield from self.passing()
+        stays, passes = (
+            [replace(line, nbytes=np.broadcast_to(line.nbytes, shape)) for line in lines]
+            for lines in (self.resident(), self.passing())
+        )
+        return [*self._settled(stays, passes), *passes]
 
     def resident(self) -> Iterator[Line]:
         """What is there whatever the micro-batches are: weights, gradients, optimizer state, layers that are fetched."""
@@ -83,6 +84,9 @@ class Account:
         state = State(self.setting, self.formats, self.stages)
         yield from state.lines()
         yield from state.whole_layers()
+        if self.working:
+            yield from self.working.resident()
+        yield from libraries(self.setting)
 
     def passing(self) -> Iterator[Line]:
         """What micro-batches bring: activations and buffers."""
@@ -90,9 +94,39 @@ class Account:
             return
         saved = Saved.of(self.setting, self.formats)
         yield from self._kept(saved)
-        yield from self._again(saved)
+        yield from self._fetched(saved)
         yield from self._at_ends(saved)
-        yield from buffers(saved, self.stages, self._most)
+        yield from exchanges(saved, self._most)
+        if self.working:
+            yield from self.working.sent_on(saved)
+            yield from self.working.moment(saved, self._most)
+        else:
+            yield from self._again(saved)
+            yield logits(saved, self.stages)
+
+    @cached_property
+    def working(self) -> Working | None:
+        """What the machine's framework has in work, where it has one."""
+        counted = self.setting.processor.framework and self.setting.plan.accounting != "fp32"
+        return Working(self.setting, self.formats, self.stages) if counted else None
+
+    def _settled(self, stays: list[Line], passes: list[Line]) -> Iterator[Line]:
+        """What stays, with what the framework's pool has beside what is in use."""
+        framework = self.setting.processor.framework
+        if not self.working or not framework:
+            yield from stays
+            return
+
+        def size(lines: list[Line], keeper: Keeper = "pool") -> Array:
+            found = [line.nbytes for line in lines if line.keeper == keeper and not line.host]
+            total: Array = np.sum([np.zeros(self.stages.count), *found], axis=0)
+            return total
+
+        sizes = size(stays), size(passes), size(stays, "update"), size(stays, "library")
+        pool = settled(framework, self.setting.processor.memory, *sizes)
+        for line in stays:
+            yield replace(line, nbytes=pool.copies) if line.keeper == "update" else line
+        yield Line("other", "fragments", "idle blocks of the pool", pool.idle)
 
     @cached_property
     def by_stage(self) -> list[Memory]:
@@ -134,33 +168,33 @@ class Account:
         carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
             for row in saved.layer(kind):
-                if self.setting.plan.recompute not in row.kept:
+                if not (share := row.share(self.setting.plan.recompute)):
                     continue
                 key = (row.operator, row.what)
                 before = found[key][1] if key in found else np.zeros(1)
-                size = row.nbytes * (carried if row.carried else self.stages.copies(kind))
+                size = share * row.nbytes * (carried if row.carried else self.stages.copies(kind))
                 found[key] = (row, size if row.carried else before + size)
         for row, size in found.values():
             line = Line("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
             yield from line.divided(away if row.entry else 0.0)
 
     def _again(self, saved: Saved) -> Iterator[Line]:
-        """What is worked out again, for one layer at a time; and inputs of layers on their way from the host."""
-        recompute = self.setting.plan.recompute
-        again, entry = np.zeros(self.stages.count), np.zeros(self.stages.count)
+        """What is worked out again, for one layer at a time."""
+        recompute, again = self.setting.plan.recompute, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
-            rows = saved.layer(kind)
-            size = sum(self._size(row) for row in rows if recompute not in row.kept)
+            size = sum((1 - row.share(recompute)) * row.size(self._most) for row in saved.layer(kind))
             again = np.maximum(again, self.stages.has(kind) * size)
-            entry = np.maximum(entry, self.stages.has(kind) * sum(row.nbytes for row in rows if row.entry))
         if recompute != "none":
             yield Line("activations", "again", "one layer, worked out again", again)
-        if "activations" in self.setting.plan.offloads:
-            share = self.setting.plan.offload_shares["activations"]
-            yield Line("activations", "inputs", "of the layer at hand and of the next", 2 * share * entry)
 
-    def _size(self, row: Row) -> float:
-        return row.nbytes * self._most if row.carried else row.nbytes
+    def _fetched(self, saved: Saved) -> Iterator[Line]:
+        """Inputs of layers on their way from the host."""
+        share, entry = self.setting.plan.offload_shares.get("activations", 0.0), np.zeros(self.stages.count)
+        if share:
+            for kind in self.stages.kinds:
+                size = sum(row.nbytes for row in saved.layer(kind) if row.entry)
+                entry = np.maximum(entry, self.stages.has(kind) * size)
+            yield Line("activations", "inputs", "of the layer at hand and of the next", 2 * share * entry)
 
     def _at_ends(self, saved: Saved) -> Iterator[Line]:
         """Embedding and output layer (Korthikanti et al. 2022, section 4.3).

@@ -31,7 +31,8 @@ STATISTICS = 4
 class Row:
     """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
 
-    ``core`` is what selective recomputation drops, ``entry`` what even full recomputation keeps.
+    ``core`` is what selective recomputation drops, ``entry`` what even full recomputation keeps; ``product`` is the share that is
+    the output of a product, or of attention, which recomputation of every second product keeps.
     """
 
     operator: str
@@ -40,14 +41,26 @@ class Row:
     cut: Cut
     core: bool = False
     entry: bool = False
+    product: float = 0.0
     carried: bool = False
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Under which kinds of recomputation it is kept until the backward pass."""
         if self.entry:
-            return ("none", "selective", "full")
-        return ("none",) if self.core else ("none", "selective")
+            return ("none", "selective", "products", "full")
+        products = ("products",) if self.product else ()
+        return ("none", *products) if self.core else ("none", "selective", *products)
+
+    def share(self, recompute: str) -> float:
+        """The share of it that is kept until the backward pass."""
+        if recompute == "products" and not self.entry:
+            return self.product
+        return float(recompute in self.kept)
+
+    def size(self, carried: float) -> float:
+        """Bytes of a micro-batch on a rank whose experts carry so many tokens."""
+        return self.nbytes * carried if self.carried else self.nbytes
 
 
 @dataclass(frozen=True)
@@ -94,18 +107,19 @@ class Saved:
             narrow = 2 * (model.latent.query_rank + model.latent.key_value_rank) + model.latent.rotary
             yield Row(f"{at}.narrow", "narrow queries, keys and values", local.tokens * narrow * size, "whole")
             values = heads
-        yield Row(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp")
+        yield Row(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp", product=1)
         yield Row(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
-        yield Row(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp")
+        yield Row(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp", product=1)
         yield from self._core(at, local, local.tokens * heads, source.keys)
-        yield Row(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp")
+        yield Row(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
+        yield from self._reduced(at, local)
         yield from self.mask(at, local)
 
     def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[Row]:
         """Scores of ``rows`` queries (of all heads) with so many keys; a fused kernel never has them in memory."""
         scores, size = rows * keys, self.size("attention")
         if self.setting.plan.attention == "fused":
-            yield Row(f"{at}.context", "sums of its scores", rows * STATISTICS, "tp")
+            yield Row(f"{at}.context", "sums of its scores", rows * STATISTICS, "tp", product=1)
             return
         yield Row(f"{at}.softmax", "its output", scores * size, "tp", core=True)
         if local.model.dropout:
@@ -116,12 +130,21 @@ class Saved:
         yield Row("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
         yield Row("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
+        if self.setting.plan.recompute == "products":
+            yield Row(
+                "ffn.reduce", "output of its second product", local.stream * self.size("ffn"), "tokens", product=1
+            )
         yield from self.mask("ffn", local)
+
+    def _reduced(self, at: str, local: Local) -> Iterator[Row]:
+        """With every second product worked out again, what is sent over tp is kept instead."""
+        if self.setting.plan.recompute == "products" and local.width > 1:
+            yield Row(f"{at}.reduce", "its output", local.stream * self.size("attention"), "tokens", product=1)
 
     def _inner(self, at: str, elements: float) -> Iterator[Row]:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
         ups, size = self.setting.model.matrices - 1, self.size("ffn")
-        yield Row(f"{at}.activation", "its input", ups * elements * size, "tp")
+        yield Row(f"{at}.activation", "its input", ups * elements * size, "tp", product=1 / ups)
         yield Row(f"{at}.down", "its input", elements * size, "tp")
 
     def _experts(self, local: Local) -> Iterator[Row]:

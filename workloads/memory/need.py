@@ -17,6 +17,9 @@ Part = Literal["parameters", "gradients", "optimizer", "activations", "other"]
 Cut = Literal["tp", "tokens", "whole"]
 """By what activations shrink: by tp (or a grid's columns), by sequence parallelism (or these columns), or by neither."""
 
+Keeper = Literal["pool", "update", "library"]
+"""Who has it: the pool of the framework; the pool too, but only while weights are updated; or driver and libraries."""
+
 PARTS: tuple[Part, ...] = ("parameters", "gradients", "optimizer", "activations", "other")
 
 
@@ -25,7 +28,7 @@ class Line:
     """Bytes of one thing that the ranks of each stage hold, ``nbytes[stage]``: on the device, or in ``host`` memory.
 
     ``name`` is that of the operator that keeps it or of the model's part that it belongs to. For activations, ``cut`` says
-    what they shrink with, and ``kept`` under which kinds of recomputation they are there.
+    what they shrink with, and ``kept`` under which kinds of recomputation they are there. ``keeper`` says who has it.
     """
 
     part: Part
@@ -35,6 +38,7 @@ class Line:
     host: bool = False
     cut: Cut = "whole"
     kept: tuple[str, ...] = ()
+    keeper: Keeper = "pool"
 
     def divided(self, away: float) -> Iterator[Line]:
         """The line, of which a share lies in host memory."""

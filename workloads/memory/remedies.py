@@ -93,7 +93,7 @@ def _families(setting: Setting) -> list[list[Change]]:
     """Changes that exclude each other stand in one family; families, and changes in them, from cheap to dear."""
     plan, batch = setting.plan, setting.batch
     levels = ["hierarchical" if setting.model.experts else "1", "2", "3"]
-    kinds = ["none", "selective", "full"]
+    kinds = ["none", "selective", "full"] if plan.recompute != "products" else ["products", "full"]
     families: list[list[Change]] = [
         [{"zero": level} for level in levels[plan.shards :]],
         [{"sequence_parallel": True}] if setting.mesh.size("tp") > 1 and not plan.sequence_parallel else [],

@@ -1,0 +1,138 @@
+"""What a framework has for a while beside what formulas count: gradients on their way, copies, buckets, idle blocks.
+
+Counted where the machine names a framework (``core_group.framework``). Three moments of a micro-batch have the most in work, of
+which a stage has room for the largest:
+
+- the way back through a layer: what is worked out again of it, and gradients of its activations;
+- the loss, on the last stage: logits in their own format and in single precision, and the gradient of the output's weights;
+- the embedding's gradient, on the first stage: a table as large as that of its weights, before it is added to the one there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ...hardware.framework import Framework
+from ...hardware.precisions import BYTES
+from ..precision import Formats, Part
+from ..setting import Setting
+from ..sharding import held, shards
+from .activations import Saved
+from .need import Array, Line
+from .stages import Stages
+
+BUCKET = 5e8
+"""Gradients that ZeRO 1 and 2 gather up before they are reduced (DeepSpeed's configuration, ``reduce_bucket_size``)."""
+
+STREAMS = 2
+"""Gradients of the residual stream in work, of all tokens as products need them: of a half's output and of its input."""
+
+SIDES = 2
+"""Gradients of an operator in work: of its output and of its input."""
+
+
+class Working:
+    """Lines of what is in work on each stage, in the formats of one policy."""
+
+    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: Stages) -> None:
+        self.setting, self.formats, self.stages = setting, formats, stages
+
+    def resident(self) -> Iterator[Line]:
+        """What does not depend on micro-batches: gradients for the update, and in buckets.
+
+        With gradients in half precision and weights that are updated in single, the update has a copy of the gradients in single:
+        4 + 16/n bytes a parameter with an optimizer over n ranks, 20 without (Megatron-LM, distributed optimizer).
+        """
+        setting, copies, bucket = self.setting, np.zeros(self.stages.count), np.zeros(self.stages.count)
+        stays = 1.0 - setting.plan.offload_shares.get("optimizer", 0.0)
+        for each in held(setting):
+            count, formats = self.stages.by_stage(each.parameters), self.formats[each.part]
+            if formats.master and BYTES[formats.gradient] < BYTES[formats.master]:
+                copies = copies + stays * count / shards(setting, each) * BYTES[formats.master]
+            if setting.plan.shards in (1, 2) and shards(setting, each) > 1:
+                bucket = bucket + count * BYTES[formats.gradient]
+        most = BUCKET * max(BYTES[each.gradient] for each in self.formats.values())
+        yield Line("other", "gradients", "copy in the format of the update", copies, keeper="update")
+        yield Line("other", "gradients", "bucket to be reduced", np.minimum(bucket, most))
+
+    def sent_on(self, saved: Saved) -> Iterator[Line]:
+        """Outputs of stages, which stay until their gradients come; ranks of tp share them (DeepSpeed's pipelines)."""
+        if self.stages.count == 1:
+            return
+        local, flight = saved.stacks[False], self.stages.flight.copy()
+        flight[-1, -1] = 0  # the model's own output is no stage's input
+        parts = 1 if local.stream < local.whole else local.width
+        size = local.stream / parts * saved.size("norm")
+        yield Line("activations", "stage", "outputs, until their gradients come", flight.sum(axis=1) * size)
+
+    def moment(self, saved: Saved, most: float) -> Iterator[Line]:
+        """The lines of the moment that has the most in work, on each stage; ``most`` are tokens that experts carry."""
+        moments = [self._layer(saved, most), self._loss(saved), self._embedding(saved)]
+        sums = np.array([sum(np.broadcast_to(line.nbytes, self.stages.count) for line in lines) for lines in moments])
+        fullest = sums.argmax(axis=0)
+        for number, lines in enumerate(moments):
+            for line in lines:
+                yield Line(line.part, line.name, line.what, np.where(fullest == number, line.nbytes, 0.0))
+
+    def _layer(self, saved: Saved, most: float) -> list[Line]:
+        """Of a layer: what is not kept of it, and gradients of the stream and of its widest operator."""
+        recompute = self.setting.plan.recompute
+        again, back = np.zeros(self.stages.count), np.zeros(self.stages.count)
+        for kind in self.stages.kinds:
+            rows, there = saved.layer(kind), self.stages.has(kind)
+            again = np.maximum(again, there * sum((1 - row.share(recompute)) * row.size(most) for row in rows))
+            stream = saved.stacks[kind.encoder].whole * saved.size("norm")
+            widest = max(row.size(most) for row in rows)
+            back = np.maximum(back, there * (STREAMS * stream + SIDES * widest))
+        return [
+            Line("activations", "again", "one layer, worked out again", again),
+            Line("activations", "back", "gradients of a layer's activations", back),
+        ]
+
+    def _loss(self, saved: Saved) -> list[Line]:
+        """Logits, 4 s·b·v/t bytes in single precision (Korthikanti et al. 2022), and in the format that they come in.
+
+        Megatron's loss works in place. The framework's own, which plans of ZeRO 3 have, makes logarithms beside; cut over tp, it
+        also has the logits without their maximum (PyTorch's ``loss_parallel``).
+        """
+        local, last = saved.stacks[False], np.minimum(1.0, self.stages.at_last)
+        logits = local.tokens * local.model.vocabulary / local.width
+        single, own = max(BYTES["fp32"], saved.size("embedding")), saved.size("embedding")
+        beside = own if own < single else 0
+        copies = single * (1 + (local.width > 1)) if self.setting.plan.shards == 3 else 0
+        weights = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].gradient]
+        return [
+            Line("other", "output.loss", "logits in single precision", last * logits * single),
+            Line("other", "output.loss", "logits as they come, and copies", last * logits * (beside + copies)),
+            Line("other", "output.logits", "gradient of its weights", last * weights),
+        ]
+
+    def _embedding(self, saved: Saved) -> list[Line]:
+        """The whole table's gradient, though few of its rows are not zero."""
+        local = saved.stacks[True]
+        first = np.minimum(1.0, self.stages.at_first)
+        size = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].gradient]
+        return [Line("other", "embedding", "its gradient, before it is added", first * size)]
+
+
+class Pool(NamedTuple):
+    """Bytes on each stage: of copies for the update that have blocks of their own, and of idle blocks."""
+
+    copies: Array
+    idle: Array
+
+
+def settled(framework: Framework, capacity: float, stays: Array, passes: Array, copies: Array, kept: Array) -> Pool:
+    """What the pool has beside what is in use; bytes on each stage.
+
+    Copies for the update come when activations have gone, yet get blocks of their own: those that are free are too small. Only
+    where memory runs out does the pool give idle blocks back, and copies take the place of what passes.
+    """
+    apart = np.minimum(copies, passes)
+    room = np.maximum(0.0, capacity - stays - passes - kept - (copies - apart))
+    fresh = np.minimum(apart, room)
+    idle = np.minimum(framework.fragments * (stays + passes + copies), room - fresh)
+    return Pool(copies - apart + fresh, idle)
