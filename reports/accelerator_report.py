@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..hardware.units import si
 from ..mpi_runtime.accelerator.calibrate import Outcome
-from ..mpi_runtime.accelerator.fit import Check, Judged, counts, kind_of
+from ..mpi_runtime.accelerator.fit import UNFELT, Check, Judged, counts, kind_of
 from .output import Folder
 from .tables import percent, table
 
@@ -84,8 +84,8 @@ def plain(outcome: Outcome) -> dict[str, Any]:
         "left_out": dict(measured.left_out),
         "tiles": [list(shape) for shape in fit.constants.shapes],
         "constants": {
-            key: {"value": value, "relative_standard_error": _finite(error)}
-            for key, value, _, error in _constants(outcome)
+            key: {"value": value, "relative_standard_error": _finite(fit.errors[name])}
+            for name, key, value, _ in _constants(outcome)
         },
         "errors": {half: _plain(judged(outcome.checks, half)) for half in HALVES},
         "errors_by_operator": [
@@ -120,21 +120,21 @@ def verdict(outcome: Outcome) -> str:
     )
 
 
-def _constants(outcome: Outcome) -> Iterator[tuple[str, float, str, float]]:
-    """(key of the machine, value, value as text, relative standard error) of what was fitted."""
+def _constants(outcome: Outcome) -> Iterator[tuple[str, str, float, str]]:
+    """(name in the fit, key of the machine, value, value as text) of what was fitted."""
     fit, texts = outcome.fit, {key: text for key, text, _ in outcome.machine.numbers()}
     found, group = fit.constants, outcome.machine.core_group
-    for name, error in fit.errors.items():
+    for name in fit.errors:
         kind = name.partition(".")[2]
         if kind:
             share = next(share for known, share in found.efficiency.items() if kind in (known, "all"))
             key = "calibration.gemm_efficiency" + (f" of {kind}" if kind != "all" else "")
-            yield key, share, f"{share:.4g}", error
+            yield name, key, share, f"{share:.4g}"
         else:
             value = getattr(found, name)
             rate = si(value, "B/s") if name in ("read", "written") else ""
             shown = texts[NAMES[name]] + (f" of {si(group.memory_bandwidth, 'B/s')}, {rate}" if rate else "")
-            yield NAMES[name], value, shown, error
+            yield name, NAMES[name], value, shown
 
 
 def _numbers(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
@@ -148,8 +148,8 @@ def _numbers(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
             ", ".join(f"{rows}x{columns}" for rows, columns in outcome.fit.constants.shapes),
             "",
         )
-    for key, _, text, error in _constants(outcome):
-        yield key, text, f"{error:.1%}" if _finite(error) is not None else "hardly felt, or at a bound"
+    for name, key, _, text in _constants(outcome):
+        yield key, text, outcome.fit.certainty(name)
 
 
 def _errors(outcome: Outcome) -> Iterator[tuple[str, ...]]:
@@ -198,7 +198,7 @@ def _plain(found: Judged | None) -> Mapping[str, Any] | None:
 
 
 def _finite(error: float) -> float | None:
-    return error if error < float("inf") else None
+    return error if error < UNFELT else None
 
 
 def _plot(checks: Iterable[Check]) -> Figure:

@@ -23,8 +23,11 @@ Shapes = tuple[tuple[int, int], ...]
 SCALE = 0.1
 """Relative error above which a point pulls less on the fit than by least squares."""
 
-STARTS = (0.3, 1.0)
-"""Shares of the fastest sweep's rate at which fits begin to look for bandwidths: there may be several best places near by."""
+STARTS = ((0.3, 4.0), (1.0, 2.0), (1.0, 4.0), (1.0, 8.0), (1.0, 16.0))
+"""Shares of the fastest sweep's rate at which fits begin to look for the bandwidths of memory and cache.
+
+There may be several best places near by; and from where the cache is never felt, no slope leads to where it is.
+"""
 
 SHAPES: dict[str, tuple[Shapes, ...]] = {
     "cuda": (
@@ -35,6 +38,9 @@ SHAPES: dict[str, tuple[Shapes, ...]] = {
     "cpu": ((), ((64, 64),), ((48, 32), (8, 32), (1, 32))),
 }
 """Sets of tiles that are tried, the one nearest to the fitted half is kept; the empty one is the roofline without tiles."""
+
+UNFELT = 10.0
+"""Relative standard error above which points hardly depend on a constant."""
 
 ROUNDS = 60
 """Evaluations of the model at most, each with its derivatives."""
@@ -52,12 +58,20 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Fit:
-    """Constants, their relative standard errors by name, and the points that they were fitted to."""
+    """Constants, their relative standard errors by name, and the points that they were fitted to.
+
+    An error is infinite where hardly a point depends on the constant, NaN where that is at a bound of what it may be.
+    """
 
     constants: Constants
     errors: Mapping[str, float]
     loss: float
     points: int
+
+    def certainty(self, name: str) -> str:
+        """The standard error of a constant, in words."""
+        error = self.errors.get(name, np.inf)
+        return "at its bound" if np.isnan(error) else "hardly felt" if error > UNFELT else f"{error:.1%}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +158,11 @@ class Fitter:
 
     def fit(self, candidates: Iterable[Shapes]) -> Fit:
         """The best fit of all candidates for tiles, where nothing is :meth:`missing`."""
-        fits = [self._fit(shapes, start) for shapes in dict.fromkeys(candidates) for start in STARTS]
+        fits = [
+            self._fit(shapes, start)
+            for shapes in dict.fromkeys(candidates)
+            for start in (STARTS if shapes else STARTS[:2])
+        ]
         return min(fits, key=lambda each: each.loss)
 
     def missing(self) -> str:
@@ -153,9 +171,9 @@ class Fitter:
         missing = " and ".join(name for kind, name in kinds if not self._of(kind))
         if missing:
             return missing
-        return "too many points" if len(self.told) <= len(self._parameters(True, 1.0)) else ""
+        return "too many points" if len(self.told) <= len(self._parameters(True, STARTS[0])) else ""
 
-    def _fit(self, shapes: Shapes, start: float) -> Fit:
+    def _fit(self, shapes: Shapes, start: tuple[float, float]) -> Fit:
         optimize = solver()
         parameters = self._parameters(bool(shapes), start)
         low, high, first = (np.log([getattr(each, name) for each in parameters]) for name in ("low", "high", "first"))
@@ -173,16 +191,19 @@ class Fitter:
         names = [each.name for each in parameters]
         return Fit(constants, dict(zip(names, errors, strict=True)), float(found.cost), len(self.measured))
 
-    def _parameters(self, tiles: bool, start: float) -> list[Parameter]:
-        """What is fitted, with or without tiles; bandwidths begin at a share of the fastest sweep's rate."""
+    def _parameters(self, tiles: bool, start: tuple[float, float]) -> list[Parameter]:
+        """What is fitted, with or without tiles; bandwidths of memory and cache begin at shares of the fastest sweep's rate."""
         fastest = max(each.point.size / each.median for each in self._of("sweep")) if self._of("sweep") else 1e9
         least = float(self.measured.min())
         kinds: list[str] = [*self.precisions] if tiles else ["all"]
         found = [Parameter(f"efficiency.{kind}", 0.8, 1e-3, 1.0) for kind in kinds]
-        found += [Parameter(name, start * fastest, 1e-3 * fastest, 30 * fastest) for name in ("read", "written")]
+        found += [Parameter(name, start[0] * fastest, 1e-3 * fastest, 30 * fastest) for name in ("read", "written")]
         found.append(Parameter("overhead", max(least, 1e-8), 1e-9, 1e-1))
         if tiles:
-            found += [Parameter("fill", 32.0, 1e-2, 4096.0), Parameter("cache", 20 * fastest, fastest, 1e4 * fastest)]
+            found += [
+                Parameter("fill", 32.0, 1e-2, 4096.0),
+                Parameter("cache", start[1] * fastest, fastest, 1e4 * fastest),
+            ]
         if tiles and self._of("attention"):
             found.append(Parameter("attention", 0.6, 1e-3, 1.0))
         return found
@@ -220,9 +241,9 @@ def solver() -> Callable[..., Any]:
 
 
 def _standard_errors(jacobian: Array, cost: float, points: int, at_bound: Array) -> list[float]:
-    """Relative standard errors from the curvature at the solution; of what no point depends on, and at a bound, infinite ones."""
+    """Relative standard errors from the curvature at the solution; infinite of what no point depends on, NaN at a bound."""
     free = (np.abs(jacobian).max(axis=0) > 1e-9) & (at_bound == 0)
-    errors = np.full(jacobian.shape[1], np.inf)
+    errors = np.where(at_bound == 0, np.inf, np.nan)
     variance = 2 * cost / max(1, points - int(free.sum()))
     inverse = np.linalg.pinv(jacobian[:, free].T @ jacobian[:, free])
     errors[free] = np.sqrt(variance * np.diag(inverse))

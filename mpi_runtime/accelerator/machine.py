@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from ...hardware.units import si
@@ -110,11 +108,7 @@ class Maker:
         return self.like.core_group.memory_bandwidth if self.like else None
 
     def _fitted(self, fit: Fit, name: str) -> str:
-        error = fit.errors.get(name, np.inf)
-        told = (
-            f"standard error {error:.1%}" if np.isfinite(error) else "at the bound of what is allowed, or hardly felt"
-        )
-        return f"calibrated: {told}; fitted to {fit.points} points; {self.where}"
+        return f"calibrated: standard error: {fit.certainty(name)}; fitted to {fit.points} points; {self.where}"
 
     def _host(self, machine: Machine, series: Sequence[Series]) -> Machine:
         """What is not the device's: a step of a loop, and what nothing was measured of."""

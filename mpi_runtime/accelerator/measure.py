@@ -28,6 +28,9 @@ GOES = 3
 GENEROUS = 4.0
 """So many even shares of what is left of the budget a point may take; samples beyond the least have to fit into one."""
 
+TELLS = 1.0
+"""Seconds between two words of progress."""
+
 Runner = Callable[[int], tuple[float, str]]
 """Runs a point's operator so many times in a row: seconds of one run, and what disturbed them (or nothing)."""
 
@@ -81,7 +84,7 @@ class Measurer:
         known = {point.key: series for point in points if (series := self.kept.of(point, LEAST))}
         found.resumed = len(known)
         wanted = [point for point in points if point.key not in known]
-        until = self.bench.now() + self.budget
+        told, until = self.bench.now(), self.bench.now() + self.budget
         for number, point in enumerate(wanted):
             share = max(0.0, until - self.bench.now()) / (len(wanted) - number)
             try:
@@ -91,7 +94,9 @@ class Measurer:
                 continue
             self.kept.keep(series)
             known[point.key] = series
-            advance(f"{number + 1} of {len(wanted)}: {point.kind} {point.series}")
+            if self.bench.now() - told > TELLS:
+                told = self.bench.now()
+                advance(f"{number + 1} of {len(wanted)}: {point.kind} {point.series}")
         found.series = [known[point.key] for point in points if point.key in known]
         return found
 

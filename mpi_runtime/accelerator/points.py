@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.precisions import BYTES, Precision
+from ...workloads.lowering.ffn import ACTIVATION_FLOPS
+from ...workloads.lowering.local import NORM_FLOPS, SOFTMAX_FLOPS
+from ...workloads.lowering.update import ADAM_FLOPS
 from ..calibration.points import Point
 
-LAYOUTS = ("forward", "data", "weights")
+LAYOUTS, FORWARD = ("forward", "data", "weights"), ("forward",)
 """A layer's product with its weights, and the two backward: the gradient of what came in, and that of the weights."""
 
 ROW = 1024
@@ -23,10 +26,10 @@ SWEEPS = {
     "add": (2.0, 1.0, 1.0),
     "sum": (1.0, 0.0, 1.0),
     "fill": (0.0, 1.0, 0.0),
-    "layer norm": (1.0, 1.0, 8.0),
-    "GELU": (1.0, 1.0, 8.0),
-    "softmax": (1.0, 1.0, 5.0),
-    "Adam": (4.0, 3.0, 12.0),
+    "layer norm": (1.0, 1.0, NORM_FLOPS),
+    "GELU": (1.0, 1.0, ACTIVATION_FLOPS),
+    "softmax": (1.0, 1.0, SOFTMAX_FLOPS),
+    "Adam": (4.0, 3.0, ADAM_FLOPS),
 }
 """Memory-bound operators: elements read and written, and FLOPs, for each element; as simulated steps count them.
 
@@ -59,12 +62,12 @@ class Grid:
         return Grid(self.hidden[:2], self.tokens[:3], self.odd[::2], self.attention[:4], self.elements[:4])
 
     def shapes(self) -> list[tuple[int, int, int]]:
-        """(m, n, k) of forward products, by their FLOPs; each width and number of tokens has two of a layer's four."""
-        found = set(self.odd)
+        """(m, n, k) of a layer's forward products, by their FLOPs; each width and number of tokens has two of its four."""
+        found: set[tuple[int, int, int]] = set()
         for i, h in enumerate(self.hidden):
             for j, t in enumerate(self.tokens):
                 found |= {(t, h, h), (t, 4 * h, h)} if (i + j) % 2 else {(t, 3 * h, h), (t, h, 4 * h)}
-        return sorted(found, key=lambda shape: (shape[0] * shape[1] * shape[2], shape))
+        return sorted(found, key=_flops)
 
 
 GRIDS = {
@@ -140,16 +143,25 @@ def family(point: Point) -> tuple[Any, ...]:
 
 
 def _products(grid: Grid, precisions: Iterable[Precision]) -> Iterator[Point]:
-    for place, (rows, columns, depth) in enumerate(grid.shapes()):
+    layers, odd = enumerate(grid.shapes()), enumerate(sorted(set(grid.odd) - set(grid.shapes()), key=_flops))
+    for (place, (rows, columns, depth)), layouts in [
+        *((each, LAYOUTS) for each in layers),
+        *((each, FORWARD) for each in odd),
+    ]:
         for precision in precisions:
             eighths = precision == "fp8"
             if eighths and any(side % ALIGNED for side in (rows, columns, depth)):
                 continue
-            for layout in LAYOUTS[:1] if eighths or (rows, columns, depth) in grid.odd else LAYOUTS:
+            for layout in FORWARD if eighths else layouts:
                 m, n, k = _laid(rows, columns, depth, layout)
                 detail = {"m": m, "n": n, "k": k, "precision": precision, "layout": layout}
                 series = f"{precision} {layout} {m} x {n} x {k}"
                 yield Point("gemm", series, 2 * m * n * k, detail, held_out=place % 2 == 1)
+
+
+def _flops(shape: tuple[int, int, int]) -> tuple[int, tuple[int, int, int]]:
+    """What shapes are sorted by."""
+    return shape[0] * shape[1] * shape[2], shape
 
 
 def _laid(rows: int, columns: int, depth: int, layout: str) -> tuple[int, int, int]:
