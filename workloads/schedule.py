@@ -51,6 +51,8 @@ class Gemm:
     """``count`` matrix products C[m, n] += A[m, k] B[k, n] in one precision.
 
     ``onto``: bytes of an element of the sum in memory to which C is added, as gradients of micro-batches are; 0 where C is new.
+    ``cast_from``: the longer format that A comes in, brought to ``precision`` first, by rows and by columns: what A is multiplied
+    with next needs it in the other order (Transformer Engine).
     """
 
     m: Amount
@@ -59,6 +61,7 @@ class Gemm:
     count: float
     precision: Precision
     onto: int = 0
+    cast_from: Precision | None = None
 
     @property
     def flops(self) -> Amount:
