@@ -255,7 +255,7 @@ def test_a_fit_finds_the_constants_that_rows_were_made_with():
         plan = {"num_accelerators": "8", "dp": "2", "tp": "4", "global_batch": 4 * micro, "micro_batch": micro}
         text = {key: str(value) for key, value in {**shape, **plan, "id": f"made{number}"}.items()}
         made.append(row("kort_22B_full", **text))
-    measured = validate([Row(each) for each in made], change=lambda case: case.on(machine)).plain()["rows"]
+    measured = validate([Row(each) for each in made], change=lambda _: machine).plain()["rows"]
     rows = [
         Row({**each, "measured_value": f"{told['predicted']!r}"}) for each, told in zip(made, measured, strict=True)
     ]

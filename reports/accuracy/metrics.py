@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.errors import AthanorError
+from ...hardware.machine import Machine
 from ...hardware.units import read_bytes
 from ...sim.collective import collective
 from ...sim.simulate import simulate
@@ -57,9 +58,9 @@ class Prediction:
 
 
 def predict(
-    row: Row, run: Callable[[Setting], dict[str, Any]], change: Callable[[Case], Case] = lambda case: case
+    row: Row, run: Callable[[Setting], dict[str, Any]], change: Callable[[Machine], Machine] = lambda machine: machine
 ) -> Prediction:
-    """The prediction of a row; ``run`` simulates a setting, after ``change`` has changed its case.
+    """The prediction of a row; ``run`` simulates a setting, after ``change`` has changed its machine.
 
     Raises :class:`LeftOut` with the reason where none is made.
     """
@@ -74,8 +75,8 @@ def predict(
     try:
         for begin, operation in COLLECTIVES.items():
             if metric.startswith(f"{begin}_busbw"):
-                return _collective(row, operation, metric)
-        cases = [change(each) for each in cases_of(row)]
+                return _collective(row, change(system_of(entry_of(row)).machine), operation, metric)
+        cases = [each.on(change(each.machine)) for each in cases_of(row)]
         case = cases[0]
         if is_memory(row):
             return Prediction(*memory_of(row, case))
@@ -168,16 +169,13 @@ def _layer(row: Row, case: Case) -> Prediction:
     return Prediction((seconds[1] - seconds[0]) * unit, case.assumed)
 
 
-def _collective(row: Row, operation: str, metric: str) -> Prediction:
+def _collective(row: Row, machine: Machine, operation: str, metric: str) -> Prediction:
     """The bus bandwidth of a collective."""
-    system = system_of(entry_of(row))
     ranks = row.needed("num_accelerators")
     size = re.search(r"_(\d+)(GiB|GB|MiB|MB)$", metric)
     nbytes = read_bytes(f"{size.group(1)} {size.group(2)}" if size else VECTOR)
     algorithm = "linear" if operation == "all-to-all" else "ring"
     amount = nbytes / ranks if operation == "all-to-all" else nbytes
-    found = collective(
-        system.machine, operation, algorithm, ranks, amount, ranks_per_node=system.machine.node.core_groups
-    )
+    found = collective(machine, operation, algorithm, ranks, amount, ranks_per_node=machine.node.core_groups)
     assumed = () if size else (f"a vector of {VECTOR}",)
     return Prediction(found.bus_bandwidth / 1e9, assumed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,9 @@ LIBRARY: Groups = (("calibration.shard_overhead",),)
 
 STEPS = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU")
 """Metrics that tell of a whole training step."""
+
+BUS_BANDWIDTH = re.compile("_busbw")
+"""Metrics that tell of a collective."""
 
 LEAST_ROWS = 4
 
@@ -73,6 +77,10 @@ class Target:
             return False
         if self.library and library_of(row) != self.library:
             return False
+        if self.kind == "fabric" and BUS_BANDWIDTH.search(row.text("measured_metric")):
+            return True
+        if row.text("measured_metric") not in STEPS:
+            return False
         case = case_of(row)
         setting_of(case)
         return self.kind == "fabric" or not any(each.startswith(LENT) for each in case.assumed)
@@ -101,14 +109,14 @@ def _one(kind: str, name: str, known: set[str], where: str) -> str:
 
 
 def rows_of(target: Target, rows: Sequence[Row]) -> list[Row]:
-    """Rows about training steps that tell of the target, in the order of their sources and names.
+    """Rows about training steps (of fabrics, about collectives too) that tell of the target, in the order of sources and names.
 
     Raises :class:`InputError` where they are too few to be halved.
     """
     found = []
     for row in rows:
         try:
-            if row.text("measured_metric") in STEPS and target.takes(row):
+            if target.takes(row):
                 found.append(row)
         except LeftOut:
             continue

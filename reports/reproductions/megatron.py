@@ -95,7 +95,7 @@ def _predicted(row: dict[str, str], machine: Machine) -> tuple[float, dict[str, 
         return seen[-1]
 
     library = library_of(Row(row))
-    made = predict(Row(row), run, lambda case: case.on(machine.changed(library.set)))
+    made = predict(Row(row), run, lambda _: machine.changed(library.set))
     return made.value, seen[-1]
 
 
