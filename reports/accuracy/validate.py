@@ -171,9 +171,8 @@ def validate(
     known: dict[str, dict[str, Any]] = {}
 
     def run(setting: Setting) -> dict[str, Any]:
-        key = repr(
-            (setting.machine.name, setting.machine.core_group, setting.machine.node, setting.model, setting.plan)
-        )
+        machine = setting.machine.model_copy(update={"sources": {}})
+        key = repr((machine, setting.model, setting.plan))
         if key not in known:
             known[key] = simulated(setting)
         return known[key]
