@@ -22,7 +22,7 @@ NUMBER_COLUMNS = ("key", "value", "standard error")
 ERROR_COLUMNS = (
     "operator",
     "precision",
-    "held out: points",
+    "held out",
     "mean error",
     "median",
     "worst",
@@ -126,7 +126,8 @@ def verdict(outcome: Outcome) -> str:
         return "Nothing that was measured could be held out."
     return (
         f"Held out of the fit: {held.points} points, mean error {held.mape:.1%} ({held.by_time:.1%} weighted by their"
-        f" seconds), median {held.median:.1%}, worst {percent(held.worst)} ({held.where}); the {fitted.points} that were fitted to: {fitted.mape:.1%}."
+        f" seconds), median {held.median:.1%}, worst {percent(held.worst)} ({held.where}); the {fitted.points} that were"
+        f" fitted to: {fitted.mape:.1%}."
     )
 
 
