@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 FORMAT = "athanor-accelerator/1"
 
 NUMBER_COLUMNS = ("key", "value", "standard error")
-ERROR_COLUMNS = ("operator", "precision", "held out: points", "mean error", "median", "worst", "signed", "fitted: mean")
+ERROR_COLUMNS = (
+    "operator",
+    "precision",
+    "held out",
+    "mean error",
+    "median",
+    "worst",
+    "signed",
+    "by time",
+    "fitted: mean",
+)
 
 BEYOND = "Fused attention without a mask is measured, but neither fitted nor counted: the model has one rate, a causal mask's."
 
@@ -115,8 +125,9 @@ def verdict(outcome: Outcome) -> str:
     if held is None or fitted is None:
         return "Nothing that was measured could be held out."
     return (
-        f"Held out of the fit: {held.points} points, mean error {held.mape:.1%}, median {held.median:.1%}, worst"
-        f" {percent(held.worst)} ({held.where}); the {fitted.points} that were fitted to: {fitted.mape:.1%}."
+        f"Held out of the fit: {held.points} points, mean error {held.mape:.1%} ({held.by_time:.1%} weighted by their"
+        f" seconds), median {held.median:.1%}, worst {percent(held.worst)} ({held.where}); the {fitted.points} that were"
+        f" fitted to: {fitted.mape:.1%}."
     )
 
 
@@ -160,11 +171,10 @@ def _errors(outcome: Outcome) -> Iterator[tuple[str, ...]]:
 
 def _row(checks: Iterable[Check], wanted: Callable[[Check], bool] | None) -> list[str]:
     held, fitted = (judged(list(checks), half, wanted) for half in ("held_out", "fitted"))
-    row = (
-        [str(held.points), f"{held.mape:.1%}", f"{held.median:.1%}", percent(held.worst), percent(held.bias)]
-        if held
-        else [""] * 5
-    )
+    row = [""] * 6
+    if held:
+        sizes = [f"{size:.1%}" for size in (held.mape, held.median)]
+        row = [str(held.points), *sizes, percent(held.worst), percent(held.bias), f"{held.by_time:.1%}"]
     return [*row, f"{fitted.mape:.1%}" if fitted else ""]
 
 

@@ -151,9 +151,9 @@ def test_the_operations_of_a_point_are_those_of_a_simulated_step():
     assert works(points["bf16 fused causal backward 2 x 8 x 128 x 64"]) == (
         Attention(128.0, 128.0, 64.0, 64.0, 16.0, 5, "bf16"),
     )
-    scores, *between, context = works(points["fp32 unfused causal forward 1 x 4 x 256 x 64"])
-    assert (scores, context) == (Gemm(256.0, 256.0, 64.0, 4.0, "fp32"), Gemm(256.0, 64.0, 256.0, 4.0, "fp32"))
-    assert [(sweep.size, sweep.read, sweep.written) for sweep in between] == [(4.0 * 256 * 256, 4, 4)] * 2
+    scores, *between, context = works(points["bf16 unfused causal forward 1 x 4 x 256 x 64"])
+    assert (scores, context) == (Gemm(256.0, 256.0, 64.0, 4.0, "bf16"), Gemm(256.0, 64.0, 256.0, 4.0, "bf16"))
+    assert [(sweep.size, sweep.read, sweep.written) for sweep in between] == [(4.0 * 256 * 256, 2, 2)] * 2
     assert works(points["fp32 Adam, 16384 elements"]) == (Sweep(16384.0, 16.0, 12.0, 12.0, "fp32"),)
     for point in points.values():
         if point.kind in ("gemm", "attention"):
@@ -239,6 +239,8 @@ def test_errors_are_counted_by_sign_and_size():
     judged = Judged.of(again)
     assert (judged.points, judged.where) == (2, series[1].point.series)
     assert (judged.mape, judged.median, judged.worst, judged.bias) == pytest.approx((0.25, 0.25, -0.5, -0.25))
+    first, second = (check.measured for check in again)
+    assert judged.by_time == pytest.approx(0.5 * second / (first + second))
     assert Judged.of([]) is None
 
 

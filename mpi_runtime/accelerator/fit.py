@@ -58,7 +58,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Fit:
-    """Constants, their relative standard errors by name, and the points that they were fitted to.
+    """Constants, their relative standard errors by name, and how many points and samples they were fitted to.
 
     An error is infinite where hardly a point depends on the constant, NaN where that is at a bound of what it may be.
     """
@@ -67,6 +67,7 @@ class Fit:
     errors: Mapping[str, float]
     loss: float
     points: int
+    samples: int
 
     def certainty(self, name: str) -> str:
         """The standard error of a constant, in words."""
@@ -76,13 +77,17 @@ class Fit:
 
 @dataclass(frozen=True)
 class Judged:
-    """Relative errors of points: their mean, median and worst size, their signed mean, and which one is worst."""
+    """Relative errors of points: their mean, median and worst size, their signed mean, and which one is worst.
+
+    ``by_time`` is the mean size where each point counts by the seconds that it takes, as operators of a step do.
+    """
 
     points: int
     mape: float
     median: float
     worst: float
     bias: float
+    by_time: float
     where: str
 
     @classmethod
@@ -92,6 +97,7 @@ class Judged:
         if not held:
             return None
         signed = np.array([check.error for check in held])
+        seconds = np.array([check.measured for check in held])
         worst = int(np.abs(signed).argmax())
         return cls(
             len(held),
@@ -99,6 +105,7 @@ class Judged:
             float(np.median(np.abs(signed))),
             float(signed[worst]),
             float(signed.mean()),
+            float((np.abs(signed) * seconds).sum() / seconds.sum()),
             held[worst].point.series,
         )
 
@@ -189,7 +196,8 @@ class Fitter:
         errors = _standard_errors(found.jac, found.cost, len(self.measured), found.active_mask)
         constants = self._constants(np.exp(found.x), parameters, shapes)
         names = [each.name for each in parameters]
-        return Fit(constants, dict(zip(names, errors, strict=True)), float(found.cost), len(self.measured))
+        samples = sum(len(each.used) for each in self.told)
+        return Fit(constants, dict(zip(names, errors, strict=True)), float(found.cost), len(self.measured), samples)
 
     def _parameters(self, tiles: bool, start: tuple[float, float]) -> list[Parameter]:
         """What is fitted, with or without tiles; bandwidths of memory and cache begin at shares of the fastest sweep's rate."""

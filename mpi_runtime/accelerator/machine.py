@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...hardware.core_group import CoreGroup
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from ...hardware.units import si
@@ -44,7 +45,7 @@ class Maker:
         for kind in self.precisions:
             if (best := best_product(series, kind)) is None:
                 continue
-            rate = float(f"{best.point.size / best.median:.{DIGITS}g}")
+            rate = _digits(best.point.size / best.median)
             if kind in nominal and rate <= nominal[kind] * (1 + BEYOND):
                 continue
             if kind in nominal:
@@ -64,6 +65,7 @@ class Maker:
         """The machine with its fitted constants, rounded to digits that mean something, and their sources."""
         found = _rounded(fit.constants)
         machine = found.applied(base)
+        machine = machine.model_copy(update={"core_group": _short(machine.core_group)})
         sources = {
             key: text for key, text in base.sources.items() if not key.startswith(("core_group.tiles", "interval"))
         }
@@ -91,7 +93,13 @@ class Maker:
             names |= {f"core_group.tiles.precisions.{kind}": f"efficiency.{kind}" for kind in tiles.precisions}
             names |= {"core_group.tiles.attention": "attention"}
         sources = {key: self._fitted(fit, name) for key, name in names.items()}
-        if machine.core_group.memory_bandwidth != self._nominal_bandwidth:
+        nominal, measured = self._nominal_bandwidth, machine.core_group.memory_bandwidth
+        if measured != nominal:
+            if nominal:
+                more, less = si(measured, "B/s"), si(nominal, "B/s")
+                self.warnings.append(
+                    f"core_group.memory_bandwidth: {more} was measured, which takes the place of the nominal {less}"
+                )
             faster = "read" if found.read >= found.written else "written"
             sources["core_group.memory_bandwidth"] = f"{self._fitted(fit, faster)}; the faster of reading and writing"
         if machine.core_group.tiles:
@@ -108,13 +116,14 @@ class Maker:
         return self.like.core_group.memory_bandwidth if self.like else None
 
     def _fitted(self, fit: Fit, name: str) -> str:
-        return f"calibrated: standard error: {fit.certainty(name)}; fitted to {fit.points} points; {self.where}"
+        told = f"fitted to {fit.points} points, {fit.samples:,} samples"
+        return f"calibrated: standard error: {fit.certainty(name)}; {told}; {self.where}"
 
     def _host(self, machine: Machine, series: Sequence[Series]) -> Machine:
         """What is not the device's: a step of a loop, and what nothing was measured of."""
         sources, group, node = dict(machine.sources), machine.core_group, machine.node
         if loop := next((each for each in series if each.point.kind == "loop"), None):
-            step = float(f"{loop.median / loop.point.size:.{DIGITS}g}")
+            step = _digits(loop.median / loop.point.size)
             group = group.model_copy(update={"scalar_step": step})
             sources["core_group.scalar_step"] = (
                 f"calibrated: a step of a serial loop in Python on the host; {self.where}"
@@ -132,6 +141,7 @@ class Maker:
             "management_cores": 1 if gpu else 0,
             "compute_cores": device.processors,
             "memory": device.memory,
+            "memory_bandwidth": 1.0,  # until one is measured
             **({"clock": device.clock} if device.clock else {}),
             **({"local_memory": device.local_memory} if device.local_memory else {}),
         }
@@ -168,6 +178,19 @@ def _rounded(found: Constants) -> Constants:
     """Constants with four digits: more than their standard errors leave certain."""
     values: dict[str, Any] = dict(vars(found))
     for name in ("read", "written", "overhead", "fill", "cache", "attention"):
-        values[name] = float(f"{values[name]:.{DIGITS}g}")
-    values["efficiency"] = {kind: float(f"{share:.{DIGITS}g}") for kind, share in found.efficiency.items()}
+        values[name] = _digits(values[name])
+    values["efficiency"] = {kind: _digits(share) for kind, share in found.efficiency.items()}
     return Constants(**values)
+
+
+def _short(group: CoreGroup) -> CoreGroup:
+    """Shares of what is rounded, rounded themselves."""
+    shares: dict[str, Any] = {name: _digits(getattr(group, name)) for name in ("dma_read", "dma_write")}
+    if group.tiles:
+        kinds = {kind: _digits(share) for kind, share in group.tiles.precisions.items()}
+        shares["tiles"] = group.tiles.model_copy(update={"precisions": kinds})
+    return group.model_copy(update=shares)
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

@@ -173,15 +173,17 @@ def _laid(rows: int, columns: int, depth: int, layout: str) -> tuple[int, int, i
     }[layout]
 
 
-def _attention(grid: Grid, precisions: Iterable[Precision]) -> Iterator[Point]:
-    """Fused forward and backward under a causal mask, as GPTs train, and without one forward; in single operators forward."""
+def _attention(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
+    """Fused forward and backward under a causal mask, as GPTs train, and without one forward; in single operators forward.
+
+    In two-byte formats, for which such kernels are made, and in wider ones only where the device has none of these.
+    """
+    wanted = [each for each in precisions if BYTES[each] == 2] or [each for each in precisions if BYTES[each] > 2]
     kinds = ((True, True, False), (True, True, True), (True, False, False), (False, True, False), (False, False, False))
     shapes = sorted(grid.attention, key=lambda shape: shape[0] * shape[1] * shape[2] ** 2 * shape[3])
     for number, (fused, causal, backward) in enumerate(kinds):
         for place, (sequences, heads, length, size) in enumerate(shapes):
-            for precision in precisions:
-                if precision == "fp8":
-                    continue
+            for precision in wanted:
                 count, products = sequences * heads, 5 if backward else 2
                 detail = {
                     "count": count,
