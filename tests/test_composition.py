@@ -32,6 +32,11 @@ EXCLUDED = {
     ("--offload experts", "no experts"): (DENSE, {"mesh": {"dp": 2}, "offload": "experts"}),
     ("--offload-delay", "no --offload optimizer"): (DENSE, {"mesh": {"dp": 2}, "offload_delay": True}),
     ("--zero ++", "no fsdp"): (DENSE, {"mesh": {"dp": 4}, "zero": "++"}),
+    ("--recompute products", "--attention unfused"): (DENSE, {"mesh": {"dp": 2}, "recompute": "products"}),
+    ("--recompute products", "experts"): (
+        EXPERTS,
+        {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
+    ),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
     ("--prototypes", "no experts"): (DENSE, {"mesh": {"dp": 2}, "prototypes": 2}),
     ("--all-to-all bruck", "--expert-tensor whole"): (

@@ -96,7 +96,12 @@ def _by_formula(row: Row, case: Case) -> tuple[float, tuple[str, ...]]:
 
 
 def _on_the_card(row: Row, case: Case) -> tuple[float, tuple[str, ...]]:
-    """The fullest rank of the fullest stage."""
+    """The fullest rank of the fullest stage; readings of a whole card only where the machine says what its system keeps."""
+    peak = bool(PEAK.search(row.text("note")))
+    if not peak and case.machine.core_group.reserved_memory is None:
+        raise LeftOut(
+            f"the reading has what the system keeps, which {case.machine.name} does not say (core_group.reserved_memory)"
+        )
     compiled = bool(COMPILED.search(row.source))
     if compiled and case.machine.core_group.framework:
         case = case.on(case.machine.changed({"core_group.framework": None}))
@@ -109,7 +114,7 @@ def _on_the_card(row: Row, case: Case) -> tuple[float, tuple[str, ...]]:
     }
     if metric not in parts:
         raise LeftOut(f"no such part of memory: {metric}")
-    if metric == READING and PEAK.search(row.text("note")):
+    if metric == READING and peak:
         libraries = [line.nbytes[need.stage] for line in found.lines if line.keeper == "library"]
         return need.total - float(np.sum(libraries)), ("without driver and libraries",)
     return parts[metric], ("compiled as a whole",) if compiled else ()
