@@ -15,7 +15,6 @@ EXCLUDED = {
     ("--tensor 2d", "experts"): (EXPERTS, {"mesh": {"tp": 4}, "tensor": "2d"}),
     ("--tensor 2d", "--zero 3 or ++"): (DENSE, {"mesh": {"tp": 4, "dp": 2}, "tensor": "2d", "zero": "3"}),
     ("--sequence-parallel", "no tp"): (DENSE, {"mesh": {"dp": 2}, "sequence_parallel": True}),
-    ("cp", "--attention fused"): (DENSE, {"mesh": {"cp": 2}, "attention": "fused"}),
     ("cp", "an encoder-decoder"): (BOTH, {"mesh": {"cp": 2}}),
     ("pp", "an encoder-decoder"): (BOTH, {"mesh": {"pp": 5}}),
     ("pp", "--zero 2, 3 or ++"): (DENSE, {"mesh": {"pp": 2, "dp": 2}, "zero": "2"}),

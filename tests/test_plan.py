@@ -106,6 +106,8 @@ def test_the_formula_puts_plans_in_the_engine_s_order_and_the_best_is_found(answ
     ("asked", "most"),
     [
         (question(tries=("cp=2,4", "pp=1", "tp=1,2")), 0.05),
+        (question(tries=("cp=2,4", "pp=1,2", "tp=1,2"), attention="fused", seq_len=8192), 0.05),
+        (question("cloud-brain-2", tries=("cp=4,8", "pp=1", "tp=1"), attention="fused", seq_len=4096), 0.05),
         (question(tries=("tensor=2d", "tp=4", "pp=1,2")), 0.05),
         (question(tries=("fsdp=2,8", "zero=1,2,3,++", "pp=1")), 0.05),
         (question(tries=("offload=optimizer;activations", "pp=1", "tp=2"), overlap="none"), 0.06),
@@ -114,7 +116,7 @@ def test_the_formula_puts_plans_in_the_engine_s_order_and_the_best_is_found(answ
         (question("cluster-64", "moda-tiny", 16, 64, overlap="none"), 0.06),
         (question("fugaku", "moda-tiny", 8, 64, overlap="none", tries=("pp=1", "tp=1,2")), 0.06),
     ],
-    ids=["cp", "2d", "fsdp", "offload", "endless", "ends", "experts", "torus"],
+    ids=["cp", "cp fused", "cp fused, slow links", "2d", "fsdp", "offload", "endless", "ends", "experts", "torus"],
 )
 def test_the_formula_knows_every_strategy(asked, most):
     estimator, seen = Estimator(asked), 0

@@ -67,12 +67,6 @@ RULES = (
     ),
     Rule(
         "cp",
-        "--attention fused",
-        lambda g: g.has("cp") and g.plan.attention == "fused",
-        "ring self-attention needs the scores of all parts before its softmax",
-    ),
-    Rule(
-        "cp",
         "an encoder-decoder",
         lambda g: g.has("cp") and g.model.encoder_layers > 0,
         "the two sequences have lengths of their own",
