@@ -38,14 +38,15 @@ def burden(machine: Machine, layout: Layout, groups: Index, operation: str, algo
 
     *Reduction in switches*: a ring all-reduce of n ranks sends 2 (n - 1) / n of a vector over each port. Where the switch adds
     up, a port carries (1 + 1 / k) of it either way, for k members in the node: all is fetched once for the sums, of which
-    each rank keeps and sends on its 1 / k, and all sums come back. That runs at ``node.inside_reduction``. Where the
-    switches between nodes add up, one vector leaves a node and comes back. Libraries take whichever is faster, so that nothing
-    weighs more for it.
+    each rank keeps and sends on its 1 / k, and all sums come back. That runs at ``node.inside_reduction``, and libraries
+    then join nodes by a tree: between two of them a vector goes each way once, between more as much as in a ring. Where the
+    switches between nodes add up, one vector leaves a node and comes back, however many there are. Libraries take whichever is
+    faster, so that nothing weighs more for it.
 
     *All-to-alls*, in which every rank sends straight to every other, reach a share of what rings do.
 
-    Source: Klenk et al. 2020, An in-network architecture for accelerating shared-memory multiprocessor
-    collectives (ISCA); Graham et al. 2016, SHARP.
+    Source: Klenk et al. 2020, An in-network architecture for accelerating shared-memory multiprocessor collectives (ISCA);
+    Graham et al. 2016, SHARP; trees between two nodes: the authors of NCCL in issue 196 of nccl-tests.
     """
     node = machine.node
     reduces = (operation, algorithm) == ("all-reduce", "ring") and bool(node.inside_reduction or node.network_reduction)
@@ -62,11 +63,17 @@ def burden(machine: Machine, layout: Layout, groups: Index, operation: str, algo
         whole = 2 * (size - 1) / size
         if node.inside_reduction:
             near = np.minimum(near, (1 + 1 / members) / whole * node.ring_bandwidth / node.inside_reduction)
-        if node.network_reduction:
+        if node.network_reduction or (node.inside_reduction and _nodes(groups, layout.node) == 2):
             far = min(1.0, 1 / whole)
     if crowds:
         near, far = near / (node.inside_all_to_all or 1.0), far / (node.network_all_to_all or 1.0)
     return Burden(near, far)
+
+
+def _nodes(groups: Index, node: Index) -> int:
+    """How many nodes the most spread group has members in."""
+    home = np.sort(node[groups], axis=1)
+    return 1 + int((home[:, 1:] != home[:, :-1]).sum(axis=1).max(initial=0))
 
 
 def _members(groups: Index, node: Index, ranks: int) -> Array:

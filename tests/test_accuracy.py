@@ -345,7 +345,7 @@ def test_what_cannot_be_fitted_is_refused():
         target_of("accelerator", "A1000")
     with pytest.raises(InputError, match=r"fit fabric selen: no such machine .*did you mean selene"):
         target_of("fabric", "selen")
-    with pytest.raises(InputError, match=r"fit A100: 1 rows about it; 4 are needed"):
+    with pytest.raises(InputError, match=r"fit accelerator A100: 1 rows about it; 4 are needed"):
         rows_of(target_of("accelerator", "A100"), [PUBLISHED["kort_22B_full"]])
     with pytest.raises(LeftOut):
         case_of(PUBLISHED["gpipe_AmoebaNet_M1_K8"])

@@ -108,6 +108,14 @@ def test_switches_between_nodes_that_add_up_take_each_vector_once(depth):
     assert both.seconds == pytest.approx(9 / 8 * 3200.0 / SUMS)
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_a_tree_between_two_nodes_sends_each_vector_once(depth):
+    """Where a switch inside adds up: a vector each way between two nodes, and a ring's bytes between three."""
+    machine = box(inside_reduction=SUMS, interface_bandwidth=10.0)
+    assert found(machine, "all-reduce", "ring", 16, 1600.0, depth).seconds == pytest.approx(1600.0 / 10.0)
+    assert found(machine, "all-reduce", "ring", 24, 2400.0, depth).seconds == pytest.approx(46 / 24 * 2400.0 / 10.0)
+
+
 def test_whole_steps_use_them():
     """Tensor parallelism by all-reduces becomes faster by what a switch adds up, at each depth that takes such plans."""
     options = {"mesh": {"dp": 2, "tp": 8}, "recompute": "none", "global_batch": 16, "placement": "megatron"}

@@ -26,6 +26,9 @@ SMALLEST = "micro-batches of one sequence"
 
 RECOMPUTE = ("none", "selective", "full")
 
+TOKENS = re.compile(r"(\d+)k tokens per GPU per micro-step")
+"""What a note tells of a batch where no column does."""
+
 SECOND_TOKEN = re.compile(r"deepseek-v3", re.IGNORECASE)
 """Models that also learn to predict the token after the next."""
 
@@ -77,7 +80,7 @@ def case_of(row: Row) -> Case:
         per_node = {"ranks_per_node": system.ranks_per_node}
         return Case(system.machine, known, per_node, ranks, ("the catalogue's plan for it",))
     model, assumed = model_of(row)
-    model = _with_second_token(model, assumed)
+    model = _with_second_token(_of_length(row, model), assumed)
     library = library_of(row)
     if system.note:
         assumed.append(system.note)
@@ -123,6 +126,13 @@ def _with(machine: Machine, library: Library) -> Machine:
 def _tensor_overlap(row: Row, library: Library) -> bool:
     """Whether exchanges over tp run beside products: as the library does, or as a note says."""
     return library.tensor_overlap or "AsyncTP" in row.text("note")
+
+
+def _of_length(row: Row, model: Model) -> Model:
+    """The model with sequences no longer than the tokens of a GPU, where a note tells these."""
+    tokens = TOKENS.search(row.text("note"))
+    length = int(tokens.group(1)) * 1024 if tokens else model.seq_len
+    return model.model_copy(update={"seq_len": min(model.seq_len, length)})
 
 
 def _with_second_token(model: Model, assumed: list[str]) -> Model:
@@ -202,11 +212,11 @@ def _batch(row: Row, model: Model, replicas: int, mesh: dict[str, int], assumed:
     if batch is None:
         if row.text("measured_metric") == "layer_fwd_bwd_time" and micro:
             return micro * replicas, micro
-        tokens = re.search(r"(\d+)k tokens per GPU per micro-step", row.text("note"))
+        tokens = TOKENS.search(row.text("note"))
         if not tokens:
             raise LeftOut("global_batch was not published")
-        length = int(tokens.group(1)) * 1024
-        batch, micro = replicas * max(1, length // model.seq_len), max(1, length // model.seq_len)
+        micro = max(1, int(tokens.group(1)) * 1024 // model.seq_len)
+        batch = replicas * micro
         assumed.append("one micro-batch a step")
     batch, spare = batch // replicas * replicas, batch % replicas
     if not batch:

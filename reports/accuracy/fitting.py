@@ -113,7 +113,7 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
         for number in range(ROUNDS):
             slopes = _slopes(run, half, keys, values, errors)
             if not number:
-                keys, slopes = _told(errors, slopes, keys)
+                keys, slopes = _told(errors, slopes, keys, values)
             step = _solve(errors, slopes, keys, values)
             values |= {key: values[key] * float(np.exp(each)) for key, each in zip(keys, step, strict=True)}
             errors = run(half, values)
@@ -127,14 +127,17 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
     return found
 
 
-def _told(errors: Array, slopes: Array, keys: Keys) -> tuple[Keys, Array]:
+def _told(errors: Array, slopes: Array, keys: Keys, values: Mapping[tuple[str, ...], float]) -> tuple[Keys, Array]:
     """The keys that the rows tell of, and derivatives by these; the others keep their values.
 
-    Rows depend on them, and would hold them to within :data:`VAGUE`; the vaguest goes first, and the rest is asked again.
+    Rows depend on them, and would hold them to within :data:`VAGUE` after a first step; the vaguest goes first, and the rest is
+    asked again.
     """
     used = [at for at in range(len(keys)) if np.abs(slopes[:, at]).max(initial=0.0) > LEAST_SLOPE]
     while used:
-        spreads = _standard_errors(errors, slopes[:, used], [keys[at] for at in used])
+        chosen, mine = [keys[at] for at in used], slopes[:, used]
+        left = errors + mine @ _solve(errors, mine, chosen, values)
+        spreads = _standard_errors(left, mine, chosen)
         vaguest = max(used, key=lambda at: spreads[keys[at][0]])
         if spreads[keys[vaguest][0]] <= VAGUE:
             break

@@ -34,6 +34,8 @@ FABRIC: Groups = (("calibration.network_efficiency",), ("node.ring_bandwidth",))
 LIBRARY: Groups = (("calibration.shard_overhead",),)
 """What is fitted of a library, where its entry sets it."""
 
+FITTED_OF_LIBRARIES = {group[0] for group in LIBRARY}
+
 STEPS = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU")
 """Metrics that tell of a whole training step."""
 
@@ -93,7 +95,7 @@ def target_of(kind: str, name: str) -> Target:
         chosen = _one(kind, name, {each.core_group.accelerator or "" for each in machines} - {""}, "in the catalogue")
         return Target(kind, chosen, tuple(m for m in machines if m.core_group.accelerator == chosen), ACCELERATOR)
     if kind == "library":
-        fitted = {each.name: each for each in libraries() if set(each.set) & {group[0] for group in LIBRARY}}
+        fitted = {each.name: each for each in libraries() if set(each.set) & FITTED_OF_LIBRARIES}
         chosen = _one(kind, name, set(fitted), "with a constant to fit")
         return Target(kind, chosen, machines, LIBRARY, fitted[chosen])
     chosen = _one(kind, name, {each.name for each in machines}, "in the catalogue")
@@ -130,10 +132,23 @@ def halves(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
     return rows[::2], rows[1::2]
 
 
+def looked_at(row: Row, machine: Machine) -> bool:
+    """Whether constants that a row's prediction on this machine uses were fitted to the row: then it is no prediction."""
+    kinds = [("fabric", machine.name, FABRIC)]
+    if machine.core_group.accelerator:
+        kinds.append(("accelerator", machine.core_group.accelerator, ACCELERATOR))
+    for kind, name, keys in kinds:
+        told = [machine.sources.get(key, "") for group in keys for key in group]
+        if any(text.startswith(f"fitted: athanor fit {kind}") for text in told) and row.id in fitted_to(kind, name):
+            return True
+    library = library_of(row)
+    return bool(set(library.set) & FITTED_OF_LIBRARIES) and row.id in fitted_to("library", library.name)
+
+
 @lru_cache
-def fitted_to(accelerator: str) -> frozenset[str]:
-    """Names of the published rows that an accelerator's constants are fitted to: of these nothing is a prediction."""
+def fitted_to(kind: str, name: str) -> frozenset[str]:
+    """Names of the published rows that constants are fitted to; none where these are too few."""
     try:
-        return frozenset(row.id for row in halves(rows_of(target_of("accelerator", accelerator), read_rows()))[0])
-    except InputError:  # too few rows: its constants were fitted to none
+        return frozenset(row.id for row in halves(rows_of(target_of(kind, name), read_rows()))[0])
+    except InputError:
         return frozenset()

@@ -15,12 +15,9 @@ from ...workloads.pipelines import find_pipeline
 from ...workloads.schedule import Exchange
 from ...workloads.setting import Setting
 from .. import plots, reproduction_plots
-from ..accuracy.libraries import library_of
-from ..accuracy.metrics import predict, simulated
-from ..accuracy.rows import Row
 from ..claims import Claim
 from ..report import Section, inputs
-from .facts import Facts, measured
+from .facts import Facts, measured, predicted
 from .quantities import sent
 from .record import Drawing, Part, Progress, Reproduction
 
@@ -70,7 +67,7 @@ def _rates(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Cla
     for row in [*facts.rows("weak_scaling"), *facts.rows("strong_scaling")]:
         ranks = row["num_accelerators"]
         progress(f"{row['model']} on {ranks} GPUs")
-        rate, totals = _predicted(row, machine)
+        rate, totals = predicted(row, machine)
         claims.append(measured(row, f"{row['model']} on {ranks} GPUs: TFLOP/s a GPU", rate, machine))
         summaries[f"{row['model'].removeprefix('GPT ')}, {ranks} GPUs"] = totals
     return claims, dict(list(summaries.items())[: len(facts.rows("weak_scaling"))])
@@ -82,21 +79,8 @@ def _times(facts: Facts, machine: Machine, progress: Progress) -> list[Claim]:
     for row in facts.rows("recomputation"):
         text = f"{row['model']}, {row['recompute']} recomputation"
         progress(text)
-        claims.append(measured(row, f"{text}: seconds a step", _predicted(row, machine)[0], machine))
+        claims.append(measured(row, f"{text}: seconds a step", predicted(row, machine)[0], machine))
     return claims
-
-
-def _predicted(row: dict[str, str], machine: Machine) -> tuple[float, dict[str, Any]]:
-    """What ``athanor validate`` predicts of a row, here on this machine, and the summary of the step."""
-    seen: list[dict[str, Any]] = []
-
-    def run(setting: Setting) -> dict[str, Any]:
-        seen.append(simulated(setting))
-        return seen[-1]
-
-    library = library_of(Row(row))
-    made = predict(Row(row), run, lambda _: machine.changed(library.set))
-    return made.value, seen[-1]
 
 
 def _formulas(facts: Facts) -> Iterator[Claim]:
