@@ -320,7 +320,7 @@ SOME = ("gemm", "sweep", "start")
 # --- measuring within a budget ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("budget", [2.0, 8.0, 30.0])
+@pytest.mark.parametrize("budget", [2.0, 6.0, 14.0])
 def test_measuring_stays_within_its_budget(budget, tmp_path):
     bench, points = MadeUpBench("cpu"), plan("cpu", HALVES, False)
     found = Measurer(bench, kept(tmp_path), budget).measure(points)
@@ -328,7 +328,7 @@ def test_measuring_stays_within_its_budget(budget, tmp_path):
     assert len(found.series) + sum(found.left_out.values()) == len(points)
     assert set(found.left_out) == {"no time left for it"}
     assert all(len(each.seconds) >= LEAST for each in found.series)
-    if budget == 30.0:  # most of it is used, and all kinds are there
+    if budget == 14.0:  # most of it is used, and all kinds are there
         assert bench.time > 0.5 * budget
         assert {family(each.point) for each in found.series} == {family(point) for point in points}
 
@@ -523,14 +523,17 @@ def test_what_the_device_does_not_have_is_refused(torch, words, message, tmp_pat
 
 def test_operators_compute_what_their_points_say(torch):
     """Shapes of what comes out, and bytes of operands, are those that the model is charged with."""
+    from athanor.mpi_runtime.accelerator import operators as module
     from athanor.mpi_runtime.accelerator.device import Device
     from athanor.mpi_runtime.accelerator.operators import operators
 
     device = Device(torch, "cpu")
-    small = [point for point in plan("cpu", ("fp32",), True) if point.size < 1 << 27]
-    assert {family(point) for point in small} == {family(point) for point in plan("cpu", ("fp32",), True)}
-    for number, point in enumerate(small):
-        if point.kind == "loop" or number % 3:
+    smallest = {family(point): point for point in reversed(plan("cpu", ("fp32",), True))}
+    numbers = module._random(device, "fp32", 3, module.NOISE)
+    assert numbers.shape == (3, module.NOISE) and numbers.untyped_storage().nbytes() == 4 * numbers.numel()
+    assert float(numbers.mean()) == pytest.approx(0, abs=0.01) and float(numbers.std()) == pytest.approx(1, abs=0.01)
+    for point in smallest.values():
+        if point.kind == "loop":
             continue
         made = operators(device, point)
         out, detail = made[0](), point.detail

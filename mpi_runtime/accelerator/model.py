@@ -19,7 +19,11 @@ from .points import SWEEPS
 
 Array = NDArray[np.float64]
 
-SHAPED = {Gemm: ("m", "n", "k"), Attention: ("queries", "keys", "size", "value_size", "count"), Sweep: ("size",)}
+SHAPED = {
+    Gemm: ("m", "n", "k", "count"),
+    Attention: ("queries", "keys", "size", "value_size", "count"),
+    Sweep: ("size",),
+}
 """Fields in which operations differ that are worked out together, as arrays."""
 
 
