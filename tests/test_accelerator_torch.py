@@ -139,6 +139,7 @@ WITH_TORCH = [
         "--precision bf61: bf61 is no precision (fp64, fp32, fp16, bf16, fp8); did you mean bf16?",
     ),
     (["--precision", "fp32,"], "--precision fp32,: nothing is no precision"),
+    (["--precision", "fp8"], "--precision fp8: "),
     (["--threads", "0"], "--threads 0: must lie in 1 to 4096"),
     (["--out", "m.toml/x", "--device", "cpu"], "--out m.toml/x: cannot be written"),
 ]

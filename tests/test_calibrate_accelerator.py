@@ -120,6 +120,16 @@ def test_the_constants_of_a_made_up_processor_come_back_without_tiles(tmp_path):
     assert found.machine.core_group.dma_write == pytest.approx(0.7, rel=1e-3)
 
 
+@pytest.mark.parametrize("precisions", [("bf16",), ("fp64",), ("fp16", "fp8")])
+def test_any_precisions_can_be_fitted(precisions, tmp_path):
+    found = calibrated(
+        "cuda", measured("cuda", tmp_path, quick=True, precisions=precisions), tmp_path, precisions=precisions
+    )
+    held = Judged.of(check for check in found.checks if check.point.held_out and counts(check.point))
+    assert set(found.machine.core_group.peak) == set(precisions)
+    assert held.points > 10 and held.mape < 0.05
+
+
 def test_what_is_held_out_takes_no_part_in_fit_and_peaks(tmp_path):
     series = measured("cpu", tmp_path, quick=True)
     fit = calibrated("cpu", series, tmp_path, peaks={})

@@ -84,7 +84,7 @@ def works(point: Point) -> tuple[Work, ...]:
             size = BYTES[detail["precision"]]
             return (Sweep(float(detail["elements"]), read * size, written * size, flops, detail["precision"]),)
         case "start":
-            return (Sweep(1.0, 4.0, 4.0, 0.0, detail.get("precision", "fp32")),)
+            return (Sweep(1.0, 4.0, 4.0, 0.0, detail["precision"]),)
     return (Loop(float(point.size)),)
 
 

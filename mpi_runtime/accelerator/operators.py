@@ -139,7 +139,7 @@ def _adam(device: Device, weight: Any) -> Operator:
 
 
 def _start(device: Device, detail: dict[str, Any]) -> Operator:
-    torch, x = device.torch, device.torch.ones(1, 1, device=str(device))
+    torch, x = device.torch, _random(device, detail["precision"], 1, 1)
     return {
         "add": lambda: x + x,
         "product": lambda: torch.mm(x, x),
