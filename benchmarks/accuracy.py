@@ -24,7 +24,7 @@ from rich.console import Console
 RECORD = Path(__file__).parent / "accuracy.json"
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 SAME = 0.02
-"""How far a value in use may be from what its fit finds: the files keep three or four digits, and a fit starts where they stand."""
+"""How far a value in use may be from what its fit finds: files keep few digits, and a fit starts where they stand."""
 
 
 def fits() -> list[tuple[str, str]]:

@@ -122,6 +122,7 @@ def _line(account: Account, line: Line, stage: int) -> dict[str, Any]:
         "what": line.what,
         "bytes": float(line.nbytes[stage]),
         "host": line.host,
+        "keeper": line.keeper,
         "cut_over": cut_over(account, line),
         "kept_with_recompute": list(line.kept),
     }

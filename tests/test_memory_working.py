@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from athanor.hardware.framework import Framework
 from athanor.hardware.machine import load_machine
+from athanor.reports.accuracy.cases import case_of, setting_of
+from athanor.reports.accuracy.rows import read_rows
 from athanor.workloads.lowering import lower
 from athanor.workloads.memory import sample_loads
 from athanor.workloads.memory.working import BUCKET, settled
@@ -206,6 +208,26 @@ def test_readings_of_bloom_are_met_and_what_ran_out_does_not_fit():
         if measured:
             errors.append(found.total / GB / measured - 1)
     assert np.abs(errors).mean() < 0.06 and abs(np.mean(errors)) < 0.05 and np.abs(errors).max() < 0.17
+
+
+MEGATRON = {
+    "1x1x1_2_1536x16": 14362,
+    "8x1x1_16_1536x16": 14938,
+    "16x1x1_32_1536x16": 14508,
+    "32x1x1_64_1536x16": 14508,
+    "1x1x1_8_768x12": 9810,
+    "8x1x4_512_1536x16": 7130,
+}
+"""MiB of Megatron-LM on V100 of 16 GB without tensor parallelism (Oneflow-Inc/DLPerf, Megatron-LM/README.md)."""
+
+
+def test_readings_of_megatron_on_another_accelerator_are_met():
+    """Nothing was fitted to them, nor to V100s."""
+    rows, errors = {row.id: row for row in read_rows()}, []
+    for name, measured in MEGATRON.items():
+        here = setting_of(case_of(rows[f"dlperf_{name}"]))
+        errors.append(of(here).worst.total / (measured * 2**20) - 1)
+    assert np.abs(errors).mean() < 0.03 and np.abs(errors).max() < 0.11
 
 
 def test_an_optimizer_over_two_ranks_saves_what_was_read():
