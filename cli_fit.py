@@ -12,7 +12,7 @@ from .reports.terminal import check_writable, console, emit, progress
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric"]))
+@click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric", "library"]))
 @click.argument("name", required=False)
 @click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
@@ -23,8 +23,8 @@ def fit(
     """Fit what data sheets do not say to published runs (takes minutes).
 
     ``fit bagualu`` prints that machine's [calibration] tables; interrupted, the fits that are done. ``fit accelerator A100`` and
-    ``fit fabric selene`` fit constants to every second row about it, and print how far the other rows are from their
-    predictions, also with each model and each source left out.
+    ``fit fabric selene`` and ``fit library DeepSpeed`` fit constants to every second row about it, and print how far the other
+    rows are from their predictions, also with each model and each source left out.
     """
     check_writable(output, json_path)
     if what == "bagualu":
@@ -35,7 +35,8 @@ def fit(
         _bagualu(output)
         return
     if not name:
-        raise InputError(f"fit {what}: name {'an accelerator, such as A100' if what == 'accelerator' else 'a machine'}")
+        example = {"accelerator": "an accelerator, such as A100", "fabric": "a machine", "library": "a library"}[what]
+        raise InputError(f"fit {what}: name {example}")
     if output:
         raise InputError(f"-o {output}: is for fit bagualu; --out and --json keep what fit {what} finds")
     _constants(what, name, data, json_path, out)
@@ -61,8 +62,8 @@ def _bagualu(output: str | None) -> None:
 def _constants(what: str, name: str, data: str | None, json_path: str | None, out: str | None) -> None:
     from .reports.accuracy.fit_report import show_fit, toml_of
     from .reports.accuracy.fitting import fit as fit_target
-    from .reports.accuracy.fitting import target_of
     from .reports.accuracy.rows import read_rows
+    from .reports.accuracy.targets import target_of
     from .reports.output import Folder
 
     target, rows = target_of(what, name), read_rows(data)

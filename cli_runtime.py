@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
+from .hardware.errors import InputError, suggestion
 from .inputs import command_text, first
 from .options import machine_option, overcommit_option, plan_options, result_options, runtime_options
 from .reports.terminal import check_writable, console, emit, progress
+
+if TYPE_CHECKING:
+    from .hardware.precisions import Precision
 
 
 @click.command()
@@ -102,6 +108,43 @@ def execute(
         show_run(console(), run.summary(), run.summary()["links"])
 
 
+ACCELERATOR_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("--device", {"help": "With --accelerator: cpu, cuda or cuda:N.  [default: the first GPU, else cpu]"}),
+    ("--threads", {"type": int, "help": "With --accelerator on cpu: threads that compute.  [default: PyTorch's]"}),
+    (
+        "--precision",
+        {
+            "metavar": "NAMES",
+            "help": "With --accelerator: fp32,bf16 of fp64, fp32, fp16, bf16, fp8.  [default: its fast ones]",
+        },
+    ),
+    (
+        "--seconds",
+        {"type": float, "help": "With --accelerator: measure for so long at most.  [default: 180; --quick: 30]"},
+    ),
+    (
+        "--peak",
+        {
+            "multiple": True,
+            "metavar": "NAME=RATE",
+            "help": "With --accelerator: a data sheet's peak, bf16=989TFLOP/s.  [default: of --like, else the best seen]",
+        },
+    ),
+]
+
+OVER_MPI = ("nodes_per_supernode", "network_only", "expect_ranks", "time_limit")
+"""Options of calibrate that only a job over MPI has."""
+
+
+def accelerator_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a calibration of one accelerator."""
+    for name, settings in reversed(ACCELERATOR_OPTIONS):
+        command = click.option(name, *(["peaks"] if name == "--peak" else []), **settings)(command)
+    return click.option(
+        "--accelerator", is_flag=True, help="Measure one accelerator with PyTorch, in one process without MPI."
+    )(command)
+
+
 @click.command()
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 @click.option(
@@ -111,6 +154,7 @@ def execute(
 @click.option("--network-only", is_flag=True, help="Leave computing as --like has it.")
 @click.option("--quick", is_flag=True, help="Fewer sizes, shapes and samples: some seconds, larger errors.")
 @click.option("--fresh", is_flag=True, help="Measure anew what an earlier calibration has kept.")
+@accelerator_options
 @runtime_options
 @result_options
 def calibrate(
@@ -120,13 +164,22 @@ def calibrate(
     time_limit: float,
     json_path: str | None,
     out: str | None,
+    accelerator: bool,
     **options: Any,
 ) -> None:
     """Measure the computers of a job, and write a machine file of them: mpiexec -n P athanor calibrate -o FILE.
 
     Messages by level, links that all ranks fill, collectives by algorithm, products and memory; each number with its standard
-    error. Finished points are kept beside FILE: an interrupted calibration goes on where it stopped.
+    error. With --accelerator one GPU or processor instead: products over shapes, layouts and precisions, attention,
+    memory-bound operators and starts, to which the compute model is fitted; the error on shapes held out is printed.
+    Finished points are kept beside FILE: an interrupted calibration goes on where it stopped.
     """
+    _of_one_kind(accelerator)
+    mine = {name: options.pop(name) for name in ("device", "threads", "precision", "seconds", "peaks")}
+    if accelerator:
+        mine |= {name: options[name] for name in ("quick", "fresh")}
+        _calibrate_accelerator(output, like, json_path, out, **mine)
+        return
     from .mpi_runtime.environment import prepare
 
     prepare()
@@ -157,3 +210,66 @@ def calibrate(
     emit(json_path, told.plain())
     if json_path != "-":
         report.show_calibration(console(), told)
+
+
+def _of_one_kind(accelerator: bool) -> None:
+    """Refuse options of the other kind of calibration, rather than pass over them."""
+    context = click.get_current_context()
+    own = [name.lstrip("-").replace("-", "_") for name, _ in ACCELERATOR_OPTIONS]
+    for name in OVER_MPI if accelerator else [*own, "peaks"]:
+        source = context.get_parameter_source(name)
+        if source is not None and source is not ParameterSource.DEFAULT:
+            flag = "--peak" if name == "peaks" else f"--{name.replace('_', '-')}"
+            why = "is for calibrations over MPI, not for --accelerator" if accelerator else "needs --accelerator"
+            raise InputError(f"{flag}: {why}")
+
+
+def _calibrate_accelerator(
+    output: str, like: str | None, json_path: str | None, out: str | None, **options: Any
+) -> None:
+    from .hardware.machine import load_machine
+    from .hardware.writer import machine_toml
+    from .mpi_runtime.accelerator.calibrate import Task, calibrate_accelerator
+    from .reports.output import Folder, write_whole
+
+    peaks = dict(_peak(text) for text in options.pop("peaks"))
+    task = Task(
+        Path(output),
+        like=load_machine(like) if like else None,
+        precisions=options.pop("precision"),
+        peaks=peaks,
+        **options,
+    )
+
+    def ready() -> None:
+        check_writable(output, str(task.samples_file), json_path)
+        if out:
+            Folder(out)
+
+    with progress("calibrate") as advance:
+        found = calibrate_accelerator(task, ready=ready, advance=advance)
+    from .reports import accelerator_report as report
+
+    write_whole(Path(output), machine_toml(found.machine))
+    if out:
+        report.write_accelerator(Folder(out), found, command_text())
+    emit(json_path, report.plain(found))
+    if json_path != "-":
+        report.show_accelerator(console(), found)
+
+
+def _peak(text: str) -> tuple[Precision, float]:
+    """``bf16=989TFLOP/s`` as a precision and FLOP/s."""
+    from .hardware.precisions import BYTES
+    from .hardware.units import parse
+
+    name, _, rate = (part.strip() for part in text.partition("="))
+    if name not in BYTES:
+        raise InputError(f"--peak {text}: {name or 'nothing'} is no precision{suggestion(name, BYTES)}")
+    try:
+        found = parse(rate, "flop / second")
+    except ValueError as reason:
+        raise InputError(f"--peak {text}: {reason}; needs a compute rate such as {name}=989TFLOP/s") from None
+    if not 0 < found < float("inf"):
+        raise InputError(f"--peak {text}: must be above zero, such as {name}=989TFLOP/s")
+    return cast("Precision", name), found

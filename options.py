@@ -57,6 +57,13 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--pipeline", {"help": "gpipe, 1f1b, interleaved, zb-h1, zb-h2, pipedream, 2bw."}),
     ("--chunks", {"type": int, "help": "Model chunks of a stage, for --pipeline interleaved."}),
     (
+        "--stage-layers",
+        {
+            "metavar": "WAY",
+            "help": "Layers of pipeline stages: even, ends (embedding and output count as one each), or N,N,... by stage.",
+        },
+    ),
+    (
         "--scatter-gather/--no-scatter-gather",
         {"default": None, "help": "Ranks of tp pass on a part each between stages, and gather there (simulated only)."},
     ),
@@ -77,7 +84,12 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--recompute", {"help": "none, selective (the core of attention), products (every second one), full."}),
     ("--attention", {"help": "unfused, or fused (one kernel that keeps its scores to itself)."}),
     ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
-    ("--overlap", {"help": "none, gradients (reduced, and weights fetched, beside the passes)."}),
+    (
+        "--overlap",
+        {
+            "help": "none; gradients (reduced, and weights fetched, beside the passes); all (updated shards gathered so too)."
+        },
+    ),
     ("--routing", {"help": "What the fabric knows of adaptive, static, minimal, valiant."}),
     ("--depth", {"help": "Network: bound, fluid, message, or auto by size."}),
     ("--jitter", {"type": float, "help": "Relative standard deviation of each operation's time on each node."}),

@@ -45,9 +45,11 @@ class Calibration(Unknowns):
     ``gemm_efficiency`` is the share of peak that GEMMs reach, with all losses that nothing else here accounts for;
     ``network_efficiency`` the share of the wire rate that reaches the application; ``message_overhead`` the processor's
     time for one message, sent and received; ``update_overhead`` the framework's time per held parameter and step; and
-    ``tokens_per_node`` the batch that a step uses where the user names none.
+    ``tokens_per_node`` the batch that a step uses where the user names none. ``shard_overhead`` is the framework's time for
+    each rank's part of each tensor that ZeRO-3 gathers or scatters; none, unless a library is known to take them one by one.
     """
 
+    shard_overhead: SecondsOrZero = 0.0
     free_direction: tuple[Alternative, ...] = ()
 
 
@@ -112,7 +114,7 @@ class Machine(Record):
         return Processor(
             self.core_group,
             groups,
-            node.ring_bandwidth * (groups if node.inside == "switch" else 1),
+            node.ring_bandwidth * (groups if node.ports else 1),
             self.calibration.gemm_efficiency,
             host_link=None if node.host_link is None else groups * node.host_link,
             host_bandwidth=None if node.host_memory_bandwidth is None else share * node.host_memory_bandwidth,

@@ -14,7 +14,7 @@ from .errors import InputError
 from .framework import Framework
 from .precisions import Precision
 from .records import Record
-from .units import Bytes, BytesPerSecond
+from .units import Bytes, BytesPerSecond, Ratio
 
 HOST = ("host_memory", "host_link", "host_memory_bandwidth")
 """What describes a node's host: all of them or none."""
@@ -24,16 +24,24 @@ class Node(Record):
     """Core groups, each with its own memory, what joins them inside, their host, and the network interfaces that they share.
 
     ``inside`` is a ``ring``, one resource of ``ring_bandwidth`` for all of the node's traffic, or a ``switch`` that
-    never is the bottleneck itself, to which each core group has a port of ``ring_bandwidth`` in either direction.
+    never is the bottleneck itself, to which each core group has a port of ``ring_bandwidth`` in either direction, or ``links``
+    from each core group to each other one, of ``ring_bandwidth`` for all of a core group's together and in either direction.
+    Where a switch adds up what an all-reduce sends through it, a port does so at ``inside_reduction``; with ``network_reduction``
+    the switches between nodes add up too. Of the rates inside and between nodes, a library's all-to-alls reach the shares
+    ``inside_all_to_all`` and ``network_all_to_all``.
     A host beyond the core groups has ``host_memory`` bytes a node, which is read and written at
     ``host_memory_bandwidth`` in all, and a ``host_link`` (PCIe) to each core group, its rate in one direction.
     """
 
     core_groups: int = Field(gt=0)
-    inside: Literal["ring", "switch"] = "ring"
+    inside: Literal["ring", "switch", "links"] = "ring"
     ring_bandwidth: BytesPerSecond
+    inside_reduction: BytesPerSecond | None = None
+    inside_all_to_all: Ratio | None = None
     interfaces: int = Field(gt=0)
     interface_bandwidth: BytesPerSecond
+    network_reduction: bool | None = None
+    network_all_to_all: Ratio | None = None
     host_memory: Bytes | None = None
     host_link: BytesPerSecond | None = None
     host_memory_bandwidth: BytesPerSecond | None = None
@@ -45,6 +53,17 @@ class Node(Record):
             missing = ", ".join(key for key in HOST if key not in given)
             raise ValueError(f"has {', '.join(given)} but not {missing}; a host has all three")
         return self
+
+    @model_validator(mode="after")
+    def _a_switch_reduces(self) -> Node:
+        if self.inside_reduction is not None and self.inside != "switch":
+            raise ValueError(f'has inside_reduction, for which inside must be "switch" and not "{self.inside}"')
+        return self
+
+    @property
+    def ports(self) -> bool:
+        """Whether each core group has a port of its own to the others: to a switch, or all of its links together."""
+        return self.inside != "ring"
 
     @property
     def injection(self) -> float:

@@ -55,7 +55,7 @@ def local_ranks(environment: Mapping[str, str]) -> int:
     return 1
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let freed memory stay with the process: a buffer that is made anew for every message would else be paged in each time."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -71,7 +71,7 @@ def prepare() -> None:
     """
     for name in THREADS:
         os.environ.setdefault(name, "1")
-    _keep_memory()
+    keep_memory()
     if local_ranks(os.environ) > cores():
         for name, value in YIELDING.items():
             os.environ.setdefault(name, value)

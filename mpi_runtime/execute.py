@@ -104,6 +104,10 @@ def _setting(
         )
     if setting.plan.scatter_gather:
         raise InputError("--scatter-gather: is simulated only; over MPI stages pass on all that they have")
+    if setting.plan.weights_overlap:
+        raise InputError(
+            "--overlap all: is simulated only; over MPI updated weights are gathered at once (--overlap gradients)"
+        )
     if setting.plan.tensor_overlap:
         raise InputError("--tensor-overlap: is simulated only; over MPI exchanges over tp and products take turns")
     return setting

@@ -41,7 +41,7 @@ class Holdings:
     def __init__(
         self, setting: Setting, formats: dict[Part, Formats], schedule: Schedule, transport: Transport
     ) -> None:
-        self.setting, self.layered = setting, setting.plan.overlap == "gradients"
+        self.setting, self.layered = setting, setting.plan.gradients_overlap
         self.vectors: dict[Key, Held] = {}
         parts: dict[Key, list[Holding]] = {}
         for each in held(setting):

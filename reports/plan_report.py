@@ -65,7 +65,8 @@ def options_text(plan: dict[str, Any]) -> str:
         words.insert(0, f"micro-batch {options['micro_batch']}")
     if "pp" in plan["mesh"]:
         chunks = f" x {options['chunks']}" if options["chunks"] > 1 else ""
-        words.append(f"{options['pipeline']}{chunks}")
+        ends = ", ends count" if options.get("stage_layers") == "ends" else ""
+        words.append(f"{options['pipeline']}{chunks}{ends}")
     words += ["sequence-parallel"] if options["sequence_parallel"] else []
     words += ["overlap"] if options["overlap"] != "none" else []
     words += [f"offload {options['offload']}"] if options["offload"] != "none" else []

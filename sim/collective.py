@@ -13,6 +13,7 @@ from ..hardware.machine import Machine, load_machine
 from ..workloads.collectives import ALGORITHMS, Round, rounds
 from ..workloads.mesh import Mesh
 from ..workloads.placement import Layout, place, resolve_ranks_per_node
+from .burden import burden
 from .graph import Graph
 from .links import Index
 from .messages import in_turn, play
@@ -78,6 +79,7 @@ class Result:
 class Approach:
     """An algorithm's rounds for groups of ranks ``[group, position]``, and which ranks and links are alike in them."""
 
+    algorithm: str
     groups: Index
     rounds: list[Round]
     inner: int
@@ -188,7 +190,7 @@ class Collective:
             else:
                 groups, found = self.layout.groups(("ep",)), rounds(self.operation, algorithm, outer, inner)
             self._approaches[algorithm] = Approach(
-                groups, found, inner, Orbits.of(self.graph, groups, found, inner, [])
+                algorithm, groups, found, inner, Orbits.of(self.graph, groups, found, inner, [])
             )
         return self._approaches[algorithm]
 
@@ -196,8 +198,10 @@ class Collective:
         """The steps of an algorithm on vectors of so many bytes."""
         payloads = [Payload(np.full(self.ranks, float(vector)))] * len(approach.rounds)
         overhead = self.machine.calibration.message_overhead
+        groups = approach.groups
+        weight = burden(self.machine, self.layout, groups, self.operation, approach.algorithm)
         return Steps(
-            self.graph, approach.groups, approach.rounds, approach.inner, payloads, self.model, overhead, orbits
+            self.graph, groups, approach.rounds, approach.inner, payloads, self.model, overhead, orbits, weight
         )
 
 

@@ -12,6 +12,7 @@ from ..workloads.collectives import check, rounds
 from ..workloads.costs import Costs
 from ..workloads.ledger import Ledger, last_to_come
 from ..workloads.schedule import Exchange, Pipeline, Schedule
+from .burden import burden
 from .engine import StepResult
 from .graph import Graph
 from .links import Array, Index, LinkLoads
@@ -109,15 +110,17 @@ class RankByRank:
             outer, inner = (1, size) if grid is None else grid.shape[1:]
             check(exchange.operation, exchange.algorithm, size, uneven=not even and exchange.operation == "all-to-all")
             found = rounds(exchange.operation, exchange.algorithm, outer, inner)
+            groups = np.roll(self.layout.groups(exchange.axes), -exchange.root, axis=1)
             self.known[key] = Steps(
                 self.graph,
-                np.roll(self.layout.groups(exchange.axes), -exchange.root, axis=1),
+                groups,
                 found,
                 inner,
                 payloads(self.layout, exchange, found),
                 SHARING["maxmin"],
                 self.machine.calibration.message_overhead,
                 self.orbits,
+                burden(self.machine, self.layout, groups, exchange.operation, exchange.algorithm),
             )
         return self.known[key]
 

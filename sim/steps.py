@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..workloads.collectives import Round
+from .burden import Burden
 from .graph import Graph
 from .links import Array, Index
 from .orbits import Orbits
@@ -76,7 +77,9 @@ class Steps:
         model: Sharing,
         overhead: float,
         orbits: Orbits,
+        burden: Burden | None = None,
     ) -> None:
+        self.burden = burden
         self.graph, self.groups, self.rounds, self.inner = graph, groups, list(rounds), inner
         self.payloads, self.model, self.overhead, self.orbits = payloads, model, overhead, orbits
         self.ends = np.cumsum([each.steps for each in self.rounds], dtype=np.int64)
@@ -212,7 +215,11 @@ class Steps:
         source = np.where(of >= 0, self.orbits.rank[self.groups[self.group, base + stride * of]], -1)
         shape = (count, self.ranks)
         target, source = np.broadcast_to(target, shape), np.broadcast_to(source, shape)
-        return target, source, self._nbytes(number, target, size)
+        return target, source, self._weighed(self._nbytes(number, target, size), self.orbits.first, target)
+
+    def _weighed(self, nbytes: Array, source: Index, target: Index) -> Array:
+        """What the bytes of messages weigh on links."""
+        return nbytes if self.burden is None else nbytes * self.burden.of(source, target, self.graph.layout.node)
 
     def _scope(self, scope: str) -> tuple[Index, int, Index, int]:
         """(place in the scope, size of the scope, position of its first member, distance of members) of each orbit's rank."""
@@ -243,6 +250,8 @@ class Steps:
         other = (place[:, None] + np.arange(1, size)) % size
         target = self.groups[self.group[:, None], base[:, None] + stride * other]
         nbytes = self._nbytes(number, target.T, size).T.reshape(-1)
+        if self.burden is not None:
+            nbytes = nbytes * np.repeat(self.burden.of_all(self.orbits.first, target, self.graph.layout.node), size - 1)
         sender = np.repeat(np.arange(self.ranks), size - 1)
         flat = self._messages(self.orbits.first[sender], target.reshape(-1), nbytes)
         colour = alike(flat.sender, flat.receiver, flat.nbytes, flat.wait, flat.limit, *flat.links.T)
@@ -256,7 +265,10 @@ class Steps:
         share = self.payloads[0].share
         part = np.ones(len(target)) if share is None else share[target]
         found = self._messages(source, target, self.payloads[0].sent[source] * part)
-        return replace(found, links=found.links[:, 1:], usage=found.usage[:, 1:] * times[:, None], times=times)
+        nbytes = found.nbytes if self.burden is None else found.nbytes * self.burden.far
+        return replace(
+            found, nbytes=nbytes, links=found.links[:, 1:], usage=found.usage[:, 1:] * times[:, None], times=times
+        )
 
     def _posting(self, messages: Sends, count: int) -> Sends:
         """With what keeps a rank from being through before its processor has posted all its messages, one after another."""

@@ -10,6 +10,7 @@ from ..hardware.machine import Machine
 from ..workloads.collectives import Pattern, Round, check, rounds
 from ..workloads.placement import Layout
 from ..workloads.schedule import Exchange
+from .burden import Burden, burden
 from .demand import Demand
 from .links import Array, Index, LinkLoads
 from .payloads import full, shares, weights
@@ -17,6 +18,9 @@ from .phases import phases
 
 _Key = tuple[Pattern, int, int]
 """A pattern, the step, and the identity of the groups in which it runs (they are kept)."""
+
+_Unit = tuple[Pattern, int, int, int]
+"""The same and the identity of what its bytes weigh."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,11 @@ class Traffic:
         self.machine, self.layout, self.depth = machine, layout, depth
         self.phases = phases(machine, layout, depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
-        self._units: dict[_Key, tuple[Demand, LinkLoads]] = {}
+        self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
         self._groups: dict[tuple[tuple[int, ...], bytes], Index] = {}
         self._latencies: dict[_Key, float | Array] = {}
+        self._burdens: dict[tuple[str, str, tuple[str, ...]], Burden | None] = {}
 
     def transfers(self, exchange: Exchange) -> list[Transfer]:
         """The transfers of an exchange, in order."""
@@ -67,17 +72,17 @@ class Traffic:
 
     def _evenly(self, exchange: Exchange, nbytes: float) -> list[Transfer]:
         """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
-        found = []
+        found, weight = [], self._burden(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
             groups = self._scope(exchange.axes, each.scope)
             for step, times in each.distinct():
-                unit = (each.pattern, step, id(groups))
+                unit = (each.pattern, step, id(groups), id(weight))
                 if unit not in self._units:
                     ones = np.ones(groups.shape)
                     if each.everyone:
-                        self._units[unit] = self.phases.all_pairs(groups, ones, ones / groups.shape[1])
+                        self._units[unit] = self._all_pairs(weight, groups, ones, ones / groups.shape[1])
                     else:
-                        self._units[unit] = self.phases.one_each(groups, _targets(each, groups, step), ones)
+                        self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones)
                 demand, loads = self._units[unit]
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, step, times, groups, demand.scaled(factor), loads, factor))
@@ -89,7 +94,7 @@ class Traffic:
         check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
         held = full(self.layout, exchange.nbytes)
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
-        found = []
+        found, weight = [], self._burden(exchange)
         for each in rounds(exchange.operation, algorithm, outer, inner):
             groups = self._scope(exchange.axes, each.scope)
             if each.action == "exchange":
@@ -98,12 +103,13 @@ class Traffic:
                 sent = held[groups] * each.share
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
-                found.append(self._transfer(each, 0, 1, groups, *self.phases.all_pairs(groups, sent, share), None))
+                demand = self._all_pairs(weight, groups, sent, share)
+                found.append(self._transfer(each, 0, 1, groups, *demand, None))
                 continue
             for step, times in each.distinct():
                 part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
                 sent = held[groups] * (part * times)
-                demand = self.phases.one_each(groups, _targets(each, groups, step), sent)
+                demand = self._one_each(weight, groups, _targets(each, groups, step), sent)
                 found.append(self._transfer(each, step, times, groups, *demand, None))
         return found
 
@@ -116,17 +122,38 @@ class Traffic:
             for transfer in self._uneven(replace(exchange, nbytes=np.asarray(exchange.nbytes) * times)):
                 found.plus(transfer.loads, 1.0)
             return found
-        held = full(self.layout, exchange.nbytes * times)
+        held, weight = full(self.layout, exchange.nbytes * times), self._burden(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
             groups = self._scope(exchange.axes, each.scope)
             for step, repeated in each.distinct():
                 sent = held[groups] * (each.share * repeated)
                 if each.everyone:
                     even = np.full(groups.shape, 1.0 / groups.shape[1])
-                    found.plus(self.phases.all_pairs(groups, sent, even)[1], 1.0)
+                    found.plus(self._all_pairs(weight, groups, sent, even)[1], 1.0)
                 else:
-                    found.plus(self.phases.one_each(groups, _targets(each, groups, step), sent)[1], 1.0)
+                    found.plus(self._one_each(weight, groups, _targets(each, groups, step), sent)[1], 1.0)
         return found
+
+    def _burden(self, exchange: Exchange) -> Burden | None:
+        """What the bytes of an exchange weigh, worked out once."""
+        key = (exchange.operation, exchange.algorithm, exchange.axes)
+        if key not in self._burdens:
+            groups = self.layout.groups(exchange.axes)
+            self._burdens[key] = burden(self.machine, self.layout, groups, exchange.operation, exchange.algorithm)
+        return self._burdens[key]
+
+    def _all_pairs(self, weight: Burden | None, groups: Index, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+        """:meth:`Phases.all_pairs` of what the bytes weigh."""
+        if weight is not None:
+            others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
+            sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
+        return self.phases.all_pairs(groups, sent, share)
+
+    def _one_each(self, weight: Burden | None, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+        """:meth:`Phases.one_each` of what the bytes weigh."""
+        if weight is not None:
+            sent = sent * weight.of(groups, targets, self.layout.node)
+        return self.phases.one_each(groups, targets, sent)
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
         """Algorithm, and the group as a grid of supernodes and ranks in each (one row where its parts are unequal)."""

@@ -47,15 +47,17 @@ def least_seconds(
 
     ``factor`` is the share of the links' bandwidth that is there. A rank's port to a switch in its node counts with the
     node's interfaces beside it, where there are other nodes. Rings inside nodes count as endless, and so do the links of a
-    fabric that is no tree.
+    fabric that is no tree. Where switches add up, sums need not pass ranks, and only what leaves and enters a part counts.
     """
     node, inside_node = layout.node, Inside.of(machine, layout)
     nodes = int(node.max()) + 1
     trunks = (machine.fabric.levels(nodes, machine.injection) or [])[1:]
+    reduced = operation == "all-reduce" and bool(machine.node.inside_reduction or machine.node.network_reduction)
     parts = [(node, machine.injection), *((level.domain[node], level.capacity * level.cables) for level in trunks)]
-    if machine.node.inside == "switch":
+    if machine.node.ports:
         beside = machine.injection if layout.nodes > 1 else 0.0
-        parts.append((inside_node.link, inside_node.kinds[0].capacity + beside))
+        faster = max(1.0, (machine.node.inside_reduction or 0.0) / machine.node.ring_bandwidth) if reduced else 1.0
+        parts.append((inside_node.link, inside_node.kinds[0].capacity * faster + beside))
     seconds = 0.0
     for part, capacity in parts:
         count = int(part.max()) + 1
@@ -66,7 +68,7 @@ def least_seconds(
             root = np.arange(count) == part[group[0]]
             leaves, enters = least_bytes(operation, inside, len(group), root, nbytes)
             out, into = out + np.where(inside > 0, leaves, 0.0), into + np.where(inside > 0, enters, 0.0)
-            if operation == "all-reduce":
+            if operation == "all-reduce" and not reduced:
                 total += 2 * (int((inside > 0).sum()) - 1) * nbytes
         busy = int(((out + into) > 0).sum())
         seconds = max(seconds, float(max(out.max(), into.max())) / (capacity * factor))

@@ -135,9 +135,20 @@ class Ranks:
     """Ranks of a mesh such as ``{"pp": 2, "tp": 2}``, each with its parts of the weights."""
 
     def __init__(
-        self, sizes, mesh, seed, sequence_parallel=False, chunks=1, recompute=False, fused=False, kind=np.float64
+        self,
+        sizes,
+        mesh,
+        seed,
+        sequence_parallel=False,
+        chunks=1,
+        recompute=False,
+        fused=False,
+        kind=np.float64,
+        layers=None,
     ):
         self.fused = fused
+        parts = mesh.get("pp", 1) * chunks
+        self.of_part = layers or [sizes.layers // parts] * parts
         self.sizes, self.mesh, self.chunks, self.recompute = sizes, mesh, chunks, recompute
         numbers = product(*(range(size) for size in mesh.values()))
         self.places = [Place(dict(zip(mesh, each, strict=True)), mesh, sequence_parallel) for each in numbers]
@@ -149,7 +160,9 @@ class Ranks:
         self.count = 0
 
     def layers(self, stage, chunk):
-        return stage_layers(self.sizes.layers, stage, self.mesh.get("pp", 1), chunk, self.chunks)
+        part = chunk * self.mesh.get("pp", 1) + stage
+        first = sum(self.of_part[:part])
+        return range(first, first + self.of_part[part])
 
     def held(self, place):
         """Names of the weights of a rank's stage."""
@@ -223,7 +236,7 @@ class Ranks:
                 receiver.enter(layers.start, sender.leave(layers.start))
         for layer in layers:
             self.play(here, [*names.attention(), *names.ffn()], layer)
-        if layers.stop == self.sizes.layers:
+        if now == (self.chunks - 1, self.mesh.get("pp", 1) - 1):
             self.play(here, names.output(), None)
 
     def backward(self, ranks, now, before):
@@ -238,7 +251,7 @@ class Ranks:
             if self.recompute:
                 self.play(here, [*names.attention(), *names.ffn()], layer)
             self.play(here, [*names.ffn_backward(), *names.attention_backward()], layer)
-        if layers.start == 0:
+        if now == (0, 0):
             self.play(here, names.embed_backward(), None)
 
     def play(self, ranks, names, layer):
@@ -323,10 +336,3 @@ def summed_over(name, sizes, place):
     if name == "embedding" and sizes.tied:
         axes += ["pp"]
     return axes
-
-
-def stage_layers(layers, stage, stages, chunk=0, chunks=1):
-    """The layers of one chunk of a pipeline stage: chunk c of stage s is part c * stages + s of the model."""
-    each = layers // (stages * chunks)
-    first = (chunk * stages + stage) * each
-    return range(first, first + each)

@@ -12,11 +12,13 @@ from athanor.hardware.machine import list_machines, load_machine
 from athanor.reports.accuracy import validate
 from athanor.reports.accuracy.cases import case_of, setting_of
 from athanor.reports.accuracy.conventions import counts_recomputation, step_flops
-from athanor.reports.accuracy.fitting import fit, rows_of, target_of
+from athanor.reports.accuracy.fitting import fit
 from athanor.reports.accuracy.judgement import Judged, statistics
 from athanor.reports.accuracy.memory_rows import is_beside, is_memory, with_memory
 from athanor.reports.accuracy.null_model import Guess, null_predictions
 from athanor.reports.accuracy.rows import LeftOut, Row, read_rows
+from athanor.reports.accuracy.systems import entry_of, system_of
+from athanor.reports.accuracy.targets import rows_of, target_of
 from athanor.reports.published import FOLDER
 
 PUBLISHED = {row.id: row for row in read_rows()}
@@ -236,6 +238,62 @@ def test_the_command_refuses_bad_tables(tmp_path):
         assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("system", "accelerator", "machine"),
+    [
+        ("Jean Zay V100 (4/node OPA)", "V100-32GB", "jean-zay-v100"),
+        ("AWS p5 EFA", "H100", "aws-p5"),
+        ("P6-B200 EFA", "B200", "dgx-b200"),
+        ("B200-180GB", "B200-180GB", "dgx-b200"),
+        ("GB200 NVL72", "GB200", "gb200-nvl72"),
+        ("MI300X node", "AMD MI300X-192GB", "mi300x"),
+        ("", "H800-80GB", "deepseek-h800"),
+        ("", "A800", "selene"),
+        ("", "H200-141GB", "eos-h100"),
+        ("some cluster", "A100-40GB", "selene"),
+        ("some cluster", "V100-SXM2-16GB", "dgx1-v100"),
+        ("Atlas 800T A2", "Ascend 910B3", "cloud-brain-2"),
+        ("Atlas 800 (8x910A)", "Ascend910A-32GB", "cloud-brain-2"),
+    ],
+)
+def test_machines_are_found_by_system_else_by_accelerator(system, accelerator, machine):
+    here = Row(row("coll_ar_h100", system=system, accelerator=accelerator))
+    assert system_of(entry_of(here)).machine.name == machine
+
+
+@pytest.mark.parametrize(
+    ("system", "interfaces", "rate"),
+    [
+        ("DGX-2 1xIB", 1, 12.5e9),
+        ("DGX-2 4xIB", 4, 12.5e9),
+        ("DGX-2", 8, 12.5e9),
+        ("a cluster of DGX-2, one NIC a node", 1, 12.5e9),
+        ("DGX-A100 8x200Gb", 8, 25e9),
+        ("DGX-A100 2x100Gb", 2, 12.5e9),
+        ("Jean Zay A100 (4xOPA/node)", 4, 12.5e9),
+        ("4 nodes x 8 V100; IB 100Gb", 1, 12.5e9),
+    ],
+)
+def test_network_cards_that_a_system_names_are_taken(system, interfaces, rate):
+    accelerator = "A100" if "A100" in system else "V100"
+    node = system_of(entry_of(Row(row("coll_ar_h100", system=system, accelerator=accelerator)))).machine.node
+    assert (node.interfaces, node.interface_bandwidth) == (interfaces, rate)
+
+
+def test_sums_in_the_switch_are_taken_where_the_library_had_its_way():
+    """Benchmarks of a node let the library choose; slides and nodes that are said to use rings do not."""
+    for system, accelerator, reduces in (
+        ("B200 node", "B200", True),
+        ("H200 node", "H200", True),
+        ("H200 node ring", "H200", False),
+        ("DGX-B200", "B200", False),
+        ("DGX-H100", "H100", False),
+        ("AWS p5 EFA", "H100", True),
+    ):
+        node = system_of(entry_of(Row(row("coll_ar_h100", system=system, accelerator=accelerator)))).machine.node
+        assert (node.inside_reduction is not None) == reduces
+
+
 def shared(machine):
     group = machine.core_group
     return group.tiles, group.dma_read, group.dma_write, group.operator_overhead, machine.calibration.gemm_efficiency
@@ -270,7 +328,7 @@ def test_a_fit_finds_the_constants_that_rows_were_made_with():
         plan = {"num_accelerators": "8", "dp": "2", "tp": "4", "global_batch": 4 * micro, "micro_batch": micro}
         text = {key: str(value) for key, value in {**shape, **plan, "id": f"made{number}"}.items()}
         made.append(row("kort_22B_full", **text))
-    measured = validate([Row(each) for each in made], change=lambda case: case.on(machine)).plain()["rows"]
+    measured = validate([Row(each) for each in made], change=lambda _: machine).plain()["rows"]
     rows = [
         Row({**each, "measured_value": f"{told['predicted']!r}"}) for each, told in zip(made, measured, strict=True)
     ]
@@ -287,7 +345,7 @@ def test_what_cannot_be_fitted_is_refused():
         target_of("accelerator", "A1000")
     with pytest.raises(InputError, match=r"fit fabric selen: no such machine .*did you mean selene"):
         target_of("fabric", "selen")
-    with pytest.raises(InputError, match=r"fit A100: 1 rows about it; 4 are needed"):
+    with pytest.raises(InputError, match=r"fit accelerator A100: 1 rows about it; 4 are needed"):
         rows_of(target_of("accelerator", "A100"), [PUBLISHED["kort_22B_full"]])
     with pytest.raises(LeftOut):
         case_of(PUBLISHED["gpipe_AmoebaNet_M1_K8"])

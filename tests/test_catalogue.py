@@ -9,7 +9,7 @@ from athanor.sim.collective import collective
 from athanor.workloads.placement import resolve_ranks_per_node
 
 MACHINES = {machine.name: machine for machine in list_machines()}
-ACCELERATORS = sorted(name for name, machine in MACHINES.items() if machine.node.inside == "switch")
+ACCELERATORS = sorted(name for name, machine in MACHINES.items() if machine.node.ports)
 PUBLISHED = [*ACCELERATORS, "fugaku"]
 SURE = re.compile(r"found|memory-sure|memory-unsure|assumed|approximated|made up|computed")
 
@@ -21,6 +21,11 @@ SURE = re.compile(r"found|memory-sure|memory-unsure|assumed|approximated|made up
         ("selene", 2048, "bf16"),
         ("eos-h100", 4096, "bf16"),
         ("eos-h100", 8192, "fp8"),
+        ("torchtitan-h100", 4096, "bf16"),
+        ("deepseek-h800", 8192, "fp8"),
+        ("dgx-b200", 8192, "bf16"),
+        ("gb200-nvl72", 16384, "fp8"),
+        ("mi300x", 2048, "bf16"),
         ("tpu-v3", 2 * 128 * 128, "bf16"),
         ("cloud-brain-2", 64 * 2, "fp32"),
         ("fugaku", 2 * 2 * 8, "fp64"),
@@ -34,7 +39,8 @@ def test_peaks_are_cores_times_clock(name, flops_a_cycle, precision):
 @pytest.mark.parametrize(
     ("name", "ranks"),
     [("dgx2-v100", 1536), ("jean-zay-a100", 384), ("selene", 3072), ("vtrain-a100", 512), ("eos-h100", 6144)]
-    + [("torchtitan-h100", 512), ("cloud-brain-2", 2048), ("tpu-v3", 2048), ("fugaku", 4096), ("azure-gpt3", 10_000)],
+    + [("torchtitan-h100", 512), ("cloud-brain-2", 2048), ("tpu-v3", 2048), ("fugaku", 4096), ("azure-gpt3", 10_000)]
+    + [("jean-zay-v100", 416), ("aws-p5", 512), ("deepseek-h800", 2048), ("gb200-nvl72", 72)],
 )
 def test_published_runs_have_room(name, ranks):
     """Ranks are accelerators; on Fugaku they are nodes."""
@@ -50,12 +56,24 @@ def test_published_runs_have_room(name, ranks):
         ("selene", 32, 192e9),
         ("eos-h100", 8, 370e9),
         ("eos-h100", 32, 370e9),
+        ("dgx-b200", 8, 700e9),
+        ("aws-p5", 8, 480e9),
+        ("mi300x", 8, 313e9),
     ],
 )
 def test_all_reduces_run_at_the_measured_bus_bandwidth(name, ranks, measured):
-    """NVIDIA's figures for large vectors; across nodes of H100 a node's ports and its interfaces carry equally much."""
+    """NVIDIA's figures for large vectors, and AMD's; across nodes of H100 a node's ports and its interfaces carry equally much."""
     found = collective(name, "all-reduce", "ring", ranks, 2.0**34)
     assert found.bus_bandwidth == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "measured"), [("eos-h100", "309 GB/s", 480e9), ("dgx-b200", "546 GB/s", 850e9)]
+)
+def test_switches_add_up_at_the_measured_bus_bandwidth(name, rate, measured):
+    """NVIDIA's figures with SHARP inside a node, from which the rates that machine files name are worked out."""
+    machine = MACHINES[name].changed({"node.inside_reduction": rate})
+    assert collective(machine, "all-reduce", "ring", 8, 2.0**34).bus_bandwidth == pytest.approx(measured, rel=0.02)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

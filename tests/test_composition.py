@@ -15,7 +15,6 @@ EXCLUDED = {
     ("--tensor 2d", "experts"): (EXPERTS, {"mesh": {"tp": 4}, "tensor": "2d"}),
     ("--tensor 2d", "--zero 3 or ++"): (DENSE, {"mesh": {"tp": 4, "dp": 2}, "tensor": "2d", "zero": "3"}),
     ("--sequence-parallel", "no tp"): (DENSE, {"mesh": {"dp": 2}, "sequence_parallel": True}),
-    ("cp", "--attention fused"): (DENSE, {"mesh": {"cp": 2}, "attention": "fused"}),
     ("cp", "an encoder-decoder"): (BOTH, {"mesh": {"cp": 2}}),
     ("pp", "an encoder-decoder"): (BOTH, {"mesh": {"pp": 5}}),
     ("pp", "--zero 2, 3 or ++"): (DENSE, {"mesh": {"pp": 2, "dp": 2}, "zero": "2"}),
@@ -111,7 +110,21 @@ def test_every_rule_names_something_that_exists():
             {"mesh": {"tp": 6}, "tensor": "2d"},
             "--tensor 2d: tp=6 is no square; the grid is q x q, nearest 4 or 9",
         ),
-        (DENSE, {"mesh": {"pp": 3}}, "--pipeline 1f1b: 2 layers do not divide over pp=3 stages"),
+        (
+            DENSE,
+            {"mesh": {"pp": 3}},
+            "--stage-layers even: 2 layers do not divide over pp=3 stages; N,N,... says how many",
+        ),
+        (
+            DENSE,
+            {"mesh": {"pp": 4}},
+            "--stage-layers even: 2 layers do not divide over pp=4 stages; ends would, with embedding and output as a layer each: 4",
+        ),
+        (
+            DENSE,
+            {"mesh": {"dp": 2}, "stage_layers": "ends"},
+            "--stage-layers ends: the mesh has no pp, all layers are on one stage",
+        ),
         (
             DENSE,
             {"mesh": {"dp": 2}, "chunks": 2},

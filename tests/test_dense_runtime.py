@@ -57,6 +57,14 @@ PLANS = {
         {"mesh": {"pp": 4}},
         {"mesh": {"pp": 4}, "pipeline": "gpipe"},
         {"mesh": {"pp": 2, "dp": 2}, "pipeline": "interleaved", "chunks": 2, "zero": "1"},
+        {"mesh": {"pp": 4}, "stage_layers": "0,1,2,1", "zero": "1"},
+        {
+            "mesh": {"pp": 2, "dp": 2},
+            "pipeline": "interleaved",
+            "chunks": 3,
+            "stage_layers": "ends",
+            "recompute": "full",
+        },
         {"mesh": {"pp": 2, "tp": 2}, "sequence_parallel": True},
         {"mesh": {"pp": 2, "cp": 2}, "recompute": "full"},
         {"mesh": {"pp": 4}, "pipeline": "zb-h1"},
@@ -141,6 +149,11 @@ REAL = "; --compute sleep only sends what the schedule says"
         ),
         (
             "gpt-tiny",
+            {"mesh": {"cp": 4}, "attention": "fused"},
+            "--attention fused with cp: executed for real over cp is unfused attention",
+        ),
+        (
+            "gpt-tiny",
             {"mesh": {"fsdp": 4}, "zero": "++"},
             "--zero ++: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical",
         ),
@@ -184,6 +197,8 @@ SENT = [
     {"mesh": {"fsdp": 2, "dp": 2}, "zero": "++"},
     {"mesh": {"tp": 4}, "tensor": "2d"},
     {"mesh": {"pp": 2, "cp": 2}, "pipeline": "zb-h2"},
+    {"mesh": {"cp": 4}, "attention": "fused", "recompute": "full"},
+    {"mesh": {"pp": 2, "cp": 2}, "attention": "fused", "pipeline": "zb-h1"},
     {
         "model": "moda-tiny",
         "mesh": {"ep": 2, "tp": 2},

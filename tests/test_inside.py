@@ -151,5 +151,7 @@ def test_moda_places_any_axes(sizes):
 
 
 def test_a_node_is_a_ring_or_a_switch():
-    with pytest.raises(InputError, match=r"node\.inside=swich: no such choice \(ring, switch\); did you mean switch"):
+    with pytest.raises(
+        InputError, match=r"node\.inside=swich: no such choice \(ring, switch, links\); did you mean switch"
+    ):
         box().changed({"node.inside": "swich"})

@@ -272,6 +272,7 @@ def test_exchanges_have_buffers():
 
     assert other(mesh={"dp": 1, "tp": 2}, sequence_parallel=True)["gather"] == 128 * 64 * 2
     assert other(mesh={"dp": 1, "cp": 4})["ring"] == 5 * 32 * 64 * 2
+    assert other(mesh={"dp": 1, "cp": 4}, attention="fused")["ring"] == 4 * 2 * 32 * 64 * 2
     assert other(mesh={"dp": 1, "tp": 4}, tensor="2d")["summa"] == (64 * 256 / 2 + 64 * 256 / 4) * 2
     assert other(model=moe(), mesh={"ep": 4})["all-to-all"] == 2 * 128 * 64 * 2
     assert set(other(mesh={"dp": 4})) == {"output.loss"}

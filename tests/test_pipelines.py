@@ -37,7 +37,7 @@ def plans(draw, names=tuple(PIPELINES)):
         micro_batches = stages * draw(st.integers(1, 4))
     elif name == "2bw":
         micro_batches += stages
-    PIPELINES[name].check(stages, micro_batches, chunks, 2 * stages * chunks)
+    PIPELINES[name].check(stages, micro_batches, chunks)
     return name, stages, micro_batches, chunks
 
 
@@ -273,13 +273,11 @@ def test_orders_that_lack_or_repeat_something():
 @pytest.mark.parametrize(
     ("name", "asked", "told"),
     [
-        ("interleaved", (4, 10, 2, 8), "--pipeline interleaved: 10 micro-batches are no multiple of pp=4 stages"),
-        ("interleaved", (4, 8, 1, 8), "--chunks 1: --pipeline interleaved needs at least 2 a stage; 1f1b has one"),
-        ("interleaved", (4, 8, 3, 8), "--pipeline interleaved: 8 layers do not divide over pp=4 stages of 3 chunks"),
-        ("1f1b", (4, 8, 2, 8), "--chunks 2: --pipeline 1f1b has one chunk a stage; --pipeline interleaved takes more"),
-        ("zb-h2", (3, 8, 1, 8), "--pipeline zb-h2: 8 layers do not divide over pp=3 stages"),
-        ("gpipe", (4, 0, 1, 8), "--pipeline gpipe: 0 micro-batches, must be at least 1"),
-        ("2bw", (4, 3, 1, 8), "--pipeline 2bw: 3 micro-batches a step, must be at least the pp=4 stages, or two"),
+        ("interleaved", (4, 10, 2), "--pipeline interleaved: 10 micro-batches are no multiple of pp=4 stages"),
+        ("interleaved", (4, 8, 1), "--chunks 1: --pipeline interleaved needs at least 2 a stage; 1f1b has one"),
+        ("1f1b", (4, 8, 2), "--chunks 2: --pipeline 1f1b has one chunk a stage; --pipeline interleaved takes more"),
+        ("gpipe", (4, 0, 1), "--pipeline gpipe: 0 micro-batches, must be at least 1"),
+        ("2bw", (4, 3, 1), "--pipeline 2bw: 3 micro-batches a step, must be at least the pp=4 stages, or two"),
     ],
 )
 def test_bad_input_says_what_is_allowed(name, asked, told):

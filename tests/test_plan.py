@@ -106,14 +106,17 @@ def test_the_formula_puts_plans_in_the_engine_s_order_and_the_best_is_found(answ
     ("asked", "most"),
     [
         (question(tries=("cp=2,4", "pp=1", "tp=1,2")), 0.05),
+        (question(tries=("cp=2,4", "pp=1,2", "tp=1,2"), attention="fused", seq_len=8192), 0.05),
+        (question("cloud-brain-2", tries=("cp=4,8", "pp=1", "tp=1"), attention="fused", seq_len=4096), 0.05),
         (question(tries=("tensor=2d", "tp=4", "pp=1,2")), 0.05),
         (question(tries=("fsdp=2,8", "zero=1,2,3,++", "pp=1")), 0.05),
         (question(tries=("offload=optimizer;activations", "pp=1", "tp=2"), overlap="none"), 0.06),
         (question(tries=("pipeline=pipedream,2bw", "pp=2,4"), zero="0", overlap="none"), 0.02),
+        (question(tries=("pp=2,13", "tp=1,2", "stage-layers=ends"), gpus=26, batch=52, zero="1"), 0.05),
         (question("cluster-64", "moda-tiny", 16, 64, overlap="none"), 0.06),
         (question("fugaku", "moda-tiny", 8, 64, overlap="none", tries=("pp=1", "tp=1,2")), 0.06),
     ],
-    ids=["cp", "2d", "fsdp", "offload", "endless", "experts", "torus"],
+    ids=["cp", "cp fused", "cp fused, slow links", "2d", "fsdp", "offload", "endless", "ends", "experts", "torus"],
 )
 def test_the_formula_knows_every_strategy(asked, most):
     estimator, seen = Estimator(asked), 0
@@ -296,8 +299,8 @@ def test_a_model_s_own_plan_gives_what_is_not_searched():
 def test_reasons_have_no_numbers_of_single_plans():
     text = "--mesh pp=2,tp=512: tp=512 does not divide the 96 heads of gpt3-175b"
     assert reason(text, "gpt3-175b") == "tp does not divide the heads"
-    text = "--pipeline 1f1b: 96 layers do not divide over pp=64 stages"
-    assert reason(text, "x") == "--pipeline 1f1b: layers do not divide over pp stages"
+    text = "--stage-layers even: 96 layers do not divide over pp=64 stages; N,N,... says how many each has"
+    assert reason(text, "x") == "--stage-layers even: layers do not divide over pp stages"
     assert reason("pp with --zero 2, 3 or ++: gradients or weights", "x") == "pp with --zero 2, 3 or ++"
 
 

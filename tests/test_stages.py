@@ -247,6 +247,18 @@ PLANS = [
     {"mesh": {"pp": 4, "dp": 2}, "pipeline": "2bw", "zero": "0"},
     {"mesh": {"pp": 4, "dp": 2}, "pipeline": "pipedream", "zero": "0"},
     {"mesh": {"pp": 2, "dp": 2, "tp": 2}, "overlap": "gradients"},
+    {"mesh": {"pp": 2, "cp": 4}, "pipeline": "zb-h2", "attention": "fused"},
+    {"mesh": {"pp": 5, "dp": 2}, "stage_layers": "ends"},
+    {"mesh": {"pp": 4, "dp": 2}, "stage_layers": "0,1,5,2", "pipeline": "zb-h1", "zero": "1"},
+    {
+        "mesh": {"pp": 5, "tp": 2},
+        "stage_layers": "ends",
+        "pipeline": "interleaved",
+        "chunks": 2,
+        "micro_batch": 1,
+        "tokens_per_rank": 10 * 64,
+        "overlap": "gradients",
+    },
 ]
 
 

@@ -3,7 +3,8 @@
 import athanor
 import pytest
 from athanor.workloads import setting
-from athanor.workloads.schedule import HostCopy
+from athanor.workloads.costs import Costs
+from athanor.workloads.schedule import Exchange, HostCopy
 from pytest import approx
 from strategies import DENSE, EXPERTS, PARAMETERS, SHARED, flat, hosted, lowered, plan, simulated, sped_up, two_levels
 
@@ -121,6 +122,33 @@ class TestOffload:
         assert beside["step_seconds"] < apart["step_seconds"]
 
 
+class TestFusedRing:
+    OPTIONS = {"mesh": {"cp": 4}, "attention": "fused"}
+
+    @pytest.mark.parametrize("injection", [1e6, 2e7, 1e8, 1e12])
+    def test_what_goes_around_is_waited_for_as_far_as_it_outlasts_the_kernel_beside_it(self, injection):
+        machine = flat(injection=injection)
+        costs, waited, moving = Costs(machine, 1), 0.0, None
+        for each in lowered(machine=machine, **self.OPTIONS).operations:
+            if isinstance(each.work, Exchange) and each.category == "tensor_parallel":
+                moving = each.work.nbytes / injection
+            elif moving is not None:
+                assert ".context" in each.name
+                waited += max(0.0, moving - float(costs.of(each.work).seconds.max()))
+                moving = None
+        found = simulated(machine=machine, **self.OPTIONS)["breakdown"]["tensor_parallel"]
+        assert found == approx(waited, abs=1e-12)
+        assert (found > 0) == (injection < 1e12)
+
+    def test_every_rank_by_itself_takes_as_long(self):
+        machine = flat(injection=2e7)
+        fluid = simulated(machine=machine, **self.OPTIONS)
+        options = plan(**self.OPTIONS, depth="message")
+        apart = athanor.simulate(machine, DENSE, **options).summary()
+        assert apart["step_seconds"] == approx(fluid["step_seconds"], rel=1e-9)
+        assert apart["breakdown"]["tensor_parallel"] == approx(fluid["breakdown"]["tensor_parallel"], rel=1e-9)
+
+
 HOST = {"offload": "optimizer,activations,parameters"}
 PLANS = {
     "data parallel": (DENSE, {"mesh": {"dp": 4}, "overlap": "gradients"}),
@@ -129,6 +157,7 @@ PLANS = {
     "sequence": (DENSE, {"mesh": {"dp": 2, "tp": 4}, "sequence_parallel": True, "recompute": "selective"}),
     "two dimensions": (DENSE, {"mesh": {"dp": 2, "tp": 4}, "tensor": "2d", "overlap": "gradients"}),
     "ring attention": (DENSE, {"mesh": {"cp": 4, "dp": 2}, "zero": "2"}),
+    "fused ring attention": (DENSE, {"mesh": {"cp": 4, "dp": 2}, "zero": "1", "attention": "fused"}),
     "experts": (EXPERTS, {"mesh": {"ep": 4, "dp": 2}, "zero": "hierarchical"}),
     "uneven experts": (EXPERTS, {"mesh": {"ep": 4, "dp": 2}, "router": "zipf:1.0", "balancer": "none"}),
     "whole experts": (SHARED, {"mesh": {"ep": 4, "tp": 2}, "expert_tensor": "whole", "recompute": "full"}),

@@ -3,6 +3,7 @@
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.model import Model
+from athanor.workloads.schedule import Attention, Pipeline
 from pytest import approx
 from strategies import (
     BOTH,
@@ -42,6 +43,7 @@ CASES = {
     "encoder-decoder": (BOTH, {"mesh": {"dp": 2, "tp": 4}, "sequence_parallel": True}),
     "two dimensions": (DENSE, {"mesh": {"tp": 4}, "tensor": "2d"}),
     "ring attention": (DENSE, {"mesh": {"cp": 4, "tp": 2}}),
+    "fused ring attention": (GATED, {"mesh": {"cp": 4, "tp": 2}, "attention": "fused", "recompute": "full"}),
     "experts": (EXPERTS, {"mesh": {"ep": 4, "dp": 2}, "balancer": "none", "router": "zipf:1.0"}),
     "split experts": (EXPERTS, {"mesh": {"ep": 4, "tp": 2}, "sequence_parallel": True}),
     "whole experts": (EXPERTS, {"mesh": {"ep": 4, "tp": 2}, "expert_tensor": "whole"}),
@@ -219,6 +221,58 @@ class TestRingAttention:
         sizes = [next(e.work.size for e in some.operations if e.name == "l0.attention.softmax") for some in (one, four)]
         assert sizes[0] == 4 * sizes[1] == DENSE.heads * TOKENS * 32
         assert products(four) == approx(products(one) / 4)
+
+
+class TestFusedRingAttention:
+    @pytest.mark.parametrize("recompute", ["none", "full"])
+    @pytest.mark.parametrize("ranks", [2, 3, 8])
+    def test_blocks_go_around_and_come_back_with_their_gradients(self, ranks, recompute):
+        """N - 1 blocks of keys and values forward; backward as many, and as many gradients (Liu et al. 2023, section 3)."""
+        model = Model(name="long", **{**SHAPE, "seq_len": 48})
+        schedule = lowered(model, mesh={"cp": ranks}, attention="fused", tokens_per_rank=96, recompute=recompute)
+        block = 2 * 96 * HIDDEN * SINGLE / ranks
+        for layer in range(LAYERS):
+            forward, backward = (
+                [
+                    each.work
+                    for each in schedule.operations
+                    if each.phase == phase and f"l{layer}.attention.ring" in each.name
+                ]
+                for phase in ("forward", "backward")
+            )
+            assert [each.nbytes for each in forward] == approx([block] * (ranks - 1))
+            assert sum(each.nbytes for each in backward) == approx((2 + (recompute == "full")) * (ranks - 1) * block)
+            assert {each.operation for each in (*forward, *backward)} == {"shift"}
+        assert moved(schedule, "tensor_parallel") == approx(LAYERS * (3 + (recompute == "full")) * (ranks - 1) * block)
+
+    @pytest.mark.parametrize("model", [DENSE, GATED, LATENT], ids=lambda model: model.name)
+    @pytest.mark.parametrize("tp", [1, 4])
+    def test_a_block_is_the_heads_that_there_are(self, model, tp):
+        """Grouped keys are as many fewer, cut over tp as far as there are any; latent ones have sizes of their own."""
+        schedule = lowered(model, mesh={"cp": 2, "tp": tp}, attention="fused")
+        heads = max(1, model.key_value_heads // tp)
+        block = TOKENS / 2 * heads * (model.query_size + model.value_size) * SINGLE
+        assert moved(schedule, "tensor_parallel", "l1.attention.ring") == approx(3 * block)
+
+    @pytest.mark.parametrize("ranks", [2, 4])
+    def test_kernels_together_are_the_whole(self, ranks):
+        def kernels(count):
+            schedule = lowered(GATED, mesh={"cp": count}, attention="fused")
+            return [each.work for each in schedule.operations if isinstance(each.work, Attention)]
+
+        (once, parts) = kernels(1), kernels(ranks)
+        assert len(parts) == ranks * len(once)
+        assert sum(each.flops for each in parts) == approx(sum(each.flops for each in once) / ranks)
+
+    def test_a_split_backward_pass_goes_around_once(self):
+        """Gradients of weights need no keys of others: they are in B alone."""
+        schedule = lowered(mesh={"pp": 2, "cp": 2}, attention="fused", pipeline="zb-h1", micro_batch=1)
+        (work,) = (each.work for each in schedule.operations if isinstance(each.work, Pipeline))
+        count = [
+            {sum(".ring" in each.name for each in work.blocks[number]) for uses in work.uses for number in uses[which]}
+            for which in range(3)
+        ]
+        assert count == [{1}, {2}, {0}]
 
 
 class TestZero:

@@ -10,6 +10,7 @@ from ..hardware.machine import Machine
 from .mesh import Mesh
 from .model import Model
 from .pipelines import find_pipeline
+from .pipelines.layers import layers_by_part
 from .plan import Batch, Plan
 
 
@@ -63,12 +64,6 @@ RULES = (
         "no tp",
         lambda g: g.plan.sequence_parallel and not g.has("tp", "row"),
         "it cuts what tensor parallelism leaves whole: give the mesh tp",
-    ),
-    Rule(
-        "cp",
-        "--attention fused",
-        lambda g: g.has("cp") and g.plan.attention == "fused",
-        "ring self-attention needs the scores of all parts before its softmax",
     ),
     Rule(
         "cp",
@@ -207,9 +202,12 @@ def _pipeline(given: Given) -> None:
     plan, stages = given.plan, given.mesh.size("pp")
     chosen = find_pipeline(plan.pipeline)
     if stages > 1:
-        chosen.check(stages, given.batch.micro_batches, plan.chunks, given.model.depth)
+        chosen.check(stages, given.batch.micro_batches, plan.chunks)
+        layers_by_part(plan.stage_layers, given.model.depth, stages, plan.chunks)
     elif plan.chunks > 1:
         raise InputError(f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage")
+    elif plan.stage_layers != "even":
+        raise InputError(f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage")
 
 
 def _offload(given: Given) -> None:

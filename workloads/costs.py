@@ -46,6 +46,9 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
         case Gemm():
             _require(processor, work.precision)
             cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto)
+            if work.cast_from:
+                cast = processor.sweep(work.count * work.m * work.k, *_casting(work), 0.0, work.precision)
+                cost = Cost(cost.seconds + cast.seconds, cost.compute, cost.memory + cast.memory)
             return _launched(cost, processor)
         case Attention():
             _require(processor, work.precision)
@@ -56,12 +59,21 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
         case Loop():
             return Timed(processor.scalar(work.steps), "management core")
         case Bookkeeping():
-            return Timed(np.asarray(work.parameters) * calibration.update_overhead, "framework")
+            seconds = (
+                np.asarray(work.parameters) * calibration.update_overhead + work.shards * calibration.shard_overhead
+            )
+            return Timed(seconds, "framework")
         case HostCopy():
             return Timed(processor.host_copy(work.nbytes), "host link")
         case HostSweep():
             return Timed(processor.host_sweep(np.asarray(work.size) * work.nbytes), "host memory")
     raise TypeError(f"{work} is no compute operation")
+
+
+def _casting(work: Gemm) -> tuple[float, float]:
+    """Bytes of an element of A read and written to bring it to the product's format, by rows and by columns."""
+    assert work.cast_from
+    return float(BYTES[work.cast_from]), 2.0 * BYTES[work.precision]
 
 
 def _attention(work: Attention, processor: Processor) -> Cost:

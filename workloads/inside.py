@@ -1,4 +1,4 @@
-"""What joins the ranks of a node: one ring that they share, or a switch to which each has ports of its own."""
+"""What joins the ranks of a node: one ring that they share, or ports of their own to a switch or to each other."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def resolve_ranks_per_node(
 ) -> int:
     """Ranks on a node: as asked for; else one a core group where the placement names core groups; else as few as hold ``ranks``.
 
-    Where a switch joins the core groups, each is an accelerator of its own, and has a rank. Raises :class:`InputError` where
+    Core groups that a switch or links join are accelerators of their own, and each has a rank. Raises :class:`InputError` where
     those asked for do not divide the node's core groups.
     """
     spec, groups = parse_placement(placement), machine.node.core_groups
@@ -169,7 +169,7 @@ def resolve_ranks_per_node(
     if ranks_per_node is not None:
         return ranks_per_node
     named = not isinstance(spec, str) and any("core_group" in names for names in spec.values())
-    if named or machine.node.inside == "switch":
+    if named or machine.node.ports:
         return groups
     enough = (each for each in range(1, groups + 1) if groups % each == 0 and each * machine.nodes >= ranks)
     return next(enough, groups)

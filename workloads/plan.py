@@ -14,6 +14,7 @@ from ..hardware.records import Record, first_error
 from .balancers import Balancer, parse_balancer
 from .mesh import Mesh
 from .model import Model
+from .pipelines.layers import parse
 from .precision import PrecisionSchedule
 from .routers import Router, parse_router
 
@@ -27,7 +28,7 @@ OFFLOADS = {
 SIZES = frozenset({"tokens_per_rank", "global_batch"})
 """Two ways to say how large a step is: naming one puts both of the model's own aside."""
 
-BELONGS = {"pipeline": "pp", "chunks": "pp", "tensor": "tp", "sequence_parallel": "tp"}
+BELONGS = {"pipeline": "pp", "chunks": "pp", "stage_layers": "pp", "tensor": "tp", "sequence_parallel": "tp"}
 """Axes without which these say nothing: naming a mesh that lacks one puts the model's own choice aside."""
 
 
@@ -58,6 +59,7 @@ class Plan(Record):
     tensor_overlap: bool = False
     pipeline: str = "1f1b"
     chunks: int = Field(default=1, gt=0)
+    stage_layers: str = "even"
     scatter_gather: bool = False
     expert_tensor: Literal["split", "whole"] = "split"
     prototypes: int | None = Field(default=None, gt=0)
@@ -67,7 +69,7 @@ class Plan(Record):
     recompute: Literal["none", "selective", "products", "full"] = "none"
     attention: Literal["unfused", "fused"] = "unfused"
     accounting: Literal["apex-o2", "fp32"] = "apex-o2"
-    overlap: Literal["none", "gradients"] = "none"
+    overlap: Literal["none", "gradients", "all"] = "none"
     routing: str | None = None
     depth: Literal["auto", "bound", "fluid", "message"] = "auto"
     jitter: float = Field(default=0.0, ge=0, lt=1)
@@ -82,7 +84,7 @@ class Plan(Record):
         Raises :class:`InputError` naming the flag (or, for the model's own plan, its key) and what is allowed.
         """
         given = {key: value for key, value in options.items() if value is not None}
-        recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given)}
+        recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given, model.plan)}
         table = {**recommended, **given}
         if "zero" in table:
             table["zero"] = str(table["zero"])
@@ -99,7 +101,14 @@ class Plan(Record):
 
     def check(self) -> None:
         """Parse what is text; raises :class:`InputError` for unknown names."""
-        _ = self.router_policy, self.balancing, self.precisions, Mesh.of(self.mesh), self.offloads
+        _ = (
+            self.router_policy,
+            self.balancing,
+            self.precisions,
+            Mesh.of(self.mesh),
+            self.offloads,
+            parse(self.stage_layers),
+        )
 
     @property
     def router_policy(self) -> Router:
@@ -115,6 +124,16 @@ class Plan(Record):
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
         return PrecisionSchedule.parse(self.precision)
+
+    @property
+    def gradients_overlap(self) -> bool:
+        """Whether gradients are reduced, and what is sharded or in host memory fetched, beside the passes."""
+        return self.overlap != "none"
+
+    @property
+    def weights_overlap(self) -> bool:
+        """Whether shards of updated weights are gathered beside the first forward pass of the next step."""
+        return self.overlap == "all" and self.shards in (1, 2)
 
     @property
     def offloads(self) -> frozenset[str]:
@@ -147,11 +166,13 @@ class Plan(Record):
         return self.model_copy(update=options)
 
 
-def _set_aside(key: str, given: Mapping[str, Any]) -> bool:
+def _set_aside(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     """Whether what a user has named leaves no room for the model's own choice of an option."""
     if key in SIZES:
         return bool(SIZES & set(given))
     mesh = given.get("mesh")
+    if key == "stage_layers" and isinstance(mesh, Mapping):
+        return bool(mesh.get("pp") != own.get("mesh", {}).get("pp"))  # they are numbers of its own stages
     lacks = isinstance(mesh, Mapping) and key in BELONGS and BELONGS[key] not in mesh
     return lacks or (key == "chunks" and "pipeline" in given)
 

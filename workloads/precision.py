@@ -34,6 +34,11 @@ class Formats:
         return self.product or self.compute
 
     @property
+    def cast_from(self) -> Precision | None:
+        """Format from which activations are brought to that of such products, where these have their own."""
+        return self.compute if self.product else None
+
+    @property
     def state_bytes(self) -> int:
         """Bytes a parameter that only the update needs."""
         return (BYTES[self.master] if self.master else 0) + 2 * BYTES[self.moments]

@@ -51,6 +51,8 @@ class Gemm:
     """``count`` matrix products C[m, n] += A[m, k] B[k, n] in one precision.
 
     ``onto``: bytes of an element of the sum in memory to which C is added, as gradients of micro-batches are; 0 where C is new.
+    ``cast_from``: the longer format that A comes in, brought to ``precision`` first, by rows and by columns: what A is multiplied
+    with next needs it in the other order (Transformer Engine).
     """
 
     m: Amount
@@ -59,6 +61,7 @@ class Gemm:
     count: float
     precision: Precision
     onto: int = 0
+    cast_from: Precision | None = None
 
     @property
     def flops(self) -> Amount:
@@ -143,9 +146,13 @@ class Loop:
 
 @dataclass(frozen=True)
 class Bookkeeping:
-    """What a framework does once a step for each parameter that a rank holds: zero, unscale, check, copy into buckets."""
+    """What a framework does once a step for each parameter that a rank holds: zero, unscale, check, copy into buckets.
+
+    Or for each of ``shards``: a view, a copy and their start for one rank's part of one tensor, gathered or scattered.
+    """
 
     parameters: Amount
+    shards: float = 0.0
 
     @property
     def flops(self) -> Amount:
@@ -153,8 +160,8 @@ class Bookkeeping:
         return 0.0
 
     def __str__(self) -> str:
-        """The number of parameters."""
-        return f"{_text(self.parameters)} parameters held"
+        """The number of parameters, or of shards."""
+        return f"{self.shards:,.0f} shards" if self.shards else f"{_text(self.parameters)} parameters held"
 
 
 @dataclass(frozen=True)

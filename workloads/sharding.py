@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .mesh import DATA, TENSOR
 from .model import Parameters
+from .pipelines.layers import layers_by_part
 from .precision import Part
 from .schedule import Amount
 from .setting import Setting
@@ -54,11 +55,22 @@ def held_beside_layers(setting: Setting) -> list[Holding]:
 
 
 def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[int]:
-    """The layers of a stage, or of one of its chunks: virtual stage chunk · stages + stage has as many as every other."""
-    stages, chunks = setting.mesh.size("pp"), setting.plan.chunks if setting.mesh.size("pp") > 1 else 1
-    each = setting.model.depth // (stages * chunks)
-    virtual = [at * stages + stage for at in (range(chunks) if chunk is None else (chunk,))]
-    return [layer for at in virtual for layer in range(at * each, (at + 1) * each)]
+    """The layers of a stage, or of one of its chunks; a stage may have none beside embedding or output."""
+    stages = setting.mesh.size("pp")
+    parts = parts_of(setting)
+    return [
+        layer
+        for part in (parts[stage::stages] if chunk is None else (parts[chunk * stages + stage],))
+        for layer in part
+    ]
+
+
+def parts_of(setting: Setting) -> tuple[range, ...]:
+    """The layers of every virtual stage, chunk · stages + stage; without stages all in one."""
+    stages, plan = setting.mesh.size("pp"), setting.plan
+    if stages == 1:
+        return (range(setting.model.depth),)
+    return layers_by_part(plan.stage_layers, setting.model.depth, stages, plan.chunks)
 
 
 def shards(setting: Setting, holding: Holding) -> int:

@@ -167,7 +167,7 @@ class Maker:
                 self.put(replace(found, key=key, value=factor * found.value, error=factor * found.error))
         if ring := links.get("ring"):
             node = self.made.machine.node
-            ports = node.core_groups if node.inside == "switch" else 1
+            ports = node.core_groups if node.ports else 1
             self.put(replace(ring, key="node.ring_bandwidth", value=ring.value / ports, error=ring.error / ports))
         nic = links.get("nic") or (None if self.nominal else findings.pair_rate("top"))
         if nic:

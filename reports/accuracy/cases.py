@@ -11,6 +11,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ...workloads.model import Model
 from ...workloads.setting import Setting
+from .libraries import Library, library_of
 from .rows import LeftOut, Row
 from .shapes import model_of, named
 from .systems import entry_of, system_of
@@ -18,10 +19,21 @@ from .systems import entry_of, system_of
 PRECISIONS = (("fp8", "fp8"), ("bf16", "bf16"), ("fp16", "O2"), ("fp32", "O0"))
 """How a row's precision begins, and the policy that it stands for."""
 
+MICRO_BATCHES = (1, 2, 4)
+"""Sequences of a micro-batch that are tried where it was not published: users take the fastest that fits."""
+
+SMALLEST = "micro-batches of one sequence"
+
 RECOMPUTE = ("none", "selective", "full")
 
-LATER = re.compile(r"H100|H200|H800|B200", re.IGNORECASE)
-"""Accelerators of runs from 2023 on, when libraries fused attention, overlapped exchanges and interleaved stages."""
+TOKENS = re.compile(r"(\d+)k tokens per GPU per micro-step")
+"""What a note tells of a batch where no column does."""
+
+SECOND_TOKEN = re.compile(r"deepseek-v3", re.IGNORECASE)
+"""Models that also learn to predict the token after the next."""
+
+WHOLE = re.compile(r"Megatron-Bridge")
+"""Sources whose experts are not cut over tp (``expert_tensor_parallel_size = 1`` in all recipes)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,27 @@ class Case:
         return replace(self, machine=machine)
 
 
+def cases_of(row: Row) -> list[Case]:
+    """The steps that a row may stand for: one, or one for each micro-batch of a few where that was not published.
+
+    Raises :class:`LeftOut` as :func:`case_of` does.
+    """
+    first = case_of(row)
+    if SMALLEST not in first.assumed:
+        return [first]
+    found = [first]
+    for micro in MICRO_BATCHES[1:]:
+        try:
+            more = case_of(Row({**row.fields, "micro_batch": str(micro)}))
+            setting_of(more)
+        except LeftOut:  # it does not divide what a replica has
+            continue
+        found.append(
+            replace(more, assumed=(*more.assumed, f"micro-batches of {micro} sequences, the fastest that fit"))
+        )
+    return found
+
+
 def case_of(row: Row) -> Case:
     """The step of a row; raises :class:`LeftOut` with what is missing or contradicts."""
     system = system_of(entry_of(row))
@@ -47,17 +80,18 @@ def case_of(row: Row) -> Case:
         per_node = {"ranks_per_node": system.ranks_per_node}
         return Case(system.machine, known, per_node, ranks, ("the catalogue's plan for it",))
     model, assumed = model_of(row)
-    later = bool(LATER.search(row.text("accelerator")))
+    model = _with_second_token(_of_length(row, model), assumed)
+    library = library_of(row)
     if system.note:
         assumed.append(system.note)
     mesh, recompute = _mesh(row, ranks), _recompute(row, assumed)
-    zero, more = _zero(row, later, assumed)
+    zero, more = _zero(row, assumed)
     if zero == "++":
         mesh = _sharded(mesh, system.machine)
     replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
-    if later and recompute == "selective" and zero == "3":
-        recompute = "products"
-        assumed.append("selective recomputation is FSDP's, of every second product")
+    if recompute == "selective" and library.selective != recompute:
+        recompute = library.selective
+        assumed.append(f"selective recomputation is that of {library.name}: {recompute}")
     batch, micro = _batch(row, model, replicas, mesh, assumed)
     options: dict[str, Any] = {
         "mesh": mesh,
@@ -69,18 +103,44 @@ def case_of(row: Row) -> Case:
         "zero": zero,
         "recompute": recompute,
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
-        "attention": "fused" if later else "unfused",
-        "tensor_overlap": later and mesh.get("tp", 1) > 1,
+        "attention": library.attention,
+        "overlap": library.overlap,
+        "tensor_overlap": _tensor_overlap(row, library) and mesh.get("tp", 1) > 1,
         "balancer": _balancer(model),
         "expert_tensor": "whole" if (row.count("ep") or 1) > mesh.get("ep", 1) else "split",
-        **_stages(row, model, mesh, batch // replicas // micro, later, assumed),
+        **_stages(row, model, mesh, batch // replicas // micro, library, assumed),
         **more,
     }
-    if later:
-        assumed.append("fused attention")
-        if options["tensor_overlap"]:
-            assumed.append("exchanges over tp beside products")
-    return Case(system.machine, model, options, ranks, tuple(assumed))
+    assumed.append(library.assumed)
+    if options["tensor_overlap"]:
+        assumed.append("exchanges over tp beside products")
+    return Case(_with(system.machine, library), model, options, ranks, tuple(assumed))
+
+
+def _with(machine: Machine, library: Library) -> Machine:
+    """The machine under a library; what it says of GPUs' kernels concerns no other accelerator."""
+    changes = {key: value for key, value in library.set.items() if machine.core_group.tiles or "tiles" not in key}
+    return machine.changed(changes) if changes else machine
+
+
+def _tensor_overlap(row: Row, library: Library) -> bool:
+    """Whether exchanges over tp run beside products: as the library does, or as a note says."""
+    return library.tensor_overlap or "AsyncTP" in row.text("note")
+
+
+def _of_length(row: Row, model: Model) -> Model:
+    """The model with sequences no longer than the tokens of a GPU, where a note tells these."""
+    tokens = TOKENS.search(row.text("note"))
+    length = int(tokens.group(1)) * 1024 if tokens else model.seq_len
+    return model.model_copy(update={"seq_len": min(model.seq_len, length)})
+
+
+def _with_second_token(model: Model, assumed: list[str]) -> Model:
+    """DeepSeek-V3 as it is trained: its head for a second token is about a layer more (DeepSeek-AI 2024, section 2.2)."""
+    if not SECOND_TOKEN.match(model.name):
+        return model
+    assumed.append("the head for a second token as a layer more")
+    return Model.model_validate({**model.model_dump(), "layers": model.layers + 1})  # a copy would keep cached counts
 
 
 def _ranks(model: Model) -> int:
@@ -113,7 +173,7 @@ def _mesh(row: Row, ranks: int) -> dict[str, int]:
             raise LeftOut(f"{degrees} is {dp * tp * pp * cp:,}, not the {ranks:,} of num_accelerators")
         dp //= cp
     ep = given["ep"] or 1
-    if ep > dp and ep % tp == 0:
+    if (ep > dp or WHOLE.search(row.source)) and ep % tp == 0:
         ep //= tp  # experts stay whole and are spread over tp too
     if dp % ep:
         raise LeftOut(f"ep={row.text('ep')} does not divide the {dp} data-parallel ranks")
@@ -129,7 +189,7 @@ def _sharded(mesh: dict[str, int], machine: Machine) -> dict[str, int]:
     return {**mesh, "dp": mesh["dp"] // node, "fsdp": node}
 
 
-def _zero(row: Row, later: bool, assumed: list[str]) -> tuple[str, dict[str, Any]]:
+def _zero(row: Row, assumed: list[str]) -> tuple[str, dict[str, Any]]:
     """The ZeRO stage of a row, and what goes with it."""
     text, more = row.text("zero_stage"), dict[str, Any]()
     if "offload" in text.lower():
@@ -142,9 +202,6 @@ def _zero(row: Row, later: bool, assumed: list[str]) -> tuple[str, dict[str, Any
     if not stage:
         stage = "0"
         assumed.append("no ZeRO")
-    if later and stage != "0":
-        more["overlap"] = "gradients"
-        assumed.append("gradients overlapped")
     return stage, more
 
 
@@ -155,11 +212,11 @@ def _batch(row: Row, model: Model, replicas: int, mesh: dict[str, int], assumed:
     if batch is None:
         if row.text("measured_metric") == "layer_fwd_bwd_time" and micro:
             return micro * replicas, micro
-        tokens = re.search(r"(\d+)k tokens per GPU per micro-step", row.text("note"))
+        tokens = TOKENS.search(row.text("note"))
         if not tokens:
             raise LeftOut("global_batch was not published")
-        length = int(tokens.group(1)) * 1024
-        batch, micro = replicas * max(1, length // model.seq_len), max(1, length // model.seq_len)
+        micro = max(1, int(tokens.group(1)) * 1024 // model.seq_len)
+        batch = replicas * micro
         assumed.append("one micro-batch a step")
     batch, spare = batch // replicas * replicas, batch % replicas
     if not batch:
@@ -167,8 +224,8 @@ def _batch(row: Row, model: Model, replicas: int, mesh: dict[str, int], assumed:
     if spare:
         assumed.append(f"{batch:,} of {batch + spare:,} sequences, which {replicas} replicas share evenly")
     if micro is None:
-        micro = 1
-        assumed.append("micro-batches of one sequence")
+        micro = MICRO_BATCHES[0]
+        assumed.append(SMALLEST)
     if (batch // replicas) % micro:
         raise LeftOut(f"micro_batch {micro} does not divide the {batch // replicas} sequences of a replica")
     return batch, micro
@@ -188,7 +245,7 @@ def _recompute(row: Row, assumed: list[str]) -> str:
         return text
     if text:
         raise LeftOut(f"recompute {text}: neither none, selective nor full")
-    found = "full" if "3" in row.text("zero_stage") and not LATER.search(row.text("accelerator")) else "none"
+    found = "full" if "3" in row.text("zero_stage") and library_of(row).attention == "unfused" else "none"
     assumed.append(f"recomputation: {found}")
     return found
 
@@ -199,16 +256,23 @@ def _balancer(model: Model) -> str:
 
 
 def _stages(
-    row: Row, model: Model, mesh: dict[str, int], micro_batches: int, later: bool, assumed: list[str]
+    row: Row, model: Model, mesh: dict[str, int], micro_batches: int, library: Library, assumed: list[str]
 ) -> dict[str, Any]:
-    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each."""
+    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each.
+
+    Where stages cannot have equally many layers, they do with embedding and output as one layer each.
+    """
     stages = mesh.get("pp", 1)
     if stages == 1:
         return {}
     chunks = row.count("interleave")
     if chunks is None:
-        even = model.layers % stages == 0 and micro_batches % stages == 0
-        chunks = model.layers // stages if later and even else 1
+        counted = model.layers if model.layers % stages == 0 else model.layers + 2
+        even = counted % stages == 0 and micro_batches % stages == 0
+        chunks = counted // stages if library.interleave and even else 1
         assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
-    order = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    order: dict[str, Any] = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
+    if model.layers % (stages * chunks) and (model.layers + 2) % (stages * chunks) == 0:
+        order["stage_layers"] = "ends"
+        assumed.append("embedding and output count as a layer of their stages each")
     return {**order, "scatter_gather": mesh.get("tp", 1) > 1}

@@ -17,8 +17,8 @@ ERRORS = ("rows", "count", "bias", "MAPE", "median", "worst")
 def show_fit(console: Console, found: Fitted) -> None:
     """Values with their standard errors, errors of the rows fitted to and of those held out, and the file's lines."""
     values = [(key, f"{value:.4g}", f"{found.standard_errors[key]:.1%}") for key, value in found.values.items()]
-    machines = ", ".join(machine.name for machine in found.target.machines)
-    console.print(table(f"Fitted to {found.target.name} ({machines})", ("key", "value", "standard error"), values))
+    where = "" if found.target.library else f" ({', '.join(machine.name for machine in found.target.machines)})"
+    console.print(table(f"Fitted to {found.target.name}{where}", ("key", "value", "standard error"), values))
     console.print(table("Errors of predicted steps", ERRORS, [_row(name, errors) for name, errors in _groups(found)]))
     low, high = found.interval
     covered = "" if found.coverage is None else f", which covers {found.coverage:.0%} of the rows held out"
@@ -47,9 +47,8 @@ def _row(name: str, errors: Mapping[str, float]) -> tuple[str, ...]:
 
 def toml_of(found: Fitted) -> str:
     """The lines of a machine file: values, their sources, and the interval of predictions."""
-    kind = "accelerator" if len(found.target.keys) > 2 else "fabric"
     rows = len(found.fitted) + len(found.held_out)
-    provenance = f"athanor fit {kind} {found.target.name}, to {len(found.fitted)} of {rows} rows"
+    provenance = f"athanor fit {found.target.kind} {found.target.name}, to {len(found.fitted)} of {rows} rows"
     told = judged(found.held_out)
     lines = [f"# {key} = {value:.4g}" for key, value in found.values.items()]
     low, high = found.interval

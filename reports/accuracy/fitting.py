@@ -1,4 +1,4 @@
-"""Constants of an accelerator, or of a fabric, fitted to a stated half of the rows, and judged on the other half.
+"""Constants of an accelerator, a fabric or a library, fitted to a stated half of the rows, and judged on the other half.
 
 Errors are logarithms of predicted over measured seconds; their sum of squares is least, where those beyond the
 median count ever less (Cauchy's loss), since single runs stray and what is not modelled must not bend constants. Steps are Gauss-
@@ -19,29 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.errors import InputError, suggestion
-from ...hardware.machine import Machine, list_machines
-from .cases import case_of, setting_of
 from .metrics import predict, simulated
-from .rows import LeftOut, Row
-from .shapes import LENT
-from .systems import entry_of, system_of
+from .rows import Row
+from .targets import Target, halves, rows_of
 from .validate import publication
 
 Array = NDArray[np.float64]
-
-ACCELERATOR: tuple[tuple[str, ...], ...] = (
-    ("calibration.gemm_efficiency",),
-    ("core_group.dma_read", "core_group.dma_write"),
-    ("core_group.tiles.precisions.fp8",),
-)
-"""What is fitted of an accelerator; keys that stand together have one value. Only what some row depends on is.
-
-Starts of operators, the cache and fused attention are not: rows of whole steps hardly tell them apart from these.
-"""
-
-FABRIC: tuple[tuple[str, ...], ...] = (("calibration.network_efficiency",), ("node.ring_bandwidth",))
-"""What is fitted of a machine's fabric: the share of the wire rate across nodes, and the rate of a port inside them."""
+Keys = list[tuple[str, ...]]
 
 SHARES = ("efficiency", "dma_", "tiles.precisions")
 """Parts of keys whose values are at most 1."""
@@ -54,17 +38,11 @@ STEP, MOST = 0.05, 0.3
 
 ROUNDS = 2
 LEAST_SLOPE = 1e-3
-LEAST_ROWS = 4
+
+VAGUE = 0.5
+"""The relative standard error beyond which rows do not tell a value."""
+
 QUANTILES = (0.05, 0.95)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is fitted: ``values`` by group of keys, on the machines that share it, from rows that were run on these."""
-
-    name: str
-    machines: tuple[Machine, ...]
-    keys: tuple[tuple[str, ...], ...]
 
 
 @dataclass
@@ -92,6 +70,7 @@ class Fitted:
     def plain(self) -> dict[str, Any]:
         """As plain data."""
         return {
+            "kind": self.target.kind,
             "name": self.target.name,
             "machines": [machine.name for machine in self.target.machines],
             "values": self.values,
@@ -122,59 +101,19 @@ def judged(errors: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def target_of(kind: str, name: str) -> Target:
-    """The accelerator, or the machine whose fabric is meant; raises :class:`InputError` with those that there are."""
-    machines = list_machines()
-    if kind == "accelerator":
-        known = sorted({machine.core_group.accelerator for machine in machines if machine.core_group.accelerator})
-        same = {each.lower(): each for each in known}
-        if name.lower() not in same:
-            raise InputError(f"fit accelerator {name}: no such accelerator in the catalogue{suggestion(name, known)}")
-        chosen = same[name.lower()]
-        return Target(chosen, tuple(each for each in machines if each.core_group.accelerator == chosen), ACCELERATOR)
-    found = tuple(each for each in machines if each.name == name)
-    if not found:
-        names = [each.name for each in machines]
-        raise InputError(f"fit fabric {name}: no such machine in the catalogue{suggestion(name, names)}")
-    return Target(name, found, FABRIC)
-
-
-def rows_of(target: Target, rows: Sequence[Row]) -> list[Row]:
-    """Rows about training steps on the target's machines, of models whose shape was published, in the order of their names.
-
-    Raises :class:`InputError` where they are too few to be halved.
-    """
-    names = {machine.name for machine in target.machines}
-    found = []
-    for row in rows:
-        try:
-            if system_of(entry_of(row)).machine.name in names:
-                setting_of(case := case_of(row))
-                if not any(each.startswith(LENT) for each in case.assumed):
-                    found.append(row)
-        except LeftOut:
-            continue
-    steps = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU")
-    found = sorted((row for row in found if row.text("measured_metric") in steps), key=lambda row: (row.source, row.id))
-    if len(found) < LEAST_ROWS:
-        raise InputError(f"fit {target.name}: {len(found)} rows about it; {LEAST_ROWS} are needed")
-    return found
-
-
 def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = lambda text: None) -> Fitted:
     """Fit the target's constants to every second of the rows, by source and name, and predict the others."""
     chosen = rows_of(target, rows)
     with _Evaluator.open() as run:
         advance(f"{len(chosen)} rows, {(len(chosen) + 1) // 2} of them fitted to")
-        values = _start(target)
+        values = target.start
         keys = list(values)
-        half, others = chosen[::2], chosen[1::2]
+        half, others = halves(chosen)
         errors, slopes = run(half, values), np.zeros((len(half), len(keys)))
         for number in range(ROUNDS):
             slopes = _slopes(run, half, keys, values, errors)
-            if not number:  # what no row depends on is not fitted
-                used = np.abs(slopes).max(axis=0, initial=0.0) > LEAST_SLOPE
-                keys, slopes = [key for key, each in zip(keys, used, strict=True) if each], slopes[:, used]
+            if not number:
+                keys, slopes = _told(errors, slopes, keys, values)
             step = _solve(errors, slopes, keys, values)
             values |= {key: values[key] * float(np.exp(each)) for key, each in zip(keys, step, strict=True)}
             errors = run(half, values)
@@ -186,6 +125,24 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
         found = _report(target, half, keys, values, errors, slopes)
         found.held_out = _named(others, run(others, values))
     return found
+
+
+def _told(errors: Array, slopes: Array, keys: Keys, values: Mapping[tuple[str, ...], float]) -> tuple[Keys, Array]:
+    """The keys that the rows tell of, and derivatives by these; the others keep their values.
+
+    Rows depend on them, and would hold them to within :data:`VAGUE` after a first step; the vaguest goes first, and the rest is
+    asked again.
+    """
+    used = [at for at in range(len(keys)) if np.abs(slopes[:, at]).max(initial=0.0) > LEAST_SLOPE]
+    while used:
+        chosen, mine = [keys[at] for at in used], slopes[:, used]
+        left = errors + mine @ _solve(errors, mine, chosen, values)
+        spreads = _standard_errors(left, mine, chosen)
+        vaguest = max(used, key=lambda at: spreads[keys[at][0]])
+        if spreads[keys[vaguest][0]] <= VAGUE:
+            break
+        used.remove(vaguest)
+    return [keys[at] for at in used], slopes[:, used]
 
 
 def _report(
@@ -215,19 +172,6 @@ def _report(
 def _named(rows: Sequence[Row], errors: Array) -> dict[str, float]:
     """Relative errors by row."""
     return {row.id: float(np.expm1(error)) for row, error in zip(rows, errors, strict=True)}
-
-
-def _start(target: Target) -> dict[tuple[str, ...], float]:
-    """Values of the catalogue; keys that its machines do not have are left out."""
-    table = target.machines[0].model_dump(mode="json")
-    found: dict[tuple[str, ...], float] = {}
-    for group in target.keys:
-        here: Any = table
-        for part in group[0].split("."):
-            here = here.get(part) if isinstance(here, dict) else None
-        if here is not None:
-            found[group] = float(here)
-    return found
 
 
 def _slopes(
@@ -344,7 +288,7 @@ def _quiet() -> None:
 def _error(work: tuple[Row, dict[str, float]]) -> float:
     """The logarithm of predicted over measured seconds, with other values in the row's machine."""
     row, settings = work
-    made = predict(row, simulated, lambda case: case.on(case.machine.changed(settings)))
-    assert made.seconds is not None
-    assert made.measured_seconds is not None
+    made = predict(row, simulated, lambda machine: machine.changed(settings))
+    if made.seconds is None or made.measured_seconds is None:  # a bandwidth, of which the inverse is a time
+        return float(np.log(row.measured / made.value))
     return float(np.log(made.seconds / made.measured_seconds))

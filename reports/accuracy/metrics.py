@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.errors import AthanorError
+from ...hardware.machine import Machine
 from ...hardware.units import read_bytes
 from ...sim.collective import collective
 from ...sim.simulate import simulate
+from ...workloads.memory import account, sample_loads
 from ...workloads.setting import Setting
-from .cases import Case, case_of, setting_of
+from .cases import Case, cases_of, setting_of
 from .conventions import counts_recomputation, step_flops
 from .memory_rows import is_memory, memory_of
 from .rows import LeftOut, Row
@@ -56,9 +58,9 @@ class Prediction:
 
 
 def predict(
-    row: Row, run: Callable[[Setting], dict[str, Any]], change: Callable[[Case], Case] = lambda case: case
+    row: Row, run: Callable[[Setting], dict[str, Any]], change: Callable[[Machine], Machine] = lambda machine: machine
 ) -> Prediction:
-    """The prediction of a row; ``run`` simulates a setting, after ``change`` has changed its case.
+    """The prediction of a row; ``run`` simulates a setting, after ``change`` has changed its machine.
 
     Raises :class:`LeftOut` with the reason where none is made.
     """
@@ -73,13 +75,14 @@ def predict(
     try:
         for begin, operation in COLLECTIVES.items():
             if metric.startswith(f"{begin}_busbw"):
-                return _collective(row, operation, metric)
-        case = change(case_of(row))
+                return _collective(row, change(system_of(entry_of(row)).machine), operation, metric)
+        cases = [each.on(change(each.machine)) for each in cases_of(row)]
+        case = cases[0]
         if is_memory(row):
             return Prediction(*memory_of(row, case))
         if metric == "layer_fwd_bwd_time":
             return _layer(row, case)
-        return _step(row, case, run)
+        return min((_step(row, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
     except AthanorError as wrong:
         raise LeftOut(str(wrong)) from None
 
@@ -90,6 +93,17 @@ def simulated(setting: Setting) -> dict[str, Any]:
     bare = setting.model.model_copy(update={"plan": {}})
     given = {key: value for key, value in options.items() if value is not None}
     return simulate(setting.machine, bare, allow_overcommit=True, **given).summary()
+
+
+def _fitting(cases: list[Case]) -> list[Case]:
+    """Those that the memory of an accelerator holds; the first one, which is the smallest, in any case: what ran fits."""
+    found = cases[:1]
+    for each in cases[1:]:
+        setting = setting_of(each)
+        need = max(part.total for part in account(setting, sample_loads(setting)).by_stage)
+        if need <= setting.machine.processor(setting.ranks_per_node).memory:
+            found.append(each)
+    return found
 
 
 def _step(row: Row, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
@@ -155,16 +169,13 @@ def _layer(row: Row, case: Case) -> Prediction:
     return Prediction((seconds[1] - seconds[0]) * unit, case.assumed)
 
 
-def _collective(row: Row, operation: str, metric: str) -> Prediction:
+def _collective(row: Row, machine: Machine, operation: str, metric: str) -> Prediction:
     """The bus bandwidth of a collective."""
-    system = system_of(entry_of(row))
     ranks = row.needed("num_accelerators")
     size = re.search(r"_(\d+)(GiB|GB|MiB|MB)$", metric)
     nbytes = read_bytes(f"{size.group(1)} {size.group(2)}" if size else VECTOR)
     algorithm = "linear" if operation == "all-to-all" else "ring"
     amount = nbytes / ranks if operation == "all-to-all" else nbytes
-    found = collective(
-        system.machine, operation, algorithm, ranks, amount, ranks_per_node=system.machine.node.core_groups
-    )
+    found = collective(machine, operation, algorithm, ranks, amount, ranks_per_node=machine.node.core_groups)
     assumed = () if size else (f"a vector of {VECTOR}",)
     return Prediction(found.bus_bandwidth / 1e9, assumed)

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from ...hardware.errors import InputError
+from ...hardware.machine import Machine
 from ...workloads.setting import Setting
-from .cases import Case
 from .judgement import Judged, statistics
 from .memory_rows import is_beside, is_formula, is_memory
 from .metrics import Prediction, predict, simulated
@@ -161,7 +161,7 @@ def _in_unit(each: Outcome, seconds: float) -> float:
 def validate(
     rows: Sequence[Row],
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
-    change: Callable[[Case], Case] = lambda case: case,
+    change: Callable[[Machine], Machine] = lambda machine: machine,
 ) -> Accuracy:
     """Predict every row; raises :class:`InputError` where none can be predicted, with the first reason.
 
@@ -171,9 +171,8 @@ def validate(
     known: dict[str, dict[str, Any]] = {}
 
     def run(setting: Setting) -> dict[str, Any]:
-        key = repr(
-            (setting.machine.name, setting.machine.core_group, setting.machine.node, setting.model, setting.plan)
-        )
+        machine = setting.machine.model_copy(update={"sources": {}})
+        key = repr((machine, setting.model, setting.plan))
         if key not in known:
             known[key] = simulated(setting)
         return known[key]

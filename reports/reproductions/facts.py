@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...hardware.machine import Machine
+from ...workloads.setting import Setting
+from ..accuracy.libraries import library_of
+from ..accuracy.metrics import predict, simulated
+from ..accuracy.rows import Row
+from ..accuracy.targets import looked_at
 from ..claims import Claim, Kind
 from ..published import measurements, published
 
@@ -41,7 +47,24 @@ class Facts:
         return [measurements()[each] for each in self.table["measured"][key]]
 
 
-def measured(row: dict[str, str], name: str, simulated: float, kind: Kind = "predicted") -> Claim:
-    """A measurement as the target of what was computed."""
+def predicted(row: dict[str, str], machine: Machine, library: bool = True) -> tuple[float, dict[str, Any]]:
+    """What ``athanor validate`` predicts of a row, here on this machine, and the summary of the step.
+
+    Without ``library`` the machine stays as it is, whatever the row's library did.
+    """
+    seen: list[dict[str, Any]] = []
+
+    def run(setting: Setting) -> dict[str, Any]:
+        seen.append(simulated(setting))
+        return seen[-1]
+
+    under = machine.changed(library_of(Row(row)).set) if library else machine
+    made = predict(Row(row), run, lambda _: under)
+    return made.value, seen[-1]
+
+
+def measured(row: dict[str, str], name: str, simulated: float, machine: Machine) -> Claim:
+    """A measurement as the target of what was computed; fitted, where constants in use were fitted to it."""
+    kind: Kind = "fitted" if looked_at(Row(row), machine) else "predicted"
     source = row["source"] if row["confidence"] == "found" else f"{row['source']} ({row['confidence']})"
     return Claim(name, float(row["measured_value"]), float(simulated), kind, source)

@@ -182,7 +182,7 @@ def _measured(facts: Facts, machine: Machine, progress: Progress) -> Iterator[Cl
         progress(name)
         totals = simulate(machine, name).summary()
         rate = totals["tokens_per_second"] / totals["ranks"]
-        yield measured(row, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate)
+        yield measured(row, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate, machine)
 
 
 def _inference(facts: Facts, machine: Machine) -> Iterator[Claim]:

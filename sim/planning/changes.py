@@ -151,7 +151,8 @@ def _alternatives(question: Question, best: Ranked) -> list[tuple[str, Any, Any]
     if stages == 1:
         values.pop("pipeline")
     elif best.options["pipeline"] == "interleaved":
-        values["chunks"] = divisors_of(question.model.depth // stages)[1:]
+        ends = 2 * (best.options.get("stage_layers", plan.stage_layers) == "ends")
+        values["chunks"] = divisors_of((question.model.depth + ends) // stages)[1:]
     if size := best.options["micro_batch"]:
         values["micro_batch"] = [size // 2, 2 * size] if size > 1 else [2]
     if question.model.experts and best.mesh.get("ep", 1) > 1:

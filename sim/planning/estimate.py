@@ -56,7 +56,7 @@ class Estimator:
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
         self._wires: dict[tuple[Mesh, str], Wires | str] = {}
-        self._counts: dict[tuple[int, int], list[Counts]] = {}
+        self._counts: dict[tuple[int, int, str], list[Counts]] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
@@ -126,7 +126,7 @@ class Estimator:
     def _layers(self, setting: Setting) -> list[Counts]:
         """Layers of each kind in each stage."""
         stages = setting.mesh.size("pp")
-        key = (stages, setting.plan.chunks if stages > 1 else 1)
+        key = (stages, setting.plan.chunks if stages > 1 else 1, setting.plan.stage_layers)
         if key not in self._counts:
             stack, found = setting.model.stack, list[Counts]()
             for stage in range(stages):

@@ -12,7 +12,7 @@ from ...workloads.costs import Costs
 from ...workloads.loads import Load, LoadModel
 from ...workloads.lowering.blocks import of_weights
 from ...workloads.lowering.passes import Passes
-from ...workloads.lowering.program import Program
+from ...workloads.lowering.program import RING, Program
 from ...workloads.model import Layer
 from ...workloads.placement import Layout
 from ...workloads.schedule import Exchange, Operation
@@ -25,25 +25,39 @@ Key = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one kind of pass: seconds that ranks compute, and exchanges with how often each comes."""
+    """Operations of one kind of pass: seconds that ranks compute, and exchanges with how often each comes.
+
+    ``beside`` are (exchange, seconds of the kernel that runs beside it, how often): the longer of the two counts.
+    """
 
     computing: float
     exchanges: tuple[tuple[Exchange, int], ...]
+    beside: tuple[tuple[tuple[Exchange, float], int], ...] = ()
 
     @classmethod
     def of(cls, operations: Iterable[Operation], costs: Costs) -> Work:
         """What operations come to, one after another; of ranks that differ, the slowest counts in each."""
-        computing, exchanges = 0.0, Counter[Exchange]()
+        computing, exchanges, beside = 0.0, Counter[Exchange](), Counter[tuple[Exchange, float]]()
+        moving: Exchange | None = None  # what goes around beside the next kernel
         for each in operations:
             if isinstance(each.work, Exchange):
-                exchanges[as_even(each.work)] += 1
+                if each.stream == RING:
+                    moving = each.work
+                else:
+                    exchanges[as_even(each.work)] += 1
+                continue
+            seconds = float(np.max(costs.of(each.work).seconds))
+            if moving is None:
+                computing += seconds
             else:
-                computing += float(np.max(costs.of(each.work).seconds))
-        return cls(computing, tuple(exchanges.items()))
+                beside[moving, seconds] += 1
+                moving = None
+        return cls(computing, tuple(exchanges.items()), tuple(beside.items()))
 
     def seconds(self, wires: Wires) -> float:
         """Seconds on the links of a layout."""
-        return self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges)
+        alone = self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges)
+        return alone + sum(count * max(kernel, wires.seconds(each)) for (each, kernel), count in self.beside)
 
 
 def as_even(exchange: Exchange) -> Exchange:
@@ -144,9 +158,10 @@ class PassTimes:
         return Through(tuple(Work.of(group, self.costs) for group in groups))  # type: ignore[arg-type]
 
 
-def dealt(setting: Setting) -> int:
-    """The chunks of a stage where they decide which layers it has: of equal layers it has as many, whatever its chunks."""
-    return setting.plan.chunks if len(set(setting.model.stack)) > 1 else 1
+def dealt(setting: Setting) -> tuple[int, str]:
+    """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
+    plan = setting.plan
+    return plan.chunks if len(set(setting.model.stack)) > 1 else 1, plan.stage_layers
 
 
 def shape(setting: Setting) -> Key:

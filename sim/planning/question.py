@@ -14,6 +14,7 @@ from ...hardware.machine import Machine
 from ...hardware.version import version
 from ...workloads.mesh import AXES
 from ...workloads.model import Model
+from ...workloads.pipelines.layers import WAYS
 from ...workloads.placement import resolve_ranks_per_node
 from ...workloads.plan import OFFLOADS, Plan
 
@@ -30,11 +31,12 @@ DIMENSIONS = (
     "overlap",
     "pipeline",
     "chunks",
+    "stage_layers",
 )
 """Choices of a plan beside its mesh that a search makes; :class:`~.space.Space` says which values it tries where none are given.
 
 What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``), or needs other kernels
-(``--attention``, ``--tensor 2d``) is tried where it is asked for.
+(``--attention``, ``--tensor 2d``) is tried where it is asked for, and so are stages of unequal length (``--stage-layers``).
 """
 
 OPEN_AXES = ("dp", "tp", "pp", "ep")
@@ -82,6 +84,10 @@ class Question:
         if not given.get("global_batch"):
             raise InputError(
                 "--global-batch: say how many sequences a step has, for plans with the same batch to be compared"
+            )
+        if given.get("stage_layers", "even") not in WAYS:
+            raise InputError(
+                f"--stage-layers {given['stage_layers']}: a search has meshes of other stages; write even or ends"
             )
         open_, axes = _parse(tries)
         if twice := sorted(set(open_) & set(given)):
@@ -174,8 +180,9 @@ def _value(key: str, text: str, value: str) -> Any:
         if value not in ("on", "off"):
             raise InputError(f"--try {text}: write sequence-parallel=on,off")
         return value == "on"
-    if key in CHOICES and value not in CHOICES[key]:
-        raise InputError(f"--try {text}: no such value {value}{suggestion(value, CHOICES[key])}")
+    allowed = WAYS if key == "stage_layers" else CHOICES.get(key, (value,))
+    if value not in allowed:
+        raise InputError(f"--try {text}: no such value {value}{suggestion(value, allowed)}")
     if key == "offload":
         value = value.replace("+", ",")
         for part in value.split(","):

@@ -60,7 +60,7 @@ class Rooms:
         stages = self._stages_of(setting)
         account = Account(setting, loads, POLICIES[policy], stages)
         endless = plan.pipeline if plan.pipeline in ("pipedream", "2bw") else ""
-        key: Key = (mesh.axes, mesh.shape, policy, endless, dealt(setting), plan.zero, plan.overlap, plan.offload)
+        key: Key = (mesh.axes, mesh.shape, policy, endless, *dealt(setting), plan.zero, plan.overlap, plan.offload)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)
@@ -96,7 +96,7 @@ class Rooms:
             if plan.pipeline in ("gpipe", "pipedream", "2bw")
             else min(batch.micro_batches, 2 * count)
         )
-        key = (count, plan.pipeline, plan.chunks, few if count > 1 else 1)
+        key = (count, plan.pipeline, plan.chunks, plan.stage_layers, few if count > 1 else 1)
         if key not in self._stages:
             self._stages[key] = Stages(replace(setting, batch=replace(batch, micro_batches=few)))
         return self._stages[key]

@@ -65,8 +65,20 @@ class Space:
         """The ranks' divisors that also divide what an axis cuts."""
         model = self.question.model
         grid = 2 if "2d" in (self.question.fixed.get("tensor"), *self.question.tries.get("tensor", ())) else 1
-        cut = {"tp": model.heads**grid, "pp": model.depth, "ep": max(1, model.experts), "cp": self.question.seq_len}
-        return [size for size in divisors_of(self.question.ranks) if cut.get(axis, size) % size == 0]
+        cut = {"tp": model.heads**grid, "ep": max(1, model.experts), "cp": self.question.seq_len}
+        sizes = divisors_of(self.question.ranks)
+        if axis == "pp":
+            return [size for size in sizes if any(self._countable(way) % size == 0 for way in self._stage_layers)]
+        return [size for size in sizes if cut.get(axis, size) % size == 0]
+
+    @property
+    def _stage_layers(self) -> list[str]:
+        """Which layers stages may have."""
+        return [way for (way,) in self._block("stage_layers", ["even"]).values]
+
+    def _countable(self, way: str) -> int:
+        """What stages share evenly: layers, and where both ends count as one each, these."""
+        return self.question.model.depth + 2 * (way == "ends")
 
     @cached_property
     def size(self) -> int:
@@ -149,14 +161,16 @@ class Space:
         return Block((name,), [(value,) for value in tries.get(name, default)])
 
     def _pipelines(self, mesh: dict[str, int]) -> Block:
-        """Schedules with their chunks; without stages the usual one stands for all."""
-        stages, depth = mesh.get("pp", 1), self.question.model.depth
-        if stages == 1:
-            return Block(("pipeline", "chunks"), [("1f1b", 1)])
-        (names,) = (self._block("pipeline", ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2"]).values,)
-        chunks = self._block("chunks", divisors_of(max(1, depth // stages))[1:] or [2]).values
-        found = [(name, count) for (name,) in names for (count,) in (chunks if name == "interleaved" else [(1,)])]
-        return Block(("pipeline", "chunks"), found)
+        """Schedules with their chunks, and where asked for with unequal stages; without stages the usual one stands for all."""
+        stages, found = mesh.get("pp", 1), list[tuple[Any, ...]]()
+        for way in self._stage_layers if stages > 1 else ["even"]:
+            names = self._block("pipeline", ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2"]).values
+            chunks = self._block("chunks", divisors_of(max(1, self._countable(way) // stages))[1:] or [2]).values
+            some = [(name, count) for (name,) in names for (count,) in (chunks if name == "interleaved" else [(1,)])]
+            found += [(*each, way) for each in (some if stages > 1 else [("1f1b", 1)])]
+        if self._stage_layers == ["even"] and "stage_layers" not in self.question.model.plan:
+            return Block(("pipeline", "chunks"), [each[:2] for each in found])
+        return Block(("pipeline", "chunks", "stage_layers"), found)
 
     def _micro_batches(self, mesh: dict[str, int]) -> list[int | None]:
         """Sequences of a micro-batch that divide a replica's; None where these are no whole number."""

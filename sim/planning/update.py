@@ -14,7 +14,7 @@ from ...workloads.lowering.step import Step
 from ...workloads.model import Layer
 from ...workloads.schedule import COMPUTE, Exchange, Operation
 from ...workloads.setting import Setting
-from ...workloads.sharding import held
+from ...workloads.sharding import held, held_of_layer, layers_of
 from .network import Wires
 from .passes import Key, dealt
 
@@ -71,7 +71,7 @@ class Surroundings:
             plan.overlap,
             plan.offload,
             plan.offload_delay,
-            dealt(setting),
+            *dealt(setting),
         )
         key = (*key, plan.sequence_parallel, plan.expert_tensor, plan.precision, local, plan.pipeline in ASYNCHRONOUS)
         if key not in self._known:
@@ -93,6 +93,9 @@ class Surroundings:
         operations = program.schedule().operations
         delayed = {HOST, HOST_IN} if setting.plan.offload_delay else set()
         hidden = sum(self._seconds(each, wires) for each in operations if each.stream in delayed)
+        if setting.plan.weights_overlap:
+            layers = [each for layer in layers_of(setting, 0) for each in held_of_layer(setting, layer)]
+            hidden += sum(wires.seconds(exchange) for _, exchange in step.update.gathers(program, layers))
         update = sum(self._seconds(each, wires) for each in operations if each.stream not in delayed)
         return Around(kinds, ends, update, hidden, setting.plan.shards >= 2)
 

@@ -17,6 +17,7 @@ from .blocks import pipeline
 from .offload import gradient_bytes, host_update, weights_out
 from .program import Program
 from .step import Step
+from .weights import Gathered
 
 
 def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 0, **options: Any) -> Schedule:
@@ -44,6 +45,8 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     program = Program(setting.layout, beside_products=setting.plan.tensor_overlap)
     this = Step(setting, step, pairwise)
     if setting.composed:
+        if setting.plan.weights_overlap:
+            Gathered.ahead(program, this.update)
         program.add("micro-batches", pipeline(this))
     else:
         _one_after_another(program, this)
@@ -60,7 +63,7 @@ def _one_after_another(program: Program, this: Step) -> None:
     for micro_batch in range(count):
         program.prefix = f"m{micro_batch}." if count > 1 else ""
         flows = this.flows(micro_batch)
-        passes = this.passes(last=micro_batch == count - 1)
+        passes = this.passes(last=micro_batch == count - 1, first=micro_batch == 0)
         passes.forward(program, layers, flows)
         passes.backward(program, layers, flows)
         program.join()

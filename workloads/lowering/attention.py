@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..schedule import Attention as Fused
 from ..schedule import Gemm
-from .context import Ring
+from .context import FusedRing, Ring
 from .local import NORM_FLOPS, Local
 from .program import Program
 from .tensor import Cut, Whole
@@ -40,7 +40,7 @@ class Attention:
         """Queries meet keys, and values are weighted with what comes of it."""
         at = f"l{layer}.{self.at}"
         if self._fused:
-            program.add(f"{at}.context", self._kernel(2))
+            self._fused_ring.forward(program, at, self)
             return
         self._ring.scores(program, at, self)
         program.add(f"{at}.softmax", self.local.softmax(self._scores, backward=False))
@@ -63,7 +63,7 @@ class Attention:
         self.tensor.reduce_backward(program, local, at)
         self.tensor.product_backward(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
         if self._fused:
-            program.add(f"{at}.context.grad", self._kernel(5))
+            self._fused_ring.backward(program, at, self)
         else:
             self._ring.context_backward(program, at, self)
             program.add(f"{at}.softmax.grad", local.softmax(self._scores, backward=True))
@@ -83,6 +83,12 @@ class Attention:
         """A product for every head and sequence of the rank."""
         local = self.local
         return Gemm(m, n, k, self._count, local.formats["attention"].compute)
+
+    def kernel(self, products: int, parts: int = 1) -> Fused:
+        """Fused attention of the rank's queries to one of so many parts of the keys."""
+        size, value = self.sizes
+        precision = self.local.formats["attention"].compute
+        return Fused(self.queries, self.keys / parts, size, value, self._count, products, precision)
 
     @property
     def keys(self) -> float:
@@ -111,6 +117,10 @@ class Attention:
         return Ring(self.local.mesh.size("cp"))
 
     @property
+    def _fused_ring(self) -> FusedRing:
+        return FusedRing(self.local.mesh.size("cp"))
+
+    @property
     def _fused(self) -> bool:
         return self.local.plan.attention == "fused"
 
@@ -128,11 +138,6 @@ class Attention:
     def _scores(self) -> float:
         """Elements of the rank's attention scores; no causal saving is taken."""
         return self._count * self.queries * self.keys
-
-    def _kernel(self, products: int) -> Fused:
-        size, value = self.sizes
-        precision = self.local.formats["attention"].compute
-        return Fused(self.queries, self.keys, size, value, self._count, products, precision)
 
     def _inputs(self) -> list[tuple[str, Local, float, float, Cut]]:
         """Products that make queries, keys and values: (name, tokens, columns, rows, cut)."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
 from ..schedule import COMPUTE, Block, Exchange, Operation, Pipeline
-from ..sharding import held, layers_of
+from ..sharding import held, parts_of
 from .experts import Flow
 from .program import COMMUNICATION, Program
 from .step import Step
@@ -33,7 +33,7 @@ def pipeline(this: Step) -> Pipeline:
         chunks=chunks,
         blocks=tuple(blocks.made),
         uses=uses,
-        first_layer=tuple(blocks.layers(virtual)[0] for virtual in range(stages * chunks)),
+        first_layer=tuple(part.start for part in blocks.parts),
         activations=_activations(this) if stages > 1 else None,
         along=tuple(stages if axis == "pp" else 1 for axis in setting.mesh.axes),
     )
@@ -54,13 +54,9 @@ class _Blocks:
 
     def __init__(self, this: Step, virtual_stages: int) -> None:
         self.this, self.virtual_stages = this, virtual_stages
+        self.parts = parts_of(this.setting)
         self.made: list[Block] = []
         self._known: dict[object, int] = {}
-
-    def layers(self, virtual: int) -> tuple[int, ...]:
-        """The layers of a virtual stage."""
-        stages = self.this.setting.mesh.size("pp")
-        return tuple(layers_of(self.this.setting, virtual % stages, virtual // stages))
 
     def uses(self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]) -> tuple[tuple[int, ...], ...]:
         """Numbers of the blocks of each pass of a virtual stage, by micro-batch; one where all are alike."""
@@ -80,10 +76,10 @@ class _Blocks:
     def _last_differs(self) -> bool:
         """Whether the last micro-batch does more than the others: early reductions, or the update of an endless pipeline."""
         plan = self.this.setting.plan
-        return (plan.overlap == "gradients" and plan.shards < 2) or (self.this.asynchronous and plan.pipeline == "2bw")
+        return (plan.gradients_overlap and plan.shards < 2) or (self.this.asynchronous and plan.pipeline == "2bw")
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
-        layers = self.layers(virtual)
+        layers = self.parts[virtual]
         stack = self.this.setting.model.stack
         ends = (virtual == 0, virtual == self.virtual_stages - 1)
         carried = tuple(id(flows[layer]) for layer in layers if layer in flows) if not self.this.alike else ()
@@ -95,7 +91,7 @@ class _Blocks:
 
     def _make(
         self,
-        layers: tuple[int, ...],
+        layers: range,
         which: str,
         split: bool,
         ends: tuple[bool, bool],
@@ -104,7 +100,7 @@ class _Blocks:
     ) -> Block:
         this = self.this
         program = Program(this.setting.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
-        passes = this.passes(last, layers, which if split else "")
+        passes = this.passes(last, tuple(layers), which if split else "")
         if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this) > 1:
             self._gather(program, which)
         if which == "F":
@@ -116,9 +112,8 @@ class _Blocks:
             this.update.synchronise(program, held(this.setting), "gradients")
             this.update.step(program)
         operations = program.schedule().operations
-        first = layers[0]
         return tuple(
-            replace(each, name=LAYER.sub(lambda found: f"l{int(found[1]) - first}.", each.name, count=1))
+            replace(each, name=LAYER.sub(lambda found: f"l{int(found[1]) - layers.start}.", each.name, count=1))
             for each in operations
         )
 

@@ -191,7 +191,7 @@ class Experts:
 
     def _product(self, flow: Flow, n: float, k: float) -> Gemm:
         """The product of every local expert with the tokens that it carries."""
-        return Gemm(flow.rows, n, k, float(self.held), self.local.formats["expert"].gemm)
+        return self.local.gemm(flow.rows, n, k, "expert", float(self.held))
 
     def _weights(self, flow: Flow, rows: float, columns: float) -> Gemm:
         """The gradient of every local expert's weights."""

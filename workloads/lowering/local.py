@@ -100,10 +100,10 @@ class Local:
         return replace(found, read=found.read + each + MASK, written=found.written + each)
 
     def weight_gradient(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
-        """The same where what comes out is a weight's gradient: added to those of earlier micro-batches, where there are any."""
+        """Where what comes out is a weight's gradient: added to those of earlier micro-batches, where there are any."""
         onto = BYTES[self.formats[part].gradient] if self.accumulates else 0
-        return replace(self.gemm(m, n, k, part, count), onto=onto)
+        return Gemm(m, n, k, count, self.formats[part].gemm, onto)
 
     def gemm(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
         """``count`` products of activations with weights of a part, or of activations for them."""
-        return Gemm(m, n, k, count, self.formats[part].gemm)
+        return Gemm(m, n, k, count, self.formats[part].gemm, cast_from=self.formats[part].cast_from)

@@ -33,7 +33,7 @@ class Early(Around):
         """The layer's gradients are complete."""
         setting = self.update.setting
         holdings = held_of_layer(setting, layer)
-        aside = setting.plan.overlap == "gradients"
+        aside = setting.plan.gradients_overlap
         number = None
         if self.reduce:
             number = self.update.synchronise(program, holdings, f"l{layer}.gradients", aside=aside)

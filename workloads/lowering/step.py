@@ -13,7 +13,7 @@ from .experts import Flow
 from .offload import Activations, Early
 from .passes import Passes
 from .update import Update
-from .weights import Fetched
+from .weights import Fetched, Gathered
 
 
 class Step:
@@ -39,7 +39,7 @@ class Step:
     @property
     def leaves_early(self) -> bool:
         """Whether layers' gradients are reduced, and go to the host, one by one."""
-        return self.setting.plan.overlap == "gradients" or self.setting.plan.shards >= 2
+        return self.setting.plan.gradients_overlap or self.setting.plan.shards >= 2
 
     def flows(self, micro_batch: int) -> dict[int, Flow]:
         """What the layers with experts carry in a micro-batch."""
@@ -54,24 +54,26 @@ class Step:
                 found[layer] = experts.flow(load)
         return found
 
-    def passes(self, last: bool, layers: tuple[int, ...] | None = None, split: str = "") -> Passes:
-        """The passes of a micro-batch (``last`` of the step) through these layers, with what happens around them.
+    def passes(self, last: bool, layers: tuple[int, ...] | None = None, split: str = "", first: bool = False) -> Passes:
+        """The passes of a micro-batch (``first`` or ``last`` of the step) through these layers, with what happens around them.
 
         ``split`` is B or W where backward passes are split: only the second then completes gradients.
         """
         mine = tuple(range(self.setting.model.depth)) if layers is None else layers
-        return replace(self._plain, around=tuple(self.around(last, mine, split)))
+        return replace(self._plain, around=tuple(self.around(last, mine, split, first)))
 
-    def around(self, last: bool, layers: tuple[int, ...], split: str = "") -> list[Around]:
+    def around(self, last: bool, layers: tuple[int, ...], split: str = "", first: bool = False) -> list[Around]:
         """What happens around the layers of these passes."""
         plan, found = self.setting.plan, list[Around]()
         if split != "W":
             if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:
                 found.append(Fetched(self.update, layers))
+            if first and plan.weights_overlap:
+                found.append(Gathered(self.update, layers))
             if "activations" in plan.offloads:
                 found.append(Activations(self.setting, self._plain.stacks))
         each_time = plan.shards >= 2
-        reduce = each_time or (last and plan.overlap == "gradients")
+        reduce = each_time or (last and plan.gradients_overlap)
         if reduce and split != "B":
             found.append(Early(self.update, reduce))
         return found

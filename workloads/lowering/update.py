@@ -11,7 +11,7 @@ from ...hardware.precisions import BYTES, Precision
 from ..precision import Formats, Part
 from ..schedule import Amount, Bookkeeping, Exchange, Sweep
 from ..setting import Setting
-from ..sharding import Holding, held, shards
+from ..sharding import Holding, held, held_beside_layers, shards
 from .program import GRADIENTS, Program
 
 ADAM_FLOPS = 12
@@ -51,6 +51,8 @@ class Update:
     def synchronise(self, program: Program, holdings: list[Holding], name: str, aside: bool = False) -> int | None:
         """Reduce the gradients of these holdings, at once or beside what follows; returns the last operation aside."""
         number = None
+        if self.setting.plan.shards == 3:
+            self.shards(program, holdings, f"{name}.shards")
         for each in self.vectors(holdings, "gradient"):
             for text, exchange in self._reductions(program, each):
                 full = f"{name}.{each.kind}.{each.element}.{text}"
@@ -59,6 +61,20 @@ class Update:
                 else:
                     program.add(full, exchange, "gradient_sync")
         return number
+
+    def shards(self, program: Program, holdings: list[Holding], name: str) -> None:
+        """The framework's work on every rank's part of every tensor, where the machine's library is known for it."""
+        if not self.setting.machine.calibration.shard_overhead:
+            return
+        count = sum(self._tensors(each.part) * self.setting.mesh.size(*each.shards) for each in holdings)
+        program.add(name, Bookkeeping(0.0, count), "gradient_sync")
+
+    def _tensors(self, part: Part) -> float:
+        """Large tensors of a part of a layer, or of an end; norms and the like are small and stay whole (DeepSpeed)."""
+        model, mesh = self.setting.model, self.setting.mesh
+        experts = model.experts / mesh.size("ep") * model.matrices
+        counts = {"attention": 2.0, "ffn": float(model.matrices), "expert": experts, "embedding": 1.0}
+        return counts.get(part, 0.0)
 
     def tied(self, program: Program) -> None:
         """Where stages share the embedding, the first and the last tell each other their gradients (Megatron)."""
@@ -105,13 +121,22 @@ class Update:
         program.add("update.bookkeeping", Bookkeeping(total), "other")
 
     def gather(self, program: Program) -> None:
-        """All-gather updated weights of shards; none where nothing is sharded, or weights always are."""
+        """All-gather updated weights of shards; none where nothing is sharded, or weights always are.
+
+        With ``--overlap all`` those of the layers come beside the first forward pass (:class:`.weights.Gathered`).
+        """
         if self.setting.plan.shards not in (1, 2):
             return
-        for each in self.vectors(held(self.setting), "weight"):
+        late = self.setting.plan.weights_overlap
+        for name, exchange in self.gathers(program, held_beside_layers(self.setting) if late else held(self.setting)):
+            program.add(f"update.{name}", exchange, "gradient_sync")
+
+    def gathers(self, program: Program, holdings: list[Holding]) -> Iterator[tuple[str, Exchange]]:
+        """(name, exchange) of what makes sharded weights whole."""
+        for each in self.vectors(holdings, "weight"):
             if self.setting.mesh.size(*each.shards) > 1:
                 exchange = self._exchange(program, "all-gather", each, each.shards, each.nbytes)
-                program.add(f"update.{each.kind}.{each.element}.all-gather", exchange, "gradient_sync")
+                yield f"{each.kind}.{each.element}.all-gather", exchange
 
     def vectors(self, holdings: list[Holding], what: str) -> Iterator[Vector]:
         """A flat vector for each set of replicas and each format; without replicas there is none."""

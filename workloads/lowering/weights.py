@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ...hardware.precisions import BYTES
 from ..precision import Part
 from ..schedule import Amount, Exchange, HostCopy, Sweep
-from ..sharding import Holding, held_beside_layers, held_of_layer
+from ..sharding import Holding, held_beside_layers, held_of_layer, layers_of
 from .around import Around
 from .program import HOST_IN, WEIGHTS, Program
 from .update import Update, Vector
@@ -27,6 +27,51 @@ def offloaded(part: Part, kept: Mapping[str, float]) -> float:
     """The share of a layer's part that lies in host memory (M6-10T, Lin et al. 2021, chooses it to fit)."""
     own = kept.get("experts", 0.0) if part == "expert" else 0.0
     return max(own, kept.get("parameters", 0.0))
+
+
+@dataclass(frozen=True)
+class Gathered(Around):
+    """Makes updated weights whole beside the first forward pass: the next layer's beside that through this one.
+
+    Of shards of levels 1 and 2 (Megatron-LM's --overlap-param-gather). In steps alike, gathering those of the step before
+    costs what gathering those of this one would.
+    """
+
+    update: Update
+    layers: tuple[int, ...]
+    _coming: dict[int, int] = field(default_factory=dict)
+
+    def begin(self, program: Program, again: bool) -> None:
+        """The first layer's weights are on their way."""
+        if not again:
+            self.start(program, self.layers[0])
+
+    def before(self, program: Program, layer: int, again: bool) -> None:
+        """The layer's weights are there; the next layer's are on their way."""
+        if again:
+            return
+        if (coming := self._coming.pop(layer, None)) is not None:
+            program.need(coming)
+        at = self.layers.index(layer) + 1
+        if at < len(self.layers):
+            self.start(program, self.layers[at])
+
+    def start(self, program: Program, layer: int) -> None:
+        """Gather a layer's weights beside what follows."""
+        for name, exchange in self.update.gathers(program, held_of_layer(self.update.setting, layer)):
+            self._coming[layer] = program.aside(f"l{layer}.weights.{name}", exchange, "gradient_sync", WEIGHTS)
+
+    @classmethod
+    def ahead(cls, program: Program, update: Update) -> None:
+        """Before blocks, which cannot wait for what began before them: the first layer's now, all others beside the blocks.
+
+        So the others are taken to be there in time. Each stage gathers its own layers, which are as many as the first one's.
+        """
+        mine = cls(update, tuple(layers_of(update.setting, 0)))
+        mine.start(program, mine.layers[0])
+        program.join()
+        for layer in mine.layers[1:]:
+            mine.start(program, layer)
 
 
 @dataclass(frozen=True)
@@ -43,7 +88,7 @@ class Fetched(Around):
             ends = held_beside_layers(self.update.setting)
             self._gather(program, ends, "embedding", again, None, aside=False)
             self._dequantise(program, ends, "embedding", again)
-        if self._overlap:
+        if self._overlap and self.layers:
             self._begin(program, self.layers[-1 if again else 0], again)
 
     def before(self, program: Program, layer: int, again: bool) -> None:
@@ -62,7 +107,7 @@ class Fetched(Around):
 
     @property
     def _overlap(self) -> bool:
-        return self.update.setting.plan.overlap == "gradients"
+        return self.update.setting.plan.gradients_overlap
 
     @property
     def _sharded(self) -> bool:
@@ -103,6 +148,7 @@ class Fetched(Around):
         self, program: Program, holdings: list[Holding], at: str, again: bool, after: int | None, aside: bool
     ) -> int | None:
         """All-gathers of the holdings' weights."""
+        self.update.shards(program, holdings, f"{at}.weights.shards{'.again' if again else ''}")
         for vector in self.update.vectors(holdings, "weight"):
             axes, nbytes, element = self._way(vector, again)
             if self.update.setting.mesh.size(*axes) == 1:

@@ -89,7 +89,7 @@ class State:
     @property
     def _gradients_leave(self) -> bool:
         """Whether gradients go to the host layer by layer, in every micro-batch, so that the device never has them all."""
-        early = self.plan.shards >= 2 or (self.plan.overlap == "gradients" and self.setting.batch.micro_batches == 1)
+        early = self.plan.shards >= 2 or (self.plan.gradients_overlap and self.setting.batch.micro_batches == 1)
         return self._away > 0 and early
 
     @property

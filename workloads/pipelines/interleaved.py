@@ -27,9 +27,9 @@ class Interleaved(Pipeline):
         if chunks < 2:
             raise InputError(f"--chunks {chunks}: --pipeline interleaved needs at least 2 a stage; 1f1b has one")
 
-    def check(self, stages: int, micro_batches: int, chunks: int, layers: int) -> None:
+    def check(self, stages: int, micro_batches: int, chunks: int) -> None:
         """Also for micro-batches that are no multiple of the stages."""
-        super().check(stages, micro_batches, chunks, layers)
+        super().check(stages, micro_batches, chunks)
         if micro_batches % stages:
             raise InputError(
                 f"--pipeline interleaved: {micro_batches} micro-batches are no multiple of pp={stages} stages"

@@ -36,9 +36,9 @@ class TwoBufferedWeights(OneForwardOneBackward):
         """The newest, and the one before it."""
         return 2
 
-    def check(self, stages: int, micro_batches: int, chunks: int, layers: int) -> None:
+    def check(self, stages: int, micro_batches: int, chunks: int) -> None:
         """Also for fewer micro-batches than stages."""
-        super().check(stages, micro_batches, chunks, layers)
+        super().check(stages, micro_batches, chunks)
         if micro_batches < stages:
             raise InputError(
                 f"--pipeline 2bw: {micro_batches} micro-batches a step, must be at least the pp={stages} stages,"

@@ -29,15 +29,11 @@ class Pipeline(ABC):
         """How many versions of its weights a stage keeps at once."""
         return 1
 
-    def check(self, stages: int, micro_batches: int, chunks: int, layers: int) -> None:
-        """Raise :class:`InputError` where the schedule cannot run so many micro-batches, or the layers do not divide."""
+    def check(self, stages: int, micro_batches: int, chunks: int) -> None:
+        """Raise :class:`InputError` where the schedule cannot run so many micro-batches or chunks."""
         if micro_batches < 1:
             raise InputError(f"--pipeline {self.name}: {micro_batches} micro-batches, must be at least 1")
         self.check_chunks(stages, chunks)
-        parts = stages * chunks
-        if layers % parts:
-            each = f"pp={stages} stages" + (f" of {chunks} chunks" if chunks > 1 else "")
-            raise InputError(f"--pipeline {self.name}: {layers} layers do not divide over {each}")
 
     def check_chunks(self, stages: int, chunks: int) -> None:
         """Raise :class:`InputError` where a stage cannot hold so many chunks."""

@@ -1,0 +1,141 @@
+"""Measuring point after point within a budget of time; what is finished is kept, so that an interruption loses one point."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Protocol
+
+from ..calibration.keep import Kept
+from ..calibration.points import Point
+from ..calibration.samples import Series, judged
+from .points import family
+
+SAMPLES, LEAST = 15, 3
+"""Samples of a point, and those below which it does not count."""
+
+TARGET = 2e-3
+"""Seconds that a sample lasts at least, by repeating what is short."""
+
+MOST_REPEATS = 300
+"""Repeats of a sample at most; a GPU takes about a thousand kernels that wait, and an operator may have several."""
+GOES = 3
+"""How often the number of repeats is looked for: the first runs of an operator are slower than those that follow."""
+
+GENEROUS = 4.0
+"""So many even shares of what is left of the budget a point may take; samples beyond the least have to fit into one."""
+
+TELLS = 1.0
+"""Seconds between two words of progress."""
+
+Runner = Callable[[int], tuple[float, str]]
+"""Runs a point's operator so many times in a row: seconds of one run, and what disturbed them (or nothing)."""
+
+
+class Unable(Exception):
+    """A point that this device cannot run; the text is the reason, in two or three words."""
+
+
+class Bench(Protocol):
+    """Where points run."""
+
+    def now(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+    def ready(self, point: Point) -> Runner:
+        """Make a point's operands; raises :class:`Unable`."""
+
+
+@dataclass
+class Measured:
+    """The series of the points that were measured, now or before; how many were not, by reason."""
+
+    series: list[Series] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    resumed: int = 0
+
+
+@dataclass
+class _Pace:
+    """What the last point of a family took: its size, seconds of a run, and seconds until its operands were there."""
+
+    size: int
+    run: float
+    setup: float
+
+    def expected(self, size: int) -> float:
+        """Seconds in which a larger point of the family gets its least samples."""
+        return self.setup + (LEAST + 1) * max(TARGET, self.run * max(1.0, size / self.size))
+
+
+class Measurer:
+    """Measures points on a bench within ``budget`` seconds, and keeps each that is finished."""
+
+    def __init__(self, bench: Bench, kept: Kept, budget: float) -> None:
+        self.bench, self.kept, self.budget = bench, kept, budget
+        self.paces: dict[tuple[Any, ...], _Pace] = {}
+
+    def measure(self, points: Sequence[Point], advance: Callable[[str], None] = lambda text: None) -> Measured:
+        """All points in their order; those that do not fit into what is left of the budget, or that cannot run, are left out."""
+        found = Measured()
+        known = {point.key: series for point in points if (series := self.kept.of(point, LEAST))}
+        found.resumed = len(known)
+        wanted = [point for point in points if point.key not in known]
+        told, until = self.bench.now(), self.bench.now() + self.budget
+        for number, point in enumerate(wanted):
+            share = max(0.0, until - self.bench.now()) / (len(wanted) - number)
+            try:
+                series = self._point(point, share, until)
+            except Unable as reason:
+                found.left_out[str(reason)] += 1
+                continue
+            self.kept.keep(series)
+            known[point.key] = series
+            if self.bench.now() - told > TELLS:
+                told = self.bench.now()
+                advance(f"{number + 1} of {len(wanted)}: {point.kind} {point.series}")
+        found.series = [known[point.key] for point in points if point.key in known]
+        return found
+
+    def _point(self, point: Point, share: float, until: float) -> Series:
+        """The samples of a point: as many as fit into its share of the budget, and three at least."""
+        began = self.bench.now()
+        pace = self.paces.get(family(point))
+        expected = pace.expected(point.size) if pace else 0.0
+        if began >= until or expected > min(GENEROUS * share, until - began):
+            if pace:
+                pace.setup /= 2  # what disturbed the one before must not keep all others out
+            raise Unable("no time left for it")
+        runner = self.bench.ready(point)
+        runner(1)  # the first run loads kernels and touches memory
+        ready = self.bench.now()
+        repeats = self._repeats(runner)
+        samples: list[tuple[float, str]] = []
+        while len(samples) < LEAST or (len(samples) < SAMPLES and self.bench.now() < min(until, began + share)):
+            samples.append(runner(repeats))
+            if self.bench.now() > until and len(samples) < LEAST:
+                raise Unable("no time left for it")
+        series = judged(
+            point,
+            repeats,
+            [seconds for seconds, _ in samples],
+            [reason for _, reason in samples],
+            time.strftime("%Y-%m-%d %H:%M"),
+        )
+        setup = ready - began
+        self.paces[family(point)] = _Pace(point.size, series.median, min(setup, pace.setup) if pace else setup)
+        return series
+
+    @staticmethod
+    def _repeats(runner: Runner) -> int:
+        """Repeats that make a sample long enough."""
+        repeats = 1
+        for _ in range(GOES):
+            seconds, _ = runner(repeats)
+            if repeats * seconds >= TARGET or repeats == MOST_REPEATS:
+                break
+            repeats = min(MOST_REPEATS, ceil(1.2 * TARGET / max(seconds, 1e-9)))
+        return repeats
