@@ -195,6 +195,13 @@ def planner(record: dict[str, Any]) -> str:
     return "\n".join(lines_of(columns, rows))
 
 
+def of_accuracy(table: str, record: dict[str, Any]) -> str:
+    """A table of how far predictions are from published measurements."""
+    from athanor.reports.accuracy import markdown
+
+    return "\n".join(getattr(markdown, table)(record, lines_of))
+
+
 def recorded(name: str) -> Any:
     """What a benchmark has kept."""
     return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
@@ -209,6 +216,9 @@ def filled(path: Path) -> str:
         "validation": lambda: validation(recorded("validation")),
         "cells": lambda: validation_cells(recorded("validation")),
         "runtime": lambda: runtime(recorded("runtime")),
+        "sources": lambda: of_accuracy("by_source", recorded("accuracy")),
+        "fits": lambda: of_accuracy("by_fit", recorded("accuracy")),
+        "measurements": lambda: of_accuracy("in_short", recorded("accuracy")),
         "planner": lambda: planner(recorded("planner")),
         "pipelines": pipelines,
         "exclusions": exclusions,
@@ -220,6 +230,7 @@ def filled(path: Path) -> str:
 
 PAGES = (
     "README.md",
+    "docs/accuracy.md",
     "docs/howto/run-for-real.md",
     "docs/howto/emulated-cluster.md",
     "docs/howto/find-a-plan.md",

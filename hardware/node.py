@@ -131,7 +131,7 @@ class Processor:
             columns = np.asarray(n / self.groups)
             return self.core_group.tiled(rows, columns, depth, count, precision, efficiency, share, onto)
         split = self.core_group.gemm(rows, np.asarray(n / self.groups), depth, precision, efficiency, share)
-        if count <= 1 or self.groups == 1:
+        if self.groups == 1 or count <= 1:
             return Cost(*(count * part for part in split))
         whole = self.core_group.gemm(rows, np.asarray(float(n)), depth, precision, efficiency, share)
         rounds = float(np.ceil(count / self.groups))

@@ -17,7 +17,7 @@ EXCLUDED = {
     ("--sequence-parallel", "no tp"): (DENSE, {"mesh": {"dp": 2}, "sequence_parallel": True}),
     ("cp", "an encoder-decoder"): (BOTH, {"mesh": {"cp": 2}}),
     ("pp", "an encoder-decoder"): (BOTH, {"mesh": {"pp": 5}}),
-    ("pp", "--zero 2, 3 or ++"): (DENSE, {"mesh": {"pp": 2, "dp": 2}, "zero": "2"}),
+    ("pp", "--zero 3 or ++"): (DENSE, {"mesh": {"pp": 2, "dp": 2}, "zero": "3"}),
     ("pp", "--depth message"): (DENSE, {"mesh": {"pp": 2}, "depth": "message"}),
     ("an asynchronous --pipeline", "--zero or --overlap"): (
         DENSE,

@@ -68,6 +68,8 @@ PLANS = {
         {"mesh": {"pp": 2, "tp": 2}, "sequence_parallel": True},
         {"mesh": {"pp": 2, "cp": 2}, "recompute": "full"},
         {"mesh": {"pp": 4}, "pipeline": "zb-h1"},
+        {"mesh": {"pp": 2, "dp": 2}, "zero": "2", "recompute": "full"},
+        {"mesh": {"pp": 2, "dp": 2}, "zero": "2", "overlap": "gradients", "pipeline": "zb-h1"},
         {"mesh": {"pp": 2, "fsdp": 2}, "zero": "1", "overlap": "gradients", "way": {"collectives": "library"}},
     ],
     "modern": [

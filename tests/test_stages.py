@@ -248,6 +248,8 @@ PLANS = [
     {"mesh": {"pp": 4, "dp": 2}, "pipeline": "pipedream", "zero": "0"},
     {"mesh": {"pp": 2, "dp": 2, "tp": 2}, "overlap": "gradients"},
     {"mesh": {"pp": 2, "cp": 4}, "pipeline": "zb-h2", "attention": "fused"},
+    {"mesh": {"pp": 2, "dp": 4}, "zero": "2"},
+    {"mesh": {"pp": 4, "dp": 2}, "zero": "2", "overlap": "gradients", "pipeline": "zb-h1"},
     {"mesh": {"pp": 5, "dp": 2}, "stage_layers": "ends"},
     {"mesh": {"pp": 4, "dp": 2}, "stage_layers": "0,1,5,2", "pipeline": "zb-h1", "zero": "1"},
     {

@@ -2,8 +2,9 @@
 
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.workloads.lowering.unroll import unrolled
 from athanor.workloads.model import Model
-from athanor.workloads.schedule import Attention, Pipeline
+from athanor.workloads.schedule import Attention, Exchange, Pipeline, at
 from pytest import approx
 from strategies import (
     BOTH,
@@ -283,6 +284,22 @@ class TestZero:
         assert moved(schedule) == approx(2 * 7 / 8 * WEIGHTS)
         scattered = kinds(schedule, "gradient_sync")
         assert ("reduce-scatter" in scattered) == (level != "0")
+
+    @pytest.mark.parametrize("overlap", ["none", "gradients"])
+    @pytest.mark.parametrize("pipeline", ["1f1b", "zb-h1"])
+    def test_level_two_in_stages_reduces_each_micro_batch(self, pipeline, overlap):
+        """Layers' gradients m times, those of both ends and new weights once; nothing twice where backward passes split."""
+        count = 6
+        options = {"mesh": {"pp": 2, "dp": 4}, "zero": "2", "overlap": overlap, "pipeline": pipeline}
+        schedule = lowered(**options, tokens_per_rank=count * 32, micro_batch=1)
+        sizes = dict.fromkeys(range(2), 0.0)
+        for stage in sizes:
+            for each in unrolled(schedule, (stage, 0)):
+                if isinstance(each.work, Exchange) and each.category == "gradient_sync" and each.work.axes == ("dp",):
+                    sizes[stage] += at(each.work.nbytes, (stage, 0))
+        layer = SINGLE * DENSE.of_layer(DENSE.stack[0]).total
+        words, norm = SINGLE * WORDS * HIDDEN, SINGLE * 2 * HIDDEN
+        assert sizes == approx({0: (count + 1) * layer + 2 * words, 1: (count + 1) * layer + 2 * (words + norm)})
 
     def test_level_three_half_as_much_again(self):
         """3 (n - 1)/n: weights before the forward and before the backward pass, gradients after it."""

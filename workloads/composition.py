@@ -79,9 +79,9 @@ RULES = (
     ),
     Rule(
         "pp",
-        "--zero 2, 3 or ++",
-        lambda g: g.has("pp") and g.plan.shards >= 2,
-        "gradients or weights would move once for every micro-batch (Narayanan et al. 2021); --zero 1 goes with pp",
+        "--zero 3 or ++",
+        lambda g: g.has("pp") and g.plan.shards == 3,
+        "weights would come once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 go with pp",
     ),
     Rule(
         "pp",

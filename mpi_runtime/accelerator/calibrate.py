@@ -118,7 +118,10 @@ def outcome(task: Task, maker: Maker, measured: Measured, about: Mapping[str, An
 
 def _warnings(task: Task, measured: Measured) -> list[str]:
     """What to know before believing the machine."""
-    found = [f"{count} points were left out: {reason}" for reason, count in sorted(measured.left_out.items())]
+    found = [
+        f"{count} point{' was' if count == 1 else 's were'} left out: {reason}"
+        for reason, count in sorted(measured.left_out.items())
+    ]
     if measured.resumed:
         found.append(
             f"{measured.resumed} of {len(measured.series)} points are from {task.samples_file}, measured before; --fresh"

@@ -162,6 +162,8 @@ class Device:
                     f"--precision {named}: torch {self.torch.__version__} has no {text} products on {self}"
                 )
             wanted.append(found)
+        if wanted == ["fp8"]:
+            raise InputError("--precision fp8: only products are computed in it; name another one beside it")
         return sorted(wanted, key=lambda kind: -BYTES[kind])
 
     def _fast(self) -> list[Precision]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -42,8 +42,8 @@ SHAPES: dict[str, tuple[Shapes, ...]] = {
 UNFELT = 10.0
 """Relative standard error above which points hardly depend on a constant."""
 
-ROUNDS = 60
-"""Evaluations of the model at most, each with its derivatives."""
+FEW_ROUNDS, ROUNDS, BEST = 10, 60, 3
+"""Evaluations of the model, each with its derivatives, at most: of every try, and of the so many best ones that go on."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,20 @@ class Parameter:
     first: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class _Try:
+    """Parameters where a search for them stands, and what the solver found there."""
+
+    shapes: Shapes
+    parameters: Sequence[Parameter]
+    found: Any = None
+
+    @property
+    def loss(self) -> float:
+        """What the solver makes small."""
+        return float(self.found.cost)
 
 
 @dataclass(frozen=True)
@@ -164,13 +178,14 @@ class Fitter:
         return list(dict.fromkeys(each.point.detail["precision"] for each in self._of("gemm")))
 
     def fit(self, candidates: Iterable[Shapes]) -> Fit:
-        """The best fit of all candidates for tiles, where nothing is :meth:`missing`."""
-        fits = [
-            self._fit(shapes, start)
+        """The best fit of all candidates for tiles, where nothing is :meth:`missing`: the most promising go on to the end."""
+        tried = [
+            self._solve(_Try(shapes, self._parameters(bool(shapes), start)), FEW_ROUNDS)
             for shapes in dict.fromkeys(candidates)
             for start in (STARTS if shapes else STARTS[:2])
         ]
-        return min(fits, key=lambda each: each.loss)
+        tried.sort(key=lambda each: each.loss)
+        return self._as_fit(min((self._solve(each, ROUNDS) for each in tried[:BEST]), key=lambda each: each.loss))
 
     def missing(self) -> str:
         """What a fit cannot do without and was not measured, in words; empty where nothing is missing."""
@@ -180,24 +195,29 @@ class Fitter:
             return missing
         return "too many points" if len(self.told) <= len(self._parameters(True, STARTS[0])) else ""
 
-    def _fit(self, shapes: Shapes, start: tuple[float, float]) -> Fit:
-        optimize = solver()
-        parameters = self._parameters(bool(shapes), start)
-        low, high, first = (np.log([getattr(each, name) for each in parameters]) for name in ("low", "high", "first"))
+    def _solve(self, tried: _Try, rounds: int) -> _Try:
+        """Go on from where a try stands, for so many rounds at most."""
+        low, high, first = (
+            np.log([getattr(each, name) for each in tried.parameters]) for name in ("low", "high", "first")
+        )
 
         def residuals(logarithms: Array) -> Array:
-            constants = self._constants(np.exp(logarithms), parameters, shapes)
+            constants = self._constants(np.exp(logarithms), tried)
             ours: Array = np.log(self.predictor.seconds(constants.applied(self.machine)) / self.measured)
             return ours
 
-        found: Any = optimize(
-            residuals, first, bounds=(low, high), loss="soft_l1", f_scale=SCALE, diff_step=1e-3, max_nfev=ROUNDS
-        )
+        options: dict[str, Any] = {"loss": "soft_l1", "f_scale": SCALE, "diff_step": 1e-3, "max_nfev": rounds}
+        found = solver()(residuals, np.clip(first, low, high), bounds=(low, high), **options)
+        moved = [replace(each, first=float(at)) for each, at in zip(tried.parameters, np.exp(found.x), strict=True)]
+        return _Try(tried.shapes, moved, found)
+
+    def _as_fit(self, tried: _Try) -> Fit:
+        """A try as a fit, with its standard errors."""
+        found, names = tried.found, [each.name for each in tried.parameters]
         errors = _standard_errors(found.jac, found.cost, len(self.measured), found.active_mask)
-        constants = self._constants(np.exp(found.x), parameters, shapes)
-        names = [each.name for each in parameters]
         samples = sum(len(each.used) for each in self.told)
-        return Fit(constants, dict(zip(names, errors, strict=True)), float(found.cost), len(self.measured), samples)
+        constants = self._constants(np.exp(found.x), tried)
+        return Fit(constants, dict(zip(names, errors, strict=True)), tried.loss, len(self.measured), samples)
 
     def _parameters(self, tiles: bool, start: tuple[float, float]) -> list[Parameter]:
         """What is fitted, with or without tiles; bandwidths of memory and cache begin at shares of the fastest sweep's rate."""
@@ -216,11 +236,11 @@ class Fitter:
             found.append(Parameter("attention", 0.6, 1e-3, 1.0))
         return found
 
-    def _constants(self, values: Array, parameters: Sequence[Parameter], shapes: Shapes) -> Constants:
-        held = {each.name: float(value) for each, value in zip(parameters, values, strict=True)}
+    def _constants(self, values: Array, tried: _Try) -> Constants:
+        held = {each.name: float(value) for each, value in zip(tried.parameters, values, strict=True)}
         one = held.pop("efficiency.all", None)
         efficiency = {kind: held.pop(f"efficiency.{kind}") if one is None else one for kind in self.precisions}
-        return Constants(efficiency, shapes=shapes, **held)
+        return Constants(efficiency, shapes=tried.shapes, **held)
 
     def _of(self, kind: str) -> list[Series]:
         return [each for each in self.told if each.point.kind == kind]

@@ -19,7 +19,11 @@ from .points import SWEEPS
 
 Array = NDArray[np.float64]
 
-SHAPED = {Gemm: ("m", "n", "k"), Attention: ("queries", "keys", "size", "value_size", "count"), Sweep: ("size",)}
+SHAPED = {
+    Gemm: ("m", "n", "k", "count"),
+    Attention: ("queries", "keys", "size", "value_size", "count"),
+    Sweep: ("size",),
+}
 """Fields in which operations differ that are worked out together, as arrays."""
 
 
@@ -80,7 +84,7 @@ def works(point: Point) -> tuple[Work, ...]:
             size = BYTES[detail["precision"]]
             return (Sweep(float(detail["elements"]), read * size, written * size, flops, detail["precision"]),)
         case "start":
-            return (Sweep(1.0, 4.0, 4.0, 0.0, detail.get("precision", "fp32")),)
+            return (Sweep(1.0, 4.0, 4.0, 0.0, detail["precision"]),)
     return (Loop(float(point.size)),)
 
 

@@ -139,7 +139,7 @@ def _adam(device: Device, weight: Any) -> Operator:
 
 
 def _start(device: Device, detail: dict[str, Any]) -> Operator:
-    torch, x = device.torch, device.torch.ones(1, 1, device=str(device))
+    torch, x = device.torch, _random(device, detail["precision"], 1, 1)
     return {
         "add": lambda: x + x,
         "product": lambda: torch.mm(x, x),
@@ -150,7 +150,11 @@ def _start(device: Device, detail: dict[str, Any]) -> Operator:
 def _random(device: Device, precision: Precision, *shape: int) -> Any:
     """Normal numbers: what a multiplier draws depends on its bits, and zeros would flatter a GPU's clock."""
     noise, elements = _noise(device, precision), prod(shape)
-    return noise.repeat(-(-elements // len(noise)))[:elements].view(*shape)
+    made = device.torch.empty(elements, device=str(device), dtype=noise.dtype)
+    for begin in range(0, elements, NOISE):
+        part = made[begin : begin + NOISE]
+        part.copy_(noise[: len(part)])
+    return made.view(*shape)
 
 
 @lru_cache(maxsize=8)

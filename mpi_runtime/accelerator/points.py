@@ -121,11 +121,17 @@ def plan(kind: str, precisions: Sequence[Precision], quick: bool) -> list[Point]
     """All points of a device of a kind (``cpu`` or ``cuda``), in the order in which they are measured.
 
     Of each operator and precision small ones come first, so that what the large ones will take is known before; all operators
-    get on alike, so that a calibration that runs out of time has some of each.
+    get on alike, so that a calibration that runs out of time has some of each. ``precisions`` stand widest first, and not all
+    of them are fp8.
     """
     grid = GRIDS[kind].quick() if quick else GRIDS[kind]
     groups: dict[tuple[Any, ...], list[Point]] = {}
-    for point in [*_starts(), *_products(grid, precisions), *_attention(grid, precisions), *_sweeps(grid, precisions)]:
+    for point in [
+        *_starts(precisions),
+        *_products(grid, precisions),
+        *_attention(grid, precisions),
+        *_sweeps(grid, precisions),
+    ]:
         groups.setdefault(family(point), []).append(point)
     placed = [
         (place / len(members), number, point)
@@ -206,18 +212,22 @@ def _attention(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
 
 
 def _sweeps(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
-    """Each operator in single and in the first half precision; Adam in single."""
+    """Each operator in formats of four bytes and more and in the first of two; Adam in single."""
     halves = [each for each in precisions if BYTES[each] == 2][:1]
     wanted: list[Precision] = [each for each in precisions if BYTES[each] >= 4] + halves
     for number, (operator, (read, written, _)) in enumerate(SWEEPS.items()):
         for place, elements in enumerate(grid.elements):
-            for precision in ["fp32"] if operator == "Adam" else wanted or ["fp32"]:
+            for precision in [each for each in wanted if operator != "Adam" or each == "fp32"]:
                 detail = {"operator": operator, "elements": elements, "precision": precision}
                 nbytes = int((read + written) * BYTES[precision] * elements)
                 series = f"{precision} {operator}, {elements} elements"
                 yield Point("sweep", series, nbytes, detail, held_out=(place + number) % 2 == 1)
 
 
-def _starts() -> Iterator[Point]:
-    yield from (Point("start", f"{operator} of one element", 1, {"operator": operator}) for operator in STARTS)
+def _starts(precisions: Sequence[Precision]) -> Iterator[Point]:
+    precision = precisions[0]
+    for operator in STARTS:
+        yield Point(
+            "start", f"{precision} {operator} of one element", 1, {"operator": operator, "precision": precision}
+        )
     yield Point("loop", "serial steps", LOOP)

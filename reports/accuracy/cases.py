@@ -35,6 +35,8 @@ SECOND_TOKEN = re.compile(r"deepseek-v3", re.IGNORECASE)
 WHOLE = re.compile(r"Megatron-Bridge")
 """Sources whose experts are not cut over tp (``expert_tensor_parallel_size = 1`` in all recipes)."""
 
+"""Sources whose library, unless told otherwise, makes as many micro-batches as stages and interleaves two chunks a stage."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -85,7 +87,7 @@ def case_of(row: Row) -> Case:
     if system.note:
         assumed.append(system.note)
     mesh, recompute = _mesh(row, ranks), _recompute(row, assumed)
-    zero, more = _zero(row, assumed)
+    zero, more = _zero(row, mesh, assumed)
     if zero == "++":
         mesh = _sharded(mesh, system.machine)
     replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
@@ -190,7 +192,7 @@ def _sharded(mesh: dict[str, int], machine: Machine) -> dict[str, int]:
     return {**mesh, "dp": mesh["dp"] // node, "fsdp": node}
 
 
-def _zero(row: Row, assumed: list[str]) -> tuple[str, dict[str, Any]]:
+def _zero(row: Row, mesh: dict[str, int], assumed: list[str]) -> tuple[str, dict[str, Any]]:
     """The ZeRO stage of a row, and what goes with it."""
     text, more = row.text("zero_stage"), dict[str, Any]()
     if "offload" in text.lower():
@@ -200,6 +202,9 @@ def _zero(row: Row, assumed: list[str]) -> tuple[str, dict[str, Any]]:
         stage = "++"
     if text == "optimizer-parallel":
         stage = "1"
+    if stage == "3" and mesh.get("pp", 1) > 1:
+        stage = "2"
+        assumed.append("ZeRO 2, as stages keep their weights through a step")
     if not stage:
         stage = "0"
         assumed.append("no ZeRO")
@@ -224,6 +229,10 @@ def _batch(row: Row, model: Model, replicas: int, mesh: dict[str, int], assumed:
         raise LeftOut(f"global_batch {row.text('global_batch')} is less than its {replicas} replicas")
     if spare:
         assumed.append(f"{batch:,} of {batch + spare:,} sequences, which {replicas} replicas share evenly")
+    stages = mesh.get("pp", 1)
+    if micro is None and stages > 1 and library_of(row).fills_stages and (batch // replicas) % stages == 0:
+        micro = batch // replicas // stages
+        assumed.append("as many micro-batches as stages")
     if micro is None:
         micro = MICRO_BATCHES[0]
         assumed.append(SMALLEST)
@@ -259,7 +268,7 @@ def _balancer(model: Model) -> str:
 def _stages(
     row: Row, model: Model, mesh: dict[str, int], micro_batches: int, library: Library, assumed: list[str]
 ) -> dict[str, Any]:
-    """The schedule of the pipeline; where its chunks were not published, later libraries put one layer in each.
+    """The schedule of the pipeline; where its chunks were not published, a library's usual number.
 
     Where stages cannot have equally many layers, they do with embedding and output as one layer each.
     """
@@ -270,7 +279,7 @@ def _stages(
     if chunks is None:
         counted = model.layers if model.layers % stages == 0 else model.layers + 2
         even = counted % stages == 0 and micro_batches % stages == 0
-        chunks = counted // stages if library.interleave and even else 1
+        chunks = (library.chunks or counted // stages) if even else 1
         assumed.append(f"{chunks} chunks a stage" if chunks > 1 else "stages not interleaved")
     order: dict[str, Any] = {"pipeline": "interleaved", "chunks": chunks} if chunks > 1 else {"pipeline": "1f1b"}
     if model.layers % (stages * chunks) and (model.layers + 2) % (stages * chunks) == 0:

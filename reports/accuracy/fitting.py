@@ -39,8 +39,11 @@ STEP, MOST = 0.05, 0.3
 ROUNDS = 2
 LEAST_SLOPE = 1e-3
 
-VAGUE = 0.5
+VAGUE = 1.0
 """The relative standard error beyond which rows do not tell a value."""
+
+LEAST_BANDWIDTH = 0.5
+"""Of a memory's bandwidth: sweeps on every accelerator reach more; what rows lack beyond that is not for it to explain."""
 
 QUANTILES = (0.05, 0.95)
 
@@ -195,7 +198,7 @@ def _solve(
     if not keys or not len(errors):
         return np.zeros(len(keys))
     high = [_room(group, values[group]) for group in keys]
-    low = np.full(len(keys), -MOST)
+    low = np.array([_floor(group, values[group]) for group in keys])
 
     def off(step: Array) -> Array:
         moved: Array = errors + slopes @ step
@@ -218,6 +221,12 @@ def _solve(
 def _scale(errors: Array) -> float:
     """Beyond which errors count less."""
     return max(LEAST_SCALE, float(np.median(np.abs(errors))))
+
+
+def _floor(group: tuple[str, ...], value: float) -> float:
+    """How far the logarithm of a value may fall."""
+    least = np.log(LEAST_BANDWIDTH / value) if "dma_" in group[0] else -MOST
+    return float(min(MOST / 2, max(-MOST, least)))
 
 
 def _room(group: tuple[str, ...], value: float) -> float:

@@ -16,7 +16,10 @@ TABLE = Path(__file__).parent / "libraries.toml"
 
 @dataclass(frozen=True)
 class Library:
-    """How a library runs a step; ``set`` are keys of the machine file that are the library's."""
+    """How a library runs a step where a row does not say; ``set`` are keys of the machine file that are the library's.
+
+    ``chunks`` of a stage: 0 for one layer each. ``fills_stages``: as many micro-batches as stages.
+    """
 
     name: str
     where: dict[str, str]
@@ -25,7 +28,8 @@ class Library:
     source: str
     tensor_overlap: bool = False
     selective: str = "selective"
-    interleave: bool = False
+    chunks: int = 1
+    fills_stages: bool = False
     set: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -46,7 +46,7 @@ def guess_of(setting: Setting, accelerator: str, measured: float) -> Guess:
     here = tp * (1 if setting.ranks_per_node >= tp else 0)
     link = setting.machine.node.ring_bandwidth if here else setting.machine.injection
     passes = 6 if plan.recompute == "full" else 4  # all-reduces of a layer: two forward, two backward, two again
-    activations = batch.tokens * model.hidden * HALF * model.depth / stages
+    activations = batch.tokens / mesh.size("cp") * model.hidden * HALF * model.depth / stages
     rings = passes * 2 * (tp - 1) / tp * activations / link * (1 + bubble)
     held = model.parameters.total / (tp * stages) * HALF
     share = setting.machine.injection / min(mesh.ranks, setting.ranks_per_node)

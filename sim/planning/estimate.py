@@ -140,7 +140,8 @@ class Estimator:
     def _lane(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts], stage: int) -> Lane:
         """Seconds of a stage for one micro-batch: its layers, the embedding before the first stage, the output after the last."""
         parts = setting.plan.chunks if len(stages) > 1 else 1
-        layers = [self._layer(whole, around, stages[stage], parts)]
+        splits = len(stages) > 1 and find_pipeline(setting.plan.pipeline).splits_backward
+        layers = [self._layer(whole, around, stages[stage], parts, splits)]
         if stage == 0:
             layers.append(whole.first)
         if stage == len(stages) - 1:
@@ -153,25 +154,28 @@ class Estimator:
             sum(each.weights for each in layers),
         )
 
-    def _layer(self, whole: Whole, around: Around, counts: Counts, parts: int) -> Lane:
+    def _layer(self, whole: Whole, around: Around, counts: Counts, parts: int, splits: bool) -> Lane:
         """Seconds of all layers of a stage with what acts around them, in so many parts.
 
         What comes or leaves beside a layer takes what it exceeds the layer by; nothing hides what comes first and leaves last in
-        each part.
+        each part. Where the backward pass ``splits``, what leaves is there after its second half.
         """
         forward = inputs = around.ends
         weights = 0.0
-        coming = going = 0.0
+        coming = going = late = 0.0
         for kind, count in counts.items():
             lane, hooks = whole.layers[kind], around.layers[kind]
             after = hooks.after if around.always else NOTHING
+            if splits and around.always:
+                weights += count * max(after.now, after.aside - lane.weights)
+                late, after = max(late, after.aside), NOTHING
             there, beside = lane.forward + hooks.forward.now, hooks.backward.aside + after.aside
             back = lane.backward + hooks.backward.now + after.now
             forward += count * max(there, hooks.forward.aside)
             inputs += count * (max(back, beside) - lane.weights)
             weights += count * lane.weights
             coming, going = max(coming, hooks.forward.aside), max(going, beside)
-        return Lane(forward + parts * coming, inputs + parts * going, weights)
+        return Lane(forward + parts * coming, inputs + parts * going, weights + parts * late)
 
     def _tail(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts], send: float) -> float:
         """Seconds by which gradients that leave beside the last micro-batch's backward pass outlast it.

@@ -143,8 +143,10 @@ def _wanted(which: str, split: bool) -> Callable[[str], bool]:
 
 
 def of_weights(name: str) -> bool:
-    """Whether an operation of a backward pass belongs to W."""
-    return ".wgrad" in name or name.endswith(".gather.again") or name.startswith("embedding.grad")
+    """Whether an operation of a backward pass belongs to W, or waits for it as a reduction of gradients does."""
+    return (
+        ".wgrad" in name or ".gradients." in name or name.endswith(".gather.again") or name.startswith("embedding.grad")
+    )
 
 
 def _activations(this: Step) -> Exchange:
