@@ -118,8 +118,9 @@ def case_of(row: Row) -> Case:
 
 
 def _with(machine: Machine, library: Library) -> Machine:
-    """The machine under a library; what it says of GPUs' kernels concerns no other accelerator."""
-    changes = {key: value for key, value in library.set.items() if machine.core_group.tiles or "tiles" not in key}
+    """The machine under a library; what it says of GPUs' kernels and framework concerns no other accelerator."""
+    lacks = [name for name in ("tiles", "framework") if getattr(machine.core_group, name) is None]
+    changes = {key: value for key, value in library.set.items() if not any(name in key for name in lacks)}
     return machine.changed(changes) if changes else machine
 
 

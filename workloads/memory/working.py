@@ -46,16 +46,20 @@ class Working:
         With gradients in half precision and weights that are updated in single, the update has a copy of the gradients in single:
         4 + 16/n bytes a parameter with an optimizer over n ranks, 20 without (Megatron-LM, distributed optimizer).
         """
-        setting, copies, bucket = self.setting, np.zeros(self.stages.count), np.zeros(self.stages.count)
+        setting, framework = self.setting, self.setting.processor.framework
+        copies, bucket, halves = (np.zeros(self.stages.count) for _ in range(3))
         stays = 1.0 - setting.plan.offload_shares.get("optimizer", 0.0)
         for each in held(setting):
             count, formats = self.stages.by_stage(each.parameters), self.formats[each.part]
             if formats.master and BYTES[formats.gradient] < BYTES[formats.master]:
                 copies = copies + stays * count / shards(setting, each) * BYTES[formats.master]
+            if framework and framework.half_gradients and BYTES[formats.compute] < BYTES[formats.gradient]:
+                halves = halves + count * BYTES[formats.compute]
             if setting.plan.shards in (1, 2) and shards(setting, each) > 1:
                 bucket = bucket + count * BYTES[formats.gradient]
         most = BUCKET * max(BYTES[each.gradient] for each in self.formats.values())
         yield Line("other", "gradients", "copy in the format of the update", copies, keeper="update")
+        yield Line("other", "gradients", "in half precision, until they are added", halves)
         yield Line("other", "gradients", "bucket to be reduced", np.minimum(bucket, most))
 
     def sent_on(self, saved: Saved) -> Iterator[Line]:
