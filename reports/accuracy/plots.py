@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..plots import INK, MARKERS, SERIES, blank
-from .validate import Accuracy, Outcome
+from .validate import Accuracy, Outcome, short
 
 BAND = 0.1
 """The band around the diagonal."""
@@ -38,7 +38,7 @@ def diagonal(steps: Sequence[Outcome]) -> Figure:
     axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color="#e8eef3", lw=0, label="within 10 %")
     axes.plot(ends, ends, color=INK, lw=0.8)
     for (kind, rows), colour, marker in zip(
-        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS), strict=False
+        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
     ):
         points = [(each.prediction.measured_seconds, each.prediction.seconds) for each in rows if each.prediction]
         axes.plot(*zip(*points, strict=True), marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
@@ -63,7 +63,7 @@ def by_scale(steps: Sequence[Outcome]) -> Figure:
     """Errors against the number of accelerators."""
     figure, axes = blank()
     for (kind, rows), colour, marker in zip(
-        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS), strict=False
+        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
     ):
         ranks = [each.prediction.setting.mesh.ranks for each in rows if each.prediction and each.prediction.setting]
         axes.plot(ranks, [_clipped(each) for each in rows], marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
@@ -137,9 +137,12 @@ def _clipped(each: Outcome) -> float:
     return max(-CLIP, min(CLIP, each.error))
 
 
-def _cycle(values: Sequence[str]) -> list[str]:
-    return list(values) * 4
+def _cycle(values: Sequence[str], turned: bool = False) -> list[str]:
+    """Values again and again; ``turned``, from one place further each time, so that no pair of two such lists comes twice soon."""
+    count = len(values)
+    return [values[(at + turned * (at // count)) % count] for at in range(4 * count)]
 
 
 def _shortened(name: str, letters: int = 48) -> str:
+    name = short(name)
     return name if len(name) <= letters else f"{name[: letters - 1]}…"
