@@ -138,7 +138,7 @@ def _clipped(each: Outcome) -> float:
 
 
 def _cycle(values: Sequence[str], turned: bool = False) -> list[str]:
-    """Values again and again; ``turned``, from one place further each time, so that no pair of two such lists comes twice soon."""
+    """Values again and again; ``turned``, from one place further each time, so that pairs with another list differ."""
     count = len(values)
     return [values[(at + turned * (at // count)) % count] for at in range(4 * count)]
 
