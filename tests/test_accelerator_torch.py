@@ -18,6 +18,7 @@ from athanor.mpi_runtime.accelerator import operators as operators_module
 from athanor.mpi_runtime.accelerator.bench import TorchBench
 from athanor.mpi_runtime.accelerator.calibrate import Task
 from athanor.mpi_runtime.accelerator.device import Device
+from athanor.mpi_runtime.accelerator.measure import Unable
 from athanor.mpi_runtime.accelerator.operators import footprint, operators
 from athanor.mpi_runtime.accelerator.points import family, plan
 from click.testing import CliRunner
@@ -174,6 +175,28 @@ def test_operators_compute_what_their_points_say(torch):
             assert len(parts) == (3 if detail["backward"] else 1)
             shape = (detail["count"], detail["length"], detail["size"])
             assert all(tuple(part.shape)[-3:] == shape and bool(torch.isfinite(part).all()) for part in parts)
+
+
+def test_what_the_device_refuses_leaves_a_point_out(torch, monkeypatch):
+    point = next(point for point in plan("cpu", ("fp32",), True) if point.kind == "gemm")
+
+    def refuses(reason):
+        def run():
+            raise reason
+
+        monkeypatch.setattr(bench_module, "operators", lambda device, point: [run])
+        return TorchBench(Device(torch, "cpu")).ready(point)
+
+    for reason, told in (
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "too little memory"),
+        (MemoryError(), "too little memory"),
+        (RuntimeError('"addmm" not implemented for this type'), "no such operator"),
+    ):
+        with pytest.raises(Unable, match=told):
+            refuses(reason)(1)
+    monkeypatch.setattr(Device, "free", lambda self: 1000)
+    with pytest.raises(Unable, match="too little memory"):
+        operators(Device(torch, "cpu"), point)
 
 
 def test_attention_in_single_operators_is_that_of_the_fused_kernel(torch, monkeypatch):

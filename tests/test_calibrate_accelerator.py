@@ -276,6 +276,27 @@ def test_one_disturbed_point_does_not_keep_its_family_out(tmp_path):
 FORWARD = ("gemm", "fp32", "forward", None, None, None, None)
 
 
+def test_a_run_that_is_fast_by_chance_makes_no_endless_samples(tmp_path):
+    """As where threads wait for cores that others have: most runs last for a time slice, some do not."""
+
+    class Waiting(MadeUpBench):
+        def ready(self, point):
+            made, turns = super().ready(point), iter(range(10**9))
+
+            def run(repeats):
+                fast = next(turns) == 1  # the one that tells the number of repeats
+                took = made(1)[0] if fast else max(made(1)[0], 12e-3)
+                self.time += repeats * took
+                return took, ""
+
+            return run
+
+    bench, points = Waiting("cpu"), plan("cpu", ("fp32",), True)
+    found = Measurer(bench, kept(tmp_path), 30.0).measure(points)
+    assert bench.time < 31.0
+    assert len(found.series) > 0.5 * len(points)
+
+
 def test_points_that_cannot_run_are_left_out_and_counted(tmp_path):
     class Small(MadeUpBench):
         def ready(self, point):

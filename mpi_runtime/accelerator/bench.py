@@ -16,8 +16,11 @@ from .device import Device
 from .measure import Runner, Unable
 from .operators import Operator, operators
 
-QUEUE = 1e-4
-"""Seconds for each operator for which a GPU is kept busy before a sample, so that the host has handed over all of them."""
+QUEUE, QUEUE_SLOW = 4e-5, 2e-4
+"""Seconds for each operator for which a GPU is kept busy before a sample, so that the host has handed over all of them.
+
+The second is for those that the host takes long over: backward passes, and an optimizer's step.
+"""
 
 CYCLES = 1.5e9
 """Cycles a second, nearly, that a GPU waits in."""
@@ -46,29 +49,27 @@ class TorchBench:
         """A point's operands, and what runs it; raises :class:`Unable` where it does not fit or cannot run."""
         if point.kind == "loop":
             return self._by_clock(point, [])
-        try:
+        with self._unable():
             made = operators(self.device, point)
-            with _still():
-                made[0]()
-            self._wait()
-        except (MemoryError, RuntimeError, NotImplementedError) as reason:
-            raise Unable(self._why(reason)) from None
-        if self.device.kind == "cuda" and point.kind != "start":
-            return self._by_events(made)
-        return self._by_clock(point, made)
+        by_events = self.device.kind == "cuda" and point.kind != "start"
+        return self._by_events(point, made) if by_events else self._by_clock(point, made)
 
-    def _why(self, reason: Exception) -> str:
-        """Why a point could not run, in a few words; memory that PyTorch keeps is given back."""
-        if self.device.kind == "cuda":
-            self.torch.cuda.empty_cache()
-        words = str(reason).lower()
-        return "too little memory" if isinstance(reason, MemoryError) or "memory" in words else "no such operator"
+    @contextmanager
+    def _unable(self) -> Iterator[None]:
+        """What PyTorch refuses, as :class:`Unable` with the reason in a few words; memory that it keeps is given back."""
+        try:
+            yield
+        except (MemoryError, RuntimeError, NotImplementedError) as reason:
+            if self.device.kind == "cuda":
+                self.torch.cuda.empty_cache()
+            short = isinstance(reason, MemoryError) or "memory" in str(reason).lower()
+            raise Unable("too little memory" if short else "no such operator") from None
 
     def _by_clock(self, point: Point, made: Sequence[Operator]) -> Runner:
         turns, loop = cycle(made), action(point, Computing()) if point.kind == "loop" else None
 
         def run(repeats: int) -> tuple[float, str]:
-            with _still():
+            with _still(), self._unable():
                 before, begin = Moment.now(), self.clock()
                 if loop:
                     loop(repeats)
@@ -81,13 +82,15 @@ class TorchBench:
 
         return run
 
-    def _by_events(self, made: Sequence[Operator]) -> Runner:
+    def _by_events(self, point: Point, made: Sequence[Operator]) -> Runner:
         turns, cuda = cycle(made), self.torch.cuda
+        slow = point.detail.get("backward") or point.detail.get("operator") == "Adam"
+        queue = QUEUE_SLOW if slow else QUEUE
 
         def run(repeats: int) -> tuple[float, str]:
-            with _still(), cuda.device(self.device.index):
+            with _still(), self._unable(), cuda.device(self.device.index):
                 begin, end = (cuda.Event(enable_timing=True) for _ in range(2))
-                self._busy(repeats)
+                self._busy(queue * repeats)
                 begin.record()
                 for operator in islice(turns, repeats):
                     operator()
@@ -97,11 +100,11 @@ class TorchBench:
 
         return run
 
-    def _busy(self, repeats: int) -> None:
+    def _busy(self, seconds: float) -> None:
         """Keep the GPU waiting while the host queues; where PyTorch has no such wait, the host's pace may count."""
         wait = getattr(self.torch.cuda, "_sleep", None)
         if wait:
-            wait(int(CYCLES * min(MOST_WAIT, QUEUE * repeats)))
+            wait(int(CYCLES * min(MOST_WAIT, seconds)))
 
     def _wait(self) -> None:
         if self.device.kind == "cuda":

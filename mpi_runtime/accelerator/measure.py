@@ -22,7 +22,13 @@ TARGET = 2e-3
 
 MOST_REPEATS = 300
 """Repeats of a sample at most; a GPU takes about a thousand kernels that wait, and an operator may have several."""
-GOES = 3
+MORE, TOO_LONG = 20, 4.0
+"""Repeats become so many times more in one go at most; and fewer where a sample lasts so many times the target.
+
+A run may be fast by chance, where others keep threads waiting most of the time.
+"""
+
+GOES = 4
 """How often the number of repeats is looked for: the first runs of an operator are slower than those that follow."""
 
 GENEROUS = 4.0
@@ -81,6 +87,7 @@ class Measurer:
     def __init__(self, bench: Bench, kept: Kept, budget: float) -> None:
         self.bench, self.kept, self.budget = bench, kept, budget
         self.paces: dict[tuple[Any, ...], _Pace] = {}
+        self.longest = 0.0  # seconds of the point that took most: no first one of a family is begun with less left
 
     def measure(self, points: Sequence[Point], advance: Callable[[str], None] = lambda text: None) -> Measured:
         """All points in their order; those that do not fit into what is left of the budget, or that cannot run, are left out.
@@ -119,7 +126,7 @@ class Measurer:
         began = self.bench.now()
         pace = self.paces.get(family(point))
         expected = pace.expected(point.size) if pace else 0.0
-        if began >= until or expected > min(GENEROUS * share, until - began):
+        if (expected or self.longest) > until - began or expected > GENEROUS * share:
             if pace:
                 pace.setup /= 2  # what disturbed the one before must not keep all others out
             raise Late
@@ -130,6 +137,8 @@ class Measurer:
         samples: list[tuple[float, str]] = []
         while len(samples) < LEAST or (len(samples) < SAMPLES and self.bench.now() < min(until, began + share)):
             samples.append(runner(repeats))
+            if (lasted := repeats * samples[-1][0]) > TOO_LONG * TARGET:
+                repeats = max(1, int(repeats * TARGET / lasted))
             if self.bench.now() > until and len(samples) < LEAST:
                 raise Late
         series = judged(
@@ -139,7 +148,7 @@ class Measurer:
             [reason for _, reason in samples],
             time.strftime("%Y-%m-%d %H:%M"),
         )
-        setup = ready - began
+        setup, self.longest = ready - began, max(self.longest, self.bench.now() - began)
         self.paces[family(point)] = _Pace(point.size, series.median, min(setup, pace.setup) if pace else setup)
         return series
 
@@ -151,5 +160,5 @@ class Measurer:
             seconds, _ = runner(repeats)
             if repeats * seconds >= TARGET or repeats == MOST_REPEATS:
                 break
-            repeats = min(MOST_REPEATS, ceil(1.2 * TARGET / max(seconds, 1e-9)))
+            repeats = min(MOST_REPEATS, MORE * repeats, ceil(1.2 * TARGET / max(seconds, 1e-9)))
         return repeats
