@@ -15,10 +15,17 @@ from .reports.terminal import check_writable, console, emit, progress
 @click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric", "library"]))
 @click.argument("name", required=False)
 @click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold none out.")
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
 @result_options
 def fit(
-    what: str, name: str | None, data: str | None, output: str | None, json_path: str | None, out: str | None
+    what: str,
+    name: str | None,
+    data: str | None,
+    all_rows: bool,
+    output: str | None,
+    json_path: str | None,
+    out: str | None,
 ) -> None:
     """Fit what data sheets do not say to published runs (takes minutes).
 
@@ -28,9 +35,9 @@ def fit(
     """
     check_writable(output, json_path)
     if what == "bagualu":
-        if name or data or json_path or out:
+        if name or data or all_rows or json_path or out:
             raise InputError(
-                "fit bagualu: takes no name, --data, --json or --out; its targets are published, -o keeps them"
+                "fit bagualu: takes no name, --data, --all-rows, --json or --out; its targets are published, -o keeps them"
             )
         _bagualu(output)
         return
@@ -39,7 +46,7 @@ def fit(
         raise InputError(f"fit {what}: name {example}")
     if output:
         raise InputError(f"-o {output}: is for fit bagualu; --out and --json keep what fit {what} finds")
-    _constants(what, name, data, json_path, out)
+    _constants(what, name, data, all_rows, json_path, out)
 
 
 def _bagualu(output: str | None) -> None:
@@ -59,7 +66,7 @@ def _bagualu(output: str | None) -> None:
         write_machine(Path(output), fits)
 
 
-def _constants(what: str, name: str, data: str | None, json_path: str | None, out: str | None) -> None:
+def _constants(what: str, name: str, data: str | None, all_rows: bool, json_path: str | None, out: str | None) -> None:
     from .reports.accuracy.fit_report import show_fit, toml_of
     from .reports.accuracy.fitting import fit as fit_target
     from .reports.accuracy.rows import read_rows
@@ -69,7 +76,7 @@ def _constants(what: str, name: str, data: str | None, json_path: str | None, ou
     target, rows = target_of(what, name), read_rows(data)
     folder = Folder(out) if out else None
     with progress(f"fit {what} {name}") as advance:
-        found = fit_target(target, rows, advance)
+        found = fit_target(target, rows, advance, every=all_rows)
     if folder:
         folder.json("fit.json", found.plain())
         folder.text("fit.toml", toml_of(found))

@@ -52,7 +52,7 @@ def main() -> None:
     record |= {key: plain[key] for key in ("overall", "sources", "memory")}
     console.print({key: record["overall"][key] for key in ("rows", "mape", "median", "bias", "null_mape", "coverage")})
     for kind, name in fits():
-        found = fit(target_of(kind, name), rows)
+        found = fit(target_of(kind, name), rows, every=kind == "library")
         summary = {key: value for key, value in found.plain().items() if key != "rows"}
         record["fits"].append(summary)
         for key, value in found.values.items():

@@ -70,8 +70,6 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     if mesh.size("pp") > 1 and PIPELINES[plan.pipeline].asynchronous:
         flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous)
         yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {flushing}"
-    if mesh.size("cp") > 1 and plan.attention == "fused":
-        yield "--attention fused with cp: executed for real over cp is unfused attention"
     if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size("cp"):
         yield (
             f"--tokens-per-rank {batch.tokens:,}: {batch.micro_tokens:,} tokens of a micro-batch are no whole sequences of"

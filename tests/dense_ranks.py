@@ -79,7 +79,9 @@ class Names:
         yield from self.norm("attention")
         yield from steps("attention.qkv", self.grid)
         if self.fused:
-            yield "attention.context"
+            for step in range(self.ring):
+                yield from self.only(step < self.ring - 1, f"attention.ring.{step}")
+                yield f"attention.context.{step}" if self.ring > 1 else "attention.context"
         else:
             yield from self.around("keys", "scores")
             yield "attention.softmax"
@@ -92,7 +94,9 @@ class Names:
         yield from self.only(self.tokens_cut, "attention.reduce.grad")
         yield from steps("attention.out", self.grid, backward=True)
         if self.fused:
-            yield "attention.context.grad"
+            for step in range(self.ring):
+                yield from self.only(self.ring > 1, f"attention.ring.grad.{step}")
+                yield f"attention.context.grad.{step}" if self.ring > 1 else "attention.context.grad"
         else:
             yield from self.around("values.again", "context.dvalues", "context.dscores")
             yield from self.only(self.ring > 1, "attention.values.reduce")
@@ -257,12 +261,13 @@ class Ranks:
     def play(self, ranks, names, layer):
         for name in names:
             if name.startswith("@"):
-                self.exchange([(place, rank.message(name[1:], layer)) for place, rank in ranks])
+                messages = [(place, rank.message(name[1:], layer)) for place, rank in ranks]
+                self.exchange(messages, to_previous=".ring.grad." in name)
             else:
                 for _, rank in ranks:
                     rank.compute(name, layer)
 
-    def exchange(self, messages):
+    def exchange(self, messages, to_previous=False):
         """Carry an exchange: members of a group agree in everything but the axes of the group."""
         groups = {}
         for place, message in messages:
@@ -270,7 +275,7 @@ class Ranks:
             groups.setdefault((message.axes, others), []).append((place, message))
         for (axes, _), members in groups.items():
             members.sort(key=lambda each: [each[0].me(axis) for axis in axes])
-            carry([message for _, message in members])
+            carry([message for _, message in members], to_previous)
 
     def synchronise(self):
         """Add up gradients over all ranks that saw other tokens, or use the same weight elsewhere."""
@@ -295,7 +300,7 @@ class Ranks:
         return whole
 
 
-def carry(messages):
+def carry(messages, to_previous=False):
     """One exchange of one group, members in order."""
     first = messages[0]
     payloads = [each.payload.copy() for each in messages]
@@ -319,7 +324,7 @@ def carry(messages):
             case "broadcast":
                 each.take(payloads[each.root].copy())
             case "shift":
-                each.take(payloads[me - 1])
+                each.take(payloads[(me + 1) % len(payloads) if to_previous else me - 1])
             case _:
                 raise AssertionError(each.operation)
 

@@ -194,6 +194,31 @@ def test_a_published_row_is_never_silent():
         setting_of(case_of(PUBLISHED[name]))
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bridge_2509_405B", {"stage_layers": "ends", "chunks": 8, "mesh": {"pp": 8, "dp": 8, "cp": 2, "tp": 8}}),
+        ("bridge_2509_Q235", {"stage_layers": "ends", "expert_tensor": "whole", "mesh": {"pp": 8, "ep": 16, "tp": 2}}),
+        (
+            "bridge_2509_DSV3",
+            {"stage_layers": "ends", "expert_tensor": "whole", "mesh": {"pp": 8, "dp": 2, "ep": 32, "tp": 2}},
+        ),
+        ("nemo_Llama38B", {"attention": "fused", "mesh": {"dp": 4, "cp": 2}}),
+        ("titan_405B_512", {"zero": "2", "pipeline": "1f1b", "micro_batch": 4, "stage_layers": "ends"}),
+        ("titan_405B_512i", {"zero": "2", "pipeline": "interleaved", "chunks": 2, "micro_batch": 4}),
+        ("moezoo_8x22b_fp8", {"expert_tensor": "split", "chunks": 7}),
+    ],
+)
+def test_plans_of_published_runs(name, expected):
+    """As their sources and libraries have them; each can be simulated."""
+    case = case_of(PUBLISHED[name])
+    assert {key: case.options.get(key) for key in expected} == expected
+    assert ("stage_layers" in case.options) == any("embedding and output count" in text for text in case.assumed)
+    setting = setting_of(case)
+    assert setting.mesh.ranks == PUBLISHED[name].count("num_accelerators")
+    assert setting.model.layers == PUBLISHED[name].count("layers") + (name == "bridge_2509_DSV3")
+
+
 def test_the_null_model_never_sees_its_own_model():
     rows = [Guess(model, "A100", 1.0, 0.0, seconds) for model, seconds in (("a", 2.0), ("b", 4.0), ("b", 4.0))]
     assert null_predictions(rows) == pytest.approx([4.0, 2.0, 2.0])

@@ -245,7 +245,7 @@ def test_measuring_stays_within_its_budget(budget, tmp_path):
     found = Measurer(bench, kept(tmp_path), budget).measure(points)
     assert bench.time <= budget * 1.05
     assert len(found.series) + sum(found.left_out.values()) == len(points)
-    assert set(found.left_out) == {"no time left for it"}
+    assert set(found.left_out) == {"no time left"}
     assert all(len(each.seconds) >= LEAST for each in found.series)
     if budget == 14.0:  # most of it is used, and all kinds are there
         assert bench.time > 0.5 * budget
@@ -270,7 +270,7 @@ def test_one_disturbed_point_does_not_keep_its_family_out(tmp_path):
 
     points = [point for point in plan("cpu", ("fp32",), False) if family(point) == FORWARD]
     found = Measurer(Disturbed("cpu"), kept(tmp_path), 30.0).measure(points)
-    assert len(found.series) > 0.6 * len(points)
+    assert len(found.series) == len(points)  # the others at their turn, and what seemed too long in the end
 
 
 FORWARD = ("gemm", "fp32", "forward", None, None, None, None)

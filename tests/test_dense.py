@@ -148,6 +148,10 @@ STRATEGIES = {
         {},
     ),
     "fused": (SMALL, {"dp": 2, "tp": 2}, {"fused": True}),
+    "fused cp 2": (SMALL, {"cp": 2}, {"fused": True}),
+    "fused cp 4": (MODERN, {"cp": 4}, {"fused": True}),
+    "fused cp x tp by tokens": (SMALL, {"cp": 2, "tp": 2}, {"fused": True, "sequence_parallel": True}),
+    "fused pp x cp": (SMALL, {"pp": 2, "cp": 4}, {"fused": True}),
     "pp x grid": (SMALL, {"pp": 2, "row": 2, "col": 2}, {}),
     "fsdp x pp x tp": (SMALL, {"fsdp": 2, "pp": 2, "tp": 2}, {"sequence_parallel": True}),
 }
@@ -174,12 +178,17 @@ def test_strategies_train_as_one_process_does(strategy, recompute):
 
 def test_single_precision_stays_single():
     """No operation widens its numbers: what exchanges carry is what the schedule says."""
-    for mesh, options in (({"tp": 2, "cp": 2}, {"sequence_parallel": True}), ({"row": 2, "col": 2}, {})):
+    plans = (
+        ({"tp": 2, "cp": 2}, {"sequence_parallel": True}),
+        ({"row": 2, "col": 2}, {}),
+        ({"cp": 4, "tp": 2}, {"fused": True}),
+    )
+    for mesh, options in plans:
         ranks, model = Ranks(SMALL, mesh, seed=7, kind=np.float32, **options), Reference(SMALL, 7, np.float32)
         kinds, carried = set(), ranks.exchange
-        ranks.exchange = lambda messages, kinds=kinds, carried=carried: (
+        ranks.exchange = lambda messages, to_previous, kinds=kinds, carried=carried: (
             kinds.update(each.payload.dtype for _, each in messages),
-            carried(messages),
+            carried(messages, to_previous),
         )
         words, targets = batch(SMALL)
         assert ranks.step(words, targets, 1) == pytest.approx(model.step(words, targets), rel=1e-5)
@@ -198,6 +207,7 @@ def test_single_precision_stays_single():
         ({"tp": 2, "cp": 2}, {}),
         ({"tp": 4}, {"tensor": "2d"}),
         ({"tp": 2, "dp": 2}, {"attention": "fused"}),
+        ({"cp": 4}, {"attention": "fused"}),
     ],
 )
 def test_names_are_those_of_the_lowering(mesh, options):

@@ -39,6 +39,9 @@ PLANS = {
     "context": [
         {"mesh": {"cp": 4}, "recompute": "selective"},
         {"mesh": {"cp": 2, "dp": 2}, "zero": "1"},
+        {"mesh": {"cp": 4}, "attention": "fused"},
+        {"mesh": {"cp": 2, "tp": 2}, "attention": "fused", "sequence_parallel": True, "recompute": "full"},
+        {"mesh": {"pp": 2, "cp": 2}, "attention": "fused", "pipeline": "zb-h1", "way": {"collectives": "library"}},
         {"mesh": {"tp": 2, "cp": 2}, "sequence_parallel": True, "way": {"collectives": "library"}},
     ],
     "sharded": [
@@ -77,6 +80,7 @@ PLANS = {
         {"mesh": {"tp": 4}, "tensor": "2d"},
         {"mesh": {"pp": 2, "tp": 2}},
         {"mesh": {"cp": 4}, "zero": "1"},
+        {"mesh": {"cp": 4}, "zero": "1", "attention": "fused"},
     ],
 }
 
@@ -148,11 +152,6 @@ REAL = "; --compute sleep only sends what the schedule says"
             "gpt-tiny",
             {"mesh": {"pp": 4}, "pipeline": "pipedream", "zero": "0"},
             "--pipeline pipedream: has no end that could be checked; executed for real are gpipe, 1f1b, interleaved, zb-h1, zb-h2",
-        ),
-        (
-            "gpt-tiny",
-            {"mesh": {"cp": 4}, "attention": "fused"},
-            "--attention fused with cp: executed for real over cp is unfused attention",
         ),
         (
             "gpt-tiny",

@@ -35,7 +35,7 @@ SHAPES: dict[str, tuple[Shapes, ...]] = {
         ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (32, 64), (64, 32), (32, 32)),
         ((128, 128), (64, 64)),
     ),
-    "cpu": ((), ((64, 64),), ((48, 32), (8, 32), (1, 32))),
+    "cpu": ((), ((64, 64),), ((32, 32),), ((16, 16),), ((64, 64), (1, 64))),
 }
 """Sets of tiles that are tried, the one nearest to the fitted half is kept; the empty one is the roofline without tiles."""
 

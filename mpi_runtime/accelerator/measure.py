@@ -39,6 +39,10 @@ class Unable(Exception):
     """A point that this device cannot run; the text is the reason, in two or three words."""
 
 
+class Late(Exception):
+    """A point that does not fit into the time that it may take."""
+
+
 class Bench(Protocol):
     """Where points run."""
 
@@ -79,24 +83,34 @@ class Measurer:
         self.paces: dict[tuple[Any, ...], _Pace] = {}
 
     def measure(self, points: Sequence[Point], advance: Callable[[str], None] = lambda text: None) -> Measured:
-        """All points in their order; those that do not fit into what is left of the budget, or that cannot run, are left out."""
+        """All points in their order; those that do not fit into what is left of the budget, or that cannot run, are left out.
+
+        What seemed too long for its share is tried again in the end, when it is known what the others have left.
+        """
         found = Measured()
         known = {point.key: series for point in points if (series := self.kept.of(point, LEAST))}
         found.resumed = len(known)
+        until, late = self.bench.now() + self.budget, list[Point]()
         wanted = [point for point in points if point.key not in known]
-        told, until = self.bench.now(), self.bench.now() + self.budget
-        for number, point in enumerate(wanted):
-            share = max(0.0, until - self.bench.now()) / (len(wanted) - number)
-            try:
-                series = self._point(point, share, until)
-            except Unable as reason:
-                found.left_out[str(reason)] += 1
-                continue
-            self.kept.keep(series)
-            known[point.key] = series
-            if self.bench.now() - told > TELLS:
-                told = self.bench.now()
-                advance(f"{number + 1} of {len(wanted)}: {point.kind} {point.series}")
+        for again, these in enumerate((wanted, late)):
+            told = self.bench.now()
+            for number, point in enumerate(these):
+                share = max(0.0, until - self.bench.now()) / (len(these) - number)
+                try:
+                    series = self._point(point, share, until)
+                except Late:
+                    late += [] if again else [point]
+                    continue
+                except Unable as reason:
+                    found.left_out[str(reason)] += 1
+                    continue
+                self.kept.keep(series)
+                known[point.key] = series
+                if self.bench.now() - told > TELLS:
+                    told = self.bench.now()
+                    advance(f"{number + 1} of {len(these)}{' left' if again else ''}: {point.kind} {point.series}")
+        if lost := sum(point.key not in known for point in late):
+            found.left_out["no time left"] = lost
         found.series = [known[point.key] for point in points if point.key in known]
         return found
 
@@ -108,7 +122,7 @@ class Measurer:
         if began >= until or expected > min(GENEROUS * share, until - began):
             if pace:
                 pace.setup /= 2  # what disturbed the one before must not keep all others out
-            raise Unable("no time left for it")
+            raise Late
         runner = self.bench.ready(point)
         runner(1)  # the first run loads kernels and touches memory
         ready = self.bench.now()
@@ -117,7 +131,7 @@ class Measurer:
         while len(samples) < LEAST or (len(samples) < SAMPLES and self.bench.now() < min(until, began + share)):
             samples.append(runner(repeats))
             if self.bench.now() > until and len(samples) < LEAST:
-                raise Unable("no time left for it")
+                raise Late
         series = judged(
             point,
             repeats,

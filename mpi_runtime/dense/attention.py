@@ -32,8 +32,7 @@ class Attention(Half):
         self.computing |= {
             "scores": self._score,
             "softmax": self._softmax,
-            "context": self._fused if shared.fused else self._weigh,
-            "context.grad": self._fused_gradient,
+            "context": self._weigh,
             "context.dvalues": self._differentiate_values,
             "context.dscores": self._differentiate_attention,
             "softmax.grad": self._softmax_grad,
@@ -66,6 +65,9 @@ class Attention(Half):
     def _score(self, step: int) -> None:
         if step == 0:
             self._take_heads()
+            self._moving = self._keys
+            sequences, tokens, heads, _ = self._queries.shape
+            self._scores = np.empty((sequences, heads, tokens, tokens * self.place.of("cp")), dtype=self._queries.dtype)
         self._scores[..., self._block(step)] = f.scores(self._queries, self._moving)
 
     def _take_heads(self) -> None:
@@ -74,9 +76,6 @@ class Attention(Half):
         sequences, tokens = len(self.shared.words) // place.grid, self.shared.words.shape[1]
         columns = self.products["qkv"].c.reshape(sequences, tokens, -1, sizes.group + 2, sizes.head)
         self._queries, self._keys, self._values = f.heads_of(columns)
-        self._moving = self._keys
-        shape = (sequences, self._queries.shape[2], tokens, tokens * place.of("cp"))
-        self._scores = np.empty(shape, dtype=columns.dtype)
 
     def _softmax(self, step: int) -> None:
         keys_at = np.arange(self._scores.shape[3])
@@ -140,17 +139,3 @@ class Attention(Half):
 
     def _first_gradient(self) -> Array:
         return f.columns_of(self._dqueries, self._dkeys[0], self._dvalues[0])
-
-    # --- in one operation: scores are worked out once more on the way back, as a fused kernel does -------------------------
-
-    def _fused(self, step: int) -> None:
-        for each in (self._score, self._softmax, self._weigh):
-            each(0)
-        self._scores = self._attention = self._scores[:0]
-
-    def _fused_gradient(self, step: int) -> None:
-        for each in (self._score, self._softmax, self._differentiate_values, self._differentiate_attention):
-            each(0)
-        for each in (self._softmax_grad, self._differentiate_queries, self._differentiate_keys):
-            each(0)
-        self._scores = self._attention = self._back = self._scores[:0]

@@ -7,6 +7,7 @@ Functions of gradients take the gradient of what the forward function returned.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,14 @@ def scores(queries: Array, keys: Array) -> Array:
     return result
 
 
+def seen_scores(values: Array, queries_at: Index, keys_at: Index) -> Array:
+    """Scores of the keys at a query's own position and before; minus infinity for all others."""
+    return np.where(keys_at[None, :] <= queries_at[:, None], values, -np.inf)
+
+
 def softmax(values: Array, queries_at: Index, keys_at: Index) -> Array:
     """Each query's attention to the keys at its own position and before."""
-    seen = np.where(keys_at[None, :] <= queries_at[:, None], values, -np.inf)
+    seen = seen_scores(values, queries_at, keys_at)
     powers = np.exp(seen - seen.max(axis=3, keepdims=True))
     result: Array = (powers / powers.sum(axis=3, keepdims=True)).astype(values.dtype)
     return result
@@ -98,6 +104,43 @@ def context(attention: Array, values: Array) -> Array:
     group = attention.shape[1] // values.shape[2]
     result: Array = np.matmul(attention, np.repeat(_by_head(values), group, axis=1)).swapaxes(1, 2)
     return result
+
+
+@dataclass(frozen=True)
+class Running:
+    """Attention to some blocks of keys, of which others are to come (online softmax, Milakov and Gimelshein 2018).
+
+    ``context`` ``[sequences, tokens, heads, width]`` are values weighted with powers relative to each query's ``largest`` score
+    so far, whose sum is ``total`` (both ``[sequences, heads, tokens]``).
+    """
+
+    context: Array
+    largest: Array
+    total: Array
+
+    def joined(self, seen: Array, values: Array) -> Running:
+        """With a block more, of these scores ``[sequences, heads, tokens, keys]``; the first has to hold a key for each query."""
+        largest = np.maximum(self.largest, seen.max(axis=3))
+        powers, shrunk = np.exp(seen - largest[..., None]), np.exp(self.largest - largest)
+        total = shrunk * self.total + powers.sum(axis=3)
+        return Running(_by_head(shrunk)[..., None] * self.context + context(powers, values), largest, total)
+
+    @classmethod
+    def none(cls, queries: Array) -> Running:
+        """Of no block yet."""
+        rows = _by_head(queries)[..., 0]
+        return cls(np.zeros_like(queries), np.full_like(rows, -np.inf), np.zeros_like(rows))
+
+    @property
+    def done(self) -> tuple[Array, Array]:
+        """The context, and the logarithm of each query's sum of powers, from which its attention can be had again."""
+        return self.context / _by_head(self.total)[..., None], self.largest + np.log(self.total)
+
+
+def row_products(gradient: Array, result: Array) -> Array:
+    """Sums over a head's width of a result times its gradient, ``[sequences, heads, tokens]``."""
+    sums: Array = _by_head((gradient * result).sum(axis=3))
+    return sums
 
 
 def dvalues(attention: Array, gradient: Array, heads: int) -> Array:

@@ -24,7 +24,7 @@ class Shared:
     """What all halves of a micro-batch know: weights and sums of gradients by name, and the residual stream's gradient.
 
     ``words`` and ``targets`` are those of this rank's sequences ``[sequences, tokens]``, its part of them under ``cp``;
-    the loss is the mean of ``tokens`` tokens. ``fused``: attention is one operation each way, which keeps no scores.
+    the loss is the mean of ``tokens`` tokens. ``fused``: attention keeps no scores.
     """
 
     sizes: Sizes

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import functions as f
 from .attention import Attention
+from .fused import FusedAttention
 from .halves import FeedForward, Half, Index, Output, Shared, split
 from .messages import Array, Message
 from .shards import Place, Sizes
@@ -19,7 +20,7 @@ class MicroBatch:
     Operations come in the order of the Schedule: :meth:`compute` does those that compute, :meth:`message` gives the rank's side
     of those that exchange. ``weights`` and ``gradients`` are the rank's parts by name; gradients are added to. ``words`` and
     ``targets`` ``[sequences, tokens]`` are those of all tensor-parallel ranks of the replica, this rank's part of each
-    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``fused`` attention is one operation each way.
+    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``fused`` attention keeps no scores.
 
     The rows of the residual stream that enter each half of a layer are kept, so that any half can be computed again.
     """
@@ -111,7 +112,8 @@ class MicroBatch:
     def _half(self, name: str, layer: int | None) -> Half:
         number = self._number(name, layer)
         if number not in self._halves:
-            made = {"attention": Attention, "ffn": FeedForward, "output": Output}[name]
+            attention = FusedAttention if self.shared.fused else Attention
+            made = {"attention": attention, "ffn": FeedForward, "output": Output}[name]
             self._halves[number] = made(self.shared, "" if layer is None else f"l{layer}.")
         return self._halves[number]
 

@@ -35,8 +35,6 @@ SECOND_TOKEN = re.compile(r"deepseek-v3", re.IGNORECASE)
 WHOLE = re.compile(r"Megatron-Bridge")
 """Sources whose experts are not cut over tp (``expert_tensor_parallel_size = 1`` in all recipes)."""
 
-"""Sources whose library, unless told otherwise, makes as many micro-batches as stages and interleaves two chunks a stage."""
-
 
 @dataclass(frozen=True)
 class Case:

@@ -28,7 +28,8 @@ def show_fit(console: Console, found: Fitted) -> None:
 
 def _groups(found: Fitted) -> list[tuple[str, Mapping[str, float]]]:
     left = [(f"each {what} left out", errors) for what, errors in found.left_out.items() if errors]
-    return [("fitted to", found.fitted), ("held out", found.held_out), *left]
+    held = [("held out", found.held_out)] if found.held_out else []
+    return [("fitted to", found.fitted), *held, *left]
 
 
 def _row(name: str, errors: Mapping[str, float]) -> tuple[str, ...]:
@@ -48,7 +49,8 @@ def _row(name: str, errors: Mapping[str, float]) -> tuple[str, ...]:
 def toml_of(found: Fitted) -> str:
     """The lines of a machine file: values, their sources, and the interval of predictions."""
     rows = len(found.fitted) + len(found.held_out)
-    provenance = f"athanor fit {found.target.kind} {found.target.name}, to {len(found.fitted)} of {rows} rows"
+    every = "" if found.held_out else " --all-rows"
+    provenance = f"athanor fit {found.target.kind} {found.target.name}{every}, to {len(found.fitted)} of {rows} rows"
     told = judged(found.held_out)
     lines = [f"# {key} = {value:.4g}" for key, value in found.values.items()]
     low, high = found.interval

@@ -104,14 +104,22 @@ def judged(errors: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = lambda text: None) -> Fitted:
-    """Fit the target's constants to every second of the rows, by source and name, and predict the others."""
+def fit(
+    target: Target,
+    rows: Sequence[Row],
+    advance: Callable[[str], None] = lambda text: None,
+    every: bool = False,
+) -> Fitted:
+    """Fit the target's constants to every second of the rows, by source and name, and predict the others.
+
+    With ``every`` they are fitted to all rows, and no row is held out: what is left is to leave each model and source out.
+    """
     chosen = rows_of(target, rows)
     with _Evaluator.open() as run:
-        advance(f"{len(chosen)} rows, {(len(chosen) + 1) // 2} of them fitted to")
         values = target.start
         keys = list(values)
-        half, others = halves(chosen)
+        half, others = (chosen, []) if every else halves(chosen)
+        advance(f"{len(chosen)} rows, {len(half)} of them fitted to")
         errors, slopes = run(half, values), np.zeros((len(half), len(keys)))
         for number in range(ROUNDS):
             slopes = _slopes(run, half, keys, values, errors)
@@ -126,7 +134,7 @@ def fit(target: Target, rows: Sequence[Row], advance: Callable[[str], None] = la
                 break
         advance(f"the {len(others)} others")
         found = _report(target, half, keys, values, errors, slopes)
-        found.held_out = _named(others, run(others, values))
+        found.held_out = _named(others, run(others, values)) if others else {}
     return found
 
 

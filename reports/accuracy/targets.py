@@ -147,8 +147,9 @@ def looked_at(row: Row, machine: Machine) -> bool:
 
 @lru_cache
 def fitted_to(kind: str, name: str) -> frozenset[str]:
-    """Names of the published rows that constants are fitted to; none where these are too few."""
+    """Names of the published rows that constants are fitted to; none where these are too few. Libraries' are fitted to all."""
     try:
-        return frozenset(row.id for row in halves(rows_of(target_of(kind, name), read_rows()))[0])
+        rows = rows_of(target_of(kind, name), read_rows())
+        return frozenset(row.id for row in (rows if kind == "library" else halves(rows)[0]))
     except InputError:
         return frozenset()
