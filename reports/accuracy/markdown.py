@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .validate import short
+
 Lines = Callable[..., list[str]]
 """Columns, rows and how many columns of text make the lines of a table."""
 
@@ -27,7 +29,7 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
     """Errors of every source, of all, and of memory; and the null model on the rows of which it speaks."""
     columns = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
     keys = ("bias", "mape", "median", "p95", "worst", "rank_correlation", "regret", "null_mape")
-    told = [(_short(each["source"]), each) for each in record["sources"]]
+    told = [(short(each["source"]), each) for each in record["sources"]]
     told.append(("**all**", record["overall"]))
     told += [(f"**memory, {name}**", each) for name, each in record["memory"].items()]
     rows = [(name, str(each["rows"]), str(each["skipped"]), *_cells(each, keys)) for name, each in told]
@@ -68,12 +70,12 @@ def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
     return lines(columns, rows, 2)
 
 
-def in_short(record: dict[str, Any], lines: Lines) -> list[str]:
+def inshort(record: dict[str, Any], lines: Lines) -> list[str]:
     """Large sources, and all."""
     found = [each for text in README_SOURCES for each in record["sources"] if text in each["source"]]
     found.append({**record["overall"], "source": "all sources"})
     keys = ("mape", "median", "null_mape")
-    rows = [(_short(each["source"]), str(each["rows"]), *_cells(each, keys)) for each in found]
+    rows = [(short(each["source"]), str(each["rows"]), *_cells(each, keys)) for each in found]
     return lines(("source", "rows", "MAPE", "median", "null model"), rows)
 
 
@@ -83,8 +85,3 @@ def _cells(told: dict[str, Any], keys: Sequence[str]) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
-
-
-def _short(source: str) -> str:
-    """A source without the file and the commit that its rows were read from."""
-    return source.split(" (")[0].split("@")[0]

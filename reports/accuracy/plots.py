@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ..plots import INK, MARKERS, SERIES, blank
 from .memory_rows import unit_of
-from .validate import Accuracy, Outcome, publication
+from .validate import Accuracy, Outcome, publication, short
 
 BAND = 0.1
 """The band around the diagonal."""
@@ -61,7 +61,9 @@ def _against(points: dict[str, list[tuple[float, float]]], unit: str, scale: str
     ends = np.array([min(map(min, known)) * 0.7, max(map(max, known)) * (1.4 if scale == "log" else 1.1)])
     axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color="#e8eef3", lw=0, label="within 10 %")
     axes.plot(ends, ends, color=INK, lw=0.8)
-    for (kind, pairs), colour, marker in zip(points.items(), _cycle(SERIES), _cycle(MARKERS), strict=False):
+    for (kind, pairs), colour, marker in zip(
+        points.items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
+    ):
         axes.plot(*zip(*pairs, strict=True), marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
     axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends, xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}")
     axes.legend(frameon=False, fontsize=8)
@@ -84,7 +86,7 @@ def by_scale(steps: Sequence[Outcome]) -> Figure:
     """Errors against the number of accelerators."""
     figure, axes = blank()
     for (kind, rows), colour, marker in zip(
-        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS), strict=False
+        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
     ):
         ranks = [each.prediction.setting.mesh.ranks for each in rows if each.prediction and each.prediction.setting]
         axes.plot(ranks, [_clipped(each) for each in rows], marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
@@ -158,9 +160,12 @@ def _clipped(each: Outcome) -> float:
     return max(-CLIP, min(CLIP, each.error))
 
 
-def _cycle(values: Sequence[str]) -> list[str]:
-    return list(values) * 4
+def _cycle(values: Sequence[str], turned: bool = False) -> list[str]:
+    """Values again and again; ``turned``, from one place further each time, so that pairs with another list differ."""
+    count = len(values)
+    return [values[(at + turned * (at // count)) % count] for at in range(4 * count)]
 
 
 def _shortened(name: str, letters: int = 48) -> str:
+    name = short(name)
     return name if len(name) <= letters else f"{name[: letters - 1]}…"

@@ -147,6 +147,11 @@ def publication(row: Row) -> str:
     return re.sub(r" line \d+$", "", row.source)
 
 
+def short(source: str) -> str:
+    """A source without the file and the commit that its rows were read from."""
+    return source.split(" (")[0].split("@")[0]
+
+
 def _in_unit(each: Outcome, seconds: float) -> float:
     """Seconds of a step in the unit of the row."""
     made = each.prediction

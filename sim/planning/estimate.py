@@ -85,7 +85,9 @@ class Estimator:
         if not around.always:
             work += self._tail(setting, whole, around, stages, send)
         update = 0.0 if len(lanes) > 1 and setting.plan.pipeline == "pipedream" else around.update
-        return max(work + update, around.hidden)
+        first, others = around.gathered  # before blocks nothing waits for the others' weights
+        room = work if setting.composed else lanes[0].forward
+        return max(work + first + max(0.0, others - room) + update, around.hidden)
 
     def estimate(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Estimate:
         """Time and memory of a plan; raises :class:`InputError` where it is none."""

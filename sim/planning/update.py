@@ -40,7 +40,8 @@ class Hooks:
 class Around:
     """What a strategy does around layers of each kind, once a pass (``ends``), and after the last micro-batch (``update``).
 
-    ``always``: gradients leave in every micro-batch, not only the last one. ``hidden`` runs beside the whole step.
+    ``always``: gradients leave in every micro-batch, not only the last one. ``hidden`` runs beside the whole step, ``gathered``
+    (a stage's first layer, its others) before and beside the first forward pass.
     """
 
     layers: dict[Layer, Hooks]
@@ -48,6 +49,7 @@ class Around:
     update: float
     hidden: float
     always: bool
+    gathered: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass
@@ -93,11 +95,19 @@ class Surroundings:
         operations = program.schedule().operations
         delayed = {HOST, HOST_IN} if setting.plan.offload_delay else set()
         hidden = sum(self._seconds(each, wires) for each in operations if each.stream in delayed)
-        if setting.plan.weights_overlap:
-            layers = [each for layer in layers_of(setting, 0) for each in held_of_layer(setting, layer)]
-            hidden += sum(wires.seconds(exchange) for _, exchange in step.update.gathers(program, layers))
         update = sum(self._seconds(each, wires) for each in operations if each.stream not in delayed)
-        return Around(kinds, ends, update, hidden, setting.plan.shards >= 2)
+        return Around(kinds, ends, update, hidden, setting.plan.shards >= 2, self._gathers(setting, step, wires))
+
+    def _gathers(self, setting: Setting, step: Step, wires: Wires) -> tuple[float, float]:
+        """Seconds of gathering a stage's updated weights beside the first forward pass: its first layer's, and the others'."""
+        if not setting.plan.weights_overlap:
+            return 0.0, 0.0
+        program = Program(wires.layout)
+        first, *others = (
+            sum(wires.seconds(each) for _, each in step.update.gathers(program, held_of_layer(setting, layer)))
+            for layer in layers_of(setting, 0)
+        )
+        return first, sum(others)
 
     def _hooks(self, step: Step, at: int, wires: Wires) -> tuple[Hooks, float]:
         """Around one layer, and what happens once a pass."""
