@@ -18,4 +18,4 @@ class Framework(Record):
 
     group_memory: Bytes
     fragments: Ratio
-    half_gradients: bool = False
+    half_gradients: bool | None = None

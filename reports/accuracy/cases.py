@@ -201,8 +201,9 @@ def _zero(row: Row, mesh: dict[str, int], assumed: list[str]) -> tuple[str, dict
     if text == "optimizer-parallel":
         stage = "1"
     if stage == "3" and mesh.get("pp", 1) > 1:
-        stage = "2"
-        assumed.append("ZeRO 2, as stages keep their weights through a step")
+        # PyTorch's pipelining.stage, backward_maybe_with_nosync: gradients add up, and the last micro-batch reduces them.
+        stage = "1"
+        assumed.append("ZeRO 1, as stages keep their weights and gradients through a step")
     if not stage:
         stage = "0"
         assumed.append("no ZeRO")

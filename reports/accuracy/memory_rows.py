@@ -64,11 +64,17 @@ def is_formula(row: Row) -> bool:
     return is_memory(row) and bool(FORMULA.search(row.text("note")))
 
 
+def unit_of(row: Row) -> float:
+    """Bytes of a row's unit, such as ``GiB/GPU``."""
+    found = BYTES.get(row.text("unit").split("/")[0].split(" ")[0])
+    if found is None:
+        raise LeftOut(f"unit {row.text('unit')}: neither GiB, GB, MiB nor MB")
+    return found
+
+
 def memory_of(row: Row, case: Case) -> tuple[float, tuple[str, ...]]:
     """What a rank needs, in the unit of the row, and what was assumed; raises :class:`LeftOut` where that is not known."""
-    unit = BYTES.get(row.text("unit").split("/")[0].split(" ")[0])
-    if unit is None:
-        raise LeftOut(f"unit {row.text('unit')}: neither GiB, GB, MiB nor MB")
+    unit = unit_of(row)
     if other := ANOTHER.search(row.text("note")):
         raise LeftOut(f"the memory is that of {other.group(1)}, which ran the same plan")
     if FORMULA.search(row.text("note")):

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..plots import INK, MARKERS, SERIES, blank
-from .validate import Accuracy, Outcome, short
+from .memory_rows import unit_of
+from .validate import Accuracy, Outcome, publication, short
 
 BAND = 0.1
 """The band around the diagonal."""
@@ -25,24 +26,46 @@ def drawings(found: Accuracy) -> Iterator[tuple[str, str, Figure]]:
         yield "predicted_measured", "Seconds of a step, predicted and measured, with a band of 10 %.", diagonal(steps)
         yield "errors_by_scale", "Errors by the accelerators of the run.", by_scale(steps)
         yield "errors_by_strategy", "Errors by strategy; a row stands under each that it uses.", by_strategy(steps)
-    yield "errors_by_source", "Errors of every row, by source; the bar is the mean.", by_source(found)
+    if cards := [each for each in found.memory["measured"] if each.prediction]:
+        yield "memory", "Memory of an accelerator, predicted and read off, with a band of 10 %.", memory(cards)
+    if any(each.prediction for each in found.listed):
+        yield "errors_by_source", "Errors of every row, by source; the bar is the mean.", by_source(found)
 
 
 def diagonal(steps: Sequence[Outcome]) -> Figure:
     """Predicted against measured seconds on logarithmic axes, a colour for each kind of accelerator."""
+    points = {
+        kind: [(made.measured_seconds or 0.0, made.seconds or 0.0) for each in rows if (made := each.prediction)]
+        for kind, rows in _by(steps, accelerator).items()
+    }
+    return _against(points, "s", "log")
+
+
+def memory(cards: Sequence[Outcome]) -> Figure:
+    """The same of gigabytes, a colour for each source."""
+    points = {
+        name.split(" ")[0].split("/")[-1]: [
+            (each.row.measured * unit_of(each.row) / 1e9, made.value * unit_of(each.row) / 1e9)
+            for each in rows
+            if (made := each.prediction)
+        ]
+        for name, rows in _by(cards, lambda each: publication(each.row)).items()
+    }
+    return _against(points, "GB", "linear")
+
+
+def _against(points: dict[str, list[tuple[float, float]]], unit: str, scale: str) -> Figure:
+    """Pairs of measured and predicted, by kind, about the diagonal."""
     figure, axes = blank(5.6, 5.0)
-    pairs = [(each.prediction.measured_seconds, each.prediction.seconds) for each in steps if each.prediction]
-    known = [(measured, made) for measured, made in pairs if measured is not None and made is not None]
-    low, high = min(map(min, known)) * 0.7, max(map(max, known)) * 1.4
-    ends = np.array([low, high])
+    known = [pair for pairs in points.values() for pair in pairs]
+    ends = np.array([min(map(min, known)) * 0.7, max(map(max, known)) * (1.4 if scale == "log" else 1.1)])
     axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color="#e8eef3", lw=0, label="within 10 %")
     axes.plot(ends, ends, color=INK, lw=0.8)
-    for (kind, rows), colour, marker in zip(
-        _by(steps, accelerator).items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
+    for (kind, pairs), colour, marker in zip(
+        points.items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
     ):
-        points = [(each.prediction.measured_seconds, each.prediction.seconds) for each in rows if each.prediction]
-        axes.plot(*zip(*points, strict=True), marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
-    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured, s", ylabel="predicted, s")
+        axes.plot(*zip(*pairs, strict=True), marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
+    axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends, xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
