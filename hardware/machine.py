@@ -49,7 +49,7 @@ class Calibration(Unknowns):
     each rank's part of each tensor that ZeRO-3 gathers or scatters; none, unless a library is known to take them one by one.
     """
 
-    shard_overhead: SecondsOrZero = 0.0
+    shard_overhead: SecondsOrZero | None = None
     free_direction: tuple[Alternative, ...] = ()
 
 

@@ -51,8 +51,8 @@ def test_published_runs_have_room(name, ranks):
 @pytest.mark.parametrize(
     ("name", "ranks", "measured"),
     [
-        ("dgx1-v100", 8, 122e9),
-        ("selene", 8, 230e9),
+        ("dgx1-v100", 8, 134.5e9),
+        ("selene", 8, 235e9),
         ("selene", 32, 192e9),
         ("eos-h100", 8, 370e9),
         ("eos-h100", 32, 370e9),
@@ -62,7 +62,7 @@ def test_published_runs_have_room(name, ranks):
     ],
 )
 def test_all_reduces_run_at_the_measured_bus_bandwidth(name, ranks, measured):
-    """NVIDIA's figures for large vectors, and AMD's; across nodes of H100 a node's ports and its interfaces carry equally much."""
+    """Figures of NVIDIA, AMD, vTrain (V100) and stas00 (A100) for large vectors; across nodes of H100 a node's ports and its interfaces carry equally much."""
     found = collective(name, "all-reduce", "ring", ranks, 2.0**34)
     assert found.bus_bandwidth == pytest.approx(measured, rel=0.02)
 

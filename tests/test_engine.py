@@ -95,7 +95,7 @@ def amounts(mesh, low, high):
 
 def exchanges(mesh, axes, even, kinds=COLLECTIVES):
     def build(kind, nbytes, received):
-        uneven = kind[0] == "all-to-all" and not even
+        uneven = kind[0] == "all-to-all" and not even and bool(np.any(received))  # what is sent has to go somewhere
         size = nbytes if uneven else float(np.max(nbytes))
         return Exchange(
             *kind, axes, size, "fp32", np.asarray(received, dtype=float) * np.ones((1, 1)) if uneven else None

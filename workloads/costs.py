@@ -59,8 +59,8 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
         case Loop():
             return Timed(processor.scalar(work.steps), "management core")
         case Bookkeeping():
-            seconds = (
-                np.asarray(work.parameters) * calibration.update_overhead + work.shards * calibration.shard_overhead
+            seconds = np.asarray(work.parameters) * calibration.update_overhead + work.shards * (
+                calibration.shard_overhead or 0.0
             )
             return Timed(seconds, "framework")
         case HostCopy():
