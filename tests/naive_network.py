@@ -29,7 +29,7 @@ class Tree:
             return self.inside(source, target)
         links = [("nic.out", a, 0), ("nic.in", b, 0)]
         if a // self.size != b // self.size:
-            cable = b % self.size % self.cables
+            cable = b % self.cables
             links += [("trunk.out", a // self.size, cable), ("trunk.in", b // self.size, cable)]
         return links
 
