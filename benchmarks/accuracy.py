@@ -15,6 +15,7 @@ from typing import Any
 
 from athanor.hardware.machine import list_machines
 from athanor.reports.accuracy.fitting import Fitted, fit
+from athanor.reports.accuracy.memory_rows import with_memory
 from athanor.reports.accuracy.plots import drawings
 from athanor.reports.accuracy.rows import read_rows
 from athanor.reports.accuracy.targets import target_of
@@ -46,7 +47,7 @@ def used(found: Fitted) -> dict[str, float]:
 def main() -> None:
     """Judge all rows and all fits, print what differs, and keep the figures with ``--record``."""
     console, rows = Console(), read_rows()
-    told = validate(rows)
+    told = validate(list(with_memory(rows)))
     plain = told.plain()
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "fits": []}
     record |= {key: plain[key] for key in ("overall", "sources", "memory")}
