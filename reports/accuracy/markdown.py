@@ -29,15 +29,18 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
     """Errors of every source, of all, and of memory; and the null model on the rows of which it speaks."""
     columns = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
     keys = ("bias", "mape", "median", "p95", "worst", "rank_correlation", "regret", "null_mape")
-    told = [(short(each["source"]), each) for each in record["sources"]]
+    shown = [each for each in record["sources"] if each["rows"]]
+    told = [(short(each["source"]), each) for each in shown]
     told.append(("**all**", record["overall"]))
     told += [(f"**memory, {name}**", each) for name, each in record["memory"].items()]
     rows = [(name, str(each["rows"]), str(each["skipped"]), *_cells(each, keys)) for name, each in told]
     beside = (
         "On the {null_rows} rows of which the null model speaks, its mean error is {null_mape:.1%}, and the simulator's"
-        " {mape_beside_null:.1%}. Intervals cover {coverage:.0%} of all rows that have one."
+        " {mape_beside_null:.1%}. Intervals cover {coverage:.0%} of all rows that have one. {hidden} more sources have no row that"
+        " can be predicted; the reasons stand in the output."
     )
-    return [*lines(columns, rows), "", beside.format(**record["overall"])]
+    hidden = len(record["sources"]) - len(shown)
+    return [*lines(columns, rows), "", beside.format(**record["overall"], hidden=hidden)]
 
 
 def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
@@ -70,7 +73,7 @@ def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
     return lines(columns, rows, 2)
 
 
-def inshort(record: dict[str, Any], lines: Lines) -> list[str]:
+def in_short(record: dict[str, Any], lines: Lines) -> list[str]:
     """Large sources, and all."""
     found = [each for text in README_SOURCES for each in record["sources"] if text in each["source"]]
     found.append({**record["overall"], "source": "all sources"})
