@@ -146,4 +146,5 @@ def reason(message: str, model: str) -> str:
     text = re.sub(r"^--mesh \S+: ", "", message.partition(";")[0].replace(f" of {model}", ""))
     if (rule := message.partition(":")[0]) in EXCLUSIONS:
         return rule
-    return " ".join(re.sub(r"=?\b\d[\d,.]*(?!\w)", "", text).replace(" :", ":").split())
+    counted = re.sub(r"=?\b\d[\d,.]*(?!\w)", "", re.sub(r" \([^)]*\)", "", text))
+    return " ".join(counted.replace(" :", ":").split())
