@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..hardware.units import si
 from .output import Folder
 from .tables import percent, table
 
@@ -158,7 +157,7 @@ def write_search(folder: Folder, found: dict[str, Any], question: Question, comm
     ]
     lead = (
         f"{found['enumerated']:,} plans, {found['ranked']:,} ranked by formula, the best simulated;"
-        f" {si(found['plans_per_second'], 'plans/s')} on one core."
+        f" {found['plans_per_second']:,.0f} plans a second and core."
     )
     warnings = ["the search was interrupted: this is what it knew"] if found["interrupted"] else []
     title = f"Plans of {found['model']} on {found['ranks']:,} ranks of {found['machine']}"

@@ -14,12 +14,12 @@ from athanor.reports.accuracy.cases import case_of, setting_of
 from athanor.reports.accuracy.conventions import counts_recomputation, step_flops
 from athanor.reports.accuracy.fitting import fit
 from athanor.reports.accuracy.judgement import Judged, statistics
-from athanor.reports.accuracy.memory_rows import is_beside, is_memory, with_memory
+from athanor.reports.accuracy.memory_rows import is_beside, is_memory, pool_rows, with_memory
 from athanor.reports.accuracy.null_model import Guess, null_predictions
 from athanor.reports.accuracy.plots import drawings
 from athanor.reports.accuracy.rows import LeftOut, Row, read_rows
 from athanor.reports.accuracy.systems import entry_of, system_of
-from athanor.reports.accuracy.targets import rows_of, target_of
+from athanor.reports.accuracy.targets import fitted_to, rows_of, target_of
 from athanor.reports.published import FOLDER
 
 PUBLISHED = {row.id: row for row in read_rows()}
@@ -388,3 +388,27 @@ def test_what_cannot_be_fitted_is_refused():
         rows_of(target_of("accelerator", "A100"), [PUBLISHED["kort_22B_full"]])
     with pytest.raises(LeftOut):
         case_of(PUBLISHED["gpipe_AmoebaNet_M1_K8"])
+
+
+def test_rows_say_whether_a_constant_was_fitted_to_them():
+    """Every second row about an accelerator with fitted constants, collectives that rates were read off; none of a new table."""
+    names = ["kort_22B_full", "kort_22B_selective", "bagualu_14.5T", "coll_ar_mi300x_8"]
+    names += ["bagualu_174T", "gshard_128E_12L", "gpipe_AmoebaNet_M1_K8"]
+    chosen = [PUBLISHED[name] for name in names]
+    found = {each["id"]: each["fitted"] for each in validate(chosen).plain()["rows"]}
+    half = fitted_to("accelerator", "A100")
+    assert found == {
+        "kort_22B_full": "kort_22B_full" in half,
+        "kort_22B_selective": "kort_22B_selective" in half,
+        "bagualu_14.5T": False,
+        "coll_ar_mi300x_8": True,
+        "bagualu_174T": True,
+        "gshard_128E_12L": False,
+        "gpipe_AmoebaNet_M1_K8": None,
+    }
+    assert found["kort_22B_full"] != found["kort_22B_selective"]
+    again = validate([Row({**PUBLISHED[name].fields, "id": f"{name}.again"}) for name in names[:2]]).plain()
+    assert [each["fitted"] for each in again["rows"]] == [False, False]
+    assert again["overall"]["unfitted_rows"] == 2
+    assert again["overall"]["unfitted_mape"] == pytest.approx(again["overall"]["mape"])
+    assert len(pool_rows()) == 7

@@ -17,7 +17,8 @@ class Judged:
     """One row as statistics see it: relative errors of the prediction and of the null model, and what it may be compared with.
 
     ``plans`` names the rows among which a user would choose: one model, one batch, as many of the same accelerators.
-    ``predicted_seconds`` and ``measured_seconds`` are those of a step, where the row is about one.
+    ``predicted_seconds`` and ``measured_seconds`` are those of a step, where the row is about one. ``fitted`` says that some
+    constant was fitted to the row.
     """
 
     error: float
@@ -26,6 +27,7 @@ class Judged:
     predicted_seconds: float | None
     measured_seconds: float | None
     covered: bool | None
+    fitted: bool = False
 
 
 def statistics(rows: Sequence[Judged], skipped: int) -> dict[str, Any]:
@@ -46,6 +48,9 @@ def statistics(rows: Sequence[Judged], skipped: int) -> dict[str, Any]:
         "null_mape": float(np.abs(nulls).mean()) if len(nulls) else None,
         "mape_beside_null": float(np.abs(beside).mean()) if len(beside) else None,
     }
+    unseen = [abs(row.error) for row in rows if not row.fitted]
+    found["unfitted_rows"] = len(unseen)
+    found["unfitted_mape"] = float(np.mean(unseen)) if unseen else None
     covered = [row.covered for row in rows if row.covered is not None]
     found["coverage"] = sum(covered) / len(covered) if covered else None
     return found

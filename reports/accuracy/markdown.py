@@ -36,7 +36,8 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
     rows = [(name, str(each["rows"]), str(each["skipped"]), *_cells(each, keys)) for name, each in told]
     beside = (
         "On the {null_rows} rows of which the null model speaks, its mean error is {null_mape:.1%}, and the simulator's"
-        " {mape_beside_null:.1%}. Intervals cover {coverage:.0%} of all rows that have one. {hidden} more sources have no row"
+        " {mape_beside_null:.1%}. On the {unfitted_rows} rows that no constant was fitted to or read off it is"
+        " {unfitted_mape:.1%}. Intervals cover {coverage:.0%} of all rows that have one. {hidden} more sources have no row"
         " that can be predicted; the reasons stand in the output."
     )
     hidden = len(record["sources"]) - len(shown)

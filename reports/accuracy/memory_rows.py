@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from ...workloads.memory import Account, account, sample_loads
 from .cases import Case, setting_of
-from .rows import LeftOut, Row
+from .rows import LeftOut, Row, read_rows
 
 BESIDE = ":memory"
 """Ends the name of the row that a row about something else has for the memory in its note."""
@@ -33,6 +34,9 @@ FORMULA = re.compile(r"\banalytical\b")
 LAYERS_ALONE = re.compile(r"Korthikanti")
 """Sources whose accounts have layers alone, without embedding, and 18 bytes a parameter: gradients in single precision. All four
 figures of Korthikanti et al. 2022 are 18 bytes of the layers' parameters to 0.2 %."""
+
+FITTED_LOG = re.compile(r"bigscience tr11")
+"""The log whose readings the idle share of a framework's pool was fitted to."""
 
 COMPILED = re.compile(r"\balpa\b|\bjax\b|\bxla\b|gshard", re.IGNORECASE)
 """Programs that are laid out in memory as a whole before they run, without a pool and its idle blocks."""
@@ -70,6 +74,13 @@ def unit_of(row: Row) -> float:
     if found is None:
         raise LeftOut(f"unit {row.text('unit')}: neither GiB, GB, MiB nor MB")
     return found
+
+
+@lru_cache
+def pool_rows() -> frozenset[str]:
+    """Names of the published readings that ``core_group.framework.fragments`` was fitted to: every second one of BLOOM's log."""
+    readings = [row.id for row in with_memory(read_rows()) if is_beside(row) and FITTED_LOG.search(row.source)]
+    return frozenset(readings[::2])
 
 
 def memory_of(row: Row, case: Case) -> tuple[float, tuple[str, ...]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SOURCES = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
-ROWS = ("row", "metric", "predicted", "measured", "unit", "error", "null model", "assumed")
+ROWS = ("row", "metric", "predicted", "measured", "unit", "error", "null model", "kind", "assumed")
 LEFT = ("row", "reason")
 MEMORY = {"measured": "measured", "formula": "by formula"}
 NAME = 62
@@ -24,7 +24,7 @@ LEAD = (
     "Every published measurement for which the catalogue has a machine, predicted with one set of constants per accelerator and"
     " fabric. The null model is FLOPs over peak with one fitted constant, the bubble, and rings at nominal link speed; it stands"
     " beside each prediction on the same rows. Order is the rank correlation of plans of one model, regret what the plan that"
-    " the prediction ranks first costs over the best."
+    " the prediction ranks first costs over the best. Rows are called fitted where a constant was fitted to them."
 )
 
 
@@ -90,7 +90,7 @@ def write_accuracy(folder: Folder, found: Accuracy, command: str) -> None:
     pictures = [Picture(folder.figure(name, figure), caption) for name, caption, figure in drawings(found)]
     left = [(row["id"], row["reason"]) for row in plain["rows"] if row["reason"]]
     sections = [
-        Section("By source", LEAD, SOURCES, source_rows(found), figures=pictures),
+        Section("By source", "", SOURCES, source_rows(found), figures=pictures),
         Section("Row by row", "", ROWS, [_row(row) for row in plain["rows"] if not row["reason"]], 2),
         Section("Left out", "Rows that are not predicted, and why.", LEFT, left, 2),
     ]
@@ -107,5 +107,6 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         row["unit"],
         _signed(row["relative_error"]),
         "" if null is None else _signed(null),
+        "fitted" if row["fitted"] else "predicted",
         "; ".join(row["assumed"]),
     )

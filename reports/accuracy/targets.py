@@ -42,6 +42,12 @@ STEPS = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_seco
 BUS_BANDWIDTH = re.compile("_busbw")
 """Metrics that tell of a collective."""
 
+MEASURED = re.compile(r"bus bandwidth|all-reduce")
+"""Words in the source of a rate that was read off a collective."""
+
+OTHERWISE = {"sunway-oceanlight": r"^bagualu_(1\.93T|174T)$", "fugaku": r"^fugaku_"}
+"""Rows that constants were set by in other ways: ``athanor fit bagualu``, and by hand."""
+
 LEAST_ROWS = 4
 
 
@@ -133,7 +139,10 @@ def halves(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
 
 
 def looked_at(row: Row, machine: Machine) -> bool:
-    """Whether constants that a row's prediction on this machine uses were fitted to the row: then it is no prediction."""
+    """Whether constants that a row's prediction on this machine uses were fitted to the row: then it is no prediction.
+
+    Collectives count as looked at where the machine's rates were read off measured ones.
+    """
     kinds = [("fabric", machine.name, FABRIC)]
     if machine.core_group.accelerator:
         kinds.append(("accelerator", machine.core_group.accelerator, ACCELERATOR))
@@ -141,6 +150,11 @@ def looked_at(row: Row, machine: Machine) -> bool:
         told = [machine.sources.get(key, "") for group in keys for key in group]
         if any(text.startswith(f"fitted: athanor fit {kind}") for text in told) and row.id in fitted_to(kind, name):
             return True
+    if BUS_BANDWIDTH.search(row.text("measured_metric")):
+        rates = [machine.sources.get(key, "") for key in ("node.ring_bandwidth", "calibration.network_efficiency")]
+        return any(MEASURED.search(text) for text in rates)
+    if (mine := OTHERWISE.get(machine.name)) and re.search(mine, row.id):
+        return True
     library = library_of(row)
     return bool(set(library.set) & FITTED_OF_LIBRARIES) and row.id in fitted_to("library", library.name)
 

@@ -12,10 +12,12 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ...workloads.setting import Setting
 from .judgement import Judged, statistics
-from .memory_rows import is_beside, is_formula, is_memory
+from .memory_rows import is_beside, is_formula, is_memory, pool_rows
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
 from .rows import LeftOut, Row
+from .systems import entry_of, system_of
+from .targets import looked_at
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,18 @@ class Outcome:
     def error(self) -> float | None:
         """Relative error of the prediction."""
         return None if self.prediction is None else self.prediction.value / self.row.measured - 1
+
+    @cached_property
+    def fitted(self) -> bool | None:
+        """Whether constants that the prediction uses were fitted to this row; None where there is no prediction.
+
+        Of readings of memory those are meant to which the pool's idle share was fitted: every second one of its log.
+        """
+        if self.prediction is None:
+            return None
+        if is_memory(self.row):
+            return self.row.id in pool_rows()
+        return looked_at(self.row, system_of(entry_of(self.row)).machine)
 
     @property
     def covered(self) -> bool | None:
@@ -87,7 +101,9 @@ class Accuracy:
         assert each.error is not None
         made = each.prediction
         null = self.nulls.get(each.row.id)
-        return Judged(each.error, null, each.plans, made.seconds, made.measured_seconds, each.covered)
+        return Judged(
+            each.error, null, each.plans, made.seconds, made.measured_seconds, each.covered, bool(each.fitted)
+        )
 
     @property
     def sources(self) -> dict[str, list[Outcome]]:
@@ -137,6 +153,7 @@ class Accuracy:
             "unit": each.row.text("unit"),
             "relative_error": each.error,
             "null_relative_error": self.nulls.get(each.row.id),
+            "fitted": each.fitted,
             "assumed": list(made.assumed) if made else [],
             "reason": each.reason or None,
         }
