@@ -80,6 +80,10 @@ def in_short(record: dict[str, Any], lines: Lines) -> list[str]:
     found.append({**record["overall"], "source": "all sources"})
     keys = ("mape", "median", "null_mape")
     rows = [(short(each["source"]), str(each["rows"]), *_cells(each, keys)) for each in found]
+    unseen = record["overall"]
+    rows.append(
+        ("of these, no constant fitted to", str(unseen["unfitted_rows"]), _percent(unseen["unfitted_mape"]), "", "")
+    )
     return lines(("source", "rows", "MAPE", "median", "null model"), rows)
 
 
