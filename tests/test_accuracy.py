@@ -256,7 +256,9 @@ def test_the_command_writes_what_it_found(tmp_path):
     assert done.returncode == 0, done.stderr
     plain = json.loads(done.stdout)
     assert [each["id"] for each in plain["rows"]] == list(FEW)
-    assert plain["overall"]["rows"] == 4
+    assert plain["overall"]["rows"] == 3  # the account by formula is no measurement
+    assert plain["memory"]["formula"]["rows"] == 1
+    assert [each["fitted"] for each in plain["rows"] if each["metric"].startswith("mem_")] == [True]
     assert plain["overall"]["skipped"] == 1
     by_source = {each["source"]: each for each in plain["sources"]}
     assert len(by_source) == 4

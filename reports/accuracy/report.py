@@ -41,7 +41,7 @@ def show_accuracy(console: Console, found: Accuracy) -> None:
 def source_rows(found: Accuracy) -> list[tuple[str, ...]]:
     """A row a source that has predictions, then all of them together, then memory, which no time is mixed with."""
     plain = [(name, found.judged(rows)) for name, rows in found.sources.items()]
-    plain.append(("all sources", found.judged(found.listed)))
+    plain.append(("all sources", found.judged(found.measured)))
     plain += [(f"memory, {MEMORY[kind]}", found.judged(rows)) for kind, rows in found.memory.items()]
     return [_source_row(name, judged) for name, judged in plain if judged["rows"]]
 

@@ -37,12 +37,13 @@ class Outcome:
     def fitted(self) -> bool | None:
         """Whether constants that the prediction uses were fitted to this row; None where there is no prediction.
 
-        Of readings of memory those are meant to which the pool's idle share was fitted: every second one of its log.
+        Of readings of memory those are meant to which the pool's idle share was fitted: every second one of its log. What a
+        source computed by formula tells how it counts, and that was read off it.
         """
         if self.prediction is None:
             return None
         if is_memory(self.row):
-            return self.row.id in pool_rows()
+            return is_formula(self.row) or self.row.id in pool_rows()
         return looked_at(self.row, system_of(entry_of(self.row)).machine)
 
     @property
@@ -119,6 +120,11 @@ class Accuracy:
         return [each for each in self.outcomes if not is_beside(each.row)]
 
     @property
+    def measured(self) -> list[Outcome]:
+        """The listed ones without what their source computed by formula, which is no measurement."""
+        return [each for each in self.listed if not is_formula(each.row)]
+
+    @property
     def memory(self) -> dict[str, list[Outcome]]:
         """Outcomes about memory: measured, and computed by the source."""
         found = [each for each in self.outcomes if is_memory(each.row)]
@@ -132,7 +138,7 @@ class Accuracy:
         return {
             "rows": [self._row(each) for each in self.outcomes],
             "sources": [{"source": name, **self.judged(rows)} for name, rows in self.sources.items()],
-            "overall": self.judged(self.listed),
+            "overall": self.judged(self.measured),
             "memory": {kind: self.judged(rows) for kind, rows in self.memory.items()},
         }
 
