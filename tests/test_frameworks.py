@@ -57,6 +57,18 @@ def test_blocks_begin_when_the_first_layer_is_there():
     assert late["phases"]["update"] < at_once["phases"]["update"]
 
 
+def test_a_stage_without_layers_gathers_none():
+    """The longest stage says how much is gathered, also where the first one has the embedding alone."""
+    deep = Model(name="deep", **{**SHAPE, "layers": 4})
+    options = {"mesh": {"pp": 2, "dp": 2}, "tokens_per_rank": 128, "micro_batch": 1, "zero": "1", "stage_layers": "0,4"}
+    schedule = lowered(deep, overlap="all", **options)
+    assert [name for name in gathers(schedule) if "weights" in name] == [
+        f"l{layer}.weights.dense.fp32.all-gather" for layer in range(4)
+    ]
+    late, at_once = (simulated(deep, flat(injection=2e5), overlap=each, **options) for each in ("all", "gradients"))
+    assert late["step_seconds"] < at_once["step_seconds"]
+
+
 def test_without_shards_there_is_nothing_to_gather():
     for zero in ("0", "3"):
         late, at_once = (simulated(zero=zero, overlap=overlap, **SHARDED) for overlap in ("all", "gradients"))

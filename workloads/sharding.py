@@ -65,6 +65,11 @@ def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[in
     ]
 
 
+def layers_of_longest(setting: Setting) -> list[int]:
+    """The layers of a stage that has the most of them."""
+    return max((layers_of(setting, stage) for stage in range(setting.mesh.size("pp"))), key=len)
+
+
 def parts_of(setting: Setting) -> tuple[range, ...]:
     """The layers of every virtual stage, chunk · stages + stage; without stages all in one."""
     stages, plan = setting.mesh.size("pp"), setting.plan

@@ -14,7 +14,7 @@ from ...workloads.lowering.step import Step
 from ...workloads.model import Layer
 from ...workloads.schedule import COMPUTE, Exchange, Operation
 from ...workloads.setting import Setting
-from ...workloads.sharding import held, held_of_layer, layers_of
+from ...workloads.sharding import held, held_of_layer, layers_of_longest
 from .network import Wires
 from .passes import Key, dealt
 
@@ -105,7 +105,7 @@ class Surroundings:
         program = Program(wires.layout)
         first, *others = (
             sum(wires.seconds(each) for _, each in step.update.gathers(program, held_of_layer(setting, layer)))
-            for layer in layers_of(setting, 0)
+            for layer in layers_of_longest(setting)
         )
         return first, sum(others)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ...hardware.precisions import BYTES
 from ..precision import Part
 from ..schedule import Amount, Exchange, HostCopy, Sweep
-from ..sharding import Holding, held_beside_layers, held_of_layer, layers_of
+from ..sharding import Holding, held_beside_layers, held_of_layer, layers_of_longest
 from .around import Around
 from .program import HOST_IN, WEIGHTS, Program
 from .update import Update, Vector
@@ -65,9 +65,9 @@ class Gathered(Around):
     def ahead(cls, program: Program, update: Update) -> None:
         """Before blocks, which cannot wait for what began before them: the first layer's now, all others beside the blocks.
 
-        So the others are taken to be there in time. Each stage gathers its own layers, which are as many as the first one's.
+        So the others are taken to be there in time. Each stage gathers its own layers, all as many as the longest has.
         """
-        mine = cls(update, tuple(layers_of(update.setting, 0)))
+        mine = cls(update, tuple(layers_of_longest(update.setting)))
         mine.start(program, mine.layers[0])
         program.join()
         for layer in mine.layers[1:]:
