@@ -392,6 +392,15 @@ def test_what_cannot_be_fitted_is_refused():
         case_of(PUBLISHED["gpipe_AmoebaNet_M1_K8"])
 
 
+def test_sources_of_like_names_share_a_line_of_the_plot():
+    """No row is missing from the plot where two sources are shortened to one name."""
+    from athanor.reports.accuracy.plots import by_source
+
+    rows = [Row(row("coll_ar_a100", id=f"r{at}", source=f"one page@{at}")) for at in range(3)]
+    (axes,) = by_source(validate(rows)).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["one page (3)"]
+
+
 def test_rows_say_whether_a_constant_was_fitted_to_them():
     """Every second row about an accelerator with fitted constants, collectives that rates were read off; none of a new table."""
     names = ["kort_22B_full", "kort_22B_selective", "bagualu_14.5T", "coll_ar_mi300x_8"]

@@ -72,8 +72,11 @@ def _against(points: dict[str, list[tuple[float, float]]], unit: str, scale: str
 
 def by_source(found: Accuracy) -> Figure:
     """Errors of every source: a dot for each row, a bar for the mean."""
-    rows = {name: [each for each in rows if each.error is not None] for name, rows in found.sources.items()}
-    return _strips({_shortened(name): each for name, each in rows.items() if each})
+    groups: dict[str, list[Outcome]] = {}  # sources whose shortened names are the same stand in one line
+    for name, rows in found.sources.items():
+        if known := [each for each in rows if each.error is not None]:
+            groups.setdefault(_shortened(name), []).extend(known)
+    return _strips(groups)
 
 
 def by_strategy(steps: Sequence[Outcome]) -> Figure:
