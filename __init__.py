@@ -18,23 +18,23 @@ _HOMES = {
     "Machine": ".hardware.machine",
     "list_machines": ".hardware.machine",
     "load_machine": ".hardware.machine",
-    "Model": ".workloads.model",
-    "list_models": ".workloads.model",
-    "load_model": ".workloads.model",
-    "Plan": ".workloads.plan",
-    "Run": ".workloads.run",
-    "Schedule": ".workloads.schedule",
-    "Study": ".sim.scaling",
-    "scale": ".sim.scaling",
-    "collective": ".sim.collective",
-    "compare": ".sim.sweep",
-    "compare_runs": ".reports.compare",
-    "sweep": ".sim.sweep",
+    "Model": ".workloads.model.model",
+    "list_models": ".workloads.model.model",
+    "load_model": ".workloads.model.model",
+    "Plan": ".workloads.plan.plan",
+    "Run": ".workloads.results.run",
+    "Schedule": ".workloads.schedule.schedule",
+    "Study": ".sim.studies.scaling",
+    "scale": ".sim.studies.scaling",
+    "collective": ".sim.studies.collective",
+    "compare": ".sim.studies.collective_sweep",
+    "compare_runs": ".reports.studies.comparison.compare",
+    "sweep": ".sim.studies.collective_sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
-    "infer": ".sim.inference",
+    "infer": ".sim.studies.inference",
     "plan": ".sim.planning.search",
-    "execute": ".mpi_runtime.execute",
+    "execute": ".mpi_runtime.execute.execute",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
     from .hardware.machine import Machine as Machine
     from .hardware.machine import list_machines as list_machines
     from .hardware.machine import load_machine as load_machine
-    from .mpi_runtime.execute import execute as execute
-    from .reports.compare import compare_runs as compare_runs
-    from .sim.collective import collective as collective
-    from .sim.inference import infer as infer
+    from .mpi_runtime.execute.execute import execute as execute
+    from .reports.studies.comparison.compare import compare_runs as compare_runs
     from .sim.planning.search import plan as plan
-    from .sim.scaling import Study as Study
-    from .sim.scaling import scale as scale
     from .sim.simulate import simulate as simulate
-    from .sim.sweep import compare as compare
-    from .sim.sweep import sweep as sweep
+    from .sim.studies.collective import collective as collective
+    from .sim.studies.collective_sweep import compare as compare
+    from .sim.studies.collective_sweep import sweep as sweep
+    from .sim.studies.inference import infer as infer
+    from .sim.studies.scaling import Study as Study
+    from .sim.studies.scaling import scale as scale
     from .workloads.lowering import lower as lower
-    from .workloads.model import Model as Model
-    from .workloads.model import list_models as list_models
-    from .workloads.model import load_model as load_model
-    from .workloads.plan import Plan as Plan
-    from .workloads.run import Run as Run
-    from .workloads.schedule import Schedule as Schedule
+    from .workloads.model.model import Model as Model
+    from .workloads.model.model import list_models as list_models
+    from .workloads.model.model import load_model as load_model
+    from .workloads.plan.plan import Plan as Plan
+    from .workloads.results.run import Run as Run
+    from .workloads.schedule.schedule import Schedule as Schedule
 
 
 def __getattr__(name: str) -> Any:

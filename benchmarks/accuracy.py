@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from athanor.hardware.machine import list_machines
-from athanor.reports.accuracy.fitting import Fitted, fit
-from athanor.reports.accuracy.memory_rows import with_memory
-from athanor.reports.accuracy.plots import drawings
-from athanor.reports.accuracy.rows import read_rows
-from athanor.reports.accuracy.targets import target_of
-from athanor.reports.accuracy.validate import validate
+from athanor.reports.plots.accuracy import drawings
+from athanor.reports.studies.accuracy.fitting import FittedConstants, fit
+from athanor.reports.studies.accuracy.memory_rows import with_memory
+from athanor.reports.studies.accuracy.rows import read_rows
+from athanor.reports.studies.accuracy.targets import target_of
+from athanor.reports.studies.accuracy.validate import validate
 from rich.console import Console
 
 RECORD = Path(__file__).parent / "accuracy.json"
@@ -39,7 +39,7 @@ def fits() -> list[tuple[str, str]]:
     return [*sorted(found), ("library", "DeepSpeed")]
 
 
-def used(found: Fitted) -> dict[str, float]:
+def used(found: FittedConstants) -> dict[str, float]:
     """Values in use by key."""
     return {key: value for group, value in found.target.start.items() for key in group}
 

@@ -40,7 +40,7 @@ def oracle(
     pattern: str, ranks: int, supernode: int, nbytes: float, model: str = "cm02", routing: str = "adaptive"
 ) -> float:
     """Simulated seconds of a pattern on the oracle's platform."""
-    from athanor.sim.collective import collective
+    from athanor.sim.studies.collective import collective
 
     options = {"nodes_per_supernode": supernode, "network_model": model, "routing": routing}
     return collective("simgrid-tree", *NAMES[pattern], ranks, nbytes, **options).seconds
@@ -48,7 +48,7 @@ def oracle(
 
 def whole(operation: str, algorithm: str, nbytes: float) -> float:
     """Simulated seconds of a collective of 96,000 ranks on the new Sunway."""
-    from athanor.sim.collective import collective
+    from athanor.sim.studies.collective import collective
 
     return collective("sunway-oceanlight", operation, algorithm, 96_000, nbytes).seconds
 
@@ -56,30 +56,30 @@ def whole(operation: str, algorithm: str, nbytes: float) -> float:
 def uneven() -> float:
     """An all-to-all-v of 1,024 ranks, an expert each: what a rank receives follows Zipf's law; by CM02, with latency."""
     from athanor.hardware.machine import load_machine
-    from athanor.sim.graph import Graph
-    from athanor.sim.messages import play
-    from athanor.sim.orbits import Orbits
-    from athanor.sim.payloads import Payload
-    from athanor.sim.sharing import sharing
-    from athanor.sim.steps import Steps
+    from athanor.sim.messages.message_simulation import play
+    from athanor.sim.messages.message_tables import MessageSteps
+    from athanor.sim.messages.rank_symmetry import RankSymmetry
+    from athanor.sim.messages.round_bytes import Payload
+    from athanor.sim.network.network_models import sharing
+    from athanor.sim.network.topology import Graph
     from athanor.workloads.collectives import rounds
-    from athanor.workloads.mesh import Mesh
-    from athanor.workloads.placement import place
+    from athanor.workloads.plan.mesh import Mesh
+    from athanor.workloads.plan.placement import place
 
     ranks, machine = 1024, load_machine("simgrid-tree")
     popularity = np.random.default_rng(1).permutation(1 / np.arange(1.0, ranks + 1))
     share = popularity / popularity.sum()
     graph = Graph.of(machine, place(Mesh.of({"ep": ranks}), machine, "block:ep"))
     groups, all_to_all = np.arange(ranks)[None, :], rounds("all-to-all", "linear", 1, ranks)
-    orbits = Orbits.of(graph, groups, all_to_all, 256, [share])
+    orbits = RankSymmetry.of(graph, groups, all_to_all, 256, [share])
     payloads = [Payload(np.full(ranks, ranks * MIB), share)]
-    steps = Steps(graph, groups, all_to_all, 256, payloads, sharing("cm02"), 0.0, orbits)
+    steps = MessageSteps(graph, groups, all_to_all, 256, payloads, sharing("cm02"), 0.0, orbits)
     return float(play([(steps, np.zeros(steps.ranks))])[0].max())
 
 
 def flows(count: int) -> float:
     """Seconds until the last of random flows of 1 MiB between 1,024 hosts has ended, without latency."""
-    from athanor.sim.fluid import Fluid
+    from athanor.sim.network.fluid import Fluid
 
     hosts, supernode, rate = 1024, 256, 12.5e9
     source, target, across = pairs(count)
@@ -184,8 +184,8 @@ def measure(name: str) -> dict[str, float] | None:
 
 def one(name: str) -> None:
     """Do a piece of work in this process, after imports, and print what it took."""
-    from athanor.sim.collective import collective
-    from athanor.workloads.limits import peak_rss_bytes
+    from athanor.sim.studies.collective import collective
+    from athanor.workloads.memory.simulator_memory import peak_rss_bytes
 
     for machine in ("simgrid-tree", "sunway-oceanlight"):
         collective(machine, "all-to-all", "linear", 4, 1024.0)  # imports, and files that are read: the start-up

@@ -17,7 +17,7 @@ from typing import Any
 from athanor.hardware.machine import load_machine
 from athanor.sim.planning.question import Question
 from athanor.sim.planning.search import search
-from athanor.workloads.model import load_model
+from athanor.workloads.model.model import load_model
 from rich.console import Console
 from rich.table import Table
 

@@ -24,16 +24,16 @@ RANKS, REPEATS, MOST = 2, 101, 1.05
 
 def job() -> None:
     """One rank of the job; rank 0 prints the rows as JSON."""
-    from athanor.mpi_runtime.environment import prepare
+    from athanor.mpi_runtime.job.environment import prepare
 
     prepare()
     import numpy as np
-    from athanor.mpi_runtime.groups import Group
-    from athanor.mpi_runtime.rounds import exchange, play
-    from athanor.mpi_runtime.streams import Streams
-    from athanor.mpi_runtime.world import start
-    from athanor.workloads.mesh import Mesh
-    from athanor.workloads.placement import Layout
+    from athanor.mpi_runtime.execute.streams import Streams
+    from athanor.mpi_runtime.job.world import start
+    from athanor.mpi_runtime.messages.groups import Group
+    from athanor.mpi_runtime.messages.rounds import exchange, play
+    from athanor.workloads.plan.mesh import Mesh
+    from athanor.workloads.plan.placement import Layout
     from mpi4py import MPI
 
     world = start()

@@ -33,7 +33,7 @@ ACCURACY = (
 
 def accuracy(claims: list[dict[str, Any]]) -> str:
     """The README's table of claims."""
-    from athanor.reports.tables import percent
+    from athanor.reports.tables.runs import percent
 
     lines = ["| claim | target | simulated | error | kind |", "|---|---:|---:|---:|---|"]
     for claim in claims:
@@ -45,7 +45,7 @@ def accuracy(claims: list[dict[str, Any]]) -> str:
 
 def free_direction(rows: list[tuple[str, ...]]) -> str:
     """The table of how far the predictions move, of the page on accuracy."""
-    from athanor.reports.reproductions.bagualu_parts import FREE_COLUMNS, PREDICTED_COLUMNS
+    from athanor.reports.studies.reproductions.bagualu_parts import FREE_COLUMNS, PREDICTED_COLUMNS
 
     columns = [*FREE_COLUMNS, *PREDICTED_COLUMNS]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
@@ -92,7 +92,7 @@ def lines_of(columns: Any, rows: Any, text_columns: int = 1) -> list[str]:
 
 def validation(record: dict[str, Any]) -> str:
     """The README's table of the validation study."""
-    from athanor.reports.validation_report import JUDGED, judged_rows
+    from athanor.reports.pages.runtime_validation import JUDGED, judged_rows
 
     made = f"{record['machine']}, {record['date']}, load {record['load']:.1f} before it began."
     ratio = f"Across supernodes over inside, all nodes sending: {record['cross_over_inside']:.4f} (3/16 = 0.1875)."
@@ -101,7 +101,7 @@ def validation(record: dict[str, Any]) -> str:
 
 def validation_cells(record: dict[str, Any]) -> str:
     """All cells of the study, and the order of the plans on each tree."""
-    from athanor.reports.validation_report import CELLS, cell_rows
+    from athanor.reports.pages.runtime_validation import CELLS, cell_rows
 
     ranks = ", ".join(f"{name} {each:.3f}" for name, each in record["rank_correlation_by_tree"].items())
     return "\n".join(
@@ -133,7 +133,7 @@ STAGES, MICRO_BATCHES = 4, 8
 
 def played(name: str) -> tuple[Any, list[int]]:
     """A pipeline's clocks where F takes 1 and the whole backward pass 2, and from which place on each stage's step begins."""
-    from athanor.sim.pipeline import play, play_endless
+    from athanor.sim.engine.pipeline_timing import play, play_endless
     from athanor.workloads.pipelines import PIPELINES
 
     pipeline, chunks = PIPELINES[name], 2 if name == "interleaved" else 1
@@ -165,7 +165,7 @@ def pipelines() -> str:
 
 def exclusions() -> str:
     """The table of what excludes what."""
-    from athanor.workloads.composition import RULES
+    from athanor.workloads.plan.compatibility import RULES
 
     def code(text: str) -> str:
         values = r"2d|\d|\+\+|none|whole|fused|message|bruck|optimizer|experts|activations"
@@ -177,7 +177,7 @@ def exclusions() -> str:
 
 def planner(record: dict[str, Any]) -> str:
     """The table of searches."""
-    from athanor.reports.tables import percent
+    from athanor.reports.tables.runs import percent
 
     rows = [
         (
@@ -197,7 +197,7 @@ def planner(record: dict[str, Any]) -> str:
 
 def of_accuracy(table: str, record: dict[str, Any]) -> str:
     """A table of how far predictions are from published measurements."""
-    from athanor.reports.accuracy import markdown
+    from athanor.reports.tables import accuracy_markdown as markdown
 
     return "\n".join(getattr(markdown, table)(record, lines_of))
 
@@ -242,7 +242,7 @@ PAGES = (
 
 def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
-    from athanor.cli import cli
+    from athanor.cli.main import cli
 
     head = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
     return "\n".join([*head, *helps(cli, "athanor")])
@@ -250,7 +250,7 @@ def command_line() -> str:
 
 def helps(group: click.Group, path: str) -> list[str]:
     """The help of every command of a group, and of the groups in it."""
-    from athanor.cli import CONTEXT
+    from athanor.cli.main import CONTEXT
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]
@@ -273,9 +273,9 @@ def fill(text: str, marker: str, body: str) -> str:
 
 def pictures(found: Any) -> dict[str, Any]:
     """README's pictures by name."""
-    from athanor.reports import plots
+    from athanor.reports.plots import plots
     from athanor.reports.published import published
-    from athanor.reports.reproductions.bagualu_parts import FITTED
+    from athanor.reports.studies.reproductions.bagualu_parts import FITTED
 
     results = published("bagualu")
     return {
@@ -292,7 +292,7 @@ def pictures(found: Any) -> dict[str, Any]:
 def plan_pictures() -> dict[str, Any]:
     """The front of a search, and what would make its best plan faster."""
     import athanor
-    from athanor.reports import plan_plots
+    from athanor.reports.plots import plans as plan_plots
 
     found = athanor.plan("selene", "gpt3-175b", gpus=1024, global_batch=1536).plain()
     return {"plan_front": plan_plots.front(found), "plan_sensitivity": plan_plots.sensitivity(found)}
@@ -301,7 +301,7 @@ def plan_pictures() -> dict[str, Any]:
 def strategies_picture() -> Any:
     """Where a step of one model goes under different plans, each on the same accelerators."""
     import athanor
-    from athanor.reports import plots
+    from athanor.reports.plots import plots
 
     zero, full = {"zero": "1"}, {"recompute": "full"}
     plans: dict[str, dict[str, Any]] = {
@@ -324,7 +324,7 @@ def strategies_picture() -> Any:
 
 def pipeline_picture() -> Any:
     """What stages do when, in each schedule."""
-    from athanor.reports.pipeline_plots import pipeline_orders
+    from athanor.reports.plots.pipelines import pipeline_orders
     from athanor.workloads.pipelines import PIPELINES
 
     titles = {name: f"{name}: {pipeline.about}" for name, pipeline in PIPELINES.items() if name != "2bw"}
@@ -335,10 +335,10 @@ def collectives() -> dict[str, Any]:
     """Pictures of the page on collectives: all-to-alls against size, and what pruning costs them."""
     from athanor.hardware.machine import load_machine
     from athanor.hardware.units import si
-    from athanor.reports import plots
-    from athanor.reports.collective_report import whose_bytes
-    from athanor.sim.collective import Collective
-    from athanor.sim.sweep import swept_sizes
+    from athanor.reports.pages.collective import whose_bytes
+    from athanor.reports.plots import plots
+    from athanor.sim.studies.collective import Collective
+    from athanor.sim.studies.collective_sweep import swept_sizes
     from athanor.workloads.collectives import ALGORITHMS
 
     pruned = load_machine("sunway-oceanlight")
@@ -364,8 +364,8 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
-    from athanor.reports.reproductions.bagualu import build
-    from athanor.reports.reproductions.bagualu_parts import free_rows
+    from athanor.reports.studies.reproductions.bagualu import build
+    from athanor.reports.studies.reproductions.bagualu_parts import free_rows
 
     found = build(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"

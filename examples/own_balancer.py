@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import athanor
 import numpy as np
-from athanor.workloads.balancers import BALANCERS, Carried
+from athanor.workloads.routing.balancers import BALANCERS, Carried
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""When does it happen? The executor of schedules on real clusters over MPI; nothing of it is built yet."""
+"""When does it happen? Schedules executed over MPI, calibration, and the emulated cluster."""

@@ -1,1 +1,1 @@
-"""When would it happen? The engine, the network, and studies of scaling."""
+"""When would it happen? The engine, the network, messages one by one, the planner, and studies."""

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from ..hardware.machine import Machine
-from ..workloads.limits import peak_rss_bytes, require_room
-from ..workloads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
 from ..workloads.memory import Memory, memory, require_fit
-from ..workloads.mesh import Mesh
-from ..workloads.model import Model
-from ..workloads.run import Run
-from ..workloads.schedule import Pipeline, Schedule
-from ..workloads.setting import Setting
-from ..workloads.summary import cautions, summarise
-from .engine import Engine, StepResult
-from .links import LinkLoads
-from .noise import Noise
-from .symmetry import TooManyClasses
-from .traffic import Traffic
+from ..workloads.memory.simulator_memory import peak_rss_bytes, require_room
+from ..workloads.model.model import Model
+from ..workloads.plan.mesh import Mesh
+from ..workloads.plan.setting import Setting
+from ..workloads.results.run import Run
+from ..workloads.results.summary import cautions, summarise
+from ..workloads.routing.loads import Load, LoadStatistics
+from ..workloads.schedule.schedule import PipelineWork, Schedule
+from .engine.noise import Noise
+from .engine.step_engine import Engine, StepResult
+from .network.links import LinkLoads
+from .network.phases.flow_symmetry import TooManyClasses
+from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
 """Ranks that differ in what they send or receive above which ``--depth auto`` takes the bound: flow classes are their pairs."""
@@ -38,7 +38,7 @@ def simulate(
     """Simulate training steps of ``model`` on ``machine``.
 
     Both are a catalogue name, a path to a TOML file, or an object. ``options`` are those of
-    :class:`~athanor.workloads.plan.Plan`; what is left out comes from the model's recommended plan. Raises
+    :class:`~athanor.workloads.plan.plan.Plan`; what is left out comes from the model's recommended plan. Raises
     ``InputError`` for bad input and ``DoesNotFit`` where a rank's memory is too small, unless ``allow_overcommit``.
     """
     started = time.perf_counter()
@@ -74,7 +74,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         if traffic:
             results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
         else:
-            from .rank_by_rank import RankByRank  # a dozen modules that other depths do not need
+            from .engine.rank_engine import RankByRank
 
             results.append(RankByRank(setting.machine, schedule, noise, observed).run())
     need = max(needs, key=lambda each: each.total)
@@ -129,7 +129,7 @@ def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: No
     if mesh.size("pp") == 1:
         return ranks
     (axis,), last = mesh.positions(("pp",)), mesh.size("pp") - 1
-    flops = sum(np.asarray(each.work.flops) for each in schedule.operations if isinstance(each.work, Pipeline))
+    flops = sum(np.asarray(each.work.flops) for each in schedule.operations if isinstance(each.work, PipelineWork))
     busiest = int(np.argmax(flops)) if np.size(flops) > 1 else 0
     stages = {"first stage": 0, "last stage": last}
     if busiest not in (0, last):

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from athanor.mpi_runtime.accelerator.calibrate import Task, outcome
+from athanor.mpi_runtime.accelerator.calibrate import AcceleratorTask, outcome
 from athanor.mpi_runtime.accelerator.fit import SHAPES
-from athanor.mpi_runtime.accelerator.machine import Maker
+from athanor.mpi_runtime.accelerator.machine import AcceleratorBuilder
 from athanor.mpi_runtime.accelerator.measure import Measurer
 from athanor.mpi_runtime.accelerator.model import Constants, Predictor
 from athanor.mpi_runtime.accelerator.points import plan
@@ -48,7 +48,9 @@ class MadeUpBench:
 
     def __init__(self, kind, precisions=HALVES, noise=0.0, slower=1.0, limit=None):
         self.device, self.constants, peaks = KINDS[kind]
-        maker = Maker("true", self.device, precisions, None, {name: peaks[name] for name in precisions}, "here")
+        maker = AcceleratorBuilder(
+            "true", self.device, precisions, None, {name: peaks[name] for name in precisions}, "here"
+        )
         self.machine = self.constants.applied(maker.base([]))
         self.noise, self.slower, self.limit = noise, slower, limit
         self.time, self.ran = 0.0, Counter()
@@ -84,5 +86,5 @@ def measured(kind, tmp_path, noise=0.0, quick=False, precisions=HALVES):
 def calibrated(kind, found, tmp_path, peaks=None, like=None, precisions=HALVES):
     device, _, known = KINDS[kind]
     given = {name: known[name] for name in precisions} if peaks is None else peaks
-    maker = Maker("made", device, precisions, like, given, "made-up bench, 2026-11-22")
-    return outcome(Task(tmp_path / "m.toml"), maker, found, {})
+    maker = AcceleratorBuilder("made", device, precisions, like, given, "made-up bench, 2026-11-22")
+    return outcome(AcceleratorTask(tmp_path / "m.toml"), maker, found, {})

@@ -3,9 +3,9 @@
 from itertools import product
 
 import numpy as np
-from athanor.mpi_runtime.dense.local import MicroBatch
-from athanor.mpi_runtime.dense.shards import Place, cut, initial, join, kind, layer_names
-from athanor.mpi_runtime.vectors import adam
+from athanor.mpi_runtime.training.dense.local import MicroBatch
+from athanor.mpi_runtime.training.dense.shards import Place, cut, initial, join, kind, layer_names
+from athanor.mpi_runtime.training.flat_vectors import adam
 
 DATA = ("dp", "fsdp", "ep")
 

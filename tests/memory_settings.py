@@ -2,8 +2,8 @@
 
 from athanor.hardware.node import Node
 from athanor.workloads.memory import account, memory, sample_loads
-from athanor.workloads.model import Model
-from athanor.workloads.setting import Setting
+from athanor.workloads.model.model import Model
+from athanor.workloads.plan.setting import Setting
 from machines import tree
 
 GIB, GB = 2**30, 1e9

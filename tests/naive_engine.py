@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import simpy
 from athanor.hardware.machine import Machine
-from athanor.workloads.placement import Layout
-from athanor.workloads.schedule import Exchange, Loop, Schedule
+from athanor.workloads.plan.placement import Layout
+from athanor.workloads.schedule.schedule import Exchange, Loop, Schedule
 from naive_network import NaiveNetwork, Routes, Tree, plan
 
 

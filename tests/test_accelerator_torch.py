@@ -16,8 +16,8 @@ from athanor.hardware.machine import load_machine
 from athanor.mpi_runtime.accelerator import bench as bench_module
 from athanor.mpi_runtime.accelerator import operators as operators_module
 from athanor.mpi_runtime.accelerator.bench import TorchBench
-from athanor.mpi_runtime.accelerator.calibrate import Task
-from athanor.mpi_runtime.accelerator.device import Device
+from athanor.mpi_runtime.accelerator.calibrate import AcceleratorTask
+from athanor.mpi_runtime.accelerator.device import MeasuredDevice
 from athanor.mpi_runtime.accelerator.measure import Unable
 from athanor.mpi_runtime.accelerator.operators import footprint, operators
 from athanor.mpi_runtime.accelerator.points import family, plan
@@ -85,7 +85,7 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch, tmp_path):
 
 
 def command(words):
-    from athanor.cli import cli
+    from athanor.cli.main import cli
 
     return CliRunner().invoke(cli, ["calibrate", *words])
 
@@ -119,7 +119,7 @@ def test_a_job_of_several_ranks_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "2")
     with pytest.raises(InputError, match="start it without mpiexec"):
-        Task(tmp_path / "m.toml")
+        AcceleratorTask(tmp_path / "m.toml")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_what_the_device_does_not_have_is_refused(torch, words, message, tmp_pat
 
 def test_operators_compute_what_their_points_say(torch):
     """Shapes of what comes out, and bytes of operands, are those that the model is charged with."""
-    device = Device(torch, "cpu")
+    device = MeasuredDevice(torch, "cpu")
     smallest = {family(point): point for point in reversed(plan("cpu", ("fp32",), True))}
     numbers = operators_module._random(device, "fp32", 3, operators_module.NOISE)
     assert numbers.shape == (3, operators_module.NOISE) and numbers.untyped_storage().nbytes() == 4 * numbers.numel()
@@ -185,7 +185,7 @@ def test_what_the_device_refuses_leaves_a_point_out(torch, monkeypatch):
             raise reason
 
         monkeypatch.setattr(bench_module, "operators", lambda device, point: [run])
-        return TorchBench(Device(torch, "cpu")).ready(point)
+        return TorchBench(MeasuredDevice(torch, "cpu")).ready(point)
 
     for reason, told in (
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "too little memory"),
@@ -194,9 +194,9 @@ def test_what_the_device_refuses_leaves_a_point_out(torch, monkeypatch):
     ):
         with pytest.raises(Unable, match=told):
             refuses(reason)(1)
-    monkeypatch.setattr(Device, "free", lambda self: 1000)
+    monkeypatch.setattr(MeasuredDevice, "free", lambda self: 1000)
     with pytest.raises(Unable, match="too little memory"):
-        operators(Device(torch, "cpu"), point)
+        operators(MeasuredDevice(torch, "cpu"), point)
 
 
 def test_attention_in_single_operators_is_that_of_the_fused_kernel(torch, monkeypatch):
@@ -208,7 +208,7 @@ def test_attention_in_single_operators_is_that_of_the_fused_kernel(torch, monkey
         for fused in (True, False):
             turns = iter((q, k, v))
             monkeypatch.setattr(operators_module, "_random", lambda *_, turns=turns: next(turns).clone())
-            found.append(operators_module._attention(Device(torch, "cpu"), {**detail, "fused": fused})())
+            found.append(operators_module._attention(MeasuredDevice(torch, "cpu"), {**detail, "fused": fused})())
         assert torch.allclose(found[0][0], found[1], atol=1e-5)
 
 
@@ -224,7 +224,7 @@ def on_this_computer(torch, tmp_path_factory):
 
 def _command(folder, *words):
     given = ["--accelerator", "--device", "cpu", "--threads", "1", "-o", str(folder / "machine.toml")]
-    return [sys.executable, "-m", "athanor.cli", "calibrate", *given, *words]
+    return [sys.executable, "-m", "athanor.cli.main", "calibrate", *given, *words]
 
 
 def test_the_files_of_an_accelerator_s_calibration(on_this_computer):

@@ -9,18 +9,18 @@ import sys
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import list_machines, load_machine
-from athanor.reports.accuracy import validate
-from athanor.reports.accuracy.cases import case_of, setting_of
-from athanor.reports.accuracy.conventions import counts_recomputation, step_flops
-from athanor.reports.accuracy.fitting import fit
-from athanor.reports.accuracy.judgement import Judged, statistics
-from athanor.reports.accuracy.memory_rows import is_beside, is_memory, pool_rows, with_memory
-from athanor.reports.accuracy.null_model import Guess, null_predictions
-from athanor.reports.accuracy.plots import drawings
-from athanor.reports.accuracy.rows import LeftOut, Row, read_rows
-from athanor.reports.accuracy.systems import entry_of, system_of
-from athanor.reports.accuracy.targets import fitted_to, rows_of, target_of
+from athanor.reports.plots.accuracy import drawings
 from athanor.reports.published import FOLDER
+from athanor.reports.studies.accuracy import validate
+from athanor.reports.studies.accuracy.cases import case_of, setting_of
+from athanor.reports.studies.accuracy.conventions import counts_recomputation, step_flops
+from athanor.reports.studies.accuracy.fitting import fit
+from athanor.reports.studies.accuracy.judgement import Judged, statistics
+from athanor.reports.studies.accuracy.memory_rows import is_beside, is_memory, pool_rows, with_memory
+from athanor.reports.studies.accuracy.null_model import Guess, null_predictions
+from athanor.reports.studies.accuracy.rows import LeftOut, PublishedRow, read_rows
+from athanor.reports.studies.accuracy.systems import entry_of, system_of
+from athanor.reports.studies.accuracy.targets import fitted_to, rows_of, target_of
 
 PUBLISHED = {row.id: row for row in read_rows()}
 FEW = ("kort_22B_full", "kort_22B_selective", "kort_mem_activations_22B_none", "fastermoe", "mlm20_DGX2_8B")
@@ -42,7 +42,7 @@ def row(name, **other):
 
 
 def athanor(*words):
-    return subprocess.run([sys.executable, "-m", "athanor.cli", *map(str, words)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "athanor.cli.main", *map(str, words)], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("mlm20", "bloom"))])
@@ -70,7 +70,7 @@ def test_model_flops_of_a_gpt_are_the_published_formula():
 
 def memory_rows(*names, **other):
     """What is predicted of the memory in rows."""
-    rows = [Row(row(name, **other)) for name in names]
+    rows = [PublishedRow(row(name, **other)) for name in names]
     return {
         each["id"]: each for each in validate([each for each in with_memory(rows) if is_memory(each)]).plain()["rows"]
     }
@@ -100,7 +100,7 @@ def test_measured_memory_is_met():
 
 def test_memory_has_a_plot_of_its_own_in_one_unit():
     """Pairs in GB whatever the row's unit."""
-    told = [Row(row("titan_8B_8", id=name, note=note)) for name, note in TWO_UNITS.items()]
+    told = [PublishedRow(row("titan_8B_8", id=name, note=note)) for name, note in TWO_UNITS.items()]
     rows = [each for each in with_memory(told) if is_memory(each)]
     figures = {name: figure for name, _, figure in drawings(validate(rows))}
     marks = [line.get_xdata() for line in figures["memory"].axes[0].lines[1:]]
@@ -143,7 +143,10 @@ def test_a_peak_of_the_allocator_is_without_driver_and_libraries():
 )
 def test_memory_that_cannot_be_predicted_has_its_reason(name, change, reason):
     good = PUBLISHED["kort_mem_activations_22B_none"]
-    rows = [good, *(each for each in with_memory([Row(row(name, **{"id": "other", **change}))]) if is_memory(each))]
+    rows = [
+        good,
+        *(each for each in with_memory([PublishedRow(row(name, **{"id": "other", **change}))]) if is_memory(each)),
+    ]
     assert [each["reason"] for each in validate(rows).plain()["rows"]] == [None, reason]
 
 
@@ -164,8 +167,8 @@ def test_memory_that_cannot_be_predicted_has_its_reason(name, change, reason):
     ],
 )
 def test_rows_are_left_out_with_their_reason(change, reason):
-    good = Row(row("kort_22B_full"))
-    found = validate([good, Row(row("kort_22B_full", id="other", **change))]).plain()["rows"]
+    good = PublishedRow(row("kort_22B_full"))
+    found = validate([good, PublishedRow(row("kort_22B_full", id="other", **change))]).plain()["rows"]
     assert found[0]["reason"] is None
     assert found[1]["relative_error"] is None
     assert reason in found[1]["reason"]
@@ -181,7 +184,7 @@ def test_tables_that_are_none_are_refused(tmp_path):
     twice = table(tmp_path / "twice.csv", [row("kort_22B_full")] * 2)
     with pytest.raises(InputError, match=r"line 3: id kort_22B_full stands there twice"):
         read_rows(twice)
-    none = [Row(row("kort_22B_full", system="", accelerator="abacus"))]
+    none = [PublishedRow(row("kort_22B_full", system="", accelerator="abacus"))]
     with pytest.raises(InputError, match=r"none of the 1 rows can be predicted; kort_22B_full: .* abacus"):
         validate(none)
 
@@ -298,7 +301,7 @@ def test_the_command_refuses_bad_tables(tmp_path):
     ],
 )
 def test_machines_are_found_by_system_else_by_accelerator(system, accelerator, machine):
-    here = Row(row("coll_ar_h100", system=system, accelerator=accelerator))
+    here = PublishedRow(row("coll_ar_h100", system=system, accelerator=accelerator))
     assert system_of(entry_of(here)).machine.name == machine
 
 
@@ -317,7 +320,7 @@ def test_machines_are_found_by_system_else_by_accelerator(system, accelerator, m
 )
 def test_network_cards_that_a_system_names_are_taken(system, interfaces, rate):
     accelerator = "A100" if "A100" in system else "V100"
-    node = system_of(entry_of(Row(row("coll_ar_h100", system=system, accelerator=accelerator)))).machine.node
+    node = system_of(entry_of(PublishedRow(row("coll_ar_h100", system=system, accelerator=accelerator)))).machine.node
     assert (node.interfaces, node.interface_bandwidth) == (interfaces, rate)
 
 
@@ -331,7 +334,9 @@ def test_sums_in_the_switch_are_taken_where_the_library_had_its_way():
         ("DGX-H100", "H100", False),
         ("AWS p5 EFA", "H100", True),
     ):
-        node = system_of(entry_of(Row(row("coll_ar_h100", system=system, accelerator=accelerator)))).machine.node
+        node = system_of(
+            entry_of(PublishedRow(row("coll_ar_h100", system=system, accelerator=accelerator)))
+        ).machine.node
         assert (node.inside_reduction is not None) == reduces
 
 
@@ -369,9 +374,10 @@ def test_a_fit_finds_the_constants_that_rows_were_made_with():
         plan = {"num_accelerators": "8", "dp": "2", "tp": "4", "global_batch": 4 * micro, "micro_batch": micro}
         text = {key: str(value) for key, value in {**shape, **plan, "id": f"made{number}"}.items()}
         made.append(row("kort_22B_full", **text))
-    measured = validate([Row(each) for each in made], change=lambda _: machine).plain()["rows"]
+    measured = validate([PublishedRow(each) for each in made], change=lambda _: machine).plain()["rows"]
     rows = [
-        Row({**each, "measured_value": f"{told['predicted']!r}"}) for each, told in zip(made, measured, strict=True)
+        PublishedRow({**each, "measured_value": f"{told['predicted']!r}"})
+        for each, told in zip(made, measured, strict=True)
     ]
     found = fit(target_of("accelerator", "a100"), rows)
     assert found.values["calibration.gemm_efficiency"] == pytest.approx(0.6, rel=0.05)
@@ -394,9 +400,9 @@ def test_what_cannot_be_fitted_is_refused():
 
 def test_sources_of_like_names_share_a_line_of_the_plot():
     """No row is missing from the plot where two sources are shortened to one name."""
-    from athanor.reports.accuracy.plots import by_source
+    from athanor.reports.plots.accuracy import by_source
 
-    rows = [Row(row("coll_ar_a100", id=f"r{at}", source=f"one page@{at}")) for at in range(3)]
+    rows = [PublishedRow(row("coll_ar_a100", id=f"r{at}", source=f"one page@{at}")) for at in range(3)]
     (axes,) = by_source(validate(rows)).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["one page (3)"]
 
@@ -418,7 +424,7 @@ def test_rows_say_whether_a_constant_was_fitted_to_them():
         "gpipe_AmoebaNet_M1_K8": None,
     }
     assert found["kort_22B_full"] != found["kort_22B_selective"]
-    again = validate([Row({**PUBLISHED[name].fields, "id": f"{name}.again"}) for name in names[:2]]).plain()
+    again = validate([PublishedRow({**PUBLISHED[name].fields, "id": f"{name}.again"}) for name in names[:2]]).plain()
     assert [each["fitted"] for each in again["rows"]] == [False, False]
     assert again["overall"]["unfitted_rows"] == 2
     assert again["overall"]["unfitted_mape"] == pytest.approx(again["overall"]["mape"])

@@ -4,20 +4,20 @@ import athanor
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.sim.burden import burden
-from athanor.sim.collective import collective
-from athanor.sim.graph import Graph
-from athanor.sim.messages import play
-from athanor.sim.orbits import Orbits
-from athanor.sim.payloads import payloads
-from athanor.sim.planning.network import Network
-from athanor.sim.sharing import SHARING
-from athanor.sim.steps import Steps
-from athanor.sim.traffic import Traffic
+from athanor.sim.messages.message_simulation import play
+from athanor.sim.messages.message_tables import MessageSteps
+from athanor.sim.messages.rank_symmetry import RankSymmetry
+from athanor.sim.messages.round_bytes import payloads
+from athanor.sim.network.network_models import SHARING
+from athanor.sim.network.phases.traffic_factors import traffic_factors
+from athanor.sim.network.phases.transfers import Traffic
+from athanor.sim.network.topology import Graph
+from athanor.sim.planning.collective_times import CollectiveTimes
+from athanor.sim.studies.collective import collective
 from athanor.workloads.collectives import rounds
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import place
-from athanor.workloads.schedule import Exchange
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.schedule.schedule import Exchange
 from machines import tree
 
 DEPTHS = ("bound", "fluid", "message")
@@ -58,7 +58,7 @@ def test_groups_beside_each_other_have_links_of_their_own(depth):
         exchange = Exchange("all-gather", "ring", ("ep",), 840.0, "fp32")
         layout = place(mesh, links, placement, 8)
         assert seconds(links, layout, exchange, depth) == pytest.approx(3 / 4 * 840.0 / (3 * PORT / 7))
-        planned = Network(links).on(layout, placement).seconds(exchange)
+        planned = CollectiveTimes(links).on(layout, placement).seconds(exchange)
         assert planned == pytest.approx(3 / 4 * 840.0 / (3 * PORT / 7))
 
 
@@ -170,7 +170,7 @@ def test_all_to_alls_reach_their_share_of_the_rates(depth, even):
     steps = {}
     for each in (machine, box()):
         if depth == "message":
-            grid = Steps(
+            grid = MessageSteps(
                 Graph.of(each, layout),
                 layout.groups(("ep",)),
                 rounds("all-to-all", "linear", 1, 4),
@@ -178,8 +178,8 @@ def test_all_to_alls_reach_their_share_of_the_rates(depth, even):
                 payloads(layout, exchange, rounds("all-to-all", "linear", 1, 4)),
                 SHARING["maxmin"],
                 0.0,
-                Orbits.alone(Graph.of(each, layout)),
-                burden(each, layout, layout.groups(("ep",)), "all-to-all", "linear"),
+                RankSymmetry.alone(Graph.of(each, layout)),
+                traffic_factors(each, layout, layout.groups(("ep",)), "all-to-all", "linear"),
             )
             steps[each.node.network_all_to_all] = float(play([(grid, np.zeros(4))])[0].max())
         else:

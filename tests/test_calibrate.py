@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import Machine, load_machine
+from athanor.hardware.machine_writer import machine_toml
 from athanor.hardware.records import build
-from athanor.hardware.writer import machine_toml
-from athanor.mpi_runtime.calibration.calibrate import Task
-from athanor.mpi_runtime.calibration.findings import Findings, Fitted
+from athanor.mpi_runtime.calibration.calibrate import CalibrationTask
+from athanor.mpi_runtime.calibration.findings import Findings, FittedNumber
 from athanor.mpi_runtime.calibration.fits import curve, line, rate_of_large, standard_error
 from athanor.mpi_runtime.calibration.keep import Kept
-from athanor.mpi_runtime.calibration.machine import Maker
-from athanor.mpi_runtime.calibration.points import LARGE, Point, batches, groups
+from athanor.mpi_runtime.calibration.machine import MachineBuilder
+from athanor.mpi_runtime.calibration.points import LARGE, BenchPoint, batches, groups
 from athanor.mpi_runtime.calibration.products import Products
 from athanor.mpi_runtime.calibration.samples import Series, judged, reason
 from athanor.mpi_runtime.calibration.structure import bare, like, supernode_of
@@ -92,20 +92,20 @@ def test_the_rate_is_that_of_large_messages():
 
 
 def test_a_standard_error_is_as_large_as_the_noise():
-    points = [series(Point("messages", "x", size), 1e-3, noise=0.1, count=400) for size in (1, 2, 3)]
+    points = [series(BenchPoint("messages", "x", size), 1e-3, noise=0.1, count=400) for size in (1, 2, 3)]
     error = standard_error(points, lambda medians: medians[0])
     assert error == pytest.approx(1.25 * 0.1 * 1e-3 / 400**0.5, rel=0.35)  # of a median of normal numbers
 
 
 def test_errors_of_a_fit_are_those_of_what_was_held_out():
     points = [
-        series(Point("collective", "x", size, {"ranks": 2}, held_out=number % 3 == 2), 1e-5 + size / 1e9)
+        series(BenchPoint("collective", "x", size, {"ranks": 2}, held_out=number % 3 == 2), 1e-5 + size / 1e9)
         for number, size in enumerate(SIZES)
     ]
-    fitted = Fitted.of("x", points)
+    fitted = FittedNumber.of("x", points)
     assert np.abs(fitted.errors(held_out=True)).max() < 1e-6
     points[2] = series(points[2].point, 2 * points[2].median)
-    again = Fitted.of("x", points)
+    again = FittedNumber.of("x", points)
     assert again.curve == fitted.curve  # what is held out takes no part
     assert again.errors(held_out=True)[0] == pytest.approx(-0.5)
 
@@ -119,9 +119,9 @@ def test_efficiency_and_overhead_of_products():
         for m, n, k in shapes:
             cost = machine.processor(8).gemm(m, n, k, 1, precision).seconds + 7e-6
             detail = {"m": m, "n": n, "k": k, "precision": precision}
-            points.append(series(Point("gemm", f"{precision} {m} {n} {k}", 2 * m * n * k, detail), float(cost)))
+            points.append(series(BenchPoint("gemm", f"{precision} {m} {n} {k}", 2 * m * n * k, detail), float(cost)))
     points[4] = series(points[4].point, 3 * points[4].median)  # one that lies far off
-    start = series(Point("start", "x", 1), 7e-6)
+    start = series(BenchPoint("start", "x", 1), 7e-6)
     found = Products(points, [start]).fit(machine, 8)
     assert found.efficiency == pytest.approx(0.62, rel=0.02)
     assert found.overhead == pytest.approx(7e-6, rel=0.05)
@@ -137,7 +137,7 @@ def test_disturbed_samples_are_rejected_and_counted():
     assert reason(0.01, 0.0, 0.0, 5.0) == "switched"
     assert reason(0.5, 0.0, 0.0, 5.0) == ""  # what every system does to itself
     assert reason(0.01, 0.005, 0.0, 0.0) == "apart"
-    point = Point("links", "x", 1)
+    point = BenchPoint("links", "x", 1)
     seconds = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 9.0, 1.01, 5.0, 5.0]
     reasons = [""] * 8 + ["foreign", "switched"]
     found = judged(point, 1, seconds, reasons)
@@ -148,7 +148,7 @@ def test_disturbed_samples_are_rejected_and_counted():
 
 
 def test_where_nothing_is_clean_the_fastest_quarter_counts():
-    found = judged(Point("links", "x", 1), 1, [*range(1, 21)], ["foreign"] * 18 + [""] * 2)
+    found = judged(BenchPoint("links", "x", 1), 1, [*range(1, 21)], ["foreign"] * 18 + [""] * 2)
     assert not found.clean
     assert found.used.tolist() == [1, 2, 3, 4, 5]
 
@@ -231,7 +231,7 @@ def test_the_numbers_of_a_made_up_cluster_come_back():
         {"fabric.supernode": 2, "node.interface_bandwidth": "25 MB/s", "calibration.network_efficiency": 0.5}
     )
     findings = Findings(made_up(topology, machine), topology, machine)
-    made = Maker(machine, findings, True, "host; date; library").make()
+    made = MachineBuilder(machine, findings, True, "host; date; library").make()
     calibrated, fabric = made.machine.calibration, made.machine.fabric
     assert calibrated.message_overhead == pytest.approx(2e-6, rel=1e-3)
     assert (fabric.latency_node, fabric.latency_supernode, fabric.latency_top) == pytest.approx(
@@ -252,7 +252,7 @@ def test_the_numbers_of_a_made_up_cluster_come_back():
 def test_what_a_switch_in_a_node_carries_is_shared_by_its_ports():
     topology = Topology((0, 0, 1, 1), (None,) * 4, 0)
     machine = load_machine("cluster-64").changed({"node.inside": "switch"})
-    made = Maker(machine, Findings(made_up(topology, machine), topology, machine), True, "").make()
+    made = MachineBuilder(machine, Findings(made_up(topology, machine), topology, machine), True, "").make()
     assert made.machine.node.ring_bandwidth == pytest.approx(4e9 / 2, rel=1e-3)
 
 
@@ -263,7 +263,7 @@ def test_a_trunk_that_its_nodes_do_not_fill_tells_no_taper():
     for number, each in enumerate(found):
         if each.point.detail.get("links") == "trunk":  # as fast as the interfaces
             found[number] = series(each.point, 1e-5 + each.point.size / 20e6)
-    assert Maker(machine, Findings(found, topology, machine), True, "").make().machine.fabric.taper == 1.0
+    assert MachineBuilder(machine, Findings(found, topology, machine), True, "").make().machine.fabric.taper == 1.0
 
 
 MACHINES = [*sorted((Path(__file__).parent.parent / "examples" / "machines").glob("*.toml")), "cluster-64", "laptop"]
@@ -275,7 +275,7 @@ def test_any_machine_can_lend_its_structure(name):
     hosts, known = min(machine.nodes, 4 * machine.supernode), supernode_of(machine, None)
     topology = Topology(tuple(range(hosts)), (None,) * hosts, known)
     assert like(machine, topology) is machine
-    made = Maker(machine, Findings(made_up(topology, machine), topology, machine), True, "here").make()
+    made = MachineBuilder(machine, Findings(made_up(topology, machine), topology, machine), True, "here").make()
     read = build(Machine, tomllib.loads(machine_toml(made.machine)), "written")
     assert read == made.machine
     assert (read.nodes, read.fabric.kind, read.core_group) == (machine.nodes, machine.fabric.kind, machine.core_group)
@@ -306,7 +306,7 @@ def test_any_machine_can_lend_its_structure(name):
 def test_more_than_nominal_takes_its_place():
     topology = Topology((0, 1), (None,) * 2)
     machine = load_machine("cluster-64").changed({"node.interface_bandwidth": "10 MB/s"})
-    made = Maker(machine, Findings(made_up(topology, machine), topology, machine), True, "").make()
+    made = MachineBuilder(machine, Findings(made_up(topology, machine), topology, machine), True, "").make()
     assert made.machine.node.interface_bandwidth == pytest.approx(20e6, rel=1e-3)
     assert made.machine.calibration.network_efficiency == pytest.approx(1.0, rel=1e-3)
     assert made.machine.source("node.interface_bandwidth").startswith("calibrated:")
@@ -318,7 +318,7 @@ def test_a_machine_of_one_rank_has_a_source_for_every_number():
     topology = Topology((0,), (None,))
     base = bare("alone", topology, 1, ("fp64", "fp32", "fp16"))
     findings = Findings(made_up(topology, base, network_only=False), topology, base)
-    made = Maker(base, findings, False, "host").make()
+    made = MachineBuilder(base, findings, False, "host").make()
     assert made.machine.unsourced() == []
     assert made.machine.source("node.ring_bandwidth").startswith("assumed:")
     assert made.machine.source("core_group.peak.fp16").count("single precision")
@@ -327,7 +327,7 @@ def test_a_machine_of_one_rank_has_a_source_for_every_number():
 
 def test_kept_points_are_those_of_the_same_job(tmp_path):
     path, mine, other = tmp_path / "m.toml.samples.jsonl", {"ranks": 2}, {"ranks": 4}
-    first = series(Point("links", "ring", 1024, {"links": "ring"}), 1e-3)
+    first = series(BenchPoint("links", "ring", 1024, {"links": "ring"}), 1e-3)
     Kept(path, mine).keep(first)
     Kept(path, other).keep(series(first.point, 9.0))
     with path.open("a") as lines:
@@ -335,7 +335,7 @@ def test_kept_points_are_those_of_the_same_job(tmp_path):
     kept = Kept(path, mine)
     assert kept.of(first.point, 12) == first
     assert kept.of(first.point, 13) is None  # more samples are wanted than it has
-    assert kept.of(Point("links", "ring", 1024, {"links": "nic"}), 12) is None
+    assert kept.of(BenchPoint("links", "ring", 1024, {"links": "nic"}), 12) is None
     kept.keep(series(first.point, 2e-3))
     assert Kept(path, mine).of(first.point, 12).median == pytest.approx(2e-3)
     assert Kept(path, other).of(first.point, 12).median == pytest.approx(9.0)
@@ -344,11 +344,11 @@ def test_kept_points_are_those_of_the_same_job(tmp_path):
 
 def test_what_makes_no_task(tmp_path):
     with pytest.raises(InputError, match="--network-only: leaves computing unmeasured"):
-        Task(tmp_path / "m.toml", network_only=True)
+        CalibrationTask(tmp_path / "m.toml", network_only=True)
     with pytest.raises(InputError, match="--nodes-per-supernode 0: must be at least 1"):
-        Task(tmp_path / "m.toml", nodes_per_supernode=0)
+        CalibrationTask(tmp_path / "m.toml", nodes_per_supernode=0)
     with pytest.raises(InputError, match="no supernodes whose size can be set"):
-        Task(tmp_path / "m.toml", like=load_machine("laptop"), nodes_per_supernode=2)
+        CalibrationTask(tmp_path / "m.toml", like=load_machine("laptop"), nodes_per_supernode=2)
 
 
 # --- whole jobs -------------------------------------------------------------------------------------------------------------
@@ -549,6 +549,6 @@ def test_a_time_limit_keeps_what_was_measured(tmp_path):
 def test_series_of_an_old_file_may_be_held_out_now(tmp_path):
     """Which points are held out is a matter of the fit, not of the measurement."""
     path, job_of = tmp_path / "s.jsonl", {"ranks": 2}
-    Kept(path, job_of).keep(series(Point("collective", "x", 8), 1.0))
-    found = Kept(path, job_of).of(Point("collective", "x", 8, held_out=True), 1)
+    Kept(path, job_of).keep(series(BenchPoint("collective", "x", 8), 1.0))
+    found = Kept(path, job_of).of(BenchPoint("collective", "x", 8, held_out=True), 1)
     assert isinstance(found, Series) and found.point.held_out

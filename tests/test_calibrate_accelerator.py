@@ -8,16 +8,16 @@ import pytest
 from accelerators import HALVES, KINDS, PEAKS, ROOFLINE, TRUE, MadeUpBench, calibrated, kept, measured
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import Machine, load_machine
+from athanor.hardware.machine_writer import machine_toml
 from athanor.hardware.records import build
-from athanor.hardware.writer import machine_toml
-from athanor.mpi_runtime.accelerator.fit import Judged, checks, counts
-from athanor.mpi_runtime.accelerator.machine import Maker
+from athanor.mpi_runtime.accelerator.fit import JudgedFit, checks, counts
+from athanor.mpi_runtime.accelerator.machine import AcceleratorBuilder
 from athanor.mpi_runtime.accelerator.measure import LEAST, SAMPLES, Measured, Measurer, Unable
 from athanor.mpi_runtime.accelerator.model import Constants, Predictor, works
 from athanor.mpi_runtime.accelerator.points import ALIGNED, GRIDS, LAYOUTS, STARTS, SWEEPS, family, plan
 from athanor.mpi_runtime.calibration.samples import judged as judged_samples
-from athanor.workloads.costs import compute_seconds
-from athanor.workloads.schedule import Attention, Gemm, Sweep
+from athanor.workloads.schedule.costs import compute_seconds
+from athanor.workloads.schedule.schedule import FusedAttention, Gemm, Sweep
 
 # --- what is measured ---------------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def test_the_operations_of_a_point_are_those_of_a_simulated_step():
     points = {point.series: point for point in plan("cpu", HALVES, False)}
     assert works(points["bf16 weights 3072 x 1024 x 16"]) == (Gemm(3072.0, 1024.0, 16.0, 1.0, "bf16"),)
     assert works(points["bf16 fused causal backward 2 x 8 x 128 x 64"]) == (
-        Attention(128.0, 128.0, 64.0, 64.0, 16.0, 5, "bf16"),
+        FusedAttention(128.0, 128.0, 64.0, 64.0, 16.0, 5, "bf16"),
     )
     scores, *between, context = works(points["bf16 unfused causal forward 1 x 4 x 256 x 64"])
     assert (scores, context) == (Gemm(256.0, 256.0, 64.0, 4.0, "bf16"), Gemm(256.0, 64.0, 256.0, 4.0, "bf16"))
@@ -68,7 +68,7 @@ def test_the_operations_of_a_point_are_those_of_a_simulated_step():
     assert works(points["fp32 Adam, 16384 elements"]) == (Sweep(16384.0, 16.0, 12.0, 12.0, "fp32"),)
     for point in points.values():
         if point.kind in ("gemm", "attention"):
-            assert point.size == sum(work.flops for work in works(point) if isinstance(work, Gemm | Attention))
+            assert point.size == sum(work.flops for work in works(point) if isinstance(work, Gemm | FusedAttention))
         if point.kind == "sweep":
             (work,) = works(point)
             assert point.size == work.size * (work.read + work.written)
@@ -99,7 +99,7 @@ def test_the_constants_of_a_made_up_gpu_come_back(tmp_path):
     assert constants.overhead == pytest.approx(TRUE.overhead, rel=0.05)
     assert constants.fill == pytest.approx(TRUE.fill, rel=0.2)
     assert constants.cache == pytest.approx(TRUE.cache, rel=0.1)
-    held = Judged.of(check for check in found.checks if check.point.held_out and counts(check.point))
+    held = JudgedFit.of(check for check in found.checks if check.point.held_out and counts(check.point))
     assert held.points > 100 and held.mape < 0.02
     errors = found.fit.errors
     assert 1e-4 < errors["efficiency.bf16"] < 0.02  # of the order of the noise
@@ -125,7 +125,7 @@ def test_any_precisions_can_be_fitted(precisions, tmp_path):
     found = calibrated(
         "cuda", measured("cuda", tmp_path, quick=True, precisions=precisions), tmp_path, precisions=precisions
     )
-    held = Judged.of(check for check in found.checks if check.point.held_out and counts(check.point))
+    held = JudgedFit.of(check for check in found.checks if check.point.held_out and counts(check.point))
     assert set(found.machine.core_group.peak) == set(precisions)
     assert held.points > 10 and held.mape < 0.05
 
@@ -157,12 +157,12 @@ def test_errors_are_counted_by_sign_and_size():
     predicted = [check.predicted for check in found]
     again = checks([_times(series[0], 1e3 * predicted[0]), _times(series[1], 2e3 * predicted[1])], machine)
     assert [check.error for check in again] == pytest.approx([0.0, -0.5], abs=1e-9)
-    judged = Judged.of(again)
+    judged = JudgedFit.of(again)
     assert (judged.points, judged.where) == (2, series[1].point.series)
     assert (judged.mape, judged.median, judged.worst, judged.bias) == pytest.approx((0.25, 0.25, -0.5, -0.25))
     first, second = (check.measured for check in again)
     assert judged.by_time == pytest.approx(0.5 * second / (first + second))
-    assert Judged.of([]) is None
+    assert JudgedFit.of([]) is None
 
 
 def _series_of(point, seconds):
@@ -180,7 +180,9 @@ def test_a_machine_says_where_every_number_is_from_and_simulates(kind, tmp_path)
     bench = MadeUpBench(kind)
     bench.machine = Constants(
         **{**vars(constants), "efficiency": dict(zip(precisions, constants.efficiency.values(), strict=True))}
-    ).applied(Maker("true", device, precisions, None, {name: known[name] for name in precisions}, "").base([]))
+    ).applied(
+        AcceleratorBuilder("true", device, precisions, None, {name: known[name] for name in precisions}, "").base([])
+    )
     found = Measurer(bench, kept(tmp_path), 1e6).measure(plan(kind, precisions, True))
     machine = calibrated(kind, found, tmp_path, peaks={}, precisions=precisions).machine
     assert machine.unsourced() == []

@@ -5,8 +5,8 @@ import re
 import athanor
 import pytest
 from athanor.hardware.machine import list_machines, load_machine
-from athanor.sim.collective import collective
-from athanor.workloads.placement import resolve_ranks_per_node
+from athanor.sim.studies.collective import collective
+from athanor.workloads.plan.placement import resolve_ranks_per_node
 
 MACHINES = {machine.name: machine for machine in list_machines()}
 ACCELERATORS = sorted(name for name, machine in MACHINES.items() if machine.node.ports)

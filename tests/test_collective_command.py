@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.collective_report import POINT_COLUMNS
-from athanor.sim import collective as module
-from athanor.sim.collective import Collective, collective
-from athanor.sim.sweep import compare, sweep, swept_counts, swept_sizes
+from athanor.reports.pages.collective import POINT_COLUMNS
+from athanor.sim.studies import collective as module
+from athanor.sim.studies.collective import Collective, collective
+from athanor.sim.studies.collective_sweep import compare, sweep, swept_counts, swept_sizes
 from athanor.workloads.collectives import ALGORITHMS
 from machines import tree
 
 ROOT = Path(__file__).parent.parent
-ATHANOR = [sys.executable, "-m", "athanor.cli"]
+ATHANOR = [sys.executable, "-m", "athanor.cli.main"]
 ORACLE = list(csv.DictReader((ROOT / "tests" / "data" / "simgrid.csv").read_text().splitlines()))
 PATTERNS = {
     "all": ("all-to-all", "linear"),

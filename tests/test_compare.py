@@ -7,8 +7,8 @@ from pathlib import Path
 import athanor
 import pytest
 from athanor import InputError, Run, compare_runs
-from athanor.reports.comparison_rows import LAYER, Errors, Row
-from athanor.workloads.run import COLUMNS
+from athanor.reports.studies.comparison.rows import LAYER, ComparisonRow, Errors
+from athanor.workloads.results.run import COLUMNS
 from machines import tree
 from toy_runs import OPERATIONS, RANKS, cli, made, of_ranks, one, pairs_of, saved, times
 
@@ -43,12 +43,16 @@ def test_one_phase_predicted_twice_as_long():
 
 
 def test_signs_magnitudes_and_the_worst():
-    errors = Errors.of([("a", Row("a", 1.5, 1.0)), ("b", Row("b", 5.0, 10.0)), ("c", Row("c", 1.0, 0.0))])
+    errors = Errors.of(
+        [("a", ComparisonRow("a", 1.5, 1.0)), ("b", ComparisonRow("b", 5.0, 10.0)), ("c", ComparisonRow("c", 1.0, 0.0))]
+    )
     assert errors == Errors(2, 0.0, 0.5, ("a", 0.5))
-    weighted = Errors.of([("a", Row("a", 1.5, 1.0)), ("b", Row("b", 5.0, 10.0))], weighted=True)
+    weighted = Errors.of([("a", ComparisonRow("a", 1.5, 1.0)), ("b", ComparisonRow("b", 5.0, 10.0))], weighted=True)
     assert weighted == Errors(2, pytest.approx(-4.5 / 11), pytest.approx(5.5 / 11), ("b", -0.5))
-    assert Errors.of([("c", Row("c", 1.0, 0.0))]) == Errors(0, None, None, None)
-    assert Row("d", 1.0, -1e-7).relative_error is None, "clocks of two hosts may be off by more than an operation takes"
+    assert Errors.of([("c", ComparisonRow("c", 1.0, 0.0))]) == Errors(0, None, None, None)
+    assert ComparisonRow("d", 1.0, -1e-7).relative_error is None, (
+        "clocks of two hosts may be off by more than an operation takes"
+    )
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.25, 4.0])

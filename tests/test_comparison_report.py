@@ -11,12 +11,13 @@ from pathlib import Path
 import athanor
 import pytest
 from athanor import Run, compare_runs
-from athanor.reports import compare, comparison_plots
-from athanor.reports.compare import Comparison
-from athanor.reports.comparison_report import write_comparison
-from athanor.reports.comparison_rows import LAYER
-from athanor.reports.output import Folder
-from athanor.reports.timeline import Bar, Timeline
+from athanor.reports.pages.comparison import write_comparison
+from athanor.reports.pages.output_folder import Folder
+from athanor.reports.plots import comparison as comparison_plots
+from athanor.reports.plots.timeline import Bar, Timeline
+from athanor.reports.studies.comparison import compare
+from athanor.reports.studies.comparison.compare import Comparison
+from athanor.reports.studies.comparison.rows import LAYER
 from test_reports import drawn_text, read
 from toy_runs import cli, made, one, pairs_of, saved, times
 
@@ -140,7 +141,7 @@ def test_an_interruption_keeps_the_pairs_that_are_done(tmp_path, monkeypatch, ca
 
 
 def test_the_command_of_the_page_runs_in_a_process_of_its_own(tmp_path):
-    athanor_ = [sys.executable, "-m", "athanor.cli"]
+    athanor_ = [sys.executable, "-m", "athanor.cli.main"]
     tiny = ["--machine", "cluster-64", "--model", "moda-tiny", "-o"]
     for file, more in (("p.json", []), ("m.json", ["--steps", "2", "--jitter", "0.02"])):
         subprocess.run([*athanor_, "simulate", *tiny, file, *more], cwd=tmp_path, check=True, capture_output=True)

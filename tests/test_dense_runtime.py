@@ -5,9 +5,9 @@ import json
 import athanor
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.mpi_runtime.able import data_of
-from athanor.workloads.model import load_model
-from athanor.workloads.setting import Setting
+from athanor.mpi_runtime.execute.capabilities import data_of
+from athanor.workloads.model.model import load_model
+from athanor.workloads.plan.setting import Setting
 from mpi_jobs import JOBS, job, needs_mpi
 
 MODERN = """

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from athanor.sim.engine import Engine
-from athanor.sim.noise import Noise
-from athanor.sim.traffic import Traffic
+from athanor.sim.engine.noise import Noise
+from athanor.sim.engine.step_engine import Engine
+from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.collectives import ALGORITHMS, supports_uneven
-from athanor.workloads.lowering.program import settle
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import place
-from athanor.workloads.schedule import Exchange, Loop, Operation, Schedule
+from athanor.workloads.lowering.builder import settle
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from machines import tree

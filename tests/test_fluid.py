@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import simpy
-from athanor.sim.fluid import Fluid, fill
+from athanor.sim.network.fluid import Fluid, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_messages import NaiveShared, weighted_max_min

@@ -1,15 +1,15 @@
 """What frameworks do beside the arithmetic: gathers of updated weights beside the forward pass, work on shards, casts to eight bits."""
 
 import pytest
-from athanor.cli import cli
-from athanor.reports.accuracy.libraries import libraries, library_of
-from athanor.reports.accuracy.rows import read_rows
+from athanor.cli.main import cli
+from athanor.reports.studies.accuracy.libraries import libraries, library_of
+from athanor.reports.studies.accuracy.rows import read_rows
 from athanor.sim.planning.question import Question
 from athanor.sim.planning.search import search
-from athanor.workloads.costs import compute_seconds
-from athanor.workloads.model import Model
-from athanor.workloads.schedule import Bookkeeping, Gemm, Pipeline, Sweep
-from athanor.workloads.setting import Setting
+from athanor.workloads.model.model import Model
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.schedule.costs import compute_seconds
+from athanor.workloads.schedule.schedule import Bookkeeping, Gemm, PipelineWork, Sweep
 from click.testing import CliRunner
 from pytest import approx
 from strategies import DENSE, SHAPE, SHARED, exchanges, flat, lowered, moved, simulated, two_levels
@@ -49,7 +49,7 @@ def test_blocks_begin_when_the_first_layer_is_there():
     options = {"mesh": {"pp": 2, "dp": 2}, "tokens_per_rank": 256, "micro_batch": 1, "zero": "1"}
     machine, deep = flat(injection=2e5), Model(name="deep", **{**SHAPE, "layers": 8})
     schedule = lowered(deep, machine, overlap="all", **options)
-    works = [each for each in schedule.operations if isinstance(each.work, Pipeline)]
+    works = [each for each in schedule.operations if isinstance(each.work, PipelineWork)]
     before = [each.name for each in schedule.operations if each.name.startswith("l0.weights")]
     assert len(works) == len(before) == 1
     late, at_once = (simulated(deep, machine, overlap=each, **options) for each in ("all", "gradients"))

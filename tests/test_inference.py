@@ -3,7 +3,7 @@
 import athanor
 import pytest
 from athanor.hardware.machine import Machine
-from athanor.workloads.model import Model
+from athanor.workloads.model.model import Model
 
 DENSE = Model(
     name="dense", layers=4, heads=8, hidden=1024, ffn_hidden=4096, vocabulary=2048, seq_len=512, positions=512

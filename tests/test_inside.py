@@ -4,12 +4,12 @@ import athanor
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.mpi_runtime.traffic import links
-from athanor.sim.collective import collective
-from athanor.sim.traffic import Traffic
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import place, resolve_ranks_per_node
-from athanor.workloads.schedule import Exchange
+from athanor.mpi_runtime.messages.link_bytes import links
+from athanor.sim.network.phases.transfers import Traffic
+from athanor.sim.studies.collective import collective
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place, resolve_ranks_per_node
+from athanor.workloads.schedule.schedule import Exchange
 from fabrics import torus
 from machines import tree
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from athanor.hardware.machine import Machine, list_machines, load_machine
+from athanor.hardware.machine_writer import machine_toml
 from athanor.hardware.records import build
-from athanor.hardware.writer import machine_toml
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,11 +7,11 @@ from athanor.hardware.errors import DoesNotFit
 from athanor.workloads.lowering import lower
 from athanor.workloads.memory import PARTS, Account, memory, require_fit, sample_loads
 from athanor.workloads.memory.activations import Saved
-from athanor.workloads.memory.stages import Stages, in_flight
-from athanor.workloads.model import Latent, Layer
+from athanor.workloads.memory.stages import MemoryStages, in_flight
+from athanor.workloads.model.model import Latent, Layer
+from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.pipelines import PIPELINES, most_in_flight
-from athanor.workloads.precision import POLICIES
-from athanor.workloads.schedule import Exchange
+from athanor.workloads.schedule.schedule import Exchange
 from memory_settings import GB, TINY, gpt, gpus, layers_keep, moe, need, of, setting
 
 # --- activations: Korthikanti et al. 2022 ------------------------------------------------------------------------------
@@ -139,7 +139,9 @@ def test_few_micro_batches_show_what_is_under_way(name, stages, micro_batches):
 
 def test_stages_hold_as_many_micro_batches_as_their_schedule_says():
     plan = {"mesh": {"pp": 4, "dp": 1}, "tokens_per_rank": 512, "micro_batch": 1}
-    held = {name: Stages(setting(pipeline=name, **plan)).flight[:, 0].tolist() for name in ("gpipe", "1f1b", "zb-h2")}
+    held = {
+        name: MemoryStages(setting(pipeline=name, **plan)).flight[:, 0].tolist() for name in ("gpipe", "1f1b", "zb-h2")
+    }
     assert held == {"gpipe": [16] * 4, "1f1b": [4, 3, 2, 1], "zb-h2": [7] * 4}
     one, four = (layers_keep(setting(pipeline="1f1b", **plan), stage) for stage in (3, 0))
     assert four == 4 * one

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit
 from athanor.workloads.memory import account, memory, require_fit, sample_loads
-from athanor.workloads.setting import Setting
+from athanor.workloads.plan.setting import Setting
 from memory_settings import GB, GIB, TINY, gpt, gpus, layers_keep, need, of, setting
 
 # --- accounts ---

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from athanor.hardware.framework import Framework
 from athanor.hardware.machine import load_machine
-from athanor.reports.accuracy.cases import case_of, setting_of
-from athanor.reports.accuracy.rows import read_rows
+from athanor.reports.studies.accuracy.cases import case_of, setting_of
+from athanor.reports.studies.accuracy.rows import read_rows
 from athanor.workloads.lowering import lower
 from athanor.workloads.memory import sample_loads
 from athanor.workloads.memory.working import BUCKET, settled
-from athanor.workloads.schedule import Gemm
+from athanor.workloads.schedule.schedule import Gemm
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_settings import GB, TINY, gpt, gpus, moe, need, of, setting

@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.sim.collective import collective
-from athanor.sim.graph import Graph
-from athanor.sim.merged import play_merged
-from athanor.sim.messages import Race, play
-from athanor.sim.orbits import Orbits
-from athanor.sim.payloads import Payload
-from athanor.sim.sharing import SHARING
-from athanor.sim.steps import Steps
+from athanor.sim.messages.message_simulation import MessageSimulation, play
+from athanor.sim.messages.message_tables import MessageSteps
+from athanor.sim.messages.rank_symmetry import RankSymmetry
+from athanor.sim.messages.round_bytes import Payload
+from athanor.sim.messages.sender_classes import play_merged
+from athanor.sim.network.network_models import SHARING
+from athanor.sim.network.topology import Graph
+from athanor.sim.studies.collective import collective
 from athanor.workloads.collectives import ALGORITHMS, Round, check, rounds
 from athanor.workloads.collectives.blocks import Whole
 from athanor.workloads.collectives.patterns import Pattern
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import place
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from machines import tree
@@ -49,9 +49,11 @@ def steps_of(machine, layout, operation, algorithm, vector, model, share=None, a
     graph = Graph.of(machine, layout)
     amounts = [each for each in (share, sent) if each is not None]
     sent = np.full(groups.size, float(vector)) if sent is None else sent
-    orbits = Orbits.alone(graph) if alone else Orbits.of(graph, groups, found, inner, amounts)
+    orbits = RankSymmetry.alone(graph) if alone else RankSymmetry.of(graph, groups, found, inner, amounts)
     payloads = [Payload(sent, share)] * len(found)
-    return Steps(graph, groups, found, inner, payloads, SHARING[model], machine.calibration.message_overhead, orbits)
+    return MessageSteps(
+        graph, groups, found, inner, payloads, SHARING[model], machine.calibration.message_overhead, orbits
+    )
 
 
 def listed(layout, operation, algorithm, vector):
@@ -264,7 +266,7 @@ def test_uneven_all_to_alls_in_classes_equal_single_messages(data):
     assume(steps.ranks == ranks)
     merged = play_merged(steps)
     assume(merged is not None)
-    race = Race(steps.capacity, alone=True)
+    race = MessageSimulation(steps.capacity, alone=True)
     course = race.add(steps)
     course.come(np.arange(ranks), np.zeros(ranks))
     race.run()
@@ -292,7 +294,9 @@ def test_a_step_is_only_passed_over_where_all_its_messages_end_together():
     found = [Round("group", each, "exchange", 1.0, Whole()) for each in (mixed, apart, apart)]
     graph = Graph.of(machine, layout)
     payloads = [Payload(np.full(8, 40.0))] * 3
-    steps = Steps(graph, layout.groups(("ep",)), found, 8, payloads, SHARING["maxmin"], 0.0, Orbits.alone(graph))
+    steps = MessageSteps(
+        graph, layout.groups(("ep",)), found, 8, payloads, SHARING["maxmin"], 0.0, RankSymmetry.alone(graph)
+    )
     listed_steps = [[(rank, int(each.to[rank]), 40.0) for rank in range(8)] for each in (mixed, apart, apart)]
     (expected,) = play_naively(Platform(machine, layout, SHARING["maxmin"]), [(listed_steps, [0] * 8)])
     assert play([(steps, np.zeros(8))])[0] == pytest.approx(expected)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.catalogue import _shape
-from athanor.reports.tables import NO_SHAPE
-from athanor.workloads.composition import Given, check
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.model import CATALOGUE, Model, list_models, load_model
-from athanor.workloads.placement import place
-from athanor.workloads.plan import Batch, Plan
-from athanor.workloads.setting import Setting
+from athanor.reports.tables.choices import _shape
+from athanor.reports.tables.runs import NO_SHAPE
+from athanor.workloads.model.model import CATALOGUE, Model, list_models, load_model
+from athanor.workloads.plan.compatibility import Given, check
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.plan.plan import Batch, Plan
+from athanor.workloads.plan.setting import Setting
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import tree

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.reproductions.bagualu_facts import uplink_share
-from athanor.sim.links import LinkLoads
-from athanor.sim.maxmin import fair_rates
-from athanor.sim.traffic import Traffic
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import place
-from athanor.workloads.schedule import Exchange
+from athanor.reports.studies.reproductions.bagualu_facts import uplink_share
+from athanor.sim.network.links import LinkLoads
+from athanor.sim.network.maxmin import fair_rates
+from athanor.sim.network.phases.transfers import Traffic
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.schedule.schedule import Exchange
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import tree

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import simpy
 from athanor.hardware.errors import InputError
-from athanor.sim.pipeline import play, play_endless
+from athanor.sim.engine.pipeline_timing import play, play_endless
 from athanor.workloads.pipelines import PIPELINES, Slot, find_pipeline, most_in_flight, validate
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -15,24 +15,24 @@ import athanor as athanor_package
 import pytest
 from athanor.hardware.errors import AthanorError, DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.sim.pipeline import play as play_slots
-from athanor.sim.planning.bubble import Lane, pipeline_seconds
+from athanor.sim.engine.pipeline_timing import play as play_slots
 from athanor.sim.planning.estimate import Estimator
-from athanor.sim.planning.play import faster_links, link_classes, options_of, play
+from athanor.sim.planning.pipeline_times import Lane, pipeline_seconds
 from athanor.sim.planning.question import Question
-from athanor.sim.planning.ranking import MEMORY, Found, Ranked, pareto, rank, reason
+from athanor.sim.planning.ranking import MEMORY, Ranked, RankedPlans, pareto, rank, reason
 from athanor.sim.planning.search import search
+from athanor.sim.planning.simulated_plans import faster_links, link_classes, options_of, play
 from athanor.sim.planning.space import Space
 from athanor.sim.planning.workers import workers
 from athanor.sim.simulate import simulate
 from athanor.workloads.memory import memory, sample_loads
-from athanor.workloads.model import load_model
+from athanor.workloads.model.model import load_model
 from athanor.workloads.pipelines import PIPELINES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpi_jobs import job, needs_mpi
 
-ATHANOR = [sys.executable, "-m", "athanor.cli"]
+ATHANOR = [sys.executable, "-m", "athanor.cli.main"]
 
 
 def question(machine="selene", model="megatron-1.7b", gpus=16, batch=32, tries=(), memory=None, **fixed):
@@ -226,11 +226,11 @@ def test_parts_of_a_search_add_up_to_the_whole():
     asked = question(**SMALL)
     space, estimator = Space(asked), Estimator(asked)
     parts = [rank(estimator, space, mesh, 20) for mesh in space.meshes]
-    whole, again = Found(), Found()
+    whole, again = RankedPlans(), RankedPlans()
     for part in parts:
         whole.add(part, 20)
     for part in reversed(parts):
-        again.add(Found.from_plain(json.loads(json.dumps(part.plain()))), 20)
+        again.add(RankedPlans.from_plain(json.loads(json.dumps(part.plain()))), 20)
     assert whole.best == again.best
     assert whole.front == again.front
     assert whole.pruned == again.pruned

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from athanor.reports.published import FOLDER, published
-from athanor.workloads.model import load_model
+from athanor.workloads.model.model import load_model
 
 TABLES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 NEW = [name for name in TABLES if name != "bagualu"]

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import simpy
 from athanor.hardware.errors import DoesNotFit
-from athanor.sim.noise import Noise
-from athanor.sim.rank_by_rank import RankByRank
-from athanor.sim.sharing import SHARING
+from athanor.sim.engine.noise import Noise
+from athanor.sim.engine.rank_engine import RankByRank
+from athanor.sim.network.network_models import SHARING
 from athanor.workloads.collectives import ROOTED, rounds
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import place
-from athanor.workloads.schedule import Exchange, Loop, Operation, Schedule
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from machines import tree
@@ -177,7 +177,9 @@ TINY = {"machine": "cluster-64", "model": "moda-tiny"}
     ids=str,
 )
 def test_steps_of_ranks_that_stay_together_equal_the_engine(options, monkeypatch):
-    monkeypatch.setattr("athanor.workloads.gates.MOST_RANKS", 0)  # the engine does not know whose tokens go where
+    monkeypatch.setattr(
+        "athanor.workloads.routing.token_assignment.MOST_RANKS", 0
+    )  # the engine does not know whose tokens go where
     message, fluid = (athanor.simulate(**TINY, **options, depth=depth).summary() for depth in ("message", "fluid"))
     assert message["network"]["depth"] == "message"
     assert message["step_seconds"] == pytest.approx(fluid["step_seconds"], rel=1e-9)

@@ -10,15 +10,15 @@ from html.parser import HTMLParser
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import Unknowns, load_machine
-from athanor.reports import plots
-from athanor.reports.claims import Claim
-from athanor.reports.fit import Fit, fit, ratios, with_unknowns, write_machine
-from athanor.reports.output import Folder, Points, as_svg
-from athanor.reports.reproduction_report import write_reproduction
-from athanor.reports.reproductions import reproduce
-from athanor.reports.reproductions.bagualu_parts import free_rows
-from athanor.reports.scaling_report import write_study
-from athanor.sim.scaling import scale
+from athanor.reports.pages.output_folder import Folder, Points, as_svg
+from athanor.reports.pages.reproduction import write_reproduction
+from athanor.reports.pages.scaling import write_study
+from athanor.reports.plots import plots
+from athanor.reports.studies.bagualu_fit import BaguaLuFit, fit, ratios, with_unknowns, write_machine
+from athanor.reports.studies.claims import Claim
+from athanor.reports.studies.reproductions import reproduce
+from athanor.reports.studies.reproductions.bagualu_parts import free_rows
+from athanor.sim.studies.scaling import scale
 
 OCEANLIGHT = load_machine("sunway-oceanlight")
 
@@ -112,7 +112,7 @@ def test_a_machine_file_with_fitted_values(tmp_path):
         gemm_efficiency=0.25, network_efficiency=0.5, message_overhead=2e-6, update_overhead=3e-11, tokens_per_node=512
     )
     path = tmp_path / "fitted.toml"
-    write_machine(path, [("", Fit(unknowns, {})), ("tokens_per_node", Fit(unknowns, {}))])
+    write_machine(path, [("", BaguaLuFit(unknowns, {})), ("tokens_per_node", BaguaLuFit(unknowns, {}))])
     machine = load_machine(path)
     assert machine.calibration.gemm_efficiency == 0.25
     assert len(machine.calibration.free_direction) == 1

@@ -5,18 +5,18 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from athanor.cli import cli
+from athanor.cli.main import cli
 from athanor.hardware.machine import load_machine
-from athanor.reports.accuracy.targets import fitted_to
-from athanor.reports.claims import Claim
-from athanor.reports.output import Folder, as_svg
+from athanor.reports.pages.output_folder import Folder, as_svg
+from athanor.reports.pages.reproduction import write_reproduction
 from athanor.reports.published import measurements
-from athanor.reports.reproduction_report import write_reproduction
-from athanor.reports.reproductions import NAMES, megatron, pangu, reproduce
-from athanor.reports.reproductions.facts import Facts
-from athanor.reports.reproductions.quantities import sent, training_flops
+from athanor.reports.studies.accuracy.targets import fitted_to
+from athanor.reports.studies.claims import Claim
+from athanor.reports.studies.reproductions import NAMES, megatron, pangu, reproduce
+from athanor.reports.studies.reproductions.facts import Facts
+from athanor.reports.studies.reproductions.quantities import sent, training_flops
 from athanor.workloads.lowering import lower
-from athanor.workloads.model import load_model
+from athanor.workloads.model.model import load_model
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,17 +8,17 @@ from athanor import scale, simulate
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.fabrics import Crossbar
 from athanor.hardware.machine import Machine, load_machine
-from athanor.sim.by_level import ByLevel
-from athanor.sim.by_route import ByRoute
-from athanor.sim.graph import Graph
-from athanor.sim.traffic import Traffic
+from athanor.sim.network.phases.phases_by_route import ByRoute
+from athanor.sim.network.phases.phases_on_trees import ByLevel
+from athanor.sim.network.phases.transfers import Traffic
+from athanor.sim.network.topology import Graph
 from athanor.workloads.collectives import ALGORITHMS, supports_uneven
-from athanor.workloads.limits import estimate_bytes, require_pairs
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.model import load_model
-from athanor.workloads.placement import place
-from athanor.workloads.schedule import Exchange, Operation, Schedule
-from athanor.workloads.setting import Setting
+from athanor.workloads.memory.simulator_memory import estimate_bytes, require_pairs
+from athanor.workloads.model.model import load_model
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.schedule.schedule import Exchange, Operation, Schedule
 from fabrics import dragonfly, fat_tree, pruned, rails, torus
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st

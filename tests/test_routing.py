@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.workloads.balancers import Capacity, Swipe, Unbalanced
 from athanor.workloads.memory import FIXED_FP32, update_state_share
-from athanor.workloads.precision import POLICIES, PrecisionSchedule
-from athanor.workloads.routers import Zipf, choices, parse_router, popularity
+from athanor.workloads.model.precision import POLICIES, PrecisionSchedule
+from athanor.workloads.routing.balancers import Capacity, Swipe, Unbalanced
+from athanor.workloads.routing.routers import Zipf, choices, parse_router, popularity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,9 +8,9 @@ import time
 import athanor
 import numpy as np
 import pytest
-from athanor.hardware.writer import machine_toml
+from athanor.hardware.machine_writer import machine_toml
 from athanor.mpi_runtime.cluster import Shape, machine_of
-from athanor.workloads.run import COLUMNS, Run
+from athanor.workloads.results.run import COLUMNS, Run
 from mpi_jobs import BIN, JOBS, begin, finish, gone, job, needs_mpi, ranks_of
 
 pytestmark = needs_mpi

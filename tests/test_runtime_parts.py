@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, Ended, InputError
 from athanor.hardware.machine import load_machine
-from athanor.mpi_runtime import observed
-from athanor.mpi_runtime.devices import Computing, Sleeping
-from athanor.mpi_runtime.environment import Launcher, local_ranks
-from athanor.mpi_runtime.experts import Experts, feed_forward, feed_forward_gradient
-from athanor.mpi_runtime.placing import arrange
-from athanor.mpi_runtime.routing import DROPPED, Routing
-from athanor.mpi_runtime.streams import After, Streams, Until
-from athanor.mpi_runtime.traffic import links
-from athanor.mpi_runtime.vectors import BETA_1, BETA_2, EPSILON, LEARNING_RATE, Vector, adam
-from athanor.workloads.balancers import Capacity, Swipe
-from athanor.workloads.costs import compute_seconds
-from athanor.workloads.gates import decisions
-from athanor.workloads.loads import LoadModel
+from athanor.mpi_runtime.execute import observation as observed
+from athanor.mpi_runtime.execute.devices import Computing, Sleeping
+from athanor.mpi_runtime.execute.streams import After, Streams, Until
+from athanor.mpi_runtime.job.environment import Launcher, local_ranks
+from athanor.mpi_runtime.job.rank_order import arrange
+from athanor.mpi_runtime.messages.link_bytes import links
+from athanor.mpi_runtime.training.flat_vectors import BETA_1, BETA_2, EPSILON, LEARNING_RATE, FlatVector, adam
+from athanor.mpi_runtime.training.local_experts import LocalExperts, feed_forward, feed_forward_gradient
+from athanor.mpi_runtime.training.token_routing import DROPPED, Routing
 from athanor.workloads.lowering import lower
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import Layout
-from athanor.workloads.precision import POLICIES
-from athanor.workloads.schedule import Gemm, at
-from athanor.workloads.setting import Setting
+from athanor.workloads.model.precision import POLICIES
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import Layout
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.routing.balancers import Capacity, Swipe
+from athanor.workloads.routing.loads import LoadModel
+from athanor.workloads.routing.token_assignment import decisions
+from athanor.workloads.schedule.costs import compute_seconds
+from athanor.workloads.schedule.schedule import Gemm, at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -149,7 +149,7 @@ def test_experts_compute_what_a_ffn_does():
     up, down = random.standard_normal((2, 5, 7)), random.standard_normal((2, 7, 5))
     tokens, gradient = random.standard_normal((6, 5)), random.standard_normal((6, 5))
     rows = [np.array([0, 2, 5]), np.array([1, 3, 4])]
-    experts = Experts(up, down, np.zeros_like(up), np.zeros_like(down), rows, tokens)
+    experts = LocalExperts(up, down, np.zeros_like(up), np.zeros_like(down), rows, tokens)
     experts.up_product()
     experts.activate()
     answers = experts.down_product()
@@ -198,8 +198,8 @@ def test_adam_is_the_published_one():
 @pytest.mark.parametrize("sizes", [[37], [10, 10, 5]])
 def test_sharded_updates_are_the_whole_one(policy, sizes):
     formats, cells = POLICIES[policy]["expert"], 4
-    shards = [Vector("v", sizes, cells, home, True, formats) for home in range(cells)]
-    whole = Vector("v", sizes, cells, 0, False, formats)
+    shards = [FlatVector("v", sizes, cells, home, True, formats) for home in range(cells)]
+    whole = FlatVector("v", sizes, cells, 0, False, formats)
     gradient = np.random.default_rng(2).integers(1, 9, len(whole.gradients))
     for each in (*shards, whole):
         each.weights[:] = np.linspace(-1, 1, len(each.weights))

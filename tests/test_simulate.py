@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.sim.scaling import scale
-from athanor.workloads import limits
-from athanor.workloads.model import load_model
-from athanor.workloads.run import COLUMNS, VOLATILE, Run
-from athanor.workloads.setting import Setting
+from athanor.sim.studies.scaling import scale
+from athanor.workloads.memory import simulator_memory as limits
+from athanor.workloads.model.model import load_model
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.results.run import COLUMNS, VOLATILE, Run
 
 CONTRACT = {
     "step_seconds", "tokens_per_second", "flops_per_second", "peak_fraction", "ranks", "nodes", "breakdown", "phases",

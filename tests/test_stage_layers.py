@@ -8,11 +8,11 @@ from athanor.sim.planning.search import command
 from athanor.sim.planning.space import Space
 from athanor.workloads.lowering.unroll import ARRIVALS, unrolled
 from athanor.workloads.memory import account
-from athanor.workloads.model import Model, list_models, load_model
-from athanor.workloads.pipelines.layers import layers_by_part, parse
-from athanor.workloads.plan import Plan
-from athanor.workloads.schedule import Schedule
-from athanor.workloads.setting import Setting
+from athanor.workloads.model.model import Model, list_models, load_model
+from athanor.workloads.pipelines.stage_layers import layers_by_part, parse
+from athanor.workloads.plan.plan import Plan
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.schedule.schedule import Schedule
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import SHAPE, flat, lowered, plan, simulated, sped_up

@@ -10,19 +10,19 @@ import pytest
 import simpy
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine
-from athanor.sim.engine import Engine
-from athanor.sim.handover import Handover
-from athanor.sim.noise import Noise
-from athanor.sim.rank_by_rank import RankByRank
-from athanor.sim.traffic import Traffic
+from athanor.sim.engine.noise import Noise
+from athanor.sim.engine.rank_engine import RankByRank
+from athanor.sim.engine.stage_transfers import Handover
+from athanor.sim.engine.step_engine import Engine
+from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.collectives import rounds
 from athanor.workloads.lowering import lower
 from athanor.workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.model import Model, load_model
+from athanor.workloads.model.model import Model, load_model
 from athanor.workloads.pipelines import PIPELINES
-from athanor.workloads.placement import place
-from athanor.workloads.schedule import Exchange, Loop, Operation, Pipeline, Schedule
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import place
+from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, PipelineWork, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from machines import tree
@@ -45,7 +45,7 @@ def pipeline_of(name, stages, micro_batches, chunks, mesh, passes, nbytes=0.0):
     along = tuple(stages if axis == "pp" else 1 for axis in mesh.axes)
     send = Exchange("shift", "next", ("pp",), nbytes, "fp32") if stages > 1 else None
     uses = tuple(tuple((number,) for number in range(len(passes))) for _ in range(stages * chunks))
-    return Pipeline(
+    return PipelineWork(
         name, stages, micro_batches, chunks, tuple(passes), uses, tuple(range(stages * chunks)), send, along
     )
 
@@ -204,7 +204,7 @@ def pipelines(draw):
         uses.append(tuple(mine))
     along = tuple(stages if axis == "pp" else 1 for axis in mesh.axes)
     send = Exchange("shift", "next", ("pp",), draw(nbytes), "fp32") if stages > 1 else None
-    work = Pipeline(
+    work = PipelineWork(
         name, stages, micro_batches, chunks, tuple(blocks), tuple(uses), tuple(range(stages * chunks)), send, along
     )
     operations = (
@@ -345,7 +345,7 @@ def test_uneven_experts_differ_from_micro_batch_to_micro_batch():
     piped = athanor.simulate("cluster-64", model, mesh={"pp": 2, "ep": 2}, placement="block:pp,ep", **options)
     alone = athanor.simulate("cluster-64", model, mesh={"ep": 2}, placement="block:ep", **options)
     schedule = lower("cluster-64", model, mesh={"pp": 2, "ep": 2}, placement="block:pp,ep", **options)
-    (work,) = (each.work for each in schedule.operations if isinstance(each.work, Pipeline))
+    (work,) = (each.work for each in schedule.operations if isinstance(each.work, PipelineWork))
     assert {len(numbers) for passes in work.uses for numbers in passes} == {4}
     assert piped.summary()["flops_per_step"] == pytest.approx(alone.summary()["flops_per_step"], rel=0.02)
     assert piped.summary()["load_balance"] == alone.summary()["load_balance"]
@@ -383,7 +383,7 @@ def test_the_trace_tells_operations_or_slots(monkeypatch):
     assert came.start < came.end <= norm.start
     assert "m2.l7.activations.grad" not in frame.index and "m2.l3.activations.grad" in frame.index
     assert frame.index.is_unique
-    monkeypatch.setattr("athanor.sim.stage_rows.MOST_ROWS", 10)
+    monkeypatch.setattr("athanor.sim.engine.pipeline_trace.MOST_ROWS", 10)
     short = athanor.simulate(machine, model, **options)
     assert short.summary()["step_seconds"] == run.summary()["step_seconds"]
     brief = short.to_frame().query("`class` == 'last stage'").set_index("operation")
@@ -438,9 +438,9 @@ def test_micro_batches_as_blocks_are_what_they_are_written_out(options, monkeypa
     """With one stage the order is trivial: seconds, books, bytes and trace are those of the flat schedule."""
     plan = {"mesh": {"ep": 2, "dp": 2}, "tokens_per_rank": 4 * 64, "micro_batch": 1, "seq_len": 64, **options}
     flat = athanor.simulate("cluster-64", "moda-tiny", **plan)
-    monkeypatch.setattr("athanor.workloads.setting.MOST_FLAT", 0)
+    monkeypatch.setattr("athanor.workloads.plan.setting.MOST_FLAT", 0)
     blocks = athanor.simulate("cluster-64", "moda-tiny", **plan)
-    assert any(isinstance(each.work, Pipeline) for each in lower("cluster-64", "moda-tiny", **plan).operations)
+    assert any(isinstance(each.work, PipelineWork) for each in lower("cluster-64", "moda-tiny", **plan).operations)
     one, other = flat.summary(), blocks.summary()
     even = "router" not in options  # ranks that differ begin a block together
     assert other["step_seconds"] == pytest.approx(one["step_seconds"], rel=1e-9 if even else 0.05)

@@ -2,8 +2,8 @@
 
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.workloads.model import Model
-from athanor.workloads.schedule import Attention
+from athanor.workloads.model.model import Model
+from athanor.workloads.schedule.schedule import FusedAttention
 from pytest import approx
 from strategies import BOTH, DENSE, EXPERTS, GATED, LATENT, SHAPE, SHARED, flat, lowered, names, products, simulated
 
@@ -40,7 +40,7 @@ class TestRecomputation:
     def test_a_fused_kernel_works_scores_out_by_itself(self):
         """Two products forward, five backward, one of which repeats the scores (Dao et al. 2022)."""
         apart, fused = (lowered(mesh={"dp": 1}, attention=which) for which in ("unfused", "fused"))
-        kernels = [each.work for each in fused.operations if isinstance(each.work, Attention)]
+        kernels = [each.work for each in fused.operations if isinstance(each.work, FusedAttention)]
         assert [each.products for each in kernels] == [2] * L + [5] * L
         core = sum(each.flops for each in kernels)
         assert core == approx(7 * 2 * B * S**2 * H * L)

@@ -2,9 +2,9 @@
 
 import athanor
 import pytest
-from athanor.workloads import setting
-from athanor.workloads.costs import Costs
-from athanor.workloads.schedule import Exchange, HostCopy
+from athanor.workloads.plan import setting
+from athanor.workloads.schedule.costs import Costs
+from athanor.workloads.schedule.schedule import Exchange, HostCopy
 from pytest import approx
 from strategies import DENSE, EXPERTS, PARAMETERS, SHARED, flat, hosted, lowered, plan, simulated, sped_up, two_levels
 

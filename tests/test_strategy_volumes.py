@@ -3,8 +3,8 @@
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.lowering.unroll import unrolled
-from athanor.workloads.model import Model
-from athanor.workloads.schedule import Attention, Exchange, Pipeline, at
+from athanor.workloads.model.model import Model
+from athanor.workloads.schedule.schedule import Exchange, FusedAttention, PipelineWork, at
 from pytest import approx
 from strategies import (
     BOTH,
@@ -259,7 +259,7 @@ class TestFusedRingAttention:
     def test_kernels_together_are_the_whole(self, ranks):
         def kernels(count):
             schedule = lowered(GATED, mesh={"cp": count}, attention="fused")
-            return [each.work for each in schedule.operations if isinstance(each.work, Attention)]
+            return [each.work for each in schedule.operations if isinstance(each.work, FusedAttention)]
 
         (once, parts) = kernels(1), kernels(ranks)
         assert len(parts) == ranks * len(once)
@@ -268,7 +268,7 @@ class TestFusedRingAttention:
     def test_a_split_backward_pass_goes_around_once(self):
         """Gradients of weights need no keys of others: they are in B alone."""
         schedule = lowered(mesh={"pp": 2, "cp": 2}, attention="fused", pipeline="zb-h1", micro_batch=1)
-        (work,) = (each.work for each in schedule.operations if isinstance(each.work, Pipeline))
+        (work,) = (each.work for each in schedule.operations if isinstance(each.work, PipelineWork))
         count = [
             {sum(".ring" in each.name for each in work.blocks[number]) for uses in work.uses for number in uses[which]}
             for which in range(3)

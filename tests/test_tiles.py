@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from athanor.hardware.machine import load_machine
 from athanor.sim.simulate import simulate
-from athanor.workloads.balancers import parse_balancer
 from athanor.workloads.lowering import lower_step
-from athanor.workloads.schedule import Exchange, Gemm, Pipeline
-from athanor.workloads.setting import Setting
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.routing.balancers import parse_balancer
+from athanor.workloads.schedule.schedule import Exchange, Gemm, PipelineWork
 
 SELENE = load_machine("selene")
 PROCESSOR = SELENE.processor(8)
@@ -68,7 +68,7 @@ def test_stages_scatter_what_ranks_of_tp_share_and_gather_it():
     def pipeline(**more):
         options = {"mesh": {"pp": 2, "tp": 8}, "global_batch": 4, "precision": "O2", **more}
         schedule, _ = lower_step(Setting.of(SELENE, "gpt-22b", options), 0)
-        (work,) = (each.work for each in schedule.operations if isinstance(each.work, Pipeline))
+        (work,) = (each.work for each in schedule.operations if isinstance(each.work, PipelineWork))
         return work
 
     whole, scattered = pipeline(sequence_parallel=False), pipeline(sequence_parallel=False, scatter_gather=True)

@@ -4,14 +4,14 @@ import json
 
 import athanor
 import pytest
-from athanor.cli import cli
+from athanor.cli.main import cli
 from athanor.hardware.errors import InputError
-from athanor.hardware.writer import machine_toml
+from athanor.hardware.machine_writer import machine_toml
 from athanor.mpi_runtime.cluster import Cluster, Shape, machine_of, missing
-from athanor.reports import validation
-from athanor.reports.output import Folder
-from athanor.reports.validation_report import write_validation
-from athanor.workloads.run import Run
+from athanor.reports.pages.output_folder import Folder
+from athanor.reports.pages.runtime_validation import write_validation
+from athanor.reports.studies import runtime_validation as validation
+from athanor.workloads.results.run import Run
 from click.testing import CliRunner
 from mpi_jobs import BIN, needs_mpi
 

@@ -4,8 +4,8 @@ import itertools
 import sys
 
 from athanor import Run, compare_runs
-from athanor.cli import main
-from athanor.workloads.schedule import CATEGORIES
+from athanor.cli.main import main
+from athanor.workloads.schedule.schedule import CATEGORIES
 
 OPERATIONS = [  # name, kind, phase, category, stream, collective, axes, seconds, bytes
     ("l0.attention.qkv", "gemm", "forward", "compute", "compute", "", "", 1.0, 0.0),

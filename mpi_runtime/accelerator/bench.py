@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from itertools import cycle, islice
 
 from ..calibration.compute import action
-from ..calibration.points import Point
+from ..calibration.points import BenchPoint
 from ..calibration.samples import SWITCHES, Moment
-from ..devices import Computing
-from .device import Device
+from ..execute.devices import Computing
+from .device import MeasuredDevice
 from .measure import Runner, Unable
 from .operators import Operator, operators
 
@@ -36,7 +36,7 @@ class TorchBench:
     on this computer hardly disturb; with more it is that of the wall, and samples in which a thread was switched are rejected.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: MeasuredDevice) -> None:
         self.device, self.torch = device, device.torch
         self.alone = device.kind == "cpu" and device.processors == 1
         self.clock = time.process_time if self.alone else time.perf_counter
@@ -45,7 +45,7 @@ class TorchBench:
         """Seconds of the wall's clock."""
         return time.monotonic()
 
-    def ready(self, point: Point) -> Runner:
+    def ready(self, point: BenchPoint) -> Runner:
         """A point's operands, and what runs it; raises :class:`Unable` where it does not fit or cannot run."""
         if point.kind == "loop":
             return self._by_clock(point, [])
@@ -65,7 +65,7 @@ class TorchBench:
             short = isinstance(reason, MemoryError) or "memory" in str(reason).lower()
             raise Unable("too little memory" if short else "no such operator") from None
 
-    def _by_clock(self, point: Point, made: Sequence[Operator]) -> Runner:
+    def _by_clock(self, point: BenchPoint, made: Sequence[Operator]) -> Runner:
         turns, loop = cycle(made), action(point, Computing()) if point.kind == "loop" else None
 
         def run(repeats: int) -> tuple[float, str]:
@@ -82,7 +82,7 @@ class TorchBench:
 
         return run
 
-    def _by_events(self, point: Point, made: Sequence[Operator]) -> Runner:
+    def _by_events(self, point: BenchPoint, made: Sequence[Operator]) -> Runner:
         turns, cuda = cycle(made), self.torch.cuda
         slow = point.detail.get("backward") or point.detail.get("operator") == "Adam"
         queue = QUEUE_SLOW if slow else QUEUE

@@ -15,11 +15,11 @@ from ...hardware.precisions import Precision
 from ...hardware.version import version
 from ..calibration.keep import Kept
 from ..calibration.samples import Series
-from ..environment import Launcher, keep_memory
+from ..job.environment import Launcher, keep_memory
 from .bench import TorchBench
-from .device import Device
-from .fit import SHAPES, Check, Fit, Fitter, checks, solver
-from .machine import Maker
+from .device import MeasuredDevice
+from .fit import SHAPES, AcceleratorFit, Fitter, HeldOutCheck, checks, solver
+from .machine import AcceleratorBuilder
 from .measure import Measured, Measurer
 from .points import plan
 
@@ -31,7 +31,7 @@ OUTLIERS = 0.25
 
 
 @dataclass(frozen=True)
-class Task:
+class AcceleratorTask:
     """What to calibrate, and how: the file, the device by its name, precisions as a list, and the time that there is."""
 
     output: Path
@@ -63,31 +63,31 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AcceleratorOutcome:
     """A machine, what it was made from, and how far it is from what was measured."""
 
-    task: Task
+    task: AcceleratorTask
     machine: Machine
-    fit: Fit
+    fit: AcceleratorFit
     measured: Measured
-    checks: Sequence[Check]
+    checks: Sequence[HeldOutCheck]
     about: Mapping[str, Any]
     warnings: Sequence[str]
 
 
 def calibrate_accelerator(
-    task: Task,
+    task: AcceleratorTask,
     *,
     ready: Callable[[], None] = lambda: None,
     advance: Callable[[str], None] = lambda text: None,
-) -> Outcome:
+) -> AcceleratorOutcome:
     """Measure one accelerator within the task's time, fit the compute model to it, and make a machine.
 
     ``ready`` is called before anything runs, and may refuse; ``advance`` hears of what is done. Finished points are kept in
     ``task.samples_file`` and not measured again. Raises :class:`InputError` for what cannot be measured.
     """
     keep_memory()
-    device = Device.named(task.device, task.threads)
+    device = MeasuredDevice.named(task.device, task.threads)
     solver()
     precisions = device.precisions(task.precisions)
     ready()
@@ -96,11 +96,15 @@ def calibrate_accelerator(
     measured = measurer.measure(plan(device.kind, precisions, task.quick), advance)
     advance("fitting")
     where = f"athanor calibrate --accelerator, torch {device.torch.__version__}, {device.words}"
-    maker = Maker(task.output.stem, device, precisions, task.like, task.peaks, f"{where}, {time.strftime('%Y-%m-%d')}")
+    maker = AcceleratorBuilder(
+        task.output.stem, device, precisions, task.like, task.peaks, f"{where}, {time.strftime('%Y-%m-%d')}"
+    )
     return outcome(task, maker, measured, device.about())
 
 
-def outcome(task: Task, maker: Maker, measured: Measured, about: Mapping[str, Any]) -> Outcome:
+def outcome(
+    task: AcceleratorTask, maker: AcceleratorBuilder, measured: Measured, about: Mapping[str, Any]
+) -> AcceleratorOutcome:
     """The machine of what was measured; raises :class:`InputError` where that is too little."""
     base = maker.base(measured.series)
     fitter = Fitter(measured.series, base)
@@ -113,10 +117,10 @@ def outcome(task: Task, maker: Maker, measured: Measured, about: Mapping[str, An
     fit = fitter.fit([*([tiles.shapes] if tiles else []), *SHAPES[maker.device.kind]])
     machine = maker.make(base, fit, measured.series)
     told = [*maker.warnings, *_warnings(task, measured)]
-    return Outcome(task, machine, fit, measured, checks(measured.series, machine), about, told)
+    return AcceleratorOutcome(task, machine, fit, measured, checks(measured.series, machine), about, told)
 
 
-def _warnings(task: Task, measured: Measured) -> list[str]:
+def _warnings(task: AcceleratorTask, measured: Measured) -> list[str]:
     """What to know before believing the machine."""
     found = [
         f"{count} point{' was' if count == 1 else 's were'} left out: {reason}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.precisions import BYTES, Precision
-from ...workloads.limits import available_bytes
+from ...workloads.memory.simulator_memory import available_bytes
 from ..calibration.compute import cache
 
 TYPES: dict[Precision, str] = {
@@ -51,7 +51,7 @@ def torch_module() -> Any:
 
 
 @dataclass(frozen=True)
-class Device:
+class MeasuredDevice:
     """A device that PyTorch computes on: ``kind`` is ``cpu`` or ``cuda`` (ROCm's name as well), ``index`` its number."""
 
     torch: Any
@@ -59,7 +59,7 @@ class Device:
     index: int = 0
 
     @classmethod
-    def named(cls, name: str | None, threads: int | None = None) -> Device:
+    def named(cls, name: str | None, threads: int | None = None) -> MeasuredDevice:
         """The device of a name, or the first GPU, or else the processor, with so many ``threads``.
 
         Raises :class:`InputError` where there is no such device.
@@ -203,7 +203,7 @@ class Device:
         }
 
 
-def multiplier(device: Device, precision: Precision) -> Callable[[Any, Any], Any]:
+def multiplier(device: MeasuredDevice, precision: Precision) -> Callable[[Any, Any], Any]:
     """What computes A · Bᵀ in a precision: in eighths with scales of one, into bf16."""
     torch = device.torch
     if precision != "fp8":

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
-from ..calibration.points import Point
+from ..calibration.points import BenchPoint
 from ..calibration.samples import Series
 from .model import Constants, Predictor
 
@@ -71,7 +71,7 @@ class _Try:
 
 
 @dataclass(frozen=True)
-class Fit:
+class AcceleratorFit:
     """Constants, their relative standard errors by name, and how many points and samples they were fitted to.
 
     An error is infinite where hardly a point depends on the constant, NaN where that is at a bound of what it may be.
@@ -90,7 +90,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedFit:
     """Relative errors of points: their mean, median and worst size, their signed mean, and which one is worst.
 
     ``by_time`` is the mean size where each point counts by the seconds that it takes, as operators of a step do.
@@ -105,7 +105,7 @@ class Judged:
     where: str
 
     @classmethod
-    def of(cls, checks: Iterable[Check]) -> Judged | None:
+    def of(cls, checks: Iterable[HeldOutCheck]) -> JudgedFit | None:
         """Of these points; None where there are none."""
         held = list(checks)
         if not held:
@@ -129,10 +129,10 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Check:
+class HeldOutCheck:
     """A point, the seconds that were measured and those that the machine's model has for it."""
 
-    point: Point
+    point: BenchPoint
     measured: float
     predicted: float
 
@@ -142,7 +142,7 @@ class Check:
         return self.predicted / self.measured - 1
 
 
-def kind_of(point: Point) -> str:
+def kind_of(point: BenchPoint) -> str:
     """What the tables call points of its kind."""
     detail = point.detail
     match point.kind:
@@ -157,7 +157,7 @@ def kind_of(point: Point) -> str:
     return "starts"
 
 
-def counts(point: Point) -> bool:
+def counts(point: BenchPoint) -> bool:
     """Whether the model claims to know it: fused attention without a mask does more than the constant for a causal one says."""
     unmasked = point.kind == "attention" and point.detail["fused"] and not point.detail["causal"]
     return point.kind in ("gemm", "attention", "sweep") and not unmasked
@@ -177,7 +177,7 @@ class Fitter:
         """Those whose products were measured."""
         return list(dict.fromkeys(each.point.detail["precision"] for each in self._of("gemm")))
 
-    def fit(self, candidates: Iterable[Shapes]) -> Fit:
+    def fit(self, candidates: Iterable[Shapes]) -> AcceleratorFit:
         """The best fit of all candidates for tiles, where nothing is :meth:`missing`: the most promising go on to the end."""
         tried = [
             self._solve(_Try(shapes, self._parameters(bool(shapes), start)), FEW_ROUNDS)
@@ -211,13 +211,13 @@ class Fitter:
         moved = [replace(each, first=float(at)) for each, at in zip(tried.parameters, np.exp(found.x), strict=True)]
         return _Try(tried.shapes, moved, found)
 
-    def _as_fit(self, tried: _Try) -> Fit:
+    def _as_fit(self, tried: _Try) -> AcceleratorFit:
         """A try as a fit, with its standard errors."""
         found, names = tried.found, [each.name for each in tried.parameters]
         errors = _standard_errors(found.jac, found.cost, len(self.measured), found.active_mask)
         samples = sum(len(each.used) for each in self.told)
         constants = self._constants(np.exp(found.x), tried)
-        return Fit(constants, dict(zip(names, errors, strict=True)), tried.loss, len(self.measured), samples)
+        return AcceleratorFit(constants, dict(zip(names, errors, strict=True)), tried.loss, len(self.measured), samples)
 
     def _parameters(self, tiles: bool, start: tuple[float, float]) -> list[Parameter]:
         """What is fitted, with or without tiles; bandwidths of memory and cache begin at shares of the fastest sweep's rate."""
@@ -246,16 +246,18 @@ class Fitter:
         return [each for each in self.told if each.point.kind == kind]
 
 
-def _told(point: Point) -> bool:
+def _told(point: BenchPoint) -> bool:
     """Whether a point takes part in the fit."""
     return point.kind == "start" or (counts(point) and not point.held_out)
 
 
-def checks(series: Sequence[Series], machine: Machine) -> list[Check]:
+def checks(series: Sequence[Series], machine: Machine) -> list[HeldOutCheck]:
     """Every measured operator beside the machine's prediction of it."""
     told = [each for each in series if each.point.kind != "loop"]
     predicted = Predictor([each.point for each in told]).seconds(machine)
-    return [Check(each.point, each.median, float(seconds)) for each, seconds in zip(told, predicted, strict=True)]
+    return [
+        HeldOutCheck(each.point, each.median, float(seconds)) for each, seconds in zip(told, predicted, strict=True)
+    ]
 
 
 def solver() -> Callable[..., Any]:

@@ -14,22 +14,22 @@ from ..calibration.machine import BEYOND, DIGITS
 from ..calibration.samples import Series
 from ..calibration.structure import bare
 from ..calibration.topology import Topology
-from .device import Device
-from .fit import Fit
+from .device import MeasuredDevice
+from .fit import AcceleratorFit
 from .model import Constants
 
 Value = float | Mapping[str, float]
 
 
 @dataclass
-class Maker:
+class AcceleratorBuilder:
     """Puts what was measured into a machine; ``like`` lends its structure and nominal rates, ``peaks`` are given ones.
 
     ``where`` tells program, versions, device and date.
     """
 
     name: str
-    device: Device
+    device: MeasuredDevice
     precisions: Sequence[Precision]
     like: Machine | None
     peaks: Mapping[Precision, float]
@@ -61,7 +61,7 @@ class Maker:
         changed = {"core_group": group, "interval": None, "sources": {**machine.sources, **sources}}
         return machine.model_copy(update=changed)
 
-    def make(self, base: Machine, fit: Fit, series: Sequence[Series]) -> Machine:
+    def make(self, base: Machine, fit: AcceleratorFit, series: Sequence[Series]) -> Machine:
         """The machine with its fitted constants, rounded to digits that mean something, and their sources."""
         found = _rounded(fit.constants)
         machine = found.applied(base)
@@ -78,7 +78,7 @@ class Maker:
         like = f", as {self.like.name}" if self.like else ""
         return {"name": self.name, "description": f"{self.where}{like}"}
 
-    def _sources(self, machine: Machine, found: Constants, fit: Fit) -> dict[str, str]:
+    def _sources(self, machine: Machine, found: Constants, fit: AcceleratorFit) -> dict[str, str]:
         """Where the fitted numbers are from."""
         best = max(found.efficiency, key=lambda kind: found.efficiency[kind])
         one = "efficiency.all" if "efficiency.all" in fit.errors else f"efficiency.{best}"
@@ -115,7 +115,7 @@ class Maker:
     def _nominal_bandwidth(self) -> float | None:
         return self.like.core_group.memory_bandwidth if self.like else None
 
-    def _fitted(self, fit: Fit, name: str) -> str:
+    def _fitted(self, fit: AcceleratorFit, name: str) -> str:
         told = f"fitted to {fit.points} points, {fit.samples:,} samples"
         return f"calibrated: standard error: {fit.certainty(name)}; {told}; {self.where}"
 

@@ -10,7 +10,7 @@ from math import ceil
 from typing import Any, Protocol
 
 from ..calibration.keep import Kept
-from ..calibration.points import Point
+from ..calibration.points import BenchPoint
 from ..calibration.samples import Series, judged
 from .points import family
 
@@ -55,7 +55,7 @@ class Bench(Protocol):
     def now(self) -> float:
         """Seconds on a clock that never goes back."""
 
-    def ready(self, point: Point) -> Runner:
+    def ready(self, point: BenchPoint) -> Runner:
         """Make a point's operands; raises :class:`Unable`."""
 
 
@@ -89,7 +89,7 @@ class Measurer:
         self.paces: dict[tuple[Any, ...], _Pace] = {}
         self.longest = 0.0  # seconds of the point that took most: no first one of a family is begun with less left
 
-    def measure(self, points: Sequence[Point], advance: Callable[[str], None] = lambda text: None) -> Measured:
+    def measure(self, points: Sequence[BenchPoint], advance: Callable[[str], None] = lambda text: None) -> Measured:
         """All points in their order; those that do not fit into what is left of the budget, or that cannot run, are left out.
 
         What seemed too long for its share is tried again in the end, when it is known what the others have left.
@@ -97,7 +97,7 @@ class Measurer:
         found = Measured()
         known = {point.key: series for point in points if (series := self.kept.of(point, LEAST))}
         found.resumed = len(known)
-        until, late = self.bench.now() + self.budget, list[Point]()
+        until, late = self.bench.now() + self.budget, list[BenchPoint]()
         wanted = [point for point in points if point.key not in known]
         for again, these in enumerate((wanted, late)):
             told = self.bench.now()
@@ -121,7 +121,7 @@ class Measurer:
         found.series = [known[point.key] for point in points if point.key in known]
         return found
 
-    def _point(self, point: Point, share: float, until: float) -> Series:
+    def _point(self, point: BenchPoint, share: float, until: float) -> Series:
         """The samples of a point: as many as fit into its share of the budget, and three at least."""
         began = self.bench.now()
         pace = self.paces.get(family(point))

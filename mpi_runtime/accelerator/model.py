@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from ...hardware.machine import Machine
 from ...hardware.precisions import BYTES, Precision
 from ...hardware.tiles import Tiles
-from ...workloads.costs import compute_seconds
-from ...workloads.schedule import Attention, Gemm, Loop, Sweep, Work
-from ..calibration.points import Point
+from ...workloads.schedule.costs import compute_seconds
+from ...workloads.schedule.schedule import FusedAttention, Gemm, Loop, Sweep, Work
+from ..calibration.points import BenchPoint
 from .points import SWEEPS
 
 Array = NDArray[np.float64]
 
 SHAPED = {
     Gemm: ("m", "n", "k", "count"),
-    Attention: ("queries", "keys", "size", "value_size", "count"),
+    FusedAttention: ("queries", "keys", "size", "value_size", "count"),
     Sweep: ("size",),
 }
 """Fields in which operations differ that are worked out together, as arrays."""
@@ -71,7 +71,7 @@ class Constants:
         return machine.model_copy(update={"core_group": group, "calibration": calibration})
 
 
-def works(point: Point) -> tuple[Work, ...]:
+def works(point: BenchPoint) -> tuple[Work, ...]:
     """The operations that a point stands for, as a simulated step has them."""
     detail = point.detail
     match point.kind:
@@ -92,7 +92,7 @@ def _attention(detail: Mapping[str, Any]) -> tuple[Work, ...]:
     length, size, count = (float(detail[name]) for name in ("length", "size", "count"))
     precision: Precision = detail["precision"]
     if detail["fused"]:
-        return (Attention(length, length, size, size, count, 5 if detail["backward"] else 2, precision),)
+        return (FusedAttention(length, length, size, size, count, 5 if detail["backward"] else 2, precision),)
     scores, each = count * length * length, BYTES[precision]
     mask = [Sweep(scores, each, each, 1.0, precision)] if detail["causal"] else []
     read, written, flops = SWEEPS["softmax"]
@@ -108,7 +108,7 @@ def _attention(detail: Mapping[str, Any]) -> tuple[Work, ...]:
 class Predictor:
     """The seconds of many points at once; operations that differ in their sizes alone are worked out as arrays."""
 
-    points: Sequence[Point]
+    points: Sequence[BenchPoint]
     groups: list[tuple[Work, NDArray[np.intp]]] = field(init=False)
 
     def __post_init__(self) -> None:

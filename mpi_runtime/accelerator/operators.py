@@ -9,8 +9,8 @@ from math import prod
 from typing import Any
 
 from ...hardware.precisions import BYTES, Precision
-from ..calibration.points import Point
-from .device import Device, multiplier
+from ..calibration.points import BenchPoint
+from .device import MeasuredDevice, multiplier
 from .measure import Unable
 from .points import ROW
 
@@ -28,7 +28,7 @@ NOISE = (1 << 20) - 3
 """Random numbers that operands repeat; of no shape's length, so that rows differ."""
 
 
-def operators(device: Device, point: Point) -> list[Operator]:
+def operators(device: MeasuredDevice, point: BenchPoint) -> list[Operator]:
     """The point's operator on each of its sets of operands.
 
     Raises :class:`Unable` where memory is short, or the device has no such operator.
@@ -44,7 +44,7 @@ def operators(device: Device, point: Point) -> list[Operator]:
     return [build(device, point.detail) for _ in range(sets if point.kind != "start" else 1)]
 
 
-def footprint(point: Point) -> tuple[int, int]:
+def footprint(point: BenchPoint) -> tuple[int, int]:
     """Bytes of a point's operands, and of these with all that it makes."""
     detail = point.detail
     match point.kind:
@@ -64,7 +64,7 @@ def footprint(point: Point) -> tuple[int, int]:
     return 1, 1
 
 
-def _gemm(device: Device, detail: dict[str, Any]) -> Operator:
+def _gemm(device: MeasuredDevice, detail: dict[str, Any]) -> Operator:
     """A product as a linear layer has it: C = X Wᵀ forward, dY W for its input, dYᵀ X for its weights."""
     torch, precision = device.torch, detail["precision"]
     m, n, k = detail["m"], detail["n"], detail["k"]
@@ -79,7 +79,7 @@ def _gemm(device: Device, detail: dict[str, Any]) -> Operator:
     return lambda: torch.mm(a.t(), b)
 
 
-def _attention(device: Device, detail: dict[str, Any]) -> Operator:
+def _attention(device: MeasuredDevice, detail: dict[str, Any]) -> Operator:
     torch, causal = device.torch, detail["causal"]
     shape = (1, detail["count"], detail["length"], detail["size"])
     q, k, v = (_random(device, detail["precision"], *shape) for _ in range(3))
@@ -103,7 +103,7 @@ def _attention(device: Device, detail: dict[str, Any]) -> Operator:
     return run
 
 
-def _sweep(device: Device, detail: dict[str, Any]) -> Operator:
+def _sweep(device: MeasuredDevice, detail: dict[str, Any]) -> Operator:
     torch, functional = device.torch, device.torch.nn.functional
     precision, elements = detail["precision"], detail["elements"]
     x = _random(device, precision, elements)
@@ -129,7 +129,7 @@ def _sweep(device: Device, detail: dict[str, Any]) -> Operator:
     return _adam(device, x)
 
 
-def _adam(device: Device, weight: Any) -> Operator:
+def _adam(device: MeasuredDevice, weight: Any) -> Operator:
     """A step of Adam in one kernel."""
     weight.requires_grad_()
     weight.grad = device.torch.ones_like(weight)
@@ -139,7 +139,7 @@ def _adam(device: Device, weight: Any) -> Operator:
     return step
 
 
-def _start(device: Device, detail: dict[str, Any]) -> Operator:
+def _start(device: MeasuredDevice, detail: dict[str, Any]) -> Operator:
     torch, x = device.torch, _random(device, detail["precision"], 1, 1)
     return {
         "add": lambda: x + x,
@@ -148,7 +148,7 @@ def _start(device: Device, detail: dict[str, Any]) -> Operator:
     }[detail["operator"]]
 
 
-def _random(device: Device, precision: Precision, *shape: int) -> Any:
+def _random(device: MeasuredDevice, precision: Precision, *shape: int) -> Any:
     """Normal numbers: what a multiplier draws depends on its bits, and zeros would flatter a GPU's clock."""
     noise, elements = _noise(device, precision), prod(shape)
     made = device.torch.empty(elements, device=str(device), dtype=noise.dtype)
@@ -159,7 +159,7 @@ def _random(device: Device, precision: Precision, *shape: int) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _noise(device: Device, precision: Precision) -> Any:
+def _noise(device: MeasuredDevice, precision: Precision) -> Any:
     """A stretch of random numbers, which operands repeat."""
     torch = device.torch
     made = torch.randn(NOISE, device=str(device), generator=torch.Generator(str(device)).manual_seed(1))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.precisions import BYTES, Precision
-from ...workloads.lowering.ffn import ACTIVATION_FLOPS
-from ...workloads.lowering.local import NORM_FLOPS, SOFTMAX_FLOPS
-from ...workloads.lowering.update import ADAM_FLOPS
-from ..calibration.points import Point
+from ...workloads.lowering.data_parallel.gradient_sync import ADAM_FLOPS
+from ...workloads.lowering.layer.ffn import ACTIVATION_FLOPS
+from ...workloads.lowering.layer.rank_share import NORM_FLOPS, SOFTMAX_FLOPS
+from ..calibration.points import BenchPoint
 
 LAYOUTS, FORWARD = ("forward", "data", "weights"), ("forward",)
 """A layer's product with its weights, and the two backward: the gradient of what came in, and that of the weights."""
@@ -117,7 +117,7 @@ GRIDS = {
 }
 
 
-def plan(kind: str, precisions: Sequence[Precision], quick: bool) -> list[Point]:
+def plan(kind: str, precisions: Sequence[Precision], quick: bool) -> list[BenchPoint]:
     """All points of a device of a kind (``cpu`` or ``cuda``), in the order in which they are measured.
 
     Of each operator and precision small ones come first, so that what the large ones will take is known before; all operators
@@ -125,7 +125,7 @@ def plan(kind: str, precisions: Sequence[Precision], quick: bool) -> list[Point]
     of them are fp8.
     """
     grid = GRIDS[kind].quick() if quick else GRIDS[kind]
-    groups: dict[tuple[Any, ...], list[Point]] = {}
+    groups: dict[tuple[Any, ...], list[BenchPoint]] = {}
     for point in [
         *_starts(precisions),
         *_products(grid, precisions),
@@ -141,14 +141,14 @@ def plan(kind: str, precisions: Sequence[Precision], quick: bool) -> list[Point]
     return [point for _, _, point in sorted(placed, key=lambda each: each[:2])]
 
 
-def family(point: Point) -> tuple[Any, ...]:
+def family(point: BenchPoint) -> tuple[Any, ...]:
     """What points have in common that differ in shape and size only."""
     detail = point.detail
     names = ("precision", "layout", "operator", "fused", "causal", "backward")
     return (point.kind, *(detail.get(name) for name in names))
 
 
-def _products(grid: Grid, precisions: Iterable[Precision]) -> Iterator[Point]:
+def _products(grid: Grid, precisions: Iterable[Precision]) -> Iterator[BenchPoint]:
     layers, odd = enumerate(grid.shapes()), enumerate(sorted(set(grid.odd) - set(grid.shapes()), key=_flops))
     for (place, (rows, columns, depth)), layouts in [
         *((each, LAYOUTS) for each in layers),
@@ -162,7 +162,7 @@ def _products(grid: Grid, precisions: Iterable[Precision]) -> Iterator[Point]:
                 m, n, k = _laid(rows, columns, depth, layout)
                 detail = {"m": m, "n": n, "k": k, "precision": precision, "layout": layout}
                 series = f"{precision} {layout} {m} x {n} x {k}"
-                yield Point("gemm", series, 2 * m * n * k, detail, held_out=place % 2 == 1)
+                yield BenchPoint("gemm", series, 2 * m * n * k, detail, held_out=place % 2 == 1)
 
 
 def _flops(shape: tuple[int, int, int]) -> tuple[int, tuple[int, int, int]]:
@@ -179,7 +179,7 @@ def _laid(rows: int, columns: int, depth: int, layout: str) -> tuple[int, int, i
     }[layout]
 
 
-def _attention(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
+def _attention(grid: Grid, precisions: Sequence[Precision]) -> Iterator[BenchPoint]:
     """Fused forward and backward under a causal mask, as GPTs train, and without one forward; in single operators forward.
 
     In two-byte formats, for which such kernels are made, and in wider ones only where the device has none of these.
@@ -208,10 +208,10 @@ def _attention(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
                     f"{sequences} x {heads} x {length} x {size}",
                 ]
                 flops = 2 * products * count * length * length * size
-                yield Point("attention", " ".join(words), flops, detail, held_out=(place + number) % 2 == 1)
+                yield BenchPoint("attention", " ".join(words), flops, detail, held_out=(place + number) % 2 == 1)
 
 
-def _sweeps(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
+def _sweeps(grid: Grid, precisions: Sequence[Precision]) -> Iterator[BenchPoint]:
     """Each operator in formats of four bytes and more and in the first of two; Adam in single."""
     halves = [each for each in precisions if BYTES[each] == 2][:1]
     wanted: list[Precision] = [each for each in precisions if BYTES[each] >= 4] + halves
@@ -221,13 +221,13 @@ def _sweeps(grid: Grid, precisions: Sequence[Precision]) -> Iterator[Point]:
                 detail = {"operator": operator, "elements": elements, "precision": precision}
                 nbytes = int((read + written) * BYTES[precision] * elements)
                 series = f"{precision} {operator}, {elements} elements"
-                yield Point("sweep", series, nbytes, detail, held_out=(place + number) % 2 == 1)
+                yield BenchPoint("sweep", series, nbytes, detail, held_out=(place + number) % 2 == 1)
 
 
-def _starts(precisions: Sequence[Precision]) -> Iterator[Point]:
+def _starts(precisions: Sequence[Precision]) -> Iterator[BenchPoint]:
     precision = precisions[0]
     for operator in STARTS:
-        yield Point(
+        yield BenchPoint(
             "start", f"{precision} {operator} of one element", 1, {"operator": operator, "precision": precision}
         )
-    yield Point("loop", "serial steps", LOOP)
+    yield BenchPoint("loop", "serial steps", LOOP)

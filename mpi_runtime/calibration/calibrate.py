@@ -12,14 +12,14 @@ import numpy as np
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..devices import Computing
-from ..world import TIME_LIMIT, World, guarded, start
+from ..execute.devices import Computing
+from ..job.world import TIME_LIMIT, World, guarded, start
 from . import compute, structure
 from .findings import Findings
 from .keep import Kept, job_of
-from .machine import Calibrated, Maker, where
-from .network import Network
-from .points import Batch, Point, batches
+from .machine import Calibrated, MachineBuilder, where
+from .network import NetworkBench
+from .points import BenchPoint, PointBatch, batches
 from .samples import Action, Sampler, Series
 from .topology import Topology, socket
 
@@ -39,7 +39,7 @@ BUSY = 0.05
 
 
 @dataclass(frozen=True)
-class Task:
+class CalibrationTask:
     """What to calibrate: where the samples go, the machine whose structure the job has, and how much is measured."""
 
     output: Path
@@ -81,10 +81,10 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CalibrationOutcome:
     """A calibrated machine, what it was made from, and where that was measured."""
 
-    task: Task
+    task: CalibrationTask
     calibrated: Calibrated
     findings: Findings
     job: dict[str, Any]
@@ -97,13 +97,13 @@ class Outcome:
 
 
 def calibrate(
-    task: Task,
+    task: CalibrationTask,
     *,
     expect_ranks: int | None = None,
     time_limit: float = TIME_LIMIT,
     ready: Callable[[], None] = lambda: None,
     advance: Callable[[str], None] = lambda text: None,
-) -> Outcome | None:
+) -> CalibrationOutcome | None:
     """Measure the computers that a job runs on, and make a machine of them.
 
     Every rank of the job calls it with the same arguments; rank 0 gets the outcome, the others None. ``ready`` is called on
@@ -124,13 +124,13 @@ def calibrate(
 class _Job:
     """One job: what it is to measure, and what it has."""
 
-    def __init__(self, world: World, task: Task, topology: Topology) -> None:
+    def __init__(self, world: World, task: CalibrationTask, topology: Topology) -> None:
         self.world, self.task, self.topology = world, task, topology
         self.sampler = Sampler(world, task.longest, task.patience)
         self.on_kernel = int(np.bincount(self.sampler.kernels).max())
         self.base = world.agree(self._base)
         self.kept: Kept | None = world.agree(self._kept)
-        self.network, self.device = Network(world, topology), Computing()
+        self.network, self.device = NetworkBench(world, topology), Computing()
         self.resumed = 0
         self.left_out: list[str] = []
 
@@ -146,7 +146,7 @@ class _Job:
             return None
         return Kept(self.task.samples_file, job_of(self.world), self.task.fresh)
 
-    def run(self, advance: Callable[[str], None]) -> Outcome | None:
+    def run(self, advance: Callable[[str], None]) -> CalibrationOutcome | None:
         """Measure batch after batch, then put together what they say."""
         began = time.strftime("%Y-%m-%d")
         swept = self.world.comm.allreduce(compute.swept_bytes(self.on_kernel), op=_least())
@@ -160,14 +160,14 @@ class _Job:
             return None
         findings = Findings(found, self.topology, self.base)
         told = where(list(self.world.hosts), began, self.world.library)
-        calibrated = Maker(self.base, findings, self.task.like is not None, told).make()
+        calibrated = MachineBuilder(self.base, findings, self.task.like is not None, told).make()
         calibrated.warnings.extend(self._warnings(found))
         names = {"name": self.task.output.stem, "description": self._description(began)}
         calibrated.machine = calibrated.machine.model_copy(update=names)
         job = job_of(self.world)
-        return Outcome(self.task, calibrated, findings, job, {**self.world.describe(), **self._about()})
+        return CalibrationOutcome(self.task, calibrated, findings, job, {**self.world.describe(), **self._about()})
 
-    def _batch(self, batch: Batch) -> list[Series]:
+    def _batch(self, batch: PointBatch) -> list[Series]:
         """The series of a batch, in its order: those that are kept, and those that are measured now."""
         known: dict[str, Series] = {}
         wanted: list[int] | None = None
@@ -184,7 +184,7 @@ class _Job:
             known[series.point.key] = series
         return [known[point.key] for point in batch.points if point.key in known]
 
-    def _action(self, point: Point) -> Action | None:
+    def _action(self, point: BenchPoint) -> Action | None:
         network = ("ping-pong", "library ping-pong", "messages", "links", "collective")
         return self.network.action(point) if point.kind in network else compute.action(point, self.device)
 
@@ -229,7 +229,7 @@ class _Job:
             yield f"sizes above one that took longer than {self.task.longest:g} s were left out of {'; '.join(names[:3])}{more}"
 
 
-def _missing(points: list[Point], known: dict[str, Series], longest: float) -> Iterator[int]:
+def _missing(points: list[BenchPoint], known: dict[str, Series], longest: float) -> Iterator[int]:
     """The points that are to be measured: those that are not known, but for sizes above one that is known to take too long."""
     ended = {series.point.series for series in known.values() if series.median > longest}
     return (number for number, point in enumerate(points) if point.key not in known and point.series not in ended)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...workloads.limits import available_bytes
-from ...workloads.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
-from ..devices import Computing
-from .points import MIB, Point
+from ...workloads.memory.simulator_memory import available_bytes
+from ...workloads.schedule.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
+from ..execute.devices import Computing
+from .points import MIB, BenchPoint
 from .samples import Action
 
 CACHES = 4
@@ -20,7 +20,7 @@ SHARE = 0.05
 """Most of the free memory that one array of a rank takes."""
 
 
-def action(point: Point, device: Computing) -> Action:
+def action(point: BenchPoint, device: Computing) -> Action:
     """What a rank does for a point, by the device that computes its operations in an executed step."""
     if point.kind == "reduction":
         return _reduction(point.size)
@@ -33,7 +33,7 @@ def action(point: Point, device: Computing) -> Action:
     return run
 
 
-def _work(point: Point) -> Work:
+def _work(point: BenchPoint) -> Work:
     """The operation of a schedule that a point is about."""
     detail = point.detail
     match point.kind:

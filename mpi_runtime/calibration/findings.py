@@ -23,7 +23,7 @@ Statistic = Callable[[Sequence[float]], float]
 
 
 @dataclass(frozen=True)
-class Found:
+class CalibrationFindings:
     """A number of the machine: its dotted key, its value in SI with a standard error, and from what it was found."""
 
     key: str
@@ -42,7 +42,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedNumber:
     """A curve of time over size: its points, fitted and held out."""
 
     name: str
@@ -51,7 +51,7 @@ class Fitted:
     curve: Curve
 
     @classmethod
-    def of(cls, name: str, series: Sequence[Series]) -> Fitted | None:
+    def of(cls, name: str, series: Sequence[Series]) -> FittedNumber | None:
         """The fit of the points that are not held out; None where there are none."""
         told = [each for each in series if not each.point.held_out]
         if not told:
@@ -87,18 +87,18 @@ class Findings:
 
     def number(
         self, key: str, series: Sequence[Series], unit: str, how: str, statistic: Statistic, scale: float = 1.0
-    ) -> Found:
+    ) -> CalibrationFindings:
         """A number that follows from the medians of some series."""
         value = scale * statistic([each.median for each in series])
         error = scale * standard_error(series, statistic)
         samples = sum(len(each.used) for each in series)
         rejected = sum(sum(each.rejected.values()) for each in series)
-        return Found(key, value, error, unit, how, samples, rejected)
+        return CalibrationFindings(key, value, error, unit, how, samples, rejected)
 
     # --- messages ---------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def overhead(self) -> Found | None:
+    def overhead(self) -> CalibrationFindings | None:
         """Seconds of a message where many are posted at once; None where no rank has another to send to."""
         series = self.of("messages")
         counts = [each.point.size for each in series]
@@ -109,7 +109,7 @@ class Findings:
             "calibration.message_overhead", series, "s", how, lambda medians: line(counts, medians).slope
         )
 
-    def latency(self, level: str, kind: str = "ping-pong") -> Found | None:
+    def latency(self, level: str, kind: str = "ping-pong") -> CalibrationFindings | None:
         """One-way seconds of the smallest message at a level, less the overhead; None where the job has no such pair.
 
         For the library's own ping-pong nothing is taken off.
@@ -126,18 +126,18 @@ class Findings:
         return self.number(level, smallest, "s", how, lambda medians: max(0.0, medians[0] - less))
 
     @cached_property
-    def pairs(self) -> list[Fitted]:
+    def pairs(self) -> list[FittedNumber]:
         """Ping-pong by level."""
-        made = [Fitted.of(name, each) for name, each in self.by_kind.get("ping-pong", {}).items()]
+        made = [FittedNumber.of(name, each) for name, each in self.by_kind.get("ping-pong", {}).items()]
         return [each for each in made if each]
 
-    def pair_rate(self, level: str) -> Found | None:
+    def pair_rate(self, level: str) -> CalibrationFindings | None:
         """Bytes per second of one pair at a level."""
         series = [each for each in self.of("ping-pong") if each.point.detail["level"] == level]
         return self._rate(level, series, 1.0, f"slope of ping-pong above {LARGE >> 10} KiB") if series else None
 
     @cached_property
-    def links(self) -> dict[str, Found]:
+    def links(self) -> dict[str, CalibrationFindings]:
         """Bytes per second of a node's ring, a node's interfaces and a supernode's trunk, all of them busy at once."""
         width, domain = self.topology.ranks_per_host, self.topology.domain
         found = {}
@@ -147,14 +147,14 @@ class Findings:
             found[links] = self._rate(links, series, senders, f"slope above {LARGE >> 10} KiB, all busy: {name}")
         return found
 
-    def _rate(self, key: str, series: Sequence[Series], senders: float, how: str) -> Found:
+    def _rate(self, key: str, series: Sequence[Series], senders: float, how: str) -> CalibrationFindings:
         sizes = [each.point.size for each in series]
         return self.number(key, series, "B/s", how, lambda medians: rate_of_large(sizes, medians, LARGE), senders)
 
     @cached_property
-    def collectives(self) -> list[Fitted]:
+    def collectives(self) -> list[FittedNumber]:
         """Every algorithm on every group."""
-        made = [Fitted.of(name, each) for name, each in self.by_kind.get("collective", {}).items()]
+        made = [FittedNumber.of(name, each) for name, each in self.by_kind.get("collective", {}).items()]
         return [each for each in made if each]
 
     def held_out(self) -> tuple[float, float, str] | None:
@@ -179,7 +179,7 @@ class Findings:
         series = self.of("gemm")
         return Products(series, self.of("start")) if series else None
 
-    def memory(self) -> tuple[Found, Found] | None:
+    def memory(self) -> tuple[CalibrationFindings, CalibrationFindings] | None:
         """Bytes per second that a rank reads and writes while all do; a copy takes both. None where nothing was measured."""
         sweeps = self.of("sweep")
         if not sweeps:
@@ -202,7 +202,7 @@ class Findings:
         )
         return read, write
 
-    def per_unit(self, kind: str, key: str, unit: str, how: str) -> Found | None:
+    def per_unit(self, kind: str, key: str, unit: str, how: str) -> CalibrationFindings | None:
         """Seconds of one unit (step, parameter, byte) of what a point of a kind does many of."""
         series = self.of(kind)
         if not series:

@@ -31,7 +31,7 @@ REPLICATES = 100
 
 
 @dataclass(frozen=True)
-class Piece:
+class FitPiece:
     """``start + slope * size`` from a size on, with standard errors; seconds, bytes."""
 
     least: float
@@ -54,7 +54,7 @@ class Piece:
 class Curve:
     """Time over size as one line, or as two with a break, where a library changes its protocol or a cache is full."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[FitPiece, ...]
 
     def at(self, size: float) -> float:
         """Seconds of a size."""
@@ -70,7 +70,7 @@ class Curve:
         return np.array([self.at(size) / measured - 1 for size, measured in zip(sizes, seconds, strict=True)])
 
 
-def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least: float = 0.0) -> Piece:
+def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least: float = 0.0) -> FitPiece:
     """A line that meets all points within the smallest relative errors; points that lie far off pull less.
 
     Neither number is negative. Standard errors are those of the fit: residual variance times the inverse of JᵀJ.
@@ -79,7 +79,7 @@ def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least
 
     x, y = np.asarray(sizes, dtype=np.float64), np.asarray(seconds, dtype=np.float64)
     if len(set(x.tolist())) < 2:
-        return Piece(least, float(np.median(y)), 0.0, float(np.std(y) / sqrt(len(y))), 0.0)
+        return FitPiece(least, float(np.median(y)), 0.0, float(np.std(y) / sqrt(len(y))), 0.0)
     scale = np.array([y.min(), (y / np.maximum(x, 1.0)).min()])  # makes both numbers about 1
     matrix = np.stack([1.0 / y, x / y], axis=1) * scale
     first = np.clip(np.linalg.lstsq(matrix, np.ones(len(y)), rcond=None)[0], 0.0, None)
@@ -94,7 +94,7 @@ def line(sizes: Sequence[float] | Array, seconds: Sequence[float] | Array, least
     residual = matrix @ found.x - 1.0
     variance = (1.4826 * float(np.median(np.abs(residual)))) ** 2 * len(y) / max(1, len(y) - 2)
     errors = np.sqrt(np.maximum(np.diag(variance * np.linalg.pinv(matrix.T @ matrix)), 0.0)) * scale
-    return Piece(least, float(start), float(slope), float(errors[0]), float(errors[1]))
+    return FitPiece(least, float(start), float(slope), float(errors[0]), float(errors[1]))
 
 
 def curve(sizes: Sequence[float], seconds: Sequence[float]) -> Curve:
@@ -107,17 +107,17 @@ def curve(sizes: Sequence[float], seconds: Sequence[float]) -> Curve:
         if x[place] == x[place - 1]:
             continue
         low, high = line(x[:place], y[:place]), line(x[place:], y[place:])
-        pieces = Curve((low, Piece(_break(low, high, x[place - 1], x[place]), *_numbers(high))))
+        pieces = Curve((low, FitPiece(_break(low, high, x[place - 1], x[place]), *_numbers(high))))
         if (criterion := _criterion(_loss(pieces, x, y), len(x), 5)) < score:
             best, score = pieces, criterion
     return best
 
 
-def _numbers(piece: Piece) -> tuple[float, float, float, float]:
+def _numbers(piece: FitPiece) -> tuple[float, float, float, float]:
     return piece.start, piece.slope, piece.start_error, piece.slope_error
 
 
-def _break(low: Piece, high: Piece, before: float, after: float) -> float:
+def _break(low: FitPiece, high: FitPiece, before: float, after: float) -> float:
     """Where one line goes over into the other: where they cut between the points on both sides, else in the middle of these."""
     if high.slope != low.slope and before <= (cut := (low.start - high.start) / (high.slope - low.slope)) <= after:
         return float(cut)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...hardware.errors import InputError
-from ..world import World
-from .points import Point
+from ..job.world import World
+from .points import BenchPoint
 from .samples import Series
 
 FORMAT = "athanor-samples/1"
@@ -49,7 +49,7 @@ class Kept:
             entry = json.loads(line)
             if entry["format"] == FORMAT and entry["job"] == self.job:
                 series = Series(
-                    Point(**entry["point"]),
+                    BenchPoint(**entry["point"]),
                     entry["repeats"],
                     tuple(entry["seconds"]),
                     tuple(entry["reasons"]),
@@ -59,7 +59,7 @@ class Kept:
         except (json.JSONDecodeError, KeyError, TypeError):
             return
 
-    def of(self, point: Point, samples: int) -> Series | None:
+    def of(self, point: BenchPoint, samples: int) -> Series | None:
         """The series of a point, where it has so many samples that count; it may be held out now, or not."""
         series = self.known.get(point.key)
         if series is None or series.point.detail != point.detail or len(series.seconds) < samples:

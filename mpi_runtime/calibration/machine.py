@@ -13,7 +13,7 @@ from ...hardware.fabrics.pruned_fat_tree import PrunedFatTree
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from ...hardware.units import si
-from .findings import Findings, Found
+from .findings import CalibrationFindings, Findings
 from .products import Efficiency
 
 DIGITS = 4
@@ -31,12 +31,12 @@ class Calibrated:
     """A machine with measured numbers, what was found of them, and what to know before believing them."""
 
     machine: Machine
-    found: list[Found] = field(default_factory=list)
+    found: list[CalibrationFindings] = field(default_factory=list)
     products: Efficiency | None = None
     warnings: list[str] = field(default_factory=list)
 
 
-class Maker:
+class MachineBuilder:
     """Puts what was found into a machine.
 
     ``nominal`` says that the machine's rates are those of data sheets, which stay: only shares of them, latencies and
@@ -58,7 +58,7 @@ class Maker:
         self.made.machine = machine.model_copy(update={"calibration": calibration})
         return self.made
 
-    def put(self, *numbers: Found | None) -> None:
+    def put(self, *numbers: CalibrationFindings | None) -> None:
         """Set numbers of the machine, with their sources; shares above 1 become 1, with a warning."""
         for found in numbers:
             if found is None:
@@ -78,7 +78,7 @@ class Maker:
         sources = {**machine.sources, **dict.fromkeys(values, source)}
         self.made.machine = machine.model_copy(update={"sources": sources})
 
-    def source(self, found: Found) -> str:
+    def source(self, found: CalibrationFindings) -> str:
         """What the machine file says of a number."""
         value, error = (
             shown(number, found.unit, digits) for number, digits in ((found.value, DIGITS), (found.error, 2))
@@ -112,7 +112,7 @@ class Maker:
             ("calibration.gemm_efficiency", fitted.efficiency, fitted.efficiency_error, ""),
             ("core_group.operator_overhead", fitted.overhead, fitted.overhead_error, "s"),
         ):
-            self.put(Found(key, value, error, unit, how, samples, rejected))
+            self.put(CalibrationFindings(key, value, error, unit, how, samples, rejected))
 
     def _peak(self, precision: Precision, measured: Precision) -> None:
         """The best rate of products in a precision, of each core group of a rank."""
@@ -126,7 +126,7 @@ class Maker:
             how += f"; {precision} is computed in single precision here, at its rate"
         groups = machine.processor(self.width).groups
         key, samples, rejected = f"core_group.peak.{precision}", len(series.used), sum(series.rejected.values())
-        found = Found(key, rate / groups, error / groups, "FLOP/s", how, samples, rejected)
+        found = CalibrationFindings(key, rate / groups, error / groups, "FLOP/s", how, samples, rejected)
         self._rate(found, machine.core_group.peak[precision])
 
     def _memory(self) -> None:
@@ -143,7 +143,7 @@ class Maker:
         for found, key in zip(memory, ("core_group.dma_read", "core_group.dma_write"), strict=True):
             self.put(self._share(found, key, full))
 
-    def _rate(self, found: Found, nominal: float) -> None:
+    def _rate(self, found: CalibrationFindings, nominal: float) -> None:
         """Set a rate of data sheets where none is known, or where more was measured."""
         if self.nominal and found.value <= nominal * (1 + BEYOND):
             return
@@ -152,7 +152,7 @@ class Maker:
             self.made.warnings.append(f"{found.key}: {more} was measured, which takes the place of the nominal {less}")
         self.put(found)
 
-    def _share(self, found: Found, key: str, full: float) -> Found:
+    def _share(self, found: CalibrationFindings, key: str, full: float) -> CalibrationFindings:
         """A rate as a share of another one."""
         how = f"{shown(found.value, found.unit)} of {shown(full, found.unit)}; {found.how}"
         return replace(found, key=key, value=found.value / full, error=found.error / full, unit="", how=how)
@@ -179,7 +179,7 @@ class Maker:
         if trunk := links.get("trunk"):
             self._taper(trunk)
 
-    def _taper(self, trunk: Found) -> None:
+    def _taper(self, trunk: CalibrationFindings) -> None:
         """The taper of the trunks, where they and not the nodes held the messages back."""
         machine, domain = self.made.machine, self.findings.topology.domain
         key = {PrunedFatTree: "fabric.taper", FatTree: "fabric.tiers.0.taper"}.get(type(machine.fabric))

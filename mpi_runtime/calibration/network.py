@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...workloads.collectives import rounds
-from ..groups import Group
-from ..rounds import Requests, exchange, play
-from ..streams import Stream, Streams
-from ..world import World
-from .points import SMALLEST, Point
+from ..execute.streams import Stream, Streams
+from ..job.world import World
+from ..messages.groups import Group
+from ..messages.rounds import Requests, exchange, play
+from .points import SMALLEST, BenchPoint
 from .samples import Action
 from .topology import Topology
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class Network:
+class NetworkBench:
     """Makes the actions of one rank for points about messages; all ranks ask for the same points in the same order.
 
     But for the library's own ping-pong, messages take the way of the runtime's collectives: so that what is measured is what an
@@ -31,7 +31,7 @@ class Network:
         self.world, self.topology = world, topology
         self._comms: dict[tuple[int, ...], MPI.Intracomm | None] = {}
 
-    def action(self, point: Point) -> Action | None:
+    def action(self, point: BenchPoint) -> Action | None:
         """What this rank does for a point; None where it takes no part."""
         match point.kind:
             case "ping-pong":
@@ -130,7 +130,7 @@ class Network:
 
         return run
 
-    def _collective(self, point: Point) -> Action | None:
+    def _collective(self, point: BenchPoint) -> Action | None:
         """An algorithm on the first so many positions; what an all-to-all has brought is what goes next."""
         detail: dict[str, Any] = point.detail
         operation, algorithm, ranks = detail["operation"], detail["algorithm"], detail["ranks"]

@@ -26,7 +26,7 @@ MAIN = {"all-to-all": ("linear", "pairwise-shift", "two-level"), "all-reduce": (
 
 
 @dataclass(frozen=True)
-class Point:
+class BenchPoint:
     """One thing to measure, on all ranks of the job at once.
 
     Points of a ``series`` differ in ``size`` alone: bytes, messages, FLOPs, elements. ``detail`` is what else tells how to
@@ -46,18 +46,18 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PointBatch:
     """Points whose samples are taken in turn, in shuffled order."""
 
     name: str
-    points: list[Point]
+    points: list[BenchPoint]
 
 
-def batches(topology: Topology, quick: bool, swept: int, compute: bool = True) -> Iterator[Batch]:
+def batches(topology: Topology, quick: bool, swept: int, compute: bool = True) -> Iterator[PointBatch]:
     """All that is measured on a job; sweeps over memory pass ``swept`` bytes."""
     if topology.ranks > 1:
-        yield Batch("messages", list(_messages(topology, quick)))
-        yield Batch("links", list(_links(topology, quick)))
+        yield PointBatch("messages", list(_messages(topology, quick)))
+        yield PointBatch("links", list(_links(topology, quick)))
         for ranks in groups(topology.ranks)[: 1 if quick else MOST_GROUPS]:
             for operation, known in ALGORITHMS.items():
                 points = [
@@ -67,10 +67,10 @@ def batches(topology: Topology, quick: bool, swept: int, compute: bool = True) -
                     for point in _collective(topology, operation, algorithm, ranks, quick)
                 ]
                 if points:
-                    yield Batch(f"{operation} of {ranks} ranks", points)
+                    yield PointBatch(f"{operation} of {ranks} ranks", points)
     if compute:
-        yield Batch("products", list(_products(quick)))
-        yield Batch("memory", list(_memory(swept)))
+        yield PointBatch("products", list(_products(quick)))
+        yield PointBatch("memory", list(_memory(swept)))
 
 
 def groups(ranks: int) -> list[int]:
@@ -78,7 +78,7 @@ def groups(ranks: int) -> list[int]:
     return [ranks >> halvings for halvings in range(ranks.bit_length() - 1)]
 
 
-def _messages(topology: Topology, quick: bool) -> Iterator[Point]:
+def _messages(topology: Topology, quick: bool) -> Iterator[BenchPoint]:
     """Ping-pong by level, and many small messages at once."""
     sizes = [8, 512, 8 * KIB, 64 * KIB, LARGE, 2 * LARGE, MIB]
     if not quick:
@@ -86,12 +86,12 @@ def _messages(topology: Topology, quick: bool) -> Iterator[Point]:
     for level, (one, other) in topology.pairs().items():
         detail = {"level": level, "pair": [one, other]}
         series = f"{level}, ranks {one} and {other}"
-        yield Point("library ping-pong", series, SMALLEST, detail)
-        yield from (Point("ping-pong", series, size, detail) for size in sizes)
-    yield from (Point("messages", f"{SMALLEST} bytes each", count) for count in (16, 64, 256))
+        yield BenchPoint("library ping-pong", series, SMALLEST, detail)
+        yield from (BenchPoint("ping-pong", series, size, detail) for size in sizes)
+    yield from (BenchPoint("messages", f"{SMALLEST} bytes each", count) for count in (16, 64, 256))
 
 
-def _links(topology: Topology, quick: bool) -> Iterator[Point]:
+def _links(topology: Topology, quick: bool) -> Iterator[BenchPoint]:
     """Every class of links that the job can fill."""
     for links in ("ring", "nic", "trunk"):
         busy = [rank for rank in range(topology.ranks) if topology.partners(links, rank)]
@@ -99,14 +99,14 @@ def _links(topology: Topology, quick: bool) -> Iterator[Point]:
             series = f"{links}, {topology.shape}"
             series += f", supernodes of {topology.domain}" if topology.supernodes > 1 else ""
             for size in (LARGE << power for power in range(5)):
-                yield Point("links", series, size, {"links": links, "ranks": len(busy)})
+                yield BenchPoint("links", series, size, {"links": links, "ranks": len(busy)})
 
 
 def _wanted(operation: str, algorithm: str, all_of_them: bool) -> bool:
     return all_of_them or algorithm in MAIN.get(operation, ())
 
 
-def _collective(topology: Topology, operation: str, algorithm: str, ranks: int, quick: bool) -> Iterator[Point]:
+def _collective(topology: Topology, operation: str, algorithm: str, ranks: int, quick: bool) -> Iterator[BenchPoint]:
     """An algorithm over sizes, every third held out, where it can run on the first so many ranks."""
     known = ALGORITHMS[operation][algorithm]
     outer, inner = topology.grid(ranks)
@@ -116,11 +116,11 @@ def _collective(topology: Topology, operation: str, algorithm: str, ranks: int, 
     detail = {"operation": operation, "algorithm": algorithm, "ranks": ranks, "outer": outer, "inner": inner}
     series = f"{operation} {algorithm}, {shape}"
     if operation == "barrier":
-        yield Point("collective", series, 0, detail)
+        yield BenchPoint("collective", series, 0, detail)
         return
     sizes = [_rounded(nominal, operation, algorithm, outer, inner) for nominal in SIZES[: 11 if quick else None]]
     for place, size in enumerate(dict.fromkeys(sizes)):  # of many ranks small vectors are rounded up to one size
-        yield Point("collective", series, size, detail, held_out=place % 3 == 2)
+        yield BenchPoint("collective", series, size, detail, held_out=place % 3 == 2)
 
 
 SIZES = [KIB << power for power in range(13)]
@@ -138,26 +138,26 @@ def _rounded(nominal: int, operation: str, algorithm: str, outer: int, inner: in
     return 4 * parts * max(1, round(nominal / (4 * parts)))
 
 
-def _products(quick: bool) -> Iterator[Point]:
+def _products(quick: bool) -> Iterator[BenchPoint]:
     """GEMMs from the few tokens of an expert to a whole batch, square and long, and the start of operators."""
     rows = (8, 128, 512) if quick else (8, 32, 128, 512, 1024)
     sides = ((256, 1024), (1024, 256)) if quick else ((256, 1024), (1024, 256), (512, 512), (1024, 1024), (2048, 64))
     for precision in ("fp32", "fp64"):
         for m in rows:
             for n, k in sides if precision == "fp32" or not quick else sides[:1]:
-                yield Point("gemm", f"{precision} {m} x {n} x {k}", 2 * m * n * k, _gemm(m, n, k, precision))
-    yield Point("gemm", "fp32 1 x 1 x 1", 2, _gemm(1, 1, 1, "fp32"))
-    yield Point("start", "sweep of one element", 1)
-    yield Point("loop", "serial steps", 100_000)
+                yield BenchPoint("gemm", f"{precision} {m} x {n} x {k}", 2 * m * n * k, _gemm(m, n, k, precision))
+    yield BenchPoint("gemm", "fp32 1 x 1 x 1", 2, _gemm(1, 1, 1, "fp32"))
+    yield BenchPoint("start", "sweep of one element", 1)
+    yield BenchPoint("loop", "serial steps", 100_000)
 
 
 def _gemm(m: int, n: int, k: int, precision: str) -> dict[str, Any]:
     return {"m": m, "n": n, "k": k, "precision": precision}
 
 
-def _memory(swept: int) -> Iterator[Point]:
+def _memory(swept: int) -> Iterator[BenchPoint]:
     """Sweeps over more memory than caches hold: copies, reads, writes, sums of vectors, and the update's bookkeeping."""
     for name, read, written in (("copy", 4, 4), ("read", 4, 0), ("write", 0, 4)):
-        yield Point("sweep", name, swept, {"read": read, "written": written})
-    yield Point("reduction", "a += b", swept)
-    yield Point("bookkeeping", "parameters", swept // 4)
+        yield BenchPoint("sweep", name, swept, {"read": read, "written": written})
+    yield BenchPoint("reduction", "a += b", swept)
+    yield BenchPoint("bookkeeping", "parameters", swept // 4)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clock import Clock
-from ..environment import cores
-from ..world import World
-from .points import Point
+from ..job.clock import Clock
+from ..job.environment import cores
+from ..job.world import World
+from .points import BenchPoint
 
 Array = NDArray[np.float64]
 Action = Callable[[int], None]
@@ -65,7 +65,7 @@ REASONS = ("foreign", "switched", "apart", "outlier")
 class Series:
     """The samples of a point: seconds of one run each, and why a sample was rejected (or nothing)."""
 
-    point: Point
+    point: BenchPoint
     repeats: int
     seconds: tuple[float, ...]
     reasons: tuple[str, ...]
@@ -129,7 +129,7 @@ class Series:
         }
 
 
-def judged(point: Point, repeats: int, seconds: Sequence[float], reasons: Sequence[str], date: str = "") -> Series:
+def judged(point: BenchPoint, repeats: int, seconds: Sequence[float], reasons: Sequence[str], date: str = "") -> Series:
     """The series of a point; gross outliers among the samples that nothing else disturbed are marked."""
     values, marked = np.array(seconds), list(reasons)
     free = values[[not reason for reason in marked]] if "" in marked else values
@@ -187,7 +187,7 @@ class Sampler:
         self.foreign = 0.0  # CPU seconds that others took,
         self.passed = 0.0  # in so many seconds of samples with their starts
 
-    def batch(self, points: Sequence[Point], actions: Sequence[Action | None], wanted: int) -> list[Series]:
+    def batch(self, points: Sequence[BenchPoint], actions: Sequence[Action | None], wanted: int) -> list[Series]:
         """Measure points until each has ``wanted`` clean samples, or twice as many of any kind; as many where it takes too long.
 
         Samples of the points are taken in turn, in an order that is shuffled anew each time. Of a series, points after one
@@ -222,7 +222,7 @@ class Sampler:
             if samples
         ]
 
-    def _warm_up(self, points: Sequence[Point], actions: Sequence[Action | None]) -> list[int]:
+    def _warm_up(self, points: Sequence[BenchPoint], actions: Sequence[Action | None]) -> list[int]:
         """How often each point is to be repeated within a sample, 0 for those that are left out.
 
         The first run is dropped: it makes connections and touches memory. Runs one after another are faster than one alone,

@@ -10,7 +10,7 @@ from typing import Any
 from ...hardware.errors import InputError
 from ...hardware.fabrics.fabric import UNBOUNDED
 from ...hardware.machine import Machine
-from ..environment import THREADS
+from ..job.environment import THREADS
 from .compute import cache
 from .points import KIB, MIB
 from .topology import Topology

@@ -3,6 +3,6 @@
 from .cluster import Cluster
 from .nominal import machine_of
 from .probe import missing
-from .shape import Node, Shape, Transport
+from .shape import EmulatedNode, Shape, TcpTransport
 
-__all__ = ["Cluster", "Node", "Shape", "Transport", "machine_of", "missing"]
+__all__ = ["Cluster", "EmulatedNode", "Shape", "TcpTransport", "machine_of", "missing"]

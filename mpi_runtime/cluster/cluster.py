@@ -10,8 +10,8 @@ from ...hardware.errors import InputError
 from . import job
 from .holder import Nursery
 from .probe import missing, missing_mpi
-from .shape import Node, Shape
-from .state import State, find, locked, require_free, states
+from .shape import EmulatedNode, Shape
+from .state import ClusterState, find, locked, require_free, states
 from .tree import script
 
 NAME = "default"
@@ -26,7 +26,7 @@ class Cluster:
             done = cluster.run(["python", "job.py"], capture=True)
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: ClusterState) -> None:
         self.state = state
 
     @property
@@ -47,7 +47,7 @@ class Cluster:
             require_free(name)
             if reason := missing_mpi() if loopback else missing():
                 raise InputError(f"no cluster can be emulated here: {reason}{'' if loopback else _WORKS}")
-            return cls(State(name, shape, None) if loopback else _built(shape, name))._saved()
+            return cls(ClusterState(name, shape, None) if loopback else _built(shape, name))._saved()
 
     @classmethod
     def of(cls, name: str = NAME) -> Cluster:
@@ -72,7 +72,7 @@ class Cluster:
         self.down()
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[EmulatedNode]:
         """The nodes, supernode by supernode."""
         return self.shape.all_nodes
 
@@ -114,12 +114,12 @@ _WORKS = (
 )
 
 
-def _built(shape: Shape, name: str) -> State:
+def _built(shape: Shape, name: str) -> ClusterState:
     """Build the namespaces of a cluster; its holder stays once its state is written."""
     nursery = Nursery(name)
     try:
         nursery.build(script(shape))
-        state = State(name, shape, nursery.holder)
+        state = ClusterState(name, shape, nursery.holder)
         state.save()
         nursery.stay()
     except BaseException:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...hardware.errors import AthanorError, InputError
-from .shape import Node
+from .shape import EmulatedNode
 from .tree import LAUNCHER
 
 TUNING = {
@@ -80,7 +80,7 @@ def environment(cluster: str, network: Mapping[str, str]) -> dict[str, str]:
     return {**TUNING, **os.environ, **network, "PATH": _path(), "ATHANOR_CLUSTER": cluster}
 
 
-def placed(nodes: Sequence[Node], ranks: int | None, ranks_per_node: int) -> tuple[int, list[Node]]:
+def placed(nodes: Sequence[EmulatedNode], ranks: int | None, ranks_per_node: int) -> tuple[int, list[EmulatedNode]]:
     """How many ranks there are, and the nodes that they take, in order; raises :class:`InputError` for too many."""
     room = len(nodes) * ranks_per_node
     wanted = room if ranks is None else ranks
@@ -90,7 +90,7 @@ def placed(nodes: Sequence[Node], ranks: int | None, ranks_per_node: int) -> tup
 
 
 def on_nodes(
-    enter: Sequence[str], nodes: Sequence[Node], ranks: int, ranks_per_node: int, command: Sequence[str]
+    enter: Sequence[str], nodes: Sequence[EmulatedNode], ranks: int, ranks_per_node: int, command: Sequence[str]
 ) -> list[str]:
     """The command that starts ``command`` on ``ranks`` ranks, one process namespace for all of the job."""
     hosts = ",".join(f"{node.address}:{ranks_per_node}" for node in nodes)

@@ -21,7 +21,7 @@ CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control"
 
 
 @dataclass(frozen=True)
-class Node:
+class EmulatedNode:
     """One emulated node: its name, which is its namespace and its hostname, its IPv4 address, and its supernode's number."""
 
     name: str
@@ -29,7 +29,7 @@ class Node:
     supernode: int
 
 
-class Transport(Record):
+class TcpTransport(Record):
     """How the nodes' TCP and the links' queues are set up; the defaults are what the measurements found to share links best.
 
     ``tcp_buffer`` limits what a connection may have under way, ``congestion_control`` names the kernel's algorithm,
@@ -45,13 +45,13 @@ class Transport(Record):
     burst: Seconds = 2e-3
 
     @model_validator(mode="after")
-    def _buffers_hold_packets(self) -> Transport:
+    def _buffers_hold_packets(self) -> TcpTransport:
         if self.tcp_buffer < 2 * self.mtu:
             raise ValueError(f"tcp_buffer is {self.tcp_buffer:.0f} B; it must hold two packets of {self.mtu} B")
         return self
 
     @model_validator(mode="after")
-    def _the_kernel_has_the_algorithm(self) -> Transport:
+    def _the_kernel_has_the_algorithm(self) -> TcpTransport:
         known = CONGESTION_CONTROLS.read_text().split() if CONGESTION_CONTROLS.exists() else []
         if known and self.congestion_control not in known:
             reason = f"no such algorithm in this kernel{suggestion(self.congestion_control, known)}"
@@ -70,7 +70,7 @@ class Shape(Record):
     nodes: int = Field(2, gt=0, le=200)
     node_rate: BytesPerSecond = 25e6
     taper: Ratio = 3 / 16
-    transport: Transport = Transport()
+    transport: TcpTransport = TcpTransport()
 
     @model_validator(mode="after")
     def _one_computer_can_hold_it(self) -> Shape:
@@ -86,17 +86,19 @@ class Shape(Record):
         return self.nodes * self.node_rate * self.taper
 
     @property
-    def all_nodes(self) -> list[Node]:
+    def all_nodes(self) -> list[EmulatedNode]:
         """Every node, supernode by supernode."""
         return [
-            Node(f"node-{number}", f"10.77.{number // self.nodes}.{10 + number % self.nodes}", number // self.nodes)
+            EmulatedNode(
+                f"node-{number}", f"10.77.{number // self.nodes}.{10 + number % self.nodes}", number // self.nodes
+            )
             for number in range(self.supernodes * self.nodes)
         ]
 
     @classmethod
     def of_flags(cls, flags: Mapping[str, Any]) -> Shape:
         """A shape from what a command line gave; raises :class:`InputError` that names the flag."""
-        transport = {key: flags[key] for key in Transport.model_fields if key in flags}
+        transport = {key: flags[key] for key in TcpTransport.model_fields if key in flags}
         own = {key: flags[key] for key in cls.model_fields if key in flags}
         try:
             return cls.model_validate({**own, "transport": transport})

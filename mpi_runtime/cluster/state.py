@@ -17,7 +17,7 @@ from .shape import Shape
 
 
 @dataclass(frozen=True)
-class State:
+class ClusterState:
     """A cluster by name: its shape, and its holder; None on the loopback device, which nothing has to hold."""
 
     name: str
@@ -60,7 +60,7 @@ def locked() -> Iterator[None]:
         yield
 
 
-def states() -> list[State]:
+def states() -> list[ClusterState]:
     """The clusters that run; what is left of one whose holder has died is removed."""
     found = []
     for path in sorted(folder().glob("*.json")):
@@ -82,17 +82,17 @@ def require_free(name: str) -> None:
         )
 
 
-def _read(path: Path) -> State | None:
+def _read(path: Path) -> ClusterState | None:
     """A state; None where the file is not one, as another version may have left it."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         holder = Holder(**table["holder"]) if table["holder"] else None
-        return State(table["name"], Shape.model_validate(table["shape"]), holder)
+        return ClusterState(table["name"], Shape.model_validate(table["shape"]), holder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def find(name: str) -> State:
+def find(name: str) -> ClusterState:
     """The cluster ``name``; raises :class:`InputError` that says which there are."""
     running = {state.name: state for state in states()}
     if name in running:

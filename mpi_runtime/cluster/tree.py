@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .shape import Node, Shape, Transport
+from .shape import EmulatedNode, Shape, TcpTransport
 
 LAUNCHER = "/run/athanor/launch"
 """What MPICH's mpiexec calls in place of ssh; it lies in the cluster's own /run, which the host does not see."""
@@ -86,7 +86,7 @@ def _sysctl(namespace: str, values: dict[str, str]) -> str:
     return f"ip netns exec {namespace} sh -ec '{'; '.join(writes)}'"
 
 
-def _port(end: Port, transport: Transport) -> list[str]:
+def _port(end: Port, transport: TcpTransport) -> list[str]:
     """Commands that join an end of a link to its switch, shape what it sends, and bring it up.
 
     A switch is told where its nodes are (:func:`_node`): only towards the top does it send what it does not know.
@@ -109,7 +109,7 @@ def _port(end: Port, transport: Transport) -> list[str]:
     ]
 
 
-def _node(node: Node, transport: Transport) -> list[str]:
+def _node(node: EmulatedNode, transport: TcpTransport) -> list[str]:
     """Commands that give a node its addresses and its TCP, and tell the switches where it is.
 
     Congestion control is an attribute of the route: the sysctl refuses algorithms that the host keeps to itself.
@@ -129,6 +129,6 @@ def _node(node: Node, transport: Transport) -> list[str]:
     ]
 
 
-def _mac(node: Node) -> str:
+def _mac(node: EmulatedNode) -> str:
     """A node's Ethernet address, made of its IPv4 address."""
     return "02:00:" + ":".join(f"{int(part):02x}" for part in node.address.split("."))

@@ -8,24 +8,24 @@ from typing import Any
 
 from ...hardware.errors import AthanorError, InputError
 from ...hardware.precisions import BYTES
-from ...workloads.composition import Given, check
-from ...workloads.costs import Costs
-from ...workloads.lowering.local import Local
+from ...workloads.lowering.data_parallel.sharding import layers_of
+from ...workloads.lowering.layer.rank_share import Local
 from ...workloads.memory.need import Memory
-from ...workloads.mesh import Mesh
-from ...workloads.model import Layer
+from ...workloads.model.model import Layer
 from ...workloads.pipelines import find_pipeline
-from ...workloads.placement import place
-from ...workloads.plan import Batch, Plan
-from ...workloads.schedule import Exchange
-from ...workloads.setting import Setting
-from ...workloads.sharding import layers_of
-from .bubble import Lane, pipeline_seconds
-from .network import Network, Wires
-from .passes import PassTimes, Whole
+from ...workloads.plan.compatibility import Given, check
+from ...workloads.plan.mesh import Mesh
+from ...workloads.plan.placement import place
+from ...workloads.plan.plan import Batch, Plan
+from ...workloads.plan.setting import Setting
+from ...workloads.schedule.costs import Costs
+from ...workloads.schedule.schedule import Exchange
+from .collective_times import CollectiveTimes, Wires
+from .memory_estimate import Rooms
+from .pass_times import PassTimes, WholeRank
+from .pipeline_times import Lane, pipeline_seconds
 from .question import Question
-from .rooms import Rooms
-from .update import Around, Beside, Surroundings
+from .update_times import AroundTimes, Beside, Surroundings
 
 Counts = Mapping[Layer, float]
 """Layers of each kind."""
@@ -51,7 +51,7 @@ class Estimator:
         machine, per_node = question.machine, question.ranks_per_node
         processor = machine.processor(per_node)
         room = float("inf") if processor.host_memory is None else processor.host_memory
-        self.costs, self.network = Costs(machine, per_node), Network(machine)
+        self.costs, self.network = Costs(machine, per_node), CollectiveTimes(machine)
         self.passes, self.around = PassTimes(self.costs), Surroundings(self.costs)
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
@@ -139,7 +139,7 @@ class Estimator:
             self._counts[key] = found
         return self._counts[key]
 
-    def _lane(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts], stage: int) -> Lane:
+    def _lane(self, setting: Setting, whole: WholeRank, around: AroundTimes, stages: list[Counts], stage: int) -> Lane:
         """Seconds of a stage for one micro-batch: its layers, the embedding before the first stage, the output after the last."""
         parts = setting.plan.chunks if len(stages) > 1 else 1
         splits = len(stages) > 1 and find_pipeline(setting.plan.pipeline).splits_backward
@@ -156,7 +156,7 @@ class Estimator:
             sum(each.weights for each in layers),
         )
 
-    def _layer(self, whole: Whole, around: Around, counts: Counts, parts: int, splits: bool) -> Lane:
+    def _layer(self, whole: WholeRank, around: AroundTimes, counts: Counts, parts: int, splits: bool) -> Lane:
         """Seconds of all layers of a stage with what acts around them, in so many parts.
 
         What comes or leaves beside a layer takes what it exceeds the layer by; nothing hides what comes first and leaves last in
@@ -179,7 +179,9 @@ class Estimator:
             coming, going = max(coming, hooks.forward.aside), max(going, beside)
         return Lane(forward + parts * coming, inputs + parts * going, weights + parts * late)
 
-    def _tail(self, setting: Setting, whole: Whole, around: Around, stages: list[Counts], send: float) -> float:
+    def _tail(
+        self, setting: Setting, whole: WholeRank, around: AroundTimes, stages: list[Counts], send: float
+    ) -> float:
         """Seconds by which gradients that leave beside the last micro-batch's backward pass outlast it.
 
         Stages end one after another, the first one last, unless gradients of weights are put off. Of several chunks each is late.

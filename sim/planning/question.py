@@ -12,11 +12,11 @@ from typing import Any
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine
 from ...hardware.version import version
-from ...workloads.mesh import AXES
-from ...workloads.model import Model
-from ...workloads.pipelines.layers import WAYS
-from ...workloads.placement import resolve_ranks_per_node
-from ...workloads.plan import OFFLOADS, Plan
+from ...workloads.model.model import Model
+from ...workloads.pipelines.stage_layers import WAYS
+from ...workloads.plan.mesh import AXES
+from ...workloads.plan.placement import resolve_ranks_per_node
+from ...workloads.plan.plan import OFFLOADS, Plan
 
 DIMENSIONS = (
     "tensor",

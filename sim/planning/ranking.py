@@ -11,8 +11,8 @@ from heapq import nsmallest
 from typing import Any
 
 from ...hardware.errors import AthanorError
-from ...workloads.composition import RULES
 from ...workloads.memory.need import Memory
+from ...workloads.plan.compatibility import RULES
 from .estimate import Estimator
 from .space import Space
 
@@ -46,7 +46,7 @@ class Ranked:
 
 
 @dataclass
-class Found:
+class RankedPlans:
     """What a search knows so far: plans enumerated, pruned by reason, the fastest, the front of time against memory.
 
     ``by_mesh`` are the fastest of each mesh, ``roomier`` the fastest that would fit :data:`ROOMIER` times the memory,
@@ -62,7 +62,7 @@ class Found:
     by_mesh: list[Ranked] = field(default_factory=list)
     roomier: list[Ranked] = field(default_factory=list)
 
-    def add(self, other: Found, keep: int) -> None:
+    def add(self, other: RankedPlans, keep: int) -> None:
         """Take another part of the search into account."""
         self.enumerated += other.enumerated
         self.judged += other.judged
@@ -89,7 +89,7 @@ class Found:
         } | lists
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Found:
+    def from_plain(cls, plain: Mapping[str, Any]) -> RankedPlans:
         """What :meth:`plain` gave."""
         lists = {name: [Ranked(**each) for each in plain[name]] for name in LISTS}
         return cls(plain["enumerated"], plain["judged"], plain["seconds"], Counter(plain["pruned"]), **lists)
@@ -98,9 +98,9 @@ class Found:
 LISTS = ("best", "front", "by_mesh", "roomier")
 
 
-def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) -> Found:
+def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) -> RankedPlans:
     """All plans of a mesh: how many, why not, and the best ``keep`` of them."""
-    found, started = Found(), time.process_time()
+    found, started = RankedPlans(), time.process_time()
     fits, roomier = list[Ranked](), list[Ranked]()
     name = estimator.question.model.name
     for options in space.plans(mesh):

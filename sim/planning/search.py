@@ -11,11 +11,11 @@ from typing import Any
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine, load_machine
 from ...workloads.memory.need import PARTS
-from ...workloads.model import Model, load_model
-from .changes import Changes, changes
-from .play import Played, play
+from ...workloads.model.model import Model, load_model
 from .question import DIMENSIONS, Question
-from .ranking import MEMORY, Found, Ranked
+from .ranking import MEMORY, Ranked, RankedPlans
+from .sensitivity import Changes, changes
+from .simulated_plans import Played, play
 from .space import MOST, Space
 from .workers import Here, Workers, rank_mesh
 from .workers import workers as workers_of
@@ -45,7 +45,7 @@ class Search:
 
     question: Question
     space: Space
-    found: Found = field(default_factory=Found)
+    found: RankedPlans = field(default_factory=RankedPlans)
     played: dict[int, Played] = field(default_factory=dict)
     changes: Changes | None = None
     done: int = 0
@@ -161,7 +161,7 @@ def search(
     simulated: int = KEEP,
     workers: Workers | None = None,
     known: Mapping[str, dict[str, Any]] | None = None,
-    on_mesh: Callable[[str, Found, Search], None] | None = None,
+    on_mesh: Callable[[str, RankedPlans, Search], None] | None = None,
     advance: Advance = lambda text: None,
 ) -> Iterator[Search]:
     """Search; the same object again and again as it comes to know more, so that an interruption leaves what there is.
@@ -182,7 +182,7 @@ def search(
         if number:
             space.require_few(limit)
             advance(f"nothing fits without a host: {space.size:,} plans that offload")
-            this = Search(question, space, Found(pruned=this.found.pruned, enumerated=this.found.enumerated))
+            this = Search(question, space, RankedPlans(pruned=this.found.pruned, enumerated=this.found.enumerated))
         yield from _rank(
             this, crew, simulated * MORE, known or {}, on_mesh, advance, f"offload{number}" if number else ""
         )
@@ -224,7 +224,7 @@ def _rank(
     crew: Workers,
     keep: int,
     known: Mapping[str, dict[str, Any]],
-    on_mesh: Callable[[str, Found, Search], None] | None,
+    on_mesh: Callable[[str, RankedPlans, Search], None] | None,
     advance: Advance,
     which: str,
 ) -> Iterator[Search]:
@@ -233,7 +233,7 @@ def _rank(
     left = []
     for key, mesh in zip(keys, this.space.meshes, strict=True):
         if key in known:
-            this.found.add(Found.from_plain(known[key]), keep)
+            this.found.add(RankedPlans.from_plain(known[key]), keep)
             this.done += 1
         else:
             left.append((key, mesh))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from .estimate import Estimator
-from .ranking import Found, rank
+from .ranking import RankedPlans, rank
 from .space import Space
 
 Task = tuple[Space, dict[str, int], int]
@@ -27,7 +27,7 @@ class Workers(Protocol):
 _estimators: dict[str, Estimator] = {}
 
 
-def rank_mesh(task: Task) -> Found:
+def rank_mesh(task: Task) -> RankedPlans:
     """The plans of a mesh; what was worked out for one mesh of a question is known for the next."""
     space, mesh, keep = task
     name = space.question.digest

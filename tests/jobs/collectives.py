@@ -3,15 +3,16 @@
 import sys
 
 import numpy as np
-from athanor.mpi_runtime.environment import prepare
+from athanor.mpi_runtime.job.environment import prepare
 
 prepare()
-from athanor.mpi_runtime import native, rounds
-from athanor.mpi_runtime.groups import Group
-from athanor.mpi_runtime.world import guarded, start
+from athanor.mpi_runtime.job.world import guarded, start
+from athanor.mpi_runtime.messages import library_collectives as native
+from athanor.mpi_runtime.messages import rounds
+from athanor.mpi_runtime.messages.groups import Group
 from athanor.workloads.collectives import ALGORITHMS, ROOTED
-from athanor.workloads.mesh import Mesh
-from athanor.workloads.placement import Layout
+from athanor.workloads.plan.mesh import Mesh
+from athanor.workloads.plan.placement import Layout
 from mpi4py import MPI
 
 

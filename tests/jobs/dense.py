@@ -6,11 +6,11 @@ With ``spoil`` before them, one exchange is not what it should be: in broadcasts
 import json
 import sys
 
-from athanor.mpi_runtime.environment import prepare
+from athanor.mpi_runtime.job.environment import prepare
 
 prepare()
-from athanor.mpi_runtime import execute
-from athanor.mpi_runtime.dense import carrying
+from athanor.mpi_runtime.execute import execute
+from athanor.mpi_runtime.training.dense import carrying
 
 
 def spoil():

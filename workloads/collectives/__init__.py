@@ -15,19 +15,7 @@ from dataclasses import dataclass
 
 from ...hardware.errors import InputError, suggestion
 from . import bruck, chain, direct, hypercube, neighbours, ring, trees, two_level
-from .patterns import (
-    All,
-    BinaryTree,
-    Binomial,
-    CoreXor,
-    Fold,
-    Index,
-    Line,
-    Pattern,
-    Shift,
-    Single,
-    Xor,
-)
+from .patterns import All, BinaryTree, Binomial, CoreXor, Fold, Index, Line, Pattern, Shift, Single, Xor
 from .round import Action, Round, Scope
 
 

@@ -7,17 +7,17 @@ from typing import Any
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..limits import require_room
-from ..loads import Load
-from ..model import Model
-from ..schedule import HostCopy, Schedule
-from ..setting import Setting
-from ..sharding import held, held_beside_layers
-from .blocks import pipeline
-from .offload import gradient_bytes, host_update, weights_out
-from .program import Program
-from .step import Step
-from .weights import Gathered
+from ..memory.simulator_memory import require_room
+from ..model.model import Model
+from ..plan.setting import Setting
+from ..routing.loads import Load
+from ..schedule.schedule import HostCopy, Schedule
+from .builder import Program
+from .data_parallel.offload import gradient_bytes, host_update, weights_out
+from .data_parallel.sharding import held, held_beside_layers
+from .data_parallel.weight_gathering import Gathered
+from .pipeline_blocks import pipeline
+from .step import TrainingStep
 
 
 def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 0, **options: Any) -> Schedule:
@@ -43,7 +43,7 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
     program = Program(setting.layout, beside_products=setting.plan.tensor_overlap)
-    this = Step(setting, step, pairwise)
+    this = TrainingStep(setting, step, pairwise)
     if setting.composed:
         if setting.plan.weights_overlap:
             Gathered.ahead(program, this.update)
@@ -56,7 +56,7 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     return program.schedule(), this.seen
 
 
-def _one_after_another(program: Program, this: Step) -> None:
+def _one_after_another(program: Program, this: TrainingStep) -> None:
     """Every micro-batch in full."""
     count = this.setting.batch.micro_batches
     layers = range(this.setting.model.depth)
@@ -69,7 +69,7 @@ def _one_after_another(program: Program, this: Step) -> None:
         program.join()
 
 
-def finish(program: Program, this: Step) -> None:
+def finish(program: Program, this: TrainingStep) -> None:
     """What is left of the reduction of gradients, and the update."""
     setting, update = this.setting, this.update
     update.tied(program)  # before shards are cut, which lie elsewhere in the vector of another stage

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..plan import Batch
-from ..precision import Formats, Part
-from ..schedule import HostCopy, Schedule
-from ..setting import Setting
-from ..sharding import held, held_of_layer
-from .around import Around
-from .passes import Passes
-from .program import Program
-from .step import Step
-from .update import Update
-from .weights import Fetched, offloaded
+from ..model.precision import Formats, Part
+from ..plan.plan import Batch
+from ..plan.setting import Setting
+from ..schedule.schedule import HostCopy, Schedule
+from .builder import Program
+from .data_parallel.gradient_sync import Update
+from .data_parallel.sharding import held, held_of_layer
+from .data_parallel.weight_gathering import Fetched, offloaded
+from .layer.layer_hooks import LayerHook
+from .layer.passes import Passes
+from .step import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def lower_pass(setting: Setting, each: Pass, prefetch: bool) -> Schedule:
     layers = tuple(range(first, setting.model.depth))
     model = setting.model.model_copy(update={"decoder_seq_len": None})  # a decoder's tokens come one by one as well
     here = replace(setting, batch=batch, model=model)
-    step = Step(here, 0)
+    step = TrainingStep(here, 0)
     flows = step.flows(0)
     passes = _looking_back(step.passes(last=False), each)
     passes = replace(passes, around=tuple(_around(here, step.update, layers, prefetch)))
@@ -89,7 +89,7 @@ def _looking_back(passes: Passes, each: Pass) -> Passes:
     return replace(passes, stacks=stacks, ends=replace(passes.ends, last=last))
 
 
-def _around(setting: Setting, update: Update, layers: tuple[int, ...], prefetch: bool) -> list[Around]:
+def _around(setting: Setting, update: Update, layers: tuple[int, ...], prefetch: bool) -> list[LayerHook]:
     """How weights come that are not at hand."""
     if not setting.plan.offloads:
         return []
@@ -100,7 +100,7 @@ def _around(setting: Setting, update: Update, layers: tuple[int, ...], prefetch:
 
 
 @dataclass(frozen=True)
-class Chosen(Around):
+class Chosen(LayerHook):
     """Fetches the experts that a layer's tokens chose, as many as differ in the mean of uniform choices."""
 
     setting: Setting

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..gates import between
-from ..loads import Load
 from ..pipelines import PIPELINES
-from ..setting import Setting
-from .around import Around
-from .experts import Flow
-from .offload import Activations, Early
-from .passes import Passes
-from .update import Update
-from .weights import Fetched, Gathered
+from ..plan.setting import Setting
+from ..routing.loads import Load
+from ..routing.token_assignment import between
+from .data_parallel.gradient_sync import Update
+from .data_parallel.offload import Activations, Early
+from .data_parallel.weight_gathering import Fetched, Gathered
+from .layer.layer_hooks import LayerHook
+from .layer.moe import Flow
+from .layer.passes import Passes
 
 
-class Step:
+class TrainingStep:
     """A step of a setting; ``seen`` are the loads that were drawn for it."""
 
     def __init__(self, setting: Setting, step: int, pairwise: bool = False) -> None:
@@ -62,9 +62,9 @@ class Step:
         mine = tuple(range(self.setting.model.depth)) if layers is None else layers
         return replace(self._plain, around=tuple(self.around(last, mine, split, first)))
 
-    def around(self, last: bool, layers: tuple[int, ...], split: str = "", first: bool = False) -> list[Around]:
+    def around(self, last: bool, layers: tuple[int, ...], split: str = "", first: bool = False) -> list[LayerHook]:
         """What happens around the layers of these passes."""
-        plan, found = self.setting.plan, list[Around]()
+        plan, found = self.setting.plan, list[LayerHook]()
         if split != "W":
             if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:
                 found.append(Fetched(self.update, layers))

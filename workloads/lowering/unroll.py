@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..pipelines import PIPELINES, Slot
-from ..schedule import Block, Operation, Pipeline, Schedule
-from .blocks import hands_on, named
+from ..schedule.schedule import Block, Operation, PipelineWork, Schedule
+from .pipeline_blocks import hands_on, named
 
 ARRIVALS, DEPARTURES = "pipeline", "pipeline out"
 """Streams of what comes from other stages and of what goes to them."""
@@ -38,7 +38,7 @@ def unrolled(schedule: Schedule, coordinate: tuple[int, ...]) -> tuple[Operation
     latest: dict[str, tuple[int, ...]] = {}  # the same for the last one of each stream
     for number, operation in enumerate(schedule.operations):
         after = {last for other in operation.after for last in numbers[other]} | set(latest.get(operation.stream, ()))
-        if isinstance(operation.work, Pipeline):
+        if isinstance(operation.work, PipelineWork):
             numbers[number] = _slots(flat, schedule, operation.work, coordinate, after)
         else:
             flat.append(replace(operation, after=_others(flat, operation.stream, after)))
@@ -48,7 +48,7 @@ def unrolled(schedule: Schedule, coordinate: tuple[int, ...]) -> tuple[Operation
 
 
 def _slots(
-    flat: list[Operation], schedule: Schedule, work: Pipeline, coordinate: tuple[int, ...], start: set[int]
+    flat: list[Operation], schedule: Schedule, work: PipelineWork, coordinate: tuple[int, ...], start: set[int]
 ) -> tuple[int, ...]:
     """Append the slots of the rank's stage; returns the last operations of the last one."""
     places = schedule.mesh.positions(("pp",))
@@ -93,7 +93,7 @@ def _others(flat: Sequence[Operation], stream: str, after: set[int]) -> tuple[in
     return tuple(sorted(number for number in after if flat[number].stream != stream))
 
 
-def _message(work: Pipeline, slot: Slot, virtual: int, arrives: bool) -> Operation | None:
+def _message(work: PipelineWork, slot: Slot, virtual: int, arrives: bool) -> Operation | None:
     """What brings a slot its input from another stage, or takes its result to one; None where no other stage is concerned."""
     if work.activations is None or slot.kind == "W":
         return None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from .account import FIXED_FP32, Account, account, memory, sample_loads, update_state_share
-from .need import PARTS, Line, Memory
+from .need import PARTS, Memory, MemoryLine
 from .remedies import Remedy, remedies, require_fit, shortage
 
 __all__ = [
     "FIXED_FP32",
     "PARTS",
     "Account",
-    "Line",
     "Memory",
+    "MemoryLine",
     "Remedy",
     "account",
     "memory",

@@ -9,16 +9,16 @@ from functools import cached_property
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..loads import Load
-from ..lowering.step import Step
-from ..precision import POLICIES, Formats
-from ..precision import Part as ModelPart
-from ..setting import Setting
-from .activations import Row, Saved
+from ..lowering.step import TrainingStep
+from ..model.precision import POLICIES, Formats
+from ..model.precision import Part as ModelPart
+from ..plan.setting import Setting
+from ..routing.loads import Load
+from .activations import Saved, SavedTensor
 from .buffers import exchanges, libraries, logits
-from .need import PARTS, Array, Keeper, Line, Memory
-from .stages import Stages
-from .state import State, all_single
+from .need import PARTS, Array, Keeper, Memory, MemoryLine
+from .stages import MemoryStages
+from .state import ModelState, all_single
 from .working import Working, settled
 
 FIXED_FP32 = {"parameters": 4, "gradients": 4, "optimizer": 8, "activations": 8}
@@ -41,7 +41,7 @@ def account(setting: Setting, loads: list[Load]) -> Account:
 
 def sample_loads(setting: Setting) -> list[Load]:
     """The loads of a first step, as lowering it would draw them; none for a model without experts."""
-    step = Step(setting, 0)
+    step = TrainingStep(setting, 0)
     for micro_batch in range(1 if step.alike else setting.batch.micro_batches):
         step.flows(micro_batch)
     return step.seen
@@ -61,13 +61,13 @@ class Account:
         setting: Setting,
         loads: list[Load],
         formats: dict[ModelPart, Formats],
-        stages: Stages | None = None,
+        stages: MemoryStages | None = None,
     ) -> None:
         self.setting, self.loads, self.formats = setting, loads, formats
-        self.stages = stages or Stages(setting)
+        self.stages = stages or MemoryStages(setting)
 
     @cached_property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[MemoryLine]:
         """Everything that is counted."""
         shape = (self.stages.count,)
         stays, passes = (
@@ -76,19 +76,19 @@ class Account:
         )
         return [*self._settled(stays, passes), *passes]
 
-    def resident(self) -> Iterator[Line]:
+    def resident(self) -> Iterator[MemoryLine]:
         """What is there whatever the micro-batches are: weights, gradients, optimizer state, layers that are fetched."""
         if self.setting.plan.accounting == "fp32":
             yield from all_single(self.setting, self.stages, FIXED_FP32)
             return
-        state = State(self.setting, self.formats, self.stages)
+        state = ModelState(self.setting, self.formats, self.stages)
         yield from state.lines()
         yield from state.whole_layers()
         if self.working:
             yield from self.working.resident()
         yield from libraries(self.setting)
 
-    def passing(self) -> Iterator[Line]:
+    def passing(self) -> Iterator[MemoryLine]:
         """What micro-batches bring: activations and buffers."""
         if self.setting.plan.accounting == "fp32":
             return
@@ -110,14 +110,14 @@ class Account:
         counted = self.setting.processor.framework and self.setting.plan.accounting != "fp32"
         return Working(self.setting, self.formats, self.stages) if counted else None
 
-    def _settled(self, stays: list[Line], passes: list[Line]) -> Iterator[Line]:
+    def _settled(self, stays: list[MemoryLine], passes: list[MemoryLine]) -> Iterator[MemoryLine]:
         """What stays, with what the framework's pool has beside what is in use."""
         framework = self.setting.processor.framework
         if not self.working or not framework:
             yield from stays
             return
 
-        def size(lines: list[Line], keeper: Keeper = "pool") -> Array:
+        def size(lines: list[MemoryLine], keeper: Keeper = "pool") -> Array:
             found = [line.nbytes for line in lines if line.keeper == keeper and not line.host]
             total: Array = np.sum([np.zeros(self.stages.count), *found], axis=0)
             return total
@@ -126,7 +126,7 @@ class Account:
         pool = settled(framework, self.setting.processor.memory, *sizes)
         for line in stays:
             yield replace(line, nbytes=pool.copies) if line.keeper == "update" else line
-        yield Line("other", "fragments", "idle blocks of the pool", pool.idle)
+        yield MemoryLine("other", "fragments", "idle blocks of the pool", pool.idle)
 
     @cached_property
     def by_stage(self) -> list[Memory]:
@@ -161,9 +161,9 @@ class Account:
         """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
         return max((float(np.max(load.received)) for load in self.loads), default=0.0)
 
-    def _kept(self, saved: Saved) -> Iterator[Line]:
+    def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""
-        found = dict[tuple[str, str], tuple[Row, Array]]()
+        found = dict[tuple[str, str], tuple[SavedTensor, Array]]()
         away = self.setting.plan.offload_shares.get("activations", 0.0)
         carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
@@ -175,41 +175,41 @@ class Account:
                 size = share * row.nbytes * (carried if row.carried else self.stages.copies(kind))
                 found[key] = (row, size if row.carried else before + size)
         for row, size in found.values():
-            line = Line("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
+            line = MemoryLine("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
             yield from line.divided(away if row.entry else 0.0)
 
-    def _again(self, saved: Saved) -> Iterator[Line]:
+    def _again(self, saved: Saved) -> Iterator[MemoryLine]:
         """What is worked out again, for one layer at a time."""
         recompute, again = self.setting.plan.recompute, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             size = sum((1 - row.share(recompute)) * row.size(self._most) for row in saved.layer(kind))
             again = np.maximum(again, self.stages.has(kind) * size)
         if recompute != "none":
-            yield Line("activations", "again", "one layer, worked out again", again)
+            yield MemoryLine("activations", "again", "one layer, worked out again", again)
 
-    def _fetched(self, saved: Saved) -> Iterator[Line]:
+    def _fetched(self, saved: Saved) -> Iterator[MemoryLine]:
         """Inputs of layers on their way from the host."""
         share, entry = self.setting.plan.offload_shares.get("activations", 0.0), np.zeros(self.stages.count)
         if share:
             for kind in self.stages.kinds:
                 size = sum(row.nbytes for row in saved.layer(kind) if row.entry)
                 entry = np.maximum(entry, self.stages.has(kind) * size)
-            yield Line("activations", "inputs", "of the layer at hand and of the next", 2 * share * entry)
+            yield MemoryLine("activations", "inputs", "of the layer at hand and of the next", 2 * share * entry)
 
-    def _at_ends(self, saved: Saved) -> Iterator[Line]:
+    def _at_ends(self, saved: Saved) -> Iterator[MemoryLine]:
         """Embedding and output layer (Korthikanti et al. 2022, section 4.3).
 
         BaGuaLu's accounting of models with experts, which have no dropout, leaves inputs of the output layer out: half a percent.
         """
         model, first, last = self.setting.model, saved.stacks[True], saved.stacks[False]
         if model.dropout:
-            yield Line("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
+            yield MemoryLine("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
         if model.experts and not model.dropout:
             return
         norm, out = last.stream * saved.size("norm"), last.stream * saved.size("embedding")
-        yield Line("activations", "output.norm", "its input", self.stages.at_last * norm)
-        yield Line("activations", "output.logits", "its input", self.stages.at_last * out)
+        yield MemoryLine("activations", "output.norm", "its input", self.stages.at_last * norm)
+        yield MemoryLine("activations", "output.logits", "its input", self.stages.at_last * out)
         if model.encoder_layers:
             norm, out = first.stream * saved.size("norm"), first.stream * saved.size("attention")
-            yield Line("activations", "encoder.norm", "its input", self.stages.at_first * norm)
-            yield Line("activations", "cross.qkv", "output of the encoder", self.stages.at_first * out)
+            yield MemoryLine("activations", "encoder.norm", "its input", self.stages.at_first * norm)
+            yield MemoryLine("activations", "cross.qkv", "output of the encoder", self.stages.at_first * out)

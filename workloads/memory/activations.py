@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...hardware.precisions import BYTES
-from ..loads import LoadModel
-from ..lowering.local import Local
-from ..model import Layer
-from ..precision import Formats, Part
-from ..setting import Setting
+from ..lowering.layer.rank_share import Local
+from ..model.model import Layer
+from ..model.precision import Formats, Part
+from ..plan.setting import Setting
+from ..routing.loads import LoadModel
 from .need import Cut
 
 MASK = 1
@@ -28,7 +28,7 @@ STATISTICS = 4
 
 
 @dataclass(frozen=True)
-class Row:
+class SavedTensor:
     """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
 
     ``core`` is what selective recomputation drops, ``entry`` what even full recomputation keeps; ``product`` is the share that is
@@ -80,7 +80,7 @@ class Saved:
         loads = LoadModel(setting) if setting.model.experts else None
         return cls(setting, formats, {True: encoder, False: here}, loads)
 
-    def layer(self, kind: Layer) -> list[Row]:
+    def layer(self, kind: Layer) -> list[SavedTensor]:
         """The rows of a layer, in the order of its forward pass."""
         local = self.stacks[kind.encoder]
         rows = list(self._attention("attention", local, local))
@@ -92,62 +92,64 @@ class Saved:
         """Bytes of an activation of a part."""
         return BYTES[self.formats[part].compute]
 
-    def mask(self, at: str, local: Local) -> Iterator[Row]:
+    def mask(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """Of the dropout before a residual."""
         if self.setting.model.dropout:
-            yield Row(f"{at}.residual", "mask of the dropout", local.stream * MASK, "tokens")
+            yield SavedTensor(f"{at}.residual", "mask of the dropout", local.stream * MASK, "tokens")
 
-    def _attention(self, at: str, local: Local, source: Local) -> Iterator[Row]:
+    def _attention(self, at: str, local: Local, source: Local) -> Iterator[SavedTensor]:
         """``source`` is where keys and values come from: the same tokens, or the encoder's."""
         model, size = local.model, self.size("attention")
         heads, values = model.heads / local.width, max(1.0, model.key_value_heads / local.width)
-        yield Row(f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention")
-        yield Row(f"{at}.qkv", "its input", local.stream * size, "tokens")
+        yield SavedTensor(
+            f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention"
+        )
+        yield SavedTensor(f"{at}.qkv", "its input", local.stream * size, "tokens")
         if model.latent:
             narrow = 2 * (model.latent.query_rank + model.latent.key_value_rank) + model.latent.rotary
-            yield Row(f"{at}.narrow", "narrow queries, keys and values", local.tokens * narrow * size, "whole")
+            yield SavedTensor(f"{at}.narrow", "narrow queries, keys and values", local.tokens * narrow * size, "whole")
             values = heads
-        yield Row(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp", product=1)
-        yield Row(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
-        yield Row(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp", product=1)
+        yield SavedTensor(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp", product=1)
+        yield SavedTensor(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
+        yield SavedTensor(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp", product=1)
         yield from self._core(at, local, local.tokens * heads, source.keys)
-        yield Row(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
+        yield SavedTensor(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
         yield from self._reduced(at, local)
         yield from self.mask(at, local)
 
-    def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[Row]:
+    def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[SavedTensor]:
         """Scores of ``rows`` queries (of all heads) with so many keys; a fused kernel never has them in memory."""
         scores, size = rows * keys, self.size("attention")
         if self.setting.plan.attention == "fused":
-            yield Row(f"{at}.context", "sums of its scores", rows * STATISTICS, "tp", product=1)
+            yield SavedTensor(f"{at}.context", "sums of its scores", rows * STATISTICS, "tp", product=1)
             return
-        yield Row(f"{at}.softmax", "its output", scores * size, "tp", core=True)
+        yield SavedTensor(f"{at}.softmax", "its output", scores * size, "tp", core=True)
         if local.model.dropout:
-            yield Row(f"{at}.dropout", "its mask", scores * MASK, "tp", core=True)
-            yield Row(f"{at}.context", "weights after the dropout", scores * size, "tp", core=True)
+            yield SavedTensor(f"{at}.dropout", "its mask", scores * MASK, "tp", core=True)
+            yield SavedTensor(f"{at}.context", "weights after the dropout", scores * size, "tp", core=True)
 
-    def _ffn(self, local: Local) -> Iterator[Row]:
-        yield Row("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
-        yield Row("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
+    def _ffn(self, local: Local) -> Iterator[SavedTensor]:
+        yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
+        yield SavedTensor("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
         if self.setting.plan.recompute == "products":
-            yield Row(
+            yield SavedTensor(
                 "ffn.reduce", "output of its second product", local.stream * self.size("ffn"), "tokens", product=1
             )
         yield from self.mask("ffn", local)
 
-    def _reduced(self, at: str, local: Local) -> Iterator[Row]:
+    def _reduced(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """With every second product worked out again, what is sent over tp is kept instead."""
         if self.setting.plan.recompute == "products" and local.width > 1:
-            yield Row(f"{at}.reduce", "its output", local.stream * self.size("attention"), "tokens", product=1)
+            yield SavedTensor(f"{at}.reduce", "its output", local.stream * self.size("attention"), "tokens", product=1)
 
-    def _inner(self, at: str, elements: float) -> Iterator[Row]:
+    def _inner(self, at: str, elements: float) -> Iterator[SavedTensor]:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
         ups, size = self.setting.model.matrices - 1, self.size("ffn")
-        yield Row(f"{at}.activation", "its input", ups * elements * size, "tp", product=1 / ups)
-        yield Row(f"{at}.down", "its input", elements * size, "tp")
+        yield SavedTensor(f"{at}.activation", "its input", ups * elements * size, "tp", product=1 / ups)
+        yield SavedTensor(f"{at}.down", "its input", elements * size, "tp")
 
-    def _experts(self, local: Local) -> Iterator[Row]:
+    def _experts(self, local: Local) -> Iterator[SavedTensor]:
         """Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
         assert self.loads is not None
         model, size, ups = local.model, self.size("expert"), local.model.matrices - 1
@@ -155,14 +157,14 @@ class Saved:
         width = model.expert_width / (1 if spread else local.width)
         cut: Cut = "tp" if spread else "whole"
         routed = float(self.loads.tokens)
-        yield Row("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
-        yield Row("moe.gate", "its input", routed * model.hidden * self.size("norm"), cut)
-        yield Row("moe.top_k", "scores of all experts", routed * model.experts * self.size("gate"), cut)
-        yield Row("moe.up", "its input", float(model.hidden * size), "whole", carried=True)
+        yield SavedTensor("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
+        yield SavedTensor("moe.gate", "its input", routed * model.hidden * self.size("norm"), cut)
+        yield SavedTensor("moe.top_k", "scores of all experts", routed * model.experts * self.size("gate"), cut)
+        yield SavedTensor("moe.up", "its input", float(model.hidden * size), "whole", carried=True)
         inner: Cut = "whole" if spread else "tp"
-        yield Row("moe.activation", "its input", ups * width * size, inner, carried=True)
-        yield Row("moe.down", "its input", width * size, inner, carried=True)
-        yield Row("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
+        yield SavedTensor("moe.activation", "its input", ups * width * size, inner, carried=True)
+        yield SavedTensor("moe.down", "its input", width * size, inner, carried=True)
+        yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
         if model.shared_experts:
             shared = model.shared_experts * model.expert_width
             yield from self._inner("shared", local.tokens * shared / local.width)

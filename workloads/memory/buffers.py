@@ -7,35 +7,35 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..setting import Setting
+from ..plan.setting import Setting
 from .activations import Saved
-from .need import Line
-from .stages import Stages
+from .need import MemoryLine
+from .stages import MemoryStages
 
 
-def logits(saved: Saved, stages: Stages) -> Line:
+def logits(saved: Saved, stages: MemoryStages) -> MemoryLine:
     """4 s·b·v/t bytes (Korthikanti et al. 2022, section 4.3)."""
     local = saved.stacks[False]
     size = max(BYTES["fp32"], saved.size("embedding"))
     count = local.tokens * local.model.vocabulary / local.width
-    return Line("other", "output.loss", "logits in single precision", stages.at_last * count * size)
+    return MemoryLine("other", "output.loss", "logits in single precision", stages.at_last * count * size)
 
 
-def libraries(setting: Setting) -> Iterator[Line]:
+def libraries(setting: Setting) -> Iterator[MemoryLine]:
     """What the accelerator and its libraries keep: a rank exchanges with a group along each axis of the mesh."""
     processor = setting.processor
     if reserved := processor.reserved_memory:
-        yield Line("other", "reserved", "what driver and libraries keep", np.array([reserved]), keeper="library")
+        yield MemoryLine("other", "reserved", "what driver and libraries keep", np.array([reserved]), keeper="library")
     if processor.framework:
         groups = sum(size > 1 for size in setting.mesh.shape)
         size = np.array([groups * processor.framework.group_memory])
-        yield Line("other", "groups", "buffers of exchanges", size, keeper="library")
+        yield MemoryLine("other", "groups", "buffers of exchanges", size, keeper="library")
 
 
-def exchanges(saved: Saved, most: float) -> Iterator[Line]:
+def exchanges(saved: Saved, most: float) -> Iterator[MemoryLine]:
     """Buffers that exchanges fill; ``most`` are the tokens that the fullest rank's experts carry in one layer."""
     for name, what, size in _exchanges(saved, most):
-        yield Line("other", name, what, np.array([size]))
+        yield MemoryLine("other", name, what, np.array([size]))
 
 
 def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:

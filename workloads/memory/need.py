@@ -24,7 +24,7 @@ PARTS: tuple[Part, ...] = ("parameters", "gradients", "optimizer", "activations"
 
 
 @dataclass(frozen=True)
-class Line:
+class MemoryLine:
     """Bytes of one thing that the ranks of each stage hold, ``nbytes[stage]``: on the device, or in ``host`` memory.
 
     ``name`` is that of the operator that keeps it or of the model's part that it belongs to. For activations, ``cut`` says
@@ -40,7 +40,7 @@ class Line:
     kept: tuple[str, ...] = ()
     keeper: Keeper = "pool"
 
-    def divided(self, away: float) -> Iterator[Line]:
+    def divided(self, away: float) -> Iterator[MemoryLine]:
         """The line, of which a share lies in host memory."""
         if away < 1:
             yield replace(self, nbytes=(1 - away) * self.nbytes)

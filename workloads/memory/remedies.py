@@ -8,9 +8,9 @@ from itertools import combinations, product
 from typing import Any
 
 from ...hardware.errors import DoesNotFit, InputError
-from ..loads import Load
-from ..mesh import Mesh
-from ..setting import Setting
+from ..plan.mesh import Mesh
+from ..plan.setting import Setting
+from ..routing.loads import Load
 from .account import memory, sample_loads
 from .need import PARTS, Memory
 
@@ -18,7 +18,7 @@ TOGETHER = 3
 """Changes that are tried together, at most."""
 
 Change = dict[str, Any]
-"""Options of a plan, under their names in :class:`~athanor.workloads.plan.Plan`."""
+"""Options of a plan, under their names in :class:`~athanor.workloads.plan.plan.Plan`."""
 
 Known = dict[Mesh, tuple[int, list[Load]]]
 """Loads that were drawn, by mesh, and the tokens of the micro-batch that they were drawn for."""

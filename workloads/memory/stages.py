@@ -6,12 +6,12 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from ..loads import Load
-from ..model import Layer
+from ..lowering.data_parallel.sharding import layers_of
+from ..model.model import Layer
 from ..pipelines import find_pipeline, most_in_flight
 from ..pipelines.pipeline import Pipeline
-from ..setting import Setting
-from ..sharding import layers_of
+from ..plan.setting import Setting
+from ..routing.loads import Load
 from .need import Array
 
 SETTLED = 2
@@ -33,7 +33,7 @@ def in_flight(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) 
     return np.where(found == few, micro_batches, found) if np.all(found == few) else found
 
 
-class Stages:
+class MemoryStages:
     """The stages of a setting; what differs from stage to stage is an array ``[stages]``, one long without a pipeline."""
 
     def __init__(self, setting: Setting) -> None:

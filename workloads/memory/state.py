@@ -15,13 +15,13 @@ from dataclasses import replace
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..lowering.weights import offloaded
-from ..precision import Formats, Part
-from ..setting import Setting
-from ..sharding import Holding, held, held_beside_layers, held_of_layer, shards
-from .need import Array, Line
+from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards
+from ..lowering.data_parallel.weight_gathering import offloaded
+from ..model.precision import Formats, Part
+from ..plan.setting import Setting
+from .need import Array, MemoryLine
 from .need import Part as MemoryPart
-from .stages import Stages
+from .stages import MemoryStages
 
 AT_ONCE = 2
 """Layers whose weights are there at once: the one that is passed through, and the next."""
@@ -32,14 +32,14 @@ def all_of(part: Part) -> float:
     return 1.0
 
 
-class State:
+class ModelState:
     """What a rank of each stage holds for the model's parameters, in the formats of one policy."""
 
-    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: Stages) -> None:
+    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: MemoryStages) -> None:
         self.setting, self.formats, self.stages = setting, formats, stages
         self.plan = setting.plan
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[MemoryLine]:
         """Weights, gradients and optimizer state by part of the model, here and in host memory."""
         ends = {each.part: each for each in held_beside_layers(self.setting)}
         for each in held(self.setting):
@@ -48,43 +48,43 @@ class State:
             yield from self._weights(each, count, beside)
             yield from self._gradients(each, count)
             state = count * self.formats[each.part].state_bytes / shards(self.setting, each)
-            yield from Line("optimizer", each.part, "state", state).divided(self._away)
+            yield from MemoryLine("optimizer", each.part, "state", state).divided(self._away)
 
-    def whole_layers(self) -> Iterator[Line]:
+    def whole_layers(self) -> Iterator[MemoryLine]:
         """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
         if self.plan.shards == 3 or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
             if self.plan.shards == 3:
                 ends = self._bytes(held_beside_layers(self.setting), "weight")
                 size = np.maximum(size, self.stages.by_stage(ends))
-            yield Line("other", "weights", "layers that are fetched", size)
+            yield MemoryLine("other", "weights", "layers that are fetched", size)
         if self.plan.shards >= 2 or self._gradients_leave:
             ends = self._bytes(held_beside_layers(self.setting), "gradient")
             size = np.maximum(self._largest("gradient"), self.stages.by_stage(ends))
-            yield Line("other", "gradients", "a layer that is not reduced yet", size)
+            yield MemoryLine("other", "gradients", "a layer that is not reduced yet", size)
 
-    def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[Line]:
+    def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[MemoryLine]:
         """``beside`` of the count are those of embedding and output, which stay on the device."""
         size, parts = BYTES[self.formats[each.part].weight], shards(self.setting, each)
         spread = parts if self.plan.shards == 3 else 1
         away = offloaded(each.part, self.plan.offload_shares) * (count - beside)
-        yield Line("parameters", each.part, "weights", (count - away) / spread * self.stages.versions * size)
+        yield MemoryLine("parameters", each.part, "weights", (count - away) / spread * self.stages.versions * size)
         if np.any(away):
-            yield Line("parameters", each.part, "weights", away / spread * size, host=True)
+            yield MemoryLine("parameters", each.part, "weights", away / spread * size, host=True)
         if self.plan.zero == "++":
             second = self.setting.mesh.size(*(axis for axis in each.replicas if axis == "fsdp"))
-            yield Line("parameters", each.part, "second shard of the weights", count / second * size)
+            yield MemoryLine("parameters", each.part, "second shard of the weights", count / second * size)
 
-    def _gradients(self, each: Holding, count: Array) -> Iterator[Line]:
+    def _gradients(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
         size = count * BYTES[self.formats[each.part].gradient]
         shard = size / shards(self.setting, each)
         stays = 1.0 - self._away if self._gradients_leave else 1.0
-        yield Line("gradients", each.part, "gradients", stays * (shard if self.plan.shards >= 2 else size))
+        yield MemoryLine("gradients", each.part, "gradients", stays * (shard if self.plan.shards >= 2 else size))
         if self._away:
-            yield Line("gradients", each.part, "gradients", self._away * shard, host=True)
+            yield MemoryLine("gradients", each.part, "gradients", self._away * shard, host=True)
             if self.plan.offload_delay:
                 late = self._away * shard
-                yield Line("gradients", each.part, "gradients of the step before", late, host=True)
+                yield MemoryLine("gradients", each.part, "gradients of the step before", late, host=True)
 
     @property
     def _gradients_leave(self) -> bool:
@@ -117,7 +117,7 @@ class State:
         return found
 
 
-def all_single(setting: Setting, stages: Stages, bytes_of: dict[str, int]) -> Iterator[Line]:
+def all_single(setting: Setting, stages: MemoryStages, bytes_of: dict[str, int]) -> Iterator[MemoryLine]:
     """So many bytes a parameter that the rank holds, whatever the batch; only the optimizer's are sharded."""
     names: dict[MemoryPart, str] = {
         "parameters": "weights",
@@ -127,7 +127,7 @@ def all_single(setting: Setting, stages: Stages, bytes_of: dict[str, int]) -> It
     }
     for each in held(setting):
         count = stages.by_stage(each.parameters)
-        line = Line("parameters", each.part, "", count)
+        line = MemoryLine("parameters", each.part, "", count)
         for part, what in names.items():
             sharded = shards(setting, each) if part == "optimizer" else 1
             yield replace(line, part=part, what=what, nbytes=count * bytes_of[part] / sharded)

@@ -17,12 +17,12 @@ import numpy as np
 
 from ...hardware.framework import Framework
 from ...hardware.precisions import BYTES
-from ..precision import Formats, Part
-from ..setting import Setting
-from ..sharding import held, shards
+from ..lowering.data_parallel.sharding import held, shards
+from ..model.precision import Formats, Part
+from ..plan.setting import Setting
 from .activations import Saved
-from .need import Array, Line
-from .stages import Stages
+from .need import Array, MemoryLine
+from .stages import MemoryStages
 
 BUCKET = 5e8
 """Gradients that ZeRO 1 and 2 gather up before they are reduced (DeepSpeed's configuration, ``reduce_bucket_size``)."""
@@ -37,10 +37,10 @@ SIDES = 2
 class Working:
     """Lines of what is in work on each stage, in the formats of one policy."""
 
-    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: Stages) -> None:
+    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: MemoryStages) -> None:
         self.setting, self.formats, self.stages = setting, formats, stages
 
-    def resident(self) -> Iterator[Line]:
+    def resident(self) -> Iterator[MemoryLine]:
         """What does not depend on micro-batches: gradients for the update, and in buckets.
 
         With gradients in half precision and weights that are updated in single, the update has a copy of the gradients in single:
@@ -58,11 +58,11 @@ class Working:
             if setting.plan.shards in (1, 2) and shards(setting, each) > 1:
                 bucket = bucket + count * BYTES[formats.gradient]
         most = BUCKET * max(BYTES[each.gradient] for each in self.formats.values())
-        yield Line("other", "gradients", "copy in the format of the update", copies, keeper="update")
-        yield Line("other", "gradients", "in half precision, until they are added", halves)
-        yield Line("other", "gradients", "bucket to be reduced", np.minimum(bucket, most))
+        yield MemoryLine("other", "gradients", "copy in the format of the update", copies, keeper="update")
+        yield MemoryLine("other", "gradients", "in half precision, until they are added", halves)
+        yield MemoryLine("other", "gradients", "bucket to be reduced", np.minimum(bucket, most))
 
-    def sent_on(self, saved: Saved) -> Iterator[Line]:
+    def sent_on(self, saved: Saved) -> Iterator[MemoryLine]:
         """Outputs of stages, which stay until their gradients come; ranks of tp share them (DeepSpeed's pipelines)."""
         if self.stages.count == 1:
             return
@@ -70,18 +70,18 @@ class Working:
         flight[-1, -1] = 0  # the model's own output is no stage's input
         parts = 1 if local.stream < local.whole else local.width
         size = local.stream / parts * saved.size("norm")
-        yield Line("activations", "stage", "outputs, until their gradients come", flight.sum(axis=1) * size)
+        yield MemoryLine("activations", "stage", "outputs, until their gradients come", flight.sum(axis=1) * size)
 
-    def moment(self, saved: Saved, most: float) -> Iterator[Line]:
+    def moment(self, saved: Saved, most: float) -> Iterator[MemoryLine]:
         """The lines of the moment that has the most in work, on each stage; ``most`` are tokens that experts carry."""
         moments = [self._layer(saved, most), self._loss(saved), self._embedding(saved)]
         sums = np.array([sum(np.broadcast_to(line.nbytes, self.stages.count) for line in lines) for lines in moments])
         fullest = sums.argmax(axis=0)
         for number, lines in enumerate(moments):
             for line in lines:
-                yield Line(line.part, line.name, line.what, np.where(fullest == number, line.nbytes, 0.0))
+                yield MemoryLine(line.part, line.name, line.what, np.where(fullest == number, line.nbytes, 0.0))
 
-    def _layer(self, saved: Saved, most: float) -> list[Line]:
+    def _layer(self, saved: Saved, most: float) -> list[MemoryLine]:
         """Of a layer: what is not kept of it, and gradients of the stream and of its widest operator."""
         recompute = self.setting.plan.recompute
         again, back = np.zeros(self.stages.count), np.zeros(self.stages.count)
@@ -92,11 +92,11 @@ class Working:
             widest = max(row.size(most) for row in rows)
             back = np.maximum(back, there * (STREAMS * stream + SIDES * widest))
         return [
-            Line("activations", "again", "one layer, worked out again", again),
-            Line("activations", "back", "gradients of a layer's activations", back),
+            MemoryLine("activations", "again", "one layer, worked out again", again),
+            MemoryLine("activations", "back", "gradients of a layer's activations", back),
         ]
 
-    def _loss(self, saved: Saved) -> list[Line]:
+    def _loss(self, saved: Saved) -> list[MemoryLine]:
         """Logits, 4 s·b·v/t bytes in single precision (Korthikanti et al. 2022), and in the format that they come in.
 
         Megatron's loss works in place. The framework's own, which plans of ZeRO 3 have, makes logarithms beside; cut over tp, it
@@ -109,17 +109,17 @@ class Working:
         copies = single * (1 + (local.width > 1)) if self.setting.plan.shards == 3 else 0
         weights = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].gradient]
         return [
-            Line("other", "output.loss", "logits in single precision", last * logits * single),
-            Line("other", "output.loss", "logits as they come, and copies", last * logits * (beside + copies)),
-            Line("other", "output.logits", "gradient of its weights", last * weights),
+            MemoryLine("other", "output.loss", "logits in single precision", last * logits * single),
+            MemoryLine("other", "output.loss", "logits as they come, and copies", last * logits * (beside + copies)),
+            MemoryLine("other", "output.logits", "gradient of its weights", last * weights),
         ]
 
-    def _embedding(self, saved: Saved) -> list[Line]:
+    def _embedding(self, saved: Saved) -> list[MemoryLine]:
         """The whole table's gradient, though few of its rows are not zero."""
         local = saved.stacks[True]
         first = np.minimum(1.0, self.stages.at_first)
         size = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].gradient]
-        return [Line("other", "embedding", "its gradient, before it is added", first * size)]
+        return [MemoryLine("other", "embedding", "its gradient, before it is added", first * size)]
 
 
 class Pool(NamedTuple):

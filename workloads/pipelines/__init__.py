@@ -5,11 +5,11 @@ from __future__ import annotations
 from ...hardware.errors import InputError, suggestion
 from .gpipe import GPipe
 from .interleaved import Interleaved
+from .never_flushed import streamed
 from .one_f_one_b import OneForwardOneBackward
 from .order import Kind, Order, Slot, Step, extent, most_in_flight, sequence, validate
 from .pipedream import PipeDream, TwoBufferedWeights
 from .pipeline import Pipeline
-from .steady import streamed
 from .zero_bubble import ZeroBubbleH1, ZeroBubbleH2
 
 PIPELINES: dict[str, Pipeline] = {

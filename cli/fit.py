@@ -1,0 +1,85 @@
+"""The command ``athanor fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..hardware.errors import InputError
+from ..reports.tables.terminal import check_writable, console, emit, progress
+from .options import result_options
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric", "library"]))
+@click.argument("name", required=False)
+@click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold none out.")
+@click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
+@result_options
+def fit(
+    what: str,
+    name: str | None,
+    data: str | None,
+    all_rows: bool,
+    output: str | None,
+    json_path: str | None,
+    out: str | None,
+) -> None:
+    """Fit what data sheets do not say to published runs (takes minutes).
+
+    ``fit bagualu`` prints that machine's [calibration] tables; interrupted, the fits that are done. ``fit accelerator A100`` and
+    ``fit fabric selene`` and ``fit library DeepSpeed`` fit constants to every second row about it, and print how far the other
+    rows are from their predictions, also with each model and each source left out.
+    """
+    check_writable(output, json_path)
+    if what == "bagualu":
+        if name or data or all_rows or json_path or out:
+            raise InputError(
+                "fit bagualu: takes no name, --data, --all-rows, --json or --out; its targets are published, -o keeps them"
+            )
+        _bagualu(output)
+        return
+    if not name:
+        example = {"accelerator": "an accelerator, such as A100", "fabric": "a machine", "library": "a library"}[what]
+        raise InputError(f"fit {what}: name {example}")
+    if output:
+        raise InputError(f"-o {output}: is for fit bagualu; --out and --json keep what fit {what} finds")
+    _constants(what, name, data, all_rows, json_path, out)
+
+
+def _bagualu(output: str | None) -> None:
+    from ..reports.studies.bagualu_fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
+
+    fits: list[tuple[str, BaguaLuFit]] = []
+    try:
+        with progress("fit bagualu", 8) as advance:
+            for each in fit_bagualu(advance):
+                fits.append(each)  # noqa: PERF402 - kept one by one, for an interruption
+    finally:
+        if fits:
+            click.echo(calibration_table(fits))
+            for result, error in fits[0][1].errors.items():
+                click.echo(f"# {result}: {error:+.2e} off the published value")
+    if output:
+        write_machine(Path(output), fits)
+
+
+def _constants(what: str, name: str, data: str | None, all_rows: bool, json_path: str | None, out: str | None) -> None:
+    from ..reports.pages.fit import show_fit, toml_of
+    from ..reports.pages.output_folder import Folder
+    from ..reports.studies.accuracy.fitting import fit as fit_target
+    from ..reports.studies.accuracy.rows import read_rows
+    from ..reports.studies.accuracy.targets import target_of
+
+    target, rows = target_of(what, name), read_rows(data)
+    folder = Folder(out) if out else None
+    with progress(f"fit {what} {name}") as advance:
+        found = fit_target(target, rows, advance, every=all_rows)
+    if folder:
+        folder.json("fit.json", found.plain())
+        folder.text("fit.toml", toml_of(found))
+    emit(json_path, found.plain())
+    if json_path != "-":
+        show_fit(console(), found)

@@ -1,0 +1,55 @@
+"""The command ``athanor memory``."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import click
+
+from ..reports.tables.terminal import check_writable, console, emit, progress
+from .inputs import load
+from .options import machine_option, plan_options
+
+MOST_REMEDIES = 12
+"""Ways to make a plan fit that are told."""
+
+
+@click.command()
+@machine_option()
+@plan_options
+@click.option("--json", "json_path", metavar="FILE", help="Write the account as JSON; - for standard output.")
+def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str | None, **options: Any) -> None:
+    """Tell what a rank holds: by part and stage, by operator, whether it fits, and what would make it fit.
+
+    Nothing is simulated. Exit status 3 where the plan does not fit; the tables and the JSON are there all the same.
+    """
+    from ..hardware.errors import DoesNotFit
+    from ..reports.pages.memory import plain, show
+    from ..workloads.memory import Remedy, account, remedies, sample_loads, shortage
+    from ..workloads.plan.setting import Setting
+
+    check_writable(json_path)
+    setting = Setting.of(*load(machine, model, settings), options)
+    loads = sample_loads(setting)
+    found, ways = account(setting, loads), list[Remedy]()
+    need = found.worst
+
+    def tell() -> None:
+        emit(json_path, plain(found, ways))
+        if json_path != "-":
+            show(console(), found, ways)
+
+    try:
+        if not need.fits:
+            with progress("memory") as advance:
+                advance("looking for what would make it fit")
+                for way in islice(remedies(setting, loads), MOST_REMEDIES):
+                    ways.append(way)
+                    advance(way.flags)
+    except KeyboardInterrupt:
+        tell()
+        raise
+    tell()
+    if not need.fits:
+        raise DoesNotFit(shortage(setting, need) + ("" if ways else "; no change that was tried makes it fit"))

@@ -1,0 +1,168 @@
+"""``athanor plan``: which plan of a model is the fastest on so many ranks, and what limits it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..hardware.errors import InputError
+from ..reports.tables.terminal import check_writable, console, emit, progress
+from .inputs import command_text, load
+from .options import PLAN_OPTIONS, machine_option, result_options
+
+if TYPE_CHECKING:
+    from ..reports.pages.output_folder import Folder
+    from ..sim.planning.question import Question
+    from ..sim.planning.search import Search
+
+NOT_SEARCHED = ("--mesh", "--tokens-per-rank", "--global-batch", "--steps", "--jitter", "--speed-spread", "--depth")
+"""Options of a plan that a search has none of, or words of its own for."""
+
+SMALL = 20_000
+"""Plans up to which one process is quicker than several, which have to start."""
+
+
+def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, settings in reversed(PLAN_OPTIONS):
+        if name not in NOT_SEARCHED:
+            command = click.option(name, **settings)(command)
+    return command
+
+
+@click.command("plan")
+@machine_option()
+@click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")
+@click.option("--gpus", type=int, help="Ranks that the plan is for, an accelerator each.")
+@click.option("--nodes", type=int, help="The same as nodes, of which all ranks are taken.")
+@click.option("--global-batch", type=int, required=True, help="Sequences of all ranks in a step.")
+@click.option("--max-memory", metavar="SIZE", help="Bytes that a rank may take, such as 60GB.  [default: all it has]")
+@click.option(
+    "--try",
+    "tries",
+    multiple=True,
+    metavar="KEY=V,...",
+    help="Values of a choice or sizes of an axis to search, instead of the usual ones: tp=4,8 or pipeline=1f1b,2bw.",
+)
+@click.option("--limit", type=int, help="Refuse a search of more plans.  [default: 1000000]")
+@click.option("--simulate", "simulated", type=int, default=10, show_default=True, help="Plans that the engine runs.")
+@click.option("--jobs", type=int, help="Processes.  [default: one a core; under mpiexec its ranks]")
+@_plan_options
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file.")
+@result_options
+def plan(
+    machine: str,
+    model: str,
+    gpus: int | None,
+    nodes: int | None,
+    max_memory: str | None,
+    tries: tuple[str, ...],
+    limit: int | None,
+    simulated: int,
+    jobs: int | None,
+    settings: tuple[str, ...],
+    json_path: str | None,
+    out: str | None,
+    **options: Any,
+) -> None:
+    """Search the fastest plan: every mesh, placement, pipeline, ZeRO level, recomputation and micro-batch.
+
+    Options of a plan that are given hold for all; the others are searched. All plans are ranked by formula, the best
+    simulated. With --out, finished meshes are kept: an interrupted search goes on where it stopped. Under mpiexec all
+    its ranks search.
+    """
+    from ..sim.planning.question import Question
+    from ..sim.planning.space import MOST, Space
+    from ..sim.planning.workers import workers
+
+    hardware, chosen = load(machine, model, settings)
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: must be at least 1")
+    if simulated < 1:
+        raise InputError(f"--simulate {simulated}: must be at least 1")
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}: must be at least 1")
+    said = ("--machine", machine, "--model", model, *(word for each in settings for word in ("--set", each)))
+    question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory), said)
+    small = Space(question).size <= SMALL
+    # Ranks of a job all come here, so that what the first one refuses ends them too.
+    with workers(1 if small and jobs is None else jobs, mpi=_under_mpi()) as crew:
+        if crew is None:
+            return
+        check_writable(json_path)
+        folder = _folder(out)
+        this = _search(question, crew, limit or MOST, simulated, folder, json_path)
+    _tell(this, folder, json_path)
+
+
+def _search(
+    question: Question, crew: Any, limit: int, simulated: int, folder: Folder | None, json_path: str | None
+) -> Search:
+    """Search with progress; an interruption leaves what there is."""
+    from ..reports.pages.output_folder import Points
+    from ..sim.planning.search import search
+
+    points = Points(folder) if folder else None
+    latest: list[Search] = []
+    with progress("plan") as advance:
+
+        def on_mesh(key: str, part: Any, this: Search) -> None:
+            if points:
+                points.keep(key, part.plain())
+
+        try:
+            for this in search(
+                question,
+                limit=limit,
+                simulated=simulated,
+                workers=crew,
+                known=points.known if points else None,
+                on_mesh=on_mesh,
+                advance=advance,
+            ):
+                latest[:] = [this]
+        except KeyboardInterrupt:
+            if latest:
+                latest[0].interrupted = True
+                _tell(latest[0], folder, json_path)
+            raise
+    return latest[0]
+
+
+def _tell(this: Search, folder: Folder | None, json_path: str | None) -> None:
+    """What was found, to where it was asked for."""
+    from ..reports.pages.plan import show_search, write_search
+
+    plain = this.plain()
+    if folder:
+        write_search(folder, plain, this.question, command_text())
+    emit(json_path, plain)
+    if json_path != "-":
+        show_search(console(), plain)
+
+
+def _folder(out: str | None) -> Folder | None:
+    from ..reports.pages.output_folder import Folder
+
+    return Folder(out) if out else None
+
+
+def _under_mpi() -> bool:
+    """Whether a launcher has started several ranks."""
+    from ..mpi_runtime.job.environment import Launcher
+
+    launcher = Launcher.of(os.environ)
+    return launcher is not None and launcher.ranks > 1
+
+
+def _nbytes(text: str | None) -> float | None:
+    from ..hardware.units import read_bytes
+
+    if text is None:
+        return None
+    try:
+        return float(read_bytes(text))
+    except ValueError as wrong:
+        raise InputError(f"--max-memory {text}: {wrong}") from None

@@ -1,0 +1,275 @@
+"""The commands that run over MPI: ``athanor execute`` and ``athanor calibrate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+from click.core import ParameterSource
+
+from ..hardware.errors import InputError, suggestion
+from ..reports.tables.terminal import check_writable, console, emit, progress
+from .inputs import command_text, first
+from .options import machine_option, overcommit_option, plan_options, result_options, runtime_options
+
+if TYPE_CHECKING:
+    from ..hardware.precisions import Precision
+
+
+@click.command()
+@plan_options
+@machine_option("laptop")
+@overcommit_option
+@runtime_options
+@click.option(
+    "--compute",
+    type=click.Choice(["gemm", "sleep"]),
+    default="gemm",
+    show_default=True,
+    help="gemm: NumPy, with the operations' real shapes; sleep: a virtual accelerator that takes the machine's time.",
+)
+@click.option("--compute-scale", type=float, default=1.0, show_default=True, help="gemm: times so many rows.")
+@click.option(
+    "--collectives",
+    type=click.Choice(["rounds", "library"]),
+    default="rounds",
+    show_default=True,
+    help="rounds: the schedule's own algorithms over Isend and Irecv; library: the MPI library's collectives.",
+)
+@click.option(
+    "--check/--no-check", default=True, help="Compare a first, unmeasured step with NumPy alone.  [default: check]"
+)
+@result_options
+@click.option("-o", "output", metavar="FILE", help="Write the whole run (summary, plan, trace) as JSON.")
+def execute(
+    machine: str,
+    model: str,
+    settings: tuple[str, ...],
+    allow_overcommit: bool,
+    expect_ranks: int | None,
+    time_limit: float,
+    compute: Any,
+    compute_scale: float,
+    collectives: Any,
+    check: bool,
+    json_path: str | None,
+    out: str | None,
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Execute training steps over MPI by the schedule that simulate predicts: mpiexec -n P athanor execute ….
+
+    The mesh has as many ranks as are started. Times, loads and links are measured; the machine names where ranks live, and with
+    --compute sleep how fast they compute.
+    """
+    from ..mpi_runtime.job.environment import prepare
+
+    prepare()
+    from ..mpi_runtime.execute.execute import Way
+    from ..mpi_runtime.execute.execute import execute as execute_run
+    from ..reports.pages.output_folder import Folder
+    from .inputs import load
+
+    hardware, chosen = load(machine, model, settings)
+    way = Way(compute, compute_scale, collectives, check, allow_overcommit)
+    folders: list[Folder] = []
+
+    def ready() -> None:
+        check_writable(output, json_path)
+        if out:
+            folders.append(Folder(out))
+
+    with progress("execute") if first() else nullcontext(lambda text: None) as advance:
+        run = execute_run(
+            hardware,
+            chosen,
+            way=way,
+            expect_ranks=expect_ranks,
+            time_limit=time_limit,
+            ready=ready,
+            advance=advance,
+            **options,
+        )
+    if run is None:
+        return
+    if output:
+        run.save(output)
+    for folder in folders:
+        from ..reports.pages.run import write_run
+
+        write_run(folder, run, hardware, chosen, command_text())
+    emit(json_path, run.summary())
+    if json_path != "-":
+        from ..reports.tables.runs import show_run
+
+        show_run(console(), run.summary(), run.summary()["links"])
+
+
+ACCELERATOR_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("--device", {"help": "With --accelerator: cpu, cuda or cuda:N.  [default: the first GPU, else cpu]"}),
+    ("--threads", {"type": int, "help": "With --accelerator on cpu: threads that compute.  [default: PyTorch's]"}),
+    (
+        "--precision",
+        {
+            "metavar": "NAMES",
+            "help": "With --accelerator: fp32,bf16 of fp64, fp32, fp16, bf16, fp8.  [default: its fast ones]",
+        },
+    ),
+    (
+        "--seconds",
+        {"type": float, "help": "With --accelerator: measure for so long at most.  [default: 180; --quick: 30]"},
+    ),
+    (
+        "--peak",
+        {
+            "multiple": True,
+            "metavar": "NAME=RATE",
+            "help": "With --accelerator: a data sheet's peak, bf16=989TFLOP/s.  [default: of --like, else the best seen]",
+        },
+    ),
+]
+
+OVER_MPI = ("nodes_per_supernode", "network_only", "expect_ranks", "time_limit")
+"""Options of calibrate that only a job over MPI has."""
+
+
+def accelerator_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a calibration of one accelerator."""
+    for name, settings in reversed(ACCELERATOR_OPTIONS):
+        command = click.option(name, *(["peaks"] if name == "--peak" else []), **settings)(command)
+    return click.option(
+        "--accelerator", is_flag=True, help="Measure one accelerator with PyTorch, in one process without MPI."
+    )(command)
+
+
+@click.command()
+@click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
+@click.option(
+    "--like", metavar="MACHINE", help="Take structure and nominal rates from a machine: its name, or a TOML file."
+)
+@click.option("--nodes-per-supernode", type=int, help="Hosts in a row that share a supernode.  [default: of --like]")
+@click.option("--network-only", is_flag=True, help="Leave computing as --like has it.")
+@click.option("--quick", is_flag=True, help="Fewer sizes, shapes and samples: some seconds, larger errors.")
+@click.option("--fresh", is_flag=True, help="Measure anew what an earlier calibration has kept.")
+@accelerator_options
+@runtime_options
+@result_options
+def calibrate(
+    output: str,
+    like: str | None,
+    expect_ranks: int | None,
+    time_limit: float,
+    json_path: str | None,
+    out: str | None,
+    accelerator: bool,
+    **options: Any,
+) -> None:
+    """Measure the computers of a job, and write a machine file of them: mpiexec -n P athanor calibrate -o FILE.
+
+    Messages by level, links that all ranks fill, collectives by algorithm, products and memory; each number with its standard
+    error. With --accelerator one GPU or processor instead: products over shapes, layouts and precisions, attention,
+    memory-bound operators and starts, to which the compute model is fitted; the error on shapes held out is printed.
+    Finished points are kept beside FILE: an interrupted calibration goes on where it stopped.
+    """
+    _of_one_kind(accelerator)
+    mine = {name: options.pop(name) for name in ("device", "threads", "precision", "seconds", "peaks")}
+    if accelerator:
+        mine |= {name: options[name] for name in ("quick", "fresh")}
+        _calibrate_accelerator(output, like, json_path, out, **mine)
+        return
+    from ..mpi_runtime.job.environment import prepare
+
+    prepare()
+    from ..hardware.machine import load_machine
+    from ..hardware.machine_writer import machine_toml
+    from ..mpi_runtime.calibration.calibrate import CalibrationTask
+    from ..mpi_runtime.calibration.calibrate import calibrate as calibrate_job
+    from ..reports.pages.output_folder import Folder, write_whole
+
+    task = CalibrationTask(Path(output), like=load_machine(like) if like else None, **options)
+
+    def ready() -> None:
+        check_writable(output, str(task.samples_file), json_path)
+        if out:
+            Folder(out)
+
+    with progress("calibrate") as advance:
+        found = calibrate_job(task, expect_ranks=expect_ranks, time_limit=time_limit, ready=ready, advance=advance)
+    if found is None:
+        return
+    from ..reports.pages import calibration as report
+    from ..reports.studies.calibration_checks import Told
+
+    write_whole(Path(output), machine_toml(found.machine))
+    told = Told.of(found)
+    if out:
+        report.write_calibration(Folder(out), told, command_text())
+    emit(json_path, told.plain())
+    if json_path != "-":
+        report.show_calibration(console(), told)
+
+
+def _of_one_kind(accelerator: bool) -> None:
+    """Refuse options of the other kind of calibration, rather than pass over them."""
+    context = click.get_current_context()
+    own = [name.lstrip("-").replace("-", "_") for name, _ in ACCELERATOR_OPTIONS]
+    for name in OVER_MPI if accelerator else [*own, "peaks"]:
+        source = context.get_parameter_source(name)
+        if source is not None and source is not ParameterSource.DEFAULT:
+            flag = "--peak" if name == "peaks" else f"--{name.replace('_', '-')}"
+            why = "is for calibrations over MPI, not for --accelerator" if accelerator else "needs --accelerator"
+            raise InputError(f"{flag}: {why}")
+
+
+def _calibrate_accelerator(
+    output: str, like: str | None, json_path: str | None, out: str | None, **options: Any
+) -> None:
+    from ..hardware.machine import load_machine
+    from ..hardware.machine_writer import machine_toml
+    from ..mpi_runtime.accelerator.calibrate import AcceleratorTask, calibrate_accelerator
+    from ..reports.pages.output_folder import Folder, write_whole
+
+    peaks = dict(_peak(text) for text in options.pop("peaks"))
+    task = AcceleratorTask(
+        Path(output),
+        like=load_machine(like) if like else None,
+        precisions=options.pop("precision"),
+        peaks=peaks,
+        **options,
+    )
+
+    def ready() -> None:
+        check_writable(output, str(task.samples_file), json_path)
+        if out:
+            Folder(out)
+
+    with progress("calibrate") as advance:
+        found = calibrate_accelerator(task, ready=ready, advance=advance)
+    from ..reports.pages import accelerator as report
+
+    write_whole(Path(output), machine_toml(found.machine))
+    if out:
+        report.write_accelerator(Folder(out), found, command_text())
+    emit(json_path, report.plain(found))
+    if json_path != "-":
+        report.show_accelerator(console(), found)
+
+
+def _peak(text: str) -> tuple[Precision, float]:
+    """``bf16=989TFLOP/s`` as a precision and FLOP/s."""
+    from ..hardware.precisions import BYTES
+    from ..hardware.units import parse
+
+    name, _, rate = (part.strip() for part in text.partition("="))
+    if name not in BYTES:
+        raise InputError(f"--peak {text}: {name or 'nothing'} is no precision{suggestion(name, BYTES)}")
+    try:
+        found = parse(rate, "flop / second")
+    except ValueError as reason:
+        raise InputError(f"--peak {text}: {reason}; needs a compute rate such as {name}=989TFLOP/s") from None
+    if not 0 < found < float("inf"):
+        raise InputError(f"--peak {text}: must be above zero, such as {name}=989TFLOP/s")
+    return cast("Precision", name), found

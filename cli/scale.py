@@ -1,0 +1,84 @@
+"""``athanor scale``: one model over many node counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..hardware.errors import InputError
+from ..reports.tables.terminal import check_writable, console, emit, progress
+from .inputs import command_text, load
+from .options import machine_option, overcommit_option, plan_options, result_options
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["weak", "strong"]))
+@machine_option()
+@plan_options
+@overcommit_option
+@result_options
+@click.option("--nodes", help="Node counts, such as 6000,12000,96000; by default shares of the plan's.")
+def scale(
+    kind: Any,
+    machine: str,
+    model: str,
+    settings: tuple[str, ...],
+    json_path: str | None,
+    out: str | None,
+    nodes: str | None,
+    **options: Any,
+) -> None:
+    """Scale a model over node counts: weak (experts and batch grow along) or strong (both stay).
+
+    With --out, finished points are kept: an interrupted study goes on where it stopped.
+    """
+    from ..reports.pages.output_folder import Folder, Points
+    from ..sim.studies.scaling import Study
+    from ..sim.studies.scaling import scale as scale_study
+
+    counts = _node_counts(nodes)
+    check_writable(json_path)
+    hardware, chosen = load(machine, model, settings)
+    folder = Folder(out) if out else None
+    points = Points(folder) if folder else None
+    latest: list[Study] = []
+    with progress(f"{kind} scaling", len(counts) if counts else None) as advance:
+
+        def on_point(key: str, study: Study) -> None:
+            latest[:] = [study]
+            if points:
+                points.keep(key, study.points[-1].summary)
+            advance(f"{study.points[-1].nodes:,} nodes done")
+
+        try:
+            scale_study(
+                kind, hardware, chosen, counts, known=points.known if points else None, on_point=on_point, **options
+            )
+        except KeyboardInterrupt:
+            if folder and latest:
+                _write_study(folder, latest[0])
+            raise
+    study = latest[0]
+    if folder:
+        _write_study(folder, study)
+    emit(json_path, study.to_plain())
+    if json_path != "-":
+        from ..reports.tables.runs import study_table
+
+        console().print(study_table(study))
+
+
+def _write_study(folder: Any, study: Any) -> None:
+    from ..reports.pages.scaling import write_study
+
+    write_study(folder, study, command_text())
+
+
+def _node_counts(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.replace("_", "").split(",")]
+    except ValueError:
+        raise InputError(f"--nodes {text}: write node counts, such as 6000,12000,96000") from None

@@ -1,0 +1,48 @@
+"""``athanor simulate``: training steps, simulated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..reports.tables.terminal import check_writable, console, emit
+from .inputs import command_text, load
+from .options import machine_option, overcommit_option, plan_options, result_options
+
+
+@click.command()
+@machine_option()
+@plan_options
+@overcommit_option
+@result_options
+@click.option("-o", "output", metavar="FILE", help="Write the whole run (summary, plan, trace) as JSON.")
+def simulate(
+    machine: str,
+    model: str,
+    settings: tuple[str, ...],
+    allow_overcommit: bool,
+    json_path: str | None,
+    out: str | None,
+    output: str | None,
+    **options: Any,
+) -> None:
+    """Simulate training steps: time, where it goes, memory, load and links."""
+    from ..reports.pages.output_folder import Folder
+    from ..sim.simulate import simulate as simulate_run
+
+    hardware, chosen = load(machine, model, settings)
+    check_writable(output, json_path)
+    folder = Folder(out) if out else None
+    run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, **options)
+    if output:
+        run.save(output)
+    if folder:
+        from ..reports.pages.run import write_run
+
+        write_run(folder, run, hardware, chosen, command_text())
+    emit(json_path, run.summary())
+    if json_path != "-":
+        from ..reports.tables.runs import show_run
+
+        show_run(console(), run.summary(), run.summary()["links"])

@@ -1,0 +1,40 @@
+"""The command ``athanor validate-runtime``."""
+
+from __future__ import annotations
+
+import click
+
+from ..reports.tables.terminal import check_writable, console, emit, progress
+from .inputs import command_text
+from .options import result_options
+
+
+@click.command("validate-runtime")
+@click.option("--trees", help="Of the study's trees only these, such as 2x2,2x4.  [default: 2x2,2x4,4x4]")
+@result_options
+def validate_runtime(trees: str | None, json_path: str | None, out: str | None) -> None:
+    """Run training steps on emulated clusters, and tell how far their predictions were off (takes minutes).
+
+    Calibrates in one job, measures in others, predicts from nominal rates alone and from calibrated ones. With --out,
+    finished cells are kept: an interrupted study goes on where it stopped.
+    """
+    from ..reports.pages.output_folder import Folder, Points
+    from ..reports.pages.runtime_validation import show_validation, write_validation
+    from ..reports.studies.runtime_validation import chosen, steps_of, validate
+
+    check_writable(json_path)
+    picked = chosen(trees)
+    folder = Folder(out) if out else None
+    points = Points(folder) if folder else None
+    with progress("validate-runtime", steps_of(picked)) as advance:
+        found = validate(
+            picked,
+            kept=points.known if points else None,
+            keep=points.keep if points else lambda key, value: None,
+            advance=advance,
+        )
+    if folder:
+        write_validation(folder, found, command_text())
+    emit(json_path, found.plain())
+    if json_path != "-":
+        show_validation(console(), found)

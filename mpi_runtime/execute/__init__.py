@@ -1,0 +1,1 @@
+"""Executing a schedule: what a rank can do, its streams, and the Run that is observed."""

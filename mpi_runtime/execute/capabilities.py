@@ -1,0 +1,92 @@
+"""What the runtime computes for real, what it only sends, and what it refuses, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from ...hardware.errors import InputError
+from ...workloads.pipelines import PIPELINES
+from ...workloads.plan.setting import Setting
+from ...workloads.routing.balancers import Capacity, Swipe, Unbalanced
+from .devices import TYPES
+
+Kind = Literal["experts", "dense", "blank"]
+"""Data that a schedule is executed on: tokens that are routed to experts, a dense model, or bytes of no meaning."""
+
+
+def data_of(setting: Setting, computes: bool, real: bool) -> Kind:
+    """On which data a setting is executed.
+
+    ``real``: products are computed once, as the model has them. Then a dense model is trained, and tokens go to experts that
+    compute; what has no such data is refused with an :class:`InputError` that says what has. Else, where the plan is one that
+    tokens can be routed by, they are all the same, and anything else sends bytes of no meaning.
+    """
+    if len(setting.plan.precisions.names) > 1:
+        raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
+    wrong = next(_not_with_experts(setting) if setting.model.experts else _not_dense(setting), None)
+    if wrong is None:
+        return "experts" if setting.model.experts else "dense" if real else "blank"
+    if computes:
+        raise InputError(f"{wrong}; --compute sleep only sends what the schedule says")
+    return "blank"
+
+
+def _not_with_experts(setting: Setting) -> Iterator[str]:
+    """Why tokens cannot be routed to experts that compute."""
+    model, plan = setting.model, setting.plan
+    yield from _neither(setting)
+    if not isinstance(plan.balancing, Unbalanced | Capacity | Swipe):
+        yield f"--balancer {plan.balancer}: the runtime sends tokens by none, capacity and swipe only"
+    others = [axis for axis, size in zip(setting.mesh.axes, setting.mesh.shape, strict=True) if size > 1]
+    if others := [axis for axis in others if axis not in ("ep", "dp")]:
+        yield f"--mesh {others[0]}: models with experts are executed for real over ep and dp"
+    if plan.zero not in ("0", "1", "hierarchical"):
+        yield f"--zero {plan.zero}: models with experts are executed for real with --zero 0, 1 and hierarchical"
+    if plan.prototypes:
+        yield "--prototypes: the runtime's gates choose among all experts"
+    if model.gated or model.shared_experts or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
+        yield f"--model {model.name}: executed for real are experts of two matrices in every layer, and no others beside them"
+
+
+def _not_dense(setting: Setting) -> Iterator[str]:
+    """Why a dense model cannot be trained for real."""
+    model, plan, batch, mesh = setting.model, setting.plan, setting.batch, setting.mesh
+    yield from _neither(setting)
+    extras = {
+        "biases": model.biases,
+        "dropout": model.dropout,
+        "latent attention": model.latent is not None,
+        "learned positions": model.positions > 0,
+        "an image's patches": model.patches > 0,
+    }
+    if found := [name for name, has in extras.items() if has]:
+        yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
+    if plan.recompute == "products":
+        yield "--recompute products: executed for real are none, selective and full"
+    width = mesh.size("tp", "col")
+    if model.key_value_heads % width:
+        yield f"--mesh {mesh}: {model.key_value_heads} key-value heads of {model.name} do not divide over {width} ranks"
+    if mesh.size("pp") > 1 and PIPELINES[plan.pipeline].asynchronous:
+        flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous)
+        yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {flushing}"
+    if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size("cp"):
+        yield (
+            f"--tokens-per-rank {batch.tokens:,}: {batch.micro_tokens:,} tokens of a micro-batch are no whole sequences of"
+            f" {batch.seq_len:,} (--seq-len) that cp={mesh.size('cp')} cuts evenly"
+        )
+
+
+def _neither(setting: Setting) -> Iterator[str]:
+    """What no model can be executed for real with."""
+    model, plan = setting.model, setting.plan
+    formats = plan.precisions.at(0).values()
+    used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
+    if unknown := sorted(used - set(TYPES)):
+        yield f"--precision {plan.precision}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
+    if plan.offloads:
+        yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"
+    if plan.zero == "++":
+        yield "--zero ++: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
+    if model.encoder_layers:
+        yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"

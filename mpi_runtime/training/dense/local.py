@@ -1,0 +1,172 @@
+"""What one rank computes and exchanges for one micro-batch, by the names of a Schedule's operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from . import functions as f
+from .attention import LocalAttention
+from .fused import FusedAttention
+from .halves import Half, Index, LocalFeedForward, Output, Shared, split
+from .messages import Array, Message
+from .shards import Place, Sizes
+
+
+class MicroBatch:
+    """A micro-batch on its way through the layers of a rank and back.
+
+    Operations come in the order of the Schedule: :meth:`compute` does those that compute, :meth:`message` gives the rank's side
+    of those that exchange. ``weights`` and ``gradients`` are the rank's parts by name; gradients are added to. ``words`` and
+    ``targets`` ``[sequences, tokens]`` are those of all tensor-parallel ranks of the replica, this rank's part of each
+    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``fused`` attention keeps no scores.
+
+    The rows of the residual stream that enter each half of a layer are kept, so that any half can be computed again.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        place: Place,
+        weights: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        words: Index,
+        targets: Index,
+        tokens: int,
+        fused: bool = False,
+    ) -> None:
+        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens, fused)
+        self.sizes, self.place = sizes, place
+        self._entries: dict[int, Array] = {}
+        self._halves: dict[int, Half] = {}
+        self._embedded = self._block = np.zeros((0, 0))
+
+    # --- operations -------------------------------------------------------------------------------------------------------
+
+    def compute(self, what: str, layer: int | None = None) -> None:
+        """Do what a compute operation does; raises ``KeyError`` for one that is not known."""
+        of, _, rest = what.partition(".")
+        if of == "embedding":
+            name, step = split(rest)
+            {"lookup": self._look_up, "grad": self._add_up}[name](step)
+            return
+        half = self._half(of, layer)
+        number = self._number(of, layer)
+        if rest == "residual":
+            self._entries[number + 1] = half.entry + half.result
+            return
+        if rest == "norm":
+            half.entry = self._entries[number]
+        half.compute(rest)
+
+    def message(self, what: str, layer: int | None = None) -> Message:
+        """The rank's side of an exchange; raises ``KeyError`` for one that is not known."""
+        of, _, rest = what.partition(".")
+        if of == "embedding":
+            name, step = split(rest)
+            return {
+                "reduce": self._embedding_reduce,
+                "reduce.grad": self._embedding_gather,
+                "b": self._embedding_block,
+                "grad.reduce": self._embedding_grad_reduce,
+            }[name](step)
+        return self._half(of, layer).message(rest)
+
+    # --- what pipeline stages hand on -------------------------------------------------------------------------------------
+
+    def enter(self, layer: int, rows: Array) -> None:
+        """Take the rows that enter a layer (or, behind the last, the output layer) from the stage before."""
+        self._entries[2 * layer] = rows
+
+    def leave(self, layer: int) -> Array:
+        """The rows that enter a layer, for the stage that holds it."""
+        return self._entries[2 * layer]
+
+    def forget(self, layer: int) -> None:
+        """The backward pass is through a layer: nothing of it is needed any more."""
+        for number in (2 * layer, 2 * layer + 1):
+            self._halves.pop(number, None)
+            self._entries.pop(number, None)
+
+    @property
+    def gradient(self) -> Array:
+        """The gradient of the rows that entered the lowest layer done on the way back, for the stage before."""
+        return self.shared.stream
+
+    @gradient.setter
+    def gradient(self, rows: Array) -> None:
+        self.shared.gradient = rows
+
+    @property
+    def loss(self) -> float:
+        """The part of the mean loss that this rank knows; the same on all ranks along ``tp`` and ``col``."""
+        output = self._half("output", None)
+        assert isinstance(output, Output)
+        return output.loss
+
+    def _number(self, name: str, layer: int | None) -> int:
+        """Halves are counted through the model: two a layer, then the output layer."""
+        return 2 * self.sizes.layers if layer is None else 2 * layer + (name == "ffn")
+
+    def _half(self, name: str, layer: int | None) -> Half:
+        number = self._number(name, layer)
+        if number not in self._halves:
+            attention = FusedAttention if self.shared.fused else LocalAttention
+            made = {"attention": attention, "ffn": LocalFeedForward, "output": Output}[name]
+            self._halves[number] = made(self.shared, "" if layer is None else f"l{layer}.")
+        return self._halves[number]
+
+    # --- embedding: tp cuts words; on a grid rows of ranks do, columns cut ``hidden``, and blocks go along the columns --------
+
+    def _look_up(self, step: int) -> None:
+        shared = self.shared
+        if self.place.grid > 1:
+            part = f.lookup(self._block, shared.mine(shared.words), step * shared.words_each)
+            self._entries[0] = part if step == 0 else self._entries[0] + part
+            return
+        first = self.place.me("tp") * shared.words_each
+        self._embedded = f.lookup(shared.weights["embedding"], shared.words.reshape(-1), first)
+        if self.place.of("tp") == 1:
+            self._entries[0] = self._embedded
+
+    def _embedding_block(self, step: int) -> Message:
+        def take(block: Array) -> None:
+            self._block = block
+
+        return Message("broadcast", ("row",), self.shared.weights["embedding"], take, step)
+
+    def _embedding_reduce(self, step: int) -> Message:
+        """Every token finds its row on one rank."""
+
+        def take(rows: Array) -> None:
+            self._entries[0] = rows
+
+        if self.place.sequence_parallel:
+            parts = self._embedded.reshape(self.place.by_tokens, -1, self._embedded.shape[1])
+            return Message("reduce-scatter", ("tp",), parts, take)
+        return Message("all-reduce", ("tp",), self._embedded, take)
+
+    def _embedding_gather(self, step: int) -> Message:
+        """The gradient of every token's row goes to the rank that holds its word."""
+
+        def take(parts: Array) -> None:
+            self.shared.gradient = parts.reshape(-1, parts.shape[-1])
+
+        return Message("all-gather", ("tp",), self.shared.stream, take)
+
+    def _add_up(self, step: int) -> None:
+        shared = self.shared
+        if self.place.grid > 1:
+            self._block = np.zeros_like(shared.gradients["embedding"])
+            f.lookup_grad(self._block, shared.mine(shared.words), shared.stream, step * shared.words_each)
+            return
+        first = self.place.me("tp") * shared.words_each
+        f.lookup_grad(shared.gradients["embedding"], shared.words.reshape(-1), shared.stream, first)
+
+    def _embedding_grad_reduce(self, step: int) -> Message:
+        def take(block: Array) -> None:
+            total = self.shared.gradients["embedding"]
+            total += block
+
+        return Message("reduce", ("row",), self._block, take, step)

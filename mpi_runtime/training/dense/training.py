@@ -1,0 +1,221 @@
+"""A dense model on one rank: what the operations of a schedule do to its activations, weights and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import numpy as np
+
+from ....workloads.lowering.unroll import ARRIVALS, DEPARTURES
+from ....workloads.model.model import Model
+from ....workloads.model.precision import PARTS
+from ....workloads.pipelines import PIPELINES
+from ....workloads.plan.mesh import DATA
+from ....workloads.plan.setting import Setting
+from ....workloads.schedule.schedule import Exchange, Operation
+from ...execute.devices import TYPES
+from ...execute.observation import Tokens
+from ...execute.stand_ins import stage_message
+from ...messages.groups import Group
+from ...messages.rounds import Requests
+from ...messages.transport import Transport
+from ..operation_names import NamedPart
+from .carrying import carry
+from .halves import Index
+from .holdings import DenseHoldings
+from .local import MicroBatch
+from .messages import Array
+from .shards import Place, Sizes
+
+Steps = Generator[Requests, None, None]
+
+
+class DenseTraining:
+    """Trains a dense model for real, on this rank's part of it and of the batch.
+
+    Each micro-batch keeps what it needs of the forward pass in a :class:`MicroBatch` of its own, until its backward pass has
+    come through the rank's layers; weights and gradients are in :class:`DenseHoldings`.
+    """
+
+    def __init__(self, setting: Setting, transport: Transport, coordinate: tuple[int, ...]) -> None:
+        self.setting, self.transport = setting, transport
+        mesh, plan = setting.mesh, setting.plan
+        self.sizes = sizes_of(setting.model)
+        around = transport.along(("cp",))
+        self.place = Place(
+            dict(zip(mesh.axes, coordinate, strict=True)),
+            dict(zip(mesh.axes, mesh.shape, strict=True)),
+            plan.sequence_parallel,
+            () if around is None else tuple(int(member) for member in around.member),
+        )
+        self.formats = plan.precisions.at(0)
+        self.holdings = DenseHoldings(setting, self.sizes, self.place, self.formats)
+        self.micro_batches: dict[int, MicroBatch] = {}
+        self.loss = 0.0
+        self._last_of_layer = "attention.norm.grad.reduce" if self.place.grid > 1 else "attention.norm.grad"
+        self._splits = mesh.size("pp") > 1 and PIPELINES[plan.pipeline].splits_backward
+        self._parts: dict[str, NamedPart] = {}
+        self._words = self._targets = np.zeros((0, 0, 0), dtype=np.int64)
+
+    # --- the batch --------------------------------------------------------------------------------------------------------
+
+    def start_step(self, step: int) -> None:
+        """Draw the batch; gradients are zero again."""
+        self.holdings.start_step()
+        self.micro_batches.clear()
+        self.loss = 0.0
+        words, targets = batch_of(self.setting, step)
+        self._words, self._targets = self._mine(words), self._mine(targets)
+
+    def _mine(self, values: Index) -> Index:
+        """The rank's sequences ``[micro-batches, sequences, tokens]``: those of its replica, its part of them under ``cp``."""
+        axes = [axis for axis in self.setting.mesh.axes if axis in DATA]
+        shape = [self.place.of(axis) for axis in axes]
+        replica = int(np.ravel_multi_index([self.place.me(axis) for axis in axes], shape)) if axes else 0
+        mine = np.split(values, self.setting.mesh.replicas)[replica]
+        part = mine[:, self.place.part(values.shape[1], "cp")]
+        return part.reshape(self.setting.batch.micro_batches, -1, part.shape[1])
+
+    def _micro_batch(self, number: int) -> MicroBatch:
+        if number not in self.micro_batches:
+            self.micro_batches[number] = MicroBatch(
+                self.sizes,
+                self.place,
+                self.holdings.weights,
+                self.holdings.gradients,
+                self._words[number],
+                self._targets[number],
+                self.setting.batch.tokens * self.setting.mesh.replicas,
+                self.setting.plan.attention == "fused",
+            )
+        return self.micro_batches[number]
+
+    def tokens(self) -> list[Tokens]:
+        """No layer has experts."""
+        return []
+
+    # --- operations -------------------------------------------------------------------------------------------------------
+
+    def compute(self, operation: Operation) -> bool:
+        """Do what a compute operation does; only the framework's own bookkeeping is none of it."""
+        part = self._part(operation.name)
+        if part.what.startswith("update."):
+            return self._update(part.what)
+        micro_batch = self._micro_batch(part.micro_batch)
+        micro_batch.compute(part.what, part.layer)
+        if part.what == "output.loss" and self.place.width == 1:
+            self.loss += micro_batch.loss
+        self._leave(part, micro_batch)
+        return True
+
+    def _leave(self, part: NamedPart, micro_batch: MicroBatch) -> None:
+        """Behind a pass through a layer, let go what the layer needs no more."""
+        if part.layer is None or part.again:
+            return
+        if part.what in ("ffn.residual", self._last_of_layer):
+            self.holdings.release(part.layer)
+        if part.what == self._last_of_layer and not self._splits:
+            micro_batch.forget(part.layer)
+
+    def _update(self, what: str) -> bool:
+        for part in PARTS:
+            if what == f"update.adam.{part}":
+                self.holdings.update(part)
+                return True
+        return False
+
+    def exchange(self, operation: Operation) -> Steps:
+        """Send and receive what an exchange carries."""
+        exchange, part, stream = operation.work, self._part(operation.name), operation.stream
+        assert isinstance(exchange, Exchange)
+        if stream in (ARRIVALS, DEPARTURES):
+            yield from self._between_stages(operation, part, exchange)
+        elif part.what.startswith("embedding.tied."):
+            yield from self._tied(part.what, stream, exchange)
+        elif operation.category == "gradient_sync":
+            yield from carry(self.transport, stream, exchange, self.holdings.message(part.what, part.layer, exchange))
+        else:
+            micro_batch = self._micro_batch(part.micro_batch)
+            yield from carry(self.transport, stream, exchange, micro_batch.message(part.what, part.layer))
+            self._leave(part, micro_batch)
+            if part.what == "output.loss.reduce":
+                self.loss += micro_batch.loss
+
+    def _part(self, name: str) -> NamedPart:
+        if name not in self._parts:
+            self._parts[name] = NamedPart.of(name)
+        return self._parts[name]
+
+    # --- between stages ---------------------------------------------------------------------------------------------------
+
+    def _between_stages(self, operation: Operation, part: NamedPart, exchange: Exchange) -> Steps:
+        """Rows of the residual stream go on to the next stage, or their gradients back."""
+        assert part.layer is not None
+        group, micro_batch = self.transport.group(operation.stream, exchange), self._micro_batch(part.micro_batch)
+        other, tag = stage_message(group, operation)
+        forward = exchange.algorithm == "next"
+        if operation.stream == DEPARTURES:
+            rows = micro_batch.leave(part.layer) if forward else micro_batch.gradient
+            yield from self._send(group, operation.stream, exchange, rows, other, tag)
+            return
+        rows = yield from self._receive(group, exchange, self._rows, other, tag)
+        self.transport.carried[operation.stream] += rows.size * TYPES[exchange.element]().nbytes
+        if forward:
+            micro_batch.enter(part.layer, rows)
+        else:
+            micro_batch.gradient = rows
+
+    @property
+    def _rows(self) -> tuple[int, int]:
+        """Shape of this rank's rows of the residual stream in a micro-batch."""
+        tokens = self._words[0].size // self.place.grid // self.place.by_tokens
+        return tokens, self.sizes.hidden // self.place.grid
+
+    def _tied(self, what: str, stream: str, exchange: Exchange) -> Steps:
+        """Gradients of the embedding, which the first and the last stage have: added up by the first, given back to the last."""
+        group = self.transport.group(stream, exchange)
+        last = group.size - 1
+        sender, receiver = (last, 0) if what.endswith("to_first") else (0, last)
+        if group.me == sender:
+            yield from self._send(group, stream, exchange, self.holdings.gradients["embedding"], receiver, 0)
+        if group.me == receiver:
+            mine = self.holdings.gradients["embedding"]
+            other = yield from self._receive(group, exchange, mine.shape, sender, 0)
+            mine[...] = mine + other if receiver == 0 else other
+
+    def _send(self, group: Group, stream: str, exchange: Exchange, values: Array, to: int, tag: int) -> Steps:
+        leaving = np.ascontiguousarray(values, dtype=TYPES[exchange.element])
+        self.transport.carried[stream] += leaving.nbytes
+        yield [group.send(leaving, to, tag)]
+
+    def _receive(
+        self, group: Group, exchange: Exchange, shape: tuple[int, ...], source: int, tag: int
+    ) -> Generator[Requests, None, Array]:
+        arriving = np.empty(shape, dtype=TYPES[exchange.element])
+        yield [group.receive(arriving, source, tag)]
+        return arriving.astype(np.promote_types(arriving.dtype, np.float32), copy=False)
+
+
+def sizes_of(model: Model) -> Sizes:
+    """The shape of a dense model."""
+    return Sizes(
+        layers=model.layers,
+        heads=model.heads,
+        kv_heads=model.key_value_heads,
+        head=model.query_size,
+        hidden=model.hidden,
+        ffn_hidden=model.ffn_hidden,
+        vocabulary=model.vocabulary,
+        gated=model.gated,
+        rms=model.norm == "rms",
+        tied=model.tied,
+    )
+
+
+def batch_of(setting: Setting, step: int) -> tuple[Index, Index]:
+    """All sequences of a step's batch, replica by replica, and the words that follow each of their words."""
+    batch = setting.batch
+    count = setting.mesh.replicas * batch.tokens // batch.seq_len
+    random = np.random.default_rng([setting.plan.seed, 10, step])
+    words = random.integers(0, setting.model.vocabulary, (count, batch.seq_len + 1))
+    return words[:, :-1], words[:, 1:]

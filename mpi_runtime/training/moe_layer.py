@@ -1,0 +1,203 @@
+"""One mixture-of-experts layer on a rank: real tokens go to their experts and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...workloads.schedule.schedule import Exchange
+from ..messages.rounds import Requests
+from ..messages.transport import Transport
+from .local_experts import LocalExperts, feed_forward, feed_forward_gradient, stand_in
+from .token_routing import Index, Routing
+
+Array = NDArray[Any]
+Steps = Generator[Requests, None, None]
+
+
+class MoeLayer:
+    """The tokens of a rank in one layer and micro-batch.
+
+    ``tokens[token, hidden]`` go out, ``merged`` is what came back, weighted by ``weights[token, choice]``; backward, ``gradient``
+    takes the same way. Methods named like operations of the Schedule are what these do on this rank; those of messages are
+    generators. ``parameters`` are the experts' weights and gradients; without them experts multiply by a number each.
+    """
+
+    def __init__(self, transport: Transport, routing: Routing, tokens: Array, weights: Array) -> None:
+        self.transport, self.routing, self.tokens, self.weights = transport, routing, tokens, weights
+        self.everyone = routing.wanted[None]  # what the whole group wants, for gates that know it
+        self.gradient = tokens
+        self.merged = self.merged_gradient = tokens
+        self.experts: LocalExperts | None = None
+        self.parameters: tuple[Array, Array, Array, Array] | None = None
+        self.out = self.back = np.zeros(0, dtype=np.int64)
+        self.asked = np.zeros(0, dtype=np.int64)
+        self._surplus = self._room = self.asked
+        self._refused = 0
+        self._rows: Array = tokens[:0]
+        self._arrived = self._answers = self._gradients = self._rows
+        self._by_expert = np.zeros((0, 0), dtype=np.int64)
+        self._order = self._home = self.asked
+
+    @property
+    def carried(self) -> int:
+        """Tokens that this rank's experts carry."""
+        return int(self._by_expert.sum())
+
+    # --- SWIPE's messages -------------------------------------------------------------------------------------------------
+
+    def swipe(self, what: str, choice: int, stream: str, exchange: Exchange) -> Steps:
+        """One of SWIPE's exchanges for a choice."""
+        routing, ranks = self.routing, self.routing.ranks
+        ones = np.ones(ranks, dtype=np.int64)
+        if what == "counts":
+            send = routing.wants(choice)
+            self.asked = yield from self.transport.exchange(stream, exchange, send, ones, ones, ranks)
+        elif what == "accepted":
+            send = routing.admit(self.asked)
+            accepted = yield from self.transport.exchange(stream, exchange, send, ones, ones, ranks)
+            self._refused = routing.refuse(choice, accepted)
+        elif what == "surplus":
+            mine = np.zeros(ranks, dtype=np.int64)
+            mine[routing.me] = self._refused
+            self._surplus = yield from self.transport.whole(stream, exchange, mine)
+        else:
+            mine = np.zeros(ranks, dtype=np.int64)
+            mine[routing.me] = routing.room
+            self._room = yield from self.transport.whole(stream, exchange, mine)
+
+    def deal(self, choice: int) -> None:
+        """SWIPE's dealing; with a single rank there is nobody to deal to."""
+        if self.routing.ranks > 1:
+            self.routing.deal(choice, self._surplus, self._room)
+
+    # --- forward ----------------------------------------------------------------------------------------------------------
+
+    def counts(self, stream: str, exchange: Exchange) -> Steps:
+        """How many tokens come to each of this rank's experts from each rank."""
+        ones = np.ones(self.routing.ranks, dtype=np.int64)
+        self._by_expert = yield from self.transport.exchange(
+            stream, exchange, self.routing.counts(), ones, ones, self.routing.ranks
+        )
+
+    def permute(self) -> None:
+        """Tokens in the order of the experts that they go to."""
+        if self.routing.ranks == 1:
+            self._by_expert = self.routing.counts()
+        self.out, self.back = self.routing.counts().sum(axis=1), self._by_expert.sum(axis=1)
+        self._order = self.routing.order()
+        self._home = np.repeat(np.tile(np.arange(self.routing.local), self.routing.ranks), self._by_expert.reshape(-1))
+        self._rows = self.tokens[self._order // self.weights.shape[1]]
+        self._arrived = self._rows
+
+    def dispatch(self, stream: str, exchange: Exchange) -> Steps:
+        """Tokens go to their experts."""
+        self._arrived = yield from self._send(stream, exchange, self._rows, self.out, self.back)
+
+    def begin_experts(self) -> None:
+        """What arrived goes to each of this rank's experts."""
+        if self.parameters is not None:
+            rows = [np.flatnonzero(self._home == expert) for expert in range(self.routing.local)]
+            self.experts = LocalExperts(*self.parameters, rows, self._arrived)
+
+    def end_experts(self) -> None:
+        """The experts' answers."""
+        if self.experts is not None:
+            self._answers = self.experts.down_product()
+        else:
+            self._answers = (self._arrived * self._factors()).astype(self._arrived.dtype)
+
+    def combine(self, stream: str, exchange: Exchange) -> Steps:
+        """Answers go back to where their tokens came from."""
+        self._answers = yield from self._send(stream, exchange, self._answers, self.back, self.out)
+
+    def merge(self) -> None:
+        """The weighted sum of each token's answers."""
+        self.merged = self._summed(self._answers, weighted=True)
+
+    # --- backward ---------------------------------------------------------------------------------------------------------
+
+    def merge_gradient(self) -> None:
+        """Gradients of the answers, in the order of their experts."""
+        top_k = self.weights.shape[1]
+        weighted = self.gradient[self._order // top_k] * self.weights.reshape(-1)[self._order, None]
+        self._rows = weighted.astype(self.tokens.dtype)
+        self._gradients = self._rows
+
+    def combine_gradient(self, stream: str, exchange: Exchange) -> Steps:
+        """They go to the experts."""
+        self._gradients = yield from self._send(stream, exchange, self._rows, self.out, self.back)
+
+    def take_gradients(self) -> None:
+        """The experts take them."""
+        if self.experts is not None:
+            self.experts.take_gradient(self._gradients)
+
+    def end_gradients(self) -> None:
+        """Gradients of the tokens that arrived."""
+        if self.experts is not None:
+            self._gradients = self.experts.up_dgrad()
+        else:
+            self._gradients = (self._gradients * self._factors()).astype(self._gradients.dtype)
+
+    def dispatch_gradient(self, stream: str, exchange: Exchange) -> Steps:
+        """They go back to where the tokens came from."""
+        self._gradients = yield from self._send(stream, exchange, self._gradients, self.back, self.out)
+
+    def permute_gradient(self) -> None:
+        """The sum of each token's gradients."""
+        self.merged_gradient = self._summed(self._gradients, weighted=False)
+
+    # --- checks -----------------------------------------------------------------------------------------------------------
+
+    def expected(self, weights_of: Any) -> tuple[Array, Array]:
+        """What ``merged`` and ``merged_gradient`` have to be, computed by this rank alone, token by token's expert.
+
+        ``weights_of(expert)`` gives the two matrices of any expert of the layer; None where experts only multiply.
+        """
+        merged = np.zeros(self.tokens.shape, dtype=np.float64)
+        gradients = np.zeros_like(merged)
+        for expert in np.unique(self.routing.expert):
+            token, choice = np.nonzero(self.routing.expert == expert)
+            if expert < 0:
+                continue
+            weight, rows = self.weights[token, choice][:, None], self.tokens[token]
+            back = (self.gradient[token] * weight).astype(self.tokens.dtype)
+            if weights_of is None:
+                factor = stand_in(expert)
+                answer, gradient = rows * factor, back * factor
+            else:
+                up, down = weights_of(int(expert))
+                answer, gradient = feed_forward(rows, up, down), feed_forward_gradient(rows, back, up, down)
+            np.add.at(merged, token, weight * answer)
+            np.add.at(gradients, token, gradient)
+        return merged, gradients
+
+    def _send(
+        self, stream: str, exchange: Exchange, rows: Array, out: Index, back: Index
+    ) -> Generator[Requests, None, Array]:
+        arrived: Array = yield from self.transport.exchange(stream, exchange, rows, out, back, self._most)
+        return arrived
+
+    @property
+    def _most(self) -> int:
+        """Rows that a rank sends at most: forward its own tokens, on the way back what the fullest rank may carry."""
+        return self.routing.wanted.size * self.routing.ranks
+
+    def _factors(self) -> Array:
+        """What each arrived token is multiplied by where nothing is computed."""
+        first = self.routing.me * self.routing.local
+        return stand_in(first + self._home)[:, None].astype(self._arrived.dtype)
+
+    def _summed(self, rows: Array, weighted: bool) -> Array:
+        """The rows of each token's choices, added up (weighted)."""
+        tokens, top_k = self.weights.shape
+        spread = np.zeros((tokens * top_k, rows.shape[1]), dtype=rows.dtype)
+        spread[self._order] = (
+            rows * self.weights.reshape(-1)[self._order, None].astype(rows.dtype) if weighted else rows
+        )
+        total: Array = spread.reshape(tokens, top_k, -1).sum(axis=1, dtype=rows.dtype)
+        return total

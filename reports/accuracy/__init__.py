@@ -1,7 +1,0 @@
-"""Predictions held against published measurements: every row of a table, by source and in all, with a null model beside."""
-
-from __future__ import annotations
-
-from .validate import Accuracy, Outcome, validate
-
-__all__ = ["Accuracy", "Outcome", "validate"]

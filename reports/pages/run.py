@@ -1,0 +1,57 @@
+"""Files of one run: JSON, CSV, plots and report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...hardware.machine import Machine
+from ...hardware.units import si
+from ...workloads.model.model import Model
+from ...workloads.results.run import Run
+from ..plots import plots
+from .html_page import Picture, Section, breakdown_section, inputs, write_report
+from .output_folder import Folder
+
+
+def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command: str) -> None:
+    """Write ``run.json``, ``trace.csv``, ``links.csv``, plots and ``report.html``."""
+    totals = run.summary()
+    folder.text("run.json", run.to_json() + "\n")
+    folder.frame("trace.csv", run.to_frame())
+    folder.frame("links.csv", run.links_frame())
+    step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}))
+    load = folder.figure("expert_load", plots.expert_load({f"balancer {run.plan['balancer']}": run.expert_load}))
+    memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}))
+    links = [
+        (
+            row["kind"],
+            f"{row['links']:,}",
+            si(row["bytes_per_step"], "B"),
+            f"{row['mean_utilisation']:.1%}",
+            f"{row['max_utilisation']:.1%}",
+        )
+        for row in run.summary()["links"]
+    ]
+    sections = [
+        breakdown_section(totals, [Picture(step, "One step, stacked by phase and category.")]),
+        Section(
+            "Expert load",
+            figures=[
+                Picture(load, f"Router {run.plan['router']}: tokens wanted and carried by each rank of one group.")
+            ],
+        ),
+        Section("Memory", figures=[Picture(memory, "Bytes of the fullest rank against its capacity.")]),
+        Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
+        *inputs(machine, model, run.plan),
+    ]
+    lead = f"{totals['ranks']:,} ranks on {totals['nodes']:,} nodes, {_how(totals)}."
+    write_report(folder, f"{totals['model']} on {totals['machine']}", lead, sections, [command], totals["warnings"])
+
+
+def _how(totals: dict[str, Any]) -> str:
+    """Whether a Run was simulated or measured, and how."""
+    if "measured" not in totals:
+        return f"simulated; network depth {totals['network']['depth']}"
+    made = totals["measured"]
+    hosts = len(made["hosts"])
+    return f"measured over MPI ({made['library']}) on {hosts} host{'s' * (hosts > 1)}; compute {made['compute']}"

@@ -1,0 +1,1 @@
+"""Plots: a matplotlib figure each."""

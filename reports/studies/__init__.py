@@ -1,0 +1,1 @@
+"""Studies: what runs things in order to judge them."""

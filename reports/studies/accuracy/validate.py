@@ -1,0 +1,219 @@
+"""Every row of a table predicted, judged by source and in all, with the null model on the same rows beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ....hardware.errors import InputError
+from ....hardware.machine import Machine
+from ....workloads.plan.setting import Setting
+from .judgement import Judged, statistics
+from .memory_rows import is_beside, is_formula, is_memory, pool_rows
+from .metrics import Prediction, predict, simulated
+from .null_model import guess_of, null_predictions
+from .rows import LeftOut, PublishedRow
+from .systems import entry_of, system_of
+from .targets import looked_at
+
+
+@dataclass(frozen=True)
+class AccuracyOutcome:
+    """A row, and its prediction or the reason why there is none."""
+
+    row: PublishedRow
+    prediction: Prediction | None
+    reason: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of the prediction."""
+        return None if self.prediction is None else self.prediction.value / self.row.measured - 1
+
+    @cached_property
+    def fitted(self) -> bool | None:
+        """Whether constants that the prediction uses were fitted to this row; None where there is no prediction.
+
+        Of readings of memory those are meant to which the pool's idle share was fitted: every second one of its log. What a
+        source computed by formula tells how it counts, and that was read off it.
+        """
+        if self.prediction is None:
+            return None
+        if is_memory(self.row):
+            return is_formula(self.row) or self.row.id in pool_rows()
+        return looked_at(self.row, system_of(entry_of(self.row)).machine)
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the measurement lies in the prediction's interval; None where there is none."""
+        made = self.prediction
+        if made is None or made.low is None or made.high is None:
+            return None
+        return made.low <= self.row.measured <= made.high
+
+    @property
+    def plans(self) -> tuple[object, ...] | None:
+        """What a row has in common with those among which a user would choose."""
+        setting = self.prediction.setting if self.prediction else None
+        if setting is None:
+            return None
+        shared = ("system", "accelerator", "num_accelerators", "model", "global_batch", "seq_len", "precision")
+        return publication(self.row), *(self.row.text(column) for column in shared)
+
+
+@dataclass
+class Accuracy:
+    """The outcomes of a table, and what they come to."""
+
+    outcomes: list[AccuracyOutcome] = field(default_factory=list)
+
+    @property
+    def predicted(self) -> list[AccuracyOutcome]:
+        """The rows that were predicted."""
+        return [each for each in self.outcomes if each.prediction is not None]
+
+    @cached_property
+    def nulls(self) -> dict[str, float]:
+        """Relative errors of the null model, by row."""
+        steps = [
+            (each, each.prediction.setting) for each in self.predicted if each.prediction and each.prediction.setting
+        ]
+        guesses = [
+            guess_of(setting, each.row.text("accelerator").split("-")[0], each.prediction.measured_seconds or 0.0)
+            for each, setting in steps
+            if each.prediction
+        ]
+        return {
+            each.row.id: _in_unit(each, seconds) / each.row.measured - 1
+            for (each, _), seconds in zip(steps, null_predictions(guesses), strict=True)
+            if seconds is not None
+        }
+
+    def judged(self, outcomes: Sequence[AccuracyOutcome]) -> dict[str, Any]:
+        """Statistics of some rows."""
+        rows = [self._judged(each) for each in outcomes if each.prediction is not None]
+        return statistics(rows, len(outcomes) - len(rows))
+
+    def _judged(self, each: AccuracyOutcome) -> Judged:
+        assert each.prediction is not None
+        assert each.error is not None
+        made = each.prediction
+        null = self.nulls.get(each.row.id)
+        return Judged(
+            each.error, null, each.plans, made.seconds, made.measured_seconds, each.covered, bool(each.fitted)
+        )
+
+    @property
+    def sources(self) -> dict[str, list[AccuracyOutcome]]:
+        """Outcomes by source, in the order of the table."""
+        found: dict[str, list[AccuracyOutcome]] = {}
+        for each in self.listed:
+            found.setdefault(publication(each.row), []).append(each)
+        return found
+
+    @property
+    def listed(self) -> list[AccuracyOutcome]:
+        """Outcomes of the table's own rows, without those for the memory in their notes."""
+        return [each for each in self.outcomes if not is_beside(each.row)]
+
+    @property
+    def measured(self) -> list[AccuracyOutcome]:
+        """The listed ones without what their source computed by formula, which is no measurement."""
+        return [each for each in self.listed if not is_formula(each.row)]
+
+    @property
+    def memory(self) -> dict[str, list[AccuracyOutcome]]:
+        """Outcomes about memory: measured, and computed by the source."""
+        found = [each for each in self.outcomes if is_memory(each.row)]
+        return {
+            "measured": [each for each in found if not is_formula(each.row)],
+            "formula": [each for each in found if is_formula(each.row)],
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; ``docs/formats/accuracy.md`` defines each key."""
+        return {
+            "rows": [self._row(each) for each in self.outcomes],
+            "sources": [{"source": name, **self.judged(rows)} for name, rows in self.sources.items()],
+            "overall": self.judged(self.measured),
+            "memory": {kind: self.judged(rows) for kind, rows in self.memory.items()},
+        }
+
+    def _row(self, each: AccuracyOutcome) -> dict[str, Any]:
+        made = each.prediction
+        try:
+            measured = each.row.measured
+        except LeftOut:
+            measured = None
+        return {
+            "id": each.row.id,
+            "source": each.row.source,
+            "metric": each.row.text("measured_metric"),
+            "predicted": made.value if made else None,
+            "low": made.low if made else None,
+            "high": made.high if made else None,
+            "measured": measured,
+            "unit": each.row.text("unit"),
+            "relative_error": each.error,
+            "null_relative_error": self.nulls.get(each.row.id),
+            "fitted": each.fitted,
+            "assumed": list(made.assumed) if made else [],
+            "reason": each.reason or None,
+        }
+
+
+def publication(row: PublishedRow) -> str:
+    """The source of a row without the line of a log, which differs from row to row."""
+    return re.sub(r" line \d+$", "", row.source)
+
+
+def short(source: str) -> str:
+    """A source without the file and the commit that its rows were read from."""
+    return source.split(" (")[0].split("@")[0]
+
+
+def _in_unit(each: AccuracyOutcome, seconds: float) -> float:
+    """Seconds of a step in the unit of the row."""
+    made = each.prediction
+    assert made is not None
+    assert made.seconds is not None
+    assert made.measured_seconds is not None
+    rising = (made.value > each.row.measured) == (made.seconds > made.measured_seconds)
+    factor = seconds / made.seconds
+    return made.value * (factor if rising else 1 / factor)
+
+
+def validate(
+    rows: Sequence[PublishedRow],
+    on_outcome: Callable[[AccuracyOutcome], None] = lambda outcome: None,
+    change: Callable[[Machine], Machine] = lambda machine: machine,
+) -> Accuracy:
+    """Predict every row; raises :class:`InputError` where none can be predicted, with the first reason.
+
+    ``on_outcome`` is called with each outcome as it comes, so that an interrupted run keeps what it has; ``change`` may change
+    what is simulated for a row.
+    """
+    known: dict[str, dict[str, Any]] = {}
+
+    def run(setting: Setting) -> dict[str, Any]:
+        machine = setting.machine.model_copy(update={"sources": {}})
+        key = repr((machine, setting.model, setting.plan))
+        if key not in known:
+            known[key] = simulated(setting)
+        return known[key]
+
+    found = Accuracy()
+    for row in rows:
+        try:
+            outcome = AccuracyOutcome(row, predict(row, run, change))
+        except LeftOut as reason:
+            outcome = AccuracyOutcome(row, None, str(reason))
+        found.outcomes.append(outcome)
+        on_outcome(outcome)
+    if not found.predicted:
+        first = found.outcomes[0]
+        raise InputError(f"none of the {len(rows)} rows can be predicted; {first.row.id}: {first.reason}")
+    return found

@@ -1,0 +1,1 @@
+"""Predicted runs beside measured ones."""

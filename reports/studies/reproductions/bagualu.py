@@ -1,0 +1,109 @@
+"""``reproduce bagualu``: every published claim beside what Athanor computes, and how far the predictions can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ....hardware.machine import Machine, Unknowns, load_machine
+from ....sim.simulate import simulate
+from ....sim.studies.scaling import Study, scale
+from ....workloads.results.run import Run
+from ...published import published
+from ..bagualu_fit import RESULTS, results, targets, with_unknowns
+from ..claims import Claim
+from .bagualu_facts import MODELS, fact_claims, memory_claims
+from .bagualu_parts import inputs_of, parts_of
+from .record import Progress, Reproduction
+
+WHAT_IF = ("swipe", "none", "capacity:1.25")
+
+
+@dataclass
+class BaGuaLu(Reproduction):
+    """All claims, and the runs behind them."""
+
+    free: list[dict[str, Any]] = field(default_factory=list)
+    models: dict[str, Run] = field(default_factory=dict)
+    placements: dict[str, Run] = field(default_factory=dict)
+    balancers: dict[str, Run] = field(default_factory=dict)
+    what_if: dict[str, Run] = field(default_factory=dict)
+    weak: Study | None = None
+    strong: Study | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Claims, the free directions and the scaling studies as plain data."""
+        return {
+            **super().plain(),
+            "free_direction": self.free,
+            "weak": self.weak.to_plain() if self.weak else None,
+            "strong": self.strong.to_plain() if self.strong else None,
+        }
+
+
+def build(progress: Progress = lambda text: None) -> BaGuaLu:
+    """Simulate everything that BaGuaLu published and compare."""
+    table = published("bagualu")
+    machine = load_machine(table["machine"])
+    found = BaGuaLu("bagualu", table["title"], machine, commands=["athanor fit bagualu"])
+    for name in MODELS:
+        progress(f"{name} on 96,000 nodes")
+        found.models[name] = simulate(machine, name)
+    progress("placements")
+    found.placements = {name: simulate(machine, "moda-1.93t", placement=name) for name in ("moda", "opposite")}
+    progress("strong scaling")
+    found.strong = scale("strong", machine, "moda-1.93t")
+    progress("weak scaling")
+    found.weak = scale("weak", machine, "moda-1.93t")
+    for balancer in WHAT_IF:
+        progress(f"Zipf(1) routing, balancer {balancer}")
+        run = simulate(machine, "moda-1.93t", router="zipf:1.0", balancer=balancer, allow_overcommit=True)
+        found.balancers[balancer] = run
+    progress("two-level all-to-all")
+    found.what_if = {name: simulate(machine, name, all_to_all="two-level") for name in MODELS}
+    progress("facts and memory")
+    found.claims = [*fact_claims(machine), *_step_claims(found), *memory_claims(machine)]
+    for number, alternative in enumerate(machine.calibration.free_direction):
+        progress(f"free direction {number + 1} of {len(machine.calibration.free_direction)}")
+        found.free.append(_predictions(machine, alternative, alternative.varies))
+    found.free.insert(0, _predictions(machine, machine.calibration, "(in use)"))
+    found.parts, found.inputs = parts_of(found), inputs_of(found)
+    found.warnings = list(dict.fromkeys(each for run in found.models.values() for each in run.summary()["warnings"]))
+    return found
+
+
+def _step_claims(found: BaGuaLu) -> list[Claim]:
+    """Claims about simulated steps; fitted are those that the fit looks at."""
+    sources, published_ = published("bagualu")["sources"], targets()
+    assert found.strong is not None and found.weak is not None
+    inside, outside = (found.placements[name].summary()["step_seconds"] for name in ("moda", "opposite"))
+    simulated = {f"eflops {name}": run.summary()["flops_per_second"] / 1e18 for name, run in found.models.items()}
+    simulated |= {"placement_speedup": outside / inside, "strong_speedup": found.strong.points[-1].speedup}
+    names = {
+        **{f"eflops {name}": f"{name}: EFLOPS" for name in found.models},
+        "placement_speedup": "speed-up of MoDa's placement",
+        "strong_speedup": "strong scaling, 6,000 to 96,000 nodes",
+    }
+    claims = [
+        Claim(
+            text,
+            published_[name],
+            simulated[name],
+            "fitted" if name in RESULTS else "predicted",
+            sources[name.split()[0]],
+        )
+        for name, text in names.items()
+    ]
+    weak, target = found.weak.points[-1].efficiency, published("bagualu")["scaling"]["weak_efficiency"]
+    balanced = found.balancers["swipe"].summary()["load_balance"]["max_over_mean"]
+    return [
+        *claims,
+        Claim("weak-scaling efficiency at 96,000 nodes", target, weak, "predicted", sources["weak_efficiency"]),
+        Claim("most over mean load after SWIPE, Zipf(1)", 1.0, balanced, "exact", sources["swipe"]),
+    ]
+
+
+def _predictions(machine: Machine, unknowns: Unknowns, varies: str) -> dict[str, Any]:
+    """What a set of unknowns that meets the fit's results says of all of BaGuaLu's results."""
+    values = {name: getattr(unknowns, name) for name in Unknowns.model_fields}
+    return {"varies": varies, **values, **results(with_unknowns(machine, Unknowns(**values)), targets())}

@@ -1,0 +1,213 @@
+"""``reproduce tensor2d``: what SUMMA on a grid moves and keeps beside 1-D tensor parallelism, and Optimus on Frontera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ....hardware.machine import Machine, load_machine
+from ....sim.simulate import simulate
+from ....workloads.lowering import lower
+from ....workloads.model.model import Model, load_model
+from ...pages.html_page import Section, inputs
+from ...plots import reproductions as reproduction_plots
+from ..claims import Claim
+from .facts import Facts
+from .quantities import need, sent
+from .record import Drawing, Progress, ReportPart, Reproduction
+
+SIDES = (2, 4, 8)
+ELEMENT = 4
+"""Bytes of an element: Optimus ran in single precision."""
+
+MOST_BATCH = 4096
+
+SPEED_TEXT = (
+    "A card joins a node's four GPUs to all others; its bytes are those of the busiest one in one direction. A ring over 64"
+    " ranks goes through every card once: 3 x 3.94 b s h elements a layer, the pass that is worked out again included. Of"
+    " the grid in tiles of 2 x 2, two rows and two columns go through a card: 4 x 2 (7 b s h + 12 h^2)/8 elements, in an"
+    " eighth more time, in which chains fill. So the grid wins where b s is large beside h: at its own largest batch, not at"
+    " that of 1-D, where it sends weights for hardly any tokens. It loses too where a node holds half a column, since four"
+    " rows then go through each card. Optimus published 1.48; nothing is fitted to it, and the machine's rates are those of"
+    " data sheets or assumed."
+)
+COLUMNS = ("", "sequences", "sequences/s", "in exchanges", "GB a card, a sequence", "card busy", "over 1-D")
+
+BATCHES = {
+    "inputs of layers kept whole": ("1d", False),
+    "inputs of layers and all else cut by sequence parallelism": ("1d", True),
+    "2-D": ("2d", False),
+}
+"""Ways to keep activations. Megatron then cut the inputs of layers and kept all else whole, between the first two."""
+
+
+def build(progress: Progress = lambda text: None) -> Reproduction:
+    """Volumes and memory from schedules, the largest batches, and steps."""
+    facts, machine = Facts("tensor2d"), load_machine("frontera-rtx")
+    found = Reproduction("tensor2d", facts.table["title"], machine)
+    model = load_model("optimus-64")
+    progress("volumes and memory")
+    found.claims = [*_volumes(facts, model), *_memory(facts, machine, model)]
+    progress("largest batches")
+    largest = {name: _largest_batch(machine, model, *way) for name, way in BATCHES.items()}
+    for name in list(BATCHES)[:2]:
+        ratio = largest["2-D"] / largest[name]
+        text = f"largest batch on 64 GPUs, 2-D over 1-D with {name}"
+        found.claims.append(facts.claim("batch_ratio", text, ratio, "predicted"))
+    progress("steps on 64 GPUs")
+    steps = _steps(machine, model, largest["inputs of layers kept whole"], largest["2-D"])
+    one, two = steps["1-D"].rate, steps["2-D in tiles"].rate
+    found.claims += [
+        facts.claim("train_speedup", "64 GPUs: sequences/s, 2-D over 1-D", two / one, "predicted"),
+        facts.truth("train_speedup", "64 GPUs: 2-D is faster than 1-D", two > one),
+    ]
+    found.parts = [
+        ReportPart(
+            Section("Volume"),
+            [
+                Drawing(
+                    "volume",
+                    "Elements that a rank sends forward in one layer, of b s h, for ever more ranks.",
+                    partial(_drawn_volume, model),
+                )
+            ],
+        ),
+        ReportPart(
+            Section("Optimus on 64 GPUs", SPEED_TEXT, COLUMNS, [each.row(name) for name, each in steps.items()]),
+            [Drawing("speed", "Sequences a second.", partial(_drawn_speed, steps))],
+        ),
+    ]
+    found.inputs = inputs(machine, model, model.plan)
+    return found
+
+
+def _volumes(facts: Facts, model: Model) -> Iterator[Claim]:
+    """Elements that a rank sends forward in a layer, over b s h."""
+    for side in (2, 8):
+        ranks, whole = side * side, _activations(model)
+        yield Claim(
+            f"elements a rank sends forward in a layer over b s h, 1-D on {ranks}",
+            4 * (ranks - 1) / ranks,
+            _forward(model, side, "1d"),
+            "exact",
+            facts.source("volume_1d"),
+        )
+        matrices = 12.0 * model.hidden**2
+        formula = (side - 1) / side**2 * (7 * whole + matrices) / whole
+        small = _few(model, side)
+        yield Claim(
+            f"the same, 2-D on {ranks}, without the sums of norms",
+            formula,
+            _forward(model, side, "2d") - small,
+            "exact",
+            facts.source("volume_2d"),
+        )
+
+
+def _forward(model: Model, side: int, tensor: str) -> float:
+    schedule = lower("frontera-rtx", model, mesh={"tp": side * side}, tensor=tensor, recompute="none")
+    elements = sent(schedule, lambda each: each.name.startswith("l0.") and each.phase == "forward") / ELEMENT
+    return elements / _activations(model)
+
+
+def _activations(model: Model) -> float:
+    """B s h of the plan's batch."""
+    return float(model.plan["global_batch"]) * model.seq_len * model.hidden
+
+
+def _few(model: Model, side: int) -> float:
+    """What two norms of a layer add up along rows: two numbers a token, of the tokens of a row, over b s h."""
+    return 2 * 2 * 2 * (side - 1) / side / side / model.hidden
+
+
+def _memory(facts: Facts, machine: Machine, model: Model) -> Iterator[Claim]:
+    """Activations and weights of a rank of the grid, over those of one rank alone."""
+    batch = {"global_batch": 8, "micro_batch": 8, "recompute": "none"}
+    alone = need(machine, model, mesh={"tp": 1}, tensor="1d", **batch)
+    grid = need(machine, model, mesh={"tp": 64}, tensor="2d", **batch)
+    for what in ("activations", "parameters"):
+        share = float(getattr(grid, what) / getattr(alone, what))
+        yield Claim(
+            f"{what} of a rank of the 8 x 8 grid, of the whole", 1 / 64, share, "predicted", facts.source("memory_2d")
+        )
+
+
+def _largest_batch(machine: Machine, model: Model, tensor: str, sequence: bool) -> int:
+    """The most sequences in one micro-batch that fit 64 GPUs; rows of the grid share them evenly."""
+    share = SIDES[-1] if tensor == "2d" else 1
+    low, high = 0, MOST_BATCH // share
+    while high - low > 1:
+        middle = (low + high) // 2
+        batch = {"global_batch": share * middle, "micro_batch": share * middle, "sequence_parallel": sequence}
+        kept = need(machine, model, mesh={"tp": 64}, tensor=tensor, **batch)
+        low, high = (middle, high) if kept.fits else (low, middle)
+    return share * low
+
+
+def _steps(machine: Machine, model: Model, one: int, two: int) -> dict[str, OptimusStep]:
+    """Steps on 64 GPUs, 1-D and 2-D at their largest batches, and what becomes of 2-D elsewhere."""
+    apart = machine.changed({"node.core_groups": 1})
+    side, published = SIDES[-1], int(model.plan["global_batch"])
+    few, many = _step(machine, model, "1d", one), _step(apart, model, "1d", one)
+    return {
+        "1-D": few,
+        "2-D in tiles": _step(machine, model, "2d", two, few),
+        "2-D in tiles, Optimus's batch": _step(machine, model, "2d", published, few),
+        "2-D in tiles, 1-D's batch": _step(machine, model, "2d", one // side * side, few),
+        "2-D, half columns on nodes": _step(machine, model, "2d", two, few, placement="megatron"),
+        "1-D, a card for each GPU": many,
+        "2-D, a card for each GPU": _step(apart, model, "2d", two, many),
+    }
+
+
+def _step(
+    machine: Machine, model: Model, tensor: str, batch: int, beside: OptimusStep | None = None, placement: str = "auto"
+) -> OptimusStep:
+    options: dict[str, Any] = {"global_batch": batch, "micro_batch": batch, "tensor": tensor, "placement": placement}
+    return OptimusStep(simulate(machine, model, mesh={"tp": 64}, **options).summary(), batch, beside)
+
+
+@dataclass(frozen=True)
+class OptimusStep:
+    """A simulated step of so many sequences, and the step in one dimension to compare it with."""
+
+    totals: dict[str, Any]
+    sequences: int
+    beside: OptimusStep | None
+
+    @property
+    def rate(self) -> float:
+        """Sequences a second."""
+        return self.sequences / float(self.totals["step_seconds"])
+
+    def row(self, name: str) -> tuple[str, ...]:
+        """A row of the table."""
+        seconds = self.totals["step_seconds"]
+        card = next(each for each in self.totals["links"] if each["kind"] == "nic.out")
+        nbytes = card["max_utilisation"] * seconds * card["capacity_bytes_per_second"]
+        return (
+            name,
+            f"{self.sequences}",
+            f"{self.rate:.3f}",
+            f"{self.totals['breakdown']['tensor_parallel'] / seconds:.0%}",
+            f"{nbytes / self.sequences / 1e9:.2f}",
+            f"{card['max_utilisation']:.0%}",
+            f"{self.rate / self.beside.rate:.2f}" if self.beside else "",
+        )
+
+
+def _drawn_volume(model: Model) -> Any:
+    curves = {
+        name: [(side * side, _forward(model, side, tensor)) for side in SIDES]
+        for name, tensor in (("1-D", "1d"), ("2-D", "2d"))
+    }
+    return reproduction_plots.series(curves, "ranks", "elements sent / b s h", "Forward pass of a layer")
+
+
+def _drawn_speed(steps: dict[str, OptimusStep]) -> Any:
+    sizes = {name.replace(", ", ",\n"): each.rate for name, each in steps.items()}
+    return reproduction_plots.bars(
+        sizes, "sequences a second", "64 GPUs, each way at its largest batch but where named"
+    )

@@ -1,0 +1,197 @@
+"""``reproduce zero``: what ZeRO's stages keep and move, ZeRO++, ZeRO-Offload, and published steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ....hardware.machine import Machine, load_machine
+from ....sim.simulate import simulate
+from ....workloads.lowering import lower
+from ....workloads.memory import FIXED_FP32, update_state_share
+from ....workloads.model.model import load_model
+from ...pages.html_page import Section, inputs
+from ...plots import reproductions as reproduction_plots
+from ...published import measurements
+from ..accuracy.rows import PublishedRow
+from ..accuracy.targets import looked_at
+from ..claims import Claim
+from .facts import Facts, measured, predicted
+from .quantities import fits, need, sent, zero_volume
+from .record import Drawing, Progress, ReportPart, Reproduction
+
+STAGES = ("0", "1", "2", "3")
+SHAPES = {"18B": "megatron-18.4b", "138B": "megatron-145.6b"}
+"""Models in place of those whose shapes ZeRO++'s authors did not publish."""
+
+PLUSPLUS_TEXT = (
+    "ZeRO++ against ZeRO-3 on 24 nodes of 16 V100, with four and with one of the nodes' interfaces, 1,024 or 2,048"
+    " tokens a GPU and micro-batch. Shapes of the models were not published: GPTs of about the same size stand for"
+    " them. Nothing is overlapped."
+)
+
+
+STAGE_3_COLUMNS = ("TFLOP/s a GPU", "published", "simulated", "if shards were no work")
+STAGE_3_TEXT = (
+    "The batch is 1,536 sequences throughout. DeepSpeed of 2021 gathered each tensor by itself, into a list with a view"
+    " for every rank; its work on one such shard was fitted to half of the published rows of that library (athanor fit"
+    " library DeepSpeed). Without it rings through all of a node's interfaces would have been far faster than the runs."
+)
+
+
+def build(progress: Progress = lambda text: None) -> Reproduction:
+    """Count what is kept and moved, and simulate the published rows."""
+    facts, machine = Facts("zero"), load_machine("dgx2-v100")
+    found = Reproduction("zero", facts.table["title"], machine)
+    progress("memory and volumes")
+    kept, volumes = _memory(facts, machine), [*_volumes(facts), *_across(facts, machine)]
+    rates, stage_3 = _stage_3(facts, progress)
+    faster, rows = _plusplus(facts, machine, progress)
+    progress("offloading")
+    found.claims = [*kept, *_facts(facts), *volumes, *_offload(facts, machine), *rates, *faster]
+    pairs = {name.split(":")[0]: (claim.target, claim.simulated) for claim in faster for name in [claim.name]}
+    found.parts = [
+        ReportPart(
+            Section("Bytes of a parameter"),
+            [Drawing("memory", "7.5 B parameters on 64 ranks, before activations.", partial(_bytes_of_stages, kept))],
+        ),
+        ReportPart(Section("ZeRO-3 alone, 175 B", STAGE_3_TEXT, STAGE_3_COLUMNS, stage_3)),
+        ReportPart(
+            Section("ZeRO++", PLUSPLUS_TEXT, ("", "ZeRO-3 TFLOP/s", "published", "ZeRO++ TFLOP/s", "published"), rows),
+            [
+                Drawing(
+                    "plusplus",
+                    "How much faster ZeRO++ is.",
+                    partial(reproduction_plots.beside, pairs, "ZeRO++ over ZeRO-3", "Speed-up of ZeRO++"),
+                )
+            ],
+        ),
+    ]
+    model = load_model("megatron-7.5b")
+    found.inputs = inputs(machine, model, {"mesh": {"dp": 64}, "zero": "0, 1, 2 and 3"})
+    return found
+
+
+def _memory(facts: Facts, machine: Machine) -> list[Claim]:
+    """Weights, gradients and state of a rank, by stage."""
+    claims = []
+    for stage in STAGES:
+        kept = need(machine, "megatron-7.5b", mesh={"dp": 64}, zero=stage, global_batch=64, micro_batch=1)
+        gigabytes = float(kept.parameters + kept.gradients + kept.optimizer) / 1e9
+        claims.append(
+            facts.claim("gigabytes", f"GB a rank of 7.5 B parameters on 64, stage {stage}", gigabytes, at=stage)
+        )
+    return claims
+
+
+def _facts(facts: Facts) -> Iterator[Claim]:
+    """What follows from bytes a parameter alone."""
+    yield facts.claim("update_share", "update state under APEX O2", update_state_share("O2"))
+    needed = 1e12 * sum(FIXED_FP32.values())
+    cards = {"decimal": needed / 32e9, "binary": needed / (32 * 2**30), "mixed": needed / 1e12 * 1024 / 32}
+    for how, count in cards.items():
+        name = f"V100-32G for a trillion FP32 parameters, {how} units"
+        yield facts.claim("v100_for_1t", name, float(np.ceil(count)), at=how)
+    parameters = load_model("moda-174t").parameters.total
+    for nbytes in (16, 24):
+        name = f"PB of 174 T parameters at {nbytes} B"
+        yield facts.claim("petabytes_174t", name, parameters * nbytes / 1e15, at=nbytes)
+
+
+def _volumes(facts: Facts) -> Iterator[Claim]:
+    """What a rank sends, in parameters, from the lowered schedule; for as many ranks as make (n - 1)/n one."""
+    ranks, model = 64, load_model("megatron-7.5b")
+    of_layers = model.depth * model.of_layer(model.stack[0]).total
+    for stage in STAGES:
+        options: dict[str, Any] = {"mesh": {"dp": ranks}, "zero": stage, "global_batch": ranks, "micro_batch": 1}
+        schedule = lower("dgx2-v100", model, **options, recompute="none")
+        layers = sent(schedule, lambda operation: operation.name.startswith("l"))
+        whole = layers / of_layers if stage == "3" else sent(schedule) / model.parameters.total
+        volume = whole / 2 * ranks / (ranks - 1)
+        yield facts.claim("volume", f"parameters that a rank sends, stage {stage}", volume, at=stage)
+    yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(ranks), "exact", facts.source("volume"))
+
+
+def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
+    """What a node's interfaces send, in parameters, from a simulated step of 145.6 B on 1,536 ranks."""
+    for zero, mesh in (("3", {"dp": 1536}), ("++", {"dp": 96, "fsdp": 16})):
+        options: dict[str, Any] = {"mesh": mesh, "zero": zero, "global_batch": 1536, "micro_batch": 1, "chunks": 1}
+        totals = _step(machine, "megatron-145.6b", recompute="none", **options)
+        links = next(each for each in totals["links"] if each["kind"] == "nic.out")
+        parameters = load_model("megatron-145.6b").parameters.total
+        volume = links["bytes_per_step"] / totals["nodes"] / 2 / parameters
+        name = f"parameters that a node sends, ZeRO{'-3' if zero == '3' else '++'}, 96 nodes"
+        yield facts.claim("volume_across_nodes", name, volume, at=zero)
+
+
+def _stage_3(facts: Facts, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
+    """Stage 3 alone on Selene (Narayanan et al. 2021, table 2); and what its rates would be if shards were no work."""
+    claims, rows, machine = [], [], load_machine("selene")
+    for row in facts.rows("stage_3"):
+        ranks = f"{row['num_accelerators']} GPUs"
+        progress(f"gpt3-175b, ZeRO-3 on {ranks}")
+        rate, _ = predicted(row, machine)
+        bare, _ = predicted(row, machine, library=False)
+        claims.append(measured(row, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate, machine))
+        rows.append((ranks, *(f"{each:.0f}" for each in (float(row["measured_value"]), rate, bare))))
+    return claims, rows
+
+
+def _plusplus(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
+    """ZeRO++ over ZeRO-3, and the rates behind it."""
+    claims, rows = [], []
+    for row in facts.rows("plusplus"):
+        before = measurements()[row["id"].replace("zeropp", "zero3")]
+        _, size, interfaces, length = row["id"].split("_")
+        name, tokens, cards = SHAPES[size], 1024 * int(length[0]), int(interfaces[0])
+        progress(f"{name}, {interfaces}, {tokens} tokens")
+        here = machine.changed({"node.interfaces": cards})
+        rates = []
+        for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
+            options: dict[str, Any] = {"mesh": mesh, "zero": zero, "seq_len": tokens, "global_batch": 384}
+            totals = _step(here, name, micro_batch=1, chunks=1, recompute="full", **options)
+            rates.append(totals["flops_per_second"] / totals["ranks"] / 1e12)
+        published = [float(each["measured_value"]) for each in (before, row)]
+        text = f"{size}, {cards} interface{'s' if cards > 1 else ''}, {tokens:,} tokens"
+        source = f"{row['source']}; rows {before['id']}, {row['id']}"
+        claims.append(
+            Claim(
+                f"{text}: ZeRO++ over ZeRO-3 (shape assumed)",
+                published[1] / published[0],
+                rates[1] / rates[0],
+                "fitted" if any(looked_at(PublishedRow(each), machine) for each in (before, row)) else "predicted",
+                source,
+            )
+        )
+        cells = zip(rates, published, strict=True)
+        rows.append((text, *(f"{value:.1f}" for pair in cells for value in pair)))
+    return claims, rows
+
+
+def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:
+    """What fits one V100 of 32 GB with the optimizer in the host's memory, and what does not without."""
+    plan: dict[str, Any] = {
+        "mesh": {"dp": 1},
+        "zero": "2",  # what ZeRO-Offload builds on: gradients leave as they come
+        "micro_batch": 1,
+        "tokens_per_rank": 2048,
+        "precision": "O2",
+    }
+    for offload, expected in (("optimizer", True), ("none", False)):
+        held = "with state in host memory" if expected else "without offloading"
+        fit = fits(machine, "gpt3-13b", recompute="full", offload=offload, **plan)
+        yield facts.truth("largest_on_one_v100", f"13 B fit one V100-32G {held}", bool(fit), target=expected)
+
+
+def _step(machine: Machine, model: str, **options: Any) -> dict[str, Any]:
+    """The summary of a step, whether it fits or not: published runs had other activations."""
+    ways = {"precision": "O2", "pipeline": "1f1b", **options}
+    return simulate(machine, model, allow_overcommit=True, **ways).summary()
+
+
+def _bytes_of_stages(claims: list[Claim]) -> Any:
+    sizes = {f"stage {stage}": claim.simulated for stage, claim in zip(STAGES, claims, strict=True)}
+    return reproduction_plots.bars(sizes, "GB a rank", "Weights, gradients and state", (32.0, "a V100 of 32 GB"))

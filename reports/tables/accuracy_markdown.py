@@ -1,0 +1,95 @@
+"""The documentation's tables of accuracy, from what ``benchmarks/accuracy.py`` has kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..studies.accuracy.validate import short
+
+Lines = Callable[..., list[str]]
+"""Columns, rows and how many columns of text make the lines of a table."""
+
+SIGNS = {"bias": "+.1%", "worst": "+.1%", "rank_correlation": ".2f"}
+
+README_SOURCES = (
+    "SC21 Table 1",
+    "Korthikanti 2022 Table 5",
+    "vTrain data",
+    "bigscience tr11",
+    "H100 weak",
+    "Azure ZeRO-3",
+    "ZeRO++",
+    "MoE-ModelZoo",
+)
+"""Large sources, which stand in the README."""
+
+
+def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
+    """Errors of every source, of all, and of memory; and the null model on the rows of which it speaks."""
+    columns = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
+    keys = ("bias", "mape", "median", "p95", "worst", "rank_correlation", "regret", "null_mape")
+    shown = [each for each in record["sources"] if each["rows"]]
+    told = [(short(each["source"]), each) for each in shown]
+    told.append(("**all**", record["overall"]))
+    told += [(f"**memory, {name}**", each) for name, each in record["memory"].items()]
+    rows = [(name, str(each["rows"]), str(each["skipped"]), *_cells(each, keys)) for name, each in told]
+    beside = (
+        "On the {null_rows} rows of which the null model speaks, its mean error is {null_mape:.1%}, and the simulator's"
+        " {mape_beside_null:.1%}. On the {unfitted_rows} rows that no constant was fitted to or read off it is"
+        " {unfitted_mape:.1%}. Intervals cover {coverage:.0%} of all rows that have one. {hidden} more sources have no row"
+        " that can be predicted; the reasons stand in the output."
+    )
+    hidden = len(record["sources"]) - len(shown)
+    return [*lines(columns, rows), "", beside.format(**record["overall"], hidden=hidden)]
+
+
+def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
+    """Every fit: its values with standard errors, and errors of the rows fitted to, held out, and left out by groups."""
+    columns = (
+        "fit",
+        "values",
+        "rows",
+        "held out",
+        "MAPE",
+        "held out",
+        "its median",
+        "each model out",
+        "source",
+        "covers",
+    )
+    rows = []
+    for each in record["fits"]:
+        errors = each["errors"]
+        values = ", ".join(
+            f"{key.rpartition('.')[2]} {value:.3g} ±{each['standard_errors'][key]:.0%}"
+            for key, value in each["values"].items()
+            if not key.endswith("dma_write")
+        )
+        left = [errors[f"leave_one_{what}_out"]["mape"] for what in ("model", "source")]
+        held = errors["held_out"]
+        cells = (errors["fitted"]["mape"], held["mape"], held["median"], *left, each["coverage"])
+        counts = (str(errors["fitted"]["rows"]), str(held["rows"]))
+        rows.append((f"{each['kind']} {each['name']}", values, *counts, *(_percent(cell) for cell in cells)))
+    return lines(columns, rows, 2)
+
+
+def in_short(record: dict[str, Any], lines: Lines) -> list[str]:
+    """Large sources, and all."""
+    found = [each for text in README_SOURCES for each in record["sources"] if text in each["source"]]
+    found.append({**record["overall"], "source": "all sources"})
+    keys = ("mape", "median", "null_mape")
+    rows = [(short(each["source"]), str(each["rows"]), *_cells(each, keys)) for each in found]
+    unseen = record["overall"]
+    rows.append(
+        ("of these, no constant fitted to", str(unseen["unfitted_rows"]), _percent(unseen["unfitted_mape"]), "", "")
+    )
+    return lines(("source", "rows", "MAPE", "median", "null model"), rows)
+
+
+def _cells(told: dict[str, Any], keys: Sequence[str]) -> list[str]:
+    return ["" if told.get(key) is None else format(told[key], SIGNS.get(key, ".1%")) for key in keys]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,79 @@
+"""What there is to choose from, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from rich.table import Table
+
+from ...hardware.fabrics import AnyFabric
+from ...hardware.machine import list_machines
+from ...sim.network.network_models import SHARING
+from ...workloads.collectives import ALGORITHMS
+from ...workloads.model.model import Model, list_models
+from ...workloads.model.precision import DESCRIPTIONS
+from ...workloads.plan.mesh import AXES
+from ...workloads.plan.placement import NAMED
+from ...workloads.routing.balancers import BALANCERS
+from ...workloads.routing.routers import CATALOGUE, ROUTERS
+from .runs import table
+
+
+def listing(what: str) -> Table:
+    """The table of one kind; models with their shape."""
+    if what == "models":
+        columns = ["name", "what it is", "parameters, 1e9", "layers", "hidden", "experts / of a token"]
+        return table(what, columns, [_shape(model) for model in list_models()], text_columns=2)
+    return table(what, ["name", "what it is"], entries(what), text_columns=2)
+
+
+def entries(what: str) -> list[tuple[str, str]]:
+    """(name, description) of one kind."""
+    match what:
+        case "machines":
+            return [(each.name, f"{each.nodes:,} nodes. {each.description}") for each in list_machines()]
+        case "axes":
+            return list(AXES.items())
+        case "placements":
+            return list(NAMED.items())
+        case "routers":
+            tables = [(f"table:{path.stem}", _first_line(path)) for path in sorted(CATALOGUE.glob("*.csv"))]
+            return [(name, text) for name, (_, text) in ROUTERS.items()] + tables
+        case "balancers":
+            return [(name, text) for name, (_, text) in BALANCERS.items()]
+        case "precisions":
+            return list(DESCRIPTIONS.items())
+        case "collectives":
+            return [
+                (f"{operation} {name}", each.about)
+                for operation, algorithms in ALGORITHMS.items()
+                for name, each in algorithms.items()
+            ]
+        case "fabrics":
+            return [
+                (kind.model_fields["kind"].default, f"{_summary(kind)} Routing: {', '.join(kind.routings())}.")
+                for kind in get_args(get_args(AnyFabric)[0])
+            ]
+        case "network-models":
+            return [(name, each.about) for name, each in SHARING.items()]
+    raise ValueError(what)
+
+
+def _shape(model: Model) -> tuple[str, ...]:
+    """A model's row: the layers of an encoder stand before those of its decoder."""
+    layers = f"{model.encoder_layers} + {model.layers}" if model.encoder_layers else str(model.layers)
+    experts = f"{model.experts:,} / {model.top_k}" if model.experts else ""
+    size = model.parameters.total / 1e9
+    digits = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
+    return model.name, model.description, digits, layers, f"{model.hidden:,}", experts
+
+
+def _summary(kind: type) -> str:
+    """The first sentence of a class's docstring."""
+    return (kind.__doc__ or "").split("\n")[0]
+
+
+def _first_line(path: Path) -> str:
+    """What a table says of itself in its first comment."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

@@ -1,0 +1,1 @@
+"""The engines: steps on whole arrays of ranks, or rank by rank."""

@@ -1,0 +1,232 @@
+"""A pipeline in the engine: every block once, then the order of its stages over the blocks' seconds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...hardware.machine import Machine
+from ...workloads.pipelines import PIPELINES, Kind, Order, Slot
+from ...workloads.results.ledger import Passed
+from ...workloads.schedule.schedule import Block, Exchange, PipelineWork
+from ..network.links import Array, LinkLoads
+from ..network.phases.transfers import Traffic
+from .pipeline_timing import Seconds, Timing, play, play_endless
+from .pipeline_trace import stage_rows
+from .stage_transfers import Handover
+
+if TYPE_CHECKING:
+    from .step_engine import BlockRun
+
+PASS = {"F": 0, "B": 1, "W": 2}
+PHASE = {"F": "forward", "B": "backward", "W": "backward"}
+
+
+@dataclass(frozen=True)
+class PipelineStages:
+    """The pipeline of a step on a machine.
+
+    Blocks are run on demand, once each, by ``run_block``, as if all stages did them at once; a stage takes its own ranks'
+    seconds, arrays over the mesh with size 1 along pp, or floats where they are alike. A message is timed where all stages
+    send at once, as they do while a pipeline is full. Of an endless pipeline one step is played that others went before.
+    """
+
+    work: PipelineWork
+    machine: Machine
+    traffic: Traffic
+    run_block: Callable[[int, Block], BlockRun]
+    observed: Mapping[str, tuple[int, ...]]
+    _runs: dict[int, BlockRun] = field(default_factory=dict)
+    _seconds: dict[tuple[int, int], Seconds] = field(default_factory=dict)
+    _making: dict[tuple[int, int], Seconds] = field(default_factory=dict)
+
+    def run(self, ready: Array) -> Passed:
+        """Play the pipeline from ``ready`` on."""
+        timing, first, stages = *self.played, range(self.work.stages)
+        parts: dict[tuple[str, str], list[Seconds]] = {}
+        for stage in stages:
+            for key, spent in self._parts(stage).items():
+                parts.setdefault(key, [0.0] * self.work.stages)[stage] = spent
+        seconds = self._joined([timing.parts(stage, first[stage]).seconds for stage in stages])
+        endless = PIPELINES[self.work.name].asynchronous
+        return Passed(
+            end=ready + seconds,
+            parts={key: self._joined(each) for key, each in parts.items()},
+            late=np.zeros_like(seconds) if endless or self.axis is None else self._latest(seconds) - seconds,
+            rows=list(stage_rows(self, ready)),
+        )
+
+    def _latest(self, seconds: Array) -> Array:
+        """Of each rank the last of those in its place in all stages; what others in a stage take longer is no bubble."""
+        latest: Array = seconds.max(axis=self.axis, keepdims=True)
+        return latest
+
+    def count(self, loads: LinkLoads) -> int:
+        """Add the bytes of all that was run to ``loads``, on every link; returns the events behind it."""
+        events = sum(len(order) - first for order, first in zip(self.orders, self.first, strict=True))
+        for number, times in self._times.items():
+            events += self._runs[number].events * sum(times)
+            if len(set(times)) == 1:
+                loads.plus(self._runs[number].loads, float(times[0]))
+            else:
+                self._count_apart(loads, self.work.blocks[number], times)
+        for kind in self.handovers:
+            loads.plus(self._handover(kind, self._sends(kind)).loads, 1.0)
+        return events
+
+    @cached_property
+    def played(self) -> tuple[Timing, list[int]]:
+        """Clocks of all slots, and the place in each stage's order at which the step begins."""
+        pipeline, work = PIPELINES[self.work.name], self.work
+        asked = self._duration, self._transfer, self._made
+        if pipeline.asynchronous:
+            return play_endless(pipeline, work.stages, work.micro_batches, *asked)
+        return play(pipeline.orders(work.stages, work.micro_batches, work.chunks), *asked), [0] * work.stages
+
+    @property
+    def orders(self) -> Sequence[Order]:
+        """What each stage does in turn."""
+        return self.played[0].orders
+
+    @property
+    def first(self) -> list[int]:
+        """The place in each stage's order at which the step begins."""
+        return self.played[1]
+
+    @cached_property
+    def handovers(self) -> dict[Kind, Handover]:
+        """Messages between stages, forward and backward; none with one stage."""
+        if self.work.activations is None:
+            return {}
+        return {"F": self._handover("F"), "B": self._handover("B")}
+
+    def block(self, stage: int, slot: Slot) -> int:
+        """The number of a slot's block."""
+        numbers = self.work.uses[slot.chunk * self.work.stages + stage][PASS[slot.kind]]
+        return numbers[slot.micro_batch % self.work.micro_batches] if len(numbers) > 1 else numbers[0]
+
+    def block_run(self, number: int) -> BlockRun:
+        """What a block takes."""
+        if number not in self._runs:
+            self._runs[number] = self.run_block(number, self.work.blocks[number])
+        return self._runs[number]
+
+    def source(self, stage: int, slot: Slot) -> tuple[int, int] | None:
+        """The stage that makes a slot's input, and the place at which it does; None where no other stage does."""
+        last = self.work.stages * self.work.chunks - 1
+        part = slot.chunk * self.work.stages + stage + (1 if slot.kind == "B" else -1)
+        if slot.kind == "W" or not 0 <= part <= last:
+            return None
+        chunk, other = divmod(part, self.work.stages)
+        return other, self._places[other][slot._replace(chunk=chunk)]
+
+    @cached_property
+    def _places(self) -> list[dict[Slot, int]]:
+        """Where each slot stands in the order of its stage."""
+        return [{slot: place for place, slot in enumerate(order)} for order in self.orders]
+
+    def _duration(self, stage: int, slot: Slot) -> Seconds:
+        key = stage, self.block(stage, slot)
+        seconds = self._seconds.get(key)
+        if seconds is None:
+            seconds = self._seconds[key] = self._at(self.block_run(key[1]).seconds, stage)
+        return seconds
+
+    def _made(self, stage: int, slot: Slot) -> Seconds:
+        key = stage, self.block(stage, slot)
+        seconds = self._making.get(key)
+        if seconds is None:
+            seconds = self._making[key] = self._at(self.block_run(key[1]).made, stage)
+        return seconds
+
+    def _transfer(self, sender: int, receiver: int, kind: Kind) -> Seconds:
+        return self._at(self.handovers[kind].seconds, sender)
+
+    def _handover(self, kind: Kind, sends: Sequence[int] | None = None) -> Handover:
+        assert self.work.activations is not None
+        return Handover.of(self.traffic, self.work.activations, kind, self.work.chunks > 1, sends)
+
+    def _sends(self, kind: Kind) -> list[int]:
+        """How often each stage sends an activation, or a gradient, within the step: as often as its slot is another's input."""
+        last = self.work.stages * self.work.chunks - 1
+        end = last if kind == "F" else 0
+        return [
+            sum(
+                count
+                for (found, chunk), count in Counter((slot.kind, slot.chunk) for slot in order[first:]).items()
+                if found == kind and chunk * self.work.stages + stage != end
+            )
+            for stage, (order, first) in enumerate(zip(self.orders, self.first, strict=True))
+        ]
+
+    @cached_property
+    def _counts(self) -> list[Counter[int]]:
+        """How often each stage runs each block within the step."""
+        return [
+            Counter(self.block(stage, slot) for slot in order[first:])
+            for stage, (order, first) in enumerate(zip(self.orders, self.first, strict=True))
+        ]
+
+    @property
+    def _times(self) -> dict[int, list[int]]:
+        """The same by block, a number for each stage."""
+        return {number: [count[number] for count in self._counts] for number in sorted(set().union(*self._counts))}
+
+    def _parts(self, stage: int) -> dict[tuple[str, str], Seconds]:
+        """Where the seconds of a stage's ranks went, by phase and category."""
+        found: dict[tuple[str, str], Seconds] = {}
+        for number, count in self._counts[stage].items():
+            for key, seconds in self._runs[number].parts.items():
+                found[key] = found.get(key, 0.0) + count * self._at(seconds, stage)
+        for kind, (transfer, bubble) in self.played[0].waits(stage, self.first[stage]).items():
+            for category, waited in (("pipeline_transfer", transfer), ("pipeline_bubble", bubble)):
+                key = PHASE[kind], category
+                found[key] = found.get(key, 0.0) + waited
+        return found
+
+    def _count_apart(self, loads: LinkLoads, block: Block, times: Sequence[int]) -> None:
+        """Add the bytes of a block that stages run ``times`` often."""
+        often = np.array(times, dtype=np.float64).reshape(self.work.along)
+        exchanges = [operation.work for operation in block if isinstance(operation.work, Exchange)]
+        same = Counter(work for work in exchanges if _even(work))  # layers repeat
+        for work, count in [*same.items(), *((work, 1) for work in exchanges if not _even(work))]:
+            loads.plus(self._counter.weighted(work, often), float(count))
+
+    @cached_property
+    def _counter(self) -> Traffic:
+        """Traffic that only adds up bytes."""
+        return Traffic(self.machine, self.traffic.layout, "bound")
+
+    @cached_property
+    def axis(self) -> int | None:
+        """The place of pp in the mesh's axes."""
+        return next(iter(self.traffic.layout.mesh.positions(("pp",))), None)
+
+    def _at(self, values: Array, stage: int) -> Seconds:
+        """What a stage's ranks have of an array over the mesh: of size 1 where they are alike, a float where all are."""
+        if self.axis is not None and values.shape[self.axis] > 1:
+            values = values.take([stage], axis=self.axis)
+        for axis, length in enumerate(values.shape):
+            if length > 1 and (values == values.take([0], axis=axis)).all():
+                values = values.take([0], axis=axis)
+        return float(values.item()) if values.size == 1 else values
+
+    def _joined(self, by_stage: Sequence[Seconds]) -> Array:
+        """One array over the mesh from those of stages."""
+        arrays = [np.asarray(each).reshape(np.shape(each) or [1] * len(self.work.along)) for each in by_stage]
+        if len(arrays) == 1 or self.axis is None:
+            return arrays[0]
+        shape = np.broadcast_shapes(*(each.shape for each in arrays))
+        joined = np.concatenate([np.broadcast_to(each, shape) for each in arrays], axis=self.axis)
+        alike = (joined == joined.take([0], axis=self.axis)).all()
+        return joined.take([0], axis=self.axis) if alike else joined
+
+
+def _even(exchange: Exchange) -> bool:
+    """Whether every rank sends and receives as much."""
+    return exchange.received is None and isinstance(exchange.nbytes, float)

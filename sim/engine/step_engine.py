@@ -1,0 +1,226 @@
+"""The engine: SimPy processes, one for each stream, that carry the clocks of all ranks as one array."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from ...hardware.machine import Machine
+from ...workloads.lowering.pipeline_blocks import hands_on
+from ...workloads.results.ledger import Ledger
+from ...workloads.results.time_breakdown import Exposure, RankExposure
+from ...workloads.schedule.costs import Costs
+from ...workloads.schedule.schedule import Block, Exchange, Operation, PipelineWork, Schedule
+from ..network.links import LinkLoads
+from ..network.phases.transfers import Traffic, Transfer
+from ..network.shared_network import SharedNetwork
+from .noise import Noise
+
+Array = NDArray[np.float64]
+
+
+class CountingEnvironment(simpy.Environment):
+    """A SimPy environment that counts its events."""
+
+    events = 0
+
+    def schedule(self, *args: Any, **kwargs: Any) -> None:
+        """Schedule an event, as SimPy does, and count it."""
+        self.events += 1
+        super().schedule(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """One run of a block of operations by itself, by ranks that begin together.
+
+    ``made`` are the seconds of each rank until what it passes on is there, ``seconds`` those until all its streams are done, and
+    ``parts`` what these went on, by phase and category; ``rows`` are those of a trace from the block's begin on, ``loads``
+    the bytes of all ranks on every link.
+    """
+
+    made: Array
+    seconds: Array
+    parts: Mapping[tuple[str, str], Array]
+    rows: list[tuple[Any, ...]]
+    loads: LinkLoads
+    events: int
+
+
+@dataclass
+class StepResult:
+    """What one simulated step gave; times in seconds from its start."""
+
+    seconds: float
+    exposed: dict[str, dict[str, float]]  # [phase][category], means over ranks that sum to ``seconds``
+    rows: list[tuple[Any, ...]]
+    loads: LinkLoads
+    events: int
+
+
+class Taken(NamedTuple):
+    """Seconds of a transfer (a float, or an array over the mesh), those of the slowest group, and what held it back."""
+
+    seconds: float | Array
+    longest: float
+    limit: str
+
+
+class Engine:
+    """Runs a schedule once on a machine, all ranks starting at zero.
+
+    Every stream of the schedule is a SimPy process. It waits for what an operation waits for, moves the clocks of all
+    ranks (an array that broadcasts over the mesh, as large as the ranks really differ), and sleeps until the last rank
+    is done. A collective begins for a group when its last member has come; its bytes share the network with what other
+    streams send meanwhile.
+
+    The one approximation: all groups of a collective load the network as one phase, which begins when the last group
+    begins; so groups that have drifted apart still contend as if they had not.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        schedule: Schedule,
+        traffic: Traffic,
+        noise: Noise,
+        observed: Mapping[str, tuple[int, ...]],
+        exposure: Exposure | None = None,
+    ) -> None:
+        self.machine, self.schedule, self.traffic, self.noise = machine, schedule, traffic, noise
+        self.mesh = schedule.mesh
+        self.slowness = noise.slowness()
+        self.ledger = Ledger(schedule, observed, exposure)
+        self.env = CountingEnvironment()
+        self.network = SharedNetwork(self.env)
+        self.loads = LinkLoads(traffic.phases.kinds)
+        self.shared: dict[int, tuple[LinkLoads, float]] = {}
+        senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
+        self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
+        self.known: dict[int, tuple[Transfer, Taken]] = {}
+        self.costs = Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
+        self.finished = [self.env.event() for _ in schedule.operations]
+        self.made: Array | None = None  # of a block: when all that it passes on was there
+
+    def run(self) -> StepResult:
+        """Simulate the step."""
+        self._play()
+        self._add_up()
+        return StepResult(
+            self.ledger.close(), self.ledger.exposure.seconds, self.ledger.rows, self.loads, self.env.events
+        )
+
+    def _play(self) -> None:
+        """Let all streams live."""
+        for stream in self.schedule.streams:
+            mine = [(number, each) for number, each in enumerate(self.schedule.operations) if each.stream == stream]
+            self.env.process(self._stream(stream, mine))
+        self.env.run()
+
+    def _stream(self, stream: str, operations: list[tuple[int, Operation]]) -> Generator[simpy.Event, Any, None]:
+        """The life of a stream: its operations, one after another."""
+        for number, operation in operations:
+            for other in operation.after:
+                yield self.finished[other]
+            ready = self.ledger.ready(number)
+            if isinstance(operation.work, PipelineWork):
+                yield from self._pipeline(number, operation.work, ready)
+                continue
+            if isinstance(operation.work, Exchange):
+                begin, end, limit = yield from self._communicate(operation.work, ready)
+            else:
+                begin, end, limit = yield from self._compute(number, operation, ready)
+            self.ledger.done(number, ready, begin, end, limit)
+            if self.made is not None and hands_on(operation):
+                self.made = np.maximum(self.made, end)
+            self.finished[number].succeed()
+
+    def _compute(
+        self, number: int, operation: Operation, ready: Array
+    ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
+        timed = self.costs.of(operation.work)
+        end = ready + timed.seconds * self.slowness * self.noise.of_operation(number)
+        yield self._until(end)
+        return ready, end, timed.limit
+
+    def _communicate(self, exchange: Exchange, ready: Array) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
+        mesh = self.mesh
+        begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
+        yield self._until(begin)
+        end, limit, longest = begin, "none", 0.0
+        for transfer in self.traffic.transfers(exchange):
+            started = self.env.now
+            if self.alone:
+                taken = self._by_itself(exchange, transfer)
+            else:
+                finish = yield from self.network.carry(transfer.demand)
+                taken = self._taken(exchange, transfer, finish)
+            end = end + taken.seconds
+            if taken.longest > longest:
+                longest, limit = taken.longest, taken.limit
+            self._load(transfer)
+            if not self.alone:
+                yield self.env.timeout(max(0.0, started + taken.longest - self.env.now))
+        if self.alone:
+            yield self._until(end)
+        return begin, end, limit
+
+    def _by_itself(self, exchange: Exchange, transfer: Transfer) -> Taken:
+        """What a transfer takes where nothing else can be on the network; even ones repeat."""
+        if transfer.factor is None:
+            return self._taken(exchange, transfer, transfer.demand.alone[0])
+        if id(transfer) not in self.known:
+            self.known[id(transfer)] = (transfer, self._taken(exchange, transfer, transfer.demand.alone[0]))
+        return self.known[id(transfer)][1]
+
+    def _taken(self, exchange: Exchange, transfer: Transfer, finish: Array) -> Taken:
+        """What a transfer takes, given what its flow classes take: the slowest of an axis' groups counts for all of it."""
+        mesh, (seconds, decided) = self.mesh, transfer.group_seconds(finish)
+        if isinstance(seconds, np.ndarray):
+            groups = mesh.ranks // mesh.size(*exchange.axes)
+            seconds = mesh.spread(seconds.reshape(groups, -1).max(axis=1), exchange.axes)
+        return Taken(seconds, float(np.max(seconds)), decided)
+
+    def _pipeline(self, number: int, work: PipelineWork, ready: Array) -> Generator[simpy.Event, Any, None]:
+        """Stages over their blocks; ranks that end early go on early."""
+        from .stages import PipelineStages
+
+        stages = PipelineStages(work, self.machine, self.traffic, self._block, self.ledger.observed)
+        passed = stages.run(ready)
+        self.ledger.passed(number, passed)
+        self.env.events += stages.count(self.loads)
+        yield self._until(passed.end)
+        self.finished[number].succeed()
+
+    def _block(self, number: int, operations: Block) -> BlockRun:
+        """A block of a pipeline by itself, on the same network."""
+        exposure = RankExposure()
+        schedule = Schedule(self.schedule.layout, operations)
+        inner = Engine(self.machine, schedule, self.traffic, self.noise.within(number), self.ledger.observed, exposure)
+        inner.made = np.zeros([1] * len(self.mesh.shape))
+        inner._play()
+        inner._add_up()
+        seconds = inner.ledger.settle()
+        return BlockRun(inner.made, seconds, exposure.parts, inner.ledger.rows, inner.loads, inner.env.events)
+
+    def _load(self, transfer: Transfer) -> None:
+        """Count the bytes on every link; those of transfers that share their loads are added up once, at the end."""
+        if transfer.factor is None:
+            self.loads.plus(transfer.loads, 1.0)
+            return
+        loads, factor = self.shared.get(id(transfer.loads), (transfer.loads, 0.0))
+        self.shared[id(loads)] = (loads, factor + transfer.factor)
+
+    def _until(self, clocks: Array) -> simpy.Event:
+        """The event of the last of these clocks."""
+        return self.env.timeout(max(0.0, float(clocks.max()) - self.env.now))
+
+    def _add_up(self) -> None:
+        """Add what transfers share to the bytes on links."""
+        for loads, factor in self.shared.values():
+            self.loads.plus(loads, factor)

@@ -1,0 +1,212 @@
+"""Links of a tree under a layout: their numbers, capacities, and the traffic that collectives put on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...hardware.fabrics.fabric import Level, LinkKind
+from ...hardware.machine import Machine
+from ...workloads.plan.node_links import NodeLinks
+from ...workloads.plan.placement import Layout
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Links:
+    """Numbers all links that the ranks of a layout can reach.
+
+    ``domains[level][rank]`` is the domain of each rank at each level of the fabric, from the node outwards; ``cable``
+    the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for each level.
+    """
+
+    kinds: tuple[LinkKind, ...]
+    inside: NodeLinks
+    domains: tuple[Index, ...]
+    cables: tuple[int, ...]
+    cable: tuple[Index, ...]
+    machine: Machine
+    layout: Layout
+    _segments: dict[tuple[int, int], Segments] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
+        """The links of ``machine``, a tree with these levels between the first node and the last one that holds a rank."""
+        inside = NodeLinks.of(machine, layout)
+        kinds = [*inside.kinds]
+        for level in levels:
+            count = level.domains * level.cables
+            kinds += [
+                LinkKind(f"{level.name}.out", level.capacity, count),
+                LinkKind(f"{level.name}.in", level.capacity, count),
+            ]
+        return cls(
+            tuple(kinds),
+            inside,
+            tuple(level.domain[layout.node] for level in levels),
+            tuple(level.cables for level in levels),
+            tuple(level.slot[layout.node] for level in levels),
+            machine,
+            layout,
+        )
+
+    @property
+    def levels(self) -> range:
+        """Numbers of the fabric's levels."""
+        return range(len(self.domains))
+
+    def by_level(self) -> Iterator[tuple[str, Index, int, Index]]:
+        """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
+        outside = self.kinds[len(self.inside.kinds) :]
+        names = [kind.name.removesuffix(".out") for kind in outside if kind.name.endswith(".out")]
+        yield from zip(names, self.domains, self.cables, self.cable, strict=True)
+
+    def segments(self, groups: Index, level: int) -> Segments:
+        """The runs of members of ``groups`` that share a domain of a level (cached for each array of groups)."""
+        key = (id(groups), level)
+        if key not in self._segments:
+            self._segments[key] = Segments.of(groups, self.domains[level])
+        return self._segments[key]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Runs of consecutive members of a group that lie in one domain, over all groups flattened."""
+
+    starts: Index
+    lengths: Index
+    groups: Index  # kept so that the cache key, its identity, stays taken
+
+    @classmethod
+    def of(cls, groups: Index, domain: Index) -> Segments:
+        """The runs in ``groups[g, i]``, whose rows hold the members of a domain next to each other."""
+        home = domain[groups]
+        new = np.ones(home.shape, dtype=bool)
+        new[:, 1:] = home[:, 1:] != home[:, :-1]
+        starts = np.flatnonzero(new)
+        return cls(starts, np.diff(np.append(starts, home.size)), groups)
+
+    @property
+    def single(self) -> bool:
+        """Whether every member is alone in its domain."""
+        return len(self.starts) == self.groups.size
+
+    def numbers(self) -> Index:
+        """For each member (flat) the number of its run."""
+        return np.repeat(np.arange(len(self.starts)), self.lengths)
+
+    def totals(self, values: Array) -> Array:
+        """For each member (flat) the sum of ``values`` (flat) over its run."""
+        if self.single:
+            return values
+        return np.repeat(np.add.reduceat(values, self.starts), self.lengths)
+
+
+@dataclass
+class LinkLoads:
+    """Bytes on every link, kind by kind."""
+
+    kinds: tuple[LinkKind, ...]
+    loads: dict[str, Array] = field(default_factory=dict)
+
+    def add(self, kind: str, at: Index, nbytes: Array) -> None:
+        """Put bytes on numbered links of a kind."""
+        count = next(each.count for each in self.kinds if each.name == kind)
+        loads: Array = np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False)
+        self.loads[kind] = self.loads[kind] + loads if kind in self.loads else loads
+
+    def plus(self, other: LinkLoads, factor: float) -> None:
+        """Add ``factor`` times other loads."""
+        for kind, loads in other.loads.items():
+            self.loads[kind] = self.loads[kind] + factor * loads if kind in self.loads else factor * loads
+
+    def busy(self) -> Iterator[tuple[LinkKind, Array]]:
+        """Seconds that every link of each loaded kind needs for its bytes."""
+        for kind in self.kinds:
+            if kind.name in self.loads and self.loads[kind.name].any():
+                yield kind, self.loads[kind.name] / kind.capacity
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The messages of a step in which each member of a group sends at most one, and the links that they pass.
+
+    All arrays have one entry for each message. ``member`` numbers the senders (flat over groups), ``passed[kind]`` is the
+    number of the link of each kind that a message passes, -1 where it passes none.
+    """
+
+    member: Index
+    group: Index
+    passed: dict[str, Index]
+
+    @classmethod
+    def of(cls, links: Links, groups: Index, targets: Index) -> Messages:
+        """Messages from ``groups[g, i]`` to ``targets[g, i]``, where that is not -1."""
+        flat = targets.reshape(-1)
+        member = np.flatnonzero(flat >= 0)
+        source, target = groups.reshape(-1)[member], flat[member]
+        near = links.domains[0][source] == links.domains[0][target]
+        ends = zip(links.inside.kinds, (source, target), strict=False)
+        passed = {kind.name: np.where(near, links.inside.link[end], -1) for kind, end in ends}
+        for name, domain, cables, cable in links.by_level():
+            lane, across = cable[target], domain[source] != domain[target]
+            passed[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
+            passed[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
+        return cls(member, member // groups.shape[1], passed)
+
+
+def step_loads(links: Links, groups: Index, targets: Index, sent: Array) -> LinkLoads:
+    """Loads when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
+    loads = LinkLoads(links.kinds)
+    messages = Messages.of(links, groups, targets)
+    nbytes = sent.reshape(-1)[messages.member]
+    for kind, link in messages.passed.items():
+        used = link >= 0
+        loads.add(kind, link[used], nbytes[used])
+    return loads
+
+
+def all_pairs_loads(links: Links, groups: Index, sent: Array, share: Array) -> LinkLoads:
+    """Loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
+
+    Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere.
+    """
+    loads = LinkLoads(links.kinds)
+    members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
+    total = np.repeat(sent.sum(axis=1), groups.shape[1])
+    for level, (name, domain, cables, cable) in enumerate(links.by_level()):
+        runs = links.segments(groups, level)
+        near_share, near_sent = runs.totals(part), runs.totals(nbytes)
+        if level == 0 and not runs.single:
+            sends, receives = nbytes * np.maximum(near_share - part, 0.0), part * np.maximum(near_sent - nbytes, 0.0)
+            for kind, moved in zip(links.inside.kinds, (sends, receives), strict=False):
+                loads.add(kind.name, links.inside.link[members], moved)
+        home = domain[members]
+        loads.add(f"{name}.in", home * cables + cable[members], part * np.maximum(total - near_sent, 0.0))
+        if cables == 1:
+            loads.add(f"{name}.out", home, nbytes * np.maximum(1.0 - near_share, 0.0))
+        else:
+            count = next(kind.count for kind in links.kinds if kind.name == f"{name}.out")
+            loads.loads[f"{name}.out"] = _by_cable(groups, runs, nbytes, part, home, cable[members], cables, count)
+    return loads
+
+
+def _by_cable(
+    groups: Index, runs: Segments, sent: Array, share: Array, home: Index, cable: Index, cables: int, count: int
+) -> Array:
+    """Bytes on each outgoing cable: the destination picks it, so shares are summed by cable, outside the own domain."""
+    width = groups.shape[1]
+    group = np.repeat(np.arange(len(groups)), width)
+    run = runs.numbers()
+    by_group = np.bincount(group * cables + cable, weights=share, minlength=len(groups) * cables).reshape(-1, cables)
+    by_run = np.bincount(run * cables + cable, weights=share, minlength=len(runs.starts) * cables).reshape(-1, cables)
+    outside = np.maximum(by_group[group[runs.starts]] - by_run, 0.0)
+    leaving = np.add.reduceat(sent, runs.starts)[:, None] * outside
+    loads = np.zeros((count // cables, cables))
+    np.add.at(loads, home[runs.starts], leaving)
+    return loads.reshape(-1)

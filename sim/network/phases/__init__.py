@@ -1,0 +1,1 @@
+"""Phases of communication: what a collective puts on which links, as classes of flows that are alike."""

@@ -1,0 +1,120 @@
+"""What a phase of communication asks of the network: flow classes on link classes, and what their end means for its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..links import Array, LinkLoads
+from ..maxmin import fair_rates
+
+Classes = NDArray[np.int64]
+
+SPENT = 1e-12
+"""Share of a flow's bytes below which what is left is rounding."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Flows that all groups of an operation start together.
+
+    One class stands for all flows that are alike, one link class for all links that are alike. ``usage[f, l]`` flows
+    of class f cross each link of class l; each has ``nbytes[f]`` bytes. ``link_class()`` gives the class of every link
+    of the machine (numbered over all kinds), -1 where the phase does not use it: it is asked for only where two phases
+    meet.
+
+    A group is done when the slowest of its flow classes is: ``members[kind, class]`` says which these are,
+    ``kind[group]`` of which kind a group is (None: all groups alike), and ``scale[group]`` what share of the phase's
+    time a group takes (bound depth).
+    """
+
+    nbytes: Array
+    usage: Array
+    capacity: Array
+    weight: Array
+    names: tuple[str, ...]
+    link_class: Callable[[], Classes]
+    members: NDArray[np.bool_]
+    kind: Classes | None
+    scale: float | Array
+
+    def scaled(self, factor: float) -> Demand:
+        """The same flows with ``factor`` times the bytes."""
+        return replace(self, nbytes=self.nbytes * factor)
+
+    def group_seconds(self, finish: Array) -> float | Array:
+        """Seconds of each group (a float where all are alike) from those of the flow classes."""
+        worst = np.where(self.members, finish, 0.0).max(axis=1)
+        if self.kind is None or (worst == worst[0]).all():
+            return float(worst[0]) * self.scale
+        seconds: Array = worst[self.kind] * self.scale
+        return seconds
+
+    @cached_property
+    def alone(self) -> tuple[Array, str]:
+        """Seconds of each flow class with the network to itself, and the kind of link that holds the slowest one back."""
+        finish, _, last = self._play(np.inf)
+        return finish, last
+
+    def after(self, seconds: float) -> tuple[Array, Array]:
+        """With the network to itself: when each flow class ended (0 where it has not), and the bytes that each has left."""
+        finish, left, _ = self._play(seconds)
+        return finish, left
+
+    def _play(self, until: float) -> tuple[Array, Array, str]:
+        """Let the flows run for some time: (end of each class, bytes left, tightest link of the last one that ended)."""
+        left, finish, now, last = self.nbytes.astype(np.float64), np.zeros(len(self.nbytes)), 0.0, "none"
+        while (left > 0).any():
+            active = left > 0
+            rates = fair_rates(self.usage[active], self.capacity, self.weight[active])
+            needed = left[active] / rates
+            step = needed.min()
+            if now + step > until:
+                left[active] -= rates * (until - now)
+                over = active & (left <= self.nbytes * SPENT)  # what ends at this very moment
+                left[over], finish[over] = 0.0, until
+                break
+            done = np.flatnonzero(active)[needed <= step * (1 + 1e-12)]
+            last = self._tightest(active, rates, done)
+            now += step
+            left[active] = np.maximum(left[active] - rates * step, 0.0)
+            left[done], finish[done] = 0.0, now
+        return finish, left, last
+
+    def _tightest(self, active: NDArray[np.bool_], rates: Array, done: Classes) -> str:
+        """The fullest kind of link on the way of the flows that end now."""
+        used = rates @ self.usage[active] / self.capacity
+        on_route = (self.usage[done] > 0).any(axis=0)
+        return self.names[int(np.where(on_route, used, -1.0).argmax())]
+
+
+def bound_demand(loads: LinkLoads, group_ends: Array | None) -> Demand:
+    """The phase as a single flow that fills its links in proportion to their bytes: done when the most loaded link is.
+
+    ``group_ends`` are the seconds after which the links of each group are done, where they differ.
+    """
+    busy = [(kind, seconds) for kind, seconds in loads.busy()]
+    longest = [float(seconds.max()) for _, seconds in busy]
+    used = np.array([kind.capacity for kind, _ in busy]) * np.array(longest)
+    whole = max(longest, default=0.0)
+
+    def link_class() -> Classes:
+        columns = {kind.name: np.where(seconds > 0, number, -1) for number, (kind, seconds) in enumerate(busy)}
+        parts = [columns.get(kind.name, np.full(kind.count, -1)) for kind in loads.kinds]
+        return np.concatenate(parts)
+
+    return Demand(
+        nbytes=np.array([1.0 if whole else 0.0]),
+        usage=used[None, :],
+        capacity=np.array([kind.capacity for kind, _ in busy]),
+        weight=np.array([1.0 / whole if whole else 1.0]),
+        names=tuple(kind.name for kind, _ in busy),
+        link_class=link_class,
+        members=np.ones((1, 1), dtype=bool),
+        kind=None,
+        scale=1.0 if group_ends is None else group_ends / whole,
+    )

@@ -1,0 +1,67 @@
+"""Phases on any fabric: every message by itself, on the route that the fabric gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ....hardware.fabrics.fabric import LinkKind
+from ....workloads.memory.simulator_memory import require_pairs
+from ..links import Array, Index, LinkLoads
+from ..routes import Flows, all_pairs
+from ..topology import Graph
+from .flow_classes import Demand, bound_demand
+from .route_symmetry import route_demand
+
+
+@dataclass(frozen=True)
+class ByRoute:
+    """The :class:`~athanor.sim.network.phases.phases.Phases` of a fabric that is no tree.
+
+    Routes of all pairs of a group are kept, since layers repeat.
+    """
+
+    graph: Graph
+    depth: str
+    _pairs: dict[int, tuple[Index, Flows]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def kinds(self) -> tuple[LinkKind, ...]:
+        """All links, kind by kind."""
+        return self.graph.kinds
+
+    def all_pairs(self, groups: Index, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+        """Flow classes and link loads when all send to all of their group; raises ``DoesNotFit`` where pairs are too many."""
+        count, size = groups.shape
+        require_pairs(count, size)
+        if id(groups) not in self._pairs:  # the array is kept beside its routes, so that its identity stays taken
+            self._pairs[id(groups)] = groups, Flows.of_all_pairs(self.graph, groups)
+        nbytes = sent[:, :, None] * share[:, None, :]
+        others = ~np.eye(size, dtype=bool)
+        return self._phase(self._pairs[id(groups)][1], nbytes[:, others].reshape(-1), count)
+
+    def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+        """Flow classes and link loads when each sends to at most one of its group."""
+        target = targets.reshape(-1)
+        member = np.flatnonzero(target >= 0)
+        group, source = member // groups.shape[1], groups.reshape(-1)[member]
+        flows = Flows.between(self.graph, group, source, target[member])
+        return self._phase(flows, sent.reshape(-1)[member], len(groups))
+
+    def farthest(self, groups: Index) -> Array:
+        """Latency of the longest message when all send to all, whichever pair of a group is the farthest."""
+        longest = np.zeros(len(groups))
+        for group, source, target in all_pairs(groups):
+            np.maximum.at(longest, group, self.graph.latencies(source, target))
+        return longest
+
+    def _phase(self, flows: Flows, nbytes: Array, groups: int) -> tuple[Demand, LinkLoads]:
+        """What messages with these bytes, in so many groups, ask of the network."""
+        total = flows.loads(nbytes)
+        ends = np.cumsum([kind.count for kind in self.kinds])
+        by_kind = dict(zip((kind.name for kind in self.kinds), np.split(total, ends[:-1]), strict=True))
+        loads = LinkLoads(self.kinds, by_kind)
+        if self.depth == "bound":
+            return bound_demand(loads, flows.ends(nbytes, total / self.graph.capacity, groups)), loads
+        return route_demand(flows, nbytes, groups), loads

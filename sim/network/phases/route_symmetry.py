@@ -1,0 +1,89 @@
+"""Which messages and links are alike where routes are all that is known: an equitable partition of both.
+
+Colours start from the bytes of messages and the kinds of links. In turn, links are split by the colours of the messages on
+them and messages by the colours of the links on their way, until nothing splits any more. Messages of one colour then have
+one max-min rate, as in :mod:`athanor.sim.network.phases.flow_symmetry`, which does the same for the domains of trees.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..links import Array, Index
+from ..routes import Flows
+from .flow_classes import Demand
+from .flow_symmetry import Hash, alike, checked, met, scattered
+
+
+def route_demand(flows: Flows, nbytes: Array, groups: int) -> Demand:
+    """Flow classes of messages with these bytes; raises :class:`~.flow_symmetry.TooManyClasses` where they are too many."""
+    colour, link_colour = _partition(flows, nbytes)
+    usage, kind, link_class = _usage(flows, colour, link_colour)
+    first = np.unique(colour, return_index=True)[1]
+    like = alike(met(colour, flows.group, groups))
+    members = np.zeros((int(like.max()) + 1, len(first)), dtype=bool)
+    members[like[flows.group], colour] = True
+    kinds = flows.graph.kinds
+    return Demand(
+        nbytes=nbytes[first],
+        usage=usage,
+        capacity=np.array([kinds[number].capacity for number in kind]),
+        weight=np.ones(len(first)),
+        names=tuple(kinds[number].name for number in kind),
+        link_class=lambda: link_class,
+        members=members,
+        kind=None if len(members) == 1 else like,
+        scale=1.0,
+    )
+
+
+def _partition(flows: Flows, nbytes: Array) -> tuple[Index, Index]:
+    """Colours of messages and of links, refined until no message splits."""
+    colour, link_colour = alike(nbytes), flows.graph.kind
+    while True:
+        link_colour = alike(link_colour, _on_links(flows, colour))
+        finer = alike(colour, _on_ways(flows, link_colour))
+        if finer.max() == colour.max():
+            return finer, link_colour
+        colour = finer
+        checked(int(colour.max()) + 1)
+
+
+def _on_links(flows: Flows, colour: Index) -> Hash:
+    """For each link a fingerprint of the colours of the messages on it and how often each occurs."""
+    marks, prints = _marks(colour), np.zeros(len(flows.graph.kind), dtype=np.uint64)
+    for part in flows.parts:
+        np.add.at(prints, part.links, np.repeat(marks[part.own(colour)], part.lengths))
+    return prints
+
+
+def _on_ways(flows: Flows, link_colour: Index) -> Hash:
+    """For each message a fingerprint of the colours of the links that it passes."""
+    marks = _marks(link_colour)
+    return np.concatenate([np.add.reduceat(marks[link_colour[part.links]], part.starts) for part in flows.parts])
+
+
+def _marks(colour: Index) -> Hash:
+    """A number for each colour, of which sums tell what was added up."""
+    return scattered(np.arange(int(colour.max()) + 1, dtype=np.uint64))
+
+
+def _usage(flows: Flows, colour: Index, link_colour: Index) -> tuple[Array, Index, Index]:
+    """Messages of each colour on one link of each class, the kind of each class, and the class of every link (-1: not used)."""
+    used = np.zeros(len(link_colour), dtype=bool)
+    for part in flows.parts:
+        used[part.links] = True
+    _, example, number = np.unique(link_colour[used], return_index=True, return_inverse=True)
+    link_class = np.full(len(link_colour), -1, dtype=np.int64)
+    link_class[used] = number
+    example = np.flatnonzero(used)[example]
+    here = np.full(len(link_colour), -1, dtype=np.int64)
+    here[example] = np.arange(len(example))
+    shape = int(colour.max()) + 1, len(example)
+    usage = np.zeros(shape[0] * shape[1])
+    for part in flows.parts:
+        at = here[part.links]
+        counted = at >= 0
+        by = np.repeat(part.own(colour), part.lengths)[counted]
+        np.add.at(usage, by * shape[1] + at[counted], 1.0)
+    return usage.reshape(shape), flows.graph.kind[example], link_class

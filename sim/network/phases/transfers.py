@@ -1,0 +1,212 @@
+"""From an exchange of the Schedule to what the network carries: transfers, one after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ....hardware.machine import Machine
+from ....workloads.collectives import Pattern, Round, check, rounds
+from ....workloads.plan.placement import Layout
+from ....workloads.schedule.schedule import Exchange
+from ...messages.round_bytes import full, shares, weights
+from ..links import Array, Index, LinkLoads
+from .flow_classes import Demand
+from .phases import phases
+from .traffic_factors import TrafficFactors, traffic_factors
+
+_Key = tuple[Pattern, int, int]
+"""A pattern, the step, and the identity of the groups in which it runs (they are kept)."""
+
+_Unit = tuple[Pattern, int, int, int]
+"""The same and the identity of what its bytes weigh."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
+
+    The demand counts the bytes of all steps. On every link these are ``factor`` times ``loads``, which many transfers
+    then share, or ``loads`` as they are where ``factor`` is None. To the time that it takes come ``fixed`` seconds
+    (latency and the first message's overhead, each step anew), and it is never shorter than ``floor``: the overheads of
+    all further messages, which run beside the transfer.
+    """
+
+    demand: Demand
+    loads: LinkLoads
+    factor: float | None
+    fixed: float | Array
+    floor: float
+
+    def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
+        """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
+        moving = self.demand.group_seconds(finish)
+        by_messages = np.max(moving) < self.floor + np.max(self.fixed)
+        return self.fixed + np.maximum(self.floor, moving), "messages" if by_messages else self.demand.alone[1]
+
+
+class Traffic:
+    """Turns exchanges into transfers for one layout; results are kept, since layers repeat."""
+
+    def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
+        self.machine, self.layout, self.depth = machine, layout, depth
+        self.phases = phases(machine, layout, depth)
+        self._even: dict[tuple[object, ...], list[Transfer]] = {}
+        self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
+        self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
+        self._groups: dict[tuple[tuple[int, ...], bytes], Index] = {}
+        self._latencies: dict[_Key, float | Array] = {}
+        self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
+
+    def transfers(self, exchange: Exchange) -> list[Transfer]:
+        """The transfers of an exchange, in order."""
+        if self.layout.mesh.size(*exchange.axes) == 1:
+            return []
+        if exchange.received is not None or not isinstance(exchange.nbytes, float):
+            return self._uneven(exchange)
+        key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes)
+        if key not in self._even:
+            self._even[key] = self._evenly(exchange, exchange.nbytes)
+        return self._even[key]
+
+    def _evenly(self, exchange: Exchange, nbytes: float) -> list[Transfer]:
+        """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
+        found, weight = [], self._factors_of(exchange)
+        for each in rounds(exchange.operation, *self._shape(exchange)):
+            groups = self._scope(exchange.axes, each.scope)
+            for step, times in each.distinct():
+                unit = (each.pattern, step, id(groups), id(weight))
+                if unit not in self._units:
+                    ones = np.ones(groups.shape)
+                    if each.everyone:
+                        self._units[unit] = self._all_pairs(weight, groups, ones, ones / groups.shape[1])
+                    else:
+                        self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones)
+                demand, loads = self._units[unit]
+                factor = nbytes * each.share * times
+                found.append(self._transfer(each, step, times, groups, demand.scaled(factor), loads, factor))
+        return found
+
+    def _uneven(self, exchange: Exchange) -> list[Transfer]:
+        """Bytes differ from rank to rank; what a round brings is what the next one sends on."""
+        algorithm, outer, inner = self._shape(exchange)
+        check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
+        held = full(self.layout, exchange.nbytes)
+        wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
+        found, weight = [], self._factors_of(exchange)
+        for each in rounds(exchange.operation, algorithm, outer, inner):
+            groups = self._scope(exchange.axes, each.scope)
+            if each.action == "exchange":
+                share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
+            if each.everyone:
+                sent = held[groups] * each.share
+                held = np.empty_like(held)
+                held[groups] = share * sent.sum(axis=1, keepdims=True)
+                demand = self._all_pairs(weight, groups, sent, share)
+                found.append(self._transfer(each, 0, 1, groups, *demand, None))
+                continue
+            for step, times in each.distinct():
+                part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
+                sent = held[groups] * (part * times)
+                demand = self._one_each(weight, groups, _targets(each, groups, step), sent)
+                found.append(self._transfer(each, step, times, groups, *demand, None))
+        return found
+
+    def weighted(self, exchange: Exchange, times: Array) -> LinkLoads:
+        """Bytes on every link where ranks do an exchange ``times`` often, an array over the mesh that is alike within groups."""
+        found = LinkLoads(self.phases.kinds)
+        if self.layout.mesh.size(*exchange.axes) == 1:
+            return found
+        if exchange.received is not None or not isinstance(exchange.nbytes, float):
+            for transfer in self._uneven(replace(exchange, nbytes=np.asarray(exchange.nbytes) * times)):
+                found.plus(transfer.loads, 1.0)
+            return found
+        held, weight = full(self.layout, exchange.nbytes * times), self._factors_of(exchange)
+        for each in rounds(exchange.operation, *self._shape(exchange)):
+            groups = self._scope(exchange.axes, each.scope)
+            for step, repeated in each.distinct():
+                sent = held[groups] * (each.share * repeated)
+                if each.everyone:
+                    even = np.full(groups.shape, 1.0 / groups.shape[1])
+                    found.plus(self._all_pairs(weight, groups, sent, even)[1], 1.0)
+                else:
+                    found.plus(self._one_each(weight, groups, _targets(each, groups, step), sent)[1], 1.0)
+        return found
+
+    def _factors_of(self, exchange: Exchange) -> TrafficFactors | None:
+        """What the bytes of an exchange weigh, worked out once."""
+        key = (exchange.operation, exchange.algorithm, exchange.axes)
+        if key not in self._factors:
+            groups = self.layout.groups(exchange.axes)
+            self._factors[key] = traffic_factors(
+                self.machine, self.layout, groups, exchange.operation, exchange.algorithm
+            )
+        return self._factors[key]
+
+    def _all_pairs(
+        self, weight: TrafficFactors | None, groups: Index, sent: Array, share: Array
+    ) -> tuple[Demand, LinkLoads]:
+        """:meth:`Phases.all_pairs` of what the bytes weigh."""
+        if weight is not None:
+            others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
+            sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
+        return self.phases.all_pairs(groups, sent, share)
+
+    def _one_each(
+        self, weight: TrafficFactors | None, groups: Index, targets: Index, sent: Array
+    ) -> tuple[Demand, LinkLoads]:
+        """:meth:`Phases.one_each` of what the bytes weigh."""
+        if weight is not None:
+            sent = sent * weight.of(groups, targets, self.layout.node)
+        return self.phases.one_each(groups, targets, sent)
+
+    def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
+        """Algorithm, and the group as a grid of supernodes and ranks in each (one row where its parts are unequal)."""
+        grid = self.layout.two_level(exchange.axes)
+        outer, inner = (1, self.layout.mesh.size(*exchange.axes)) if grid is None else grid.shape[1:]
+        return exchange.algorithm, outer, inner
+
+    def _scope(self, axes: tuple[str, ...], scope: str) -> Index:
+        """The groups in which a round runs, ``[groups, size]``."""
+        key = (axes, scope)
+        if key not in self._scopes:
+            # Scopes of different axes may be the very same groups: one array stands for them, and its identity is a key.
+            groups = np.ascontiguousarray(self.layout.scope(axes, scope))
+            self._scopes[key] = self._groups.setdefault((groups.shape, groups.tobytes()), groups)
+        return self._scopes[key]
+
+    def _transfer(
+        self, each: Round, step: int, times: int, groups: Index, demand: Demand, loads: LinkLoads, factor: float | None
+    ) -> Transfer:
+        overhead = self.machine.calibration.message_overhead
+        further = max(0, each.messages(groups.shape[1]) - 1)
+        fixed = times * (self._latency(each, step, groups) + overhead)
+        return Transfer(demand, loads, factor, fixed, floor=further * overhead * times)
+
+    def _latency(self, each: Round, step: int, groups: Index) -> float | Array:
+        """Latency of the longest message of each group at a step."""
+        key = (each.pattern, step, id(groups))
+        if key not in self._latencies:
+            if each.everyone:
+                seconds = self.phases.farthest(groups)
+            else:
+                other = _targets(each, groups, step)
+                there = np.where(other >= 0, other, groups)  # who sends nothing waits for nothing
+                ends = self.layout.node[groups].reshape(-1), self.layout.node[there].reshape(-1)
+                each_way = self.machine.fabric.latencies(*ends).reshape(groups.shape)
+                seconds = np.where(other >= 0, each_way, 0.0).max(axis=1)
+            self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
+        return self._latencies[key]
+
+
+def _positions(each: Round, groups: Index, step: int) -> Index:
+    """The position in its group that each member sends to at a step, -1 where none."""
+    size = groups.shape[1]
+    return each.pattern.targets(np.arange(size), size, step)
+
+
+def _targets(each: Round, groups: Index, step: int) -> Index:
+    """The same as ranks, ``[groups, size]``."""
+    position = _positions(each, groups, step)
+    return np.where(position >= 0, groups[:, position], -1)

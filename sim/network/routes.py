@@ -1,0 +1,97 @@
+"""Messages one by one, each with the links that it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...workloads.memory.simulator_memory import PAIRS_AT_ONCE
+from .links import Array, Index
+from .topology import Graph
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class RoutePart:
+    """Some consecutive messages: message ``first + m`` passes the ``lengths[m]`` links from ``links[starts[m]]`` on."""
+
+    first: int
+    links: NDArray[np.int32]
+    starts: Index
+    lengths: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, graph: Graph, first: int, source: Index, target: Index) -> RoutePart:
+        """Messages between ranks."""
+        routes = graph.routes(source, target)
+        there = routes >= 0
+        lengths = there.sum(axis=1)
+        return cls(first, routes[there].astype(np.int32), np.cumsum(lengths) - lengths, lengths.astype(np.int16))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def own(self, values: NDArray[Number]) -> NDArray[Number]:
+        """What of ``values[message]`` belongs to the messages of this part."""
+        return values[self.first : self.first + len(self)]
+
+
+@dataclass(frozen=True)
+class Flows:
+    """Messages that begin together: the group of each, and its way."""
+
+    graph: Graph
+    group: Index
+    parts: tuple[RoutePart, ...]
+
+    @classmethod
+    def between(cls, graph: Graph, group: Index, source: Index, target: Index) -> Flows:
+        """One message from each source to each target, ranks all of them."""
+        parts = [
+            RoutePart.of(graph, at, source[at : at + PAIRS_AT_ONCE], target[at : at + PAIRS_AT_ONCE])
+            for at in range(0, len(source), PAIRS_AT_ONCE)
+        ]
+        return cls(graph, group, tuple(parts))
+
+    @classmethod
+    def of_all_pairs(cls, graph: Graph, groups: Index) -> Flows:
+        """A message from each member of ``groups[g, i]`` to each other one of its group, in the order of groups and senders."""
+        count, size = groups.shape
+        first, parts = 0, []
+        for _, source, target in all_pairs(groups):
+            parts.append(RoutePart.of(graph, first, source, target))
+            first += len(source)
+        return cls(graph, np.repeat(np.arange(count), size * (size - 1)), tuple(parts))
+
+    def loads(self, nbytes: Array) -> Array:
+        """Bytes on every link, given those of each message."""
+        loads = np.zeros(len(self.graph.kind))
+        for part in self.parts:
+            loads += np.bincount(part.links, np.repeat(part.own(nbytes), part.lengths), len(loads))
+        return loads
+
+    def ends(self, nbytes: Array, seconds: Array, groups: int) -> Array | None:
+        """Seconds after which every link that a group uses is done; None where groups do not differ.
+
+        ``seconds[link]`` is how long each link is busy.
+        """
+        ends = np.zeros(groups)
+        for part in self.parts:
+            worst = np.maximum.reduceat(seconds[part.links], part.starts)
+            np.maximum.at(ends, part.own(self.group), np.where(part.own(nbytes) > 0, worst, 0.0))
+        return None if (ends == ends[0]).all() else ends
+
+
+def all_pairs(groups: Index) -> Iterator[tuple[Index, Index, Index]]:
+    """(number of the group, sender, receiver) of all pairs within ``groups[g, i]``, some at a time, in order."""
+    count, size = groups.shape
+    others = size - 1
+    for first in range(0, count * size * others, PAIRS_AT_ONCE):
+        sender, other = np.divmod(np.arange(first, min(first + PAIRS_AT_ONCE, count * size * others)), others)
+        group, position = np.divmod(sender, size)
+        yield group, groups[group, position], groups[group, other + (other >= position)]

@@ -1,0 +1,120 @@
+"""Seconds of collectives in closed form: what they put on the most loaded link, known for each shape of group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...hardware.machine import Machine
+from ...workloads.plan.mesh import Mesh
+from ...workloads.plan.placement import Layout, named
+from ...workloads.schedule.schedule import Exchange
+from ..network.phases.transfers import Traffic
+
+UNIT = 1e9
+"""Bytes with which a collective is looked at; its seconds are linear in them."""
+
+Shape = tuple[object, ...]
+"""How a group lies on the nodes: groups of one shape take the same time, whatever their axes are called."""
+
+
+@dataclass(frozen=True)
+class CollectiveSteps:
+    """Equal steps of a collective: ``fixed`` seconds, then ``each`` for a byte but no less than ``floor``."""
+
+    fixed: float
+    floor: float
+    each: float
+
+    def seconds(self, nbytes: float) -> float:
+        """With vectors of ``nbytes``."""
+        return self.fixed + max(self.floor, self.each * nbytes)
+
+
+@dataclass
+class CollectiveTimes:
+    """Collectives of a machine as lines in their bytes, known once for each shape of group.
+
+    All groups along the axes run at once, and a collective takes as long as its most loaded link: the ``bound`` depth of the
+    simulator. Collectives that run at the same time as others are not slowed down.
+    """
+
+    machine: Machine
+    _known: dict[Shape, tuple[CollectiveSteps, ...]] = field(default_factory=dict)
+
+    def on(self, layout: Layout, placement: str) -> Wires:
+        """The collectives of one layout."""
+        return Wires(self, layout, placement)
+
+
+@dataclass
+class Wires:
+    """Collectives between the ranks of one layout."""
+
+    network: CollectiveTimes
+    layout: Layout
+    placement: str
+    _traffic: Traffic | None = None
+    _shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict)
+    _strides: dict[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        self._strides = strides(self.layout.mesh, self.placement)
+
+    def seconds(self, exchange: Exchange) -> float:
+        """Seconds of an exchange; of ranks with more bytes than others, where they differ."""
+        if self.layout.mesh.size(*exchange.axes) == 1:
+            return 0.0
+        key = (exchange.operation, exchange.algorithm, self.shape(exchange.axes))
+        known = self.network._known
+        if key not in known:
+            known[key] = self._lines(exchange)
+        nbytes = float(np.max(exchange.nbytes))
+        return sum(each.seconds(nbytes) for each in known[key])
+
+    def shape(self, axes: tuple[str, ...]) -> Shape:
+        """The shape of the groups along these axes."""
+        found = self._shapes.get(axes)
+        if found is None:
+            found = self._shapes[axes] = self._shape(axes)
+        return found
+
+    def _shape(self, axes: tuple[str, ...]) -> Shape:
+        mesh = self.layout.mesh
+        every = (mesh.ranks, self.layout.nodes_per_supernode)
+        if self._strides is None:
+            wanted = tuple(axis for axis in mesh.axes if axis in axes)
+            return (*every, self.placement, mesh.axes, mesh.shape, wanted)
+        parts: list[tuple[int, int]] = []
+        for stride, size in sorted((self._strides[axis], mesh.size(axis)) for axis in set(axes) & set(mesh.axes)):
+            if size == 1:
+                continue
+            if parts and parts[-1][0] * parts[-1][1] == stride:
+                parts[-1] = (parts[-1][0], parts[-1][1] * size)
+            else:
+                parts.append((stride, size))
+        return (*every, *parts)
+
+    def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:
+        """The steps of a collective, from the loads that it puts on links."""
+        if self._traffic is None:
+            self._traffic = Traffic(self.network.machine, self.layout, "bound")
+        even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
+        found = []
+        for each in self._traffic.transfers(even):
+            moving = each.demand.group_seconds(each.demand.alone[0])
+            found.append(CollectiveSteps(float(np.max(each.fixed)), each.floor, float(np.max(moving)) / UNIT))
+        return tuple(found)
+
+
+def strides(mesh: Mesh, placement: str) -> dict[str, int] | None:
+    """How many places apart neighbours along each axis stand, where ranks fill nodes one after another; else None."""
+    spec = named(mesh, placement)
+    if not isinstance(spec, str) or not spec.startswith("block:"):
+        return None
+    found, stride = dict[str, int](), 1
+    for axis in spec.removeprefix("block:").split(","):
+        found[axis] = stride
+        stride *= mesh.size(axis)
+    return found

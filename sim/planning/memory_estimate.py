@@ -1,0 +1,102 @@
+"""Memory of plans: the account of :mod:`athanor.workloads.memory`, put together from parts that many plans share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ...workloads.memory.account import Account
+from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
+from ...workloads.memory.stages import MemoryStages
+from ...workloads.memory.working import settled
+from ...workloads.model.precision import POLICIES
+from ...workloads.plan.setting import Setting
+from ...workloads.routing.loads import Load
+from .pass_times import Key, dealt, shape
+
+HOST, COPIES, LIBRARIES = range(len(PARTS), len(PARTS) + 3)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Bytes by part and stage, ``[parts + 3, stages]``.
+
+    The last rows are host memory, copies for the update (in no part), and what libraries keep (in ``other`` too).
+    """
+
+    nbytes: Array
+
+    @classmethod
+    def of(cls, lines: Iterable[MemoryLine], stages: int) -> Sums:
+        """What lines of an account come to."""
+        found = np.zeros((len(PARTS) + 3, stages))
+        for line in lines:
+            row = HOST if line.host else COPIES if line.keeper == "update" else PARTS.index(line.part)
+            found[row] += line.nbytes
+            if line.keeper == "library":
+                found[LIBRARIES] += line.nbytes
+        return cls(found)
+
+
+@dataclass
+class Rooms:
+    """What ranks need, exactly as the account says it: what stays does not depend on micro-batches, what passes not on ZeRO."""
+
+    capacity: float
+    host_capacity: float
+    _stages: dict[Key, MemoryStages] = field(default_factory=dict)
+    _resident: dict[Key, Sums] = field(default_factory=dict)
+    _passing: dict[Key, Sums] = field(default_factory=dict)
+
+    def need(self, setting: Setting, loads: list[Load]) -> Memory:
+        """Memory of the fullest rank; ``loads`` are those of its layers with experts."""
+        found = [self._at(setting, loads, name) for name in setting.plan.precisions.names]
+        return max(found, key=lambda each: each.total)
+
+    def _at(self, setting: Setting, loads: list[Load], policy: str) -> Memory:
+        plan, batch, mesh = setting.plan, setting.batch, setting.mesh
+        stages = self._stages_of(setting)
+        account = Account(setting, loads, POLICIES[policy], stages)
+        endless = plan.pipeline if plan.pipeline in ("pipedream", "2bw") else ""
+        key: Key = (mesh.axes, mesh.shape, policy, endless, *dealt(setting), plan.zero, plan.overlap, plan.offload)
+        key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
+        if key not in self._resident:
+            self._resident[key] = Sums.of(account.resident(), stages.count)
+        moving = (shape(setting), plan.offload, policy, id(stages), plan.shards == 3)
+        if moving not in self._passing:
+            self._passing[moving] = Sums.of(account.passing(), stages.count)
+        stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
+        nbytes = stays + passes
+        if account.working and (framework := setting.processor.framework):
+            kept = stays[LIBRARIES]
+            sizes = stays[:HOST].sum(axis=0) - kept, passes[:HOST].sum(axis=0), stays[COPIES], kept
+            nbytes[PARTS.index("other")] += sum(settled(framework, self.capacity, *sizes))
+        return self._worst(nbytes)
+
+    def _worst(self, nbytes: Array) -> Memory:
+        """The fullest stage."""
+        total = nbytes[:HOST].sum(axis=0)
+        stage = int(np.maximum(total / self.capacity, nbytes[HOST] / self.host_capacity).argmax())
+        parts = dict(zip(PARTS, nbytes[:HOST, stage].tolist(), strict=True))
+        return Memory(
+            **parts,
+            capacity=self.capacity,
+            host=float(nbytes[HOST, stage]),
+            host_capacity=self.host_capacity,
+            stage=stage,
+        )
+
+    def _stages_of(self, setting: Setting) -> MemoryStages:
+        """Stages whose micro-batches under way are the same: from two for each stage on, only GPipe has more of them."""
+        plan, batch, count = setting.plan, setting.batch, setting.mesh.size("pp")
+        few = (
+            batch.micro_batches
+            if plan.pipeline in ("gpipe", "pipedream", "2bw")
+            else min(batch.micro_batches, 2 * count)
+        )
+        key = (count, plan.pipeline, plan.chunks, plan.stage_layers, few if count > 1 else 1)
+        if key not in self._stages:
+            self._stages[key] = MemoryStages(replace(setting, batch=replace(batch, micro_batches=few)))
+        return self._stages[key]

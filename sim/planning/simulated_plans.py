@@ -1,0 +1,111 @@
+"""The engine's word on single plans: the full simulation, and the same step on a machine with faster parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...hardware.errors import AthanorError
+from ...hardware.machine import Machine
+from ...workloads.lowering import lower_step
+from ...workloads.plan.setting import Setting
+from ..engine.noise import Noise
+from ..engine.step_engine import Engine
+from ..network.phases.phases import Phases
+from ..network.phases.phases_by_route import ByRoute
+from ..network.phases.phases_on_trees import ByLevel
+from ..network.phases.transfers import Traffic
+from ..simulate import simulate
+from .question import Question
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the engine says of a plan: its summary, or why it says nothing."""
+
+    summary: dict[str, Any] | None
+    reason: str = ""
+
+
+def options_of(question: Question, mesh: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a plan, as ``simulate()`` takes them."""
+    plan = {key: value for key, value in question.plan.model_dump().items() if value is not None}
+    return {**plan, **{key: value for key, value in options.items() if value is not None}, "mesh": dict(mesh)}
+
+
+def play(job: tuple[Question, dict[str, int], dict[str, Any]]) -> Played:
+    """Simulate a plan."""
+    question, mesh, options = job
+    bare = question.model.model_copy(update={"plan": {}})
+    try:
+        return Played(simulate(question.machine, bare, **options_of(question, mesh, options)).summary())
+    except AthanorError as wrong:
+        return Played(None, str(wrong))
+
+
+def faster_links(job: tuple[Question, dict[str, int], dict[str, Any], str, str, float]) -> float | None:
+    """Step seconds of a plan where the links of a class have ``factor`` times their bandwidth; None where it cannot be played.
+
+    A class is a kind of link in both directions: ``nic`` is ``nic.out`` and ``nic.in``.
+    """
+    question, mesh, options, depth, link, factor = job
+    bare = question.model.model_copy(update={"plan": {}})
+    try:
+        setting = Setting.of(question.machine, bare, options_of(question, mesh, options))
+        schedule, _ = lower_step(setting)
+        traffic = Traffic(setting.machine, setting.layout, depth)
+        traffic.phases = _faster(traffic.phases, link, factor)
+        plan = setting.plan
+        noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, 0)
+        observed = {"all": (0,) * len(setting.mesh.shape)}
+        return Engine(setting.machine, schedule, traffic, noise, observed).run().seconds
+    except AthanorError:
+        return None
+
+
+def faster_machine(job: tuple[Question, dict[str, int], dict[str, Any], dict[str, Any]]) -> float | None:
+    """Step seconds of a plan on a machine with other values at some keys; None where it cannot be played."""
+    question, mesh, options, settings = job
+    played = play((question.changed(machine=question.machine.changed(settings)), mesh, options))
+    return None if played.summary is None else float(played.summary["step_seconds"])
+
+
+def link_classes(summary: Mapping[str, Any]) -> list[str]:
+    """The classes of links that carry bytes in a run."""
+    return list(dict.fromkeys(link_class(row["kind"]) for row in summary["links"]))
+
+
+def link_class(kind: str) -> str:
+    """A kind of link without its direction."""
+    return kind.removesuffix(".out").removesuffix(".in")
+
+
+def _faster(phases: Phases, link: str, factor: float) -> Phases:
+    """The same phases with faster links of a class."""
+    kinds = tuple(
+        replace(kind, capacity=kind.capacity * factor) if link_class(kind.name) == link else kind
+        for kind in phases.kinds
+    )
+    if isinstance(phases, ByLevel):
+        return ByLevel(replace(phases.links, kinds=kinds), phases.depth)
+    assert isinstance(phases, ByRoute)
+    graph = phases.graph
+    rates = [new.capacity / old.capacity for new, old in zip(kinds, graph.kinds, strict=True)]
+    scale = [rates[number] for number in graph.kind]
+    return ByRoute(replace(graph, kinds=kinds, capacity=graph.capacity * scale), phases.depth)
+
+
+def faster_parts(machine: Machine, offloads: bool) -> dict[str, dict[str, Any]]:
+    """What could be twice as good about a machine beside its links: the values that make it so, by name."""
+    group, calibration = machine.core_group, machine.calibration
+    found: dict[str, dict[str, Any]] = {
+        "peak": {f"core_group.peak.{name}": 2 * rate for name, rate in group.peak.items()},
+        "memory bandwidth": {"core_group.memory_bandwidth": 2 * group.memory_bandwidth},
+        "message overhead": {"calibration.message_overhead": calibration.message_overhead / 2},
+        "start of operators": {"core_group.operator_overhead": group.operator_overhead / 2},
+    }
+    if offloads and machine.node.host_link and machine.node.host_memory_bandwidth:
+        found["host link"] = {"node.host_link": 2 * machine.node.host_link}
+        found["host memory bandwidth"] = {"node.host_memory_bandwidth": 2 * machine.node.host_memory_bandwidth}
+    return found

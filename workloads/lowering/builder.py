@@ -1,0 +1,142 @@
+"""The builder of schedules: appends operations in program order, ties streams together, and settles on algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..collectives import find
+from ..plan.placement import Layout
+from ..schedule.schedule import COMPUTE, Exchange, Gemm, Operation, Schedule, Work
+
+COMMUNICATION, GRADIENTS, WEIGHTS = "communication", "gradients", "weights"
+TENSOR = "tensor"
+"""The stream of exchanges over tp that run beside the products around them."""
+
+RING = "ring"
+"""The stream of keys and values that go around beside fused attention."""
+
+HOST, HOST_IN, HOST_OUT = "host", "host in", "host out"
+
+FLAT = {"all-to-all": "linear", "reduce-scatter": "ring", "all-gather": "ring", "all-reduce": "ring"}
+"""What takes the place of an algorithm that needs a grid of supernodes where there is none."""
+
+
+def settle(exchange: Exchange, layout: Layout) -> tuple[Exchange, str]:
+    """The exchange with an algorithm that its groups allow, and a note where that is not the one asked for.
+
+    Two-level algorithms need groups with equal parts in their supernodes; elsewhere the flat one takes their place.
+    """
+    if not find(exchange.operation, exchange.algorithm).grid or layout.two_level(exchange.axes) is not None:
+        return exchange, ""
+    flat = FLAT[exchange.operation]
+    note = (
+        f"{exchange.operation} over {'+'.join(exchange.axes)} runs as {flat} instead of {exchange.algorithm}:"
+        " its groups have unequal parts in their supernodes"
+    )
+    return replace(exchange, algorithm=flat), note
+
+
+class Program:
+    """Collects the operations of a step, or of a block of one.
+
+    Operations appended with :meth:`add` run one after another, whichever stream they are on, as a framework without
+    overlap does: exchanges on the communication stream, all else on the compute stream. :meth:`aside` puts an operation
+    on another stream, where it runs beside what follows until :meth:`join`, or until :meth:`need` names it. ``prefix`` goes
+    before names, so that those of repeated passes differ. Only operations whose names ``wanted`` allows are appended.
+
+    With ``beside_products`` exchanges over tp run beside the product that needs what they bring, or that makes what they add up,
+    part by part, as Transformer Engine's user buffers do: both begin together, and what follows waits for the longer one.
+    """
+
+    def __init__(
+        self, layout: Layout, wanted: Callable[[str], bool] = lambda name: True, beside_products: bool = False
+    ) -> None:
+        self.layout, self.wanted, self.beside_products = layout, wanted, beside_products
+        self._before: int | None = None  # what the operation before the last one was
+        self._coming: int | None = None  # what the next product runs beside
+        self.phase, self.prefix = "forward", ""
+        self._operations: list[Operation] = []
+        self._last: int | None = None
+        self._beside: list[int] = []
+        self._joined: list[int] = []
+        self._notes: dict[str, None] = {}
+
+    def add(self, name: str, work: Work, category: str = "compute") -> None:
+        """Append an operation that starts when the one appended before it is done."""
+        if not self.wanted(name):
+            return
+        over_tp = isinstance(work, Exchange) and work.axes == ("tp",) and category == "tensor_parallel"
+        if over_tp and self.beside_products and self._beside_product(name, work, category):
+            return
+        stream = COMMUNICATION if isinstance(work, Exchange) else COMPUTE
+        if self._coming is not None and not isinstance(work, Gemm):
+            self._settle()
+        waits = {*self._joined, *([] if self._last is None else [self._last])}
+        self._joined = []
+        self._before, self._last = self._last, self._append(name, work, category, stream, waits)
+        self._settle()
+
+    def _beside_product(self, name: str, work: Work, category: str) -> bool:
+        """Append an exchange that runs beside the product before it, or after it; returns whether there is one."""
+        if name.endswith((".gather", ".gather.again", ".reduce.grad")):
+            self._settle()
+            self._coming = self._append(name, work, category, TENSOR, {*self._joined, *_some(self._last)})
+            return True
+        if self._last is not None and isinstance(self._operations[self._last].work, Gemm):
+            self._joined.append(self._append(name, work, category, TENSOR, {*self._joined, *_some(self._before)}))
+            return True
+        return False
+
+    def _settle(self) -> None:
+        """Let the next operation wait for the exchange that the last product ran beside."""
+        if self._coming is not None:
+            self._joined.append(self._coming)
+            self._coming = None
+
+    def aside(self, name: str, work: Work, category: str, stream: str = GRADIENTS, after: int | None = None) -> int:
+        """Append an operation that starts when the one before it (and ``after``) is done; what follows does not await it.
+
+        Returns its number, for :meth:`need` and ``after``.
+        """
+        waits = {number for number in (self._last, after) if number is not None}
+        number = self._append(name, work, category, stream, waits)
+        self._beside.append(number)
+        return number
+
+    def at_once(self, name: str, work: Work, category: str, stream: str) -> int:
+        """The same, for what waits for nothing but its stream."""
+        number = self._append(name, work, category, stream, set())
+        self._beside.append(number)
+        return number
+
+    def need(self, number: int) -> None:
+        """Let the next operation wait for one that runs aside."""
+        self._joined.append(number)
+        if number in self._beside:
+            self._beside.remove(number)
+
+    def join(self) -> None:
+        """Let the next operation wait for everything that runs aside."""
+        self._joined, self._beside = [*self._joined, *self._beside], []
+
+    def schedule(self) -> Schedule:
+        """The schedule of all that was appended."""
+        return Schedule(self.layout, tuple(self._operations), tuple(self._notes))
+
+    def note(self, text: str) -> None:
+        """Say something about the schedule, once."""
+        self._notes[text] = None
+
+    def _append(self, name: str, work: Work, category: str, stream: str, waits: set[int]) -> int:
+        if isinstance(work, Exchange):
+            work, note = settle(work, self.layout)
+            if note:
+                self.note(note)
+        after = tuple(sorted(number for number in waits if self._operations[number].stream != stream))
+        self._operations.append(Operation(self.prefix + name, self.phase, category, stream, work, after))
+        return len(self._operations) - 1
+
+
+def _some(number: int | None) -> set[int]:
+    return set() if number is None else {number}

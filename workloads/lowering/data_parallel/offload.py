@@ -1,0 +1,132 @@
+"""What lies in host memory: optimizer state with its update on the host's cores, gradients on their way there, activations.
+
+ZeRO-Offload keeps master weights and moments on the host: gradients go out as they are reduced, Adam runs on the host's cores,
+bound by its memory, and new weights come back (Ren et al. 2021). With ``--offload-delay`` the update of one step runs beside
+the next step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by :mod:`.weights`; what
+an update changes of them goes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ....hardware.precisions import BYTES
+from ...model.precision import Formats, Part
+from ...plan.setting import Setting
+from ...schedule.schedule import Amount, HostCopy, HostSweep
+from ..builder import HOST, HOST_IN, HOST_OUT, Program
+from ..layer.layer_hooks import LayerHook
+from ..layer.rank_share import Local
+from .gradient_sync import Update
+from .sharding import Holding, held, held_of_layer, shards
+from .weight_gathering import offloaded
+
+
+@dataclass(frozen=True)
+class Early(LayerHook):
+    """Acts on a layer's gradients once they are complete: reduces them, a bucket a layer, and sends them to the host."""
+
+    update: Update
+    reduce: bool
+
+    def after_backward(self, program: Program, layer: int) -> None:
+        """The layer's gradients are complete."""
+        setting = self.update.setting
+        holdings = held_of_layer(setting, layer)
+        aside = setting.plan.gradients_overlap
+        number = None
+        if self.reduce:
+            number = self.update.synchronise(program, holdings, f"l{layer}.gradients", aside=aside)
+        if "optimizer" in setting.plan.offloads:
+            copy = HostCopy(gradient_bytes(setting, self.update.formats, holdings), "out")
+            if aside:
+                program.aside(f"l{layer}.gradients.out", copy, "offload", HOST_OUT, number)
+            else:
+                program.add(f"l{layer}.gradients.out", copy, "offload")
+
+
+@dataclass(frozen=True)
+class Activations(LayerHook):
+    """Sends the input of each layer to the host after its forward pass, and fetches it before its backward pass."""
+
+    setting: Setting
+    stacks: dict[bool, Local]
+    _gone: dict[int, int] = field(default_factory=dict)
+
+    def before(self, program: Program, layer: int, again: bool) -> None:
+        """Backward, the input comes back."""
+        if again:
+            after = self._gone.pop(layer, None)
+            number = program.aside(f"l{layer}.input.in", HostCopy(self._bytes(layer), "in"), "offload", HOST_IN, after)
+            program.need(number)
+
+    def after_forward(self, program: Program, layer: int) -> None:
+        """Forward, it leaves."""
+        self._gone[layer] = program.aside(
+            f"l{layer}.input.out", HostCopy(self._bytes(layer), "out"), "offload", HOST_OUT
+        )
+
+    def _bytes(self, layer: int) -> float:
+        local = self.stacks[self.setting.model.stack[layer].encoder]
+        return self.setting.plan.offload_shares["activations"] * local.stream * BYTES[local.formats["norm"].compute]
+
+
+def host_update(program: Program, update: Update) -> None:
+    """Adam on the host, and new weights back to the accelerators; beside the whole step where it is delayed by one.
+
+    Where only a share of the optimizer's state lies with the host, accelerators update the rest.
+    """
+    setting, formats = update.setting, update.formats
+    share, number = setting.plan.offload_shares["optimizer"], None
+    for each in held(setting):
+        if share < 1:
+            own = update.adam(each)
+            program.add(f"update.adam.{each.part}", replace(own, size=(1 - share) * own.size), "optimizer")
+        mine = share * each.parameters / shards(setting, each)
+        sweep = HostSweep(mine, float(_adam_bytes(formats[each.part])))
+        if setting.plan.offload_delay:
+            number = program.at_once(f"update.host.{each.part}", sweep, "offload", HOST)
+        else:
+            program.add(f"update.host.{each.part}", sweep, "offload")
+    copy = HostCopy(share * _weight_bytes(update, stays=True), "in")
+    if setting.plan.offload_delay:
+        program.need(program.aside("update.weights.in", copy, "offload", HOST_IN, number))
+    else:
+        program.add("update.weights.in", copy, "offload")
+
+
+def weights_out(program: Program, update: Update) -> None:
+    """New weights go to where they lie, in host memory, as far as they were not made there."""
+    share = update.setting.plan.offload_shares.get("optimizer", 0.0)
+    made_here = (
+        1.0 if update.setting.plan.shards in (1, 2) else 1.0 - share
+    )  # gathered on accelerators, or updated there
+    if made_here:
+        program.add("update.weights.out", HostCopy(made_here * _weight_bytes(update, stays=False), "out"), "offload")
+
+
+def gradient_bytes(setting: Setting, formats: dict[Part, Formats], holdings: list[Holding]) -> Amount:
+    """Bytes of the rank's share of these gradients, as far as the host updates with them."""
+    away = setting.plan.offload_shares["optimizer"]
+    parts = [each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each) for each in holdings]
+    return away * sum(parts, start=0.0)
+
+
+def _weight_bytes(update: Update, stays: bool) -> Amount:
+    """Bytes of new weights that an accelerator needs, or else of those that lie in its host's memory.
+
+    Where shards come together on the accelerators (ZeRO 1 and 2), they need their shards of all weights, and hosts whole ones.
+    """
+    setting, found = update.setting, list[Amount]()
+    gathered = setting.plan.shards in (1, 2)
+    for each in held(setting):
+        away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offload_shares)
+        parts = shards(setting, each) if stays or not gathered else 1
+        share = (1.0 if gathered else 1.0 - away) if stays else away
+        found.append(share * each.parameters * BYTES[update.formats[each.part].weight] / parts)
+    return sum(found, start=0.0)
+
+
+def _adam_bytes(formats: Formats) -> int:
+    """Bytes that Adam reads and writes in host memory for a parameter: gradient, state twice, the new weight."""
+    return BYTES[formats.gradient] + 2 * formats.state_bytes + BYTES[formats.weight]

@@ -1,0 +1,119 @@
+"""Who holds what: the parameters of each part of the model on a rank, and over which axes they are replicated and sharded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ...model.model import Parameters
+from ...model.precision import Part
+from ...pipelines.stage_layers import layers_by_part
+from ...plan.mesh import DATA, TENSOR
+from ...plan.setting import Setting
+from ...schedule.schedule import Amount
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Parameters of one part of the model that a rank holds: an array along pp where stages hold unequal parts.
+
+    They are replicated over ``replicas``; of these, ZeRO spreads what it shards over ``shards``.
+    """
+
+    part: Part
+    parameters: Amount
+    replicas: tuple[str, ...]
+    shards: tuple[str, ...]
+
+
+CUT: dict[Part, tuple[str, ...]] = {
+    "expert": ("ep", *TENSOR),
+    "ffn": TENSOR,
+    "attention": TENSOR,
+    "gate": (),
+    "norm": ("col",),
+    "embedding": TENSOR,
+}
+"""The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
+
+
+def held(setting: Setting) -> list[Holding]:
+    """What a rank holds of the whole model."""
+    stages = setting.mesh.size("pp")
+    return _holdings(setting, [_of_stage(setting, stage) for stage in range(stages)])
+
+
+def held_of_layer(setting: Setting, layer: int) -> list[Holding]:
+    """What a rank that has a layer holds of it."""
+    return _holdings(setting, [setting.model.of_layer(setting.model.stack[layer])])
+
+
+def held_beside_layers(setting: Setting) -> list[Holding]:
+    """What a rank holds of embedding and output."""
+    stages = setting.mesh.size("pp")
+    return _holdings(setting, [_ends(setting, stage) for stage in range(stages)])
+
+
+def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[int]:
+    """The layers of a stage, or of one of its chunks; a stage may have none beside embedding or output."""
+    stages = setting.mesh.size("pp")
+    parts = parts_of(setting)
+    return [
+        layer
+        for part in (parts[stage::stages] if chunk is None else (parts[chunk * stages + stage],))
+        for layer in part
+    ]
+
+
+def layers_of_longest(setting: Setting) -> list[int]:
+    """The layers of a stage that has the most of them."""
+    return max((layers_of(setting, stage) for stage in range(setting.mesh.size("pp"))), key=len)
+
+
+def parts_of(setting: Setting) -> tuple[range, ...]:
+    """The layers of every virtual stage, chunk · stages + stage; without stages all in one."""
+    stages, plan = setting.mesh.size("pp"), setting.plan
+    if stages == 1:
+        return (range(setting.model.depth),)
+    return layers_by_part(plan.stage_layers, setting.model.depth, stages, plan.chunks)
+
+
+def shards(setting: Setting, holding: Holding) -> int:
+    """Over how many ranks what ZeRO shards of a holding is spread."""
+    return setting.mesh.size(*holding.shards) if setting.plan.shards else 1
+
+
+def _of_stage(setting: Setting, stage: int) -> Parameters:
+    kinds = Counter(setting.model.stack[at] for at in layers_of(setting, stage))
+    total = _ends(setting, stage)
+    for kind, count in kinds.items():
+        each = setting.model.of_layer(kind)
+        total = total + Parameters(**{part: count * getattr(each, part) for part in Parameters.model_fields})
+    return total
+
+
+def _ends(setting: Setting, stage: int) -> Parameters:
+    """Embedding on the first stage, output on the last; where they share weights, both have them (Megatron)."""
+    model, last = setting.model, setting.mesh.size("pp") - 1
+    none = Parameters(**dict.fromkeys(Parameters.model_fields, 0))
+    found = model.of_input if stage == 0 else none
+    if stage == last:
+        found = found + model.of_output
+        if last and model.tied:
+            found = found + none.model_copy(update={"embedding": model.vocabulary * model.hidden})
+    return found
+
+
+def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
+    """A holding for each part that any of these stages (or one for all) has."""
+    mesh, found = setting.mesh, []
+    for part in CUT:
+        counts = [getattr(each, part) / mesh.size(*CUT[part]) for each in stages]
+        if any(counts):
+            amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
+            replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
+            # ZeRO++ shards over all replicas, and keeps one more copy of the weights along fsdp.
+            along_fsdp = "fsdp" in mesh.axes and setting.plan.zero != "++"
+            spread = tuple(axis for axis in replicas if axis == "fsdp") if along_fsdp else replicas
+            found.append(Holding(part, amount, replicas, spread))
+    return found

@@ -1,0 +1,160 @@
+"""Attention of a layer with its norm and residual, forward and backward, operator by operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...schedule.schedule import FusedAttention as Fused
+from ...schedule.schedule import Gemm
+from ..builder import Program
+from ..tensor_parallel.none import Cut, NoTensorParallel
+from .rank_share import NORM_FLOPS, Local
+from .ring_attention import FusedRing, Ring
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it (``at="cross"``)."""
+
+    local: Local
+    tensor: NoTensorParallel
+    at: str = "attention"
+    source: Local | None = None
+
+    def forward(self, program: Program, layer: int) -> None:
+        """Pre-norm attention with its residual."""
+        local, at = self.local, f"l{layer}.{self.at}"
+        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm")
+        self.tensor.gather(program, local, at)
+        if self.source:
+            self.tensor.gather(program, self.source, f"{at}.source")
+        for name, rows, n, k, cut in self._inputs():
+            self.tensor.product(program, rows, f"{at}.{name}", n, k, "attention", cut)
+        self.core(program, layer)
+        self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        self.tensor.reduce(program, local, at)
+        program.add(f"{at}.residual", local.residual())
+
+    def core(self, program: Program, layer: int) -> None:
+        """Queries meet keys, and values are weighted with what comes of it."""
+        at = f"l{layer}.{self.at}"
+        if self._fused:
+            self._fused_ring.forward(program, at, self)
+            return
+        self._ring.scores(program, at, self)
+        program.add(f"{at}.softmax", self.local.softmax(self._scores, backward=False))
+        self._ring.context(program, at, self)
+
+    def products_again(self, program: Program, layer: int) -> None:
+        """What is between the products that are kept, and those that are not: of keys, and of the output."""
+        local, at = self.local, f"l{layer}.{self.at}"
+        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, f"{at}.norm")
+        self.tensor.gather(program, local, at)
+        keys = max(local.model.key_value_heads, local.width) * self.sizes[0]
+        self.tensor.product(program, local, f"{at}.keys", keys, local.model.hidden, "attention", "column")
+        self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        program.add(f"{at}.residual", local.residual())
+
+    def backward(self, program: Program, layer: int) -> None:
+        """The same in reverse: two products for each of the forward pass."""
+        local, at = self.local, f"l{layer}.{self.at}"
+        self.tensor.reduce_backward(program, local, at)
+        self.tensor.product_backward(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        if self._fused:
+            self._fused_ring.backward(program, at, self)
+        else:
+            self._ring.context_backward(program, at, self)
+            program.add(f"{at}.softmax.grad", local.softmax(self._scores, backward=True))
+            self._ring.scores_backward(program, at, self)
+        self.tensor.gather_again(program, local, at)
+        if self.source:
+            self.tensor.gather_again(program, self.source, f"{at}.source")
+        for name, rows, n, k, cut in self._inputs():
+            self.tensor.product_backward(program, rows, f"{at}.{name}", n, k, "attention", cut)
+        self.tensor.gather_backward(program, local, at)
+        if self.source:
+            self.tensor.gather_backward(program, self.source, f"{at}.source")
+        program.add(f"{at}.norm.grad", local.norm_gradient())
+        self.tensor.norm(program, local, f"{at}.norm.grad")
+
+    def heads(self, m: float, n: float, k: float) -> Gemm:
+        """A product for every head and sequence of the rank."""
+        local = self.local
+        return Gemm(m, n, k, self._count, local.formats["attention"].compute)
+
+    def kernel(self, products: int, parts: int = 1) -> Fused:
+        """Fused attention of the rank's queries to one of so many parts of the keys."""
+        size, value = self.sizes
+        precision = self.local.formats["attention"].compute
+        return Fused(self.queries, self.keys / parts, size, value, self._count, products, precision)
+
+    @property
+    def keys(self) -> float:
+        """Keys that a query meets in all."""
+        return self.source.keys if self.source else self.local.keys
+
+    @property
+    def queries(self) -> float:
+        """Queries of the rank in a sequence."""
+        return self.local.queries
+
+    @property
+    def sizes(self) -> tuple[float, float]:
+        """Elements of a head's query (and key), and of its value."""
+        return float(self.local.model.query_size), float(self.local.model.value_size)
+
+    @property
+    def key_value_bytes(self) -> tuple[float, float]:
+        """Elements of the rank's keys, and of its values, of all its heads and tokens."""
+        local = self.local
+        heads = max(1.0, local.model.key_value_heads / local.width)
+        return local.tokens * heads * local.model.query_size, local.tokens * heads * local.model.value_size
+
+    @property
+    def _ring(self) -> Ring:
+        return Ring(self.local.mesh.size("cp"))
+
+    @property
+    def _fused_ring(self) -> FusedRing:
+        return FusedRing(self.local.mesh.size("cp"))
+
+    @property
+    def _fused(self) -> bool:
+        return self.local.plan.attention == "fused"
+
+    @property
+    def _count(self) -> float:
+        """Heads and sequences of the rank."""
+        return self.local.model.heads / self.local.width * self.local.sequences
+
+    @property
+    def _values(self) -> float:
+        """Elements of all heads' values together."""
+        return float(self.local.model.heads * self.local.model.value_size)
+
+    @property
+    def _scores(self) -> float:
+        """Elements of the rank's attention scores; no causal saving is taken."""
+        return self._count * self.queries * self.keys
+
+    def _inputs(self) -> list[tuple[str, Local, float, float, Cut]]:
+        """Products that make queries, keys and values: (name, tokens, columns, rows, cut)."""
+        model, local, h = self.local.model, self.local, float(self.local.model.hidden)
+        query, value = self.sizes
+        key_values = max(model.key_value_heads, local.width) * (query + value)
+        if model.latent:
+            at = model.latent
+            return [
+                ("queries.narrow", local, at.query_rank, h, "none"),
+                ("queries", local, model.heads * query, at.query_rank, "column"),
+                ("values.narrow", local, at.key_value_rank + at.rotary, h, "none"),
+                ("values", local, model.heads * (at.plain + value), at.key_value_rank, "column"),
+            ]
+        if self.source:
+            return [
+                ("queries", local, model.heads * query, h, "column"),
+                ("values", self.source, key_values, h, "column"),
+            ]
+        return [("qkv", local, model.heads * query + key_values, h, "column")]

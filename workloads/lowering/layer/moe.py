@@ -1,0 +1,198 @@
+"""A mixture-of-experts layer: gate, balancing, all-to-all, experts, all-to-all back; forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ....hardware.precisions import BYTES
+from ...routing.loads import Load, LoadModel
+from ...schedule.schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
+from ..builder import Program
+from ..tensor_parallel.none import NoTensorParallel
+from .ffn import ACTIVATION_FLOPS, FeedForward
+from .rank_share import NORM_FLOPS, Local
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What a layer's load means for its operations: made once, used by the forward and the backward pass."""
+
+    rows: Amount  # tokens of each local expert, taken as equal among them
+    inner: Amount  # elements of the inner activations of all local experts
+    dispatch: Exchange
+    combine: Exchange
+
+
+@dataclass(frozen=True)
+class MixtureOfExperts:
+    """Lowers the MoE half of a layer, for ranks that hold ``held`` experts of it each.
+
+    Beside tensor parallelism each rank of tp has a part of every expert (``--expert-tensor split``): tokens come together before
+    the gate, travel on each rank of tp, and partial answers are added up after the merge. Or experts stay whole and are
+    spread over tp as well: each rank of tp then sends its own share of the tokens.
+    """
+
+    local: Local
+    tensor: NoTensorParallel
+    loads: LoadModel
+    all_to_all: str
+
+    @property
+    def held(self) -> int:
+        """Experts of one layer on a rank."""
+        return self.loads.experts // self.loads.ranks
+
+    @property
+    def width(self) -> float:
+        """Inner elements of an expert on a rank."""
+        return self.local.model.expert_width / (1 if self._whole else self.local.width)
+
+    @property
+    def ups(self) -> int:
+        """Matrices from hidden to inner elements."""
+        return self.local.model.matrices - 1
+
+    def flow(self, load: Load) -> Flow:
+        """The amounts that follow from a load."""
+        element, axes = self.local.formats["expert"].compute, self.loads.axes
+        token = float(self.local.model.hidden * BYTES[element])
+        out, back, even = load.sent * token, load.received * token, isinstance(load.received, float)
+        there = None if load.pairs is None else load.pairs.astype(np.float64) * token
+        again = None if there is None else there.swapaxes(1, 2)
+        return Flow(
+            rows=load.received / self.held,
+            inner=load.received * self.width,
+            dispatch=Exchange("all-to-all", self.all_to_all, axes, out, element, None if even else back, there),
+            combine=Exchange("all-to-all", self.all_to_all, axes, back, element, None if even else out, again),
+        )
+
+    def forward(self, program: Program, layer: int, flow: Flow, balance: bool = True) -> None:
+        """The MoE half of a layer with its residual; without ``balance`` the routing is known already (recomputation)."""
+        local, at, top_k = self.local, f"l{layer}.moe", self.loads.top_k
+        add, sweep, stream = program.add, local.sweep, self._stream
+        add(f"{at}.norm", sweep("norm", local.stream, flops=NORM_FLOPS))
+        if not self._whole:
+            self.tensor.gather(program, local, at)
+        add(f"{at}.gate", self._gate())
+        add(f"{at}.top_k", sweep("gate", self._scores, reads=self._passes, writes=self._chosen))
+        if balance:
+            for name, work in self.loads.balancer.operations(self.loads.ranks, self.loads.tokens, top_k):
+                add(f"{at}.{name}", self._over_axes(work), "balancing")
+            counts = Exchange("all-to-all", "linear", self.loads.axes, float(COUNT_BYTES * self.loads.experts), COUNT)
+            self._exchange(program, f"{at}.counts", counts)
+        add(f"{at}.permute", sweep("expert", stream * top_k, flops=0))
+        self._exchange(program, f"{at}.dispatch", flow.dispatch)
+        add(f"{at}.up", self._product(flow, self.ups * self.width, local.model.hidden))
+        add(f"{at}.activation", sweep("expert", flow.inner, reads=self.ups, flops=ACTIVATION_FLOPS))
+        add(f"{at}.down", self._product(flow, local.model.hidden, self.width))
+        self._exchange(program, f"{at}.combine", flow.combine)
+        add(f"{at}.merge", sweep("expert", stream, reads=top_k + 1, flops=2 * top_k))
+        self._shared(program, layer)
+        if not self._whole:
+            self.tensor.reduce(program, local, at)
+        self._collect(program, f"{at}.collect")
+
+    def backward(self, program: Program, layer: int, flow: Flow) -> None:
+        """Gradients of the MoE half: the tokens' way back and forth again, then experts and gate."""
+        local, at, top_k = self.local, f"l{layer}.moe", self.loads.top_k
+        add, sweep, stream = program.add, local.sweep, self._stream
+        if not self._whole:
+            self.tensor.reduce_backward(program, local, at)
+        self._shared_backward(program, layer)
+        add(f"{at}.merge.grad", sweep("expert", stream * top_k, reads=2, flops=2))
+        self._exchange(program, f"{at}.combine.grad", flow.dispatch)
+        add(f"{at}.down.dgrad", self._product(flow, self.width, local.model.hidden))
+        add(f"{at}.down.wgrad", self._weights(flow, self.width, local.model.hidden))
+        add(
+            f"{at}.activation.grad",
+            sweep("expert", flow.inner, reads=1 + self.ups, writes=self.ups, flops=ACTIVATION_FLOPS),
+        )
+        add(f"{at}.up.dgrad", self._product(flow, local.model.hidden, self.ups * self.width))
+        add(f"{at}.up.wgrad", self._weights(flow, local.model.hidden, self.ups * self.width))
+        self._exchange(program, f"{at}.dispatch.grad", flow.combine)
+        add(f"{at}.permute.grad", sweep("expert", stream, reads=top_k, flops=top_k))
+        add(f"{at}.top_k.grad", sweep("gate", self._scores, reads=self._chosen))
+        add(f"{at}.gate.dgrad", replace(self._gate(), n=local.model.hidden, k=local.model.experts))
+        add(f"{at}.gate.wgrad", replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens)))
+        if not self._whole:
+            self.tensor.gather_backward(program, local, at)
+        self._collect(program, f"{at}.collect.grad")
+        add(f"{at}.norm.grad", sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+
+    @property
+    def _whole(self) -> bool:
+        """Whether experts stay whole beside tensor parallelism."""
+        return "tp" in self.loads.axes
+
+    @property
+    def _stream(self) -> float:
+        """Elements of the tokens that the rank routes."""
+        return float(self.loads.tokens * self.local.model.hidden)
+
+    @property
+    def _scores(self) -> float:
+        return float(self.loads.tokens * self.local.model.experts)
+
+    @property
+    def _chosen(self) -> float:
+        """What is written for each of the gate's scores: a choice and its weight for top_k of them."""
+        return 2 * self.loads.top_k / self.local.model.experts
+
+    @property
+    def _passes(self) -> int:
+        """How often the scores are read: once for each choice, or once for all groups of experts (M6-T, Yang et al. 2021)."""
+        return 1 if self.local.plan.prototypes else self.loads.top_k
+
+    def _gate(self) -> Gemm:
+        """The product that gives every token a score for every expert."""
+        model = self.local.model
+        return Gemm(float(self.loads.tokens), model.experts, model.hidden, 1.0, self.local.formats["gate"].compute)
+
+    def _over_axes(self, work: Work) -> Work:
+        """A balancing policy's exchange, over all axes that experts are spread over."""
+        return replace(work, axes=self.loads.axes) if isinstance(work, Exchange) else work
+
+    def _exchange(self, program: Program, name: str, exchange: Exchange) -> None:
+        if self.loads.ranks > 1:
+            program.add(name, exchange, "all_to_all")
+
+    def _collect(self, program: Program, name: str) -> None:
+        """Where experts are whole and tokens are not cut by sequence parallelism, ranks of tp tell each other their share."""
+        if self._whole and not self.local.plan.sequence_parallel:
+            element = self.local.formats["norm"].compute
+            exchange = Exchange("all-gather", "ring", ("tp",), self.local.whole * BYTES[element], element)
+            program.add(name, exchange, "tensor_parallel")
+
+    def _shared(self, program: Program, layer: int) -> None:
+        """Shared experts see every token."""
+        count = self.local.model.shared_experts
+        if not count:
+            return
+        at = f"l{layer}.shared"
+        if self._whole:
+            self.tensor.gather(program, self.local, at)
+        FeedForward(self.local, self.tensor).inner(program, at, count * self.local.model.expert_width)
+        if self._whole:
+            self.tensor.reduce(program, self.local, at)
+
+    def _shared_backward(self, program: Program, layer: int) -> None:
+        count = self.local.model.shared_experts
+        if not count:
+            return
+        at = f"l{layer}.shared"
+        if self._whole:
+            self.tensor.reduce_backward(program, self.local, at)
+        width = count * self.local.model.expert_width
+        FeedForward(self.local, self.tensor).inner_backward(program, at, width, again=self._whole)
+        if self._whole:
+            self.tensor.gather_backward(program, self.local, at)
+
+    def _product(self, flow: Flow, n: float, k: float) -> Gemm:
+        """The product of every local expert with the tokens that it carries."""
+        return self.local.gemm(flow.rows, n, k, "expert", float(self.held))
+
+    def _weights(self, flow: Flow, rows: float, columns: float) -> Gemm:
+        """The gradient of every local expert's weights."""
+        return self.local.weight_gradient(float(rows), columns, flow.rows, "expert", float(self.held))

@@ -1,0 +1,137 @@
+"""The passes of a micro-batch through layers: forward, backward with what is worked out again, and what acts around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ...model.model import Layer
+from ...model.precision import Formats, Part
+from ...plan.setting import Setting
+from ...routing.loads import LoadModel
+from ..builder import Program
+from ..tensor_parallel.megatron_1d import Megatron1D
+from ..tensor_parallel.none import NoTensorParallel
+from ..tensor_parallel.summa_2d import Summa2D
+from .attention import AttentionLayer
+from .ends import Ends
+from .ffn import FeedForward
+from .layer_hooks import LayerHook
+from .moe import Flow, MixtureOfExperts
+from .rank_share import Local
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Lowers passes through any of a model's layers."""
+
+    setting: Setting
+    stacks: dict[bool, Local]  # of the encoder (True) and of all else
+    tensor: NoTensorParallel
+    ends: Ends
+    experts: dict[bool, MixtureOfExperts]  # the same, where the model has any
+    around: tuple[LayerHook, ...] = ()
+
+    @classmethod
+    def of(cls, setting: Setting, formats: dict[Part, Formats], around: Iterable[LayerHook] = ()) -> Passes:
+        """The passes of a setting in these formats."""
+        model, mesh = setting.model, setting.mesh
+        here = Local.of(setting, formats, decoder=True)
+        encoder = Local.of(setting, formats) if model.encoder_layers else here
+        tensor = (
+            Summa2D(mesh.size("row"))
+            if mesh.size("row") > 1
+            else Megatron1D()
+            if mesh.size("tp") > 1
+            else NoTensorParallel()
+        )
+        stacks = {True: encoder, False: here}
+        experts = {
+            which: MixtureOfExperts(local, tensor, LoadModel(setting, decoder=not which), setting.plan.all_to_all)
+            for which, local in stacks.items()
+            if model.experts
+        }
+        return cls(setting, stacks, tensor, Ends(encoder, here, tensor), experts, tuple(around))
+
+    def forward(
+        self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
+    ) -> None:
+        """Layers in order; ``first`` and ``last``: whether embedding and output are with them. ``flows`` are of MoE layers."""
+        program.phase = "forward"
+        for each in self.around:
+            each.begin(program, again=False)
+        if first:
+            self.ends.embed(program)
+        for layer in layers:
+            if layer == self.setting.model.encoder_layers and layer:
+                self.ends.turn(program)
+            for each in self.around:
+                each.before(program, layer, again=False)
+            self._layer(program, layer, flows.get(layer))
+            for each in self.around:
+                each.after_forward(program, layer)
+        if last:
+            self.ends.output(program)
+
+    def backward(
+        self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
+    ) -> None:
+        """The way back."""
+        program.phase = "backward"
+        for each in self.around:
+            each.begin(program, again=True)
+        if last:
+            self.ends.output_backward(program)
+        for layer in reversed(layers):
+            for each in self.around:
+                each.before(program, layer, again=True)
+            self._again(program, layer, flows.get(layer))
+            self._layer_backward(program, layer, flows.get(layer))
+            for each in self.around:
+                each.after_backward(program, layer)
+            if layer == self.setting.model.encoder_layers and layer:
+                self.ends.turn_backward(program)
+        if first:
+            self.ends.embed_backward(program)
+
+    def _layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
+        for attention in self._attentions(self.setting.model.stack[layer]):
+            attention.forward(program, layer)
+        if flow is not None:
+            self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
+        else:
+            self._feed_forward(layer).forward(program, layer)
+
+    def _layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
+        if flow is not None:
+            self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
+        else:
+            self._feed_forward(layer).backward(program, layer)
+        for attention in reversed(self._attentions(self.setting.model.stack[layer])):
+            attention.backward(program, layer)
+
+    def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
+        """What was not kept: all of a layer, the core of its attention (Korthikanti et al. 2022), or every second product."""
+        recompute = self.setting.plan.recompute
+        if recompute == "none":
+            return
+        before, program.prefix = program.prefix, f"{program.prefix}again."
+        if recompute == "full":
+            self._layer(program, layer, flow, balance=False)
+        elif recompute == "products":
+            for attention in self._attentions(self.setting.model.stack[layer]):
+                attention.products_again(program, layer)
+            self._feed_forward(layer).products_again(program, layer)
+        elif self.setting.plan.attention == "unfused":  # a fused kernel does so by itself
+            for attention in self._attentions(self.setting.model.stack[layer]):
+                attention.core(program, layer)
+        program.prefix = before
+
+    def _feed_forward(self, layer: int) -> FeedForward:
+        return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
+
+    def _attentions(self, layer: Layer) -> list[AttentionLayer]:
+        """Self-attention, and attention to the encoder."""
+        local = self.stacks[layer.encoder]
+        own = AttentionLayer(local, self.tensor)
+        return [own, AttentionLayer(local, self.tensor, "cross", self.stacks[True])] if layer.cross else [own]

@@ -1,0 +1,156 @@
+"""Micro-batches as blocks: what each virtual stage does in a pass, written once, and the order of a pipeline around it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from ...hardware.precisions import BYTES
+from ..pipelines import PIPELINES
+from ..schedule.schedule import COMPUTE, Block, Exchange, Operation, PipelineWork
+from .builder import COMMUNICATION, Program
+from .data_parallel.sharding import held, parts_of
+from .layer.moe import Flow
+from .step import TrainingStep
+
+LAYER = re.compile(r"\bl(\d+)\.")
+
+
+def pipeline(this: TrainingStep) -> PipelineWork:
+    """The pipeline of a step; with one stage, its micro-batches one after another."""
+    setting = this.setting
+    stages = setting.mesh.size("pp")
+    chosen = PIPELINES[setting.plan.pipeline if stages > 1 else "1f1b"]
+    chunks, count = setting.plan.chunks if stages > 1 else 1, setting.batch.micro_batches
+    blocks = _Blocks(this, stages * chunks)
+    flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
+    uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
+    return PipelineWork(
+        name=chosen.name,
+        stages=stages,
+        micro_batches=count,
+        chunks=chunks,
+        blocks=tuple(blocks.made),
+        uses=uses,
+        first_layer=tuple(part.start for part in blocks.parts),
+        activations=_activations(this) if stages > 1 else None,
+        along=tuple(stages if axis == "pp" else 1 for axis in setting.mesh.axes),
+    )
+
+
+def named(name: str, first_layer: int, micro_batch: int) -> str:
+    """The full name of a block's operation: with its micro-batch, and layers counted through the whole model."""
+    return f"m{micro_batch}." + LAYER.sub(lambda found: f"l{int(found[1]) + first_layer}.", name, count=1)
+
+
+def hands_on(operation: Operation) -> bool:
+    """Whether what a block passes on rests on this operation: not on an update, nor on what runs beside the passes."""
+    return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
+
+
+class _Blocks:
+    """Collects blocks; passes that are alike share one."""
+
+    def __init__(self, this: TrainingStep, virtual_stages: int) -> None:
+        self.this, self.virtual_stages = this, virtual_stages
+        self.parts = parts_of(this.setting)
+        self.made: list[Block] = []
+        self._known: dict[object, int] = {}
+
+    def uses(self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the blocks of each pass of a virtual stage, by micro-batch; one where all are alike."""
+        passes = ("F", "B", "W") if split else ("F", "B")
+        found = []
+        for which in passes:
+            alike = len(flows) == 1 and (which == "F" or not self._last_differs)
+            number = [
+                self._block(virtual, which, split, micro_batch, at == count - 1)
+                for at in ((0,) if alike else range(count))
+                for micro_batch in (flows[at % len(flows)],)
+            ]
+            found.append(tuple(number))
+        return tuple(found)
+
+    @property
+    def _last_differs(self) -> bool:
+        """Whether the last micro-batch does more than the others: early reductions, or the update of an endless pipeline."""
+        plan = self.this.setting.plan
+        return (plan.gradients_overlap and plan.shards < 2) or (self.this.asynchronous and plan.pipeline == "2bw")
+
+    def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
+        layers = self.parts[virtual]
+        stack = self.this.setting.model.stack
+        ends = (virtual == 0, virtual == self.virtual_stages - 1)
+        carried = tuple(id(flows[layer]) for layer in layers if layer in flows) if not self.this.alike else ()
+        key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self._last_differs)
+        if key not in self._known:
+            self._known[key] = len(self.made)
+            self.made.append(self._make(layers, which, split, ends, flows, last))
+        return self._known[key]
+
+    def _make(
+        self,
+        layers: range,
+        which: str,
+        split: bool,
+        ends: tuple[bool, bool],
+        flows: dict[int, Flow],
+        last: bool,
+    ) -> Block:
+        this = self.this
+        program = Program(this.setting.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
+        passes = this.passes(last, tuple(layers), which if split else "")
+        if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this) > 1:
+            self._gather(program, which)
+        if which == "F":
+            passes.forward(program, layers, flows, *ends)
+        else:
+            passes.backward(program, layers, flows, *ends)
+        if which == ("W" if split else "B") and this.asynchronous and (last or not self._last_differs):
+            program.phase = "update"
+            this.update.synchronise(program, held(this.setting), "gradients")
+            this.update.step(program)
+        operations = program.schedule().operations
+        return tuple(
+            replace(each, name=LAYER.sub(lambda found: f"l{int(found[1]) - layers.start}.", each.name, count=1))
+            for each in operations
+        )
+
+    def _gather(self, program: Program, which: str) -> None:
+        """Ranks of tp put together what each has received a part of."""
+        program.phase = "forward" if which == "F" else "backward"
+        local = self.this.passes(last=False).stacks[False]
+        element = local.formats["norm"].compute
+        whole = Exchange("all-gather", "ring", ("tp",), local.stream * BYTES[element], element)
+        program.add("stage.gather" if which == "F" else "stage.gather.grad", whole, "tensor_parallel")
+
+
+def _scattered(this: TrainingStep) -> int:
+    """Into how many parts what stages pass on is cut (scatter and gather, Narayanan et al. 2021, section 4.1).
+
+    Each rank of tp has all of it; under sequence parallelism and on a grid each has its own part anyhow.
+    """
+    plan = this.setting.plan
+    return this.setting.mesh.size("tp") if plan.scatter_gather and not plan.sequence_parallel else 1
+
+
+def _wanted(which: str, split: bool) -> Callable[[str], bool]:
+    """Which operations of a backward pass belong to its half: W makes gradients of weights, B all else (Qi et al. 2023)."""
+    if not split or which == "F":
+        return lambda name: True
+    return of_weights if which == "W" else lambda name: not of_weights(name)
+
+
+def of_weights(name: str) -> bool:
+    """Whether an operation of a backward pass belongs to W, or waits for it as a reduction of gradients does."""
+    return (
+        ".wgrad" in name or ".gradients." in name or name.endswith(".gather.again") or name.startswith("embedding.grad")
+    )
+
+
+def _activations(this: TrainingStep) -> Exchange:
+    """What a stage passes on: its part of the residual stream."""
+    local = this.passes(last=False).stacks[False]
+    element = local.formats["norm"].compute
+    return Exchange("shift", "next", ("pp",), local.stream * BYTES[element] / _scattered(this), element)

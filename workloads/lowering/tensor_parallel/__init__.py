@@ -1,0 +1,1 @@
+"""Products with weights that are cut over ``tp``: not at all, in one dimension, in two."""

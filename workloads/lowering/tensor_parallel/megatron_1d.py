@@ -1,0 +1,75 @@
+"""Tensor parallelism in one dimension, after Megatron; with sequence parallelism around it.
+
+Of each pair of products the first weight is cut by columns and the second by rows, so that one all-reduce forward and one
+backward suffice for each pair: 4 of b·s·h in a layer (Shoeybi et al. 2019). With sequence parallelism norms and residuals are cut
+by tokens, and each all-reduce becomes an all-gather and a reduce-scatter of the same volume together; the gathered input is not
+kept, and gathered once more for the gradient of the weight (Korthikanti et al. 2022, section 4.2).
+"""
+
+from __future__ import annotations
+
+from ....hardware.precisions import BYTES
+from ...model.precision import Part
+from ...schedule.schedule import Exchange
+from ..builder import Program
+from ..layer.rank_share import Local
+from .none import Cut, NoTensorParallel
+
+LOSS_NUMBERS = 3
+"""Numbers a token that the ranks of a cut vocabulary tell each other: maximum, sum of exponentials, the target's logit."""
+
+
+class Megatron1D(NoTensorParallel):
+    """Weights cut along tp."""
+
+    def gather(self, program: Program, local: Local, at: str) -> None:
+        """With sequence parallelism all tokens come together."""
+        if local.plan.sequence_parallel:
+            self._send(program, local, f"{at}.gather", "all-gather")
+
+    def reduce(self, program: Program, local: Local, at: str) -> None:
+        """Partial sums are added up: for all tokens, or each rank's own."""
+        kind = "reduce-scatter" if local.plan.sequence_parallel else "all-reduce"
+        self._send(program, local, f"{at}.reduce", kind)
+
+    def reduce_backward(self, program: Program, local: Local, at: str) -> None:
+        """With sequence parallelism gradients of all tokens come together."""
+        if local.plan.sequence_parallel:
+            self._send(program, local, f"{at}.reduce.grad", "all-gather")
+
+    def gather_again(self, program: Program, local: Local, at: str) -> None:
+        """With sequence parallelism the input was not kept."""
+        if local.plan.sequence_parallel:
+            self._send(program, local, f"{at}.gather.again", "all-gather")
+
+    def gather_backward(self, program: Program, local: Local, at: str) -> None:
+        """Partial gradients of the input are added up."""
+        kind = "reduce-scatter" if local.plan.sequence_parallel else "all-reduce"
+        self._send(program, local, f"{at}.gather.grad", kind)
+
+    def loss(self, program: Program, local: Local) -> None:
+        """A few numbers for each token."""
+        nbytes = LOSS_NUMBERS * BYTES[local.exact] * local.tokens
+        exchange = Exchange("all-reduce", "ring", ("tp",), nbytes, local.exact)
+        program.add("output.loss.reduce", exchange, "tensor_parallel")
+
+    def lookup(self, program: Program, local: Local, at: str = "embedding") -> None:
+        """Each rank knows its part of the vocabulary."""
+        super().lookup(program, local, at)
+        self.reduce(program, local, at)
+
+    def lookup_backward(self, program: Program, local: Local, at: str = "embedding") -> None:
+        """With sequence parallelism gradients of all tokens come together first."""
+        self.reduce_backward(program, local, at)
+        super().lookup_backward(program, local, at)
+
+    def shape(self, local: Local, n: float, k: float, cut: Cut) -> tuple[float, float]:
+        """One dimension is cut."""
+        parts = local.width
+        return (n / parts, k) if cut == "column" else (n, k / parts) if cut == "row" else (n, k)
+
+    def _send(self, program: Program, local: Local, name: str, operation: str, part: Part = "norm") -> None:
+        """A collective over tp of the rank's tokens, in the format of the residual stream."""
+        element = local.formats[part].compute
+        exchange = Exchange(operation, "ring", ("tp",), local.whole * BYTES[element], element)
+        program.add(name, exchange, "tensor_parallel")

@@ -1,0 +1,141 @@
+"""Whether a plan can be lowered and simulated in the memory of this computer, before that starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ...hardware.errors import DoesNotFit
+from ...hardware.machine import Machine
+from ..plan.setting import Setting
+
+BASE = 110e6
+"""Bytes of Python with its libraries."""
+
+ARRAYS = 70
+"""Arrays of one number a rank that are alive at once: layout, groups, links and their loads. Measured at 96,000 ranks."""
+
+ROW = 700
+"""Bytes of one row of the trace. Measured."""
+
+MOST_PAIRS = 20_000_000
+"""Pairs of ranks of an all-to-all above which one is refused on a fabric that is no tree: each has a route of its own."""
+
+PAIR, HOP = 100, 4
+"""Bytes that a pair of ranks takes there, and each link of its route. Measured."""
+
+PAIRS_AT_ONCE = 1 << 18
+"""Pairs whose routes are worked out together: few enough that the arrays in between take little memory."""
+
+MOST_STEPS = 4096
+"""Ranks of a group above which an all-to-all of one step for each other rank is refused: each step is a transfer."""
+
+STEP = 150
+"""Bytes a rank that are kept for each of these steps: the loads and classes of links."""
+
+OPERATIONS = 50
+"""Operations of one layer in a micro-batch, forward and backward."""
+
+
+def estimate_bytes(setting: Setting) -> float:
+    """Bytes that simulating the plan needs at most, from the sizes of its arrays and of its trace."""
+    plan, model, ranks = setting.plan, setting.model, setting.mesh.ranks
+    layers = model.layers * setting.batch.micro_batches
+    arrays = float(ARRAYS)
+    if not plan.balancing.level:  # each layer's wanted and carried tokens, and what follows from them
+        arrays += 6 * layers
+    if setting.machine.fabric.cables > 1:  # loads and shares by cable, for every run of a group in a supernode
+        arrays += 2 * setting.machine.fabric.cables
+    messages = float(STEP) * ranks * setting.mesh.size("ep") if _pairwise(setting) else 0.0
+    if "ep" in setting.mesh.axes and not setting.machine.fabric.is_tree:
+        pairs = min(ranks * (setting.mesh.size("ep") - 1), MOST_PAIRS)  # more are refused when they are met
+        hops = 2 + _hops(setting.machine)
+        messages += float(PAIR + HOP * hops) * pairs + 24.0 * hops * min(pairs, PAIRS_AT_ONCE)
+    experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
+    classes = 3 if not plan.balancing.level or plan.speed_spread else 1
+    trace = ROW * OPERATIONS * layers * plan.steps * classes
+    return BASE + 8.0 * ranks * arrays + messages + experts + trace
+
+
+def require_room(setting: Setting) -> None:
+    """Raise :class:`DoesNotFit` where a simulation needs more memory than this computer has free, or too many transfers."""
+    if _pairwise(setting) and (size := setting.mesh.size("ep")) > MOST_STEPS:
+        raise DoesNotFit(
+            f"--all-to-all {setting.plan.all_to_all}: {size:,} ranks along ep take as many steps, each a transfer of its own,"
+            f" and {MOST_STEPS:,} can be; linear and two-level take one or two"
+        )
+    needed, free = estimate_bytes(setting), available_bytes()
+    if needed > free:
+        raise DoesNotFit(
+            f"simulating {setting.mesh.ranks:,} ranks needs about {needed / 1e9:.1f} GB of this computer's memory,"
+            f" of which {free / 1e9:.1f} GB are free; a smaller --mesh, --balancer swipe or larger micro-batches need less"
+        )
+
+
+def _hops(machine: Machine) -> int:
+    """Links of the fabric's longest route: all routes are given as wide as that."""
+    first, last = np.zeros(1, dtype=np.int64), np.full(1, machine.nodes - 1)
+    return int(machine.fabric.routes(first, last, machine.nodes).shape[1])
+
+
+def _pairwise(setting: Setting) -> bool:
+    """Whether the plan's all-to-all takes a step for each other rank of a group."""
+    return setting.plan.all_to_all.startswith("pairwise") and "ep" in setting.mesh.axes
+
+
+def require_pairs(groups: int, size: int) -> None:
+    """Raise :class:`DoesNotFit` where an all-to-all in so many groups has more pairs of ranks than can have routes."""
+    pairs = groups * size * (size - 1)
+    if pairs > MOST_PAIRS:
+        raise DoesNotFit(
+            f"an all-to-all among {groups:,} x {size:,} ranks has {pairs:,} pairs, each with a route of its own where the"
+            f" fabric is no tree, and {MOST_PAIRS:,} can be; fewer ranks in all or along ep (--mesh) have fewer"
+        )
+
+
+def available_bytes() -> float:
+    """Bytes that this process may still take: free memory, and what limits on the process and its control group leave."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    left = [float("inf") if limit == resource.RLIM_INFINITY else float(limit) - _in_use("VmSize")]
+    try:
+        left.append(_kibibytes("/proc/meminfo", "MemAvailable"))
+    except (OSError, StopIteration):
+        left.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    group = Path("/sys/fs/cgroup")
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such limit: the file is absent or says "max"
+            left.append(float((group / most).read_text()) - float((group / used).read_text()))
+    return max(0.0, min(left))
+
+
+def _kibibytes(path: str, key: str) -> float:
+    """The bytes that a line of a kernel's table names in KiB."""
+    lines = Path(path).read_text(encoding="ascii").splitlines()
+    return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def _in_use(key: str) -> float:
+    """Bytes that the kernel counts for this process under a key; 0 where it does not say."""
+    try:
+        return _kibibytes("/proc/self/status", key)
+    except (OSError, StopIteration):
+        return 0.0
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held so far.
+
+    Linux's own count comes first: ``getrusage`` starts a child with what its parent held.
+    """
+    if held := _in_use("VmHWM"):
+        return int(held)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

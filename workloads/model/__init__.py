@@ -1,0 +1,1 @@
+"""The model: its shape, its parts, its number formats; and the catalogue."""

@@ -1,0 +1,219 @@
+"""What goes with what: strategies that exclude each other, and sizes that have to divide, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ...hardware.errors import InputError
+from ...hardware.machine import Machine
+from ..model.model import Model
+from ..pipelines import find_pipeline
+from ..pipelines.stage_layers import layers_by_part
+from .mesh import Mesh
+from .plan import Batch, Plan
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a rule looks at."""
+
+    model: Model
+    plan: Plan
+    mesh: Mesh
+    batch: Batch
+    machine: Machine
+
+    def has(self, *axes: str) -> bool:
+        """Whether the mesh has more than one rank along any of these axes."""
+        return any(self.mesh.size(axis) > 1 for axis in axes)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Two things that exclude each other: when both are asked for, and why they do not go together."""
+
+    first: str
+    second: str
+    broken: Callable[[Given], bool]
+    why: str
+
+
+RULES = (
+    Rule(
+        "--tensor 2d",
+        "--sequence-parallel",
+        lambda g: g.plan.tensor == "2d" and g.plan.sequence_parallel,
+        "the grid cuts tokens and hidden already",
+    ),
+    Rule("--tensor 2d", "cp", lambda g: g.plan.tensor == "2d" and g.has("cp"), "both cut sequences"),
+    Rule(
+        "--tensor 2d",
+        "experts",
+        lambda g: g.plan.tensor == "2d" and bool(g.model.experts),
+        "SUMMA is for products that all ranks of the grid share",
+    ),
+    Rule(
+        "--tensor 2d",
+        "--zero 3 or ++",
+        lambda g: g.plan.tensor == "2d" and g.plan.shards == 3,
+        "weights are spread over the grid already; --zero 1 and 2 go with it",
+    ),
+    Rule(
+        "--sequence-parallel",
+        "no tp",
+        lambda g: g.plan.sequence_parallel and not g.has("tp", "row"),
+        "it cuts what tensor parallelism leaves whole: give the mesh tp",
+    ),
+    Rule(
+        "cp",
+        "an encoder-decoder",
+        lambda g: g.has("cp") and g.model.encoder_layers > 0,
+        "the two sequences have lengths of their own",
+    ),
+    Rule(
+        "pp",
+        "an encoder-decoder",
+        lambda g: g.has("pp") and g.model.encoder_layers > 0,
+        "stages would pass on two sequences",
+    ),
+    Rule(
+        "pp",
+        "--zero 3 or ++",
+        lambda g: g.has("pp") and g.plan.shards == 3,
+        "weights would come once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 go with pp",
+    ),
+    Rule(
+        "pp",
+        "--depth message",
+        lambda g: g.has("pp") and g.plan.depth == "message",
+        "the stages of a pipeline are played block by block; use fluid or bound",
+    ),
+    Rule(
+        "an asynchronous --pipeline",
+        "--zero or --overlap",
+        lambda g: (
+            g.has("pp") and g.plan.pipeline in ("pipedream", "2bw") and (g.plan.shards > 0 or g.plan.overlap != "none")
+        ),
+        "versions of weights differ from micro-batch to micro-batch; use --zero 0 --overlap none",
+    ),
+    Rule(
+        "an asynchronous --pipeline",
+        "--offload of optimizer, parameters or experts",
+        lambda g: (
+            g.has("pp")
+            and g.plan.pipeline in ("pipedream", "2bw")
+            and bool(g.plan.offloads & {"optimizer", "parameters", "experts"})
+        ),
+        "weights change within the pipeline; --offload activations goes with it",
+    ),
+    Rule(
+        "--offload optimizer",
+        "--zero ++",
+        lambda g: "optimizer" in g.plan.offloads and g.plan.zero == "++",
+        "quantised gradients stay on the accelerators",
+    ),
+    Rule(
+        "--offload experts",
+        "no experts",
+        lambda g: "experts" in g.plan.offloads and not g.model.experts,
+        "the model has none",
+    ),
+    Rule(
+        "--offload-delay",
+        "no --offload optimizer",
+        lambda g: g.plan.offload_delay and "optimizer" not in g.plan.offloads,
+        "it delays the update that the host makes",
+    ),
+    Rule(
+        "--zero ++",
+        "no fsdp",
+        lambda g: g.plan.zero == "++" and not g.has("fsdp"),
+        "the secondary shard lives along fsdp: give the mesh fsdp for the ranks of a node",
+    ),
+    Rule(
+        "--recompute products",
+        "--attention unfused",
+        lambda g: g.plan.recompute == "products" and g.plan.attention == "unfused",
+        "it keeps what the fused kernel brings",
+    ),
+    Rule(
+        "--recompute products",
+        "experts",
+        lambda g: g.plan.recompute == "products" and bool(g.model.experts),
+        "which products of experts are kept is not modelled",
+    ),
+    Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
+    Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
+    Rule(
+        "--all-to-all bruck",
+        "--expert-tensor whole",
+        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_tensor == "whole" and g.has("tp"),
+        "tokens are exchanged over two axes",
+    ),
+)
+"""Every exclusion, in the order in which they are looked at; the documentation prints them."""
+
+
+def check(given: Given) -> None:
+    """Raise :class:`InputError` for the first rule that is broken or size that does not divide, with the numbers."""
+    for rule in RULES:
+        if rule.broken(given):
+            raise InputError(f"{rule.first} with {rule.second}: {rule.why}")
+    _pipeline(given)
+    if given.plan.prototypes and given.model.experts % given.plan.prototypes:
+        raise InputError(
+            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}"
+        )
+    for what, size, by, parts in _divisions(given):
+        if size % parts:
+            raise InputError(
+                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}"
+            )
+    _offload(given)
+
+
+def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
+    """(what is cut, its size, by what, into how many parts) of everything that has to divide."""
+    model, mesh, batch, plan = given.model, given.mesh, given.batch, given.plan
+    grid, width = mesh.size("row"), mesh.size("tp", "col")
+    by = "q" if grid > 1 else "tp"
+    yield "heads", model.heads, by, width
+    yield "hidden elements", model.hidden, by, width
+    yield "inner elements of the FFN", model.ffn_hidden, by, width
+    if model.key_value_heads >= width:
+        yield "key-value heads", model.key_value_heads, by, width
+    if model.experts:
+        if plan.expert_tensor == "split" or model.shared_experts:
+            yield "inner elements of an expert", model.expert_width, by, width
+        parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
+        yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
+    tokens = batch.micro_tokens
+    yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
+    yield "tokens of a sequence", batch.seq_len, "cp", mesh.size("cp")
+    if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
+        yield "tokens that a rank has of a micro-batch", tokens // mesh.size("cp"), "tp", mesh.size("tp")
+    if grid > 1:
+        yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
+
+
+def _pipeline(given: Given) -> None:
+    """Micro-batches and layers divide as the pipeline schedule needs it."""
+    plan, stages = given.plan, given.mesh.size("pp")
+    chosen = find_pipeline(plan.pipeline)
+    if stages > 1:
+        chosen.check(stages, given.batch.micro_batches, plan.chunks)
+        layers_by_part(plan.stage_layers, given.model.depth, stages, plan.chunks)
+    elif plan.chunks > 1:
+        raise InputError(f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage")
+    elif plan.stage_layers != "even":
+        raise InputError(f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage")
+
+
+def _offload(given: Given) -> None:
+    """Offloading needs a host."""
+    if given.plan.offloads and (given.machine.node.host_link is None or given.machine.node.host_memory is None):
+        raise InputError(
+            f"--offload {given.plan.offload}: {given.machine.name} has no host link (node.host_link, node.host_memory,"
+            " node.host_memory_bandwidth)"
+        )

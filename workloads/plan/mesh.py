@@ -1,0 +1,114 @@
+"""The mesh of ranks: named axes, arrays that broadcast over them, and the groups along them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isqrt, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...hardware.errors import InputError, suggestion
+
+AXES = {
+    "dp": "data parallel: replicas, each with its own tokens",
+    "fsdp": "sharded replicas: with --zero they share parameters, gradients and state, and dp replicates",
+    "ep": "expert parallel: parts of the experts; each rank has its own tokens",
+    "cp": "context parallel: parts of each sequence (ring self-attention)",
+    "tp": "tensor parallel: parts of every matrix (1-D); with --tensor 2d a grid of row x col",
+    "pp": "pipeline stages: consecutive layers",
+}
+"""Axes that a plan may name. ``--tensor 2d`` makes two others of tp, row and col."""
+
+DATA = ("dp", "fsdp", "ep")
+"""Axes whose ranks have tokens of their own."""
+
+TENSOR = ("tp", "row", "col")
+"""Axes along which matrices are cut."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Ranks as a grid with named axes, outermost first, as in JAX or PyTorch's DeviceMesh.
+
+    Whatever differs from rank to rank is an array that broadcasts over :attr:`shape`: of size 1 along each axis on
+    which ranks are alike. Rank numbers count in row-major order.
+    """
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, int], flag: str = "--mesh") -> Mesh:
+        """A mesh from axis sizes such as ``{"ep": 400, "dp": 240}``; raises :class:`InputError` for others than those known."""
+        for axis, size in sizes.items():
+            if axis not in AXES:
+                raise InputError(f"{flag} {axis}: no such axis{suggestion(axis, AXES)}")
+            if size < 1:
+                raise InputError(f"{flag} {axis}={size}: an axis has at least one rank")
+        if not sizes:
+            raise InputError(f"{flag}: no axes; write for example ep=400,dp=240")
+        return cls(tuple(sizes), tuple(sizes.values()))
+
+    @property
+    def ranks(self) -> int:
+        """Ranks in all."""
+        return prod(self.shape)
+
+    @property
+    def replicas(self) -> int:
+        """Parts of the batch: data-parallel ways."""
+        return self.size(*DATA)
+
+    def gridded(self) -> Mesh:
+        """The mesh with tp=q² as a grid row=q, col=q; raises :class:`InputError` where it is no square."""
+        width = self.size("tp")
+        side = isqrt(width)
+        if side * side != width:
+            raise InputError(
+                f"--tensor 2d: tp={width} is no square; the grid is q x q, nearest {side * side} or {(side + 1) ** 2}"
+            )
+        at = self.axes.index("tp")
+        axes = (*self.axes[:at], "row", "col", *self.axes[at + 1 :])
+        return Mesh(axes, (*self.shape[:at], side, side, *self.shape[at + 1 :]))
+
+    def along(self, axis: str, values: Sequence[float]) -> float | NDArray[np.float64]:
+        """One value for each rank along an axis as an array that broadcasts over the mesh; a float where all are equal."""
+        if len(set(values)) == 1:
+            return float(values[0])
+        place = self.axes.index(axis)
+        return np.array(values, dtype=np.float64).reshape([-1 if at == place else 1 for at in range(len(self.axes))])
+
+    def size(self, *axes: str) -> int:
+        """Ranks of a group along these axes together; axes that the mesh lacks count one."""
+        found = 1
+        for axis, length in zip(self.axes, self.shape, strict=True):  # no generator: it is asked for very often
+            if axis in axes:
+                found *= length
+        return found
+
+    def positions(self, axes: Iterable[str]) -> tuple[int, ...]:
+        """The places of these axes in :attr:`axes`, those that the mesh lacks left out."""
+        wanted = set(axes)
+        return tuple(place for place, axis in enumerate(self.axes) if axis in wanted)
+
+    def groups(self, axes: Iterable[str]) -> NDArray[np.int64]:
+        """The groups along these axes, ``[groups, size]``: rank numbers, members in row-major order."""
+        along = self.positions(axes)
+        numbers = np.arange(self.ranks).reshape(self.shape)
+        last = np.moveaxis(numbers, along, range(len(self.shape) - len(along), len(self.shape)))
+        return np.ascontiguousarray(last.reshape(-1, self.size(*(self.axes[a] for a in along))))
+
+    def spread(self, values: NDArray[np.float64], axes: Iterable[str]) -> NDArray[np.float64]:
+        """One value for each group along ``axes`` (in the order of :meth:`groups`) as an array that broadcasts over the mesh."""
+        along = self.positions(axes)
+        return values.reshape(tuple(1 if place in along else length for place, length in enumerate(self.shape)))
+
+    def full(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``values`` broadcast to every rank, flat in rank order."""
+        return np.broadcast_to(values, self.shape).reshape(-1)
+
+    def __str__(self) -> str:
+        """``ep=400,dp=240``, as the command line takes it."""
+        return ",".join(f"{axis}={size}" for axis, size in zip(self.axes, self.shape, strict=True))

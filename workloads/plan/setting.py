@@ -1,0 +1,82 @@
+"""A setting: machine, model and plan, checked against each other, from which schedules and memory follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...hardware.errors import InputError
+from ...hardware.machine import Machine, load_machine
+from ...hardware.node import Processor
+from ..model.model import Model, load_model
+from .compatibility import Given, check
+from .mesh import Mesh
+from .placement import Layout, place, resolve_ranks_per_node
+from .plan import Batch, Plan
+
+MOST_FLAT = 256
+"""Layers of all micro-batches together up to which a step is written out in full."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is to run where.
+
+    Everything that costs nothing is checked at once; the layout, an array of all ranks, is made when it is first asked for.
+    """
+
+    machine: Machine
+    model: Model
+    plan: Plan
+    mesh: Mesh
+    batch: Batch
+    ranks_per_node: int
+
+    @classmethod
+    def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
+        """Load and check machine, model and options; raises ``InputError`` for what is wrong or contradicts."""
+        chosen = load_model(model)
+        plan = Plan.of(chosen, options)
+        hardware = load_machine(machine).with_routing(plan.routing)
+        mesh = Mesh.of(plan.mesh)
+        if plan.tensor == "2d" and "tp" in mesh.axes:
+            mesh = mesh.gridded()
+        per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
+        room = hardware.nodes * per_node
+        if mesh.ranks > room:
+            raise InputError(
+                f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
+                f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
+            )
+        batch = Batch.of(plan, chosen, hardware, mesh, per_node)
+        check(Given(chosen, plan, mesh, batch, hardware))
+        return cls(hardware, chosen, plan, mesh, batch, per_node)
+
+    @property
+    def composed(self) -> bool:
+        """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
+        many = self.batch.micro_batches * self.model.depth > MOST_FLAT
+        return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
+        return place(self.mesh, self.machine, self.plan.placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+
+    def micro_tokens(self, decoder: bool = False) -> int:
+        """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""
+        tokens, length = self.batch.micro_tokens, self.model.decoder_seq_len
+        return tokens * length // self.batch.seq_len if decoder and length else tokens
+
+    @property
+    def processor(self) -> Processor:
+        """What a rank computes on, with its share of its node's host."""
+        return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
+
+    @property
+    def top_k(self) -> int:
+        """Experts that a token goes to."""
+        return self.plan.prototypes or self.plan.top_k or self.model.top_k

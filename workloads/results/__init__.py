@@ -1,0 +1,1 @@
+"""What was done: the Run, its summary, and the books of time behind it."""

@@ -1,0 +1,152 @@
+"""The books of a step: clocks of streams, where their time went, and the rows of the trace."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schedule.schedule import COMPUTE, Amount, Exchange, Operation, Schedule, at
+from .time_breakdown import Done, Exposure
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What a pipeline gave: when each rank ended its part, and where its seconds until then went, by phase and category.
+
+    ``late`` is how long before the last stage each rank ended, ``rows`` are those of the trace.
+    """
+
+    end: Array
+    parts: Mapping[tuple[str, str], Array]
+    late: Array
+    rows: list[tuple[Any, ...]]
+
+
+class Ledger:
+    """Takes in when operations begin and end on each rank, in the order of each stream, and accounts for every second.
+
+    Clocks are arrays that broadcast over the mesh. ``rows`` are those of a Run's trace after ``step``, one for each operation
+    and observed class of ranks.
+    """
+
+    def __init__(
+        self, schedule: Schedule, observed: Mapping[str, tuple[int, ...]], exposure: Exposure | None = None
+    ) -> None:
+        self.schedule, self.observed = schedule, observed
+        self.exposure = exposure or Exposure()
+        self.rows: list[tuple[Any, ...]] = []
+        self._ends: dict[int, Array] = {}
+        self._readers = Counter(number for operation in schedule.operations for number in operation.after)
+        self._history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
+        self._reached = _reached(schedule.operations)
+        self._clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(schedule.mesh.shape)))
+
+    def ready(self, number: int) -> Array:
+        """When each rank can begin an operation, all that it waits for being done; waiting is accounted for."""
+        operation = self.schedule.operations[number]
+        ready = self._clock[operation.stream]
+        if operation.stream == COMPUTE:
+            ready = self.exposure.wait(ready, self._unattributed(operation.after))
+        for other in operation.after:
+            ready = np.maximum(ready, self._end_of(other))
+        return ready
+
+    def done(self, number: int, ready: Array, begin: Array, end: Array, limit: str) -> None:
+        """An operation that could begin at ``ready`` began and ended, held back by ``limit``."""
+        operation = self.schedule.operations[number]
+        self._clock[operation.stream] = end
+        if operation.stream == COMPUTE:
+            self.exposure.spend(operation.category, operation.phase, end - ready)
+        else:
+            self._history[operation.stream].append((number, Done(operation.category, operation.phase, begin, end)))
+        if self._readers[number]:
+            self._ends[number] = end
+        self._record(operation, begin, end, limit)
+
+    def bubble(self, number: int, begin: Array, end: Array) -> None:
+        """Until ``end``, what an operation of another stream brings had not been made by its stage of the pipeline."""
+        operation = self.schedule.operations[number]
+        self._history[operation.stream].append((number, Done("pipeline_bubble", operation.phase, begin, end)))
+
+    def passed(self, number: int, pipeline: Passed) -> None:
+        """A pipeline, which keeps books of its own, has ended."""
+        operation = self.schedule.operations[number]
+        self._clock[operation.stream] = pipeline.end
+        for (phase, category), seconds in pipeline.parts.items():
+            self.exposure.spend(category, phase, seconds)
+        self.exposure.late = pipeline.late
+        if self._readers[number]:
+            self._ends[number] = pipeline.end
+        self.rows += pipeline.rows
+
+    def settle(self) -> Array:
+        """Let every rank wait for its own last operations; returns when they are through."""
+        left = [done for history in self._history.values() for _, done in history]
+        for history in self._history.values():
+            history.clear()
+        return self.exposure.wait(self._clock[COMPUTE], left)
+
+    def close(self) -> float:
+        """Let every rank wait for its own last operations and for the slowest rank; returns the step's seconds."""
+        clock = self.settle()
+        seconds = float(clock.max())
+        self.exposure.idle("update", seconds - clock)
+        return seconds
+
+    def _end_of(self, number: int) -> Array:
+        """When each rank ended an operation; the array is let go with its last reader."""
+        end = self._ends[number]
+        self._readers[number] -= 1
+        if not self._readers[number]:
+            del self._ends[number]
+        return end
+
+    def _unattributed(self, awaited: Iterable[int]) -> list[Done]:
+        """What other streams did that the awaited operations rest on and the compute stream has not waited for before."""
+        found: list[Done] = []
+        for number in awaited:
+            for stream, last in self._reached[number].items():
+                history = self._history[stream]
+                while stream != COMPUTE and history and history[0][0] <= last:
+                    found.append(history.popleft()[1])
+        return found
+
+    def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
+        """Rows of the trace, one for each observed class of ranks; the columns are those of a Run's trace after ``step``."""
+        work = operation.work
+        nbytes: Amount = 0.0
+        where = ("", "", "")
+        if isinstance(work, Exchange):
+            where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes))
+            nbytes = work.nbytes
+        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream, *where)
+        for name, rank in self.observed.items():
+            amounts = (at(amount, rank) for amount in (begin, end, nbytes, work.flops))
+            self.rows.append((*what, name, *amounts, limit))
+
+
+def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
+    """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
+    reached: list[dict[str, int]] = []
+    latest: dict[str, int] = {}
+    for number, operation in enumerate(operations):
+        before = [*operation.after, *([latest[operation.stream]] if operation.stream in latest else [])]
+        merged = {operation.stream: number}
+        for other in before:
+            for stream, last in reached[other].items():
+                merged[stream] = max(last, merged.get(stream, last))
+        latest[operation.stream] = number
+        reached.append(merged)
+    return reached
+
+
+def last_to_come(begin: Array, axes: tuple[int, ...]) -> Array:
+    """When the last member of each rank's group has come: until then its group waits, from then on the network works."""
+    return np.broadcast_to(begin.max(axis=axes, keepdims=True), begin.shape)

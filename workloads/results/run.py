@@ -1,0 +1,114 @@
+"""The Run: what was done and when, in one format for the simulator and the MPI runtime."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...hardware.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "athanor-run/1"
+
+VOLATILE = ("wall_seconds", "peak_rss_bytes")
+"""Keys of a summary that differ from one execution to the next; all others are decided by the inputs and the seed."""
+
+COLUMNS = (
+    "step",
+    "operation",
+    "kind",
+    "phase",
+    "category",
+    "stream",
+    "collective",
+    "axes",
+    "level",
+    "class",
+    "start",
+    "end",
+    "bytes",
+    "flops",
+    "limit",
+)
+"""Columns of the trace; ``docs/formats/trace.md`` defines each."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A simulated or measured run.
+
+    ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
+    ranks, in the order of :data:`COLUMNS`; ``classes`` says which ranks those are; ``expert_load`` is the load of the
+    ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
+    """
+
+    totals: dict[str, Any]
+    plan: dict[str, Any]
+    classes: dict[str, dict[str, Any]]
+    trace: list[tuple[Any, ...]] = field(repr=False)
+    expert_load: dict[str, list[float]] = field(repr=False)
+
+    def summary(self) -> dict[str, Any]:
+        """The totals, as plain data."""
+        return self.totals
+
+    def to_frame(self) -> pd.DataFrame:
+        """The trace as a data frame, with times in seconds from the start of the step."""
+        import pandas as pd
+
+        return pd.DataFrame(self.trace, columns=list(COLUMNS))
+
+    def links_frame(self) -> pd.DataFrame:
+        """Use of each kind of link as a data frame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.totals["links"])
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole run as JSON; raises :class:`InputError` where that is impossible."""
+        try:
+            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        except OSError as reason:
+            raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
+
+    def to_plain(self) -> dict[str, Any]:
+        """The whole run as plain data."""
+        return {
+            "format": FORMAT,
+            "summary": self.totals,
+            "plan": self.plan,
+            "classes": self.classes,
+            "expert_load": self.expert_load,
+            "trace": {"columns": list(COLUMNS), "rows": [list(row) for row in self.trace]},
+        }
+
+    def to_json(self) -> str:
+        """The whole run as JSON text."""
+        return json.dumps(self.to_plain())
+
+    @classmethod
+    def from_plain(cls, plain: Any, name: str) -> Run:
+        """The run that :meth:`to_plain` gave; raises :class:`InputError` that names its source for anything else."""
+        if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+            found = plain.get("format") if isinstance(plain, dict) else None
+            raise InputError(f'{name}: format is {found!r}, must be "{FORMAT}"')
+        try:
+            rows = [tuple(row) for row in plain["trace"]["rows"]]
+            return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["expert_load"])
+        except (KeyError, TypeError) as reason:
+            raise InputError(f"{name}: a run has no or a wrong {reason}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read what :meth:`save` wrote; raises :class:`InputError` for anything else."""
+        try:
+            plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as reason:
+            raise InputError(f"{path}: no run can be read from it: {reason}") from None
+        return cls.from_plain(plain, str(path))

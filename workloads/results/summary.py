@@ -1,0 +1,99 @@
+"""The summary of a run, the same for the simulator and the MPI runtime: what ran, how fast, where its time went, what it held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..memory import Memory
+from ..plan.setting import Setting
+from ..routing.loads import LoadStatistics
+from ..schedule.schedule import CATEGORIES, PHASES
+
+Exposed = dict[str, dict[str, float]]
+"""Seconds by phase and category, means over ranks."""
+
+
+def summarise(
+    setting: Setting,
+    need: Memory,
+    balance: LoadStatistics,
+    seconds: Sequence[float],
+    exposed: Sequence[Exposed],
+    flops: float,
+) -> dict[str, Any]:
+    """The keys of the JSON contract that do not depend on who ran the steps; times are means over the steps.
+
+    ``seconds`` and ``exposed`` are of each step, ``flops`` of all ranks in one.
+    """
+    layout, mesh, batch = setting.layout, setting.mesh, setting.batch
+    step = float(np.mean(seconds))
+    mean = {
+        phase: {key: float(np.mean([each[phase][key] for each in exposed])) for key in CATEGORIES} for phase in PHASES
+    }
+    counts = setting.model.parameters
+    return {
+        "machine": setting.machine.name,
+        "model": setting.model.name,
+        "mesh": dict(zip(mesh.axes, mesh.shape, strict=True)),
+        "placement": setting.plan.placement,
+        "ranks": mesh.ranks,
+        "nodes": layout.nodes,
+        "supernodes": layout.supernodes,
+        "step_seconds": step,
+        "each_step_seconds": [float(each) for each in seconds],
+        "tokens_per_second": mesh.replicas * batch.tokens / step,
+        "flops_per_second": flops / step,
+        "peak_fraction": flops / step / (mesh.ranks * _peak(setting)),
+        "flops_per_step": flops,
+        "tokens_per_rank": batch.tokens,
+        "micro_batches": batch.micro_batches,
+        "parameters": {**counts.model_dump(), "total": counts.total},
+        "breakdown": {category: sum(mean[phase][category] for phase in PHASES) for category in CATEGORIES},
+        "phases": {phase: sum(mean[phase].values()) for phase in PHASES},
+        "breakdown_by_phase": mean,
+        "each_step_phases": {phase: [sum(each[phase].values()) for each in exposed] for phase in PHASES},
+        "each_step_breakdown": {
+            category: [sum(each[phase][category] for phase in PHASES) for each in exposed] for category in CATEGORIES
+        },
+        "memory_per_rank_bytes": need.table(),
+        "fits": need.fits,
+        "load_balance": balance.summary(),
+        "fitted_constants": setting.machine.fitted(),
+        "seed": setting.plan.seed,
+    }
+
+
+def cautions(setting: Setting, need: Memory, notes: Sequence[str]) -> list[str]:
+    """What to know before believing the run."""
+    found = list(notes)
+    if not need.fits:
+        found.append(f"needs {need}: would not run")
+    if unsourced := setting.machine.unsourced():
+        more = f" and {len(unsourced) - 1} more" if len(unsourced) > 1 else ""
+        found.append(f"{setting.machine.name} gives no source for {unsourced[0]}{more}")
+    batch, layout = setting.batch, setting.layout
+    if batch.micro_tokens % batch.seq_len:
+        found.append(
+            f"a micro-batch of {batch.micro_tokens:,} tokens is no whole number of sequences of {batch.seq_len:,}"
+        )
+    if setting.plan.placement == "moda" and layout.scattered("dp"):
+        found.append(
+            f"--placement moda: no two ranks of dp={setting.mesh.size('dp')} share a supernode, since no divisor of it fits;"
+            " --placement block:dp,ep keeps them together"
+        )
+    if layout.nodes * setting.ranks_per_node != setting.mesh.ranks:
+        found.append(
+            f"{setting.mesh.ranks:,} ranks stand on {layout.nodes:,} nodes that have room for {setting.ranks_per_node} each"
+        )
+    return found
+
+
+def _peak(setting: Setting) -> float:
+    """FLOP/s of a rank in the fastest precision of the plan."""
+    policies = [setting.plan.precisions.at(step) for step in range(setting.plan.steps)]
+    used = {formats.compute for policy in policies for formats in policy.values()}
+    processor = setting.processor
+    return max(processor.peak(precision) for precision in used)

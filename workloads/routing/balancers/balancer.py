@@ -1,0 +1,63 @@
+"""What a balancing policy is: tokens wanted in, tokens carried out, and the operations that the policy itself costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...schedule.schedule import Work
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Tokens that each rank's experts receive, ``[groups, ranks]``, and how many of each group were moved or dropped."""
+
+    tokens: Tokens
+    moved: Tokens  # [groups]
+    dropped: Tokens  # [groups]
+
+
+class Balancer(Protocol):
+    """A policy that decides which expert carries which token.
+
+    ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
+    one of them stands for all.
+    """
+
+    level: ClassVar[bool]
+
+    @classmethod
+    def parse(cls, argument: str) -> Balancer:
+        """The policy with what stands behind the colon of ``--balancer NAME:ARGUMENT``; ``ValueError`` where that is wrong."""
+        ...
+
+    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+        """Tokens carried, from those wanted.
+
+        ``wanted[choice, group, rank]`` counts the tokens of an expert-parallel group whose first, second, … choice is
+        an expert of each rank; every rank of the group has ``tokens`` tokens of its own. Tokens are conserved: carried
+        + dropped = wanted, summed over a group.
+        """
+        ...
+
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+        """What the policy itself does in each layer, as (name, work), before tokens are sent."""
+        ...
+
+
+@runtime_checkable
+class Pairwise(Protocol):
+    """A policy that also says whose tokens go where: for networks on which every message counts."""
+
+    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+        """Tokens ``[senders, receivers]`` of one group that travel, from ``wanted[choice, sender, receiver]``.
+
+        Their sums over senders are what ``carry`` gives.
+        """
+        ...

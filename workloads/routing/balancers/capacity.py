@@ -1,0 +1,54 @@
+"""Capacity factor with drop: an overloaded rank refuses tokens, which pass the layer by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...schedule.schedule import Loop, Work
+from .balancer import Carried, Tokens
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Each rank's experts take at most ``factor`` times the mean load; the rest is dropped.
+
+    Source: Fedus et al. 2021 (Switch Transformer), section 2.2. The limit is local to the receiver and costs no
+    messages.
+    """
+
+    factor: float = 1.25
+    level: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, argument: str) -> Capacity:
+        """``capacity:1.25``, or ``capacity`` for the usual factor."""
+        try:
+            factor = float(argument or cls.factor)
+        except ValueError:
+            factor = 0.0
+        if not 0 < factor < float("inf"):
+            raise ValueError("takes a capacity factor above zero, such as capacity:1.25")
+        return cls(factor)
+
+    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+        """What is wanted up to ``ceil(factor * tokens * top_k)`` tokens a rank."""
+        limit = int(np.ceil(self.factor * tokens * len(wanted)))
+        every = wanted.sum(axis=0)
+        carried = np.minimum(every, limit)
+        return Carried(carried, moved=np.zeros(len(every), dtype=np.int64), dropped=(every - carried).sum(axis=-1))
+
+    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+        """Choice by choice and sender by sender, as far as there is room."""
+        limit = int(np.ceil(self.factor * tokens * len(wanted)))
+        queue = wanted.reshape(-1, wanted.shape[2])
+        kept = np.clip(limit - (np.cumsum(queue, axis=0) - queue), 0, queue)
+        every: Tokens = kept.reshape(wanted.shape).sum(axis=0)
+        return every
+
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+        """Ranks count the tokens that they keep."""
+        yield "capacity.count", Loop(float(tokens * top_k))

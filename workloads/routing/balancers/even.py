@@ -1,0 +1,20 @@
+"""Even: what routers that are trained to level their load aim at, free of charge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...schedule.schedule import Work
+from .swipe import Swipe
+
+
+class Even(Swipe):
+    """Every rank carries exactly its mean load, as SWIPE makes it, but nothing is charged for getting there.
+
+    A bound, and the best guess for published runs whose routers were balanced by an auxiliary loss (GShard, Lepikhin et al. 2020,
+    section 2.2) or forced to be even.
+    """
+
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+        """Nothing."""
+        yield from ()

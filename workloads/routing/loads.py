@@ -1,0 +1,154 @@
+"""How many tokens each expert-parallel rank carries in a layer: router popularity, then choices, then the balancing policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..plan.mesh import DATA
+from ..plan.setting import Setting
+from .routers import choices, popularity
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Load:
+    """Tokens (counting each of the top-k copies) of one layer and micro-batch.
+
+    ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry; both broadcast over
+    the mesh, and a float means that all ranks are alike. The shares are of all the layer's tokens,
+    ``wanted_max_over_mean`` is before balancing.
+    """
+
+    sent: float | Array
+    received: float | Array
+    wanted: NDArray[np.int64]  # [ranks of a group]: tokens of the first group before balancing
+    carried: NDArray[np.int64]  # [ranks of a group]: after it
+    wanted_max_over_mean: float
+    max_over_mean: float
+    moved_fraction: float
+    dropped_fraction: float
+    pairs: NDArray[np.int64] | None = None  # [groups, senders, receivers] of a group, where every message is looked at
+
+
+class LoadStatistics:
+    """What is kept of many layers' loads: worst and mean figures, and one layer in full.
+
+    ``add`` takes the loads of a step; nothing of them is kept but the first layer's tokens by rank.
+    """
+
+    def __init__(self) -> None:
+        self.first: Load | None = None
+        self.received: float | Array = 0.0  # tokens that each rank's experts carried in all
+        self._worst = {"max_over_mean": 0.0, "wanted_max_over_mean": 0.0}
+        self._sums = {"moved_fraction": 0.0, "dropped_fraction": 0.0}
+        self._count = 0
+
+    def add(self, loads: list[Load]) -> None:
+        """Take the loads of a step into account."""
+        self.first = self.first or (loads[0] if loads else None)
+        for load in loads:
+            self.received = self.received + load.received
+            self._worst = {key: max(value, getattr(load, key)) for key, value in self._worst.items()}
+            self._sums = {key: value + getattr(load, key) for key, value in self._sums.items()}
+        self._count += len(loads)
+
+    def summary(self) -> dict[str, float]:
+        """Worst load over mean, wanted and carried, and mean fractions moved and dropped; even where there are no experts."""
+        if not self._count:
+            return {**dict.fromkeys(self._worst, 1.0), **self._sums}
+        return {**self._worst, **{key: value / self._count for key, value in self._sums.items()}}
+
+    def by_rank(self) -> dict[str, list[float]]:
+        """Load of one group's ranks in the first layer, over the mean and falling, before and after balancing."""
+        if self.first is None:
+            return {}
+        mean = max(self.first.wanted.mean(), 1e-300)
+        return {
+            "wanted": _thinned(np.sort(self.first.wanted)[::-1] / mean),
+            "carried": _thinned(np.sort(self.first.carried)[::-1] / mean),
+        }
+
+
+def _thinned(values: Array, most: int = 512) -> list[float]:
+    """At most so many of the values, evenly spaced, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
+    return [float(value) for value in values[places]]
+
+
+class LoadModel:
+    """Samples the loads of a plan's layers, step by step.
+
+    Only marginals are drawn: for each expert-parallel group, how many of its tokens want each rank's experts (a
+    multinomial draw), never which token wants which expert. Where the policy levels every load, one group stands for
+    all. ``decoder``: of a decoder's layers, beside an encoder.
+    """
+
+    def __init__(self, setting: Setting, decoder: bool = False) -> None:
+        self.plan, self.mesh = setting.plan, setting.mesh
+        spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
+        self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size("cp", *(["tp"] if spread else []))
+        self.experts, self.top_k = setting.model.experts, setting.top_k
+        self.ranks = self.mesh.size(*self.axes)
+        self.router, self.balancer = self.plan.router_policy, self.plan.balancing
+        self._others = tuple(
+            1 if axis in self.axes or axis not in (*DATA, "cp") else length
+            for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
+        )
+        self.groups = 1 if self.balancer.level else prod(self._others)
+
+    def chances(self, layer: int, step: int) -> Array:
+        """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
+        plan = self.plan
+        wanted = popularity(self.router, self.experts, layer, step, plan.drift, plan.seed)
+        if not plan.prototypes:
+            return choices(wanted, self.top_k)
+        groups = np.arange(self.experts) * plan.prototypes // self.experts  # one choice among each group's experts
+        rows = np.where(groups == np.arange(plan.prototypes)[:, None], wanted, 0.0)
+        shares: Array = rows / rows.sum(axis=1, keepdims=True)
+        return shares
+
+    def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[top_k, groups, ranks]`` of each group that want experts of each rank, drawn for :attr:`groups` groups."""
+        by_rank = self.chances(layer, step).reshape(self.top_k, self.ranks, -1).sum(axis=-1)
+        random = np.random.default_rng([self.plan.seed, 3, step, micro_batch, layer])
+        total = self.ranks * self.tokens
+        return np.array([random.multinomial(total, row / row.sum(), size=self.groups) for row in by_rank])
+
+    def sample(self, layer: int, step: int, micro_batch: int) -> Load:
+        """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
+        wanted = self.wanted(layer, step, micro_batch)
+        carried = self.balancer.carry(wanted, self.tokens)
+        every = wanted.sum(axis=0)
+        mean = self.tokens * self.top_k
+        copies = self.ranks * self.tokens * self.top_k * self.groups
+        return Load(
+            sent=self._per_group(carried.tokens.mean(axis=-1)),
+            received=self._per_rank(carried.tokens),
+            wanted=every[0].copy(),
+            carried=carried.tokens[0].copy(),
+            wanted_max_over_mean=float(every.max() / mean),
+            max_over_mean=float((carried.tokens.max(axis=-1) / np.maximum(carried.tokens.mean(axis=-1), 1e-300)).max()),
+            moved_fraction=float(carried.moved.sum() / copies),
+            dropped_fraction=float(carried.dropped.sum() / copies),
+        )
+
+    def _per_group(self, values: Array) -> float | Array:
+        if (values == values[0]).all():
+            return float(values[0])
+        return values.reshape(self._others)
+
+    def _per_rank(self, tokens: NDArray[np.int64]) -> float | Array:
+        """``[groups, ranks]`` as an array over the mesh: groups along axes with own tokens, ranks along those of experts."""
+        if (tokens == tokens[0, 0]).all():
+            return float(tokens[0, 0])
+        places = self.mesh.positions(self.axes)
+        spread = [self.mesh.shape[place] for place in places]
+        kept = [length for place, length in enumerate(self._others) if place not in places]
+        values = tokens.astype(np.float64).reshape([*kept, *spread])
+        return np.moveaxis(values, range(len(kept), len(kept) + len(spread)), places)

@@ -1,0 +1,212 @@
+"""Routers: how popular each expert is, layer by layer and step by step, and the choices that follow from it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...hardware.errors import InputError, suggestion
+from ...hardware.records import find
+
+Array = NDArray[np.float64]
+CATALOGUE = Path(__file__).parent / "popularity"
+
+
+class Router(Protocol):
+    """Sorted popularity: the share of first choices that the most popular expert has, the second, and so on."""
+
+    def shares(self, experts: int, step: int) -> Array:
+        """Shares ``[experts]`` in falling order, summing to 1, at a training step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every expert is as popular as any other; what remains is the noise of sampling."""
+
+    def shares(self, experts: int, step: int) -> Array:
+        """1/experts each."""
+        return np.full(experts, 1.0 / experts)
+
+
+@dataclass(frozen=True)
+class Zipf:
+    """The r-th most popular expert has a share proportional to r**-exponent."""
+
+    exponent: float
+
+    def shares(self, experts: int, step: int) -> Array:
+        """Zipf's law, normalised."""
+        weights: Array = np.arange(1, experts + 1, dtype=np.float64) ** -self.exponent
+        return weights / float(weights.sum())
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Popularity as a table recorded it: sorted shares at some iterations, the nearest earlier one counting.
+
+    A table of another number of experts is read as a distribution over the experts' quantiles and integrated over the
+    new ones, so that the most popular twentieth of the experts keeps its share of the tokens.
+    """
+
+    table: dict[int, Array] = field(repr=False)
+    first: int = 0
+
+    @classmethod
+    def load(cls, name_or_path: str, first: int | None = None) -> Recorded:
+        """Read a CSV with columns ``iteration, rank, share``; ``first`` is the iteration of step 0."""
+        path = find("router table", CATALOGUE, name_or_path, suffix=".csv")
+        rows: dict[int, list[tuple[int, float]]] = {}
+        try:
+            with path.open(newline="", encoding="utf-8") as lines:
+                for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+                    share = float(row["share"])
+                    if not 0 <= share < float("inf"):
+                        raise ValueError(f"share {row['share']}")
+                    rows.setdefault(int(row["iteration"]), []).append((int(row["rank"]), share))
+        except (OSError, UnicodeDecodeError, csv.Error) as reason:
+            raise InputError(f"{name_or_path}: cannot be read: {reason}") from None
+        except KeyError as column:
+            raise InputError(f"{name_or_path}: has no column {column} (iteration, rank, share)") from None
+        except (TypeError, ValueError) as reason:
+            raise InputError(f"{name_or_path}: not a table of numbers: {reason}") from None
+        table = {iteration: np.array([share for _, share in sorted(pairs)]) for iteration, pairs in rows.items()}
+        if not table or any((shares < 0).any() or shares.sum() <= 0 for shares in table.values()):
+            raise InputError(
+                f"{name_or_path}: needs rows with shares of zero or more, some above zero, at every iteration"
+            )
+        return cls(
+            {i: shares / shares.sum() for i, shares in sorted(table.items())}, min(table) if first is None else first
+        )
+
+    def shares(self, experts: int, step: int) -> Array:
+        """The recorded shares of ``first + step``, for this number of experts."""
+        earlier = [iteration for iteration in self.table if iteration <= self.first + step]
+        recorded = self.table[earlier[-1] if earlier else min(self.table)]
+        if len(recorded) == experts:
+            return recorded
+        quantiles = np.linspace(0.0, 1.0, len(recorded) + 1)
+        reached = np.concatenate([[0.0], np.cumsum(recorded)])
+        return np.diff(np.interp(np.linspace(0.0, 1.0, experts + 1), quantiles, reached))
+
+
+def _uniform(argument: str) -> Router:
+    if argument:
+        raise ValueError("takes no argument")
+    return Uniform()
+
+
+def _zipf(argument: str) -> Router:
+    try:
+        exponent = float(argument or "1.0")
+    except ValueError:
+        exponent = -1.0
+    if not 0 <= exponent < 20:
+        raise ValueError("takes an exponent from 0 to 20")
+    return Zipf(exponent)
+
+
+def _recorded(argument: str) -> Router:
+    name, _, first = argument.partition("@")
+    if not name:
+        raise ValueError("takes the name or the path of a table")
+    if not first.isdigit() and first:
+        raise ValueError("takes a number of an iteration behind the @")
+    return Recorded.load(name, int(first) if first else None)
+
+
+ROUTERS: dict[str, tuple[Callable[[str], Router], str]] = {
+    "uniform": (_uniform, "all experts equally popular"),
+    "zipf": (_zipf, "zipf:S, the r-th expert as popular as r**-S"),
+    "table": (_recorded, "table:NAME or table:FILE.csv, popularity as recorded; @ITERATION says where to start"),
+}
+
+
+def parse_router(spec: str) -> Router:
+    """The router that ``spec`` names, such as ``zipf:1.0``; raises :class:`InputError` for an unknown name or argument."""
+    name, _, argument = spec.partition(":")
+    if name not in ROUTERS:
+        raise InputError(f"--router {spec}: no such router{suggestion(name, ROUTERS)}")
+    try:
+        return ROUTERS[name][0](argument)
+    except ValueError as reason:
+        raise InputError(f"--router {spec}: {name} {reason}") from None
+
+
+def popularity(router: Router, experts: int, layer: int, step: int, drift: float, seed: int) -> Array:
+    """Probability ``[experts]`` of each expert to be a token's first choice.
+
+    Which expert is popular differs from layer to layer. With ``drift`` d, every expert is each step with probability d among
+    those that trade places: who is popular wanders, how uneven popularity is does not. In the mean at most the share d of all
+    tokens changes its expert from one step to the next.
+    """
+    chances = router.shares(experts, step)[_walk(experts, layer, drift, seed).at(step)]
+    return chances / float(chances.sum())
+
+
+class _Walk:
+    """The places of experts in the order of popularity, step after step; each step is drawn from a seed of its own."""
+
+    def __init__(self, experts: int, layer: int, drift: float, seed: int) -> None:
+        self.layer, self.drift, self.seed = layer, drift, seed
+        self.first = np.random.default_rng([seed, 1, layer]).permutation(experts)
+        self.step, self.places = 0, self.first
+
+    def at(self, step: int) -> NDArray[np.int64]:
+        """The places at a step; going on from the step asked for last costs only the steps between."""
+        if not self.drift:
+            return self.first
+        if step < self.step:
+            self.step, self.places = 0, self.first
+        while self.step < step:
+            self.step += 1
+            random = np.random.default_rng([self.seed, 2, self.layer, self.step])
+            trading = np.flatnonzero(random.random(len(self.places)) < self.drift)
+            self.places = self.places.copy()
+            self.places[trading] = self.places[random.permutation(trading)]
+        return self.places
+
+
+@lru_cache(maxsize=1024)
+def _walk(experts: int, layer: int, drift: float, seed: int) -> _Walk:
+    return _Walk(experts, layer, drift, seed)
+
+
+def choices(chances: Array, top_k: int) -> Array:
+    """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice, none chosen twice.
+
+    Exact for the first two, where p₂(j) = p(j) Σ_{i≠j} p(i)/(1 - p(i)). For later ones the choices are read as
+    arrivals of exponential clocks with rates p: by the time that c have arrived in the mean, j has with probability 1
+    - exp(-p(j) t).
+    """
+    if top_k >= len(chances):
+        return np.full((top_k, len(chances)), 1.0 / len(chances))
+    rows = [chances]
+    if top_k > 1:
+        odds = chances / np.maximum(1.0 - chances, 1e-300)
+        rows.append(chances * (odds.sum() - odds))
+    for count in range(3, top_k + 1):
+        taken = np.sum(rows, axis=0)
+        room = np.maximum(1.0 - taken, 0.0)  # a token chooses an expert once
+        row = np.clip(_arrived(chances, count) - taken, 0.0, room)
+        spare = room - row
+        rows.append(row / row.sum() if row.sum() >= 1 else row + (1 - row.sum()) * spare / spare.sum())
+    return np.array([row / row.sum() for row in rows])
+
+
+def _arrived(rates: Array, count: int) -> Array:
+    """Probability of each clock to have rung when ``count`` have in the mean (bisection on the time)."""
+    low, high = 0.0, 1.0
+    while -np.expm1(-rates * high).sum() < count and high < 1e18:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if -np.expm1(-rates * middle).sum() < count else (low, middle)
+    return -np.expm1(-rates * high)
