@@ -59,12 +59,12 @@ def uneven() -> float:
     from athanor.sim.messages.message_simulation import play
     from athanor.sim.messages.message_tables import MessageSteps
     from athanor.sim.messages.rank_symmetry import RankSymmetry
-    from athanor.sim.messages.round_bytes import Payload
     from athanor.sim.network.network_models import sharing
+    from athanor.sim.network.phases.round_bytes import Payload
     from athanor.sim.network.topology import Graph
     from athanor.workloads.collectives import rounds
-    from athanor.workloads.plan.mesh import Mesh
-    from athanor.workloads.plan.placement import place
+    from athanor.workloads.mesh.mesh import Mesh
+    from athanor.workloads.mesh.placement import place
 
     ranks, machine = 1024, load_machine("simgrid-tree")
     popularity = np.random.default_rng(1).permutation(1 / np.arange(1.0, ranks + 1))
@@ -185,7 +185,7 @@ def measure(name: str) -> dict[str, float] | None:
 def one(name: str) -> None:
     """Do a piece of work in this process, after imports, and print what it took."""
     from athanor.sim.studies.collective import collective
-    from athanor.workloads.memory.simulator_memory import peak_rss_bytes
+    from athanor.workloads.lowering.simulator_memory import peak_rss_bytes
 
     for machine in ("simgrid-tree", "sunway-oceanlight"):
         collective(machine, "all-to-all", "linear", 4, 1024.0)  # imports, and files that are read: the start-up

@@ -32,8 +32,8 @@ def job() -> None:
     from athanor.mpi_runtime.job.world import start
     from athanor.mpi_runtime.messages.groups import Group
     from athanor.mpi_runtime.messages.rounds import exchange, play
-    from athanor.workloads.plan.mesh import Mesh
-    from athanor.workloads.plan.placement import Layout
+    from athanor.workloads.mesh.mesh import Mesh
+    from athanor.workloads.mesh.placement import Layout
     from mpi4py import MPI
 
     world = start()

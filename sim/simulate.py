@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..hardware.machine import Machine
+from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
+from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
 from ..workloads.memory import Memory, memory, require_fit
-from ..workloads.memory.simulator_memory import peak_rss_bytes, require_room
+from ..workloads.mesh.mesh import Mesh
 from ..workloads.model.model import Model
-from ..workloads.plan.mesh import Mesh
 from ..workloads.plan.setting import Setting
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
-from ..workloads.routing.loads import Load, LoadStatistics
 from ..workloads.schedule.schedule import PipelineWork, Schedule
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult

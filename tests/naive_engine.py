@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import simpy
 from athanor.hardware.machine import Machine
-from athanor.workloads.plan.placement import Layout
+from athanor.workloads.mesh.placement import Layout
 from athanor.workloads.schedule.schedule import Exchange, Loop, Schedule
 from naive_network import NaiveNetwork, Routes, Tree, plan
 

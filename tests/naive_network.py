@@ -9,7 +9,7 @@ import simpy
 from athanor.hardware.machine import Machine
 from athanor.workloads.collectives import Round, rounds
 from athanor.workloads.collectives.blocks import ForPartner
-from athanor.workloads.plan.placement import Layout
+from athanor.workloads.mesh.placement import Layout
 
 
 class Tree:

@@ -7,16 +7,16 @@ from athanor.hardware.errors import InputError
 from athanor.sim.messages.message_simulation import play
 from athanor.sim.messages.message_tables import MessageSteps
 from athanor.sim.messages.rank_symmetry import RankSymmetry
-from athanor.sim.messages.round_bytes import payloads
 from athanor.sim.network.network_models import SHARING
+from athanor.sim.network.phases.round_bytes import payloads
 from athanor.sim.network.phases.traffic_factors import traffic_factors
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.sim.network.topology import Graph
 from athanor.sim.planning.collective_times import CollectiveTimes
 from athanor.sim.studies.collective import collective
 from athanor.workloads.collectives import rounds
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from athanor.workloads.schedule.schedule import Exchange
 from machines import tree
 

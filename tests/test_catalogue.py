@@ -6,7 +6,7 @@ import athanor
 import pytest
 from athanor.hardware.machine import list_machines, load_machine
 from athanor.sim.studies.collective import collective
-from athanor.workloads.plan.placement import resolve_ranks_per_node
+from athanor.workloads.mesh.placement import resolve_ranks_per_node
 
 MACHINES = {machine.name: machine for machine in list_machines()}
 ACCELERATORS = sorted(name for name, machine in MACHINES.items() if machine.node.ports)

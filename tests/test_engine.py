@@ -7,8 +7,8 @@ from athanor.sim.engine.step_engine import Engine
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.collectives import ALGORITHMS, supports_uneven
 from athanor.workloads.lowering.builder import settle
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

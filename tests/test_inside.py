@@ -7,8 +7,8 @@ from athanor.hardware.errors import InputError
 from athanor.mpi_runtime.messages.link_bytes import links
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.sim.studies.collective import collective
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place, resolve_ranks_per_node
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place, resolve_ranks_per_node
 from athanor.workloads.schedule.schedule import Exchange
 from fabrics import torus
 from machines import tree

@@ -6,16 +6,16 @@ from athanor.hardware.errors import InputError
 from athanor.sim.messages.message_simulation import MessageSimulation, play
 from athanor.sim.messages.message_tables import MessageSteps
 from athanor.sim.messages.rank_symmetry import RankSymmetry
-from athanor.sim.messages.round_bytes import Payload
 from athanor.sim.messages.sender_classes import play_merged
 from athanor.sim.network.network_models import SHARING
+from athanor.sim.network.phases.round_bytes import Payload
 from athanor.sim.network.topology import Graph
 from athanor.sim.studies.collective import collective
 from athanor.workloads.collectives import ALGORITHMS, Round, check, rounds
 from athanor.workloads.collectives.blocks import Whole
 from athanor.workloads.collectives.patterns import Pattern
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from machines import tree

@@ -11,8 +11,8 @@ from athanor.reports.studies.reproductions.bagualu_facts import uplink_share
 from athanor.sim.network.links import LinkLoads
 from athanor.sim.network.maxmin import fair_rates
 from athanor.sim.network.phases.transfers import Traffic
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from athanor.workloads.schedule.schedule import Exchange
 from hypothesis import given
 from hypothesis import strategies as st

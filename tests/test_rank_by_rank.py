@@ -9,8 +9,8 @@ from athanor.sim.engine.noise import Noise
 from athanor.sim.engine.rank_engine import RankByRank
 from athanor.sim.network.network_models import SHARING
 from athanor.workloads.collectives import ROOTED, rounds
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -178,7 +178,7 @@ TINY = {"machine": "cluster-64", "model": "moda-tiny"}
 )
 def test_steps_of_ranks_that_stay_together_equal_the_engine(options, monkeypatch):
     monkeypatch.setattr(
-        "athanor.workloads.routing.token_assignment.MOST_RANKS", 0
+        "athanor.workloads.loads.token_assignment.MOST_RANKS", 0
     )  # the engine does not know whose tokens go where
     message, fluid = (athanor.simulate(**TINY, **options, depth=depth).summary() for depth in ("message", "fluid"))
     assert message["network"]["depth"] == "message"

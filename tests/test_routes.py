@@ -13,10 +13,10 @@ from athanor.sim.network.phases.phases_on_trees import ByLevel
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.sim.network.topology import Graph
 from athanor.workloads.collectives import ALGORITHMS, supports_uneven
-from athanor.workloads.memory.simulator_memory import estimate_bytes, require_pairs
+from athanor.workloads.lowering.simulator_memory import estimate_bytes, require_pairs
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import load_model
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.schedule import Exchange, Operation, Schedule
 from fabrics import dragonfly, fat_tree, pruned, rails, torus

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, Ended, InputError
 from athanor.hardware.machine import load_machine
+from athanor.mpi_runtime.devices import Computing, Sleeping
 from athanor.mpi_runtime.execute import observation as observed
-from athanor.mpi_runtime.execute.devices import Computing, Sleeping
 from athanor.mpi_runtime.execute.streams import After, Streams, Until
 from athanor.mpi_runtime.job.environment import Launcher, local_ranks
 from athanor.mpi_runtime.job.rank_order import arrange
@@ -15,14 +15,14 @@ from athanor.mpi_runtime.messages.link_bytes import links
 from athanor.mpi_runtime.training.flat_vectors import BETA_1, BETA_2, EPSILON, LEARNING_RATE, FlatVector, adam
 from athanor.mpi_runtime.training.local_experts import LocalExperts, feed_forward, feed_forward_gradient
 from athanor.mpi_runtime.training.token_routing import DROPPED, Routing
+from athanor.workloads.loads.loads import LoadModel
+from athanor.workloads.loads.token_assignment import decisions
 from athanor.workloads.lowering import lower
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import Layout
 from athanor.workloads.model.precision import POLICIES
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import Layout
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.routing.balancers import Capacity, Swipe
-from athanor.workloads.routing.loads import LoadModel
-from athanor.workloads.routing.token_assignment import decisions
 from athanor.workloads.schedule.costs import compute_seconds
 from athanor.workloads.schedule.schedule import Gemm, at
 from hypothesis import given

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
+from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.memory import memory, require_fit
 from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.loads import LoadModel
 from athanor.workloads.schedule.schedule import Exchange, Gemm, Operation, Schedule
 
 OCEANLIGHT = load_machine("sunway-oceanlight")

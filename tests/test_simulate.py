@@ -10,7 +10,7 @@ import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
 from athanor.sim.studies.scaling import scale
-from athanor.workloads.memory import simulator_memory as limits
+from athanor.workloads.lowering import simulator_memory as limits
 from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.results.run import COLUMNS, VOLATILE, Run

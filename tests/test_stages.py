@@ -18,10 +18,10 @@ from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.collectives import rounds
 from athanor.workloads.lowering import lower
 from athanor.workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import Model, load_model
 from athanor.workloads.pipelines import PIPELINES
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import place
 from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, PipelineWork, Schedule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

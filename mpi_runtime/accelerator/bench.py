@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from ..calibration.compute import action
 from ..calibration.points import BenchPoint
 from ..calibration.samples import SWITCHES, Moment
-from ..execute.devices import Computing
+from ..devices import Computing
 from .device import MeasuredDevice
 from .measure import Runner, Unable
 from .operators import Operator, operators

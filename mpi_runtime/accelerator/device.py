@@ -15,7 +15,7 @@ from typing import Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.precisions import BYTES, Precision
-from ...workloads.memory.simulator_memory import available_bytes
+from ...workloads.lowering.simulator_memory import available_bytes
 from ..calibration.compute import cache
 
 TYPES: dict[Precision, str] = {

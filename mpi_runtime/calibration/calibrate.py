@@ -12,7 +12,7 @@ import numpy as np
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..execute.devices import Computing
+from ..devices import Computing
 from ..job.world import TIME_LIMIT, World, guarded, start
 from . import compute, structure
 from .findings import Findings

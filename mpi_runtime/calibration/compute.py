@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...workloads.memory.simulator_memory import available_bytes
+from ...workloads.lowering.simulator_memory import available_bytes
 from ...workloads.schedule.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
-from ..execute.devices import Computing
+from ..devices import Computing
 from .points import MIB, BenchPoint
 from .samples import Action
 

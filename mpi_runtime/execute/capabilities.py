@@ -9,7 +9,7 @@ from ...hardware.errors import InputError
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity, Swipe, Unbalanced
-from .devices import TYPES
+from ..devices import TYPES
 
 Kind = Literal["experts", "dense", "blank"]
 """Data that a schedule is executed on: tokens that are routed to experts, a dense model, or bytes of no meaning."""

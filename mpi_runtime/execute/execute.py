@@ -14,17 +14,18 @@ import numpy as np
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine
 from ...hardware.units import si
+from ...workloads.loads.loads import Load, LoadStatistics
 from ...workloads.lowering import lower_step
+from ...workloads.lowering.simulator_memory import available_bytes, peak_rss_bytes
 from ...workloads.lowering.unroll import unrolled
 from ...workloads.memory import memory, require_fit
-from ...workloads.memory.simulator_memory import available_bytes, peak_rss_bytes
 from ...workloads.model.model import Model
 from ...workloads.plan.setting import Setting
 from ...workloads.results.run import Run
 from ...workloads.results.summary import cautions, summarise
-from ...workloads.routing.loads import Load, LoadStatistics
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.schedule import Exchange, Operation, PipelineWork, Schedule
+from ..devices import Computing, Device, Sleeping
 from ..job.clock import Clock
 from ..job.environment import cores
 from ..job.rank_order import arrange
@@ -34,12 +35,11 @@ from ..messages.transport import Transport, every_operation
 from ..training.checks import ExpertChecks
 from ..training.dense.checks import DenseChecks, serial_bytes
 from ..training.dense.training import DenseTraining
+from ..training.stand_ins import Blank, Data
 from ..training.step_data import Training
 from . import observation as observed
 from .capabilities import Kind, data_of
-from .devices import Computing, Device, Sleeping
 from .executor import Executor
-from .stand_ins import Blank, Data
 
 BASE = 150e6
 """Bytes of Python with its libraries and MPI."""

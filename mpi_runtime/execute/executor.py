@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ...workloads.schedule.schedule import Exchange, Operation
-from .devices import Computing, Device
+from ..devices import Computing, Device
+from ..training.stand_ins import Data
 from .observation import Times
-from .stand_ins import Data
 from .streams import After, Stream, Streams
 
 

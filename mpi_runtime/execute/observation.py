@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.loads.loads import Load
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.results.summary import Exposed
-from ...workloads.routing.loads import Load
 from ...workloads.schedule.schedule import COMPUTE, Exchange, Schedule
 from ..training.operation_names import NamedPart
 

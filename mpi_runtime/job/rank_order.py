@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.placement import Layout
 
 
 def arrange(layout: Layout, host: Sequence[int]) -> tuple[list[int], str]:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.collectives import ALGORITHMS, Round, rounds
-from ...workloads.plan.mesh import Mesh
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.mesh import Mesh
+from ...workloads.mesh.placement import Layout
 
 if TYPE_CHECKING:
     from mpi4py import MPI

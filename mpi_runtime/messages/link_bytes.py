@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ...hardware.fabrics.fabric import LinkKind
 from ...hardware.machine import Machine
-from ...workloads.plan.node_links import NodeLinks
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.node_links import NodeLinks
+from ...workloads.mesh.placement import Layout
 
 
 def links(

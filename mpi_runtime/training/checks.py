@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...hardware.errors import AthanorError
 from ...workloads.schedule.schedule import Exchange
-from ..execute.devices import TYPES
+from ..devices import TYPES
 from ..job.world import World
 from ..messages.groups import Group
 from ..messages.transport import Transport

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.model.precision import Formats
-from ..execute.devices import TYPES
+from ..devices import TYPES
 
 Array = NDArray[Any]
 

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.loads.loads import LoadModel
+from ...workloads.loads.token_assignment import decisions
 from ...workloads.model.precision import PARTS
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity
-from ...workloads.routing.loads import LoadModel
-from ...workloads.routing.token_assignment import decisions
 from ...workloads.schedule.schedule import Exchange, Operation, Schedule
-from ..execute.devices import TYPES
+from ..devices import TYPES
 from ..execute.observation import Tokens
-from ..execute.stand_ins import Blank, Steps
 from ..messages.transport import Transport, every_operation
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
 from .operation_names import NamedPart
+from .stand_ins import Blank, Steps
 from .token_routing import Routing
 
 Array = NDArray[Any]

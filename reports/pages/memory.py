@@ -6,7 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ...workloads.memory import PARTS, Account, Memory, MemoryLine, Remedy
-from ...workloads.plan.mesh import TENSOR
+from ...workloads.mesh.mesh import TENSOR
 from ..tables.runs import table
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from ...hardware.fabrics import AnyFabric
 from ...hardware.machine import list_machines
 from ...sim.network.network_models import SHARING
 from ...workloads.collectives import ALGORITHMS
+from ...workloads.mesh.mesh import AXES
+from ...workloads.mesh.placement import NAMED
 from ...workloads.model.model import Model, list_models
 from ...workloads.model.precision import DESCRIPTIONS
-from ...workloads.plan.mesh import AXES
-from ...workloads.plan.placement import NAMED
 from ...workloads.routing.balancers import BALANCERS
 from ...workloads.routing.routers import CATALOGUE, ROUTERS
 from .runs import table

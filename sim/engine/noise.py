@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.placement import Layout
 
 Array = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from ...workloads.schedule.schedule import Exchange, PipelineWork, Schedule
 from ..messages.message_simulation import Course, MessageSimulation
 from ..messages.message_tables import MessageSteps
 from ..messages.rank_symmetry import RankSymmetry
-from ..messages.round_bytes import payloads
 from ..network.links import Array, Index, LinkLoads
 from ..network.network_models import SHARING
+from ..network.phases.round_bytes import payloads
 from ..network.phases.traffic_factors import traffic_factors
 from ..network.topology import Graph
 from .noise import Noise

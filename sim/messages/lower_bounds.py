@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
-from ...workloads.plan.node_links import NodeLinks
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.node_links import NodeLinks
+from ...workloads.mesh.placement import Layout
 from ..network.links import Array, Index
 
 

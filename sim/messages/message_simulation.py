@@ -12,10 +12,10 @@ import numpy as np
 
 from ..network.fluid import TOGETHER, Fluid
 from ..network.links import Array, Index
-from ..network.unsaturated_links import unsaturated_links
 from .contention_free import contention_free
 from .message_tables import MessageSteps, Sends, Window, fingerprints
 from .sender_classes import play_merged
+from .unsaturated_links import unsaturated_links
 
 
 def play(collectives: Sequence[tuple[MessageSteps, Array]]) -> list[Array]:

@@ -14,10 +14,10 @@ from ...workloads.collectives import Round
 from ..network.links import Array, Index
 from ..network.network_models import Sharing
 from ..network.phases.flow_symmetry import alike, scattered
+from ..network.phases.round_bytes import Payload
 from ..network.phases.traffic_factors import TrafficFactors
 from ..network.topology import Graph
 from .rank_symmetry import RankSymmetry
-from .round_bytes import Payload
 
 WINDOW = 1 << 16
 """Messages of a table at most, so that it stays in the cache; longer collectives are looked at window by window."""

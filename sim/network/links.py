@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ...hardware.fabrics.fabric import Level, LinkKind
 from ...hardware.machine import Machine
-from ...workloads.plan.node_links import NodeLinks
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.node_links import NodeLinks
+from ...workloads.mesh.placement import Layout
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

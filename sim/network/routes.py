@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.memory.simulator_memory import PAIRS_AT_ONCE
+from ...workloads.lowering.simulator_memory import PAIRS_AT_ONCE
 from .links import Array, Index
 from .topology import Graph
 

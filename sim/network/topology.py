@@ -8,8 +8,8 @@ import numpy as np
 
 from ...hardware.fabrics.fabric import LinkKind
 from ...hardware.machine import Machine
-from ...workloads.plan.node_links import NodeLinks
-from ...workloads.plan.placement import Layout
+from ...workloads.mesh.node_links import NodeLinks
+from ...workloads.mesh.placement import Layout
 from .links import Array, Index
 
 

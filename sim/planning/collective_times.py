@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...hardware.machine import Machine
-from ...workloads.plan.mesh import Mesh
-from ...workloads.plan.placement import Layout, named
+from ...workloads.mesh.mesh import Mesh
+from ...workloads.mesh.placement import Layout, named
 from ...workloads.schedule.schedule import Exchange
 from ..network.phases.transfers import Traffic
 

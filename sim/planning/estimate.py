@@ -11,11 +11,11 @@ from ...hardware.precisions import BYTES
 from ...workloads.lowering.data_parallel.sharding import layers_of
 from ...workloads.lowering.layer.rank_share import Local
 from ...workloads.memory.need import Memory
+from ...workloads.mesh.mesh import Mesh
+from ...workloads.mesh.placement import place
 from ...workloads.model.model import Layer
 from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.compatibility import Given, check
-from ...workloads.plan.mesh import Mesh
-from ...workloads.plan.placement import place
 from ...workloads.plan.plan import Batch, Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs

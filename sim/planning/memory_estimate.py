@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ...workloads.loads.loads import Load
 from ...workloads.memory.account import Account
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages
 from ...workloads.memory.working import settled
 from ...workloads.model.precision import POLICIES
 from ...workloads.plan.setting import Setting
-from ...workloads.routing.loads import Load
 from .pass_times import Key, dealt, shape
 
 HOST, COPIES, LIBRARIES = range(len(PARTS), len(PARTS) + 3)

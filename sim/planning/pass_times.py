@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ...workloads.loads.loads import Load, LoadModel
 from ...workloads.lowering.builder import RING, Program
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.lowering.pipeline_blocks import of_weights
+from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
-from ...workloads.plan.placement import Layout
 from ...workloads.plan.setting import Setting
-from ...workloads.routing.loads import Load, LoadModel
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.schedule import Exchange, Operation
 from .collective_times import Wires

@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ...hardware.errors import InputError
-from ...workloads.plan.mesh import DATA
+from ...workloads.mesh.mesh import DATA
 from .question import OPEN_AXES, Question
 
 OUTERMOST_FIRST = ("pp", "dp", "ep", "fsdp", "cp", "tp")

@@ -11,15 +11,15 @@ import numpy as np
 from ...hardware.errors import AthanorError, DoesNotFit, InputError, suggestion
 from ...hardware.machine import Machine, load_machine
 from ...workloads.collectives import ALGORITHMS, Round, rounds
-from ...workloads.plan.mesh import Mesh
-from ...workloads.plan.placement import Layout, place, resolve_ranks_per_node
+from ...workloads.mesh.mesh import Mesh
+from ...workloads.mesh.placement import Layout, place, resolve_ranks_per_node
 from ..messages.lower_bounds import bus_factor, least_seconds
 from ..messages.message_simulation import in_turn, play
 from ..messages.message_tables import MessageSteps
 from ..messages.rank_symmetry import RankSymmetry
-from ..messages.round_bytes import Payload
 from ..network.links import Index
 from ..network.network_models import Sharing, sharing
+from ..network.phases.round_bytes import Payload
 from ..network.phases.traffic_factors import traffic_factors
 from ..network.topology import Graph
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine, load_machine
 from ...hardware.version import key
-from ...workloads.memory.simulator_memory import require_room
+from ...workloads.lowering.simulator_memory import require_room
 from ...workloads.model.model import Model, load_model
 from ...workloads.plan.setting import Setting
 from ..simulate import simulate

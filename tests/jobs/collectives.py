@@ -11,8 +11,8 @@ from athanor.mpi_runtime.messages import library_collectives as native
 from athanor.mpi_runtime.messages import rounds
 from athanor.mpi_runtime.messages.groups import Group
 from athanor.workloads.collectives import ALGORITHMS, ROOTED
-from athanor.workloads.plan.mesh import Mesh
-from athanor.workloads.plan.placement import Layout
+from athanor.workloads.mesh.mesh import Mesh
+from athanor.workloads.mesh.placement import Layout
 from mpi4py import MPI
 
 

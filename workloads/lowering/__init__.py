@@ -7,16 +7,16 @@ from typing import Any
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..memory.simulator_memory import require_room
+from ..loads.loads import Load
 from ..model.model import Model
 from ..plan.setting import Setting
-from ..routing.loads import Load
 from ..schedule.schedule import HostCopy, Schedule
 from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
 from .data_parallel.sharding import held, held_beside_layers
 from .data_parallel.weight_gathering import Gathered
 from .pipeline_blocks import pipeline
+from .simulator_memory import require_room
 from .step import TrainingStep
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..collectives import find
-from ..plan.placement import Layout
+from ..mesh.placement import Layout
 from ..schedule.schedule import COMPUTE, Exchange, Gemm, Operation, Schedule, Work
 
 COMMUNICATION, GRADIENTS, WEIGHTS = "communication", "gradients", "weights"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..loads.loads import Load
+from ..loads.token_assignment import between
 from ..pipelines import PIPELINES
 from ..plan.setting import Setting
-from ..routing.loads import Load
-from ..routing.token_assignment import between
 from .data_parallel.gradient_sync import Update
 from .data_parallel.offload import Activations, Early
 from .data_parallel.weight_gathering import Fetched, Gathered

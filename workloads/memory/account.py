@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from ...hardware.precisions import BYTES
+from ..loads.loads import Load
 from ..lowering.step import TrainingStep
 from ..model.precision import POLICIES, Formats
 from ..model.precision import Part as ModelPart
 from ..plan.setting import Setting
-from ..routing.loads import Load
 from .activations import Saved, SavedTensor
 from .buffers import exchanges, libraries, logits
 from .need import PARTS, Array, Keeper, Memory, MemoryLine

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...hardware.precisions import BYTES
+from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
 from ..model.model import Layer
 from ..model.precision import Formats, Part
 from ..plan.setting import Setting
-from ..routing.loads import LoadModel
 from .need import Cut
 
 MASK = 1

@@ -8,9 +8,9 @@ from itertools import combinations, product
 from typing import Any
 
 from ...hardware.errors import DoesNotFit, InputError
-from ..plan.mesh import Mesh
+from ..loads.loads import Load
+from ..mesh.mesh import Mesh
 from ..plan.setting import Setting
-from ..routing.loads import Load
 from .account import memory, sample_loads
 from .need import PARTS, Memory
 

@@ -6,12 +6,12 @@ from functools import cache, cached_property
 
 import numpy as np
 
+from ..loads.loads import Load
 from ..lowering.data_parallel.sharding import layers_of
 from ..model.model import Layer
 from ..pipelines import find_pipeline, most_in_flight
 from ..pipelines.pipeline import Pipeline
 from ..plan.setting import Setting
-from ..routing.loads import Load
 from .need import Array
 
 SETTLED = 2

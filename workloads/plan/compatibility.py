@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
+from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..pipelines import find_pipeline
 from ..pipelines.stage_layers import layers_by_part
-from .mesh import Mesh
 from .plan import Batch, Plan
 
 

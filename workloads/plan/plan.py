@@ -11,12 +11,12 @@ from pydantic import Field, ValidationError
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine
 from ...hardware.records import Record, first_error
+from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..model.precision import PrecisionSchedule
 from ..pipelines.stage_layers import parse
 from ..routing.balancers import Balancer, parse_balancer
 from ..routing.routers import Router, parse_router
-from .mesh import Mesh
 
 OFFLOADS = {
     "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",

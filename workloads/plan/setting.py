@@ -11,10 +11,10 @@ from typing import Any
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine, load_machine
 from ...hardware.node import Processor
+from ..mesh.mesh import Mesh
+from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Model, load_model
 from .compatibility import Given, check
-from .mesh import Mesh
-from .placement import Layout, place, resolve_ranks_per_node
 from .plan import Batch, Plan
 
 MOST_FLAT = 256

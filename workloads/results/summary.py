@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..loads.loads import LoadStatistics
 from ..memory import Memory
 from ..plan.setting import Setting
-from ..routing.loads import LoadStatistics
 from ..schedule.schedule import CATEGORIES, PHASES
 
 Exposed = dict[str, dict[str, float]]

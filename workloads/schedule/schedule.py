@@ -18,8 +18,8 @@ from ...hardware.errors import InputError
 from ...hardware.precisions import Precision
 from ...hardware.units import si
 from ..collectives import ROOTED
-from ..plan.mesh import Mesh
-from ..plan.placement import Layout
+from ..mesh.mesh import Mesh
+from ..mesh.placement import Layout
 
 Amount = float | NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from ....workloads.schedule.schedule import Exchange
-from ...execute.devices import TYPES
+from ...devices import TYPES
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
 from .messages import Array, Message

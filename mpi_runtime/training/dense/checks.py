@@ -8,7 +8,7 @@ import numpy as np
 
 from ....hardware.precisions import BYTES
 from ....workloads.plan.setting import Setting
-from ...execute.devices import TYPES
+from ...devices import TYPES
 from ...job.world import World
 from ..checks import TOLERANCE, compare
 from ..flat_vectors import LEARNING_RATE, adam

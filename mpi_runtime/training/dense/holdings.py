@@ -9,11 +9,11 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from ....workloads.lowering.data_parallel.sharding import layers_of
+from ....workloads.mesh.mesh import DATA
 from ....workloads.model.precision import Formats, Part
-from ....workloads.plan.mesh import DATA
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.schedule import Exchange
-from ...execute.devices import TYPES
+from ...devices import TYPES
 from ..flat_vectors import adam
 from .messages import Array, Message
 from .shards import Place, Sizes, cut, initial, kind, layer_names, local_shape

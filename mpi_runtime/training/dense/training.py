@@ -7,19 +7,19 @@ from collections.abc import Generator
 import numpy as np
 
 from ....workloads.lowering.unroll import ARRIVALS, DEPARTURES
+from ....workloads.mesh.mesh import DATA
 from ....workloads.model.model import Model
 from ....workloads.model.precision import PARTS
 from ....workloads.pipelines import PIPELINES
-from ....workloads.plan.mesh import DATA
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.schedule import Exchange, Operation
-from ...execute.devices import TYPES
+from ...devices import TYPES
 from ...execute.observation import Tokens
-from ...execute.stand_ins import stage_message
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
 from ..operation_names import NamedPart
+from ..stand_ins import stage_message
 from .carrying import carry
 from .halves import Index
 from .holdings import DenseHoldings

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
-from ....workloads.plan.placement import Layout
+from ....workloads.mesh.placement import Layout
 from ..links import Array, Index, LinkLoads, Links
 from .flow_classes import Demand
 from .phases_on_trees import ByLevel

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
-from ....workloads.memory.simulator_memory import require_pairs
+from ....workloads.lowering.simulator_memory import require_pairs
 from ..links import Array, Index, LinkLoads
 from ..routes import Flows, all_pairs
 from ..topology import Graph

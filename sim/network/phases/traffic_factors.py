@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....hardware.machine import Machine
-from ....workloads.plan.placement import Layout
+from ....workloads.mesh.placement import Layout
 from ..links import Array, Index
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
-from ....workloads.plan.placement import Layout
+from ....workloads.mesh.placement import Layout
 from ....workloads.schedule.schedule import Exchange
-from ...messages.round_bytes import full, shares, weights
 from ..links import Array, Index, LinkLoads
 from .flow_classes import Demand
 from .phases import phases
+from .round_bytes import full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
 _Key = tuple[Pattern, int, int]

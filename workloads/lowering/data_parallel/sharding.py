@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ...mesh.mesh import DATA, TENSOR
 from ...model.model import Parameters
 from ...model.precision import Part
 from ...pipelines.stage_layers import layers_by_part
-from ...plan.mesh import DATA, TENSOR
 from ...plan.setting import Setting
 from ...schedule.schedule import Amount
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ....hardware.precisions import BYTES
-from ...routing.loads import Load, LoadModel
+from ...loads.loads import Load, LoadModel
 from ...schedule.schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
 from ..builder import Program
 from ..tensor_parallel.none import NoTensorParallel

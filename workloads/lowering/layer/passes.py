@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ...loads.loads import LoadModel
 from ...model.model import Layer
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ...routing.loads import LoadModel
 from ..builder import Program
 from ..tensor_parallel.megatron_1d import Megatron1D
 from ..tensor_parallel.none import NoTensorParallel

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ....hardware.precisions import BYTES, Precision
+from ...mesh.mesh import Mesh
 from ...model.model import Model
 from ...model.precision import Formats, Part
-from ...plan.mesh import Mesh
 from ...plan.plan import Plan
 from ...plan.setting import Setting
 from ...schedule.schedule import Amount, Gemm, Sweep

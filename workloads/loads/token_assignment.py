@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .balancers import Pairwise
+from ..routing.balancers import Pairwise
 from .loads import LoadModel
 
 Experts = NDArray[np.int64]

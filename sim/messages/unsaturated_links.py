@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..messages.message_tables import MessageSteps
-from .links import Index
+from ..network.links import Index
+from .message_tables import MessageSteps
 
 ROOM = 1.0 + 1e-12
 """What may be asked of a link that is exactly full when all goes at once."""

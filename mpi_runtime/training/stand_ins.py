@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES
-from ...workloads.plan.mesh import Mesh
+from ...workloads.mesh.mesh import Mesh
 from ...workloads.schedule.schedule import Exchange, Operation, at
 from ..messages.groups import Group
 from ..messages.rounds import Requests
 from ..messages.transport import Transport
-from ..training.operation_names import NamedPart
+from .operation_names import NamedPart
 
 if TYPE_CHECKING:
-    from .observation import Tokens
+    from ..execute.observation import Tokens
 
 Steps = Generator[Requests, None, None]
 

@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plan.mesh import DATA
+from ..mesh.mesh import DATA
 from ..plan.setting import Setting
-from .routers import choices, popularity
+from ..routing.routers import choices, popularity
 
 Array = NDArray[np.float64]
 

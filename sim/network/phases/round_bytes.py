@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...workloads.collectives import Round
-from ...workloads.plan.placement import Layout
-from ...workloads.schedule.schedule import Amount, Exchange
-from ..network.links import Array
+from ....workloads.collectives import Round
+from ....workloads.mesh.placement import Layout
+from ....workloads.schedule.schedule import Amount, Exchange
+from ..links import Array
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Loads: how many tokens each rank carries in a layer, and which."""

@@ -1,0 +1,1 @@
+"""The mesh of ranks, and where they live: arrays that broadcast over named axes, nodes for every rank."""
