@@ -28,10 +28,10 @@ def job() -> None:
 
     prepare()
     import numpy as np
-    from athanor.mpi_runtime.execute.streams import Streams
     from athanor.mpi_runtime.job.world import start
     from athanor.mpi_runtime.messages.groups import Group
     from athanor.mpi_runtime.messages.rounds import exchange, play
+    from athanor.mpi_runtime.messages.streams import Streams
     from athanor.workloads.mesh.mesh import Mesh
     from athanor.workloads.mesh.placement import Layout
     from mpi4py import MPI

@@ -24,7 +24,7 @@ from ..workloads.schedule.schedule import (
     Work,
     at,
 )
-from .execute.streams import Until
+from .messages.streams import Until
 
 TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16}
 """How numbers of a format travel and are kept. A computer multiplies halves in single: BLAS has no half precision."""

@@ -8,10 +8,10 @@ from athanor.hardware.errors import DoesNotFit, Ended, InputError
 from athanor.hardware.machine import load_machine
 from athanor.mpi_runtime.devices import Computing, Sleeping
 from athanor.mpi_runtime.execute import observation as observed
-from athanor.mpi_runtime.execute.streams import After, Streams, Until
 from athanor.mpi_runtime.job.environment import Launcher, local_ranks
 from athanor.mpi_runtime.job.rank_order import arrange
 from athanor.mpi_runtime.messages.link_bytes import links
+from athanor.mpi_runtime.messages.streams import After, Streams, Until
 from athanor.mpi_runtime.training.flat_vectors import BETA_1, BETA_2, EPSILON, LEARNING_RATE, FlatVector, adam
 from athanor.mpi_runtime.training.local_experts import LocalExperts, feed_forward, feed_forward_gradient
 from athanor.mpi_runtime.training.token_routing import DROPPED, Routing

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...workloads.collectives import rounds
-from ..execute.streams import Stream, Streams
 from ..job.world import World
 from ..messages.groups import Group
 from ..messages.rounds import Requests, exchange, play
+from ..messages.streams import Stream, Streams
 from .points import SMALLEST, BenchPoint
 from .samples import Action
 from .topology import Topology

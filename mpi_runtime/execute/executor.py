@@ -10,9 +10,9 @@ import numpy as np
 
 from ...workloads.schedule.schedule import Exchange, Operation
 from ..devices import Computing, Device
+from ..messages.streams import After, Stream, Streams
 from ..training.stand_ins import Data
 from .observation import Times
-from .streams import After, Stream, Streams
 
 
 class Executor:

@@ -1,7 +1,7 @@
 """Collectives as the simulator plays them: the rounds of an algorithm, sent and received with Isend and Irecv.
 
 All functions are generators: they yield the requests that they wait for, so that streams of a rank can run beside each
-other (:mod:`~athanor.mpi_runtime.execute.streams`), and return what they made.
+other (:mod:`~athanor.mpi_runtime.messages.streams`), and return what they made.
 """
 
 from __future__ import annotations
