@@ -18,8 +18,8 @@ lint: $(VENV)/installed-dev  ## style, types and layers
 	$(BIN)/ruff format --check .
 	@# mypy takes a package's name from its folder; the folder here may be called anything.
 	@ln -sfn ../.. $(VENV)/types/athanor
-	cd $(VENV)/types && ../bin/mypy --config-file athanor/pyproject.toml --cache-dir ../mypy \
-		athanor/*.py athanor/hardware athanor/workloads athanor/sim athanor/mpi_runtime athanor/reports
+	cd $(VENV)/types && ../bin/mypy --config-file athanor/pyproject.toml --cache-dir ../mypy athanor/__init__.py \
+		athanor/cli athanor/hardware athanor/workloads athanor/sim athanor/mpi_runtime athanor/reports
 	$(BIN)/lint-imports
 
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows

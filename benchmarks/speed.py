@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 RECORD = Path(__file__).parent / "speed.json"
-ATHANOR = [sys.executable, "-m", "athanor.cli.main"]
+ATHANOR = [sys.executable, "-m", "athanor.cli"]
 RUNS = 5
 
 STEP = ["simulate", "--machine", "sunway-oceanlight", "--model", "moda-1.93t", "--json", "-"]

@@ -24,7 +24,7 @@ def main() -> None:
     if "--fresh" in sys.argv:
         shutil.rmtree(OUT, ignore_errors=True)
     load = os.getloadavg()[0]
-    subprocess.run([sys.executable, "-m", "athanor.cli.main", "validate-runtime", "--out", str(OUT)], check=True)
+    subprocess.run([sys.executable, "-m", "athanor.cli", "validate-runtime", "--out", str(OUT)], check=True)
     if "--record" in sys.argv:
         found = json.loads((OUT / "validation.json").read_text())
         where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"

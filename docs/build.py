@@ -242,7 +242,7 @@ PAGES = (
 
 def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
-    from athanor.cli.main import cli
+    from athanor.cli import cli
 
     head = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
     return "\n".join([*head, *helps(cli, "athanor")])
@@ -250,7 +250,7 @@ def command_line() -> str:
 
 def helps(group: click.Group, path: str) -> list[str]:
     """The help of every command of a group, and of the groups in it."""
-    from athanor.cli.main import CONTEXT
+    from athanor.cli import CONTEXT
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]

@@ -85,7 +85,7 @@ def test_without_pytorch_it_says_what_to_install(monkeypatch, tmp_path):
 
 
 def command(words):
-    from athanor.cli.main import cli
+    from athanor.cli import cli
 
     return CliRunner().invoke(cli, ["calibrate", *words])
 
@@ -224,7 +224,7 @@ def on_this_computer(torch, tmp_path_factory):
 
 def _command(folder, *words):
     given = ["--accelerator", "--device", "cpu", "--threads", "1", "-o", str(folder / "machine.toml")]
-    return [sys.executable, "-m", "athanor.cli.main", "calibrate", *given, *words]
+    return [sys.executable, "-m", "athanor.cli", "calibrate", *given, *words]
 
 
 def test_the_files_of_an_accelerator_s_calibration(on_this_computer):

@@ -42,7 +42,7 @@ def row(name, **other):
 
 
 def athanor(*words):
-    return subprocess.run([sys.executable, "-m", "athanor.cli.main", *map(str, words)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "athanor.cli", *map(str, words)], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("mlm20", "bloom"))])

@@ -13,7 +13,7 @@ from athanor.hardware.machine import CATALOGUE
 from athanor.workloads.results.run import VOLATILE
 from athanor.workloads.schedule.schedule import Schedule
 
-ATHANOR = [sys.executable, "-m", "athanor.cli.main"]
+ATHANOR = [sys.executable, "-m", "athanor.cli"]
 TINY = ["--machine", "cluster-64", "--model", "moda-tiny"]
 
 
@@ -233,7 +233,7 @@ def test_show_has_a_source_for_every_number(what, name):
 
 def test_help_needs_no_heavy_library():
     """pandas, matplotlib, NumPy and pint are imported when used."""
-    script = "import sys; import athanor; from athanor.cli.main import cli; print([m for m in ('numpy', 'pandas', 'matplotlib', 'pint') if m in sys.modules])"
+    script = "import sys; import athanor; from athanor.cli import cli; print([m for m in ('numpy', 'pandas', 'matplotlib', 'pint') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "[]"
     assert athanor("--help").returncode == 0
     assert athanor("--version").stdout.startswith("athanor")

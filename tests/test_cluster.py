@@ -23,7 +23,7 @@ from athanor.mpi_runtime.cluster.report import report
 
 ROOT = Path(__file__).parent.parent
 JOB = ROOT / "tests" / "data" / "tree_job.py"
-ATHANOR = [sys.executable, "-m", "athanor.cli.main", "cluster"]
+ATHANOR = [sys.executable, "-m", "athanor.cli", "cluster"]
 NOBODY = 65534
 
 reason = missing()

@@ -21,7 +21,7 @@ from athanor.workloads.collectives import ALGORITHMS
 from machines import tree
 
 ROOT = Path(__file__).parent.parent
-ATHANOR = [sys.executable, "-m", "athanor.cli.main"]
+ATHANOR = [sys.executable, "-m", "athanor.cli"]
 ORACLE = list(csv.DictReader((ROOT / "tests" / "data" / "simgrid.csv").read_text().splitlines()))
 PATTERNS = {
     "all": ("all-to-all", "linear"),

@@ -141,7 +141,7 @@ def test_an_interruption_keeps_the_pairs_that_are_done(tmp_path, monkeypatch, ca
 
 
 def test_the_command_of_the_page_runs_in_a_process_of_its_own(tmp_path):
-    athanor_ = [sys.executable, "-m", "athanor.cli.main"]
+    athanor_ = [sys.executable, "-m", "athanor.cli"]
     tiny = ["--machine", "cluster-64", "--model", "moda-tiny", "-o"]
     for file, more in (("p.json", []), ("m.json", ["--steps", "2", "--jitter", "0.02"])):
         subprocess.run([*athanor_, "simulate", *tiny, file, *more], cwd=tmp_path, check=True, capture_output=True)

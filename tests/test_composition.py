@@ -166,7 +166,7 @@ def test_whole_experts_need_not_divide():
 
 def test_the_command_line_says_so_in_one_line():
     words = ["simulate", "--machine", "cluster-64", "--model", "moda-tiny", "--mesh", "tp=4", "--tensor", "2d"]
-    done = subprocess.run([sys.executable, "-m", "athanor.cli.main", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "athanor.cli", *words], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "--tensor 2d with experts: SUMMA is for products that all ranks of the grid share" in done.stderr

@@ -105,9 +105,7 @@ JOBS = [line.strip() for line in REAL.splitlines() if line.startswith(("    atha
 def test_commands_of_the_readme_run(command, tmp_path):
     """All but ``reproduce``, whose claims ``test_reports.py`` computes."""
     words = shlex.split(command)[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "athanor.cli.main", *words], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "athanor.cli", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 5
     if "--out" in words:
@@ -126,7 +124,7 @@ def test_commands_of_a_strategys_page_run(page):
         assert page.stem in ("README", "pipeline", "memory")
     printed = ""
     for command in commands:
-        words = [sys.executable, "-m", "athanor.cli.main", *shlex.split(command)[1:]]
+        words = [sys.executable, "-m", "athanor.cli", *shlex.split(command)[1:]]
         done = subprocess.run(words, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert len(done.stdout.splitlines()) > 5

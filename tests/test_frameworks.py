@@ -1,7 +1,7 @@
 """What frameworks do beside the arithmetic: gathers of updated weights beside the forward pass, work on shards, casts to eight bits."""
 
 import pytest
-from athanor.cli.main import cli
+from athanor.cli import cli
 from athanor.reports.studies.accuracy.libraries import libraries, library_of
 from athanor.reports.studies.accuracy.rows import read_rows
 from athanor.sim.planning.question import Question

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from athanor.cli.main import cli
+from athanor.cli import cli
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.workloads import memory as memory_of
 from athanor.workloads.memory import memory, remedies, require_fit, sample_loads

@@ -32,7 +32,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpi_jobs import job, needs_mpi
 
-ATHANOR = [sys.executable, "-m", "athanor.cli.main"]
+ATHANOR = [sys.executable, "-m", "athanor.cli"]
 
 
 def question(machine="selene", model="megatron-1.7b", gpus=16, batch=32, tries=(), memory=None, **fixed):

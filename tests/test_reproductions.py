@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from athanor.cli.main import cli
+from athanor.cli import cli
 from athanor.hardware.machine import load_machine
 from athanor.reports.pages.output_folder import Folder, as_svg
 from athanor.reports.pages.reproduction import write_reproduction

@@ -4,7 +4,7 @@ import json
 
 import athanor
 import pytest
-from athanor.cli.main import cli
+from athanor.cli import cli
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine_writer import machine_toml
 from athanor.mpi_runtime.cluster import Cluster, Shape, machine_of, missing
@@ -15,7 +15,7 @@ from athanor.workloads.results.run import Run
 from click.testing import CliRunner
 from mpi_jobs import BIN, needs_mpi
 
-TREE = validation.Tree(2, 2, 200, ("sleep", "gemm"))
+TREE = validation.StudyTree(2, 2, 200, ("sleep", "gemm"))
 WHY = missing()
 needs_cluster = pytest.mark.skipif(WHY is not None, reason=f"no cluster can be emulated here: {WHY}")
 

@@ -4,7 +4,7 @@ import itertools
 import sys
 
 from athanor import Run, compare_runs
-from athanor.cli.main import main
+from athanor.cli import main
 from athanor.workloads.schedule.schedule import CATEGORIES
 
 OPERATIONS = [  # name, kind, phase, category, stream, collective, axes, seconds, bytes

@@ -16,6 +16,7 @@ from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.results.summary import Exposed
 from ...workloads.schedule.schedule import COMPUTE, Exchange, Schedule
 from ..training.operation_names import NamedPart
+from ..training.tokens import Tokens
 
 Array = NDArray[np.float64]
 
@@ -42,16 +43,6 @@ class Times:
     begin: Array
     end: Array
     nbytes: Array
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a rank saw of one layer and micro-batch: tokens of its own by rank wanted, and what became of them."""
-
-    wanted: NDArray[np.int64]  # [top_k, ranks]
-    carried: int
-    moved: int
-    dropped: int
 
 
 def classes(schedule: Schedule) -> dict[str, tuple[int, ...]]:

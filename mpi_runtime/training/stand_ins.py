@@ -16,7 +16,7 @@ from ..messages.transport import Transport
 from .operation_names import NamedPart
 
 if TYPE_CHECKING:
-    from ..execute.observation import Tokens
+    from .tokens import Tokens
 
 Steps = Generator[Requests, None, None]
 

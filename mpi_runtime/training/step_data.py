@@ -15,13 +15,13 @@ from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity
 from ...workloads.schedule.schedule import Exchange, Operation, Schedule
 from ..devices import TYPES
-from ..execute.observation import Tokens
 from ..messages.transport import Transport, every_operation
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
 from .operation_names import NamedPart
 from .stand_ins import Blank, Steps
 from .token_routing import Routing
+from .tokens import Tokens
 
 Array = NDArray[Any]
 

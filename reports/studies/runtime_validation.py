@@ -291,7 +291,7 @@ class _Bench:
         return Run.load(found).to_plain()
 
     def _job(self, what: str, *arguments: str) -> None:
-        done = self.cluster.run([sys.executable, "-m", "athanor.cli.main", *arguments], limit=LIMIT, capture=True)
+        done = self.cluster.run([sys.executable, "-m", "athanor.cli", *arguments], limit=LIMIT, capture=True)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()]
             raise StudyFailed(f"{what}: a job ended with status {done.returncode}: {said[0] if said else 'no message'}")

@@ -14,12 +14,12 @@ from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.schedule import Exchange, Operation
 from ...devices import TYPES
-from ...execute.observation import Tokens
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
 from ..operation_names import NamedPart
 from ..stand_ins import stage_message
+from ..tokens import Tokens
 from .carrying import carry
 from .halves import Index
 from .holdings import DenseHoldings
