@@ -18,7 +18,8 @@ from ..workloads.model.model import Model
 from ..workloads.plan.setting import Setting
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
-from ..workloads.schedule.schedule import PipelineWork, Schedule
+from ..workloads.schedule.schedule import Schedule
+from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import LinkLoads
@@ -89,7 +90,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         "wall_seconds": time.perf_counter() - started,
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    rows = [(step, *row) for step, result in enumerate(results) for row in result.rows]
+    rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
     return Run(totals, plan.model_dump(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 

@@ -11,7 +11,9 @@ from athanor.sim.network.network_models import SHARING
 from athanor.workloads.collectives import ROOTED, rounds
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from machines import tree

@@ -24,7 +24,7 @@ from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.routing.balancers import Capacity, Swipe
 from athanor.workloads.schedule.costs import compute_seconds
-from athanor.workloads.schedule.schedule import Gemm, at
+from athanor.workloads.schedule.work import Gemm, at
 from hypothesis import given
 from hypothesis import strategies as st
 

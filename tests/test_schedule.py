@@ -11,7 +11,9 @@ from athanor.workloads.lowering import lower_step
 from athanor.workloads.memory import memory, require_fit
 from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.schedule import Exchange, Gemm, Operation, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Gemm
 
 OCEANLIGHT = load_machine("sunway-oceanlight")
 

@@ -22,7 +22,9 @@ from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import Model, load_model
 from athanor.workloads.pipelines import PIPELINES
-from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, PipelineWork, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop, PipelineWork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from machines import tree

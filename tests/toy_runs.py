@@ -5,7 +5,7 @@ import sys
 
 from athanor import Run, compare_runs
 from athanor.cli import main
-from athanor.workloads.schedule.schedule import CATEGORIES
+from athanor.workloads.schedule.operation import CATEGORIES
 
 OPERATIONS = [  # name, kind, phase, category, stream, collective, axes, seconds, bytes
     ("l0.attention.qkv", "gemm", "forward", "compute", "compute", "", "", 1.0, 0.0),

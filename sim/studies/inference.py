@@ -13,7 +13,7 @@ from ...hardware.machine import Machine
 from ...workloads.lowering.inference import Pass, cache_bytes, lower_pass, weight_bytes
 from ...workloads.model.model import Model
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.schedule import HostCopy
+from ...workloads.schedule.work import HostCopy
 from ..engine.noise import Noise
 from ..engine.step_engine import Engine
 from ..network.phases.transfers import Traffic

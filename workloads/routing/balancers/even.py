@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...schedule.schedule import Work
+from .balancer import BalancingStep
 from .swipe import Swipe
 
 
@@ -15,6 +15,6 @@ class Even(Swipe):
     section 2.2) or forced to be even.
     """
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep]:
         """Nothing."""
         yield from ()

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...schedule.schedule import Work
-from .balancer import Carried, Tokens
+from .balancer import BalancingStep, Carried, Tokens
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,6 @@ class Unbalanced:
         every: Tokens = wanted.sum(axis=0)
         return every
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep]:
         """Nothing."""
         yield from ()
