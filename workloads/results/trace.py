@@ -98,7 +98,13 @@ class TraceRow(NamedTuple):
 
 RECOMPUTED = "recomputed"
 
-COLUMNS = tuple({"ranks": "class", "nbytes": "bytes", "runs_in": "pass"}.get(name, name) for name in TraceRow._fields)
+
+def column_of(field: str) -> str:
+    """The name of a field in files and data frames, which may be a word that Python keeps for itself."""
+    return {"ranks": "class", "nbytes": "bytes", "runs_in": "pass"}.get(field, field)
+
+
+COLUMNS = tuple(column_of(name) for name in TraceRow._fields)
 """Names of the fields in files and data frames."""
 
 _TEXT: tuple[tuple[type, ...], str] = ((str,), "a text")

@@ -69,8 +69,8 @@ def _of(value: Any, key: str, kind: str, right: bool) -> Any:
     return value
 
 
-def _number(value: Any, key: str) -> float:
-    return float(_of(value, key, "a number", isinstance(value, int | float) and not isinstance(value, bool)))
+def _number(value: Any, key: str) -> Any:
+    return _of(value, key, "a number", isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _whole(value: Any, key: str) -> int:

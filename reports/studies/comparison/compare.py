@@ -82,7 +82,7 @@ class Pair:
             "categories": [row.plain("seconds") for row in self.categories],
             **{group: [row.plain("seconds") for row in rows] for group, rows in self.groups.items()},
             "operations": [
-                {"ranks": row.match.label, **row.seconds.plain("seconds"), "count": row.count, **row.what._asdict()}
+                {"ranks": row.match.label, **row.seconds.plain("seconds"), "count": row.count, **row.what.plain()}
                 for row in self.operations
             ],
             "errors": {name: each.plain() for name, each in self.errors.items()},

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ....hardware.errors import InputError, suggestion
 from ....hardware.records import describe
 from ....workloads.results.run import Run
-from ....workloads.results.trace import RECOMPUTED, TraceRow
+from ....workloads.results.trace import RECOMPUTED, TraceRow, column_of
 from ....workloads.schedule.operation import CATEGORIES, Role
 
 Array = NDArray[np.float64]
@@ -98,6 +98,10 @@ class What(NamedTuple):
     def of(cls, row: TraceRow) -> What:
         """What a row of a trace says."""
         return cls(*(getattr(row, name) for name in cls._fields))
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, under the names of the trace's columns."""
+        return {column_of(name): value for name, value in self._asdict().items()}
 
     @property
     def short(self) -> str:
@@ -241,7 +245,9 @@ def _require_same_operations(predicted: Side, measured: Side) -> None:
                 found = orders.get((min(step, side.steps - 1), name), {})
                 _require_same_order(side.name, found, predicted.name, wanted, f"step {step} ({name})")
     for operation, what in measured.what.items():
-        for column, value, must in zip(What._fields, what, predicted.what.get(operation, what), strict=True):
+        for column, value, must in zip(
+            map(column_of, What._fields), what, predicted.what.get(operation, what), strict=True
+        ):
             if value != must:
                 raise InputError(
                     f"{measured.name}: {operation} has {column} {value or 'none'}, must have {must or 'none'}"
