@@ -190,7 +190,7 @@ class Task:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """One operation of every rank. It starts when its stream is free and the operations numbered in ``after`` are done.
 
@@ -204,6 +204,18 @@ class Operation:
     work: Work
     after: tuple[int, ...] = ()
     task: Task = Task()
+
+    def __eq__(self, other: object) -> bool:
+        """The same in everything; what sets operations of a schedule apart is looked at first, before amounts."""
+        if not isinstance(other, Operation):
+            return NotImplemented
+        if (self.task, self.label, self.phase, self.after) != (other.task, other.label, other.phase, other.after):
+            return False
+        return (self.category, self.stream, self.work) == (other.category, other.stream, other.work)
+
+    def __hash__(self) -> int:
+        """By name."""
+        return hash(self.name)
 
     @property
     def name(self) -> str:
