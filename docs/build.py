@@ -250,11 +250,14 @@ def command_line() -> str:
 
 def helps(group: click.Group, path: str) -> list[str]:
     """The help of every command of a group, and of the groups in it."""
-    from athanor.cli import CONTEXT
+    from athanor.cli.command_line import CONTEXT
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]
-    for name, command in sorted(group.commands.items()):
+    inside = click.Context(group)
+    for name in sorted(group.list_commands(inside)):
+        command = group.get_command(inside, name)
+        assert command
         context = click.Context(
             command, info_name=f"{path} {name}", max_content_width=100, terminal_width=100, help_option_names=names
         )

@@ -11,7 +11,9 @@ from typing import Any
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine, load_machine
 from ...workloads.memory.need import PARTS
+from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
+from ...workloads.plan.plan import Plan
 from .question import DIMENSIONS, Question
 from .ranking import MEMORY, Ranked, RankedPlans
 from .sensitivity import Changes, changes
@@ -229,7 +231,7 @@ def _rank(
     which: str,
 ) -> Iterator[Search]:
     """Rank all meshes, those of earlier searches first."""
-    keys = [f"{this.question.digest}{which}:{_mesh(mesh)}" for mesh in this.space.meshes]
+    keys = [f"{this.question.digest}{which}:{mesh_text(mesh)}" for mesh in this.space.meshes]
     left = []
     for key, mesh in zip(keys, this.space.meshes, strict=True):
         if key in known:
@@ -245,7 +247,7 @@ def _rank(
         if on_mesh:
             on_mesh(key, part, this)
         best = f", best {this.found.best[0].seconds:.4g} s" if this.found.best else ""
-        advance(f"{_mesh(mesh)} ({this.done:,} of {len(keys):,} meshes, {this.found.enumerated:,} plans{best})")
+        advance(f"{mesh_text(mesh)} ({this.done:,} of {len(keys):,} meshes, {this.found.enumerated:,} plans{best})")
         yield this
 
 
@@ -261,7 +263,7 @@ def _simulate(this: Search, crew: Workers, count: int, advance: Advance) -> Iter
     for number, done in crew.results(play, [(this.question, each.mesh, each.options) for each in chosen]):
         this.played[number] = done
         seconds = step_seconds(chosen[number], done)
-        advance(f"simulated {len(this.played)} of {len(chosen)}: {_mesh(chosen[number].mesh)} {seconds:.4g} s")
+        advance(f"simulated {len(this.played)} of {len(chosen)}: {mesh_text(chosen[number].mesh)} {seconds:.4g} s")
         yield this
 
 
@@ -286,7 +288,7 @@ def require_some(this: Search) -> None:
 def command(question: Question, plan: Ranked) -> str:
     """The command that simulates a plan."""
     said = question.said or ("--machine", question.machine.name, "--model", question.model.name)
-    words = ["athanor", "simulate", *said, "--mesh", _mesh(plan.mesh)]
+    words = ["athanor", "simulate", *said, "--mesh", mesh_text(plan.mesh)]
     options = {**question.fixed, **plan.options, "ranks_per_node": question.ranks_per_node}
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"
@@ -299,11 +301,7 @@ def command(question: Question, plan: Ranked) -> str:
 
 def _usual(question: Question, key: str, value: Any) -> bool:
     """Whether an option says what the defaults say, and the model's own plan nothing else."""
-    return key not in question.model.plan and type(question.plan).model_fields[key].default == value
-
-
-def _mesh(mesh: Mapping[str, int]) -> str:
-    return ",".join(f"{axis}={size}" for axis, size in mesh.items())
+    return key not in question.model.plan and Plan.options()[key].default == value
 
 
 def _spread(errors: Sequence[float]) -> dict[str, float] | None:
