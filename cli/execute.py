@@ -17,10 +17,12 @@ from .options import (
     run_file_option,
     runtime_options,
 )
+from .run_files import run_file_argument
 from .sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
+@run_file_argument("execute")
 @machine_option("laptop")
 @plan_options()
 @overcommit_option

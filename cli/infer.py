@@ -9,10 +9,12 @@ import click
 from ..reports.tables.terminal import check_writable, console, emit
 from .inputs import load
 from .options import json_option, machine_option, overcommit_option, plan_options
+from .run_files import run_file_argument
 from .sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
+@run_file_argument("infer")
 @machine_option()
 @click.option("--prompt", type=int, required=True, help="Tokens of the prompt.")
 @click.option("--new-tokens", type=int, required=True, help="Tokens to write after it.")

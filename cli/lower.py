@@ -10,10 +10,12 @@ import click
 from ..reports.tables.terminal import check_writable, emit
 from .inputs import load
 from .options import json_option, machine_option, plan_options
+from .run_files import run_file_argument
 from .sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
+@run_file_argument("lower")
 @machine_option()
 @plan_options()
 @click.option("--step", type=int, default=0, show_default=True, help="The training step to lower.")

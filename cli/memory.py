@@ -10,6 +10,7 @@ import click
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import load
 from .options import json_option, machine_option, plan_options
+from .run_files import run_file_argument
 from .sections import SectionedCommand
 
 MOST_REMEDIES = 12
@@ -17,6 +18,7 @@ MOST_REMEDIES = 12
 
 
 @click.command(cls=SectionedCommand)
+@run_file_argument()
 @machine_option()
 @plan_options()
 @json_option("Write the account as JSON; - for standard output.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from ..hardware.errors import InputError
 from ..workloads.mesh.mesh_text import mesh_sizes
 from ..workloads.plan.option import Option, grouped
 from ..workloads.plan.plan import Plan
-from .sections import RESULTS, Names, SectionedOption
+from .sections import RESULTS, Names, SectionedOption, run_file
 
 Command = Callable[..., Any]
 
@@ -34,9 +35,14 @@ def plan_options(
     return decorate
 
 
-def _of_plan(option: Option) -> Callable[[Command], Command]:
+def required_option(name: str) -> Callable[[Command], Command]:
+    """An option of the plan that a command cannot do without."""
+    return _of_plan(replace(Plan.options()[name], otherwise="none, it has to be given"), required=True)
+
+
+def _of_plan(option: Option, required: bool = False) -> Callable[[Command], Command]:
     """Click's option of a plan's option; its value is checked by the plan itself."""
-    how: dict[str, Any] = {"default": None, "section": option.group, "of_plan": option}
+    how: dict[str, Any] = {"default": None, "section": option.group, "of_plan": option, "required": required}
     if option.type is bool:
         return click.option(f"{option.flag}/--no-{option.flag[2:]}", cls=SectionedOption, **how)
     if option.type in (int, float):
@@ -66,9 +72,21 @@ class _Mesh(Names):
 
 
 COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("--machine", {"required": True, "help": "Name in the catalogue, or a TOML file."}),
-    ("--op", {"required": True, "help": "all-to-all, all-reduce, ...: see athanor list collectives."}),
-    ("--algorithm", {"help": "linear, pairwise-shift, ring, ...; by default all that can run, fastest first."}),
+    (
+        "--op",
+        {
+            "required": True,
+            "type": Names("collectives"),
+            "help": "all-to-all, all-reduce, ...: athanor list collectives.",
+        },
+    ),
+    (
+        "--algorithm",
+        {
+            "type": Names("collective-algorithms"),
+            "help": "linear, pairwise-shift, ring, ...; by default all that can run, fastest first.",
+        },
+    ),
     ("--ranks", {"type": int, "required": True, "help": "Ranks; with --sweep the most."}),
     (
         "--bytes",
@@ -88,16 +106,15 @@ COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--network-model", {"default": "maxmin", "show_default": True, "help": "maxmin, cm02, lv08."}),
     ("--depth", {"default": "auto", "show_default": True, "help": "bound, fluid, message, or auto by size."}),
     ("--check-symmetry", {"is_flag": True, "help": "Also simulate every rank by itself, and compare."}),
-    ("--set", {"multiple": True, "metavar": "KEY=VALUE", "help": "Another value in the machine file."}),
 ]
 
 
 def collective_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that describe a collective."""
     for name, settings in reversed(COLLECTIVE_OPTIONS):
-        target = {"--set": ["settings"], "--op": ["operation"], "--bytes": ["size"]}.get(name, [])
-        command = click.option(name, *target, **settings)(command)
-    return command
+        target = {"--op": ["operation"], "--bytes": ["size"]}.get(name, [])
+        command = click.option(name, *target, cls=SectionedOption, section="Collective", **settings)(command)
+    return machine_option()(set_option(command))
 
 
 def model_option(command: Command) -> Command:
@@ -126,7 +143,14 @@ def set_option(command: Command) -> Command:
         multiple=True,
         metavar="KEY=VALUE",
         help=text,
+        callback=_with_the_files,
     )(command)
+
+
+def _with_the_files(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The run file's changes of the machine, then those of the command line, which go last and so hold."""
+    run = run_file(ctx)
+    return (*(f"{key}={text}" for key, text in run.settings.items()), *value) if run else value
 
 
 def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:

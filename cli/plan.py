@@ -10,7 +10,8 @@ import click
 from ..hardware.errors import InputError
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import command_text, load
-from .options import machine_option, plan_options, result_options
+from .options import machine_option, plan_options, required_option, result_options
+from .run_files import run_file_argument
 from .sections import SectionedCommand
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ SMALL = 20_000
 
 
 @click.command("plan", cls=SectionedCommand)
+@run_file_argument("search")
 @machine_option()
 @click.option("--gpus", type=int, help="Ranks that the plan is for, an accelerator each.")
 @click.option("--nodes", type=int, help="The same as nodes, of which all ranks are taken.")
-@click.option("--global-batch", type=int, required=True, help="Sequences of all ranks in a step.")
+@required_option("global_batch")
 @click.option("--max-memory", metavar="SIZE", help="Bytes that a rank may take, such as 60GB.  [default: all it has]")
 @click.option(
     "--try",

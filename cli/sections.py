@@ -16,6 +16,9 @@ from ..workloads.plan.choices import names_of
 from ..workloads.plan.option import Option
 
 if TYPE_CHECKING:
+    from ..workloads.plan.run_file import RunFile
+
+if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]  # generic from click 8.2 on
 else:
     _ParamType = click.ParamType
@@ -68,11 +71,9 @@ def explained(option: Option) -> str:
         notes.append(", ".join(choices))
     if (bounds := option.bounds()) and not (option.type is int and option.more == 0):  # counts are above 0 anyway
         notes.append(bounds)
-    notes.append(f"default: {option.default_text() or MODELS_OWN}")
+    notes.append(f"default: {option.default_text()}")
     return f"{text}  [{'; '.join(notes)}]"
 
-
-MODELS_OWN = "the model's plan"
 
 GOES_FIRST = """
 What you leave out comes from the model's own plan (athanor show model NAME); the defaults below hold where that says nothing.
@@ -81,6 +82,14 @@ What you leave out comes from the model's own plan (athanor show model NAME); th
 
 class SectionedCommand(click.Command):
     """A command whose help shows options under their sections, in the order in which these first come."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; what its flags leave open in a plan, a run file says."""
+        if run := run_file(ctx):
+            mine = {param.name for param in self.params if getattr(param, "of_plan", None)}
+            flags = {key: value for key, value in ctx.params.items() if key in mine}
+            ctx.params.update({key: value for key, value in run.overridden(flags).items() if key in mine})
+        return super().invoke(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command does, and where the values of a plan come from that are left out."""
@@ -104,3 +113,12 @@ class SectionedCommand(click.Command):
         if last:
             with formatter.section(GENERAL if sections else "Options"):
                 formatter.write_dl(last)
+
+
+RUN = "athanor.run_file"
+
+
+def run_file(ctx: click.Context) -> RunFile | None:
+    """The run file that the command was given."""
+    found: RunFile | None = ctx.meta.get(RUN)
+    return found

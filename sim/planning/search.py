@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine, load_machine
@@ -14,6 +14,9 @@ from ...workloads.memory.need import PARTS
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
 from ...workloads.plan.plan import Plan
+from ...workloads.plan.plan_options import PlanOptions
+from ...workloads.plan.run_file import resolved
+from ...workloads.plan.signatures import documented
 from .question import DIMENSIONS, Question
 from .ranking import MEMORY, Ranked, RankedPlans
 from .sensitivity import Changes, changes
@@ -197,9 +200,10 @@ def search(
     yield this
 
 
+@documented(lambda option: option.fixable)
 def plan(
     machine: str | Path | Machine,
-    model: str | Path | Model,
+    model: str | Path | Model | None = None,
     *,
     gpus: int | None = None,
     nodes: int | None = None,
@@ -208,14 +212,17 @@ def plan(
     limit: int = MOST,
     simulated: int = KEEP,
     jobs: int = 1,
-    **options: Any,
+    **options: Unpack[PlanOptions],
 ) -> Search:
     """Search the fastest plan of ``model`` on ``machine``, as ``athanor plan`` does.
 
-    ``options`` are those of a plan that all plans of the search share; ``max_memory`` is in bytes. Raises what
-    :meth:`Question.of` and :func:`search` raise.
+    Options of a plan that are given hold for all plans, the others are searched; ``global_batch`` has to be given, and either
+    ``gpus`` or ``nodes``. ``tries`` are values of choices and sizes of axes to search (``"pipeline=1f1b,zb-h1"``, ``"tp=4,8"``),
+    ``max_memory`` is in bytes, ``limit`` the most plans, ``simulated`` how many of the best the engine runs, ``jobs`` processes.
+    A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of` and :func:`search` raise.
     """
-    asked = Question.of(load_machine(machine), load_model(model), options, tries, gpus, nodes, max_memory)
+    machine, model, given, _ = resolved(machine, model, options, None)
+    asked = Question.of(load_machine(machine), load_model(model), given, tries, gpus, nodes, max_memory)
     with workers_of(jobs) as crew:
         *_, last = search(asked, limit=limit, simulated=simulated, workers=crew)
     return last

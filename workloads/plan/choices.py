@@ -55,6 +55,12 @@ def _collectives() -> Iterable[str]:
     return ALGORITHMS
 
 
+def _algorithms() -> Iterable[str]:
+    from ..collectives import ALGORITHMS
+
+    return dict.fromkeys(name for algorithms in ALGORITHMS.values() for name in algorithms)
+
+
 def _all_to_alls() -> Iterable[str]:
     from ..collectives import ALGORITHMS
 
@@ -96,6 +102,7 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
     "routers": _routers,
     "balancers": _balancers,
     "collectives": _collectives,
+    "collective-algorithms": _algorithms,
     "all-to-alls": _all_to_alls,
     "pipelines": _pipelines,
     "stage-layers": _stage_layers,

@@ -79,9 +79,9 @@ class Option:
         return names_of(self.names) if self.names else ()
 
     def default_text(self) -> str:
-        """The default as a reader sees it; empty where there is none."""
+        """The default as a reader sees it."""
         if self.default is REQUIRED:
-            return ""
+            return "the model's plan"
         if self.default is None:
             return self.otherwise
         return {True: "yes", False: "no"}[self.default] if isinstance(self.default, bool) else f"{self.default}"
