@@ -40,13 +40,13 @@ def _precisions() -> Iterable[str]:
 def _routers() -> Iterable[str]:
     from ..routing.routers import ROUTERS
 
-    return [name.partition(":")[0] for name in ROUTERS]
+    return ROUTERS.names()
 
 
 def _balancers() -> Iterable[str]:
     from ..routing.balancers import BALANCERS
 
-    return BALANCERS
+    return BALANCERS.names()
 
 
 def _collectives() -> Iterable[str]:
@@ -58,19 +58,19 @@ def _collectives() -> Iterable[str]:
 def _algorithms() -> Iterable[str]:
     from ..collectives import ALGORITHMS
 
-    return dict.fromkeys(name for algorithms in ALGORITHMS.values() for name in algorithms)
+    return dict.fromkeys(name for each in ALGORITHMS.values() for name in each.names())
 
 
 def _all_to_alls() -> Iterable[str]:
     from ..collectives import ALGORITHMS
 
-    return ALGORITHMS["all-to-all"]
+    return ALGORITHMS["all-to-all"].names()
 
 
 def _pipelines() -> Iterable[str]:
     from ..pipelines import PIPELINES
 
-    return PIPELINES
+    return PIPELINES.names()
 
 
 def _stage_layers() -> Iterable[str]:

@@ -41,9 +41,9 @@ class Option:
 
     ``type`` is ``int``, ``float``, ``bool``, ``str``, a ``Literal`` or a mapping; ``optional`` says that None stands for "follows
     from the others", which ``otherwise`` explains. ``form`` is what stands for a value in a help text. ``names`` is the kind of
-    names that a text may begin with (see :mod:`~athanor.workloads.plan.choices`); ``closed`` says that it may be nothing else.
-    ``more`` and ``least`` bound a number from below (exclusive and inclusive), ``less`` and ``most`` from above. ``searched`` is
-    True where ``athanor plan`` tries values of it, ``fixable`` False where a search takes no value that a user fixes.
+    names that a text may begin with (see :mod:`~athanor.workloads.plan.choices`). ``more`` and ``least`` bound a number from below
+    (exclusive and inclusive), ``less`` and ``most`` from above. ``searched`` is True where ``athanor plan`` tries values of it,
+    ``fixable`` False where a search takes no value that a user fixes.
     ``inference`` says that ``athanor infer`` takes it, ``simulated_only`` that ``athanor execute`` refuses it.
     """
 
@@ -57,7 +57,6 @@ class Option:
     form: str = ""
     otherwise: str = ""
     names: str = ""
-    closed: bool = False
     more: float | None = None
     least: float | None = None
     less: float | None = None
@@ -104,8 +103,6 @@ class Option:
         text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
         if not isinstance(text, str):
             raise ValueError("must be a text")
-        if self.closed and text not in (known := self.choices()):
-            raise ValueError(f"no such {self.name.replace('_', '-')}{suggestion(text, known)}")
         return text
 
     def bounds(self) -> str:

@@ -170,8 +170,8 @@ class Plan:
         "Experts",
         "linear",
         "Algorithm of the exchange that brings tokens to experts and back.",
+        form="ALGORITHM",
         names="all-to-alls",
-        closed=True,
         inference=True,
     )
     tensor: Literal["1d", "2d"] = option(
@@ -195,9 +195,9 @@ class Plan:
     pipeline: str = option(
         "Pipeline",
         "1f1b",
-        "Order of forward and backward passes on the pipeline stages.",
+        "Order of forward and backward passes on the pipeline stages: by name, or a class of yours as module:Class.",
+        form="PIPELINE",
         names="pipelines",
-        closed=True,
         searched=True,
     )
     chunks: int = option(
@@ -352,6 +352,7 @@ class Plan:
 
     def check(self) -> None:
         """Parse what is text; raises :class:`InputError` for unknown names."""
+        from ..collectives import find
         from ..mesh.mesh import Mesh
         from ..pipelines.stage_layers import parse
 
@@ -363,20 +364,24 @@ class Plan:
             self.offloads,
             parse(self.stage_layers),
         )
+        try:
+            find("all-to-all", self.all_to_all)
+        except InputError as wrong:
+            raise InputError(f"--{wrong}") from None
 
     @property
     def router_policy(self) -> Router:
         """The router."""
-        from ..routing.routers import parse_router
+        from ..routing.routers import ROUTERS
 
-        return parse_router(self.router)
+        return ROUTERS.find(self.router)
 
     @property
     def balancing(self) -> Balancer:
         """The balancing policy."""
-        from ..routing.balancers import parse_balancer
+        from ..routing.balancers import BALANCERS
 
-        return parse_balancer(self.balancer)
+        return BALANCERS.find(self.balancer)
 
     @property
     def precisions(self) -> PrecisionSchedule:

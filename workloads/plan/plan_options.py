@@ -70,7 +70,8 @@ class PlanOptions(TypedDict, total=False):
 
     # Pipeline
     pipeline: str | None
-    """Order of forward and backward passes on the pipeline stages.  [default: 1f1b]"""
+    """Order of forward and backward passes on the pipeline stages: by name, or a class of yours as module:Class.
+    [default: 1f1b]"""
     chunks: int | None
     """Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.  [above 0; default: 1]"""
     stage_layers: str | None
