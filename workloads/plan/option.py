@@ -41,7 +41,7 @@ class Option:
 
     ``type`` is ``int``, ``float``, ``bool``, ``str``, a ``Literal`` or a mapping; ``optional`` says that None stands for "follows
     from the others", which ``otherwise`` explains. ``form`` is what stands for a value in a help text. ``names`` is the kind of
-    names that a text may begin with (see :mod:`~athanor.workloads.plan.choices`). ``more`` and ``least`` bound a number from below
+    names that a text may begin with (see :mod:`~athanor.workloads.plan.choices`). ``more`` and ``least`` bound a number below
     (exclusive and inclusive), ``less`` and ``most`` from above. ``searched`` is True where ``athanor plan`` tries values of it,
     ``fixable`` False where a search takes no value that a user fixes.
     ``inference`` says that ``athanor infer`` takes it, ``simulated_only`` that ``athanor execute`` refuses it.
