@@ -11,14 +11,10 @@ import pytest
 from athanor.hardware.machine import CATALOGUE
 from athanor.workloads.results.run import VOLATILE
 from athanor.workloads.schedule.schedule import Schedule
+from support.command_line import ATHANOR, athanor, start
 from support.paths import EXAMPLES
 
-ATHANOR = [sys.executable, "-m", "athanor.cli"]
 TINY = ["--machine", "cluster-64", "--model", "moda-tiny"]
-
-
-def athanor(*arguments, cwd=None):
-    return subprocess.run([*ATHANOR, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 def test_json_on_stdout_is_all_there_is_and_repeats_to_the_byte():
@@ -96,7 +92,7 @@ def test_an_interrupted_study_keeps_its_points_and_goes_on(tmp_path):
     nodes = ",".join(str(count) for count in range(2400, 96001, 2400))
     command = ["scale", "weak", "--machine", "sunway-oceanlight", "--model", "moda-1.93t", "--router", "zipf:1.0"]
     command += ["--balancer", "none", "--allow-overcommit", "--nodes", nodes, "--out", str(out)]
-    process = subprocess.Popen([*ATHANOR, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start([*ATHANOR, *command])
     kept = out / "points.jsonl"
     for _ in range(600):
         if kept.exists() and len(kept.read_text().splitlines()) >= 2:
@@ -128,10 +124,10 @@ BAD = [
     (["simulate", *TINY, "--mesh", "ep=3,dp=2"], 2, "ep=3 does not divide the 4 experts of moda-tiny"),
     (["simulate", *TINY, "--mesh", "ep=2,dp=17", "--placement", "ep=supernode,dp=node"], 2, "exceed the 16 nodes of a supernode"),
     (["simulate", *TINY, "--top-k", "5"], 2, "--top-k 5: moda-tiny has 4 experts a layer"),
-    (["simulate", *TINY, "--top-k", "0"], 2, "--top-k 0: input should be greater than 0"),
+    (["simulate", *TINY, "--top-k", "0"], 2, "--top-k 0: must be above 0"),
     (["simulate", *TINY, "--tokens-per-rank", "-1"], 2, "--tokens-per-rank -1"),
     (["simulate", *TINY, "--tokens-per-rank", "many"], 2, "'many' is not a valid integer"),
-    (["simulate", *TINY, "--jitter", "2"], 2, "--jitter 2.0: input should be less than 1"),
+    (["simulate", *TINY, "--jitter", "2"], 2, "--jitter 2.0: must be from 0 to below 1"),
     (["simulate", *TINY, "--ranks-per-node", "3"], 2, "must divide the 2 core groups"),
     (["simulate", *TINY, "--set", "fabric.taper"], 2, "write KEY=VALUE"),
     (["simulate", *TINY, "--set", "fabric.tapper=1/1"], 2, "did you mean fabric.taper?"),

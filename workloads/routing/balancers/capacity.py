@@ -10,11 +10,11 @@ import numpy as np
 
 from ...schedule.operation import Role
 from ...schedule.work import Loop
-from .balancer import BalancingStep, Carried, Tokens
+from .balancer import Balancer, BalancingStep, Carried, Tokens
 
 
 @dataclass(frozen=True)
-class Capacity:
+class Capacity(Balancer):
     """Each rank's experts take at most ``factor`` times the mean load; the rest is dropped.
 
     Source: Fedus et al. 2021 (Switch Transformer), section 2.2. The limit is local to the receiver and costs no
@@ -22,7 +22,7 @@ class Capacity:
     """
 
     factor: float = 1.25
-    level: ClassVar[bool] = False
+    about: ClassVar[str] = "capacity:F, at most F times the mean, the rest dropped (F = 1.25)"
 
     @classmethod
     def parse(cls, argument: str) -> Capacity:
