@@ -14,10 +14,9 @@ from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.results.summary import Exposed
 from ...workloads.results.trace import TraceRow
-from ...workloads.schedule.operation import COMPUTE
+from ...workloads.schedule.operation import COMPUTE, Role, Task
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
-from ..training.operation_names import NamedPart
 from ..training.tokens import Tokens
 
 Array = NDArray[np.float64]
@@ -80,7 +79,11 @@ class _Stage:
     def __init__(self, schedule: Schedule, times: Array, ledger: Ledger) -> None:
         self.mesh, self.operations, self.ledger = schedule.mesh, ledger.schedule.operations, ledger
         self.begin, self.end = times[0], times[1]
-        self.number = {each.name: number for number, each in enumerate(self.operations)}
+        self.sends = {
+            replace(each.task, role=Role.STAGE_RECEIVE): number
+            for number, each in enumerate(self.operations)
+            if each.task.role is Role.STAGE_SEND
+        }
 
     @classmethod
     def of(
@@ -109,7 +112,7 @@ class _Stage:
         return max(
             number
             for number, each in enumerate(self.operations)
-            if each.stream == COMPUTE and NamedPart.of(each.name).of_micro_batch
+            if each.stream == COMPUTE and each.task.micro_batch is not None
         )
 
     @property
@@ -124,7 +127,7 @@ class _Stage:
             ready = self.ledger.ready(number)
             came, went = self.begin[number], self.end[number]
             if operation.stream == ARRIVALS:
-                sent = np.clip(self._sent(stages, operation.name), came, went)
+                sent = np.clip(self._sent(stages, operation.task), came, went)
                 self.ledger.bubble(number, came, sent)
                 came = sent
             elif isinstance(operation.work, Exchange):
@@ -133,10 +136,10 @@ class _Stage:
             if number == self.through:
                 self.ledger.exposure.late = latest - went
 
-    def _sent(self, stages: Sequence[_Stage], name: str) -> Array:
+    def _sent(self, stages: Sequence[_Stage], arrival: Task) -> Array:
         """When the stage that makes what arrives began to send it."""
-        sender = next(each for each in stages if f"{name}.send" in each.number)
-        begin: Array = sender.begin[sender.number[f"{name}.send"]]
+        sender = next(each for each in stages if arrival in each.sends)
+        begin: Array = sender.begin[sender.sends[arrival]]
         return begin
 
 

@@ -138,6 +138,10 @@ Overlap = Literal["next product", "last product"]
 """The product that an exchange can run beside, part by part: the one that needs what it brings, or that makes what it adds up."""
 
 
+Does = tuple[Role, Operand | None, Gradient | None]
+"""What a rank's data have a method for: the role, of which operand, for which gradient."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What an operation is for.
@@ -171,7 +175,7 @@ class Task:
         return replace(self, role=role, operand=operand, gradient=gradient, step=step, overlaps=overlaps)
 
     @property
-    def does(self) -> tuple[Role, Operand | None, Gradient | None]:
+    def does(self) -> Does:
         """What a rank's data have a method for: the role, of which operand, for which gradient."""
         return self.role, self.operand, self.gradient
 

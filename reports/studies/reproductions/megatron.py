@@ -96,7 +96,7 @@ def _formulas(facts: Facts) -> Iterator[Claim]:
         yield Claim(text, formula, bubble, "exact", facts.source("bubble"))
     model = load_model("gpt-22b")
     schedule = lower("selene", model, sequence_parallel=False, recompute="none")
-    layers = [each for each in schedule.operations if each.name.startswith("l")]
+    layers = [each for each in schedule.operations if each.task.layer is not None]
     payloads = sum(float(each.work.nbytes) for each in layers if isinstance(each.work, Exchange)) / model.layers
     whole = 2.0 * model.plan["global_batch"] * model.seq_len * model.hidden
     yield Claim(
@@ -107,7 +107,7 @@ def _formulas(facts: Facts) -> Iterator[Claim]:
         facts.source("tensor_volume"),
     )
     tensor, sequence = (
-        sent(each, lambda operation: operation.name.startswith("l"))
+        sent(each, lambda operation: operation.task.layer is not None)
         for each in (schedule, lower("selene", model, recompute="none"))
     )
     again = 2 * model.layers * 7 / 8 * whole  # inputs are gathered once more for the gradients of weights

@@ -109,7 +109,7 @@ def _volumes(facts: Facts, model: Model) -> Iterator[Claim]:
 
 def _forward(model: Model, side: int, tensor: Literal["1d", "2d"]) -> float:
     schedule = lower("frontera-rtx", model, mesh={"tp": side * side}, tensor=tensor, recompute="none")
-    elements = sent(schedule, lambda each: each.name.startswith("l0.") and each.phase == "forward") / ELEMENT
+    elements = sent(schedule, lambda each: each.task.layer == 0 and each.phase == "forward") / ELEMENT
     return elements / _activations(model)
 
 
