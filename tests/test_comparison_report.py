@@ -14,10 +14,10 @@ from athanor import Run, compare_runs
 from athanor.reports.pages.comparison import write_comparison
 from athanor.reports.pages.output_folder import Folder
 from athanor.reports.plots import comparison as comparison_plots
-from athanor.reports.plots.timeline import Bar, Timeline
 from athanor.reports.studies.comparison import compare
 from athanor.reports.studies.comparison.compare import Comparison
 from athanor.reports.studies.comparison.rows import LAYER
+from athanor.reports.studies.comparison.timeline import Bar, Timeline
 from test_reports import drawn_text, read
 from toy_runs import cli, made, one, pairs_of, saved, times
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..studies.comparison.sides import CATEGORY, CLASS, END, PHASE, START, STEP, STREAM, Side, place
+from .sides import CATEGORY, CLASS, END, PHASE, START, STEP, STREAM, Side, place
 
 
 class Bar(NamedTuple):

@@ -1,0 +1,24 @@
+"""Values as people read them: yes and no, meshes as the command line takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def mesh_text(sizes: Mapping[str, int]) -> str:
+    """A mesh as the command line takes it: ``pp=16,dp=8``."""
+    return ",".join(f"{axis}={size}" for axis, size in sizes.items())
+
+
+def shown(value: Any) -> str:
+    """A value of a plan or a claim as text: yes and no, ``axis=size`` of a mesh, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={shown(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    return str(value)
