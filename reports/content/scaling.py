@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...hardware.units import si
-from .words import mesh_text
+from .words import count_text, mesh_text
 
 if TYPE_CHECKING:
     from ...sim.studies.scaling import Study
@@ -28,7 +28,7 @@ def grown(study: Study) -> str:
     first, last = study.points[0], study.points[-1]
     if first.experts == last.experts:
         return GROWN[study.grow]
-    sizes = (si(each.summary["parameters"]["total"], "", 3).strip() for each in (first, last))
+    sizes = (count_text(each.summary["parameters"]["total"]) for each in (first, last))
     return f"{GROWN[study.grow]} {first.experts:,} to {last.experts:,} experts, {' to '.join(sizes)} parameters."
 
 
@@ -56,7 +56,7 @@ def study_rows(study: Study) -> list[tuple[str, ...]]:
     return [
         (f"{point.nodes:,}", mesh_text(point.summary["mesh"]))
         + ((f"{point.experts:,}",) if study.model.experts else ())
-        + (si(point.summary["parameters"]["total"], "", 4).strip(), f"{point.summary['step_seconds']:.3f}")
+        + (count_text(point.summary["parameters"]["total"], 4), f"{point.summary['step_seconds']:.3f}")
         + (si(point.summary["flops_per_second"], "FLOP/s"), si(point.summary["tokens_per_second"], "tokens/s"))
         + (f"{point.speedup:.2f}", f"{point.efficiency:.1%}")
         for point in study.points

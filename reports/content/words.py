@@ -11,6 +11,14 @@ def mesh_text(sizes: Mapping[str, int]) -> str:
     return ",".join(f"{axis}={size}" for axis, size in sizes.items())
 
 
+def count_text(number: float, digits: int = 3) -> str:
+    """A number of parameters as the field writes it: ``1.93 T``, ``122 B``, ``4.98 M``."""
+    for size, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.{digits}g} {name}"
+    return f"{number:g}"
+
+
 def shown(value: Any) -> str:
     """A value of a plan or a claim as text: yes and no, ``axis=size`` of a mesh, nothing for None."""
     if value is None:

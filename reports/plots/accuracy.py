@@ -139,7 +139,7 @@ def _strips(groups: dict[str, list[AccuracyOutcome]], what: str) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"error of the prediction; beyond {CLIP:.0%} at the edge")
     axes.set_ylabel(what)
-    titled(axes, f"Errors by {what}, and their mean")
+    titled(axes, f"Errors by {what}, and their mean", names=True)
     return figure
 
 

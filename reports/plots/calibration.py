@@ -113,7 +113,7 @@ def products(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.grid(axis="x", color=GRID, lw=0.8)
     axes.set_xlabel("rate of a rank, all ranks at once")
     axes.set_ylabel("product m x n x k")
-    titled(axes, "Rates of products")
+    titled(axes, "Rates of products", names=True)
     legend_below(figure, labelled(axes))
     return figure
 

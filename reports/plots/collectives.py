@@ -97,6 +97,6 @@ def algorithm_times(times: Mapping[str, float], bound: float, title: str) -> Fig
     number_axis(axes.xaxis, seconds)
     axes.set_xlabel("simulated time")
     axes.set_ylabel("algorithm")
-    titled(axes, title)
+    titled(axes, title, names=True)
     legend_below(figure, labelled(axes))
     return figure

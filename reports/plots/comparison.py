@@ -59,9 +59,10 @@ def timelines(pair: Pair) -> Figure:
         _lanes(axes, found, streams, longest)
         what = f"{side}: {found.ranks}, step {found.step}, {si(found.seconds, 's')}"
         axes.set_title(wrapped(what, 56), loc="left", fontsize=TEXT, pad=15)
-    below.set_xlabel("ms from the start of the step")
+    below.set_xlabel("ms from the start of the step", fontsize=TEXT)
     below.set_xlim(0, 1.01e3 * longest)
     number_axis(below.xaxis)
+    below.tick_params(labelsize=TEXT)
     drawn = {bar.category for each in pair.timelines for bar in each.bars if bar.end > bar.start}
     ends = [Line2D([], [], color=INK, lw=1.2, label="end of the step")]
     handles = [*swatches(category for category in CATEGORIES if category in drawn), *ends]
@@ -197,7 +198,7 @@ def errors(pair: Pair) -> Figure:
     axes.set_xlabel("relative error of the prediction\nwhiskers: standard deviation of the measured steps")
     axes.set_ylabel("seconds of")
     axes.tick_params(axis="y", labelsize=SMALL)
-    titled(axes, f"Errors: {pair.name}")
+    titled(axes, f"Errors: {pair.name}", names=True)
     names = ("step", "phases", "categories (exposed)", "kinds of operation")
     patches = [Patch(facecolor=colour, label=name) for name, colour in zip(names, SERIES, strict=False)]
     legend_below(figure, [*patches, Patch(facecolor="#f0f0f0", label=f"±{BAND:.0%}")])

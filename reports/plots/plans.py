@@ -37,7 +37,7 @@ def sensitivity(found: dict[str, Any]) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GRID, lw=0.8)
     percent_axis(axes.xaxis)
-    axes.set_xlabel("share of the step saved with twice as much (half, of overheads)")
+    axes.set_xlabel("share of the step saved\nwith twice as much (half, of overheads)")
     axes.set_ylabel("part of the machine")
-    titled(axes, "The best plan on a better machine")
+    titled(axes, "The best plan on a better machine", names=True)
     return figure

@@ -68,7 +68,7 @@ def _dots(rows: Mapping[str, tuple[float, float]], what: str, title: str) -> Fig
     number_axis(axes.xaxis)
     axes.set_xlabel(what)
     axes.set_ylabel("run")
-    titled(axes, title)
+    titled(axes, title, names=True)
     legend_below(figure, labelled(axes))
     return figure
 
@@ -120,7 +120,7 @@ def bars(
     number_axis(axes.xaxis)
     axes.set_xlabel(what)
     axes.set_ylabel(names)
-    titled(axes, title)
+    titled(axes, title, names=True)
     legend_below(figure, labelled(axes))
     return figure
 
@@ -155,5 +155,5 @@ def claim_errors(errors: Mapping[str, Sequence[float]], kinds: Mapping[str, str]
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"simulated over published, less one{ends}")
     axes.set_ylabel("kind of claim")
-    titled(axes, "How far claims are from what was published")
+    titled(axes, "How far claims are from what was published", names=True)
     return figure

@@ -136,6 +136,7 @@ def expert_load(loads: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     drawn = [value for load in loads.values() for side in load.values() for value in side if value > 0] or [1.0]
     low, high = 0.9 * min(drawn), 1.1 * max(drawn)
     log_axis(axes.yaxis, low, high, lambda value: f"{value:,.4g}x")
+    axes.set_xlim(0, 100)
     number_axis(axes.xaxis, lambda value: f"{value:g} %")
     axes.set_xlabel("ranks of one expert-parallel group, most loaded first")
     axes.set_ylabel("tokens over the mean")

@@ -108,7 +108,7 @@ def errors_of_cells(outcomes: list[RuntimeOutcome]) -> Figure:
     percent_axis(axes.xaxis, signed=True)
     axes.set_xlabel("error of the step")
     axes.set_ylabel("placement, balancer, skew")
-    titled(axes, "Errors of each plan's step")
+    titled(axes, "Errors of each plan's step", names=True)
     legend_below(figure, labelled(axes))
     return figure
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from ...hardware.units import si
 from ..content.scaling import grown, study_title
+from ..content.words import count_text
 from .style import (
     COLOURS,
     INK,
@@ -79,7 +80,7 @@ def weak_scaling(study: Study, published: float | None = None, note: str = "") -
     axes.set_xlim(0, 1.06 * nodes[-1])
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(FixedLocator(_apart(nodes, nodes[-1])))
-    sizes = {point.nodes: f"\n{si(point.summary['parameters']['total'], '', 3)}" for point in study.points}
+    sizes = {point.nodes: f"\n{count_text(point.summary['parameters']['total'])}" for point in study.points}
     grows = len(set(sizes.values())) > 1
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plain(x) + (sizes.get(round(x), "") if grows else "")))
     number_axis(axes.yaxis)

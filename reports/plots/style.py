@@ -7,6 +7,7 @@ stand below. No text is smaller than :data:`SMALL`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from math import ceil, log10
 from typing import Any
 
@@ -66,9 +67,9 @@ def framed(axes: Axes) -> None:
         axis.label.set_fontsize(TEXT)
 
 
-def titled(axes: Axes, title: str, pad: float | None = None) -> None:
-    """A title, broken into lines that the figure has room for."""
-    axes.set_title(wrapped(title, 52), loc="left", fontsize=TITLE, pad=pad)
+def titled(axes: Axes, title: str, pad: float | None = None, names: bool = False) -> None:
+    """A title, broken into lines that there is room for; less, where ``names`` stand to the left of the plot."""
+    axes.set_title(wrapped(title, 36 if names else 52), loc="left", fontsize=TITLE, pad=pad)
 
 
 def wrapped(text: str, letters: int) -> str:
@@ -84,12 +85,24 @@ def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
         return
     for handle in handles:
         handle.set_label(wrapped(str(handle.get_label()), LEGEND_LETTERS))
-    longest = max(len(line) for handle in handles for line in str(handle.get_label()).split("\n"))
-    columns = max(1, min(len(handles), LEGEND_LETTERS // (longest + 5), 4))
+    labels = [str(handle.get_label()).split("\n") for handle in handles]
+    columns = _columns([max(map(len, lines)) for lines in labels])
+    rows = ceil(len(handles) / columns)
     width, height = figure.get_size_inches()
-    lines = max(1, max(str(handle.get_label()).count("\n") + 1 for handle in handles))
-    figure.set_size_inches(width, height + 0.06 + 0.175 * lines * ceil(len(handles) / columns))
+    figure.set_size_inches(width, height + 0.06 + 0.175 * rows * max(map(len, labels)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL)
+
+
+def _columns(letters: Sequence[int]) -> int:
+    """The most columns, at most four, that entries of so many letters fit into when they fill one column after the other."""
+    for columns in range(min(4, len(letters)), 1, -1):
+        short, longer = divmod(
+            len(letters), columns
+        )  # as matplotlib splits entries: the first columns are the longer ones
+        ends = [0, *accumulate([short + 1] * longer + [short] * (columns - longer))]
+        if sum(max(letters[start:end]) + 7 for start, end in pairwise(ends)) <= LEGEND_LETTERS + 14:
+            return columns
+    return 1
 
 
 def labelled(axes: Axes) -> list[Any]:
@@ -137,7 +150,7 @@ def log_axis(axis: Axis, low: float, high: float, shown: Callable[[float], str] 
             tick for tick in MaxNLocator(MOST_TICKS - 1).tick_values(low, high) if low <= tick <= high and tick > 0
         ]
     else:
-        subs = (1.0, 2.0, 5.0) if decades < 1.8 else (1.0, 3.0) if decades < 2.6 else (1.0,)
+        subs = (1.0, 2.0, 5.0) if decades < 1.8 else (1.0, 3.0) if decades < 3.6 else (1.0,)
         ticks = [tick for tick in LogLocator(subs=subs, numticks=100).tick_values(low, high) if low <= tick <= high]
         ticks = ticks[:: ceil(len(ticks) / (MOST_TICKS + 1))]
     axis.set_major_locator(FixedLocator(ticks))
