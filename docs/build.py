@@ -79,7 +79,13 @@ def network(record: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(bench.COLUMNS)} |", "|---|" + "---:|" * (len(bench.COLUMNS) - 1)]
     lines += [f"| {' | '.join(bench.cells(row))} |" for row in record["rows"]]
     start = record["start"]
-    return "\n".join([*lines, "", f"Start-up, {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB, comes to these."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Starting Python and loading Athanor takes another {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB in each row.",
+        ]
+    )
 
 
 def lines_of(columns: Any, rows: Any, text_columns: int = 1) -> list[str]:

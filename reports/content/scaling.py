@@ -48,7 +48,7 @@ def answer(study: Study) -> str:
 def study_columns(study: Study) -> tuple[str, ...]:
     """Heads of :func:`study_rows`."""
     experts = ("experts",) if study.model.experts else ()
-    return ("nodes", "mesh", *experts, "parameters", "step s", "FLOP/s", "tokens/s", "speed-up", "efficiency")
+    return ("nodes", "mesh", *experts, "parameters", "step", "FLOP/s", "tokens/s", "speed-up", "efficiency")
 
 
 def study_rows(study: Study) -> list[tuple[str, ...]]:
@@ -56,7 +56,7 @@ def study_rows(study: Study) -> list[tuple[str, ...]]:
     return [
         (f"{point.nodes:,}", mesh_text(point.summary["mesh"]))
         + ((f"{point.experts:,}",) if study.model.experts else ())
-        + (count_text(point.summary["parameters"]["total"], 4), f"{point.summary['step_seconds']:.3f}")
+        + (count_text(point.summary["parameters"]["total"], 4), si(point.summary["step_seconds"], "s"))
         + (si(point.summary["flops_per_second"], "FLOP/s"), si(point.summary["tokens_per_second"], "tokens/s"))
         + (f"{point.speedup:.2f}", f"{point.efficiency:.1%}")
         for point in study.points

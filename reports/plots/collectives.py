@@ -21,6 +21,7 @@ from .style import (
     labelled,
     legend_below,
     log_axis,
+    names_left,
     number_axis,
     seconds,
     titled,
@@ -84,7 +85,7 @@ def algorithm_times(times: Mapping[str, float], bound: float, title: str) -> Fig
     figure, axes = blank(height=1.4 + 0.32 * len(times))
     names = list(times)[::-1]
     axes.barh(range(len(names)), [times[name] for name in names], color=COLOURS["compute"], height=0.6)
-    axes.set_yticks(range(len(names)), names)
+    names_left(axes, names)
     for place, name in enumerate(names):
         text = axes.annotate(
             si(times[name], "s"), (times[name], place), (4, 0), textcoords="offset points", va="center"

@@ -6,9 +6,11 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, assert_never
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter
 
 from ..content.figures import (
     Bars,
@@ -78,7 +80,7 @@ def _to_the_letter(figure: Figure) -> Iterator[None]:
     """
     import matplotlib
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
     settings: dict[Any, Any] = {"text.parse_math": False, "svg.hashsalt": "athanor", "svg.fonttype": "path"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -89,9 +91,13 @@ def _to_the_letter(figure: Figure) -> Iterator[None]:
             text.set_text(printable(text.get_text()))
         for axes in figure.axes:
             for axis in (axes.xaxis, axes.yaxis):
-                if isinstance(names := axis.get_major_formatter(), FixedFormatter):
-                    names.seq = [printable(str(each)) for each in names.seq]
+                if not isinstance(formatter := axis.get_major_formatter(), ScalarFormatter):
+                    axis.set_major_formatter(FuncFormatter(partial(_printable_tick, formatter)))
         yield
+
+
+def _printable_tick(formatter: Formatter, value: float, place: int | None) -> str:
+    return printable(formatter(value, place))
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .style import COLOURS, GRID, INK, SERIES, blank, labelled, legend_below, number_axis, percent_axis, seconds, titled
+from .style import (
+    COLOURS,
+    GRID,
+    INK,
+    SERIES,
+    blank,
+    labelled,
+    legend_below,
+    names_left,
+    number_axis,
+    percent_axis,
+    seconds,
+    titled,
+)
 
 
 def front(found: dict[str, Any]) -> Figure:
@@ -33,7 +46,8 @@ def sensitivity(found: dict[str, Any]) -> Figure:
     """What a step gains where a part of the machine is twice as good."""
     rows = list(reversed(found["sensitivity"]))
     figure, axes = blank(height=1.2 + 0.26 * len(rows))
-    axes.barh([row["part"] for row in rows], [row["gain"] for row in rows], color=SERIES[0])
+    axes.barh(range(len(rows)), [row["gain"] for row in rows], color=SERIES[0])
+    names_left(axes, [row["part"] for row in rows])
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GRID, lw=0.8)
     percent_axis(axes.xaxis)

@@ -22,6 +22,7 @@ from .style import (
     legend_below,
     log_axis,
     names_below,
+    names_left,
     number_axis,
     plain,
     titled,
@@ -44,6 +45,7 @@ def beside(rows: Mapping[str, tuple[float, float]], what: str, title: str) -> Fi
     names_below(axes, list(rows))
     number_axis(axes.yaxis)
     axes.set_ylabel(what)
+    axes.set_xlabel("run")
     titled(axes, title)
     axes.set_ylim(0, 1.12 * max(max(pair) for pair in rows.values()))
     legend_below(figure, labelled(axes))
@@ -62,7 +64,7 @@ def _dots(rows: Mapping[str, tuple[float, float]], what: str, title: str) -> Fig
         axes.annotate(error, (max(target, simulated), place), (6, 0), textcoords="offset points", va="center").set(
             fontsize=SMALL, color=INK
         )
-    axes.set_yticks(range(len(rows)), list(rows), fontsize=SMALL)
+    names_left(axes, list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1.12 * most)
     number_axis(axes.xaxis)
@@ -113,7 +115,7 @@ def bars(
         text.set(fontsize=SMALL, color=INK, bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1})
     if limit:
         axes.axvline(limit[0], color=PUBLISHED, lw=1.6, label=limit[1])
-    axes.set_yticks(places, list(sizes))
+    names_left(axes, list(sizes))
     axes.set_ylim(len(sizes) - 0.5, -0.5)
     axes.set_xlim(0, 1.15 * max(*sizes.values(), limit[0] if limit else 0))
     axes.grid(axis="y", visible=False)
@@ -144,7 +146,7 @@ def claim_errors(errors: Mapping[str, Sequence[float]], kinds: Mapping[str, str]
         colour, marker = KINDS[kind]
         cut = [max(-MOST_ERROR, min(MOST_ERROR, value)) for value in values]
         axes.plot(cut, [place] * len(cut), marker, ls="none", ms=6, alpha=0.6, mew=0, color=colour)
-    axes.set_yticks(range(len(errors)), [f"{kinds[kind]} ({len(values)})" for kind, values in errors.items()])
+    names_left(axes, [f"{kinds[kind]} ({len(values)})" for kind, values in errors.items()])
     axes.set_ylim(len(errors) - 0.5, -0.5)
     most = max((abs(value) for values in errors.values() for value in values), default=0.0)
     reach = next(end for end in (0.02, 0.05, 0.1, 0.2, 0.4, MOST_ERROR) if end >= min(most, MOST_ERROR))

@@ -19,9 +19,11 @@ from .style import (
     labelled,
     legend_below,
     log_axis,
+    names_left,
     percent_axis,
     seconds,
     titled,
+    wrapped,
 )
 
 NAMES = {
@@ -100,10 +102,12 @@ def errors_of_cells(outcomes: list[RuntimeOutcome]) -> Figure:
     for tree in dict.fromkeys(trees):
         first, count = trees.index(tree), trees.count(tree)
         axes.axhline(first - 0.5, color=INK, lw=0.5, alpha=0.5)
-        middle = axes.text(1.01, first + count / 2 - 0.5, tree, rotation=90, ha="left", va="center", fontsize=SMALL)
+        middle = axes.text(
+            1.01, first + count / 2 - 0.5, wrapped(tree, 30), rotation=90, ha="left", va="center", fontsize=SMALL
+        )
         middle.set_transform(axes.get_yaxis_transform())
     axes.set_ylim(len(outcomes) - 0.5, -0.5)
-    axes.set_yticks(places, [_short(each) for each in outcomes], fontsize=SMALL)
+    names_left(axes, [_short(each) for each in outcomes])
     axes.grid(axis="y", visible=False)
     percent_axis(axes.xaxis, signed=True)
     axes.set_xlabel("error of the step")

@@ -22,6 +22,9 @@ from ...hardware.units import binary, si
 WIDTH = 5.2
 """Inches."""
 
+LEAST_HEIGHT = 2.0
+"""Of a plot with its title and labels, in inches: lower ones have no room for these."""
+
 SMALL, TEXT, TITLE = 8.0, 9.0, 10.5
 """Sizes of letters in points: of notes and many ticks, of all else, of titles."""
 
@@ -51,7 +54,7 @@ LEGEND_LETTERS = 56
 
 def blank(height: float = 3.7) -> tuple[Figure, Axes]:
     """A figure with one plot, its frame and grid as all plots have them; the height of the plot without its legend, in inches."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(height, LEAST_HEIGHT)), layout="constrained")
     axes = figure.add_subplot()
     framed(axes)
     return figure, axes
@@ -122,6 +125,14 @@ def names_below(axes: Axes, names: Sequence[str], at: Sequence[float] | None = N
     if max((len(line) for name in names for line in name.split("\n")), default=0) > room:
         for label in axes.get_xticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor", fontsize=SMALL)
+
+
+def names_left(axes: Axes, names: Sequence[str], at: Iterable[float] | None = None) -> None:
+    """Names at the ticks of the y axis, small where they are many, on two lines where they are long, and then cut."""
+    shown = ["\n".join(wrapped(name, 30).split("\n")[:2]) + ("…" if len(name) > 60 else "") for name in names]
+    axes.set_yticks(list(at) if at is not None else range(len(names)), shown)
+    if len(names) > 6 or max(map(len, names), default=0) > 24:
+        axes.tick_params(axis="y", labelsize=SMALL)
 
 
 def number_axis(axis: Axis, shown: Callable[[float], str] | None = None) -> None:
