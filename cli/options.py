@@ -83,7 +83,12 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ),
     ("--recompute", {"help": "none, selective (the core of attention), products (every second one), full."}),
     ("--attention", {"help": "unfused, or fused (one kernel that keeps its scores to itself)."}),
-    ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
+    (
+        "--accounting",
+        {
+            "help": "Memory accounting: apex-o2; bagualu (without the output layer's inputs); or fp32 (24 bytes a parameter)."
+        },
+    ),
     (
         "--overlap",
         {

@@ -199,12 +199,12 @@ class Account:
     def _at_ends(self, saved: Saved) -> Iterator[MemoryLine]:
         """Embedding and output layer (Korthikanti et al. 2022, section 4.3).
 
-        BaGuaLu's accounting of models with experts, which have no dropout, leaves inputs of the output layer out: half a percent.
+        BaGuaLu's accounting leaves inputs of the output layer out: half a percent.
         """
         model, first, last = self.setting.model, saved.stacks[True], saved.stacks[False]
         if model.dropout:
             yield MemoryLine("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
-        if model.experts and not model.dropout:
+        if self.setting.plan.accounting == "bagualu":
             return
         norm, out = last.stream * saved.size("norm"), last.stream * saved.size("embedding")
         yield MemoryLine("activations", "output.norm", "its input", self.stages.at_last * norm)

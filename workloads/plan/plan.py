@@ -49,10 +49,10 @@ class Plan(Record):
     micro_batch: int | None = Field(default=None, gt=0)
     seq_len: int | None = Field(default=None, gt=0)
     top_k: int | None = Field(default=None, gt=0)
-    precision: str = "layerwise"
+    precision: str = "bf16"
     router: str = "uniform"
     drift: float = Field(default=0.0, ge=0, le=1)
-    balancer: str = "swipe"
+    balancer: str = "none"
     all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
     tensor: Literal["1d", "2d"] = "1d"
     sequence_parallel: bool = False
@@ -63,12 +63,12 @@ class Plan(Record):
     scatter_gather: bool = False
     expert_tensor: Literal["split", "whole"] = "split"
     prototypes: int | None = Field(default=None, gt=0)
-    zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "hierarchical"
+    zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "0"
     offload: str = "none"
     offload_delay: bool = False
     recompute: Literal["none", "selective", "products", "full"] = "none"
     attention: Literal["unfused", "fused"] = "unfused"
-    accounting: Literal["apex-o2", "fp32"] = "apex-o2"
+    accounting: Literal["apex-o2", "bagualu", "fp32"] = "apex-o2"
     overlap: Literal["none", "gradients", "all"] = "none"
     routing: str | None = None
     depth: Literal["auto", "bound", "fluid", "message"] = "auto"
@@ -78,14 +78,15 @@ class Plan(Record):
     seed: int = Field(default=0, ge=0)
 
     @classmethod
-    def of(cls, model: Model, options: Mapping[str, Any]) -> Plan:
+    def of(cls, model: Model, options: Mapping[str, Any], machine: Machine | None = None) -> Plan:
         """The model's recommended plan with a user's options in place of its own; options that are None do not count.
 
-        Raises :class:`InputError` naming the flag (or, for the model's own plan, its key) and what is allowed.
+        What neither names is as the machine has it (:attr:`Machine.defaults`), and then as the fields here say. Raises
+        :class:`InputError` naming the flag (or, for the model's or the machine's own plan, its key) and what is allowed.
         """
         given = {key: value for key, value in options.items() if value is not None}
         recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given, model.plan)}
-        table = {**recommended, **given}
+        table = {**(machine.defaults if machine else {}), **recommended, **given}
         if "zero" in table:
             table["zero"] = str(table["zero"])
         if "mesh" not in table:
@@ -93,7 +94,7 @@ class Plan(Record):
         try:
             plan = cls.model_validate(table)
         except ValidationError as wrong:
-            raise InputError(_reason(wrong, model, given)) from None
+            raise InputError(_reason(wrong, model, given, machine)) from None
         plan.check()
         if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")
@@ -177,10 +178,11 @@ def _set_aside(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> bo
     return lacks or (key == "chunks" and "pipeline" in given)
 
 
-def _reason(wrong: ValidationError, model: Model, given: Mapping[str, Any]) -> str:
-    """One line for the first error of a plan, under the flag's name or that of the model file's key."""
+def _reason(wrong: ValidationError, model: Model, given: Mapping[str, Any], machine: Machine | None) -> str:
+    """One line for the first error of a plan, under the flag's name or that of the key in the model's or machine's file."""
     key, found, reason = first_error(Plan, wrong)
-    where = f"--{key.replace('_', '-')}" if key in given else f"{model.name}: plan.{key}"
+    file = machine if machine and key not in model.plan else model
+    where = f"--{key.replace('_', '-')}" if key in given else f"{file.name}: plan.{key}"
     return f"{where}: {reason}" if reason.startswith("unknown key") else f"{where} {found}: {reason}"
 
 
