@@ -8,7 +8,7 @@ from .zero import ShardedState
 
 
 class Hierarchical(ShardedState):
-    """ZeRO-1 whose exchanges over all ranks go through supernodes: experts inside their dp group, dense parameters in two levels."""
+    """ZeRO-1 through supernodes: experts by a ring inside their dp group, dense parameters over all ranks in two levels."""
 
     about: ClassVar[str] = "optimizer state is sharded; exchanges go inside supernodes first, then across (BaGuaLu)"
     reduces_in_two_levels: ClassVar[bool] = True
