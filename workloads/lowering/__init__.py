@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..loads.loads import Load
 from ..model.model import Model
+from ..plan.plan_options import PlanOptions
+from ..plan.run_file import resolved
 from ..plan.setting import Setting
+from ..plan.signatures import documented
 from ..schedule.schedule import HostCopy, Schedule
 from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
@@ -20,14 +23,21 @@ from .simulator_memory import require_room
 from .step import TrainingStep
 
 
-def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 0, **options: Any) -> Schedule:
-    """The schedule of training step ``step`` of ``model`` on ``machine``, with the options of ``simulate()``.
+@documented()
+def lower(
+    machine: str | Path | Machine,
+    model: str | Path | Model | None = None,
+    step: int = 0,
+    **options: Unpack[PlanOptions],
+) -> Schedule:
+    """The schedule of training step ``step`` of ``model`` on ``machine``, or of a run file, as ``simulate()`` takes them.
 
     ``print()`` shows it, ``to_json()`` writes it, and an MPI runtime can execute it.
     """
     if step < 0:
         raise InputError(f"--step {step}: steps count from 0")
-    setting = Setting.of(machine, model, options)
+    machine, model, chosen, _ = resolved(machine, model, options, None)
+    setting = Setting.of(machine, model, chosen)
     require_room(setting)
     return lower_step(setting, step)[0]
 

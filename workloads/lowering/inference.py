@@ -14,7 +14,7 @@ import numpy as np
 
 from ...hardware.precisions import BYTES
 from ..model.precision import Formats, Part
-from ..plan.plan import Batch
+from ..plan.batch import Batch
 from ..plan.setting import Setting
 from ..schedule.schedule import HostCopy, Schedule
 from .builder import Program
