@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +13,14 @@ from ...workloads.loads.loads import Load
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.results.summary import Exposed
-from ...workloads.schedule.schedule import COMPUTE, Exchange, Schedule
+from ...workloads.results.trace import TraceRow
+from ...workloads.schedule.operation import COMPUTE
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..training.operation_names import NamedPart
 from ..training.tokens import Tokens
 
 Array = NDArray[np.float64]
-
-STREAM = 4
-"""The column of rows that a ledger keeps; what goes to another stage is told where it arrives."""
 
 MOST_OBSERVED = 64
 """Ranks whose operations a trace lists; of more, that many are taken at equal distances."""
@@ -33,7 +32,7 @@ class ObservedStep:
 
     seconds: float
     exposed: Exposed
-    rows: list[tuple[Any, ...]]
+    rows: list[TraceRow]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def account(schedule: Schedule, ranks: Sequence[Times], observed: Mapping[str, t
         phase: {category: float(np.mean([each[phase][category] for each in spent])) for category in spent[0][phase]}
         for phase in spent[0]
     }
-    rows = [row for each in stages for row in each.ledger.rows if row[STREAM] != DEPARTURES]
+    rows = [row for each in stages for row in each.ledger.rows if row.stream != DEPARTURES]  # told where it arrives
     return ObservedStep(seconds, exposed, rows)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from ..messages.rounds import Requests
 from ..messages.transport import Transport
 from .local_experts import LocalExperts, feed_forward, feed_forward_gradient, stand_in

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES
 from ...workloads.mesh.mesh import Mesh
-from ...workloads.schedule.schedule import Exchange, Operation, at
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.work import Exchange, at
 from ..messages.groups import Group
 from ..messages.rounds import Requests
 from ..messages.transport import Transport

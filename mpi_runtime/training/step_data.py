@@ -13,7 +13,9 @@ from ...workloads.loads.token_assignment import decisions
 from ...workloads.model.precision import PARTS
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity
-from ...workloads.schedule.schedule import Exchange, Operation, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert

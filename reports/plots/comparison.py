@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ...hardware.units import si
-from ...workloads.schedule.schedule import CATEGORIES
+from ...workloads.schedule.operation import CATEGORIES
 from ..studies.comparison.compare import Pair
 from ..studies.comparison.rows import ComparisonRow
 from ..tables.runs import percent

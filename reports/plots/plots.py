@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from ...hardware.units import binary, si
 from ...sim.studies.scaling import Study
-from ...workloads.schedule.schedule import CATEGORIES, PHASES
+from ...workloads.schedule.operation import CATEGORIES, PHASES
 
 COLOURS = {
     "compute": "#33658a",

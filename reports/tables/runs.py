@@ -13,7 +13,7 @@ from ...hardware.machine import Machine
 from ...hardware.units import si
 from ...sim.studies.scaling import Study
 from ...workloads.model.model import Latent, Model
-from ...workloads.schedule.schedule import CATEGORIES, PHASES
+from ...workloads.schedule.operation import CATEGORIES, PHASES
 
 
 def table(

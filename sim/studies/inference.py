@@ -16,7 +16,7 @@ from ...workloads.plan.plan_options import PlanOptions
 from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
 from ...workloads.plan.signatures import documented
-from ...workloads.schedule.schedule import HostCopy
+from ...workloads.schedule.work import HostCopy
 from ..engine.noise import Noise
 from ..engine.step_engine import Engine
 from ..network.phases.transfers import Traffic

@@ -6,7 +6,7 @@ import pytest
 from athanor.mpi_runtime.training.dense import functions as f
 from athanor.mpi_runtime.training.dense.reference import Reference
 from athanor.mpi_runtime.training.dense.shards import Place, Sizes, cut, initial, join, local_shape
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from oracles.dense_ranks import Names, Ranks
 
 SMALL = Sizes(layers=2, heads=4, kv_heads=4, head=2, hidden=8, ffn_hidden=12, vocabulary=16)

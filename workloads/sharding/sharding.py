@@ -9,7 +9,7 @@ from typing import ClassVar
 from ...hardware.precisions import Precision
 from ...hardware.registry import Policy
 from ..mesh.mesh import Mesh
-from ..schedule.schedule import Amount
+from ..schedule.work import Amount
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ....workloads.lowering.data_parallel.sharding import layers_of
 from ....workloads.mesh.mesh import DATA
 from ....workloads.model.precision import Formats, Part
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ..flat_vectors import adam
 from .messages import Array, Message

@@ -12,7 +12,8 @@ from ....workloads.model.model import Model
 from ....workloads.model.precision import PARTS
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange, Operation
+from ....workloads.schedule.operation import Operation
+from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ...messages.groups import Group
 from ...messages.rounds import Requests

@@ -13,7 +13,7 @@ from ....workloads.lowering import lower
 from ....workloads.model.model import load_model
 from ....workloads.pipelines import find_pipeline
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.work import Exchange
 from ...pages.html_page import Section, inputs
 from ...plots import plots
 from ...plots import reproductions as reproduction_plots

@@ -113,9 +113,9 @@ class Passes:
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept: all of a layer, the core of its attention (Korthikanti et al. 2022), or every second product."""
-        before, program.prefix = program.prefix, f"{program.prefix}again."
+        program.recomputed = True
         self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
-        program.prefix = before
+        program.recomputed = False
 
     def feed_forward(self, layer: int) -> FeedForward:
         """The dense FFN of a layer."""
@@ -125,7 +125,7 @@ class Passes:
         """Self-attention, and attention to the encoder."""
         local = self.stacks[layer.encoder]
         own = AttentionLayer(local, self.tensor)
-        return [own, AttentionLayer(local, self.tensor, "cross", self.stacks[True])] if layer.cross else [own]
+        return [own, AttentionLayer(local, self.tensor, "cross attention", self.stacks[True])] if layer.cross else [own]
 
 
 @dataclass(frozen=True)
