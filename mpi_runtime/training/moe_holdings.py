@@ -55,7 +55,7 @@ class MoeHoldings:
                 work = exchanges[key].work
                 assert isinstance(work, Exchange)
                 cells, home = transport.cells(exchanges[key].stream, work), transport.home(exchanges[key].stream, work)
-            sharded = setting.plan.zero != "0" and key in exchanges
+            sharded = setting.plan.sharding.shards_state and key in exchanges
             vector = FlatVector(
                 "+".join(key[0]), self._sizes(holdings), cells, home, sharded, formats[holdings[0].part]
             )
