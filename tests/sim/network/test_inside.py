@@ -9,7 +9,7 @@ from athanor.sim.network.phases.transfers import Traffic
 from athanor.sim.studies.collective import collective
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place, resolve_ranks_per_node
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from support.fabrics import torus
 from support.machines import tree
 
