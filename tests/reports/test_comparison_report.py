@@ -12,9 +12,9 @@ from athanor import Run, compare_runs
 from athanor.reports.pages.comparison import write_comparison
 from athanor.reports.pages.output_folder import Folder
 from athanor.reports.plots import comparison as comparison_plots
-from athanor.reports.plots.timeline import Bar, Timeline
 from athanor.reports.studies.comparison import compare
 from athanor.reports.studies.comparison.compare import Comparison
+from athanor.reports.studies.comparison.timeline import Bar, Timeline
 from support import command_line
 from support.drawn import drawn_text, read
 from support.paths import ROOT

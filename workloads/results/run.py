@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError
+from ...hardware.files import write_whole
 from .trace import COLUMNS, TraceRow
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write the whole run as JSON; raises :class:`InputError` where that is impossible."""
-        try:
-            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
-        except OSError as reason:
-            raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
+        write_whole(path, self.to_json() + "\n")
 
     def to_plain(self) -> dict[str, Any]:
         """The whole run as plain data."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from ....hardware.errors import InputError
 from ....workloads.results.run import Run
-from ...plots.timeline import Timeline, timeline
 from .rows import ComparisonRow, Errors, OperationRow, Seen, exposed_rows, grouped_rows, kinds, row_of
 from .sides import Link, Match, Side, SideTotals, differences, matches, require_same_plan
+from .timeline import Timeline, timeline
 
 
 @dataclass(frozen=True)

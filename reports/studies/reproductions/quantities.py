@@ -24,9 +24,9 @@ def need(machine: str | Path | Machine, model: str | Path | Model, **options: An
     return memory(setting, sample_loads(setting))
 
 
-def fits(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> float:
-    """Whether a plan fits: 1 or 0."""
-    return float(need(machine, model, **options).fits)
+def fits(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> bool:
+    """Whether a plan fits."""
+    return bool(need(machine, model, **options).fits)
 
 
 def zero_volume(ranks: int) -> float:

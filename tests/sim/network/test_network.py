@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.studies.reproductions.bagualu_facts import uplink_share
+from athanor.reports.studies.reproductions.bagualu.facts import uplink_share
 from athanor.sim.network.links import LinkLoads
 from athanor.sim.network.maxmin import fair_rates
 from athanor.sim.network.phases.transfers import Traffic

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.schedule import Bookkeeping, Exchange, Gemm, Loop
+from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, Loop
 from oracles.transformer.approximations import NOMINAL, Charge, charges
 from oracles.transformer.counting import SIZES, Memory, Message
 from oracles.transformer.model import Transformer, adam

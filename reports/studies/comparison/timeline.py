@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..studies.comparison.sides import Side, place
+from .sides import Side, place
 
 
 class Bar(NamedTuple):
