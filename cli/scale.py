@@ -10,12 +10,15 @@ from ..hardware.errors import InputError
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import command_text, load
 from .options import machine_option, overcommit_option, plan_options, result_options
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("kind", type=click.Choice(["weak", "strong"]))
+@run_file_argument("scale")
 @machine_option()
-@plan_options
+@plan_options()
 @overcommit_option
 @result_options
 @click.option("--nodes", help="Node counts, such as 6000,12000,96000; by default shares of the plan's.")

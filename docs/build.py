@@ -244,6 +244,16 @@ PAGES = (
 """Pages with such tables."""
 
 
+PLAN_OPTIONS = "workloads/plan/plan_options.py"
+
+
+def plan_options() -> str:
+    """The options of a plan as types."""
+    from athanor.workloads.plan.signatures import plan_options_source
+
+    return plan_options_source()
+
+
 def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
@@ -258,7 +268,10 @@ def helps(group: click.Group, path: str) -> list[str]:
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]
-    for name, command in sorted(group.commands.items()):
+    inside = click.Context(group)
+    for name in sorted(group.list_commands(inside)):
+        command = group.get_command(inside, name)
+        assert command
         context = click.Context(
             command, info_name=f"{path} {name}", max_content_width=100, terminal_width=100, help_option_names=names
         )
@@ -381,6 +394,7 @@ def main() -> None:
     page = ROOT / "docs" / "accuracy.md"
     page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
     (ROOT / "docs" / "cli.md").write_text(command_line())
+    (ROOT / PLAN_OPTIONS).write_text(plan_options())
     (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
     for name, figure in pictures(found).items():
         (ROOT / "docs" / "pictures" / f"{name}.png").write_bytes(as_png(figure))

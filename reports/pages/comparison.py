@@ -263,7 +263,7 @@ def _lines(pair: Pair) -> Iterator[dict[str, Any]]:
             "pair": pair.name,
             "operation": row.name,
             "ranks": row.match.label,
-            **row.what._asdict(),
+            **row.what.plain(),
             **{key: value for key, value in row.seconds.plain("seconds").items() if key != "name"},
             "predicted_bytes": bytes_["predicted_bytes"],
             "measured_bytes": bytes_["measured_bytes"],

@@ -27,7 +27,7 @@ def plain(account: Account, remedies: list[Remedy]) -> dict[str, Any]:
         "machine": setting.machine.name,
         "model": setting.model.name,
         "mesh": dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True)),
-        "plan": setting.plan.model_dump(),
+        "plan": setting.plan.to_plain(),
         "tokens_per_rank": setting.batch.tokens,
         "micro_batches": setting.batch.micro_batches,
         "memory_per_rank_bytes": worst.table(),

@@ -165,7 +165,7 @@ def write_search(folder: Folder, found: dict[str, Any], question: Question, comm
         Section("Twice as good", "", ("part", "step s", "gain", "with"), machine_rows(found), 1, bars),
         Section("One choice otherwise", "", ("option", "now", "instead", "step s", "gain", ""), change_rows(found), 3),
         Section("Pruned", "Plans that are none, by the reason that was met first.", ("because of", "plans"), why),
-        *inputs(question.machine, question.model, {**question.plan.model_dump(), "mesh": "searched"}),
+        *inputs(question.machine, question.model, {**question.plan.to_plain(), "mesh": "searched"}),
     ]
     lead = (
         f"{found['enumerated']:,} plans, {found['ranked']:,} ranked by formula, the best simulated;"

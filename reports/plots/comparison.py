@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from ...hardware.units import si
-from ...workloads.schedule.schedule import CATEGORIES
+from ...workloads.schedule.operation import CATEGORIES
 from ..studies.comparison.compare import Pair
 from ..studies.comparison.rows import ComparisonRow
 from ..studies.comparison.timeline import Timeline

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ...hardware.units import si
-from ...workloads.schedule.schedule import CATEGORIES, PHASES
+from ...workloads.schedule.operation import CATEGORIES, PHASES
 from .style import (
     COLOURS,
     INK,

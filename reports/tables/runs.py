@@ -14,7 +14,7 @@ from rich.text import Text
 from ...hardware.machine import Machine
 from ...hardware.units import si
 from ...workloads.model.model import Model
-from ...workloads.schedule.schedule import CATEGORIES, PHASES
+from ...workloads.schedule.operation import CATEGORIES, PHASES
 from ..content.inputs import model_rows
 from ..content.scaling import study_columns, study_rows, study_title
 from ..content.words import mesh_text, shown

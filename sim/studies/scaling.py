@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine, load_machine
 from ...hardware.version import key
 from ...workloads.lowering.simulator_memory import require_room
 from ...workloads.model.model import Model, load_model
+from ...workloads.plan.plan_options import PlanOptions
+from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
+from ...workloads.plan.signatures import documented
 from ..simulate import simulate
 
 Kind = Literal["weak", "strong"]
@@ -84,17 +87,18 @@ class Study:
         }
 
 
+@documented()
 def scale(
     kind: Kind,
     machine: str | Path | Machine,
-    model: str | Path | Model,
+    model: str | Path | Model | None = None,
     nodes: Iterable[int] | None = None,
     *,
     grow: Grow | None = None,
-    allow_overcommit: bool = False,
+    allow_overcommit: bool | None = None,
     known: Mapping[str, dict[str, Any]] | None = None,
     on_point: Callable[[str, Study], None] | None = None,
-    **options: Any,
+    **options: Unpack[PlanOptions],
 ) -> Study:
     """Simulate ``model`` on each of ``nodes`` nodes of ``machine``, the smallest first.
 
@@ -106,20 +110,21 @@ def scale(
 
     Raises :class:`InputError` where the reference does not divide over a node count, or ``grow`` does not suit it.
     """
+    machine, model, given, overcommit = resolved(machine, model, options, allow_overcommit)
     hardware, chosen = load_machine(machine), load_model(model)
-    reference = Setting.of(hardware, chosen, options)
+    reference = Setting.of(hardware, chosen, given)
     require_room(reference)
     grows = growing(kind, reference, grow)
     counts = sorted(set(nodes)) if nodes is not None else default_nodes(kind, reference, grows)
     if not counts:
         raise InputError("--nodes: a study needs at least one node count")
     plans = [(count, *scaled(kind, reference, count, grows)) for count in counts]
-    given = {key: value for key, value in options.items() if value is not None}
-    study = Study(kind, hardware, chosen, given, grow=grows)
+    chosen_options = {key: value for key, value in given.items() if value is not None}
+    study = Study(kind, hardware, chosen, chosen_options, grow=grows)
     for count, grown, changed in plans:
-        combined = {**options, **changed}
+        combined = {**given, **changed}
         name = _key(hardware, grown, combined)
-        summary = (known or {}).get(name) or _simulated(hardware, grown, combined, allow_overcommit)
+        summary = (known or {}).get(name) or _simulated(hardware, grown, combined, overcommit)
         study = study.with_point(count, summary, grown.experts)
         if on_point:
             on_point(name, study)

@@ -364,3 +364,20 @@ def test_growth_that_does_not_suit_is_refused(kind, model, grow, message):
     mesh = {"mesh": {"dp": 4}} if model != "moda-tiny" else {}
     with pytest.raises(InputError, match=message):
         scale(kind, "cluster-64", model, [4], grow=grow, **mesh)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"router": "zipf:1.0", "balancer": "none"}, {"zero": "0", "depth": "bound"}, {"mesh": {"ep": 4, "dp": 3}}],
+    ids=str,
+)
+@pytest.mark.parametrize("core_groups", [1, 2])
+def test_links_carry_their_bytes_in_the_time_that_they_are_busy(options, core_groups):
+    """Utilisation in the mean x links x capacity x seconds is all bytes; the busiest link is no less busy than the mean."""
+    machine = athanor.load_machine("cluster-64").changed({"node.core_groups": core_groups})
+    summary = athanor.simulate(machine, "moda-tiny", **{"mesh": {"ep": 4, "dp": 4}, **options}).summary()
+    assert {row["kind"] for row in summary["links"]} >= {"nic.out", "nic.in"}
+    for row in summary["links"]:
+        carried = row["mean_utilisation"] * row["links"] * row["capacity_bytes_per_second"] * summary["step_seconds"]
+        assert carried == pytest.approx(row["bytes_per_step"], rel=1e-9)
+        assert row["mean_utilisation"] <= row["max_utilisation"] * (1 + 1e-9)

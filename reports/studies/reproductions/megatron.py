@@ -12,7 +12,7 @@ from ....workloads.lowering import lower
 from ....workloads.model.model import load_model
 from ....workloads.pipelines import find_pipeline
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.work import Exchange
 from ...content.figures import Beside, Breakdown
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
@@ -93,7 +93,7 @@ def _formulas(facts: Facts) -> Iterator[Claim]:
         yield Claim(text, formula, bubble, "arithmetic", facts.source("bubble"))
     model = load_model("gpt-22b")
     schedule = lower("selene", model, sequence_parallel=False, recompute="none")
-    layers = [each for each in schedule.operations if each.name.startswith("l")]
+    layers = [each for each in schedule.operations if each.task.layer is not None]
     payloads = sum(float(each.work.nbytes) for each in layers if isinstance(each.work, Exchange)) / model.layers
     whole = 2.0 * model.plan["global_batch"] * model.seq_len * model.hidden
     yield Claim(
@@ -104,7 +104,7 @@ def _formulas(facts: Facts) -> Iterator[Claim]:
         facts.source("tensor_volume"),
     )
     tensor, sequence = (
-        sent(each, lambda operation: operation.name.startswith("l"))
+        sent(each, lambda operation: operation.task.layer is not None)
         for each in (schedule, lower("selene", model, recompute="none"))
     )
     again = 2 * model.layers * 7 / 8 * whole  # inputs are gathered once more for the gradients of weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ....hardware.machine import Machine, load_machine
 from ....sim.simulate import simulate
@@ -19,6 +19,7 @@ from .quantities import need, sent
 from .record import Progress, Reproduction
 
 SIDES = (2, 4, 8)
+WAYS: tuple[tuple[str, Literal["1d", "2d"]], ...] = (("1-D", "1d"), ("2-D", "2d"))
 ELEMENT = 4
 """Bytes of an element: Optimus ran in single precision."""
 
@@ -106,9 +107,9 @@ def _volumes(facts: Facts, model: Model) -> Iterator[Claim]:
         )
 
 
-def _forward(model: Model, side: int, tensor: str) -> float:
+def _forward(model: Model, side: int, tensor: Literal["1d", "2d"]) -> float:
     schedule = lower("frontera-rtx", model, mesh={"tp": side * side}, tensor=tensor, recompute="none")
-    elements = sent(schedule, lambda each: each.name.startswith("l0.") and each.phase == "forward") / ELEMENT
+    elements = sent(schedule, lambda each: each.task.layer == 0 and each.phase == "forward") / ELEMENT
     return elements / _activations(model)
 
 
@@ -199,10 +200,7 @@ class OptimusStep:
 
 
 def _drawn_volume(model: Model) -> Series:
-    curves = {
-        name: [(side * side, _forward(model, side, tensor)) for side in SIDES]
-        for name, tensor in (("1-D", "1d"), ("2-D", "2d"))
-    }
+    curves = {name: [(side * side, _forward(model, side, tensor)) for side in SIDES] for name, tensor in WAYS}
     return Series(curves, "ranks", "elements sent / b s h", "Forward pass of a layer")
 
 

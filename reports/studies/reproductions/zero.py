@@ -108,7 +108,7 @@ def _volumes(facts: Facts) -> Iterator[Claim]:
     for stage in STAGES:
         options: dict[str, Any] = {"mesh": {"dp": ranks}, "zero": stage, "global_batch": ranks, "micro_batch": 1}
         schedule = lower("dgx2-v100", model, **options, recompute="none")
-        layers = sent(schedule, lambda operation: operation.name.startswith("l"))
+        layers = sent(schedule, lambda operation: operation.task.layer is not None)
         whole = layers / of_layers if stage == "3" else sent(schedule) / model.parameters.total
         volume = whole / 2 * ranks / (ranks - 1)
         yield facts.claim("volume", f"parameters that a rank sends, stage {stage}", volume, at=stage)

@@ -12,7 +12,7 @@ from athanor.sim.network.maxmin import fair_rates
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.naive_network import max_min
