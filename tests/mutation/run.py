@@ -24,6 +24,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -168,7 +169,8 @@ def asked(mutant: Mutant, known: dict) -> list[str]:
     room = Path(mutant.path).parts
 
     def distance(name: str) -> tuple[float, float]:
-        shared = len(os.path.commonprefix([room, Path(name.split("::")[0]).parts[1:]]))
+        folders = zip(room, Path(name.split("::")[0]).parts[1:], strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
         return known["seconds"][name] * (1.0 if shared else 2.0), -shared
 
     chosen, total = [], 0.0
