@@ -1,7 +1,7 @@
 """Makes what is generated in the documentation: tables, pictures, and the reference of the command line.
 
-``make docs`` writes them; ``tests/test_docs.py`` checks that what stands there is what this file would write. Speeds come from
-``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
+``make docs`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
+Speeds come from ``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def command_line() -> str:
 
 def helps(group: click.Group, path: str) -> list[str]:
     """The help of every command of a group, and of the groups in it."""
-    from athanor.cli import CONTEXT
+    from athanor.cli.command_line import CONTEXT
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]
