@@ -43,9 +43,7 @@ class PipelineTimes:
     def step_seconds(
         self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
     ) -> float:
-        """Seconds of a step whose messages between stages take ``send`` each; without stages micro-batches follow each other."""
-        if stages == 1:
-            return _one_after_another(parts, micro_batches)
+        """Seconds of a step whose messages between stages take ``send`` each."""
         found = pipeline.step_seconds(StageSeconds(parts, stages, send), micro_batches)
         return self.played(pipeline, parts, stages, micro_batches, send) if found is None else found
 
@@ -71,7 +69,9 @@ class PipelineTimes:
         if more < 2:
             return _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)[0]
         few = micro_batches - more * stages
-        one, two = (_ends(self._of(pipeline, stages, count, chunks), parts, stages, send)[0] for count in (few, few + stages))
+        one, two = (
+            _ends(self._of(pipeline, stages, count, chunks), parts, stages, send)[0] for count in (few, few + stages)
+        )
         return one + more * (two - one)
 
     def _of(self, pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
@@ -89,7 +89,8 @@ KEPT, KEPT_TURNS = 20_000, 500
 PASS = {"F": 0, "B": 1, "W": 2}
 
 
-def _one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float:
+def one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float:
+    """Seconds of micro-batches through a model that is all in one part."""
     (only,) = parts
     return micro_batches * (only.forward + only.backward + only.weights) + only.tail
 
@@ -124,7 +125,9 @@ def _ends(turns: Turns, parts: Sequence[PartSeconds], stages: int, send: float) 
     made = [seconds for each in parts for seconds in (each[0] - each[3], each[1] - each[4], each[2])]
     tails, last = [each.tail for each in parts], turns.last
     free, done, cuts = [0.0] * stages, list[float](), dict[int, float]()
-    for at, (stage, which, source, far) in enumerate(zip(turns.stage, turns.which, turns.source, turns.far, strict=True)):
+    for at, (stage, which, source, far) in enumerate(
+        zip(turns.stage, turns.which, turns.source, turns.far, strict=True)
+    ):
         begin = free[stage]
         if source >= 0:
             there = done[source] + send if far else done[source]

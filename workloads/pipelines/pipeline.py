@@ -59,7 +59,10 @@ class Pipeline(ABC):
         many do: either all that there are, or as many as the schedule allows.
         """
         few = SETTLED * stages if self.asynchronous else min(micro_batches, SETTLED * stages)
-        found = [[most_in_flight(order).get(chunk, 0) for chunk in range(chunks)] for order in self.orders(stages, few, chunks)]
+        found = [
+            [most_in_flight(order).get(chunk, 0) for chunk in range(chunks)]
+            for order in self.orders(stages, few, chunks)
+        ]
         grows = all(count == few for each in found for count in each)
         return [[micro_batches] * chunks for _ in range(stages)] if grows else found
 

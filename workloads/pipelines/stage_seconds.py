@@ -65,7 +65,9 @@ class StageSeconds:
     @cached_property
     def way(self) -> list[float]:
         """Seconds by which a stage holds a micro-batch up on its way there and back."""
-        return self._summed([each.forward - each.forward_after + each.backward - each.backward_after for each in self.parts])
+        return self._summed(
+            [each.forward - each.forward_after + each.backward - each.backward_after for each in self.parts]
+        )
 
     @cached_property
     def before(self) -> list[float]:

@@ -39,7 +39,11 @@ class ZeroBubble(Pipeline):
         apart = [
             max(
                 each.forward + stages.send,
-                each.forward + each.backward - each.backward_after - self.depth * each.weights + 4 * stages.send / self.depth,
+                each.forward
+                + each.backward
+                - each.backward_after
+                - self.depth * each.weights
+                + 4 * stages.send / self.depth,
             )
             for each in stages.parts[:-1]
         ]
