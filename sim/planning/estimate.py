@@ -12,8 +12,9 @@ from ...workloads.lowering.pipeline_blocks import handed_on
 from ...workloads.memory.need import Memory
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import place
+from ...workloads.plan.batch import Batch
 from ...workloads.plan.compatibility import Given, check
-from ...workloads.plan.plan import Batch, Plan
+from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from .collective_times import CollectiveTimes, Wires
@@ -56,7 +57,7 @@ class Estimator:
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
         """The setting of a plan; raises :class:`InputError` where it is none."""
-        question, plan = self.question, self._plan.model_copy(update={**options, "mesh": mesh})
+        question, plan = self.question, self._plan.changed(**{**options, "mesh": mesh})
         shape = self._mesh(mesh, plan)
         batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:

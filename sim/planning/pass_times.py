@@ -12,12 +12,12 @@ import numpy as np
 from ...workloads.loads.loads import Load, LoadModel
 from ...workloads.lowering.builder import COMMUNICATION, Program
 from ...workloads.lowering.layer.passes import Passes
-from ...workloads.lowering.pipeline_blocks import of_weights
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import COMPUTE, Exchange, Operation
+from ...workloads.schedule.operation import COMPUTE, Operation, Task
+from ...workloads.schedule.work import Exchange
 from .collective_times import Wires
 from .spans import Pass, Place, Span
 from .timeline import Timeline
@@ -132,7 +132,7 @@ class PassTimes:
             forward(ahead)
             backward(back)
             whole = back.schedule().operations
-            halves = [[each for each in whole if of_weights(each.name) == second] for second in (False, True)]
+            halves = [[each for each in whole if each.task.of_weights == second] for second in (False, True)]
             if not in_turn(whole):  # what runs beside what is another matter where only a half is there
                 for second in (False, True):
                     half = Program(layout, partial(_of_half, second), overlap)
@@ -157,8 +157,8 @@ class PassTimes:
         return found
 
 
-def _of_half(second: bool, name: str) -> bool:
-    return of_weights(name) == second
+def _of_half(second: bool, task: Task) -> bool:
+    return task.of_weights == second
 
 
 def dealt(setting: Setting) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ...workloads.lowering.builder import Program
@@ -13,6 +13,7 @@ from ...workloads.lowering.step import TrainingStep
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
+from ...workloads.schedule.operation import Task
 
 Pass = Literal["forward", "backward", "inputs", "weights"]
 """Forward, backward, and the halves of a backward pass that is split."""
@@ -38,16 +39,17 @@ MICRO_BATCHES = Span("micro-batches")
 """All micro-batches of a step."""
 
 
-def add(program: Program, name: str, span: Span, split: bool) -> None:
-    """Append a span; the backward pass as two where it is split, of which a program may want only one."""
-    work: Any = span
-    if span.which != "backward" or not split:
-        program.add(name, work)
-        return
-    first: Any = Span(span.place, "inputs", span.layer)
-    second: Any = Span(span.place, "weights", span.layer)
-    program.add(name, first)
-    program.add(f"{name}.wgrad", second)
+def add(program: Program, task: Task, span: Span, split: bool = False) -> None:
+    """Append a span; a backward pass as its two halves where it is split, of which a program may want only one."""
+    halves: list[tuple[Task, Span]] = [(task, span)]
+    if span.which == "backward" and split:
+        halves = [
+            (task.doing(task.role, gradient="input"), replace(span, which="inputs")),
+            (task.doing(task.role, gradient="weight"), replace(span, which="weights")),
+        ]
+    for each, half in halves:
+        work: Any = half
+        program.add(each, work, label=span.place)
 
 
 @dataclass(frozen=True)
@@ -58,27 +60,27 @@ class SpanEnds(Ends):
 
     def embed(self, program: Program) -> None:
         """Before the first layer."""
-        add(program, "before", Span("embedding"), self.split)
+        add(program, Task(part="embedding"), Span("embedding"), self.split)
 
     def embed_backward(self, program: Program) -> None:
         """The way back."""
-        add(program, "before.grad", Span("embedding", "backward"), self.split)
+        add(program, Task(part="embedding"), Span("embedding", "backward"), self.split)
 
     def turn(self, program: Program) -> None:
         """Between encoder and decoder."""
-        add(program, "between", Span("turn"), self.split)
+        add(program, Task(part="decoder embedding"), Span("turn"), self.split)
 
     def turn_backward(self, program: Program) -> None:
         """The way back."""
-        add(program, "between.grad", Span("turn", "backward"), self.split)
+        add(program, Task(part="decoder embedding"), Span("turn", "backward"), self.split)
 
     def output(self, program: Program) -> None:
         """After the last layer."""
-        add(program, "behind", Span("output"), self.split)
+        add(program, Task(part="output"), Span("output"), self.split)
 
     def output_backward(self, program: Program) -> None:
         """The way back."""
-        add(program, "behind.grad", Span("output", "backward"), self.split)
+        add(program, Task(part="output"), Span("output", "backward"), self.split)
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,13 @@ class SpanPasses(Passes):
 
     split: bool = False
 
-    def _layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
-        add(program, f"l{layer}", Span("layer", "forward", self.setting.model.stack[layer]), self.split)
+    def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
+        """The forward pass through a layer."""
+        add(program, Task(layer=layer), Span("layer", "forward", self.setting.model.stack[layer]), self.split)
 
-    def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
-        """Part of the backward span."""
-
-    def _layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
-        add(program, f"l{layer}.grad", Span("layer", "backward", self.setting.model.stack[layer]), self.split)
+    def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
+        """The backward pass, with what is worked out again."""
+        add(program, Task(layer=layer), Span("layer", "backward", self.setting.model.stack[layer]), self.split)
 
 
 class SpanStep(TrainingStep):

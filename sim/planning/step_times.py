@@ -14,6 +14,7 @@ from ...workloads.model.model import Layer
 from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
+from ...workloads.schedule.operation import Role, Task
 from .collective_times import Wires
 from .pass_times import Key, PassTimes, dealt, seconds_of
 from .spans import MICRO_BATCHES, Span, SpanStep, add
@@ -195,7 +196,7 @@ class StepTimes:
         step, program = SpanStep(setting, wires.layout), Program(wires.layout)
         if setting.composed and setting.plan.weights_overlap:
             Gathered.ahead(program, step.update)
-        add(program, "micro-batches", MICRO_BATCHES, split=False)
+        add(program, Task(Role.MICRO_BATCHES), MICRO_BATCHES)
         program.phase = "update"
         if not step.asynchronous:
             finish(program, step)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...workloads.lowering.builder import COMMUNICATION
 from ...workloads.lowering.pipeline_blocks import hands_on
-from ...workloads.schedule.schedule import COMPUTE, Operation
+from ...workloads.schedule.operation import COMPUTE, Operation
 from .spans import Span
 
 REPEATED = 4

@@ -14,8 +14,9 @@ from ...hardware.node import Processor
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Model, load_model
+from .batch import Batch
 from .compatibility import Given, check
-from .plan import Batch, Plan
+from .plan import Plan
 
 MOST_FLAT = 256
 """Layers of all micro-batches together up to which a step is written out in full."""
@@ -39,8 +40,9 @@ class Setting:
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
         """Load and check machine, model and options; raises ``InputError`` for what is wrong or contradicts."""
         chosen = load_model(model)
-        plan = Plan.of(chosen, options)
-        hardware = load_machine(machine).with_routing(plan.routing)
+        hardware = load_machine(machine)
+        plan = Plan.of(chosen, options, hardware)
+        hardware = hardware.with_routing(plan.routing)
         mesh = Mesh.of(plan.mesh)
         if plan.tensor == "2d" and "tp" in mesh.axes:
             mesh = mesh.gridded()
