@@ -95,11 +95,12 @@ def calibrate(
     from ..mpi_runtime.job.environment import prepare
 
     prepare()
+    from ..hardware.files import write_whole
     from ..hardware.machine import load_machine
     from ..hardware.machine_writer import machine_toml
     from ..mpi_runtime.calibration.calibrate import CalibrationTask
     from ..mpi_runtime.calibration.calibrate import calibrate as calibrate_job
-    from ..reports.pages.output_folder import Folder, write_whole
+    from ..reports.pages.output_folder import Folder
 
     task = CalibrationTask(Path(output), like=load_machine(like) if like else None, **options)
 
@@ -139,10 +140,11 @@ def _of_one_kind(accelerator: bool) -> None:
 def _calibrate_accelerator(
     output: str, like: str | None, json_path: str | None, out: str | None, **options: Any
 ) -> None:
+    from ..hardware.files import write_whole
     from ..hardware.machine import load_machine
     from ..hardware.machine_writer import machine_toml
     from ..mpi_runtime.accelerator.calibrate import AcceleratorTask, calibrate_accelerator
-    from ..reports.pages.output_folder import Folder, write_whole
+    from ..reports.pages.output_folder import Folder
 
     peaks = dict(_peak(text) for text in options.pop("peaks"))
     task = AcceleratorTask(
@@ -161,11 +163,12 @@ def _calibrate_accelerator(
     with progress("calibrate") as advance:
         found = calibrate_accelerator(task, ready=ready, advance=advance)
     from ..reports.pages import accelerator as report
+    from ..reports.studies.accelerator_errors import plain
 
     write_whole(Path(output), machine_toml(found.machine))
     if out:
         report.write_accelerator(Folder(out), found, command_text())
-    emit(json_path, report.plain(found))
+    emit(json_path, plain(found))
     if json_path != "-":
         report.show_accelerator(console(), found)
 

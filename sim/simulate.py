@@ -21,7 +21,8 @@ from ..workloads.plan.setting import Setting
 from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
-from ..workloads.schedule.schedule import PipelineWork, Schedule
+from ..workloads.schedule.schedule import Schedule
+from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import LinkLoads
@@ -98,7 +99,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         "wall_seconds": time.perf_counter() - started,
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    rows = [(step, *row) for step, result in enumerate(results) for row in result.rows]
+    rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
     return Run(totals, plan.to_plain(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 

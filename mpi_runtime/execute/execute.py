@@ -27,7 +27,9 @@ from ...workloads.plan.signatures import documented
 from ...workloads.results.run import Run
 from ...workloads.results.summary import cautions, summarise
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Exchange, Operation, PipelineWork, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange, PipelineWork
 from ..devices import Computing, Device, Sleeping
 from ..job.clock import Clock
 from ..job.environment import cores
@@ -215,7 +217,7 @@ class _Job:
             "wall_seconds": time.perf_counter() - started,
             "peak_rss_bytes": max(peak),
         }
-        rows = [(step, *row) for step, each in enumerate(steps) for row in each.rows]
+        rows = [row._replace(step=step) for step, each in enumerate(steps) for row in each.rows]
         named = {
             name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
             for name, at in classes.items()

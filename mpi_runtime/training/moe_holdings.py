@@ -12,7 +12,9 @@ from ...workloads.lowering.data_parallel.sharding import Holding, held, held_bes
 from ...workloads.model.model import Model
 from ...workloads.model.precision import Formats, Part
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.schedule import Exchange, Operation, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..messages.transport import Transport, every_operation
 from .flat_vectors import FlatVector
 
@@ -53,7 +55,7 @@ class MoeHoldings:
                 work = exchanges[key].work
                 assert isinstance(work, Exchange)
                 cells, home = transport.cells(exchanges[key].stream, work), transport.home(exchanges[key].stream, work)
-            sharded = setting.plan.zero != "0" and key in exchanges
+            sharded = setting.plan.sharding.shards_state and key in exchanges
             vector = FlatVector(
                 "+".join(key[0]), self._sizes(holdings), cells, home, sharded, formats[holdings[0].part]
             )

@@ -20,7 +20,7 @@ from ...workloads.plan.compatibility import Given, check
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from .collective_times import CollectiveTimes, Wires
 from .memory_estimate import Rooms
 from .pass_times import PassTimes, WholeRank

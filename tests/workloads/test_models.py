@@ -5,10 +5,10 @@ from math import prod
 
 import numpy as np
 import pytest
+from athanor.cli.choices import _shape
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.tables.choices import _shape
-from athanor.reports.tables.runs import NO_SHAPE
+from athanor.reports.content.inputs import NO_SHAPE
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import CATALOGUE, Model, list_models, load_model

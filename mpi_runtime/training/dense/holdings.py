@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from ....workloads.lowering.data_parallel.sharding import layers_of
 from ....workloads.mesh.mesh import DATA
-from ....workloads.model.precision import Formats, Part
+from ....workloads.model.precision import PARTS, Formats, Part
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.operation import Role, Task
+from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ..flat_vectors import adam
 from .messages import Array, Message
@@ -47,11 +48,12 @@ class ShardPiece(NamedTuple):
 class Shards:
     """How vectors are spread: over ``count`` ranks along ``axes``, of which this one has number ``mine``.
 
-    ``level`` is ZeRO's: from 1 a rank updates its shard alone, with 3 it keeps no more of the weights. ``rest`` are the axes over
-    which a shard's gradients are still to be added up, ``replicas`` all along which ranks see other tokens.
+    ``sharded`` says that a rank updates its shard alone, ``weights`` that it keeps no more of the weights. ``rest`` are the
+    axes over which a shard's gradients are still to be added up, ``replicas`` all along which ranks see other tokens.
     """
 
-    level: int
+    sharded: bool
+    weights: bool
     axes: tuple[str, ...]
     count: int
     mine: int
@@ -63,12 +65,13 @@ class Shards:
         """The plan's."""
         mesh = setting.mesh
         replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp"))
-        axes = tuple(axis for axis in replicas if axis == "fsdp") if "fsdp" in mesh.axes else replicas
-        if not setting.plan.shards or mesh.size(*axes) == 1:
-            return cls(0, (), 1, 0, replicas, replicas)
+        sharding = setting.plan.sharding
+        axes = sharding.axes(replicas)
+        if not sharding.shards_state or mesh.size(*axes) == 1:
+            return cls(False, False, (), 1, 0, replicas, replicas)
         mine = int(np.ravel_multi_index([place.me(axis) for axis in axes], [place.of(axis) for axis in axes]))
         rest = tuple(axis for axis in replicas if axis not in axes and mesh.size(axis) > 1)
-        return cls(setting.plan.shards, axes, mesh.size(*axes), mine, rest, replicas)
+        return cls(True, sharding.shards_weights, axes, mesh.size(*axes), mine, rest, replicas)
 
 
 class Flat:
@@ -89,9 +92,9 @@ class Flat:
         self.first = shards.mine * self.width
         mine = slice(self.first, self.first + self.width)
         self.weights: Array | None = vector
-        self.share = vector[mine].copy() if shards.level == 3 else vector[mine]
+        self.share = vector[mine].copy() if shards.weights else vector[mine]
         self.gradients = np.zeros(total, dtype=TYPES[formats.gradient])
-        self.reduced = np.zeros_like(self.gradients[mine]) if shards.level else self.gradients
+        self.reduced = np.zeros_like(self.gradients[mine]) if shards.sharded else self.gradients
         self.moments = [np.zeros(self.width, dtype=TYPES[formats.moments]) for _ in range(2)]
         self.master = self.share.astype(TYPES[formats.master]) if formats.master else None
         self.release()
@@ -103,7 +106,7 @@ class Flat:
 
     def release(self) -> None:
         """Weights that came from other shards are not kept."""
-        if self.shards.level == 3:
+        if self.shards.weights:
             self.weights = None
 
     def take_weights(self, shares: Array) -> None:
@@ -189,7 +192,7 @@ class DenseHoldings:
                 pieces = list(_pieces(these, sizes, place))
                 self.flats.append(Flat(layer, pieces, np.concatenate(made), each, self.shards))
         self.weights, self.gradients = View(self.flats, "weights"), View(self.flats, "gradients")
-        self._pending: dict[int, Array] = {}  # shards whose gradients are still to be added up over other axes
+        self._pending: dict[Flat, Array] = {}  # shards whose gradients are still to be added up over other axes
 
     def start_step(self) -> None:
         """Gradients are zero again, and Adam counts on."""
@@ -209,16 +212,16 @@ class DenseHoldings:
             if each.layer == layer:
                 each.release()
 
-    def message(self, what: str, layer: int | None, exchange: Exchange) -> Message:
-        """The rank's side of an exchange by its name without the layer, such as ``gradients.dense.fp32.reduce-scatter``."""
-        if ".sequence." in what:
-            return self._add_up(exchange, [part for part in get_args(Part) if f".{part}." in what])
+    def message(self, task: Task, exchange: Exchange) -> Message:
+        """The rank's side of an exchange of gradients or weights: of a layer, of both ends, or of all that it holds."""
+        if task.role is Role.GRADIENT_SUM_OVER_TOKENS:
+            return self._add_up(exchange, [part for part in PARTS if part == task.part])
         weights = exchange.operation == "all-gather"
         flats = [
             each
             for each in self.flats
             if exchange.element == (each.formats.weight if weights else each.formats.gradient)
-            and (each.layer == layer if layer is not None or what.startswith("embedding.") else True)
+            and (each.layer == task.layer if task.layer is not None or task.part == "ends" else True)
         ]
         if weights:
             return self._gather(exchange, flats)
@@ -237,7 +240,7 @@ class DenseHoldings:
         def take(mine: Array) -> None:
             for flat, shard in _split(flats, mine):
                 if self.shards.rest:
-                    self._pending[id(flat)] = shard
+                    self._pending[flat] = shard
                 else:
                     flat.add_reduced(shard)
 
@@ -247,12 +250,12 @@ class DenseHoldings:
     def _all_reduce(self, exchange: Exchange, flats: list[Flat]) -> Message:
         def take(total: Array) -> None:
             for flat, values in _split(flats, total):
-                if self.shards.level:
+                if self.shards.sharded:
                     flat.add_reduced(values)
                 else:
                     flat.gradients[...] = values
 
-        values = [self._pending.pop(id(each)) if self.shards.level else each.gradients for each in flats]
+        values = [self._pending.pop(each) if self.shards.sharded else each.gradients for each in flats]
         return Message("all-reduce", exchange.axes, _joined(values), take)
 
     def _add_up(self, exchange: Exchange, parts: list[Part]) -> Message:

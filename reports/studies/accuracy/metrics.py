@@ -45,7 +45,7 @@ NO_STEP = {
 class Prediction:
     """What was predicted, in the unit of the row; ``low`` and ``high`` at 90 %, where the machine has fitted constants.
 
-    ``setting`` and ``measured_seconds`` are those of a whole step, for rows of which the null model speaks too.
+    ``setting`` and ``measured_seconds`` are those of a whole step, for rows that the null model predicts too.
     """
 
     value: float
