@@ -41,6 +41,14 @@ PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--seq-len", {"type": int, "help": "Tokens of a sequence."}),
     ("--top-k", {"type": int, "help": "Experts that a token goes to."}),
     ("--precision", {"help": "O0, O1, O2, O3, layerwise, bf16, fp8, fp64, or a schedule such as O0:100,layerwise."}),
+    (
+        "--optimizer",
+        {
+            "metavar": "NAME[:KEY=X,...]",
+            "help": "adam, adamw, sgd, adafactor, lamb, muon, adam8bit, with hyper-parameters (sgd:momentum=0.95);"
+            " or MODULE:CLASS.",
+        },
+    ),
     ("--router", {"help": "uniform, zipf:S, table:NAME or table:FILE.csv."}),
     ("--drift", {"type": float, "help": "Share of the router's popularity that changes each step."}),
     ("--balancer", {"help": "none, capacity:F, swipe, even."}),

@@ -14,12 +14,13 @@ from ...hardware.records import Record, first_error
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..model.precision import PrecisionSchedule
+from ..optimizers import Optimizer, parse_optimizer
 from ..pipelines.stage_layers import parse
 from ..routing.balancers import Balancer, parse_balancer
 from ..routing.routers import Router, parse_router
 
 OFFLOADS = {
-    "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",
+    "optimizer": "master weights and the optimizer's state in host memory, updated on the host's cores (ZeRO-Offload)",
     "parameters": "weights of layers in host memory, fetched before each pass",
     "activations": "inputs of layers in host memory between the passes",
     "experts": "weights of experts in host memory, fetched layer by layer",
@@ -50,6 +51,7 @@ class Plan(Record):
     seq_len: int | None = Field(default=None, gt=0)
     top_k: int | None = Field(default=None, gt=0)
     precision: str = "layerwise"
+    optimizer: str = "adam"
     router: str = "uniform"
     drift: float = Field(default=0.0, ge=0, le=1)
     balancer: str = "swipe"
@@ -105,6 +107,7 @@ class Plan(Record):
             self.router_policy,
             self.balancing,
             self.precisions,
+            self.optimizing,
             Mesh.of(self.mesh),
             self.offloads,
             parse(self.stage_layers),
@@ -124,6 +127,11 @@ class Plan(Record):
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
         return PrecisionSchedule.parse(self.precision)
+
+    @property
+    def optimizing(self) -> Optimizer:
+        """The optimizer."""
+        return parse_optimizer(self.optimizer)
 
     @property
     def gradients_overlap(self) -> bool:

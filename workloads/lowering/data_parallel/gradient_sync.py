@@ -10,13 +10,10 @@ import numpy as np
 from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount, Bookkeeping, Exchange, Sweep
+from ...schedule.schedule import Amount, Bookkeeping, Exchange, Work
 from ..builder import GRADIENTS, Program
+from .optimizer_steps import optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards
-
-ADAM_FLOPS = 12
-"""FLOPs of Adam for one parameter; it is bound by memory."""
-
 
 QUANTISED_GRADIENT = 0.5
 """Bytes of a quantised gradient; scales of its blocks are not counted."""
@@ -109,10 +106,11 @@ class Update:
                 program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
 
     def step(self, program: Program) -> None:
-        """The framework's own work on what a rank holds, Adam on the rank's share, and the way back of updated weights."""
+        """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
         for each in held(self.setting):
-            program.add(f"update.adam.{each.part}", self.adam(each), "optimizer")
+            for name, work in self.optimizer(program, each):
+                program.add(name, work, "optimizer")
         self.gather(program)
 
     def bookkeep(self, program: Program) -> None:
@@ -135,7 +133,7 @@ class Update:
         """(name, exchange) of what makes sharded weights whole."""
         for each in self.vectors(holdings, "weight"):
             if self.setting.mesh.size(*each.shards) > 1:
-                exchange = self._exchange(program, "all-gather", each, each.shards, each.nbytes)
+                exchange = self._exchange(program, "all-gather", each.shards, each.nbytes, each.element)
                 yield f"{each.kind}.{each.element}.all-gather", exchange
 
     def vectors(self, holdings: list[Holding], what: str) -> Iterator[GradientVector]:
@@ -153,13 +151,13 @@ class Update:
             found[key] = GradientVector(kind, nbytes, each.replicas, each.shards, element)
         yield from found.values()
 
-    def adam(self, holding: Holding) -> Sweep:
-        """One sweep over gradients, state and weights of the rank's part; without a master copy the weights are read too."""
-        formats = self.formats[holding.part]
-        weight = BYTES[formats.weight]
-        read = BYTES[formats.gradient] + formats.state_bytes + (0 if formats.master else weight)
-        count = holding.parameters / shards(self.setting, holding)
-        return Sweep(count, float(read), float(formats.state_bytes + weight), ADAM_FLOPS, "fp32")
+    def optimizer(self, program: Program, holding: Holding, share: float = 1.0) -> Iterator[tuple[str, Work]]:
+        """(name, work) of the optimizer on a ``share`` of the rank's part of a holding."""
+
+        def exchanging(operation: str, axes: tuple[str, ...], nbytes: Amount, element: Precision) -> Exchange:
+            return self._exchange(program, operation, axes, nbytes, element)
+
+        return optimizer_steps(self.setting, holding, self.formats[holding.part], exchanging, share)
 
     def _reductions(self, program: Program, vector: GradientVector) -> Iterator[tuple[str, Exchange]]:
         """(name, exchange) of what brings a gradient to where it is applied."""
@@ -167,14 +165,17 @@ class Update:
             yield from self._quantised(vector)
             return
         if not self.setting.plan.shards:
-            yield "all-reduce", self._exchange(program, "all-reduce", vector, vector.replicas, vector.nbytes)
+            yield "all-reduce", self._exchange(program, "all-reduce", vector.replicas, vector.nbytes, vector.element)
             return
         width = self.setting.mesh.size(*vector.shards)
         if width > 1:
-            yield "reduce-scatter", self._exchange(program, "reduce-scatter", vector, vector.shards, vector.nbytes)
+            yield (
+                "reduce-scatter",
+                self._exchange(program, "reduce-scatter", vector.shards, vector.nbytes, vector.element),
+            )
         rest = tuple(axis for axis in vector.replicas if axis not in vector.shards)
         if self.setting.mesh.size(*rest) > 1:
-            yield "all-reduce", self._exchange(program, "all-reduce", vector, rest, vector.nbytes / width)
+            yield "all-reduce", self._exchange(program, "all-reduce", rest, vector.nbytes / width, vector.element)
 
     def _quantised(self, vector: GradientVector) -> Iterator[tuple[str, Exchange]]:
         """4-bit gradients by an all-to-all inside, then one across (ZeRO++'s qgZ); each rank adds up what it gets."""
@@ -188,10 +189,10 @@ class Update:
             yield "all-to-all.outer", Exchange("all-to-all", "linear", outer, nbytes / width, "int4")
 
     def _exchange(
-        self, program: Program, operation: str, vector: GradientVector, axes: tuple[str, ...], nbytes: Amount
+        self, program: Program, operation: str, axes: tuple[str, ...], nbytes: Amount, element: Precision
     ) -> Exchange:
         """By rings; where dense parameters lie on all ranks of a mesh of dp and ep, in two levels."""
         whole = set(axes) == set(self.setting.mesh.axes)
         two = whole and (self.setting.plan.zero == "hierarchical" or program.layout.two_level(axes) is not None)
         amount = nbytes if isinstance(nbytes, np.ndarray) else float(nbytes)
-        return Exchange(operation, "two-level" if two else "ring", axes, amount, vector.element)
+        return Exchange(operation, "two-level" if two else "ring", axes, amount, element)
