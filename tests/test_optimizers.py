@@ -247,11 +247,10 @@ def test_the_planner_sees_each_optimizer_as_the_engine_does(optimizer):
 
 
 def test_a_search_takes_optimizers_as_an_open_choice():
-    found = athanor.plan(
-        "selene", "gpt3-13b", gpus=8, global_batch=64, tries=["optimizer=adam,sgd", "tp=8", "zero=0", "recompute=full"]
-    )
-    names = {plan.options["optimizer"] for plan in found.plans}
-    assert "sgd" in names
+    tries = ["optimizer=adam;sgd:momentum=0.8", "tp=4", "pp=1", "zero=0", "recompute=full", "overlap=none", "micro_batch=1"]
+    found = athanor.plan("selene", "gpt3-13b", gpus=16, global_batch=64, tries=tries, simulated=2)
+    seconds = {plan.options["optimizer"]: played.summary for plan, played in found.plans if played}
+    assert seconds.keys() == {"adam", "sgd:momentum=0.8"}
 
 
 def test_a_state_of_an_account_by_hand():
