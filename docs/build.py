@@ -250,7 +250,7 @@ def command_line() -> str:
 
 def helps(group: click.Group, path: str) -> list[str]:
     """The help of every command of a group, and of the groups in it."""
-    from athanor.cli import CONTEXT
+    from athanor.cli.command_line import CONTEXT
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]

@@ -116,9 +116,9 @@ RULES = (
     ),
     Rule(
         "--offload optimizer",
-        "--optimizer adafactor, lamb or muon",
+        "an --optimizer of whole tensors",
         lambda g: "optimizer" in g.plan.offloads and not g.plan.optimizing.hosted,
-        "such updates look at whole tensors, whose parts meet on accelerators; adam, adamw, sgd and adam8bit go with it",
+        "parts of tensors meet on accelerators, as adafactor, lamb and muon need them; use adam, adamw, sgd or adam8bit",
     ),
     Rule(
         "--accounting fp32",
