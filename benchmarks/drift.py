@@ -18,8 +18,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from naive_engine import NaiveEngine
-from test_engine import drifting_program, simulate
+from oracles.naive_engine import NaiveEngine
+from support.programs import drifting_program, simulate
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Makes what is generated in the documentation: tables, pictures, and the reference of the command line.
 
-``make docs`` writes them; ``tests/test_docs.py`` checks that what stands there is what this file would write. Speeds come from
-``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
+``make docs`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
+Speeds come from ``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
 """
 
 from __future__ import annotations

@@ -1,0 +1,245 @@
+"""The MPI runtime with real processes: every algorithm, whole training steps, and what goes wrong."""
+
+import json
+import os
+import signal
+import time
+
+import athanor
+import numpy as np
+import pytest
+from athanor.hardware.machine_writer import machine_toml
+from athanor.mpi_runtime.cluster import Shape, machine_of
+from athanor.workloads.results.run import COLUMNS, Run
+from support.mpi_jobs import BIN, begin, finish, gone, job, needs_mpi, ranks_of
+from support.paths import JOBS
+
+pytestmark = needs_mpi
+
+TINY = ("--model", "moda-tiny", "--tokens-per-rank", "64")
+
+
+def said(text):
+    """What Athanor itself said, line by line: launchers add lines of their own."""
+    return [line for line in text.splitlines() if line.startswith("athanor: ")]
+
+
+def executed(tmp_path, ranks, *options):
+    path = tmp_path / "run.json"
+    done = job(ranks, "athanor", "execute", *TINY, "-o", path, "--json", "-", *options)
+    assert done.returncode == 0, done.stderr
+    run = Run.load(path)
+    assert json.loads(done.stdout) == run.summary()
+    return run
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 6])
+def test_every_algorithm_over_real_messages(ranks):
+    done = job(ranks, "python", JOBS / "collectives.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout.split()[0]) >= 70
+
+
+PLANS = [
+    "--mesh ep=2,dp=2",
+    "--mesh ep=4 --top-k 2 --all-to-all two-level",
+    "--mesh ep=2,dp=2 --balancer none --router zipf:1 --all-to-all pairwise-xor",
+    "--mesh dp=2,ep=2 --balancer capacity:1.0 --router zipf:1 --zero 0",
+    "--mesh ep=2,dp=2 --overlap gradients --precision layerwise --compute sleep",
+    "--mesh ep=2,dp=2 --recompute full --micro-batch 1 --seq-len 32 --collectives library",
+    "--mesh dp=4 --precision O3",
+]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_step_does_what_its_schedule_says(plan, tmp_path):
+    """Checked by the job itself (tokens, gradients, weights), and here against the simulation of the same."""
+    run = executed(tmp_path, 4, *plan.split(), "--steps", "2")
+    options = dict(zip(plan.split()[::2], plan.split()[1::2], strict=True))
+    own = {key: options.pop(key) for key in ("--compute", "--collectives") if key in options}
+    mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
+    given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
+    measured, predicted = run.summary(), simulated.summary()
+    checked = measured["measured"]["checked"]
+    assert measured["measured"]["ranks_per_host"] == measured["measured"]["ranks_sharing_memory"] == [4]
+    layers = 2 * measured["micro_batches"]
+    assert checked["token_layers"] == 4 * 64 // measured["micro_batches"] * layers
+    assert checked["gradients"] > 0 and checked["weights"] > 0
+    names = list(dict.fromkeys(simulated.to_frame()["operation"]))
+    for rank in range(4):
+        mine = run.to_frame().query(f"step == 1 and `class` == 'rank {rank}'")
+        assert sorted(mine["operation"]) == sorted(names)
+    assert tuple(run.to_frame().columns) == COLUMNS
+    assert sum(measured["breakdown"].values()) == pytest.approx(measured["step_seconds"])
+    assert sum(measured["phases"].values()) == pytest.approx(measured["step_seconds"])
+    same = ("mesh", "parameters", "flops_per_step", "tokens_per_rank", "memory_per_rank_bytes", "ranks", "nodes")
+    assert {key: measured[key] for key in same} == {key: predicted[key] for key in same}
+    assert set(predicted) <= set(measured)
+    for key in ("max_over_mean", "dropped_fraction"):
+        assert measured["load_balance"][key] == pytest.approx(predicted["load_balance"][key])
+    if own.get("--collectives") != "library":
+        (bus,), (expected,) = measured["links"], predicted["links"]
+        assert bus["kind"] == expected["kind"] == "ring"
+        assert bus["bytes_per_step"] == pytest.approx(expected["bytes_per_step"], rel=0.02)
+
+
+def test_payloads_are_those_of_the_schedule(tmp_path):
+    run = executed(tmp_path, 4, "--mesh", "ep=2,dp=2", "--balancer", "none", "--router", "zipf:1")
+    simulated = athanor.simulate(
+        "laptop", "moda-tiny", mesh={"ep": 2, "dp": 2}, tokens_per_rank=64, balancer="none", router="zipf:1"
+    )
+    coordinates = {name: each["coordinate"] for name, each in simulated.classes.items()}
+    ranks = {name: each["coordinate"] for name, each in run.classes.items()}
+    for name, coordinate in coordinates.items():
+        (rank,) = [key for key, value in ranks.items() if value == coordinate]
+        found = run.to_frame().query(f"`class` == '{rank}' and kind == 'exchange'").set_index("operation")["bytes"]
+        planned = (
+            simulated.to_frame().query(f"`class` == '{name}' and kind == 'exchange'").set_index("operation")["bytes"]
+        )
+        assert np.allclose(found, planned[found.index], rtol=0.001)
+
+
+@pytest.mark.parametrize(
+    "way", ["--balancer swipe", "--balancer none", "--balancer capacity:1.0", "--balancer swipe --all-to-all two-level"]
+)
+def test_every_byte_goes_where_the_simulator_sends_it(way, tmp_path):
+    """At the message depth the simulator knows whose tokens go where: bytes over each kind of link are the same."""
+    machine = tmp_path / "tree.toml"
+    tree = {"supernodes": 2, "nodes": 2, "node_rate": 1e9, "taper": 0.5}
+    machine.write_text(machine_toml(machine_of(Shape(**tree))))
+    options = dict(zip(way.split()[::2], way.split()[1::2], strict=True))
+    given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    run = executed(tmp_path, 4, "--machine", machine, "--mesh", "ep=4", "--router", "zipf:1", *way.split())
+    simulated = athanor.simulate(
+        machine, "moda-tiny", mesh={"ep": 4}, tokens_per_rank=64, router="zipf:1", depth="message", **given
+    )
+    measured = {row["kind"]: row["bytes_per_step"] for row in run.summary()["links"]}
+    predicted = {row["kind"]: row["bytes_per_step"] for row in simulated.summary()["links"]}
+    assert set(predicted) == set(measured) == {"nic.out", "nic.in", "trunk.out", "trunk.in"}
+    for kind, nbytes in predicted.items():
+        assert measured[kind] == pytest.approx(nbytes, rel=2e-4), kind  # padding of vectors, and counts of messages
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------------
+
+
+REFUSALS = [
+    (3, ["--mesh", "ep=2,dp=2"], 2, "--mesh ep=2,dp=2: has 4 ranks, and 3 run; start it with mpiexec -n 4"),
+    (2, ["--mesh", "dp=2", "--expect-ranks", "4"], 2, "--expect-ranks 4: 2 ranks run"),
+    (2, ["--mesh", "dp=2", "--machine", "laptopp"], 2, "did you mean laptop?"),
+    (
+        2,
+        ["--mesh", "ep=2", "--all-to-all", "bruck"],
+        2,
+        "all-to-all bruck: blocks of unequal size cannot travel together",
+    ),
+    (2, ["--mesh", "dp=2", "--precision", "O0:1,O1"], 2, "executed steps have one policy"),
+    (2, ["--mesh", "dp=2", "--compute-scale", "0"], 2, "--compute-scale 0: must be above 0"),
+    (2, ["--mesh", "dp=2", "-o", "/no/such/folder/run.json"], 2, "/no/such/folder/run.json: cannot be written"),
+    (2, ["--mesh", "ep=2,dp=1", "--model", "moda-1.93t"], 3, "does not fit laptop"),
+    (2, ["--mesh", "ep=2", "--model", "moda-1.93t", "--allow-overcommit"], 3, "of its memory, of which"),
+]
+
+
+@pytest.mark.parametrize(("ranks", "options", "status", "message"), REFUSALS)
+def test_what_cannot_run_is_refused_by_one_rank(ranks, options, status, message, tmp_path):
+    model = [] if "--model" in options else [*TINY]
+    done = job(ranks, "athanor", "execute", *model, *options)
+    (line,) = said(done.stderr)
+    assert message in line
+    assert "Traceback" not in done.stderr
+    assert done.returncode == status
+    assert done.stdout == ""
+
+
+def test_an_unreadable_machine_file(tmp_path):
+    wrong = tmp_path / "machine.toml"
+    wrong.write_text("nodes = ")
+    done = job(2, "athanor", "execute", *TINY, "--mesh", "dp=2", "--machine", wrong)
+    (line,) = said(done.stderr)
+    assert done.returncode == 2 and f"{wrong}: not a TOML file" in line
+
+
+def long_job(*options):
+    return begin(2, "athanor", "execute", *TINY, "--mesh", "dp=2", "--steps", "100000", *options)
+
+
+def test_a_rank_that_is_killed_ends_all():
+    process = long_job()
+    ranks = ranks_of(process, 2)
+    time.sleep(2)
+    os.kill(ranks[1], signal.SIGKILL)
+    status, out, _ = finish(process)
+    assert status != 0 and "step" not in out
+    assert gone(ranks)
+
+
+def test_no_job_runs_longer_than_its_limit():
+    process = long_job("--time-limit", "3")
+    ranks = ranks_of(process, 2)
+    status, _, err = finish(process)
+    assert status == 124
+    assert said(err) == ["athanor: --time-limit 3: the job ran longer and was ended"]
+    assert gone(ranks)
+
+
+def test_an_interruption_ends_all():
+    process = long_job()
+    ranks = ranks_of(process, 2)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
+    status, out, err = finish(process)
+    assert (status, said(err)) == (130, ["athanor: interrupted"]) and "tokens/s" not in out
+    assert gone(ranks)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"},
+            "Open MPI's mpiexec started this, and the MPI library is MPICH",
+        ),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}, "the launcher started 4 ranks, and MPI sees 1"),
+    ],
+)
+def test_a_launcher_of_another_mpi(environment, message):
+    """Each process of such a job is alone: the first says so, the others end without a word."""
+    import subprocess
+
+    for rank in "01":
+        changed = {key: rank if value == "0" else value for key, value in environment.items()}
+        done = subprocess.run(
+            [BIN / "athanor", "execute", *TINY, "--mesh", "dp=4"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **changed},
+        )
+        assert done.returncode == 2
+        assert [message in line for line in said(done.stderr)] == ([True] if rank == "0" else [])
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("raise ImportError('No module named mpi4py')", "mpi4py is not installed: pip install 'athanor[mpich]'"),
+        (
+            "class rc: pass\ndef __getattr__(name): raise ImportError('cannot load MPI library')",
+            "mpi4py finds no MPI library",
+        ),
+    ],
+)
+def test_without_mpi(module, message, tmp_path):
+    import subprocess
+
+    (tmp_path / "mpi4py").mkdir()
+    (tmp_path / "mpi4py" / "__init__.py").write_text(module)
+    done = subprocess.run(
+        [BIN / "athanor", "execute", *TINY, "--mesh", "dp=1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    (line,) = said(done.stderr)
+    assert done.returncode == 2 and message in line

@@ -1,0 +1,145 @@
+"""The validation study: its figures on made-up measurements, its report, and what it refuses; one job on a real cluster."""
+
+import json
+
+import athanor
+import pytest
+from athanor.cli import cli
+from athanor.hardware.errors import InputError
+from athanor.hardware.machine_writer import machine_toml
+from athanor.mpi_runtime.cluster import Cluster, Shape, machine_of, missing
+from athanor.reports.pages.output_folder import Folder
+from athanor.reports.pages.runtime_validation import write_validation
+from athanor.reports.studies import runtime_validation as validation
+from athanor.workloads.results.run import Run
+from click.testing import CliRunner
+from support.mpi_jobs import BIN, needs_mpi
+
+TREE = validation.StudyTree(2, 2, 200, ("sleep", "gemm"))
+WHY = missing()
+needs_cluster = pytest.mark.skipif(WHY is not None, reason=f"no cluster can be emulated here: {WHY}")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(validation, "TOKENS", 64)
+    monkeypatch.setattr(validation, "STEPS", 2)
+    monkeypatch.setattr(validation, "SKEWS", (0.0, 1.0, 0.5))
+
+
+def made_up(network=1.0, taper=1.0):
+    """What a study on a tree whose links have so much of their nominal rates would have kept."""
+    nominal = machine_of(TREE.shape)
+    efficiency = nominal.calibration.network_efficiency
+    real = nominal.changed(
+        {"calibration.network_efficiency": network * efficiency, "fabric.taper": taper * nominal.fabric.taper}
+    )
+    kept = {f"machine {TREE.name}": {"file": machine_toml(real)}}
+    for cell in validation.cells(TREE):
+        run = athanor.simulate(real, validation.MODEL, depth="message", **cell.options)
+        kept[cell.name] = json.loads(
+            json.dumps(
+                Run({**run.totals, "measured": {}}, run.plan, run.classes, run.trace, run.expert_load).to_plain()
+            )
+        )
+    return kept
+
+
+def test_cells_cover_the_study():
+    found = list(validation.cells(TREE))
+    assert len({cell.name for cell in found}) == len(found) == 12 + 4
+    assert {cell.skew for cell in found if cell.compute == "sleep"} == {0.0, 0.5, 1.0}
+    assert sum(len(list(validation.cells(tree))) for tree in validation.TREES) == 3 * 12 + 4
+    assert [tree.supernodes * tree.nodes for tree in validation.TREES] == [4, 8, 16]
+
+
+def test_a_machine_that_is_as_it_says_is_predicted_exactly(small):
+    plain = validation.validate((TREE,), made_up()).plain()
+    assert plain["zero_fit"]["cells"] == 12
+    assert plain["zero_fit"]["mape"] == pytest.approx(0, abs=1e-9)
+    assert plain["zero_fit"]["rank_correlation"] == pytest.approx(1)
+    assert plain["cross_over_inside"] == pytest.approx(3 / 16)
+
+
+def test_a_slower_network_shows_in_nominal_predictions_and_not_in_calibrated_ones(small):
+    plain = validation.validate((TREE,), made_up(network=0.5, taper=0.8)).plain()
+    assert -0.65 < plain["zero_fit"]["bias"] < -0.3
+    assert plain["zero_fit"]["worst"] >= plain["zero_fit"]["mape"] > 0.3
+    assert plain["calibrated"]["mape"] == pytest.approx(0, abs=1e-9)
+    assert plain["calibrated_gemm"]["mape"] == pytest.approx(0, abs=1e-9)
+    assert plain["cross_over_inside"] == pytest.approx(0.8 * 3 / 16)
+    for cell in plain["cells"]:
+        assert set(cell["zero_fit"]) == {"step_seconds", "relative_error", "phases"}
+        assert set(cell["zero_fit"]["phases"]) == {"forward", "backward", "update"}
+
+
+def test_its_report(small, tmp_path):
+    found = validation.validate((TREE,), made_up(network=0.9))
+    write_validation(Folder(tmp_path), found, "athanor validate-runtime")
+    assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(found.plain()))
+    assert len((tmp_path / "cells.csv").read_text().splitlines()) == 1 + 16
+    report = (tmp_path / "report.html").read_text()
+    assert (
+        report.count("<svg") == 2 and "nominal rates, nothing fitted" in report and "athanor validate-runtime" in report
+    )
+
+
+def test_what_was_kept_is_not_measured_again(small, monkeypatch):
+    kept = made_up()
+    lacking = [cell.name for cell in validation.cells(TREE)][3]
+    whole = kept.pop(lacking)
+    measured, new = [], {}
+    monkeypatch.setattr(validation.Cluster, "up", classmethod(lambda cls, shape, name: _Nothing()))
+    monkeypatch.setattr(validation._Bench, "measure", lambda bench, cell: measured.append(cell.name) or whole)
+    monkeypatch.setattr(validation._Bench, "calibrate", lambda bench: pytest.fail("calibrated again"))
+    found = validation.validate((TREE,), kept, new.__setitem__)
+    assert measured == [lacking] == list(new)
+    assert len(found.outcomes) == 16
+
+
+class _Nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def test_unknown_trees_and_computers_without_clusters(monkeypatch):
+    with pytest.raises(InputError, match=r"--trees 3x3: no such tree \(2x2, 2x4, 4x4\)"):
+        validation.chosen("2x2,3x3")
+    assert [tree.name for tree in validation.chosen("4x4")] == ["4x4 at 100 Mbit/s"]
+    monkeypatch.setattr(
+        "athanor.mpi_runtime.cluster.cluster.missing", lambda: "the program tc is missing (package iproute2)"
+    )
+    refused = CliRunner().invoke(cli, ["validate-runtime", "--trees", "2x2"], standalone_mode=False)
+    assert isinstance(refused.exception, InputError)
+    assert "the program tc is missing" in str(refused.exception)
+
+
+@needs_mpi
+@needs_cluster
+def test_placements_are_real_on_an_emulated_cluster(tmp_path):
+    """The same plan placed twice: the bytes over uplinks are those that the simulator predicts for each."""
+    shape, crossed = Shape(supernodes=2, nodes=2, node_rate=50e6, taper=3 / 16), {}
+    machine = tmp_path / "tree.toml"
+    machine.write_text(machine_toml(machine_of(shape)))
+    options = {"mesh": {"ep": 2, "dp": 2}, "tokens_per_rank": 64}
+    with Cluster.up(shape, name="test-placements") as cluster:
+        for placement in ("moda", "opposite"):
+            found = tmp_path / f"{placement}.json"
+            flags = ("--mesh", "ep=2,dp=2", "--tokens-per-rank", "64", "--placement", placement, "--compute", "sleep")
+            command = [str(BIN / "athanor"), "execute", "--machine", str(machine), "--model", "moda-tiny", *flags]
+            done = cluster.run([*command, "-o", str(found)], limit=60, capture=True)
+            assert done.returncode == 0, done.stderr
+            run = Run.load(found)
+            simulated = athanor.simulate(machine, "moda-tiny", placement=placement, depth="message", **options)
+            sides = [
+                {row["kind"]: row["bytes_per_step"] for row in each.summary()["links"]} for each in (run, simulated)
+            ]
+            assert sides[0] == pytest.approx(sides[1], rel=1e-3)
+            assert run.summary()["measured"]["hosts"] == ["node-0", "node-1", "node-2", "node-3"]
+            assert run.summary()["measured"]["cluster"] == "test-placements"
+            assert run.summary()["warnings"] == []
+            crossed[placement] = sides[0]["trunk.out"]
+    assert crossed["opposite"] > 1.5 * crossed["moda"]

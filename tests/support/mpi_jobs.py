@@ -1,0 +1,99 @@
+"""Jobs of real MPI processes for tests: started, waited for, and never left behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.command_line import start
+
+BIN = Path(sys.executable).parent
+MPIEXEC = shutil.which("mpiexec", path=str(BIN)) or shutil.which("mpiexec")
+
+needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec: extra mpich is not installed")
+
+
+def command(ranks, *args):
+    """The mpiexec of this environment and the command of each rank; ``athanor`` and ``python`` are its own as well."""
+    program = {"athanor": str(BIN / "athanor"), "python": sys.executable}[args[0]]
+    return [MPIEXEC, "-n", str(ranks), program, *map(str, args[1:])]
+
+
+def job(ranks, *args, timeout=90, **environment):
+    """Run a job to its end; returns its CompletedProcess with text."""
+    return subprocess.run(
+        command(ranks, *args), capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
+    )
+
+
+def begin(ranks, *args):
+    """Start a job in a session of its own."""
+    return start(command(ranks, *args), start_new_session=True)
+
+
+def members(process):
+    """The process ids of a job's ranks: Python processes that descend from its mpiexec."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        parents[int(path.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    found = []
+    for pid in parents:
+        above = pid
+        while above in parents and above != process.pid:
+            above = parents[above]
+        if above == process.pid and pid != process.pid and "athanor" in cmdline(pid):
+            found.append(pid)
+    return sorted(found)
+
+
+def cmdline(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def ranks_of(process, count, timeout=30):
+    """The ranks of a job, once all of them run."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        found = [pid for pid in members(process) if "mpiexec" not in cmdline(pid) and "hydra" not in cmdline(pid)]
+        if len(found) == count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"{count} ranks never ran")
+
+
+def gone(pids, timeout=15):
+    """Whether processes end within a time."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if not any(running(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def finish(process, timeout=60):
+    """(exit status, stdout, stderr) of a job that was begun; it is killed where it does not end."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return process.returncode, out, err

@@ -1,0 +1,133 @@
+"""What frameworks do beside the arithmetic: gathers of updated weights beside the forward pass, work on shards, casts to eight bits."""
+
+import pytest
+from athanor.cli import cli
+from athanor.reports.studies.accuracy.libraries import libraries, library_of
+from athanor.reports.studies.accuracy.rows import read_rows
+from athanor.sim.planning.question import Question
+from athanor.sim.planning.search import search
+from athanor.workloads.model.model import Model
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.schedule.costs import compute_seconds
+from athanor.workloads.schedule.schedule import Bookkeeping, Gemm, PipelineWork, Sweep
+from click.testing import CliRunner
+from pytest import approx
+from support.strategies import DENSE, SHAPE, SHARED, exchanges, flat, lowered, moved, simulated, two_levels
+
+SHARDED = {"mesh": {"dp": 4}, "tokens_per_rank": 128, "micro_batch": 1}
+
+
+def gathers(schedule):
+    return [each.name for each in schedule.operations if each.name.endswith("all-gather")]
+
+
+@pytest.mark.parametrize("zero", ["1", "2"])
+def test_updated_weights_come_beside_the_first_forward_pass(zero):
+    """The same bytes, layer by layer in the first micro-batch; what is beside layers is gathered after the update, as before."""
+    late, at_once = (lowered(zero=zero, overlap=overlap, **SHARDED) for overlap in ("all", "gradients"))
+    assert moved(late, "gradient_sync") == approx(moved(at_once, "gradient_sync"))
+    names = gathers(late)
+    assert [name for name in names if "weights" in name] == [f"m0.l{n}.weights.dense.fp32.all-gather" for n in (0, 1)]
+    assert [name for name in names if "weights" not in name] == ["update.dense.fp32.all-gather"]
+    ends = exchanges(late)["update.dense.fp32.all-gather"].nbytes
+    assert 0 < ends < exchanges(at_once)["update.dense.fp32.all-gather"].nbytes
+
+
+@pytest.mark.parametrize("model", [DENSE, SHARED])
+def test_gathers_beside_the_forward_pass_are_never_slower(model):
+    machine = flat(injection=2e3)
+    late, at_once, alone = (
+        simulated(model, machine, zero="1", overlap=overlap, balancer="even" if model.experts else "none", **SHARDED)
+        for overlap in ("all", "gradients", "none")
+    )
+    assert late["step_seconds"] < at_once["step_seconds"] <= alone["step_seconds"]
+    assert late["phases"]["update"] < at_once["phases"]["update"]
+
+
+def test_blocks_begin_when_the_first_layer_is_there():
+    """Before a pipeline's blocks one layer is waited for; the others' gathers end within the step."""
+    options = {"mesh": {"pp": 2, "dp": 2}, "tokens_per_rank": 256, "micro_batch": 1, "zero": "1"}
+    machine, deep = flat(injection=2e5), Model(name="deep", **{**SHAPE, "layers": 8})
+    schedule = lowered(deep, machine, overlap="all", **options)
+    works = [each for each in schedule.operations if isinstance(each.work, PipelineWork)]
+    before = [each.name for each in schedule.operations if each.name.startswith("l0.weights")]
+    assert len(works) == len(before) == 1
+    late, at_once = (simulated(deep, machine, overlap=each, **options) for each in ("all", "gradients"))
+    assert late["step_seconds"] < at_once["step_seconds"]
+    assert late["phases"]["update"] < at_once["phases"]["update"]
+
+
+def test_a_stage_without_layers_gathers_none():
+    """The longest stage says how much is gathered, also where the first one has the embedding alone."""
+    deep = Model(name="deep", **{**SHAPE, "layers": 4})
+    options = {"mesh": {"pp": 2, "dp": 2}, "tokens_per_rank": 128, "micro_batch": 1, "zero": "1", "stage_layers": "0,4"}
+    schedule = lowered(deep, overlap="all", **options)
+    assert [name for name in gathers(schedule) if "weights" in name] == [
+        f"l{layer}.weights.dense.fp32.all-gather" for layer in range(4)
+    ]
+    late, at_once = (simulated(deep, flat(injection=2e5), overlap=each, **options) for each in ("all", "gradients"))
+    assert late["step_seconds"] < at_once["step_seconds"]
+
+
+def test_without_shards_there_is_nothing_to_gather():
+    for zero in ("0", "3"):
+        late, at_once = (simulated(zero=zero, overlap=overlap, **SHARDED) for overlap in ("all", "gradients"))
+        assert late["step_seconds"] == at_once["step_seconds"]
+
+
+def test_the_runtime_refuses_what_it_does_not_do():
+    flags = ["--mesh", "dp=1", "--zero", "1", "--overlap", "all", "--global-batch", "1"]
+    done = CliRunner().invoke(cli, ["execute", "--model", "gpt-1", *flags])
+    assert "--overlap all: is simulated only" in str(done.exception)
+
+
+def test_the_formula_knows_gathers_beside_the_pass():
+    """The planner's formula lies within a twentieth of the engine with either overlap."""
+    for overlap in ("gradients", "all"):
+        fixed = {"global_batch": 32, "zero": "1", "overlap": overlap, "micro_batch": 1, "recompute": "none"}
+        question = Question.of(two_levels(), DENSE, {**fixed, "precision": "O0"}, gpus=16)
+        *_, last = search(question)
+        assert abs(last.plain()["closed_form_error"]["mean_absolute"]) < 0.05
+
+
+def test_work_on_shards_grows_with_ranks_and_tensors():
+    """Two gathers and one reduction of four matrices of each layer, and the embedding's, for each rank and micro-batch."""
+    machine, each = flat(), 1e-3
+    slow = machine.changed({"calibration.shard_overhead": each})
+    for ranks in (2, 8):
+        options = {"mesh": {"dp": ranks}, "zero": "3", "tokens_per_rank": 64, "micro_batch": 1}
+        plain, told = (simulated(machine=on, **options)["step_seconds"] for on in (machine, slow))
+        works = [op.work for op in lowered(machine=slow, **options).operations if isinstance(op.work, Bookkeeping)]
+        count = sum(work.shards for work in works)
+        micro_batches = 2
+        assert count == micro_batches * ranks * (3 * 4 * 2 + 3) - (micro_batches - 1) * ranks
+        assert told - plain == approx(count * each)
+    for zero in ("1", "2"):
+        first, second = (simulated(machine=on, zero=zero, mesh={"dp": 8}) for on in (machine, slow))
+        assert first["step_seconds"] == second["step_seconds"]
+
+
+def test_eight_bits_are_made_of_sixteen():
+    """Activations and gradients are read once and written twice; gradients of weights find both made already."""
+    setting = Setting.of("eos-h100", "gpt-2", {"mesh": {"dp": 8}, "precision": "fp8", "global_batch": 8, "zero": "0"})
+    from athanor.workloads.lowering import lower_step
+
+    works = {op.name: op.work for op in lower_step(setting)[0].operations if isinstance(op.work, Gemm)}
+    assert works["l0.ffn.up"].cast_from == works["l0.ffn.up.dgrad"].cast_from == "bf16"
+    assert works["l0.ffn.up.wgrad"].cast_from is None
+    processor, calibration = setting.machine.processor(8), setting.machine.calibration
+    work = Gemm(4096.0, 4096.0, 4096.0, 1.0, "fp8")
+    cast = Gemm(4096.0, 4096.0, 4096.0, 1.0, "fp8", cast_from="bf16")
+    sweep = Sweep(4096.0**2, 2.0, 2.0, 0.0, "fp8")
+    seconds = [float(compute_seconds(each, processor, calibration).seconds) for each in (work, cast, sweep)]
+    assert seconds[1] - seconds[0] == approx(seconds[2] - processor.launch(1))
+
+
+def test_every_row_has_a_library_and_its_keys_are_the_machines():
+    for each in libraries():
+        assert each.source
+        assert each.attention in ("fused", "unfused")
+        Setting.of("selene", "gpt-2", {"mesh": {"dp": 8}, "overlap": each.overlap}).machine.changed(each.set)
+    assert not libraries()[-1].where
+    named = {library_of(row).name for row in read_rows()}
+    assert named == {each.name for each in libraries()}
