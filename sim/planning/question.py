@@ -15,7 +15,7 @@ from ...hardware.version import version
 from ...workloads.mesh.mesh import AXES
 from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
-from ...workloads.optimizers import parse_optimizer
+from ...workloads.optimizers import OPTIMIZERS
 from ...workloads.pipelines.stage_layers import WAYS
 from ...workloads.plan.plan import OFFLOADS, Plan
 
@@ -183,7 +183,7 @@ def _value(key: str, text: str, value: str) -> Any:
             raise InputError(f"--try {text}: write sequence-parallel=on,off")
         return value == "on"
     if key == "optimizer":
-        parse_optimizer(value)
+        OPTIMIZERS.find(value)
         return value
     allowed = WAYS if key == "stage_layers" else CHOICES.get(key, (value,))
     if value not in allowed:

@@ -41,7 +41,7 @@ class Adafactor(Optimizer):
     decay: float = usual.ADAFACTOR_DECAY
 
     name: ClassVar[str] = "adafactor"
-    title: ClassVar[str] = "second moments of rows and columns alone, no first ones"
+    about: ClassVar[str] = "second moments of rows and columns alone, no first ones"
     source: ClassVar[str] = "Shazeer and Stern 2018, Algorithms 4 and 5"
     flops: ClassVar[float] = 20
     hosted: ClassVar[bool] = False

@@ -24,7 +24,7 @@ class Adam(Optimizer):
     beta2: float = usual.BETA_2
 
     name: ClassVar[str] = "adam"
-    title: ClassVar[str] = "two moments of every gradient"
+    about: ClassVar[str] = "two moments of every gradient"
     source: ClassVar[str] = "Kingma and Ba 2015, Algorithm 1 and the end of section 2"
     flops: ClassVar[float] = 12
     """Of moments 3 and 4, root, sum, quotient, and the step's product and difference; it is bound by memory."""

@@ -30,7 +30,7 @@ class Adam8Bit(Adam):
     """
 
     name: ClassVar[str] = "adam8bit"
-    title: ClassVar[str] = "Adam with moments in 8 bits and a scale a block"
+    about: ClassVar[str] = "Adam with moments in 8 bits and a scale a block"
     source: ClassVar[str] = "Dettmers et al. 2022, sections 2.1 to 2.3"
     flops: ClassVar[float] = 20
     """Adam's, and four a moment to find the scale, to divide by it, to find the code and to multiply again."""

@@ -20,7 +20,7 @@ class AdamW(Adam):
     weight_decay: float = usual.WEIGHT_DECAY
 
     name: ClassVar[str] = "adamw"
-    title: ClassVar[str] = "Adam with weight decay of its own"
+    about: ClassVar[str] = "Adam with weight decay of its own"
     source: ClassVar[str] = "Loshchilov and Hutter 2019, Algorithm 2"
     flops: ClassVar[float] = 14
     """Adam's, and the decay's product and difference."""

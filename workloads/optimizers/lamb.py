@@ -41,7 +41,7 @@ class Lamb(Optimizer):
     weight_decay: float = usual.WEIGHT_DECAY
 
     name: ClassVar[str] = "lamb"
-    title: ClassVar[str] = "Adam's step, scaled to the norm of each tensor's weights"
+    about: ClassVar[str] = "Adam's step, scaled to the norm of each tensor's weights"
     source: ClassVar[str] = "You et al. 2020, Algorithm 2; NVIDIA Apex, multi_tensor_lamb.cu"
     flops: ClassVar[float] = 20
     hosted: ClassVar[bool] = False

@@ -49,7 +49,7 @@ class Muon(Optimizer):
     beta2: float = usual.BETA_2
 
     name: ClassVar[str] = "muon"
-    title: ClassVar[str] = "orthogonal momentum for hidden matrices, AdamW for the rest"
+    about: ClassVar[str] = "orthogonal momentum for hidden matrices, AdamW for the rest"
     source: ClassVar[str] = "Jordan et al. 2024; Liu et al. 2025 (Moonlight), section 2.2 and Algorithm 1"
     flops: ClassVar[float] = 8
     """Of the sweeps; products of whole matrices come to it."""

@@ -8,13 +8,15 @@ runtime (:meth:`Rule.update`): what it yields there are the exchanges that its s
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.errors import suggestion
 from ...hardware.precisions import BYTES, Precision
+from ...hardware.registry import Policy
 from ..model.precision import Formats, Part
 from ..model.tensors import Tensor
 
@@ -168,16 +170,32 @@ TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float
 
 
 @dataclass(frozen=True)
-class Optimizer(Rule):
+class Optimizer(Rule, Policy):
     """A rule that users can name, and the rules of tensors that it does not update itself.
 
-    The fields of a subclass are its hyper-parameters, numbers with defaults. ``hosted``: the update can run on the host's cores
-    (``--offload optimizer``), as one that only sweeps can. ``source`` is where its formulas stand.
+    A subclass is a frozen dataclass; its fields are hyper-parameters, numbers with defaults. ``name`` is what operations are
+    called by. ``hosted``: the update can run on the host's cores (``--offload optimizer``), as one that only sweeps can.
+    ``source`` is where its formulas stand.
     """
 
-    title: ClassVar[str]
-    source: ClassVar[str]
+    source: ClassVar[str] = ""
     hosted: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, argument: str) -> Self:
+        """The optimizer with hyper-parameters of a user's own, ``momentum=0.95,learning_rate=0.1``."""
+        known, values = [each.name for each in fields(cls)], dict[str, float]()
+        for text in filter(None, argument.split(",")):
+            key, _, value = text.partition("=")
+            if key not in known:
+                raise ValueError(f"has no hyper-parameter {key}{suggestion(key, known)}")
+            try:
+                values[key] = float(value)
+            except ValueError:
+                values[key] = -1.0
+            if not 0 <= values[key] < float("inf"):
+                raise ValueError(f"needs a number from 0 on for {key}, such as {key}=0.1")
+        return cls(**values)
 
     def rule(self, part: Part, tensor: Tensor) -> Rule:
         """The rule of a tensor of a part of the model."""

@@ -21,7 +21,7 @@ class Sgd(Optimizer):
     momentum: float = usual.MOMENTUM
 
     name: ClassVar[str] = "sgd"
-    title: ClassVar[str] = "gradient descent with momentum"
+    about: ClassVar[str] = "gradient descent with momentum"
     source: ClassVar[str] = "Sutskever et al. 2013, section 2"
     flops: ClassVar[float] = 4
     """A product and a sum for the momentum, and for the step."""

@@ -14,7 +14,7 @@ from ...hardware.records import Record, first_error
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..model.precision import PrecisionSchedule
-from ..optimizers import Optimizer, parse_optimizer
+from ..optimizers import OPTIMIZERS, Optimizer
 from ..pipelines.stage_layers import parse
 from ..routing.balancers import BALANCERS, Balancer
 from ..routing.routers import ROUTERS, Router
@@ -131,7 +131,7 @@ class Plan(Record):
     @property
     def optimizing(self) -> Optimizer:
         """The optimizer."""
-        return parse_optimizer(self.optimizer)
+        return OPTIMIZERS.find(self.optimizer)
 
     @property
     def gradients_overlap(self) -> bool:

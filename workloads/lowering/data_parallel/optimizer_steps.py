@@ -9,7 +9,7 @@ import numpy as np
 
 from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats
-from ...optimizers.optimizer import Pass, Products, Step, Sums, Whole
+from ...optimizers.optimizer import Pass, Products, Step, Sums, Whole, kept_precision
 from ...plan.setting import Setting
 from ...schedule.schedule import Amount, Exchange, Gemm, Sweep, Work
 from .held_tensors import RuledTensors, matrices_touched, ruled, together
@@ -31,13 +31,13 @@ def optimizer_steps(
     optimizer = setting.plan.optimizing
     for each in ruled(setting, holding):
         name = f"update.{optimizer.name}.{holding.part}"
-        if each.rule is not optimizer:
+        if each.rule != optimizer:
             name += f".{each.rule.name}"
         columns = [each.rule.steps(tensor, formats) for tensor in each.tensors]
         for steps in zip(*columns, strict=True):
             counted = list(zip(steps, each.tensors.values(), strict=True))
             label = f"{name}.{steps[0].name}" if steps[0].name else name
-            works = list(_works(setting, holding, each, counted, exchanging))
+            works = list(_works(setting, holding, each, formats, counted, exchanging))
             for number, work in enumerate(works):
                 yield (
                     f"{label}{number if len(works) > 1 else ''}",
@@ -49,6 +49,7 @@ def _works(
     setting: Setting,
     holding: Holding,
     ruled_tensors: RuledTensors,
+    formats: Formats,
     steps: list[tuple[Step, Amount]],
     exchanging: Exchanging,
 ) -> Iterator[Work]:
@@ -62,7 +63,8 @@ def _works(
         case Sums():
             if not alone:
                 numbers = _total((step.numbers * count for step, count in steps if isinstance(step, Sums)))
-                yield exchanging("all-reduce", axes, BYTES["fp32"] * numbers, "fp32")
+                element = kept_precision(formats)
+                yield exchanging("all-reduce", axes, BYTES[element] * numbers, element)
         case Whole():
             if not alone:
                 elements = _total((tensor.size * count for tensor, count in ruled_tensors.tensors.items()))
