@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ...workloads.model.precision import PARTS, Part
+
 NAME = re.compile(r"(?:m(?P<micro>\d+)\.)?(?P<again>again\.)?(?:l(?P<layer>\d+)\.)?(?P<what>.*)")
 
 
@@ -29,3 +31,9 @@ class NamedPart:
         layer = found["layer"]
         number = None if layer is None else int(layer)
         return cls(int(found["micro"] or 0), number, found["what"], bool(found["again"]), found["micro"] is not None)
+
+
+def updated_part(what: str) -> Part:
+    """The part of the model that an operation of an update is about: ``update.lamb.ffn.norms``."""
+    word = what.split(".")[2]
+    return next(part for part in PARTS if part == word)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 
 from ...workloads.loads.loads import LoadModel
 from ...workloads.loads.token_assignment import decisions
-from ...workloads.model.precision import PARTS
+from ...workloads.model.precision import Part
+from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity
 from ...workloads.schedule.schedule import Exchange, Operation, Schedule
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
+from .dense.carrying import carry
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
-from .operation_names import NamedPart
+from .operation_names import NamedPart, updated_part
+from .optimizer_rounds import HeldTensor, OptimizerRounds
 from .stand_ins import Blank, Steps
 from .token_routing import Routing
 from .tokens import Tokens
@@ -49,6 +52,7 @@ class Training:
         self.group, self.me = (int(place[0]) for place in np.nonzero(groups == rank))
         self.local = self.loads.experts // self.loads.ranks
         self.holdings = MoeHoldings(setting, self.formats, schedule, transport)
+        self.updates = OptimizerRounds(setting, self._ready)
         operations = list(every_operation(schedule))
         self.synchronised = [
             (each.stream, each.work)
@@ -75,6 +79,7 @@ class Training:
         model, batch = self.setting.model, self.setting.batch
         random = np.random.default_rng([self.setting.plan.seed, 8, step, self.rank])
         self.kept.clear()
+        self.updates.start_step()
         for each in self.holdings.vectors.values():
             each.vector.start_step()
             if self.exact:  # dense layers compute no gradients: small whole numbers, whose sums are exact
@@ -121,8 +126,8 @@ class Training:
     def compute(self, operation: Operation) -> bool:
         """Do what a compute operation does to the data; returns whether that was all of its work, as it would be for real."""
         part = self._part(operation.name)
-        if part.what.startswith("update.adam."):
-            return self._adam(part.what.rpartition(".")[2])
+        if operation.category == "optimizer":
+            return self._update(updated_part(part.what))
         if part.layer is None or not part.what.startswith("moe."):
             return False
         layer, what = self.layers[part.micro_batch, part.layer], part.what.removeprefix("moe.")
@@ -174,13 +179,16 @@ class Training:
         top_k = layer.weights.shape[1]
         layer.routing.drop(layer.everyone, int(np.ceil(balancer.factor * self.setting.batch.micro_tokens * top_k)))
 
-    def _adam(self, name: str) -> bool:
+    def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""
         if not (self.real or self.exact):
             return False
-        held = self.holdings.of_part(next(each for each in PARTS if each == name))
-        held.vector.adam(*held.spans[next(each for each in PARTS if each == name)], held.replicas)
+        self.updates.compute(part)
         return self.real
+
+    def _ready(self, part: Part) -> Iterator[tuple[HeldTensor, TensorShare]]:
+        held = self.holdings.of_part(part)
+        return held.vector.ready(part, held.replicas)
 
     # --- exchanges --------------------------------------------------------------------------------------------------------
 
@@ -191,6 +199,9 @@ class Training:
         if part.layer is not None and part.what.startswith("moe."):
             layer = self.layers[part.micro_batch, part.layer]
             return self._tokens(layer, part.what.removeprefix("moe."), operation.stream, exchange)
+        if operation.category == "optimizer" and (self.real or self.exact):
+            message = self.updates.message(updated_part(part.what))
+            return carry(self.transport, operation.stream, exchange, message)
         if operation.category == "gradient_sync":
             return self._vector(
                 self.holdings.vectors[MoeHoldings.key(operation)], part.layer, operation.stream, exchange

@@ -9,7 +9,6 @@ import numpy as np
 from ....workloads.lowering.unroll import ARRIVALS, DEPARTURES
 from ....workloads.mesh.mesh import DATA
 from ....workloads.model.model import Model
-from ....workloads.model.precision import PARTS
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.schedule import Exchange, Operation
@@ -17,7 +16,8 @@ from ...devices import TYPES
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
-from ..operation_names import NamedPart
+from ..operation_names import NamedPart, updated_part
+from ..optimizer_rounds import OptimizerRounds
 from ..stand_ins import stage_message
 from ..tokens import Tokens
 from .carrying import carry
@@ -50,6 +50,7 @@ class DenseTraining:
         )
         self.formats = plan.precisions.at(0)
         self.holdings = DenseHoldings(setting, self.sizes, self.place, self.formats)
+        self.updates = OptimizerRounds(setting, self.holdings.ready)
         self.micro_batches: dict[int, MicroBatch] = {}
         self.loss = 0.0
         self._last_of_layer = "attention.norm.grad.reduce" if self.place.grid > 1 else "attention.norm.grad"
@@ -62,6 +63,7 @@ class DenseTraining:
     def start_step(self, step: int) -> None:
         """Draw the batch; gradients are zero again."""
         self.holdings.start_step()
+        self.updates.start_step()
         self.micro_batches.clear()
         self.loss = 0.0
         words, targets = batch_of(self.setting, step)
@@ -99,8 +101,11 @@ class DenseTraining:
     def compute(self, operation: Operation) -> bool:
         """Do what a compute operation does; only the framework's own bookkeeping is none of it."""
         part = self._part(operation.name)
+        if operation.category == "optimizer":
+            self.updates.compute(updated_part(part.what))
+            return True
         if part.what.startswith("update."):
-            return self._update(part.what)
+            return False
         micro_batch = self._micro_batch(part.micro_batch)
         micro_batch.compute(part.what, part.layer)
         if part.what == "output.loss" and self.place.width == 1:
@@ -117,13 +122,6 @@ class DenseTraining:
         if part.what == self._last_of_layer and not self._splits:
             micro_batch.forget(part.layer)
 
-    def _update(self, what: str) -> bool:
-        for part in PARTS:
-            if what == f"update.adam.{part}":
-                self.holdings.update(part)
-                return True
-        return False
-
     def exchange(self, operation: Operation) -> Steps:
         """Send and receive what an exchange carries."""
         exchange, part, stream = operation.work, self._part(operation.name), operation.stream
@@ -132,6 +130,10 @@ class DenseTraining:
             yield from self._between_stages(operation, part, exchange)
         elif part.what.startswith("embedding.tied."):
             yield from self._tied(part.what, stream, exchange)
+        elif operation.category == "optimizer":
+            message = self.updates.message(updated_part(part.what))
+            if message.payload.size:
+                yield from carry(self.transport, stream, exchange, message)
         elif operation.category == "gradient_sync":
             yield from carry(self.transport, stream, exchange, self.holdings.message(part.what, part.layer, exchange))
         else:

@@ -10,9 +10,9 @@ import numpy as np
 from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount, Bookkeeping, Exchange, Work
+from ...schedule.schedule import Amount, Bookkeeping, Exchange
 from ..builder import GRADIENTS, Program
-from .optimizer_steps import optimizer_steps
+from .optimizer_steps import OptimizerStep, optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards
 
 QUANTISED_GRADIENT = 0.5
@@ -109,8 +109,8 @@ class Update:
         """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
         for each in held(self.setting):
-            for name, work in self.optimizer(program, each):
-                program.add(name, work, "optimizer")
+            for step in self.optimizer(program, each):
+                program.add(step.name, step.work, "optimizer")
         self.gather(program)
 
     def bookkeep(self, program: Program) -> None:
@@ -151,8 +151,8 @@ class Update:
             found[key] = GradientVector(kind, nbytes, each.replicas, each.shards, element)
         yield from found.values()
 
-    def optimizer(self, program: Program, holding: Holding, share: float = 1.0) -> Iterator[tuple[str, Work]]:
-        """(name, work) of the optimizer on a ``share`` of the rank's part of a holding."""
+    def optimizer(self, program: Program, holding: Holding, share: float = 1.0) -> Iterator[OptimizerStep]:
+        """The operations of the optimizer on a ``share`` of the rank's part of a holding."""
 
         def exchanging(operation: str, axes: tuple[str, ...], nbytes: Amount, element: Precision) -> Exchange:
             return self._exchange(program, operation, axes, nbytes, element)

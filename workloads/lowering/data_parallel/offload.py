@@ -84,8 +84,8 @@ def host_update(program: Program, update: Update) -> None:
     share, number = setting.plan.offload_shares["optimizer"], None
     for each in held(setting):
         if share < 1:
-            for name, work in update.optimizer(program, each, 1 - share):
-                program.add(name, work, "optimizer")
+            for step in update.optimizer(program, each, 1 - share):
+                program.add(step.name, step.work, "optimizer")
         sweep = _host_sweep(update, each, share)
         if setting.plan.offload_delay:
             number = program.at_once(f"update.host.{each.part}", sweep, "offload", HOST)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats
-from ...optimizers.optimizer import Pass, Products, Step, Sums, Whole, kept_precision
+from ...optimizers.optimizer import Pass, Products, Rule, Step, Sums, Whole, kept_precision
 from ...plan.setting import Setting
 from ...schedule.schedule import Amount, Exchange, Gemm, Sweep, Work
 from .held_tensors import RuledTensors, matrices_touched, ruled, together
@@ -19,10 +19,20 @@ Exchanging = Callable[[str, tuple[str, ...], Amount, Precision], Exchange]
 """Makes an exchange of an operation over axes, of so many bytes in a format, by the algorithm that fits them."""
 
 
+@dataclass(frozen=True)
+class OptimizerStep:
+    """One operation of an update: its name and work, the rule that asks for it, and whether the rule ``begins`` with it."""
+
+    name: str
+    work: Work
+    rule: Rule
+    begins: bool
+
+
 def optimizer_steps(
     setting: Setting, holding: Holding, formats: Formats, exchanging: Exchanging, share: float = 1.0
-) -> Iterator[tuple[str, Work]]:
-    """(name, work) of updating a ``share`` of what the rank has of a holding.
+) -> Iterator[OptimizerStep]:
+    """The operations of updating a ``share`` of what the rank has of a holding.
 
     Names are ``update.OPTIMIZER.PART``, then the step's own; where the optimizer leaves tensors to another rule, that rule's
     before it; of several operations of a step they have a number. Exchanges are there where other ranks have parts of the
@@ -30,7 +40,7 @@ def optimizer_steps(
     """
     optimizer = setting.plan.optimizing
     for each in ruled(setting, holding):
-        name = f"update.{optimizer.name}.{holding.part}"
+        name, begins = f"update.{optimizer.name}.{holding.part}", True
         if each.rule != optimizer:
             name += f".{each.rule.name}"
         columns = [each.rule.steps(tensor, formats) for tensor in each.tensors]
@@ -39,10 +49,9 @@ def optimizer_steps(
             label = f"{name}.{steps[0].name}" if steps[0].name else name
             works = list(_works(setting, holding, each, formats, counted, exchanging))
             for number, work in enumerate(works):
-                yield (
-                    f"{label}{number if len(works) > 1 else ''}",
-                    replace(work, size=share * work.size) if isinstance(work, Sweep) else work,
-                )
+                mine = replace(work, size=share * work.size) if isinstance(work, Sweep) else work
+                yield OptimizerStep(f"{label}{number if len(works) > 1 else ''}", mine, each.rule, begins)
+                begins = False
 
 
 def _works(
