@@ -90,9 +90,9 @@ PLANS = {
         for plan in (
             {"mesh": {"dp": 2, "tp": 2}, "zero": "1"},
             {"mesh": {"fsdp": 2, "dp": 2}, "zero": "3"},
-            {"mesh": {"pp": 4}, "zero": "0"},
         )
-    ],
+    ]
+    + [{"optimizer": optimizer, "mesh": {"pp": 4}, "zero": "0"} for optimizer in ("adafactor", "muon")],
     "optimizers, modern": [
         {"optimizer": optimizer, **plan}
         for optimizer in sorted({*OPTIMIZERS} - {"adam"})
