@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...hardware.errors import AthanorError
 from ...workloads.optimizers import TensorShare
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..job.world import World
 from ..messages.groups import Group

@@ -15,7 +15,9 @@ from ...workloads.model.model import Model
 from ...workloads.model.precision import Formats, Part
 from ...workloads.model.tensors import Tensor, tensors_of_input, tensors_of_layer, tensors_of_output
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.schedule import Exchange, Operation, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..messages.transport import Transport, every_operation
 from .flat_vectors import FlatVector, PlacedTensor
 

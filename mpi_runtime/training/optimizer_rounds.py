@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from ...workloads.lowering.data_parallel.held_tensors import together
 from ...workloads.lowering.data_parallel.optimizer_steps import OptimizerStep, optimizer_steps
 from ...workloads.lowering.data_parallel.sharding import held
-from ...workloads.model.precision import Formats, Part
+from ...workloads.model.precision import PARTS, Formats, Part
 from ...workloads.model.tensors import Tensor
 from ...workloads.optimizers import Optimizer
 from ...workloads.optimizers.optimizer import Gather, Request, Rule, TensorShare, Update
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.operation import Task
+from ...workloads.schedule.work import Exchange
 from .dense.messages import Message
 
 Array = NDArray[Any]
@@ -59,6 +60,11 @@ def mean_of(gradients: Array, replicas: int) -> Array:
     """The mean of summed gradients, in single precision or better."""
     mean: Array = gradients.astype(np.promote_types(gradients.dtype, np.float32)) / replicas
     return mean
+
+
+def part_updated(task: Task) -> Part:
+    """The part of the model that an update is about."""
+    return next(each for each in PARTS if each == task.part)
 
 
 def update_alone(optimizer: Optimizer, part: Part, share: TensorShare) -> None:
@@ -138,7 +144,9 @@ class OptimizerRounds:
         assert isinstance(step.work, Exchange)
         requests = [(under.held, under.request) for under in self._under if under.request is not None]
         gather = step.work.operation == "all-gather"
-        assert all(isinstance(request, Gather) == gather for _, request in requests), f"{step.name} is another exchange"
+        assert all(isinstance(request, Gather) == gather for _, request in requests), (
+            f"{step.label} is another exchange"
+        )
         values = [request.values for _, request in requests]
         return self._gathered(part, values) if gather else self._summed(part, values)
 

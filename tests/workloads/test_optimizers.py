@@ -22,7 +22,7 @@ from athanor.workloads.model.tensors import Tensor, tensors_of_input, tensors_of
 from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.optimizers.optimizer import Pass, Products, Sums, Whole
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.schedule import Exchange, Gemm, HostSweep, Sweep
+from athanor.workloads.schedule.work import Exchange, Gemm, HostSweep, Sweep
 
 NAMES = sorted(OPTIMIZERS)
 WHOLE = ("adafactor", "lamb", "muon")

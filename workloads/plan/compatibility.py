@@ -12,7 +12,8 @@ from ..model.model import Model
 from ..optimizers import Adam
 from ..pipelines import find_pipeline
 from ..pipelines.stage_layers import layers_by_part
-from .plan import Batch, Plan
+from .batch import Batch
+from .plan import Plan
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ...model.precision import Part
 from ...model.tensors import Tensor, Tensors, tensors_of_input, tensors_of_layer, tensors_of_output
 from ...optimizers.optimizer import Rule
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount
+from ...schedule.work import Amount
 from .sharding import CUT, Holding, layers_of, shards
 
 

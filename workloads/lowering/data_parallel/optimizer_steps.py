@@ -11,7 +11,7 @@ from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats
 from ...optimizers.optimizer import Pass, Products, Rule, Step, Sums, Whole, kept_precision
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount, Exchange, Gemm, Sweep, Work
+from ...schedule.work import Amount, Exchange, Gemm, Sweep, Work
 from .held_tensors import RuledTensors, matrices_touched, ruled, together
 from .sharding import Holding, shards
 
@@ -21,9 +21,9 @@ Exchanging = Callable[[str, tuple[str, ...], Amount, Precision], Exchange]
 
 @dataclass(frozen=True)
 class OptimizerStep:
-    """One operation of an update: its name and work, the rule that asks for it, and whether the rule ``begins`` with it."""
+    """One operation of an update: its label and work, the rule that asks for it, and whether the rule ``begins`` with it."""
 
-    name: str
+    label: str
     work: Work
     rule: Rule
     begins: bool
@@ -34,7 +34,7 @@ def optimizer_steps(
 ) -> Iterator[OptimizerStep]:
     """The operations of updating a ``share`` of what the rank has of a holding.
 
-    Names are ``update.OPTIMIZER.PART``, then the step's own; where the optimizer leaves tensors to another rule, that rule's
+    Labels are ``update.OPTIMIZER.PART``, then the step's own; where the optimizer leaves tensors to another rule, that rule's
     before it; of several operations of a step they have a number. Exchanges are there where other ranks have parts of the
     same tensors.
     """
