@@ -67,7 +67,10 @@ class Interval(Record):
 
 
 class Machine(Record):
-    """A machine as its file describes it, in SI; ``sources`` maps a dotted key, or a prefix of it, to where it is from."""
+    """A machine as its file describes it, in SI; ``sources`` maps a dotted key, or a prefix of it, to where it is from.
+
+    ``plan`` has options of plans, such as ``ranks_per_node``, that hold here where neither the user nor the model names them.
+    """
 
     name: str
     description: str = ""
@@ -77,12 +80,20 @@ class Machine(Record):
     fabric: AnyFabric
     calibration: Calibration
     interval: Interval | None = None
+    plan: dict[str, Any] = {}
     sources: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _nodes_fit_the_fabric(self) -> Machine:
         self.fabric.check(self.nodes)
         return self
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Options of plans on this machine: its own ``plan``, and the mixed precision that its core groups have."""
+        peak = self.core_group.peak
+        mixed = "bf16" if "bf16" in peak else "O2" if "fp16" in peak and "fp32" in peak else "O0"
+        return {"precision": mixed, **self.plan}
 
     @property
     def supernode(self) -> int:

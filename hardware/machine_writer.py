@@ -29,7 +29,7 @@ def _plain(value: Any, annotation: Any) -> Any:
         return {
             name: _plain(held, (field.annotation, *field.metadata))
             for name, held, field in shown
-            if held is not None and not (isinstance(held, tuple | str) and not held)
+            if held is not None and not (isinstance(held, tuple | str | dict) and not held)
         }
     if isinstance(value, dict):
         return {key: _plain(held, annotation) for key, held in value.items()}

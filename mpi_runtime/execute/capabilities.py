@@ -41,7 +41,7 @@ def _not_with_experts(setting: Setting) -> Iterator[str]:
     others = [axis for axis, size in zip(setting.mesh.axes, setting.mesh.shape, strict=True) if size > 1]
     if others := [axis for axis in others if axis not in ("ep", "dp")]:
         yield f"--mesh {others[0]}: models with experts are executed for real over ep and dp"
-    if plan.zero not in ("0", "1", "hierarchical"):
+    if plan.sharding.shards_gradients:
         yield f"--zero {plan.zero}: models with experts are executed for real with --zero 0, 1 and hierarchical"
     if plan.prototypes:
         yield "--prototypes: the runtime's gates choose among all experts"
@@ -62,8 +62,8 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
-    if plan.recompute == "products":
-        yield "--recompute products: executed for real are none, selective and full"
+    if plan.recomputation.keeps_products:
+        yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
         yield f"--mesh {mesh}: {model.key_value_heads} key-value heads of {model.name} do not divide over {width} ranks"
@@ -86,7 +86,7 @@ def _neither(setting: Setting) -> Iterator[str]:
         yield f"--precision {plan.precision}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
     if plan.offloads:
         yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"
-    if plan.zero == "++":
-        yield "--zero ++: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
+    if plan.sharding.quantises:
+        yield f"--zero {plan.zero}: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
     if model.encoder_layers:
         yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"

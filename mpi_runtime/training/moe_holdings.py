@@ -60,7 +60,7 @@ class MoeHoldings:
                 stream = exchanges[key].stream
                 cells, home = transport.cells(stream, work), transport.home(stream, work)
                 homes = transport.homes(stream, work) if len(transport.group(stream, work).ranks) == cells else homes
-            sharded = setting.plan.zero != "0" and key in exchanges
+            sharded = setting.plan.sharding.shards_state and key in exchanges
             parts_of = tuple(each.part for each in holdings)
             vector = FlatVector(
                 "+".join(key[0]),

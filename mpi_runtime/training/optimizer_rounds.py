@@ -23,6 +23,7 @@ from ...workloads.optimizers.optimizer import Gather, Request, Rule, TensorShare
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Task
 from ...workloads.schedule.work import Exchange
+from ...workloads.sharding import Transfer
 from .dense.messages import Message
 
 Array = NDArray[Any]
@@ -193,6 +194,6 @@ def _joined(values: list[Array]) -> Array:
     return np.concatenate(values) if values else np.zeros(0, dtype=np.float32)
 
 
-def _any(operation: str, axes: tuple[str, ...], nbytes: Any, element: Any) -> Exchange:
+def _any(transfer: Transfer) -> Exchange:
     """An exchange of which only the operation counts."""
-    return Exchange(operation, "ring", axes, nbytes, element)
+    return Exchange(transfer.operation, "ring", transfer.axes, transfer.nbytes, transfer.element)

@@ -65,7 +65,7 @@ class Rooms:
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)
-        moving = (shape(setting), plan.offload, policy, id(stages), plan.shards == 3)
+        moving = (shape(setting), plan.offload, policy, id(stages), plan.sharding.shards_weights)
         if moving not in self._passing:
             self._passing[moving] = Sums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes

@@ -108,7 +108,7 @@ class Question:
         own = {key: value for key, value in self.model.plan.items() if key not in searched}
         bare = self.model.model_copy(update={"plan": own})
         options = {"mesh": {"dp": self.ranks}, "ranks_per_node": self.ranks_per_node, **self.fixed}
-        return Plan.of(bare, options)
+        return Plan.of(bare, options, self.machine)
 
     @property
     def seq_len(self) -> int:

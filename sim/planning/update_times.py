@@ -98,7 +98,9 @@ class Surroundings:
         delayed = {HOST, HOST_IN} if setting.plan.offload_delay else set()
         hidden = sum(self._seconds(each, wires) for each in operations if each.stream in delayed)
         update = sum(self._seconds(each, wires) for each in operations if each.stream not in delayed)
-        return AroundTimes(kinds, ends, update, hidden, setting.plan.shards >= 2, self._gathers(setting, step, wires))
+        return AroundTimes(
+            kinds, ends, update, hidden, setting.plan.sharding.shards_gradients, self._gathers(setting, step, wires)
+        )
 
     def _gathers(self, setting: Setting, step: TrainingStep, wires: Wires) -> tuple[float, float]:
         """Seconds of gathering a stage's updated weights beside the first forward pass: its first layer's, and the others'."""

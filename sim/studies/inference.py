@@ -81,7 +81,7 @@ def infer(
     ways = {"zero": "0", "overlap": "none", "mesh": {"dp": 1}}
     fixed = {"tokens_per_rank": sequences * prompt, "seq_len": prompt, "micro_batch": sequences}
     setting = Setting.of(machine, model, {**ways, **given, **fixed})
-    if set(setting.mesh.axes) & {"pp", "cp", "row"} or setting.plan.shards > 1:
+    if set(setting.mesh.axes) & {"pp", "cp", "row"} or setting.plan.sharding.shards_gradients:
         raise InputError("inference runs on meshes of tp, ep and dp, with --zero 0")
     memory = _memory(setting, sequences, prompt + new_tokens if reuse else 0)
     if not overcommit:

@@ -27,7 +27,8 @@ TINY = {"layers": 8, "hidden": 64, "heads": 8, "vocabulary": 512, "seq_len": 32}
 
 
 def setting(model=None, machine=None, **options):
-    plan = {"placement": "auto", "ranks_per_node": 8, "zero": "0", "precision": "O2", "tokens_per_rank": 128, **options}
+    plan = {"placement": "auto", "ranks_per_node": 8, "zero": "0", "precision": "O2", "tokens_per_rank": 128}
+    plan = {**plan, "balancer": "even", **options}
     if plan.get("global_batch"):
         del plan["tokens_per_rank"]
     return Setting.of(machine or gpus(), model or gpt(**TINY), plan)

@@ -76,7 +76,8 @@ class _Blocks:
     def _last_differs(self) -> bool:
         """Whether the last micro-batch does more than the others: early reductions, or the update of an endless pipeline."""
         plan = self.this.setting.plan
-        return (plan.gradients_overlap and plan.shards < 2) or (self.this.asynchronous and plan.pipeline == "2bw")
+        early = plan.gradients_overlap and not plan.sharding.shards_gradients
+        return early or (self.this.asynchronous and plan.pipeline == "2bw")
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]

@@ -39,7 +39,7 @@ class TrainingStep:
     @property
     def leaves_early(self) -> bool:
         """Whether layers' gradients are reduced, and go to the host, one by one."""
-        return self.setting.plan.gradients_overlap or self.setting.plan.shards >= 2
+        return self.setting.plan.gradients_overlap or self.setting.plan.sharding.shards_gradients
 
     def flows(self, micro_batch: int) -> dict[int, Flow]:
         """What the layers with experts carry in a micro-batch."""
@@ -66,13 +66,13 @@ class TrainingStep:
         """What happens around the layers of these passes."""
         plan, found = self.setting.plan, list[LayerHook]()
         if split != "W":
-            if plan.shards == 3 or plan.offloads & {"parameters", "experts"}:
+            if plan.sharding.shards_weights or plan.offloads & {"parameters", "experts"}:
                 found.append(Fetched(self.update, layers))
             if first and plan.weights_overlap:
                 found.append(Gathered(self.update, layers))
             if "activations" in plan.offloads:
                 found.append(Activations(self.setting, self._plain.stacks))
-        each_time = plan.shards >= 2
+        each_time = plan.sharding.shards_gradients
         reduce = each_time or (last and plan.gradients_overlap)
         if reduce and split != "B":
             found.append(Early(self.update, reduce))

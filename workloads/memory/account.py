@@ -165,12 +165,12 @@ class Account:
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""
-        found = dict[tuple[str, str], tuple[SavedTensor, Array]]()
+        found, kept = dict[tuple[str, str], tuple[SavedTensor, Array]](), self.setting.plan.recomputation.kept
         away = self.setting.plan.offload_shares.get("activations", 0.0)
         carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
             for row in saved.layer(kind):
-                if not (share := row.share(self.setting.plan.recompute)):
+                if not (share := kept(row)):
                     continue
                 key = (row.operator, row.what)
                 before = found[key][1] if key in found else np.zeros(1)
@@ -182,11 +182,11 @@ class Account:
 
     def _again(self, saved: Saved) -> Iterator[MemoryLine]:
         """What is worked out again, for one layer at a time."""
-        recompute, again = self.setting.plan.recompute, np.zeros(self.stages.count)
+        recomputation, again = self.setting.plan.recomputation, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
-            size = sum((1 - row.share(recompute)) * row.size(self._most) for row in saved.layer(kind))
+            size = sum((1 - recomputation.kept(row)) * row.size(self._most) for row in saved.layer(kind))
             again = np.maximum(again, self.stages.has(kind) * size)
-        if recompute != "none":
+        if recomputation.repeats:
             yield MemoryLine("activations", "again", "one layer, worked out again", again)
 
     def _fetched(self, saved: Saved) -> Iterator[MemoryLine]:
@@ -201,12 +201,12 @@ class Account:
     def _at_ends(self, saved: Saved) -> Iterator[MemoryLine]:
         """Embedding and output layer (Korthikanti et al. 2022, section 4.3).
 
-        BaGuaLu's accounting of models with experts, which have no dropout, leaves inputs of the output layer out: half a percent.
+        BaGuaLu's accounting leaves inputs of the output layer out: half a percent.
         """
         model, first, last = self.setting.model, saved.stacks[True], saved.stacks[False]
         if model.dropout:
             yield MemoryLine("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
-        if model.experts and not model.dropout:
+        if self.setting.plan.accounting == "bagualu":
             return
         norm, out = last.stream * saved.size("norm"), last.stream * saved.size("embedding")
         yield MemoryLine("activations", "output.norm", "its input", self.stages.at_last * norm)

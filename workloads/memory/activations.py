@@ -18,6 +18,7 @@ from ..lowering.layer.rank_share import Local
 from ..model.model import Layer
 from ..model.precision import Formats, Part
 from ..plan.setting import Setting
+from ..recomputation import RECOMPUTATIONS
 from .need import Cut
 
 MASK = 1
@@ -31,8 +32,7 @@ STATISTICS = 4
 class SavedTensor:
     """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
 
-    ``core`` is what selective recomputation drops, ``entry`` what even full recomputation keeps; ``product`` is the share that is
-    the output of a product, or of attention, which recomputation of every second product keeps.
+    ``entry``, ``core`` and ``product`` say what kinds of recomputation ask (:class:`~athanor.workloads.recomputation.SavedRow`).
     """
 
     operator: str
@@ -46,17 +46,8 @@ class SavedTensor:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Under which kinds of recomputation it is kept until the backward pass."""
-        if self.entry:
-            return ("none", "selective", "products", "full")
-        products = ("products",) if self.product else ()
-        return ("none", *products) if self.core else ("none", "selective", *products)
-
-    def share(self, recompute: str) -> float:
-        """The share of it that is kept until the backward pass."""
-        if recompute == "products" and not self.entry:
-            return self.product
-        return float(recompute in self.kept)
+        """Under which kinds of recomputation it is kept until the backward pass, or a share of it."""
+        return tuple(name for name, each in RECOMPUTATIONS.items() if each.kept(self))
 
     def size(self, carried: float) -> float:
         """Bytes of a micro-batch on a rank whose experts carry so many tokens."""
@@ -132,7 +123,7 @@ class Saved:
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
         yield SavedTensor("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
-        if self.setting.plan.recompute == "products":
+        if self.setting.plan.recomputation.keeps_products:
             yield SavedTensor(
                 "ffn.reduce", "output of its second product", local.stream * self.size("ffn"), "tokens", product=1
             )
@@ -140,7 +131,7 @@ class Saved:
 
     def _reduced(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """With every second product worked out again, what is sent over tp is kept instead."""
-        if self.setting.plan.recompute == "products" and local.width > 1:
+        if self.setting.plan.recomputation.keeps_products and local.width > 1:
             yield SavedTensor(f"{at}.reduce", "its output", local.stream * self.size("attention"), "tokens", product=1)
 
     def _inner(self, at: str, elements: float) -> Iterator[SavedTensor]:

@@ -11,6 +11,8 @@ from ...hardware.errors import DoesNotFit, InputError
 from ..loads.loads import Load
 from ..mesh.mesh import Mesh
 from ..plan.setting import Setting
+from ..recomputation import RECOMPUTATIONS
+from ..sharding import SHARDINGS, Sharding
 from .account import memory, sample_loads
 from .need import PARTS, Memory
 
@@ -92,17 +94,36 @@ def _flag(name: str, value: Any) -> str:
 def _families(setting: Setting) -> list[list[Change]]:
     """Changes that exclude each other stand in one family; families, and changes in them, from cheap to dear."""
     plan, batch = setting.plan, setting.batch
-    levels = ["hierarchical" if setting.model.experts else "1", "2", "3"]
-    kinds = ["none", "selective", "full"] if plan.recompute != "products" else ["products", "full"]
     families: list[list[Change]] = [
-        [{"zero": level} for level in levels[plan.shards :]],
+        [{"zero": kind} for kind in _more_sharded(setting)],
         [{"sequence_parallel": True}] if setting.mesh.size("tp") > 1 and not plan.sequence_parallel else [],
         list(_meshes(setting)) if plan.tensor == "1d" and setting.mesh.size("dp") > 1 else [],
         [{"micro_batch": 1}] if batch.micro_tokens > batch.seq_len else [],
-        [{"recompute": kind} for kind in kinds[kinds.index(plan.recompute) + 1 :]],
+        [{"recompute": kind} for kind in _more_recomputed(setting)],
         _offloads(setting),
     ]
     return [family for family in families if family]
+
+
+def _more_sharded(setting: Setting) -> list[str]:
+    """Kinds of sharding that leave less on a rank than the plan's: state, then gradients, then weights."""
+
+    def depth(kind: Sharding) -> int:
+        return kind.shards_state + kind.shards_gradients + kind.shards_weights
+
+    steps = dict[int, str]()
+    for name, kind in SHARDINGS.items():
+        usual = kind.reduces_in_two_levels == (depth(kind) == 1 and setting.model.experts > 0)
+        if usual and not kind.quantises:
+            steps.setdefault(depth(kind), name)
+    return [steps[each] for each in sorted(steps) if each > depth(setting.plan.sharding)]
+
+
+def _more_recomputed(setting: Setting) -> list[str]:
+    """Kinds of recomputation that keep less than the plan's, but for those that go with few plans."""
+    names = list(RECOMPUTATIONS)
+    after = names.index(setting.plan.recompute) + 1 if setting.plan.recompute in names else len(names)
+    return [name for name in names[after:] if not RECOMPUTATIONS[name].keeps_products]
 
 
 def _offloads(setting: Setting) -> list[Change]:

@@ -54,13 +54,13 @@ class ModelState:
 
     def whole_layers(self) -> Iterator[MemoryLine]:
         """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
-        if self.plan.shards == 3 or self.plan.offloads & {"parameters", "experts"}:
+        if self.plan.sharding.shards_weights or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
-            if self.plan.shards == 3:
+            if self.plan.sharding.shards_weights:
                 ends = self._bytes(held_beside_layers(self.setting), "weight")
                 size = np.maximum(size, self.stages.by_stage(ends))
             yield MemoryLine("other", "weights", "layers that are fetched", size)
-        if self.plan.shards >= 2 or self._gradients_leave:
+        if self.plan.sharding.shards_gradients or self._gradients_leave:
             ends = self._bytes(held_beside_layers(self.setting), "gradient")
             size = np.maximum(self._largest("gradient"), self.stages.by_stage(ends))
             yield MemoryLine("other", "gradients", "a layer that is not reduced yet", size)
@@ -68,13 +68,13 @@ class ModelState:
     def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[MemoryLine]:
         """``beside`` of the count are those of embedding and output, which stay on the device."""
         size, parts = BYTES[self.formats[each.part].weight], shards(self.setting, each)
-        spread = parts if self.plan.shards == 3 else 1
+        spread = parts if self.plan.sharding.shards_weights else 1
         away = offloaded(each.part, self.plan.offload_shares) * (count - beside)
         yield MemoryLine("parameters", each.part, "weights", (count - away) / spread * self.stages.versions * size)
         if np.any(away):
             yield MemoryLine("parameters", each.part, "weights", away / spread * size, host=True)
-        if self.plan.zero == "++":
-            second = self.setting.mesh.size(*(axis for axis in each.replicas if axis == "fsdp"))
+        if self.plan.sharding.keeps_second_shard:
+            second = self.setting.mesh.size(*self.plan.sharding.second_shard(each.replicas))
             yield MemoryLine("parameters", each.part, "second shard of the weights", count / second * size)
 
     def _optimizer(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
@@ -112,7 +112,9 @@ class ModelState:
         size = count * BYTES[self.formats[each.part].gradient]
         shard = size / shards(self.setting, each)
         stays = 1.0 - self._away if self._gradients_leave else 1.0
-        yield MemoryLine("gradients", each.part, "gradients", stays * (shard if self.plan.shards >= 2 else size))
+        yield MemoryLine(
+            "gradients", each.part, "gradients", stays * (shard if self.plan.sharding.shards_gradients else size)
+        )
         if self._away:
             yield MemoryLine("gradients", each.part, "gradients", self._away * shard, host=True)
             if self.plan.offload_delay:
@@ -122,7 +124,9 @@ class ModelState:
     @property
     def _gradients_leave(self) -> bool:
         """Whether gradients go to the host layer by layer, in every micro-batch, so that the device never has them all."""
-        early = self.plan.shards >= 2 or (self.plan.gradients_overlap and self.setting.batch.micro_batches == 1)
+        early = self.plan.sharding.shards_gradients or (
+            self.plan.gradients_overlap and self.setting.batch.micro_batches == 1
+        )
         return self._away > 0 and early
 
     @property
@@ -132,7 +136,7 @@ class ModelState:
 
     def _fetched(self, part: Part) -> float:
         """The share of a layer's part that is not at hand."""
-        return 1.0 if self.plan.shards == 3 else offloaded(part, self.plan.offload_shares)
+        return 1.0 if self.plan.sharding.shards_weights else offloaded(part, self.plan.offload_shares)
 
     def _largest(self, what: str, share: Callable[[Part], float] = all_of) -> Array:
         """Bytes of these shares of each stage's largest layer."""

@@ -55,7 +55,7 @@ class Working:
                 copies = copies + stays * count / shards(setting, each) * BYTES[formats.master]
             if framework and framework.half_gradients and BYTES[formats.compute] < BYTES[formats.gradient]:
                 halves = halves + count * BYTES[formats.compute]
-            if setting.plan.shards in (1, 2) and shards(setting, each) > 1:
+            if setting.plan.sharding.gathers_updates and shards(setting, each) > 1:
                 bucket = bucket + count * BYTES[formats.gradient]
         most = BUCKET * max(BYTES[each.gradient] for each in self.formats.values())
         yield MemoryLine("other", "gradients", "copy in the format of the update", copies, keeper="update")
@@ -83,11 +83,11 @@ class Working:
 
     def _layer(self, saved: Saved, most: float) -> list[MemoryLine]:
         """Of a layer: what is not kept of it, and gradients of the stream and of its widest operator."""
-        recompute = self.setting.plan.recompute
+        kept = self.setting.plan.recomputation.kept
         again, back = np.zeros(self.stages.count), np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             rows, there = saved.layer(kind), self.stages.has(kind)
-            again = np.maximum(again, there * sum((1 - row.share(recompute)) * row.size(most) for row in rows))
+            again = np.maximum(again, there * sum((1 - kept(row)) * row.size(most) for row in rows))
             stream = saved.stacks[kind.encoder].whole * saved.size("norm")
             widest = max(row.size(most) for row in rows)
             back = np.maximum(back, there * (STREAMS * stream + SIDES * widest))
@@ -106,7 +106,7 @@ class Working:
         logits = local.tokens * local.model.vocabulary / local.width
         single, own = max(BYTES["fp32"], saved.size("embedding")), saved.size("embedding")
         beside = own if own < single else 0
-        copies = single * (1 + (local.width > 1)) if self.setting.plan.shards == 3 else 0
+        copies = single * (1 + (local.width > 1)) if self.setting.plan.sharding.shards_weights else 0
         weights = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].gradient]
         return [
             MemoryLine("other", "output.loss", "logits in single precision", last * logits * single),

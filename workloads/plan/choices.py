@@ -79,6 +79,18 @@ def _pipelines() -> Iterable[str]:
     return PIPELINES.names()
 
 
+def _shardings() -> Iterable[str]:
+    from ..sharding import SHARDINGS
+
+    return SHARDINGS.names()
+
+
+def _recomputations() -> Iterable[str]:
+    from ..recomputation import RECOMPUTATIONS
+
+    return RECOMPUTATIONS.names()
+
+
 def _stage_layers() -> Iterable[str]:
     from ..pipelines.stage_layers import WAYS
 
@@ -112,6 +124,8 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
     "collective-algorithms": _algorithms,
     "all-to-alls": _all_to_alls,
     "pipelines": _pipelines,
+    "shardings": _shardings,
+    "recomputations": _recomputations,
     "stage-layers": _stage_layers,
     "offloads": _offloads,
     "routings": _routings,

@@ -63,7 +63,7 @@ RULES = (
     Rule(
         "--tensor 2d",
         "--zero 3 or ++",
-        lambda g: g.plan.tensor == "2d" and g.plan.shards == 3,
+        lambda g: g.plan.tensor == "2d" and g.plan.sharding.shards_weights,
         "weights are spread over the grid already; --zero 1 and 2 go with it",
     ),
     Rule(
@@ -87,7 +87,7 @@ RULES = (
     Rule(
         "pp",
         "--zero 3 or ++",
-        lambda g: g.has("pp") and g.plan.shards == 3,
+        lambda g: g.has("pp") and g.plan.sharding.shards_weights,
         "weights would come once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 go with pp",
     ),
     Rule(
@@ -99,7 +99,7 @@ RULES = (
     Rule(
         "an asynchronous --pipeline",
         "--zero or --overlap",
-        lambda g: g.asynchronous and (g.plan.shards > 0 or g.plan.overlap != "none"),
+        lambda g: g.asynchronous and (g.plan.sharding.shards_state or g.plan.overlap != "none"),
         "versions of weights differ from micro-batch to micro-batch; use --zero 0 --overlap none",
     ),
     Rule(
@@ -111,7 +111,7 @@ RULES = (
     Rule(
         "--offload optimizer",
         "--zero ++",
-        lambda g: "optimizer" in g.plan.offloads and g.plan.zero == "++",
+        lambda g: "optimizer" in g.plan.offloads and g.plan.sharding.quantises,
         "quantised gradients stay on the accelerators",
     ),
     Rule(
@@ -141,19 +141,19 @@ RULES = (
     Rule(
         "--zero ++",
         "no fsdp",
-        lambda g: g.plan.zero == "++" and not g.has("fsdp"),
+        lambda g: g.plan.sharding.keeps_second_shard and not g.has("fsdp"),
         "the secondary shard lives along fsdp: give the mesh fsdp for the ranks of a node",
     ),
     Rule(
         "--recompute products",
         "--attention unfused",
-        lambda g: g.plan.recompute == "products" and g.plan.attention == "unfused",
+        lambda g: g.plan.recomputation.keeps_products and g.plan.attention == "unfused",
         "it keeps what the fused kernel brings",
     ),
     Rule(
         "--recompute products",
         "experts",
-        lambda g: g.plan.recompute == "products" and bool(g.model.experts),
+        lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
         "which products of experts are kept is not modelled",
     ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),

@@ -39,12 +39,13 @@ REQUIRED: Any = object()
 class Option:
     """One option of a plan.
 
-    ``type`` is ``int``, ``float``, ``bool``, ``str``, a ``Literal`` or a mapping; ``optional`` says that None stands for "follows
-    from the others", which ``otherwise`` explains. ``form`` is what stands for a value in a help text. ``names`` is the kind of
-    names that a text may begin with (see :mod:`~athanor.workloads.plan.choices`). ``more`` and ``least`` bound a number below
-    (exclusive and inclusive), ``less`` and ``most`` from above. ``searched`` is True where ``athanor plan`` tries values of it,
-    ``fixable`` False where a search takes no value that a user fixes.
-    ``inference`` says that ``athanor infer`` takes it, ``simulated_only`` that ``athanor execute`` refuses it.
+    ``type`` is ``int``, ``float``, ``bool``, ``str``, a ``Literal`` or a mapping; ``optional`` says that None stands for
+    "follows from the others". ``otherwise`` explains what holds where nobody names a value, if the default does not say it.
+    ``form`` is what stands for a value in a help text. ``names`` is the kind of names that a text may begin with (see
+    :mod:`~athanor.workloads.plan.choices`). ``more`` and ``least`` bound a number below (exclusive and inclusive), ``less``
+    and ``most`` from above. ``searched`` is True where ``athanor plan`` tries values of it, ``fixable`` False where a search
+    takes no value that a user fixes. ``inference`` says that ``athanor infer`` takes it, ``simulated_only`` that ``athanor
+    execute`` refuses it.
     """
 
     group: Group
@@ -81,7 +82,7 @@ class Option:
         """The default as a reader sees it."""
         if self.default is REQUIRED:
             return "the model's plan"
-        if self.default is None:
+        if self.otherwise:
             return self.otherwise
         return {True: "yes", False: "no"}[self.default] if isinstance(self.default, bool) else f"{self.default}"
 

@@ -17,11 +17,14 @@ from ..mesh.mesh_text import mesh_sizes
 from .option import REQUIRED, Option, option, options_of, read_options
 
 if TYPE_CHECKING:
+    from ...hardware.machine import Machine
     from ..model.model import Model
     from ..model.precision import PrecisionSchedule
     from ..optimizers import Optimizer
+    from ..recomputation import Recomputation
     from ..routing.balancers import Balancer
     from ..routing.routers import Router
+    from ..sharding import Sharding
 
 OFFLOADS = {
     "optimizer": "master weights and the optimizer's state in host memory, updated on the host's cores (ZeRO-Offload)",
@@ -114,10 +117,11 @@ class Plan:
     )
     precision: str = option(
         "Precision and optimizer",
-        "layerwise",
+        "bf16",
         "Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as"
         " O0:100,layerwise.",
         form="POLICY",
+        otherwise="bf16, O2 or O0: the first that the machine's core groups have",
         names="precisions",
         inference=True,
     )
@@ -156,7 +160,7 @@ class Plan:
     )
     balancer: str = option(
         "Experts",
-        "swipe",
+        "none",
         "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a"
         " class of yours as module:Class.",
         form="BALANCER",
@@ -233,12 +237,14 @@ class Plan:
         " (Megatron-LM).",
         simulated_only=True,
     )
-    zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = option(
+    zero: str = option(
         "Sharding and offload",
-        "hierarchical",
+        "0",
         "What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too,"
         " 3 weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside"
         " supernodes first, then across: BaGuaLu).",
+        form="KIND",
+        names="shardings",
         searched=True,
     )
     offload: str = option(
@@ -256,11 +262,13 @@ class Plan:
         False,
         "Let the host update weights while the next step runs, which then uses weights one update old.",
     )
-    recompute: Literal["none", "selective", "products", "full"] = option(
+    recompute: str = option(
         "Memory and recomputation",
         "none",
         "What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),"
         " products (also every second matrix product), full (whole layers).",
+        form="KIND",
+        names="recomputations",
         searched=True,
     )
     attention: Literal["unfused", "fused"] = option(
@@ -270,10 +278,11 @@ class Plan:
         searched=True,
         inference=True,
     )
-    accounting: Literal["apex-o2", "fp32"] = option(
+    accounting: Literal["apex-o2", "bagualu", "fp32"] = option(
         "Memory and recomputation",
         "apex-o2",
-        "How bytes of memory are counted: apex-o2, what the precision's formats take; fp32, 24 bytes a parameter.",
+        "How bytes of memory are counted: apex-o2, what the precision's formats take; bagualu, the same"
+        " without the output layer's inputs; fp32, 24 bytes a parameter.",
     )
     overlap: Literal["none", "gradients", "all"] = option(
         "Overlap",
@@ -336,20 +345,22 @@ class Plan:
         return _options()
 
     @classmethod
-    def of(cls, model: Model, options: Mapping[str, Any]) -> Plan:
+    def of(cls, model: Model, options: Mapping[str, Any], machine: Machine | None = None) -> Plan:
         """The model's recommended plan with a user's options in place of its own; options that are None do not count.
 
-        Raises :class:`InputError` naming the flag (or, for the model's own plan, its key) and what is allowed.
+        What neither names is as the machine has it (:attr:`Machine.defaults`), and then as the fields here say. Raises
+        :class:`InputError` naming the flag (or, for the model's or the machine's own plan, its key) and what is allowed.
         """
         given = {key: value for key, value in options.items() if value is not None}
         sizes = _sizes(given.get("mesh"))
         recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given, sizes, model.plan)}
-        table = {**recommended, **given}
+        table = {**(machine.defaults if machine else {}), **recommended, **given}
         if "mesh" not in table:
             raise InputError(f"--mesh: {model.name} recommends no plan; write for example --mesh ep=4,dp=2")
 
         def where(key: str) -> str:
-            return f"--{key.replace('_', '-')}" if key in given else f"{model.name}: plan.{key}"
+            file = machine if machine and key not in recommended else model
+            return f"--{key.replace('_', '-')}" if key in given else f"{file.name}: plan.{key}"
 
         found, wrong = read_options(cls.options(), table, where)
         if wrong:
@@ -371,6 +382,8 @@ class Plan:
             self.balancing,
             self.precisions,
             self.optimizing,
+            self.sharding,
+            self.recomputation,
             Mesh.of(self.mesh),
             self.offloads,
             parse(self.stage_layers),
@@ -409,6 +422,20 @@ class Plan:
         return PrecisionSchedule.parse(self.precision)
 
     @property
+    def sharding(self) -> Sharding:
+        """What data-parallel ranks share out."""
+        from ..sharding import SHARDINGS
+
+        return SHARDINGS.find(self.zero)
+
+    @property
+    def recomputation(self) -> Recomputation:
+        """What the backward pass works out again."""
+        from ..recomputation import RECOMPUTATIONS
+
+        return RECOMPUTATIONS.find(self.recompute)
+
+    @property
     def gradients_overlap(self) -> bool:
         """Whether gradients are reduced, and what is sharded or in host memory fetched, beside the passes."""
         return self.overlap != "none"
@@ -416,7 +443,7 @@ class Plan:
     @property
     def weights_overlap(self) -> bool:
         """Whether shards of updated weights are gathered beside the first forward pass of the next step."""
-        return self.overlap == "all" and self.shards in (1, 2)
+        return self.overlap == "all" and self.sharding.gathers_updates
 
     @property
     def offloads(self) -> frozenset[str]:
@@ -438,11 +465,6 @@ class Plan:
             if not 0 < found[name] <= 1:
                 raise InputError(f"--offload {text}: the share must be above 0 and at most 1, as in {name}:0.5")
         return found
-
-    @property
-    def shards(self) -> int:
-        """How much ZeRO shards: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too."""
-        return {"0": 0, "hierarchical": 1, "1": 1, "2": 2, "3": 3, "++": 3}[self.zero]
 
     def changed(self, **options: Any) -> Plan:
         """The same plan with other values, which are taken as they are: they come from a plan or from code."""

@@ -40,8 +40,9 @@ class Setting:
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
         """Load and check machine, model and options; raises ``InputError`` for what is wrong or contradicts."""
         chosen = load_model(model)
-        plan = Plan.of(chosen, options)
-        hardware = load_machine(machine).with_routing(plan.routing)
+        hardware = load_machine(machine)
+        plan = Plan.of(chosen, options, hardware)
+        hardware = hardware.with_routing(plan.routing)
         mesh = Mesh.of(plan.mesh)
         if plan.tensor == "2d" and "tp" in mesh.axes:
             mesh = mesh.gridded()

@@ -41,11 +41,12 @@ class ShardPiece(NamedTuple):
 class Shards:
     """How vectors are spread: over ``count`` ranks along ``axes``, of which this one has number ``mine``.
 
-    ``level`` is ZeRO's: from 1 a rank updates its shard alone, with 3 it keeps no more of the weights. ``rest`` are the axes over
-    which a shard's gradients are still to be added up, ``replicas`` all along which ranks see other tokens.
+    ``sharded`` says that a rank updates its shard alone, ``weights`` that it keeps no more of the weights. ``rest`` are the
+    axes over which a shard's gradients are still to be added up, ``replicas`` all along which ranks see other tokens.
     """
 
-    level: int
+    sharded: bool
+    weights: bool
     axes: tuple[str, ...]
     count: int
     mine: int
@@ -57,12 +58,13 @@ class Shards:
         """The plan's."""
         mesh = setting.mesh
         replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp"))
-        axes = tuple(axis for axis in replicas if axis == "fsdp") if "fsdp" in mesh.axes else replicas
-        if not setting.plan.shards or mesh.size(*axes) == 1:
-            return cls(0, (), 1, 0, replicas, replicas)
+        sharding = setting.plan.sharding
+        axes = sharding.axes(replicas)
+        if not sharding.shards_state or mesh.size(*axes) == 1:
+            return cls(False, False, (), 1, 0, replicas, replicas)
         mine = _number(axes, place)
         rest = tuple(axis for axis in replicas if axis not in axes and mesh.size(axis) > 1)
-        return cls(setting.plan.shards, axes, mesh.size(*axes), mine, rest, replicas)
+        return cls(True, sharding.shards_weights, axes, mesh.size(*axes), mine, rest, replicas)
 
     def number(self, place: Place) -> int:
         """Which shard a rank at this place has."""
@@ -95,9 +97,9 @@ class Flat:
         self.first = shards.mine * self.width
         mine = slice(self.first, self.first + self.width)
         self.weights: Array | None = vector
-        self.share = vector[mine].copy() if shards.level == 3 else vector[mine]
+        self.share = vector[mine].copy() if shards.weights else vector[mine]
         self.gradients = np.zeros(total, dtype=TYPES[formats.gradient])
-        self.reduced = np.zeros_like(self.gradients[mine]) if shards.level else self.gradients
+        self.reduced = np.zeros_like(self.gradients[mine]) if shards.sharded else self.gradients
         self.master = self.share.astype(TYPES[formats.master]) if formats.master else None
         self.release()
 
@@ -108,7 +110,7 @@ class Flat:
 
     def release(self) -> None:
         """Weights that came from other shards are not kept."""
-        if self.shards.level == 3:
+        if self.shards.weights:
             self.weights = None
 
     def take_weights(self, shares: Array) -> None:
@@ -292,12 +294,12 @@ class DenseHoldings:
     def _all_reduce(self, exchange: Exchange, flats: list[Flat]) -> Message:
         def take(total: Array) -> None:
             for flat, values in _split(flats, total):
-                if self.shards.level:
+                if self.shards.sharded:
                     flat.add_reduced(values)
                 else:
                     flat.gradients[...] = values
 
-        values = [self._pending.pop(each) if self.shards.level else each.gradients for each in flats]
+        values = [self._pending.pop(each) if self.shards.sharded else each.gradients for each in flats]
         return Message("all-reduce", exchange.axes, _joined(values), take)
 
     def _add_up(self, exchange: Exchange, parts: list[Part]) -> Message:

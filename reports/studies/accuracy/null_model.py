@@ -39,13 +39,15 @@ def guess_of(setting: Setting, accelerator: str, measured: float) -> Guess:
     mesh, model, batch, plan = setting.mesh, setting.model, setting.batch, setting.plan
     replicas, stages, tp = mesh.replicas, mesh.size("pp"), mesh.size("tp", "row", "col")
     sequences = replicas * batch.tokens / batch.seq_len
-    flops = step_flops(model, sequences, batch.seq_len, plan.recompute == "full")
+    flops = step_flops(model, sequences, batch.seq_len, plan.recomputation.repeats_layers)
     chunks = plan.chunks if stages > 1 else 1
     bubble = (stages - 1) / (batch.micro_batches * chunks)
     compute = flops / (mesh.ranks * _peak(setting)) * (1 + bubble)
     here = tp * (1 if setting.ranks_per_node >= tp else 0)
     link = setting.machine.node.ring_bandwidth if here else setting.machine.injection
-    passes = 6 if plan.recompute == "full" else 4  # all-reduces of a layer: two forward, two backward, two again
+    passes = (
+        6 if plan.recomputation.repeats_layers else 4
+    )  # all-reduces of a layer: two forward, two backward, two again
     activations = batch.tokens / mesh.size("cp") * model.hidden * HALF * model.depth / stages
     rings = passes * 2 * (tp - 1) / tp * activations / link * (1 + bubble)
     held = model.parameters.total / (tp * stages) * HALF

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,35 +13,27 @@ from ...model.precision import Formats, Part
 from ...plan.setting import Setting
 from ...schedule.operation import Role, Task
 from ...schedule.work import Amount, Bookkeeping, Exchange
+from ...sharding import Transfer, Vector
 from ..builder import GRADIENTS, Program
 from .optimizer_steps import OptimizerStep, optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards
 
-QUANTISED_GRADIENT = 0.5
-"""Bytes of a quantised gradient; scales of its blocks are not counted."""
-
 
 @dataclass(frozen=True)
-class GradientVector:
-    """What is reduced or gathered as one: parameters of one format that have the same replicas."""
+class GradientVector(Vector):
+    """A vector of the update; ``kind`` is dense or experts."""
 
-    kind: str  # dense or experts
-    nbytes: Amount
-    replicas: tuple[str, ...]
-    shards: tuple[str, ...]
-    element: Precision
+    kind: str = "dense"
 
 
 @dataclass(frozen=True)
 class Update:
     """Lowers the update.
 
-    ``zero`` 0: all-reduce every gradient, and every rank updates all that it holds. 1, 2 and ``hierarchical``:
-    reduce-scatter, update of a shard, all-gather of weights; 2 reduces after every micro-batch, since no rank keeps all
-    gradients. All have the volume of an all-reduce, 2 (n - 1)/n of the vector (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO
-    extends it to the hierarchy: experts inside their ``dp`` group by a ring, dense parameters over all ranks in two levels).
-    Where shards span fsdp only, what is left of a gradient is all-reduced over dp (PyTorch's HSDP; MiCS, Zhang et al. 2022).
-    With 3 weights are never whole, and there is nothing to gather after the update (:mod:`.zero3`).
+    What is sent is what the plan's kind of sharding says (:mod:`athanor.workloads.sharding`): an all-reduce of every gradient, or
+    reduce-scatter, update of a shard and all-gather of weights. All have the volume of an all-reduce, 2 (n - 1)/n of the vector
+    (ZeRO, Rajbhandari et al. 2020; BaGuaLu's ParO extends it to the hierarchy). Where weights are sharded, they are never whole,
+    and there is nothing to gather after the update (:mod:`.weight_gathering`).
     """
 
     setting: Setting
@@ -54,7 +47,7 @@ class Update:
         number = None
         task = at.doing(Role.GRADIENT_SUM, gradient="weight")
         label = "embedding.gradients" if at.part else "gradients"
-        if self.setting.plan.shards == 3:
+        if self.setting.plan.sharding.shards_weights:
             self.shards(program, holdings, at.doing(Role.SHARD_BOOKKEEPING, gradient="weight"), f"{label}.shards")
         for each in self.vectors(holdings, "gradient"):
             for text, exchange in self._reductions(program, each):
@@ -134,7 +127,7 @@ class Update:
 
         With ``--overlap all`` those of the layers come beside the first forward pass (:class:`.weights.Gathered`).
         """
-        if self.setting.plan.shards not in (1, 2):
+        if not self.setting.plan.sharding.gathers_updates:
             return
         late = self.setting.plan.weights_overlap
         for name, exchange in self.gathers(program, held_beside_layers(self.setting) if late else held(self.setting)):
@@ -144,8 +137,8 @@ class Update:
         """(name, exchange) of what makes sharded weights whole."""
         for each in self.vectors(holdings, "weight"):
             if self.setting.mesh.size(*each.shards) > 1:
-                exchange = self._exchange(program, "all-gather", each.shards, each.nbytes, each.element)
-                yield f"{each.kind}.{each.element}.all-gather", exchange
+                whole = Transfer("all-gather", "all-gather", each.shards, each.nbytes, each.element)
+                yield f"{each.kind}.{each.element}.all-gather", self.exchange(program, whole)
 
     def vectors(self, holdings: list[Holding], what: str) -> Iterator[GradientVector]:
         """A flat vector for each set of replicas and each format; without replicas there is none."""
@@ -159,51 +152,25 @@ class Update:
             key = (each.replicas, element)
             before = found[key].nbytes if key in found else 0.0
             nbytes = before + each.parameters * BYTES[element]
-            found[key] = GradientVector(kind, nbytes, each.replicas, each.shards, element)
+            found[key] = GradientVector(nbytes, element, each.replicas, each.shards, kind)
         yield from found.values()
 
     def optimizer(self, program: Program, holding: Holding, share: float = 1.0) -> Iterator[OptimizerStep]:
         """The operations of the optimizer on a ``share`` of the rank's part of a holding."""
-
-        def exchanging(operation: str, axes: tuple[str, ...], nbytes: Amount, element: Precision) -> Exchange:
-            return self._exchange(program, operation, axes, nbytes, element)
-
-        return optimizer_steps(self.setting, holding, self.formats[holding.part], exchanging, share)
+        return optimizer_steps(
+            self.setting, holding, self.formats[holding.part], partial(self.exchange, program), share
+        )
 
     def _reductions(self, program: Program, vector: GradientVector) -> Iterator[tuple[str, Exchange]]:
         """(name, exchange) of what brings a gradient to where it is applied."""
-        if self.setting.plan.zero == "++":
-            yield from self._quantised(vector)
-            return
-        if not self.setting.plan.shards:
-            yield "all-reduce", self._exchange(program, "all-reduce", vector.replicas, vector.nbytes, vector.element)
-            return
-        width = self.setting.mesh.size(*vector.shards)
-        if width > 1:
-            yield (
-                "reduce-scatter",
-                self._exchange(program, "reduce-scatter", vector.shards, vector.nbytes, vector.element),
-            )
-        rest = tuple(axis for axis in vector.replicas if axis not in vector.shards)
-        if self.setting.mesh.size(*rest) > 1:
-            yield "all-reduce", self._exchange(program, "all-reduce", rest, vector.nbytes / width, vector.element)
+        for each in self.setting.plan.sharding.reduction(vector, self.setting.mesh):
+            yield each.label, self.exchange(program, each)
 
-    def _quantised(self, vector: GradientVector) -> Iterator[tuple[str, Exchange]]:
-        """4-bit gradients by an all-to-all inside, then one across (ZeRO++'s qgZ); each rank adds up what it gets."""
-        nbytes = vector.nbytes / BYTES[vector.element] * QUANTISED_GRADIENT
-        inner = tuple(axis for axis in vector.replicas if axis == "fsdp")
-        outer = tuple(axis for axis in vector.replicas if axis != "fsdp")
-        if self.setting.mesh.size(*inner) > 1:
-            yield "all-to-all.inner", Exchange("all-to-all", "linear", inner, nbytes, "int4")
-        if self.setting.mesh.size(*outer) > 1:
-            width = self.setting.mesh.size(*inner)
-            yield "all-to-all.outer", Exchange("all-to-all", "linear", outer, nbytes / width, "int4")
-
-    def _exchange(
-        self, program: Program, operation: str, axes: tuple[str, ...], nbytes: Amount, element: Precision
-    ) -> Exchange:
-        """By rings; where dense parameters lie on all ranks of a mesh of dp and ep, in two levels."""
+    def exchange(self, program: Program, transfer: Transfer) -> Exchange:
+        """By rings, unless the kind of sharding says otherwise; over all ranks of a mesh, in two levels."""
+        axes = transfer.axes
         whole = set(axes) == set(self.setting.mesh.axes)
-        two = whole and (self.setting.plan.zero == "hierarchical" or program.layout.two_level(axes) is not None)
-        amount = nbytes if isinstance(nbytes, np.ndarray) else float(nbytes)
-        return Exchange(operation, "two-level" if two else "ring", axes, amount, element)
+        levels = self.setting.plan.sharding.reduces_in_two_levels or program.layout.two_level(axes) is not None
+        algorithm = transfer.algorithm or ("two-level" if whole and levels else "ring")
+        nbytes = transfer.nbytes if isinstance(transfer.nbytes, np.ndarray) else float(transfer.nbytes)
+        return Exchange(transfer.operation, algorithm, axes, nbytes, transfer.element)

@@ -64,7 +64,7 @@ def split_axes(setting: Setting, part: Part) -> tuple[str, ...]:
 
 def together(setting: Setting, holding: Holding) -> tuple[str, ...]:
     """The axes along which ranks have parts of the same tensors of a holding: cut by tensor parallelism, or sharded."""
-    axes = {*split_axes(setting, holding.part), *(holding.shards if setting.plan.shards else ())}
+    axes = {*split_axes(setting, holding.part), *(holding.shards if setting.plan.sharding.shards_state else ())}
     return tuple(axis for axis in setting.mesh.axes if axis in axes)
 
 

@@ -106,7 +106,7 @@ def weights_out(program: Program, update: Update) -> None:
     """New weights go to where they lie, in host memory, as far as they were not made there."""
     share = update.setting.plan.offload_shares.get("optimizer", 0.0)
     made_here = (
-        1.0 if update.setting.plan.shards in (1, 2) else 1.0 - share
+        1.0 if update.setting.plan.sharding.gathers_updates else 1.0 - share
     )  # gathered on accelerators, or updated there
     if made_here:
         copy = HostCopy(made_here * _weight_bytes(update, stays=False), "out")
@@ -126,7 +126,7 @@ def _weight_bytes(update: Update, stays: bool) -> Amount:
     Where shards come together on the accelerators (ZeRO 1 and 2), they need their shards of all weights, and hosts whole ones.
     """
     setting, found = update.setting, list[Amount]()
-    gathered = setting.plan.shards in (1, 2)
+    gathered = setting.plan.sharding.gathers_updates
     for each in held(setting):
         away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offload_shares)
         parts = shards(setting, each) if stays or not gathered else 1

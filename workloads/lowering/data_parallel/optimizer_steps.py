@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ....hardware.precisions import BYTES, Precision
+from ....hardware.precisions import BYTES
 from ...model.precision import Formats
 from ...optimizers.optimizer import Pass, Products, Rule, Step, Sums, Whole, kept_precision
 from ...plan.setting import Setting
 from ...schedule.work import Amount, Exchange, Gemm, Sweep, Work
+from ...sharding import Transfer
 from .held_tensors import RuledTensors, matrices_touched, ruled, together
 from .sharding import Holding, shards
 
-Exchanging = Callable[[str, tuple[str, ...], Amount, Precision], Exchange]
-"""Makes an exchange of an operation over axes, of so many bytes in a format, by the algorithm that fits them."""
+Exchanging = Callable[[Transfer], Exchange]
+"""Makes an exchange of what is to be sent, by the algorithm that fits its groups."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ def _works(
             if not alone:
                 numbers = _total((step.numbers * count for step, count in steps if isinstance(step, Sums)))
                 element = kept_precision(formats)
-                yield exchanging("all-reduce", axes, BYTES[element] * numbers, element)
+                yield exchanging(Transfer("sums", "all-reduce", axes, BYTES[element] * numbers, element))
         case Whole():
             if not alone:
                 elements = _total((tensor.size * count for tensor, count in ruled_tensors.tensors.items()))
-                yield exchanging("all-gather", axes, BYTES[first.element] * elements, first.element)
+                yield exchanging(Transfer("whole", "all-gather", axes, BYTES[first.element] * elements, first.element))
         case Products():
             for step, count in steps:
                 if isinstance(step, Products):

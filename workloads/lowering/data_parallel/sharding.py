@@ -80,7 +80,7 @@ def parts_of(setting: Setting) -> tuple[range, ...]:
 
 def shards(setting: Setting, holding: Holding) -> int:
     """Over how many ranks what ZeRO shards of a holding is spread."""
-    return setting.mesh.size(*holding.shards) if setting.plan.shards else 1
+    return setting.mesh.size(*holding.shards) if setting.plan.sharding.shards_state else 1
 
 
 def _of_stage(setting: Setting, stage: int) -> Parameters:
@@ -112,8 +112,5 @@ def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
         if any(counts):
             amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
             replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
-            # ZeRO++ shards over all replicas, and keeps one more copy of the weights along fsdp.
-            along_fsdp = "fsdp" in mesh.axes and setting.plan.zero != "++"
-            spread = tuple(axis for axis in replicas if axis == "fsdp") if along_fsdp else replicas
-            found.append(Holding(part, amount, replicas, spread))
+            found.append(Holding(part, amount, replicas, setting.plan.sharding.axes(replicas)))
     return found

@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 from ....hardware.precisions import BYTES
 from ...model.precision import Part
 from ...schedule.operation import Role, Task
-from ...schedule.work import Amount, Exchange, HostCopy, Sweep
+from ...schedule.work import Amount, HostCopy, Sweep
+from ...sharding import Sharding
 from ..builder import HOST_IN, WEIGHTS, Program
 from ..layer.layer_hooks import LayerHook
-from .gradient_sync import GradientVector, Update
+from .gradient_sync import Update
 from .sharding import Holding, held_beside_layers, held_of_layer, layers_of_longest
-
-QUANTISED = 1
-"""Bytes of a quantised weight (ZeRO++'s qwZ); scales of its blocks are not counted."""
 
 
 def offloaded(part: Part, kept: Mapping[str, float]) -> float:
@@ -34,8 +32,8 @@ def offloaded(part: Part, kept: Mapping[str, float]) -> float:
 class Gathered(LayerHook):
     """Makes updated weights whole beside the first forward pass: the next layer's beside that through this one.
 
-    Of shards of levels 1 and 2 (Megatron-LM's --overlap-param-gather). In steps alike, gathering those of the step before
-    costs what gathering those of this one would.
+    Where state is sharded and weights are not (Megatron-LM's --overlap-param-gather). In steps alike, gathering those of the
+    step before costs what gathering those of this one would.
     """
 
     update: Update
@@ -114,7 +112,11 @@ class Fetched(LayerHook):
 
     @property
     def _sharded(self) -> bool:
-        return self.update.setting.plan.shards == 3
+        return self._sharding.shards_weights
+
+    @property
+    def _sharding(self) -> Sharding:
+        return self.update.setting.plan.sharding
 
     def _begin(self, program: Program, layer: int, again: bool) -> None:
         number = self._fetch(program, layer, again, aside=True)
@@ -154,11 +156,11 @@ class Fetched(LayerHook):
         behind, word = _again(again), _word(at)
         self.update.shards(program, holdings, at.doing(Role.SHARD_BOOKKEEPING), f"{word}.shards{behind}")
         for vector in self.update.vectors(holdings, "weight"):
-            axes, nbytes, element = self._way(vector, again)
-            if self.update.setting.mesh.size(*axes) == 1:
+            coming = self._sharding.gathering(vector, again)
+            if self.update.setting.mesh.size(*coming.axes) == 1:
                 continue
             task, label = at.doing(Role.WEIGHT_GATHER), f"{word}.{vector.kind}.{vector.element}.all-gather{behind}"
-            exchange = Exchange("all-gather", "ring", axes, nbytes, element)
+            exchange = self.update.exchange(program, coming)
             if aside:
                 after = program.aside(task, exchange, "gradient_sync", WEIGHTS, after, label)
             else:
@@ -166,21 +168,14 @@ class Fetched(LayerHook):
         return after
 
     def _dequantise(self, program: Program, holdings: list[Holding], at: Task, again: bool) -> None:
-        """What came in 8 bits becomes weights, once it is there."""
+        """What came in fewer bits becomes weights, once it is there."""
         for vector in self.update.vectors(holdings, "weight"):
-            axes, nbytes, element = self._way(vector, again)
-            if element == "int8" and self.update.setting.mesh.size(*axes) > 1:
-                back = Sweep(nbytes / QUANTISED, QUANTISED, BYTES[vector.element], 1, vector.element)
+            coming = self._sharding.gathering(vector, again)
+            if coming.quantised and self.update.setting.mesh.size(*coming.axes) > 1:
+                count, kept = coming.nbytes / coming.quantised, BYTES[vector.element]
+                back = Sweep(count, coming.quantised, kept, 1, vector.element)
                 label = f"{_word(at)}.{vector.kind}.{vector.element}.dequantise"
                 program.add(at.doing(Role.DEQUANTISE), back, "gradient_sync", label)
-
-    def _way(self, vector: GradientVector, again: bool) -> tuple[tuple[str, ...], Amount, str]:
-        """Over which axes, how many bytes, in which format."""
-        if self.update.setting.plan.zero != "++":
-            return vector.shards, vector.nbytes, vector.element
-        if again:
-            return tuple(axis for axis in vector.replicas if axis == "fsdp"), vector.nbytes, vector.element
-        return vector.replicas, vector.nbytes / BYTES[vector.element] * QUANTISED, "int8"
 
 
 def _word(at: Task) -> str:

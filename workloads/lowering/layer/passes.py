@@ -67,7 +67,7 @@ class Passes:
                 self.ends.turn(program)
             for each in self.around:
                 each.before(program, layer, again=False)
-            self._layer(program, layer, flows.get(layer))
+            self.layer(program, layer, flows.get(layer))
             for each in self.around:
                 each.after_forward(program, layer)
         if last:
@@ -94,44 +94,65 @@ class Passes:
         if first:
             self.ends.embed_backward(program)
 
-    def _layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
-        for attention in self._attentions(self.setting.model.stack[layer]):
+    def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
+        """The forward pass through one layer; without ``balance`` the routing is known already."""
+        for attention in self.attentions(self.setting.model.stack[layer]):
             attention.forward(program, layer)
         if flow is not None:
             self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
         else:
-            self._feed_forward(layer).forward(program, layer)
+            self.feed_forward(layer).forward(program, layer)
 
     def _layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         if flow is not None:
             self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
         else:
-            self._feed_forward(layer).backward(program, layer)
-        for attention in reversed(self._attentions(self.setting.model.stack[layer])):
+            self.feed_forward(layer).backward(program, layer)
+        for attention in reversed(self.attentions(self.setting.model.stack[layer])):
             attention.backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept: all of a layer, the core of its attention (Korthikanti et al. 2022), or every second product."""
-        recompute = self.setting.plan.recompute
-        if recompute == "none":
-            return
         program.recomputed = True
-        if recompute == "full":
-            self._layer(program, layer, flow, balance=False)
-        elif recompute == "products":
-            for attention in self._attentions(self.setting.model.stack[layer]):
-                attention.products_again(program, layer)
-            self._feed_forward(layer).products_again(program, layer)
-        elif self.setting.plan.attention == "unfused":  # a fused kernel does so by itself
-            for attention in self._attentions(self.setting.model.stack[layer]):
-                attention.core(program, layer)
+        self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
         program.recomputed = False
 
-    def _feed_forward(self, layer: int) -> FeedForward:
+    def feed_forward(self, layer: int) -> FeedForward:
+        """The dense FFN of a layer."""
         return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
 
-    def _attentions(self, layer: Layer) -> list[AttentionLayer]:
+    def attentions(self, layer: Layer) -> list[AttentionLayer]:
         """Self-attention, and attention to the encoder."""
         local = self.stacks[layer.encoder]
         own = AttentionLayer(local, self.tensor)
         return [own, AttentionLayer(local, self.tensor, "cross attention", self.stacks[True])] if layer.cross else [own]
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A layer as recomputation runs it again (:class:`~athanor.workloads.recomputation.RepeatedLayer`)."""
+
+    passes: Passes
+    program: Program
+    number: int
+    flow: Flow | None
+
+    def whole(self) -> None:
+        """All of it; tokens go to the experts that they went to."""
+        self.passes.layer(self.program, self.number, self.flow, balance=False)
+
+    def attention_core(self) -> None:
+        """The core of attention, but where the kernel works it out again by itself."""
+        if self.passes.setting.plan.attention == "unfused":
+            for attention in self._attentions:
+                attention.core(self.program, self.number)
+
+    def between_products(self) -> None:
+        """What is between the products that are kept, and every second one."""
+        for attention in self._attentions:
+            attention.products_again(self.program, self.number)
+        self.passes.feed_forward(self.number).products_again(self.program, self.number)
+
+    @property
+    def _attentions(self) -> list[AttentionLayer]:
+        return self.passes.attentions(self.passes.setting.model.stack[self.number])

@@ -1,0 +1,71 @@
+"""What a kind of recomputation is: what of a layer is kept for its backward pass, and what is run again before it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol
+
+from ...hardware.registry import Policy
+
+
+class SavedRow(Protocol):
+    """What an operator of a layer would keep of a micro-batch.
+
+    ``entry``: the layer's input, from which all else can be worked out again. ``core``: of the core of attention, such as scores.
+    ``product``: the share of it that is the output of a product with weights, or of attention.
+    """
+
+    @property
+    def entry(self) -> bool:
+        """Whether it is the layer's input."""
+        ...
+
+    @property
+    def core(self) -> bool:
+        """Whether it is of the core of attention."""
+        ...
+
+    @property
+    def product(self) -> float:
+        """The share that is the output of a product, or of attention."""
+        ...
+
+
+class RepeatedLayer(Protocol):
+    """A layer of which parts of the forward pass can be run once more."""
+
+    def whole(self) -> None:
+        """All of it; tokens go to the experts that they went to."""
+        ...
+
+    def attention_core(self) -> None:
+        """Queries meet keys, and values are weighted with what comes of it; nothing, where the kernel does so by itself."""
+        ...
+
+    def between_products(self) -> None:
+        """What is between the products that are kept, and those that are not: of keys, and of outputs."""
+        ...
+
+
+class Recomputation(Policy, ABC):
+    """What the backward pass works out again instead of finding it kept."""
+
+    repeats: ClassVar[bool] = True
+    """Whether anything is run again."""
+
+    repeats_layers: ClassVar[bool] = False
+    """Whether whole layers are: one more forward pass."""
+
+    keeps_products: ClassVar[bool] = False
+    """Whether outputs of products are kept where others are not: then also what is sent over tp, so that it is not sent again.
+
+    It needs a kernel of attention that keeps no scores, and says nothing of experts.
+    """
+
+    @abstractmethod
+    def kept(self, row: SavedRow) -> float:
+        """The share of a row that stays until the backward pass, 0 to 1."""
+
+    @abstractmethod
+    def run_again(self, layer: RepeatedLayer) -> None:
+        """Run again what was not kept, before the backward pass through a layer."""
