@@ -61,6 +61,7 @@ class Rooms:
         account = Account(setting, loads, POLICIES[policy], stages)
         endless = plan.pipeline if plan.pipeline in ("pipedream", "2bw") else ""
         key: Key = (mesh.axes, mesh.shape, policy, endless, *dealt(setting), plan.zero, plan.overlap, plan.offload)
+        key = (*key, plan.optimizer)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)

@@ -74,6 +74,7 @@ class Surroundings:
             plan.overlap,
             plan.offload,
             plan.offload_delay,
+            plan.optimizer,
             *dealt(setting),
         )
         key = (*key, plan.sequence_parallel, plan.expert_tensor, plan.precision, local, plan.pipeline in ASYNCHRONOUS)
