@@ -70,6 +70,7 @@ class Rooms:
             plan.overlap,
             plan.offload,
         )
+        key = (*key, plan.optimizer)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)

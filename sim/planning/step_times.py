@@ -117,6 +117,7 @@ class StepTimes:
             plan.overlap,
             plan.offload,
             plan.offload_delay,
+            plan.optimizer,
             *dealt(setting),
             plan.sequence_parallel,
             plan.scatter_gather,

@@ -85,7 +85,7 @@ class Blocks:
         layers = self.parts[virtual]
         stack = self.this.setting.model.stack
         ends = (virtual == 0, virtual == self.virtual_stages - 1)
-        carried = tuple(id(flows[layer]) for layer in layers if layer in flows) if not self.this.alike else ()
+        carried = tuple(flows[layer] for layer in layers if layer in flows) if not self.this.alike else ()
         key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self.last_differs)
         if key not in self._known:
             self._known[key] = len(self.made)

@@ -168,3 +168,18 @@ def test_measured_links_carry_their_bytes_in_the_time_that_they_are_busy():
     for row in rows:
         carried = row["mean_utilisation"] * row["links"] * row["capacity_bytes_per_second"] * seconds
         assert carried == pytest.approx(2 * row["bytes_per_step"])
+
+
+@pytest.mark.parametrize(
+    "operation, algorithm", [("all-to-all", "linear"), ("all-reduce", "ring"), ("broadcast", "binomial")]
+)
+@pytest.mark.parametrize("fabric", ["torus", "tree"])
+def test_links_of_a_collective_carry_their_bytes_in_the_time_that_they_are_busy(operation, algorithm, fabric):
+    """Also where one link stands for more that are alike than another."""
+    machine = tree(nodes=16, supernode=4)
+    if fabric == "torus":
+        machine = machine.model_copy(update={"fabric": torus(4, 4)})
+    found = collective(machine, operation, algorithm, 10, 1000.0)
+    for row in found.links:
+        carried = row["mean_utilisation"] * row["links"] * row["capacity_bytes_per_second"] * found.seconds
+        assert carried == pytest.approx(row["bytes"])
