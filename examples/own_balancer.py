@@ -5,15 +5,15 @@ from typing import ClassVar
 
 import athanor
 import numpy as np
-from athanor.workloads.routing.balancers import BALANCERS, Carried
+from athanor.workloads.routing.balancers import Balancer, Carried
 
 
 @dataclass(frozen=True)
-class Overflow:
+class Overflow(Balancer):
     """Tokens above ``factor`` times the mean are spread over the ranks below it, in proportion to their room."""
 
     factor: float = 1.1
-    level: ClassVar[bool] = False
+    about: ClassVar[str] = "Overflow:F, at most F times the mean, surplus to ranks with room"
 
     @classmethod
     def parse(cls, argument):
@@ -29,18 +29,13 @@ class Overflow:
         share[:, -1] = surplus
         return Carried(kept + np.diff(share, prepend=0, axis=-1), moved=surplus, dropped=0 * surplus)
 
-    def operations(self, ranks, tokens, top_k):
-        yield from ()
 
-
-BALANCERS["overflow"] = (Overflow, "overflow:F, at most F times the mean, surplus to ranks with room")
-
-for balancer in ("none", "overflow:1.5", "overflow:1.1", "swipe"):
+for balancer in ("none", "__main__:Overflow:1.5", "__main__:Overflow:1.1", "swipe"):
     run = athanor.simulate("sunway-oceanlight", "moda-1.93t", router="zipf:0.8", balancer=balancer)
     load = run.summary()["load_balance"]
-    print(f"{balancer:13s} {run.summary()['step_seconds']:6.2f} s, most over mean {load['max_over_mean']:.2f}")
+    print(f"{balancer:21s} {run.summary()['step_seconds']:6.2f} s, most over mean {load['max_over_mean']:.2f}")
 
-# > none           52.53 s, most over mean 33.47
-# > overflow:1.5    3.65 s, most over mean 1.50
-# > overflow:1.1    3.03 s, most over mean 1.10
-# > swipe           2.98 s, most over mean 1.00
+# > none                   52.53 s, most over mean 33.47
+# > __main__:Overflow:1.5    3.65 s, most over mean 1.50
+# > __main__:Overflow:1.1    3.03 s, most over mean 1.10
+# > swipe                   2.98 s, most over mean 1.00

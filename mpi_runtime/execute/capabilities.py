@@ -67,7 +67,7 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
         yield f"--mesh {mesh}: {model.key_value_heads} key-value heads of {model.name} do not divide over {width} ranks"
-    if mesh.size("pp") > 1 and PIPELINES[plan.pipeline].asynchronous:
+    if mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).asynchronous:
         flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous)
         yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {flushing}"
     if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size("cp"):

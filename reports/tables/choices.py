@@ -39,16 +39,16 @@ def entries(what: str) -> list[tuple[str, str]]:
             return list(NAMED.items())
         case "routers":
             tables = [(f"table:{path.stem}", _first_line(path)) for path in sorted(CATALOGUE.glob("*.csv"))]
-            return [(name, text) for name, (_, text) in ROUTERS.items()] + tables
+            return [*ROUTERS.abouts(), *tables]
         case "balancers":
-            return [(name, text) for name, (_, text) in BALANCERS.items()]
+            return BALANCERS.abouts()
         case "precisions":
             return list(DESCRIPTIONS.items())
         case "collectives":
             return [
-                (f"{operation} {name}", each.about)
+                (f"{operation} {name}", about)
                 for operation, algorithms in ALGORITHMS.items()
-                for name, each in algorithms.items()
+                for name, about in algorithms.abouts()
             ]
         case "fabrics":
             return [
@@ -56,7 +56,7 @@ def entries(what: str) -> list[tuple[str, str]]:
                 for kind in get_args(get_args(AnyFabric)[0])
             ]
         case "network-models":
-            return [(name, each.about) for name, each in SHARING.items()]
+            return SHARING.abouts()
     raise ValueError(what)
 
 

@@ -53,7 +53,7 @@ class PipelineStages:
             for key, spent in self._parts(stage).items():
                 parts.setdefault(key, [0.0] * self.work.stages)[stage] = spent
         seconds = self._joined([timing.parts(stage, first[stage]).seconds for stage in stages])
-        endless = PIPELINES[self.work.name].asynchronous
+        endless = PIPELINES.find(self.work.name).asynchronous
         return Passed(
             end=ready + seconds,
             parts={key: self._joined(each) for key, each in parts.items()},
@@ -82,7 +82,7 @@ class PipelineStages:
     @cached_property
     def played(self) -> tuple[Timing, list[int]]:
         """Clocks of all slots, and the place in each stage's order at which the step begins."""
-        pipeline, work = PIPELINES[self.work.name], self.work
+        pipeline, work = PIPELINES.find(self.work.name), self.work
         asked = self._duration, self._transfer, self._made
         if pipeline.asynchronous:
             return play_endless(pipeline, work.stages, work.micro_batches, *asked)

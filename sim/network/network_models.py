@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...hardware.errors import InputError, suggestion
+from ...hardware.registry import Registry
 from .links import Array
 
 
@@ -35,27 +35,26 @@ class Sharing:
         return np.where(penalty > 0, 1.0 / np.where(penalty > 0, penalty, 1.0), 1.0)
 
 
-SHARING = {
-    each.name: each
-    for each in (
-        Sharing("maxmin", "equal shares of a link for all flows"),
-        Sharing("cm02", "shares in proportion to 1 over the latency of the route (SimGrid's CM02)", by_latency=True),
-        # Factors of SimGrid's default model, fitted there to TCP (Velho and Legrand 2009; Casanova and Marchal 2002).
-        Sharing(
-            "lv08",
-            "the same, with factors fitted to TCP and its acknowledgements (SimGrid's default, LV08)",
-            13.01,
-            0.97,
-            0.05,
-            by_latency=True,
-            by_bandwidth=20537.0,
-        ),
-    )
-}
+_KNOWN = (
+    Sharing("maxmin", "equal shares of a link for all flows"),
+    Sharing("cm02", "shares in proportion to 1 over the latency of the route (SimGrid's CM02)", by_latency=True),
+    # Factors of SimGrid's default model, fitted there to TCP (Velho and Legrand 2009; Casanova and Marchal 2002).
+    Sharing(
+        "lv08",
+        "the same, with factors fitted to TCP and its acknowledgements (SimGrid's default, LV08)",
+        13.01,
+        0.97,
+        0.05,
+        by_latency=True,
+        by_bandwidth=20537.0,
+    ),
+)
+
+SHARING: Registry[Sharing] = Registry(
+    "network model", {each.name: each for each in _KNOWN}, flag="--network-model", interface=Sharing
+)
 
 
 def sharing(name: str) -> Sharing:
-    """The model of a name; raises :class:`InputError` for an unknown one."""
-    if name.lower() not in SHARING:
-        raise InputError(f"--network-model {name}: no such model{suggestion(name, SHARING)}")
-    return SHARING[name.lower()]
+    """The model of a name, in capitals or not; raises :class:`InputError` for an unknown one."""
+    return SHARING.find(name.lower() if name.lower() in SHARING else name)

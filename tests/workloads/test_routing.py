@@ -8,7 +8,7 @@ from athanor.hardware.errors import InputError
 from athanor.workloads.memory import FIXED_FP32, update_state_share
 from athanor.workloads.model.precision import POLICIES, PrecisionSchedule
 from athanor.workloads.routing.balancers import Capacity, Swipe, Unbalanced
-from athanor.workloads.routing.routers import Zipf, choices, parse_router, popularity
+from athanor.workloads.routing.routers import ROUTERS, Zipf, choices, popularity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -42,7 +42,7 @@ def test_precision_by_iteration():
 @pytest.mark.parametrize("spec", ["uniform", "zipf:0", "zipf:1.0", "zipf:2.5", "table:smartmoe-32"])
 @pytest.mark.parametrize("experts", [1, 16, 32, 400])
 def test_popularity_is_a_distribution(spec, experts):
-    chances = popularity(parse_router(spec), experts, layer=3, step=5, drift=0.1, seed=7)
+    chances = popularity(ROUTERS.find(spec), experts, layer=3, step=5, drift=0.1, seed=7)
     assert chances.shape == (experts,)
     assert chances.sum() == pytest.approx(1)
     assert (chances >= 0).all()
@@ -51,7 +51,7 @@ def test_popularity_is_a_distribution(spec, experts):
 def test_recorded_popularity_keeps_its_statistics_at_any_number_of_experts():
     """1,001 iterations into training: 10.5 times the mean on the most popular expert, 65 % of tokens above the mean."""
     for experts in (32, 64, 320):
-        shares = parse_router("table:smartmoe-32").shares(experts, 0)
+        shares = ROUTERS.find("table:smartmoe-32").shares(experts, 0)
         assert shares.max() * experts == pytest.approx(10.5, rel=0.01)
         assert np.maximum(shares - 1 / experts, 0).sum() == pytest.approx(0.65, abs=0.02)
 
@@ -94,7 +94,7 @@ def test_a_token_chooses_an_expert_at_most_once(exponent, experts, top_k):
 @pytest.mark.parametrize("spec", ["zipff", "zipf:x", "zipf:-1", "uniform:3", "table:", "table:nowhere"])
 def test_bad_routers(spec):
     with pytest.raises(InputError):
-        parse_router(spec)
+        ROUTERS.find(spec)
 
 
 def test_bad_tables(tmp_path):
@@ -108,7 +108,7 @@ def test_bad_tables(tmp_path):
         path = tmp_path / "table.csv"
         path.write_text(text)
         with pytest.raises(InputError, match=r"table\.csv"):
-            parse_router(f"table:{path}")
+            ROUTERS.find(f"table:{path}")
 
 
 def swipe_token_by_token(wanted, tokens):

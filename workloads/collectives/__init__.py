@@ -10,10 +10,12 @@ One file for each family of algorithms, and one line here for each algorithm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ...hardware.errors import InputError, suggestion
+from ...hardware.registry import Registry
 from . import bruck, chain, direct, hypercube, neighbours, ring, trees, two_level
 from .patterns import All, BinaryTree, Binomial, CoreXor, Fold, Index, Line, Pattern, Shift, Single, Xor
 from .round import Action, Round, Scope
@@ -34,7 +36,7 @@ class Algorithm:
     uneven: bool = False
 
 
-ALGORITHMS: dict[str, dict[str, Algorithm]] = {
+_KNOWN: dict[str, dict[str, Algorithm]] = {
     "all-to-all": {
         "linear": Algorithm(direct.linear, "every block straight to its rank, all at once", uneven=True),
         "pairwise-shift": Algorithm(direct.pairwise_shift, "step k: to rank i + k, from rank i - k", uneven=True),
@@ -85,6 +87,13 @@ ALGORITHMS: dict[str, dict[str, Algorithm]] = {
     },
     "barrier": {"dissemination": Algorithm(bruck.dissemination_barrier, "log2 P empty messages around a ring")},
 }
+
+ALGORITHMS: Mapping[str, Registry[Algorithm]] = MappingProxyType(
+    {
+        operation: Registry("algorithm", known, flag=operation, interface=Algorithm)
+        for operation, known in _KNOWN.items()
+    }
+)
 """Algorithms by operation and name. Broadcasts start at rank 0, reduces end there; of a shift they are two directions."""
 
 ROOTED = ("broadcast", "reduce")
@@ -95,10 +104,7 @@ def find(operation: str, algorithm: str) -> Algorithm:
     """The algorithm of that name; raises :class:`InputError` for an unknown operation or algorithm."""
     if operation not in ALGORITHMS:
         raise InputError(f"{operation}: no such collective{suggestion(operation, ALGORITHMS)}")
-    known = ALGORITHMS[operation]
-    if algorithm not in known:
-        raise InputError(f"{operation} {algorithm}: no such algorithm{suggestion(algorithm, known)}")
-    return known[algorithm]
+    return ALGORITHMS[operation].find(algorithm)
 
 
 def supports_uneven(operation: str, algorithm: str) -> bool:
@@ -122,7 +128,7 @@ def check(operation: str, algorithm: str, ranks: int, uneven: bool = False) -> N
 def rounds(operation: str, algorithm: str, outer: int, inner: int) -> list[Round]:
     """The rounds of an algorithm on ``outer * inner`` ranks; raises :class:`InputError` as :func:`check` does."""
     check(operation, algorithm, outer * inner)
-    return list(ALGORITHMS[operation][algorithm].rounds(outer, inner))
+    return list(find(operation, algorithm).rounds(outer, inner))
 
 
 __all__ = [

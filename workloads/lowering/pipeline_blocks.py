@@ -21,13 +21,14 @@ def pipeline(this: TrainingStep) -> PipelineWork:
     """The pipeline of a step; with one stage, its micro-batches one after another."""
     setting = this.setting
     stages = setting.mesh.size("pp")
-    chosen = PIPELINES[setting.plan.pipeline if stages > 1 else "1f1b"]
+    name = setting.plan.pipeline if stages > 1 else "1f1b"
+    chosen = PIPELINES.find(name)
     chunks, count = setting.plan.chunks if stages > 1 else 1, setting.batch.micro_batches
     blocks = _Blocks(this, stages * chunks)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
     uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
     return PipelineWork(
-        name=chosen.name,
+        name=name,
         stages=stages,
         micro_batches=count,
         chunks=chunks,

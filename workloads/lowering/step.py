@@ -29,7 +29,7 @@ class TrainingStep:
     @property
     def asynchronous(self) -> bool:
         """Whether updates happen within the pipeline, which never drains."""
-        return self.setting.mesh.size("pp") > 1 and PIPELINES[self.setting.plan.pipeline].asynchronous
+        return self.setting.mesh.size("pp") > 1 and PIPELINES.find(self.setting.plan.pipeline).asynchronous
 
     @property
     def alike(self) -> bool:

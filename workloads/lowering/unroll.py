@@ -54,7 +54,7 @@ def _slots(
     places = schedule.mesh.positions(("pp",))
     stage = coordinate[places[0]] if places else 0
     before = tuple(sorted(start))
-    for slot in PIPELINES[work.name].orders(work.stages, work.micro_batches, work.chunks)[stage]:
+    for slot in PIPELINES.find(work.name).orders(work.stages, work.micro_batches, work.chunks)[stage]:
         virtual = slot.chunk * work.stages + stage
         came = _message(work, slot, virtual, arrives=True)
         if came is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...hardware.errors import InputError, suggestion
+from ...hardware.registry import Registry
 from .gpipe import GPipe
 from .interleaved import Interleaved
 from .never_flushed import streamed
@@ -12,26 +12,25 @@ from .pipedream import PipeDream, TwoBufferedWeights
 from .pipeline import Pipeline
 from .zero_bubble import ZeroBubbleH1, ZeroBubbleH2
 
-PIPELINES: dict[str, Pipeline] = {
-    each.name: each
-    for each in (
-        GPipe(),
-        OneForwardOneBackward(),
-        Interleaved(),
-        ZeroBubbleH1(),
-        ZeroBubbleH2(),
-        PipeDream(),
-        TwoBufferedWeights(),
-    )
-}
+PIPELINES: Registry[Pipeline] = Registry(
+    "pipeline",
+    {
+        each.name: each
+        for each in (
+            GPipe(),
+            OneForwardOneBackward(),
+            Interleaved(),
+            ZeroBubbleH1(),
+            ZeroBubbleH2(),
+            PipeDream(),
+            TwoBufferedWeights(),
+        )
+    },
+    interface=Pipeline,
+)
+"""Pipeline schedules; :meth:`~athanor.hardware.registry.Registry.find` also takes a user's own."""
 
-
-def find_pipeline(name: str) -> Pipeline:
-    """The schedule of that name; raises :class:`InputError` for an unknown one."""
-    if name not in PIPELINES:
-        raise InputError(f"--pipeline {name}: no such pipeline{suggestion(name, PIPELINES)}")
-    return PIPELINES[name]
-
+find_pipeline = PIPELINES.find
 
 __all__ = [
     "PIPELINES",

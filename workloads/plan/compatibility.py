@@ -28,6 +28,11 @@ class Given:
         """Whether the mesh has more than one rank along any of these axes."""
         return any(self.mesh.size(axis) > 1 for axis in axes)
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether there is a pipeline that is never flushed; raises :class:`InputError` for an unknown one."""
+        return self.has("pp") and find_pipeline(self.plan.pipeline).asynchronous
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -92,19 +97,13 @@ RULES = (
     Rule(
         "an asynchronous --pipeline",
         "--zero or --overlap",
-        lambda g: (
-            g.has("pp") and g.plan.pipeline in ("pipedream", "2bw") and (g.plan.shards > 0 or g.plan.overlap != "none")
-        ),
+        lambda g: g.asynchronous and (g.plan.shards > 0 or g.plan.overlap != "none"),
         "versions of weights differ from micro-batch to micro-batch; use --zero 0 --overlap none",
     ),
     Rule(
         "an asynchronous --pipeline",
         "--offload of optimizer, parameters or experts",
-        lambda g: (
-            g.has("pp")
-            and g.plan.pipeline in ("pipedream", "2bw")
-            and bool(g.plan.offloads & {"optimizer", "parameters", "experts"})
-        ),
+        lambda g: g.asynchronous and bool(g.plan.offloads & {"optimizer", "parameters", "experts"}),
         "weights change within the pipeline; --offload activations goes with it",
     ),
     Rule(

@@ -15,8 +15,8 @@ from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..model.precision import PrecisionSchedule
 from ..pipelines.stage_layers import parse
-from ..routing.balancers import Balancer, parse_balancer
-from ..routing.routers import Router, parse_router
+from ..routing.balancers import BALANCERS, Balancer
+from ..routing.routers import ROUTERS, Router
 
 OFFLOADS = {
     "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",
@@ -113,12 +113,12 @@ class Plan(Record):
     @property
     def router_policy(self) -> Router:
         """The router."""
-        return parse_router(self.router)
+        return ROUTERS.find(self.router)
 
     @property
     def balancing(self) -> Balancer:
         """The balancing policy."""
-        return parse_balancer(self.balancer)
+        return BALANCERS.find(self.balancer)
 
     @property
     def precisions(self) -> PrecisionSchedule:

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.errors import InputError, suggestion
+from ...hardware.errors import InputError
 from ...hardware.records import find
+from ...hardware.registry import Policy, Registry
 
 Array = NDArray[np.float64]
 CATALOGUE = Path(__file__).parent / "popularity"
 
 
-class Router(Protocol):
+class Router(Policy, ABC):
     """Sorted popularity: the share of first choices that the most popular expert has, the second, and so on."""
 
+    @abstractmethod
     def shares(self, experts: int, step: int) -> Array:
         """Shares ``[experts]`` in falling order, summing to 1, at a training step."""
-        ...
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Router):
     """Every expert is as popular as any other; what remains is the noise of sampling."""
+
+    about: ClassVar[str] = "all experts equally popular"
 
     def shares(self, experts: int, step: int) -> Array:
         """1/experts each."""
@@ -37,10 +40,22 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Zipf:
+class Zipf(Router):
     """The r-th most popular expert has a share proportional to r**-exponent."""
 
     exponent: float
+    about: ClassVar[str] = "zipf:S, the r-th expert as popular as r**-S"
+
+    @classmethod
+    def parse(cls, argument: str) -> Self:
+        """The exponent; 1 where none is given."""
+        try:
+            exponent = float(argument or "1.0")
+        except ValueError:
+            exponent = -1.0
+        if not 0 <= exponent < 20:
+            raise ValueError("takes an exponent from 0 to 20")
+        return cls(exponent)
 
     def shares(self, experts: int, step: int) -> Array:
         """Zipf's law, normalised."""
@@ -49,7 +64,7 @@ class Zipf:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class Recorded(Router):
     """Popularity as a table recorded it: sorted shares at some iterations, the nearest earlier one counting.
 
     A table of another number of experts is read as a distribution over the experts' quantiles and integrated over the
@@ -58,9 +73,20 @@ class Recorded:
 
     table: dict[int, Array] = field(repr=False)
     first: int = 0
+    about: ClassVar[str] = "table:NAME or table:FILE.csv, popularity as recorded; @ITERATION says where to start"
 
     @classmethod
-    def load(cls, name_or_path: str, first: int | None = None) -> Recorded:
+    def parse(cls, argument: str) -> Self:
+        """The name or path of a table, and behind an @ the iteration of step 0."""
+        name, _, first = argument.partition("@")
+        if not name:
+            raise ValueError("takes the name or the path of a table")
+        if not first.isdigit() and first:
+            raise ValueError("takes a number of an iteration behind the @")
+        return cls.load(name, int(first) if first else None)
+
+    @classmethod
+    def load(cls, name_or_path: str, first: int | None = None) -> Self:
         """Read a CSV with columns ``iteration, rank, share``; ``first`` is the iteration of step 0."""
         path = find("router table", CATALOGUE, name_or_path, suffix=".csv")
         rows: dict[int, list[tuple[int, float]]] = {}
@@ -97,47 +123,8 @@ class Recorded:
         return np.diff(np.interp(np.linspace(0.0, 1.0, experts + 1), quantiles, reached))
 
 
-def _uniform(argument: str) -> Router:
-    if argument:
-        raise ValueError("takes no argument")
-    return Uniform()
-
-
-def _zipf(argument: str) -> Router:
-    try:
-        exponent = float(argument or "1.0")
-    except ValueError:
-        exponent = -1.0
-    if not 0 <= exponent < 20:
-        raise ValueError("takes an exponent from 0 to 20")
-    return Zipf(exponent)
-
-
-def _recorded(argument: str) -> Router:
-    name, _, first = argument.partition("@")
-    if not name:
-        raise ValueError("takes the name or the path of a table")
-    if not first.isdigit() and first:
-        raise ValueError("takes a number of an iteration behind the @")
-    return Recorded.load(name, int(first) if first else None)
-
-
-ROUTERS: dict[str, tuple[Callable[[str], Router], str]] = {
-    "uniform": (_uniform, "all experts equally popular"),
-    "zipf": (_zipf, "zipf:S, the r-th expert as popular as r**-S"),
-    "table": (_recorded, "table:NAME or table:FILE.csv, popularity as recorded; @ITERATION says where to start"),
-}
-
-
-def parse_router(spec: str) -> Router:
-    """The router that ``spec`` names, such as ``zipf:1.0``; raises :class:`InputError` for an unknown name or argument."""
-    name, _, argument = spec.partition(":")
-    if name not in ROUTERS:
-        raise InputError(f"--router {spec}: no such router{suggestion(name, ROUTERS)}")
-    try:
-        return ROUTERS[name][0](argument)
-    except ValueError as reason:
-        raise InputError(f"--router {spec}: {name} {reason}") from None
+ROUTERS: Registry[Router] = Registry("router", {"uniform": Uniform, "zipf": Zipf, "table": Recorded}, interface=Router)
+"""Routers; :meth:`~athanor.hardware.registry.Registry.find` also takes a user's own."""
 
 
 def popularity(router: Router, experts: int, layer: int, step: int, drift: float, seed: int) -> Array:

@@ -53,7 +53,7 @@ class DenseTraining:
         self.micro_batches: dict[int, MicroBatch] = {}
         self.loss = 0.0
         self._last_of_layer = "attention.norm.grad.reduce" if self.place.grid > 1 else "attention.norm.grad"
-        self._splits = mesh.size("pp") > 1 and PIPELINES[plan.pipeline].splits_backward
+        self._splits = mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).splits_backward
         self._parts: dict[str, NamedPart] = {}
         self._words = self._targets = np.zeros((0, 0, 0), dtype=np.int64)
 

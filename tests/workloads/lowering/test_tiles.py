@@ -6,7 +6,7 @@ from athanor.hardware.machine import load_machine
 from athanor.sim.simulate import simulate
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.balancers import parse_balancer
+from athanor.workloads.routing.balancers import BALANCERS
 from athanor.workloads.schedule.schedule import Exchange, Gemm, PipelineWork
 
 SELENE = load_machine("selene")
@@ -83,7 +83,7 @@ def test_stages_scatter_what_ranks_of_tp_share_and_gather_it():
 
 
 def test_an_even_router_costs_nothing_and_levels_all():
-    even = parse_balancer("even")
+    even = BALANCERS.find("even")
     assert list(even.operations(8, 100, 2)) == []
     assert even.carry(np.array([[[300, 50, 49]]]), 133).tokens.tolist() == [[133, 133, 133]]
 

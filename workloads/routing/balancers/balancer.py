@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ....hardware.registry import Policy
 from ...schedule.schedule import Work
 
 Tokens = NDArray[np.int64]
@@ -23,20 +25,16 @@ class Carried:
     dropped: Tokens  # [groups]
 
 
-class Balancer(Protocol):
-    """A policy that decides which expert carries which token.
+class Balancer(Policy, ABC):
+    """A policy that decides which expert carries which token; ``parse`` reads what stands behind ``--balancer NAME:``.
 
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
     one of them stands for all.
     """
 
-    level: ClassVar[bool]
+    level: ClassVar[bool] = False
 
-    @classmethod
-    def parse(cls, argument: str) -> Balancer:
-        """The policy with what stands behind the colon of ``--balancer NAME:ARGUMENT``; ``ValueError`` where that is wrong."""
-        ...
-
+    @abstractmethod
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """Tokens carried, from those wanted.
 
@@ -44,11 +42,10 @@ class Balancer(Protocol):
         an expert of each rank; every rank of the group has ``tokens`` tokens of its own. Tokens are conserved: carried
         + dropped = wanted, summed over a group.
         """
-        ...
 
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
-        """What the policy itself does in each layer, as (name, work), before tokens are sent."""
-        ...
+        """What the policy itself does in each layer, as (name, work), before tokens are sent; by default nothing."""
+        yield from ()
 
 
 @runtime_checkable

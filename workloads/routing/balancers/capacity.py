@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from ...schedule.schedule import Loop, Work
-from .balancer import Carried, Tokens
+from .balancer import Balancer, Carried, Tokens
 
 
 @dataclass(frozen=True)
-class Capacity:
+class Capacity(Balancer):
     """Each rank's experts take at most ``factor`` times the mean load; the rest is dropped.
 
     Source: Fedus et al. 2021 (Switch Transformer), section 2.2. The limit is local to the receiver and costs no
@@ -21,7 +21,7 @@ class Capacity:
     """
 
     factor: float = 1.25
-    level: ClassVar[bool] = False
+    about: ClassVar[str] = "capacity:F, at most F times the mean, the rest dropped (F = 1.25)"
 
     @classmethod
     def parse(cls, argument: str) -> Capacity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from ...schedule.schedule import Work
 from .swipe import Swipe
@@ -14,6 +15,10 @@ class Even(Swipe):
     A bound, and the best guess for published runs whose routers were balanced by an auxiliary loss (GShard, Lepikhin et al. 2020,
     section 2.2) or forced to be even.
     """
+
+    about: ClassVar[str] = (
+        "exactly the mean on every rank, as if routers were balanced by themselves; nothing is charged"
+    )
 
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
         """Nothing."""

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from ...schedule.schedule import Work
-from .balancer import Carried, Tokens
+from .balancer import Balancer, Carried, Tokens
 
 
 @dataclass(frozen=True)
-class Unbalanced:
+class Unbalanced(Balancer):
     """Tokens go where the router wants them; the most popular expert decides the time of all."""
 
-    level: ClassVar[bool] = False
-
-    @classmethod
-    def parse(cls, argument: str) -> Unbalanced:
-        """There is nothing to set."""
-        if argument:
-            raise ValueError("takes no argument")
-        return cls()
+    about: ClassVar[str] = "tokens go where the router wants them"
 
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """All that is wanted."""
@@ -34,7 +25,3 @@ class Unbalanced:
         """All that is wanted."""
         every: Tokens = wanted.sum(axis=0)
         return every
-
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
-        """Nothing."""
-        yield from ()

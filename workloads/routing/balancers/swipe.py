@@ -9,11 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from ...schedule.schedule import COUNT, COUNT_BYTES, Exchange, Loop, Work
-from .balancer import Carried, Tokens
+from .balancer import Balancer, Carried, Tokens
 
 
 @dataclass(frozen=True)
-class Swipe:
+class Swipe(Balancer):
     """Each rank has room for exactly its mean load, tokens · top_k; choice by choice, what exceeds it fills the lowest ranks.
 
     Source: BaGuaLu overview (ZTE Technology Journal 28(2), 2022) and the code that its authors gave to FastMoE 0.3
@@ -22,14 +22,8 @@ class Swipe:
     give the exact loads.
     """
 
+    about: ClassVar[str] = "exactly the mean on every rank, surplus moved to others (BaGuaLu)"
     level: ClassVar[bool] = True
-
-    @classmethod
-    def parse(cls, argument: str) -> Swipe:
-        """SWIPE takes no argument."""
-        if argument:
-            raise ValueError("takes no argument")
-        return cls()
 
     def carry(self, wanted: Tokens, tokens: int) -> Carried:
         """Every rank carries ``tokens * top_k``; nothing is dropped."""
