@@ -11,14 +11,10 @@ import pytest
 from athanor.hardware.machine import CATALOGUE
 from athanor.workloads.results.run import VOLATILE
 from athanor.workloads.schedule.schedule import Schedule
+from support.command_line import ATHANOR, athanor, start
 from support.paths import EXAMPLES
 
-ATHANOR = [sys.executable, "-m", "athanor.cli"]
 TINY = ["--machine", "cluster-64", "--model", "moda-tiny"]
-
-
-def athanor(*arguments, cwd=None):
-    return subprocess.run([*ATHANOR, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 def test_json_on_stdout_is_all_there_is_and_repeats_to_the_byte():
@@ -96,7 +92,7 @@ def test_an_interrupted_study_keeps_its_points_and_goes_on(tmp_path):
     nodes = ",".join(str(count) for count in range(2400, 96001, 2400))
     command = ["scale", "weak", "--machine", "sunway-oceanlight", "--model", "moda-1.93t", "--router", "zipf:1.0"]
     command += ["--balancer", "none", "--allow-overcommit", "--nodes", nodes, "--out", str(out)]
-    process = subprocess.Popen([*ATHANOR, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start([*ATHANOR, *command])
     kept = out / "points.jsonl"
     for _ in range(600):
         if kept.exists() and len(kept.read_text().splitlines()) >= 2:

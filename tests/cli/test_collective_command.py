@@ -5,8 +5,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,10 +15,10 @@ from athanor.sim.studies import collective as module
 from athanor.sim.studies.collective import Collective, collective
 from athanor.sim.studies.collective_sweep import compare, sweep, swept_counts, swept_sizes
 from athanor.workloads.collectives import ALGORITHMS
+from support.command_line import ATHANOR, athanor, start
 from support.machines import tree
 from support.paths import DATA, MACHINE_FILES, ROOT
 
-ATHANOR = [sys.executable, "-m", "athanor.cli"]
 ORACLE = list(csv.DictReader((DATA / "simgrid.csv").read_text().splitlines()))
 PATTERNS = {
     "all": ("all-to-all", "linear"),
@@ -29,10 +27,6 @@ PATTERNS = {
     "ring": ("all-reduce", "ring"),
 }
 SMALL = ["--machine", "simgrid-tree", "--op", "all-to-all", "--ranks", "48"]
-
-
-def athanor(*arguments):
-    return subprocess.run([*ATHANOR, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("row", ORACLE, ids=lambda row: "-".join(list(row.values())[:4] + [row["network_model"]]))
@@ -204,9 +198,7 @@ def test_a_sweep_writes_resumes_and_says_what_it_left_out(tmp_path):
 
 def test_an_interrupted_sweep_keeps_its_points(tmp_path):
     command = ["collective", "--machine", "sunway-oceanlight", "--op", "all-to-all", "--ranks", "8000", "--sweep"]
-    process = subprocess.Popen(
-        [*ATHANOR, *command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start([*ATHANOR, *command, "--out", tmp_path])
     kept = tmp_path / "points.jsonl"
     for _ in range(600):
         if kept.exists() and len(kept.read_text().splitlines()) >= 12:

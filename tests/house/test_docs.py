@@ -16,6 +16,7 @@ from athanor.hardware.machine import Machine, load_machine
 from athanor.mpi_runtime.cluster import missing
 from athanor.workloads.model.model import Model
 from athanor.workloads.results.run import COLUMNS
+from support.command_line import athanor
 from support.mpi_jobs import needs_mpi
 from support.paths import ROOT
 
@@ -105,7 +106,7 @@ JOBS = [line.strip() for line in REAL.splitlines() if line.startswith(("    atha
 def test_commands_of_the_readme_run(command, tmp_path):
     """All but ``reproduce``, whose claims ``test_reports.py`` computes."""
     words = shlex.split(command)[1:]
-    done = subprocess.run([sys.executable, "-m", "athanor.cli", *words], cwd=tmp_path, capture_output=True, text=True)
+    done = athanor(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 5
     if "--out" in words:
@@ -124,8 +125,7 @@ def test_commands_of_a_strategys_page_run(page):
         assert page.stem in ("README", "pipeline", "memory")
     printed = ""
     for command in commands:
-        words = [sys.executable, "-m", "athanor.cli", *shlex.split(command)[1:]]
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = athanor(*shlex.split(command)[1:])
         assert done.returncode == 0, f"{command}: {done.stderr}"
         assert len(done.stdout.splitlines()) > 5
         printed += done.stdout

@@ -22,6 +22,7 @@ from athanor.mpi_runtime.accelerator.operators import footprint, operators
 from athanor.mpi_runtime.accelerator.points import family, plan
 from click.testing import CliRunner
 from support.accelerators import HALVES
+from support.command_line import start
 from support.paths import ROOT
 
 
@@ -272,9 +273,7 @@ def test_what_was_measured_is_not_measured_again(on_this_computer):
 
 
 def test_an_interrupted_calibration_ends_with_130_and_keeps_its_points(torch, tmp_path):
-    process = subprocess.Popen(
-        _command(tmp_path, "--precision", "fp32"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = start(_command(tmp_path, "--precision", "fp32"))
     path, until = tmp_path / "machine.toml.samples.jsonl", time.monotonic() + 90
     while time.monotonic() < until and not (path.exists() and path.read_text().count("\n") >= 3):
         time.sleep(0.05)

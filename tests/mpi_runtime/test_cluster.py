@@ -20,6 +20,7 @@ from athanor.mpi_runtime.cluster import probe as probes
 from athanor.mpi_runtime.cluster.holder import Nursery, birth
 from athanor.mpi_runtime.cluster.job import TimeLimit
 from athanor.mpi_runtime.cluster.report import report
+from support.command_line import start
 from support.paths import DATA, ROOT
 
 JOB = DATA / "tree_job.py"
@@ -167,9 +168,7 @@ def test_a_job_that_takes_too_long_is_killed(tree):
 def test_an_interrupted_job_leaves_nothing_running(tree, number, status):
     # A shell that ignores the signal is the worst of jobs.
     stubborn = "trap '' INT TERM; sleep 3219; sleep 3219; true"
-    process = subprocess.Popen(
-        [*ATHANOR, "run", "--name", "tree", "--", "sh", "-c", stubborn], stderr=subprocess.PIPE, text=True
-    )
+    process = start([*ATHANOR, "run", "--name", "tree", "--", "sh", "-c", stubborn])
     assert eventually(lambda: len(running("sleep\x003219")) == 4)
     process.send_signal(number)
     process.communicate(timeout=30)

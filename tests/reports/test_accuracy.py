@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from athanor.hardware.errors import InputError
@@ -21,6 +19,7 @@ from athanor.reports.studies.accuracy.null_model import Guess, null_predictions
 from athanor.reports.studies.accuracy.rows import LeftOut, PublishedRow, read_rows
 from athanor.reports.studies.accuracy.systems import entry_of, system_of
 from athanor.reports.studies.accuracy.targets import fitted_to, rows_of, target_of
+from support.command_line import athanor
 
 PUBLISHED = {row.id: row for row in read_rows()}
 FEW = ("kort_22B_full", "kort_22B_selective", "kort_mem_activations_22B_none", "fastermoe", "mlm20_DGX2_8B")
@@ -39,10 +38,6 @@ def table(path, rows):
 
 def row(name, **other):
     return {**PUBLISHED[name].fields, **other}
-
-
-def athanor(*words):
-    return subprocess.run([sys.executable, "-m", "athanor.cli", *map(str, words)], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith(("mlm20", "bloom"))])

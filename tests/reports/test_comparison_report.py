@@ -5,7 +5,6 @@ import io
 import json
 import re
 import subprocess
-import sys
 
 import athanor
 import pytest
@@ -17,6 +16,7 @@ from athanor.reports.plots.timeline import Bar, Timeline
 from athanor.reports.studies.comparison import compare
 from athanor.reports.studies.comparison.compare import Comparison
 from athanor.reports.studies.comparison.rows import LAYER
+from support import command_line
 from support.drawn import drawn_text, read
 from support.paths import ROOT
 from support.toy_runs import cli, made, one, pairs_of, saved, times
@@ -141,12 +141,14 @@ def test_an_interruption_keeps_the_pairs_that_are_done(tmp_path, monkeypatch, ca
 
 
 def test_the_command_of_the_page_runs_in_a_process_of_its_own(tmp_path):
-    athanor_ = [sys.executable, "-m", "athanor.cli"]
     tiny = ["--machine", "cluster-64", "--model", "moda-tiny", "-o"]
     for file, more in (("p.json", []), ("m.json", ["--steps", "2", "--jitter", "0.02"])):
-        subprocess.run([*athanor_, "simulate", *tiny, file, *more], cwd=tmp_path, check=True, capture_output=True)
+        assert command_line.athanor("simulate", *tiny, file, *more, cwd=tmp_path).returncode == 0
     done = subprocess.run(
-        [*athanor_, "compare", "p.json", "m.json", "--json", "-"], cwd=tmp_path, capture_output=True, text=True
+        [*command_line.ATHANOR, "compare", "p.json", "m.json", "--json", "-"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     step = json.loads(done.stdout)["pairs"][0]["step"]

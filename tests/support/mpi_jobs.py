@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.command_line import start
 
 BIN = Path(sys.executable).parent
 MPIEXEC = shutil.which("mpiexec", path=str(BIN)) or shutil.which("mpiexec")
@@ -31,9 +32,7 @@ def job(ranks, *args, timeout=90, **environment):
 
 def begin(ranks, *args):
     """Start a job in a session of its own."""
-    return subprocess.Popen(
-        command(ranks, *args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    return start(command(ranks, *args), start_new_session=True)
 
 
 def members(process):

@@ -1,12 +1,10 @@
 """What excludes what, and what has to divide: every rule and every size, each with its one line."""
 
-import subprocess
-import sys
-
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.plan.compatibility import RULES
 from athanor.workloads.plan.plan import Plan
+from support.command_line import athanor
 from support.strategies import BOTH, DENSE, EXPERTS, GATED, SHARED, flat, hosted, lowered
 
 EXCLUDED = {
@@ -166,7 +164,7 @@ def test_whole_experts_need_not_divide():
 
 def test_the_command_line_says_so_in_one_line():
     words = ["simulate", "--machine", "cluster-64", "--model", "moda-tiny", "--mesh", "tp=4", "--tensor", "2d"]
-    done = subprocess.run([sys.executable, "-m", "athanor.cli", *words], capture_output=True, text=True)
+    done = athanor(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
     assert "--tensor 2d with experts: SUMMA is for products that all ranks of the grid share" in done.stderr

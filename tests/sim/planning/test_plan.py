@@ -5,8 +5,6 @@ import random
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 
@@ -29,10 +27,9 @@ from athanor.workloads.model.model import load_model
 from athanor.workloads.pipelines import PIPELINES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.command_line import ATHANOR, athanor, start
 from support.mpi_jobs import job, needs_mpi
 from support.paths import ROOT
-
-ATHANOR = [sys.executable, "-m", "athanor.cli"]
 
 
 def question(machine="selene", model="megatron-1.7b", gpus=16, batch=32, tries=(), memory=None, **fixed):
@@ -420,10 +417,6 @@ FEW = [
 ]
 
 
-def athanor(*arguments):
-    return subprocess.run([*ATHANOR, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-
 def test_the_command_writes_everything(tmp_path):
     slower = ["--set", "node.ring_bandwidth=100 GB/s"]
     done = athanor(*COMMAND, *FEW, *slower, "--out", tmp_path / "out", "--json", tmp_path / "plan.json")
@@ -465,7 +458,7 @@ def test_the_command_refuses_in_one_line(arguments, status, message, tmp_path):
 
 def test_an_interrupted_search_tells_its_best_so_far_and_goes_on(tmp_path):
     large = [*COMMAND[:-4], "--gpus", "512", "--global-batch", "512", "--jobs", "1", "--out", str(tmp_path)]
-    process = subprocess.Popen([*ATHANOR, *large], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start([*ATHANOR, *large])
     points = tmp_path / "points.jsonl"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (points.exists() and points.read_text().count("\n") >= 3):
