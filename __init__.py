@@ -22,6 +22,9 @@ _HOMES = {
     "list_models": ".workloads.model.model",
     "load_model": ".workloads.model.model",
     "Plan": ".workloads.plan.plan",
+    "PlanOptions": ".workloads.plan.plan_options",
+    "RunFile": ".workloads.plan.run_file",
+    "read_run_file": ".workloads.plan.run_file",
     "Run": ".workloads.results.run",
     "Schedule": ".workloads.schedule.schedule",
     "Study": ".sim.studies.scaling",
@@ -61,6 +64,9 @@ if TYPE_CHECKING:
     from .workloads.model.model import list_models as list_models
     from .workloads.model.model import load_model as load_model
     from .workloads.plan.plan import Plan as Plan
+    from .workloads.plan.plan_options import PlanOptions as PlanOptions
+    from .workloads.plan.run_file import RunFile as RunFile
+    from .workloads.plan.run_file import read_run_file as read_run_file
     from .workloads.results.run import Run as Run
     from .workloads.schedule.schedule import Schedule as Schedule
 

@@ -27,7 +27,7 @@ from ..reports.tables.terminal import check_writable, console, emit
 )
 def list_(what: str) -> None:
     """List what there is to choose from."""
-    from ..reports.tables.choices import listing
+    from .choices import listing
 
     console().print(listing(what))
 
@@ -47,10 +47,11 @@ def show(what: str, name: str, json_path: str | None) -> None:
         machine = load_machine(name)
         rows, shown = list(machine.numbers()), tables.machine_table(machine)
     else:
+        from ..reports.content.inputs import model_rows
         from ..workloads.model.model import load_model
 
         model = load_model(name)
-        rows, shown = tables.model_rows(model), tables.model_table(model)
+        rows, shown = model_rows(model), tables.model_table(model)
     emit(json_path, [dict(zip(("key", "value", "source"), row, strict=True)) for row in rows])
     if json_path != "-":
         console().print(shown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -156,10 +155,8 @@ def _show_links(found: dict[str, Any]) -> None:
 
 
 def _write_machine(output: str, shape: Shape) -> None:
+    from ..hardware.files import write_whole
     from ..hardware.machine_writer import machine_toml
     from ..mpi_runtime.cluster import machine_of
 
-    try:
-        Path(output).write_text(machine_toml(machine_of(shape)), encoding="utf-8")
-    except OSError as reason:
-        raise InputError(f"{output}: cannot be written: {reason.strerror}") from None
+    write_whole(output, machine_toml(machine_of(shape)))

@@ -10,12 +10,13 @@ from ..hardware.errors import InputError
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import command_text, named_machine
 from .options import collective_options, result_options
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..hardware.machine import Machine
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @collective_options
 @click.option("--sweep", is_flag=True, help="Sizes from 1 KiB and ranks from 2 up: curves, and the best by both.")
 @result_options

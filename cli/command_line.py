@@ -6,31 +6,54 @@ Only click is imported here; each command imports what it needs, so that ``athan
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
 from ..hardware.errors import AthanorError, Ended
-from .catalogue import list_, show
-from .cluster import cluster
-from .collective import collective
-from .compare import compare
-from .fit import fit
-from .infer import infer
 from .inputs import first
-from .lower import lower
-from .memory import memory
-from .plan import plan
-from .reproduce import reproduce
-from .runtime import calibrate, execute
-from .scale import scale
-from .simulate import simulate
-from .validate import validate
-from .validate_runtime import validate_runtime
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-@click.group(context_settings=CONTEXT)
+COMMANDS = {
+    "calibrate": "calibrate",
+    "cluster": "cluster",
+    "collective": "collective",
+    "compare": "compare",
+    "execute": "execute",
+    "fit": "fit",
+    "infer": "infer",
+    "list": "catalogue",
+    "lower": "lower",
+    "memory": "memory",
+    "plan": "plan",
+    "reproduce": "reproduce",
+    "scale": "scale",
+    "show": "catalogue",
+    "simulate": "simulate",
+    "validate": "validate",
+    "validate-runtime": "validate_runtime",
+}
+"""Commands and the files that have them; a file is read when its command, or the list of all of them, is asked for."""
+
+
+class Commands(click.Group):
+    """The commands, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        found = vars(import_module(f".{COMMANDS[cmd_name]}", __package__)).values()
+        return next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(package_name="athanor", prog_name="athanor")
 def cli() -> None:
     """Simulate the training of very large models on supercomputers, and run the same schedules over MPI.
@@ -63,25 +86,3 @@ def _fail(message: str, status: int, speaks: bool = True) -> None:
     if message and speaks:
         print(f"athanor: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-for command in (
-    simulate,
-    plan,
-    scale,
-    collective,
-    infer,
-    memory,
-    lower,
-    execute,
-    calibrate,
-    compare,
-    cluster,
-    fit,
-    validate,
-    validate_runtime,
-    reproduce,
-    list_,
-    show,
-):
-    cli.add_command(command)

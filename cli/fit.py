@@ -50,7 +50,7 @@ def fit(
 
 
 def _bagualu(output: str | None) -> None:
-    from ..reports.studies.bagualu_fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
+    from ..reports.studies.reproductions.bagualu.fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
 
     fits: list[tuple[str, BaguaLuFit]] = []
     try:
@@ -78,8 +78,9 @@ def _constants(what: str, name: str, data: str | None, all_rows: bool, json_path
     with progress(f"fit {what} {name}") as advance:
         found = fit_target(target, rows, advance, every=all_rows)
     if folder:
-        folder.json("fit.json", found.plain())
-        folder.text("fit.toml", toml_of(found))
+        with folder.whole():
+            folder.json("fit.json", found.plain())
+            folder.text("fit.toml", toml_of(found))
     emit(json_path, found.plain())
     if json_path != "-":
         show_fit(console(), found)

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ..reports.tables.terminal import check_writable, console, emit
 from .inputs import load
-from .options import PLAN_OPTIONS, machine_option, overcommit_option
-
-OF_PLAN = (
-    "--mesh",
-    "--placement",
-    "--ranks-per-node",
-    "--top-k",
-    "--precision",
-    "--router",
-    "--balancer",
-    "--all-to-all",
-    "--offload",
-    "--attention",
-    "--routing",
-    "--depth",
-    "--seed",
-)
-"""The options of a training plan that mean something for inference."""
+from .options import json_option, machine_option, overcommit_option, plan_options
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 
-def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, settings in reversed(PLAN_OPTIONS):
-        if name in OF_PLAN:
-            command = click.option(name, **settings)(command)
-    return command
-
-
-@click.command()
+@click.command(cls=SectionedCommand)
+@run_file_argument("infer")
 @machine_option()
-@click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")
 @click.option("--prompt", type=int, required=True, help="Tokens of the prompt.")
 @click.option("--new-tokens", type=int, required=True, help="Tokens to write after it.")
 @click.option("--sequences", type=int, default=1, show_default=True, help="Prompts at once on each data-parallel rank.")
@@ -49,10 +26,9 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Offloaded weights come beside the layer before: of experts all, without it the chosen ones.",
 )
-@_plan_options
+@plan_options(lambda option: option.inference)
 @overcommit_option
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output.")
+@json_option()
 def infer(
     machine: str, model: str, settings: tuple[str, ...], allow_overcommit: bool, json_path: str | None, **options: Any
 ) -> None:

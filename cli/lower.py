@@ -9,14 +9,17 @@ import click
 
 from ..reports.tables.terminal import check_writable, emit
 from .inputs import load
-from .options import machine_option, plan_options
+from .options import json_option, machine_option, plan_options
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
+@run_file_argument("lower")
 @machine_option()
-@plan_options
+@plan_options()
 @click.option("--step", type=int, default=0, show_default=True, help="The training step to lower.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the schedule as JSON; - for standard output.")
+@json_option("Write the schedule as JSON; - for standard output.")
 def lower(
     machine: str, model: str, settings: tuple[str, ...], step: int, json_path: str | None, **options: Any
 ) -> None:

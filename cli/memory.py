@@ -9,16 +9,19 @@ import click
 
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import load
-from .options import machine_option, plan_options
+from .options import json_option, machine_option, plan_options
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 MOST_REMEDIES = 12
 """Ways to make a plan fit that are told."""
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
+@run_file_argument()
 @machine_option()
-@plan_options
-@click.option("--json", "json_path", metavar="FILE", help="Write the account as JSON; - for standard output.")
+@plan_options()
+@json_option("Write the account as JSON; - for standard output.")
 def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str | None, **options: Any) -> None:
     """Tell what a rank holds: by part and stage, by operator, whether it fits, and what would make it fit.
 

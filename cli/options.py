@@ -3,106 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from ..hardware.errors import InputError
+from ..workloads.mesh.mesh_text import mesh_sizes
+from ..workloads.plan.option import Option, grouped
+from ..workloads.plan.plan import Plan
+from .sections import RESULTS, Names, SectionedOption, run_file
+
+Command = Callable[..., Any]
+
+MACHINE = "Machine and model"
 
 
-def _mesh(text: str) -> dict[str, int]:
-    """``axis=size,…`` as a dictionary."""
-    sizes: dict[str, int] = {}
-    for part in text.split(","):
-        axis, _, size = part.partition("=")
-        if not size.lstrip("-").isdigit() or axis.strip() in sizes:
-            raise InputError(f"--mesh {text}: write axis=size,..., each axis once, for example ep=400,dp=240")
-        sizes[axis.strip()] = int(size)
-    return sizes
+def plan_options(
+    chosen: Callable[[Option], bool] = lambda option: True, model: bool = True
+) -> Callable[[Command], Command]:
+    """Model, machine's changes and the options of :class:`Plan`, or those of them that are ``chosen``, under their groups."""
+
+    def decorate(command: Command) -> Command:
+        for _, members in reversed(list(grouped(Plan.options()))):
+            for option in reversed(members):
+                if chosen(option):
+                    command = _of_plan(option)(command)
+        command = set_option(command)
+        return model_option(command) if model else command
+
+    return decorate
 
 
-PLAN_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    (
-        "--mesh",
-        {"type": _mesh, "metavar": "AXIS=N,...", "help": "Ranks along each axis, outermost first: ep=400,dp=240."},
-    ),
-    (
-        "--placement",
-        {
-            "help": "auto, moda, megatron, grid, opposite, block:AXIS,... or AXIS=LEVEL,... (core_group, node, supernode,"
-            " joined by +)."
-        },
-    ),
-    ("--ranks-per-node", {"type": int, "help": "Ranks on a node: 1, or one a core group."}),
-    ("--nodes-per-supernode", {"type": int, "help": "Nodes used of each supernode; the others stay idle."}),
-    ("--tokens-per-rank", {"type": int, "help": "Tokens of a data-parallel rank in a step."}),
-    ("--global-batch", {"type": int, "help": "Sequences of all ranks in a step, instead of --tokens-per-rank."}),
-    ("--micro-batch", {"type": int, "help": "Sequences of a data-parallel rank in a micro-batch."}),
-    ("--seq-len", {"type": int, "help": "Tokens of a sequence."}),
-    ("--top-k", {"type": int, "help": "Experts that a token goes to."}),
-    ("--precision", {"help": "O0, O1, O2, O3, layerwise, bf16, fp8, fp64, or a schedule such as O0:100,layerwise."}),
-    ("--router", {"help": "uniform, zipf:S, table:NAME or table:FILE.csv."}),
-    ("--drift", {"type": float, "help": "Share of the router's popularity that changes each step."}),
-    ("--balancer", {"help": "none, capacity:F, swipe, even."}),
-    ("--all-to-all", {"help": "linear, two-level, pairwise-shift, pairwise-xor, bruck."}),
-    ("--tensor", {"help": "Tensor parallelism along tp: 1d (Megatron), 2d (SUMMA on a q x q grid)."}),
-    (
-        "--sequence-parallel/--no-sequence-parallel",
-        {"default": None, "help": "Cut norms and residuals by tokens along tp."},
-    ),
-    (
-        "--tensor-overlap/--no-tensor-overlap",
-        {"default": None, "help": "Exchanges over tp run beside the products around them (simulated only)."},
-    ),
-    ("--pipeline", {"help": "gpipe, 1f1b, interleaved, zb-h1, zb-h2, pipedream, 2bw."}),
-    ("--chunks", {"type": int, "help": "Model chunks of a stage, for --pipeline interleaved."}),
-    (
-        "--stage-layers",
-        {
-            "metavar": "WAY",
-            "help": "Layers of pipeline stages: even, ends (embedding and output count as one each), or N,N,... by stage.",
-        },
-    ),
-    (
-        "--scatter-gather/--no-scatter-gather",
-        {"default": None, "help": "Ranks of tp pass on a part each between stages, and gather there (simulated only)."},
-    ),
-    ("--expert-tensor", {"help": "Beside tp: split every expert, or keep experts whole and spread them over tp too."}),
-    ("--prototypes", {"type": int, "help": "Groups of experts, of each of which a token goes to its first (M6-T)."}),
-    ("--zero", {"help": "Sharded update: 0, 1, 2, 3, ++, or hierarchical (BaGuaLu)."}),
-    (
-        "--offload",
-        {
-            "help": "To host memory: optimizer, parameters, activations, experts, joined by commas, or a share of one:"
-            " experts:0.5."
-        },
-    ),
-    (
-        "--offload-delay/--no-offload-delay",
-        {"default": None, "help": "Update on the host beside the next step, one step late."},
-    ),
-    ("--recompute", {"help": "none, selective (the core of attention), products (every second one), full."}),
-    ("--attention", {"help": "unfused, or fused (one kernel that keeps its scores to itself)."}),
-    ("--accounting", {"help": "Memory accounting: apex-o2, or fp32 (24 bytes a parameter)."}),
-    (
-        "--overlap",
-        {
-            "help": "none; gradients (reduced, and weights fetched, beside the passes); all (updated shards gathered so too)."
-        },
-    ),
-    ("--routing", {"help": "What the fabric knows of adaptive, static, minimal, valiant."}),
-    ("--depth", {"help": "Network: bound, fluid, message, or auto by size."}),
-    ("--jitter", {"type": float, "help": "Relative standard deviation of each operation's time on each node."}),
-    ("--speed-spread", {"type": float, "help": "Relative standard deviation of the nodes' speeds."}),
-    ("--steps", {"type": int, "help": "Training steps, one after another."}),
-    ("--seed", {"type": int, "help": "Seed of routing, jitter and speeds."}),
-]
+def required_option(name: str) -> Callable[[Command], Command]:
+    """An option of the plan that a command cannot do without."""
+    return _of_plan(replace(Plan.options()[name], otherwise="none, it has to be given"), required=True)
+
+
+def _of_plan(option: Option, required: bool = False) -> Callable[[Command], Command]:
+    """Click's option of a plan's option; its value is checked by the plan itself."""
+    how: dict[str, Any] = {"default": None, "section": option.group, "of_plan": option, "required": required}
+    if option.type is bool:
+        return click.option(f"{option.flag}/--no-{option.flag[2:]}", cls=SectionedOption, **how)
+    if option.type in (int, float):
+        how["type"] = option.type
+    elif option.name == "mesh":
+        how["type"] = _Mesh(option.names)
+    else:
+        how["type"] = Names(option.choices)
+    return click.option(option.flag, cls=SectionedOption, metavar=_form(option), **how)
+
+
+def _form(option: Option) -> str:
+    """What stands for a value in the help: the option's own word, its unit, or what kind of value it is."""
+    kinds = {int: "N", float: "X"}
+    return option.form or option.unit.upper() or kinds.get(option.type, "NAME")
+
+
+class _Mesh(Names):
+    """The sizes of a mesh by axis."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int]:
+        """``ep=400,dp=240`` as a dictionary."""
+        try:
+            return mesh_sizes(value)
+        except ValueError as reason:
+            raise InputError(f"--mesh {value}: {reason}") from None
 
 
 COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("--machine", {"required": True, "help": "Name in the catalogue, or a TOML file."}),
-    ("--op", {"required": True, "help": "all-to-all, all-reduce, ...: see athanor list collectives."}),
-    ("--algorithm", {"help": "linear, pairwise-shift, ring, ...; by default all that can run, fastest first."}),
+    (
+        "--op",
+        {
+            "required": True,
+            "type": Names("collectives"),
+            "help": "all-to-all, all-reduce, ...: athanor list collectives.",
+        },
+    ),
+    (
+        "--algorithm",
+        {
+            "type": Names("collective-algorithms"),
+            "help": "linear, pairwise-shift, ring, ...; by default all that can run, fastest first.",
+        },
+    ),
     ("--ranks", {"type": int, "required": True, "help": "Ranks; with --sweep the most."}),
     (
         "--bytes",
@@ -115,38 +99,58 @@ COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--placement", {"default": "block", "show_default": True, "help": "block, or scatter over the supernodes."}),
     ("--ranks-per-node", {"type": int, "help": "Ranks on a node, which divide its core groups.  [default: 1]"}),
     ("--nodes-per-supernode", {"type": int, "help": "Make the machine's supernodes that large."}),
-    ("--routing", {"help": "What the fabric knows of adaptive, static, minimal, valiant."}),
+    (
+        "--routing",
+        {"help": "How the fabric chooses among several paths: one of its own routings (athanor list fabrics)."},
+    ),
     ("--network-model", {"default": "maxmin", "show_default": True, "help": "maxmin, cm02, lv08."}),
     ("--depth", {"default": "auto", "show_default": True, "help": "bound, fluid, message, or auto by size."}),
     ("--check-symmetry", {"is_flag": True, "help": "Also simulate every rank by itself, and compare."}),
-    ("--set", {"multiple": True, "metavar": "KEY=VALUE", "help": "Another value in the machine file."}),
 ]
 
 
 def collective_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that describe a collective."""
     for name, settings in reversed(COLLECTIVE_OPTIONS):
-        target = {"--set": ["settings"], "--op": ["operation"], "--bytes": ["size"]}.get(name, [])
-        command = click.option(name, *target, **settings)(command)
-    return command
+        target = {"--op": ["operation"], "--bytes": ["size"]}.get(name, [])
+        command = click.option(name, *target, cls=SectionedOption, section="Collective", **settings)(command)
+    return machine_option()(set_option(command))
 
 
-def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that describe model and plan, and change the machine."""
-    for name, settings in reversed(PLAN_OPTIONS):
-        command = click.option(name, **settings)(command)
-    command = click.option(
-        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file."
-    )(command)
-    return click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")(command)
+def model_option(command: Command) -> Command:
+    """The option that names the model."""
+    text = "A model of the catalogue (athanor list models), or a TOML file."
+    kind = Names("models", files=True)
+    return click.option("--model", cls=SectionedOption, section=MACHINE, required=True, type=kind, help=text)(command)
 
 
-def machine_option(default: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def machine_option(default: str | None = None) -> Callable[[Command], Command]:
     """The option that names the machine, which is required where there is no default."""
-    text = "Name in the catalogue, or a TOML file."
-    if default is None:
-        return click.option("--machine", required=True, help=text)
-    return click.option("--machine", default=default, show_default=True, help=text)
+    text = "A machine of the catalogue (athanor list machines), or a TOML file."
+    how: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
+    kind = Names("machines", files=True)
+    return click.option("--machine", cls=SectionedOption, section=MACHINE, type=kind, help=text, **how)
+
+
+def set_option(command: Command) -> Command:
+    """The option that changes values of the machine."""
+    text = "Another value in the machine file, such as fabric.taper=1/1; athanor show machine NAME lists the keys."
+    return click.option(
+        "--set",
+        "settings",
+        cls=SectionedOption,
+        section=MACHINE,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=text,
+        callback=_with_the_files,
+    )(command)
+
+
+def _with_the_files(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """The run file's changes of the machine, then those of the command line, which go last and so hold."""
+    run = run_file(ctx)
+    return (*(f"{key}={text}" for key, text in run.settings.items()), *value) if run else value
 
 
 def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -159,13 +163,23 @@ def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option to go beyond a rank's memory."""
-    text = "Simulate also what does not fit a rank's memory."
+    text = "Go on where a rank's memory is too small, as if it had enough."
     return click.option("--allow-overcommit", is_flag=True, help=text)(command)
 
 
-def result_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def json_option(about: str = "Write the result as JSON; - for standard output.") -> Callable[[Command], Command]:
+    """The option that writes the result as JSON."""
+    return click.option("--json", "json_path", cls=SectionedOption, section=RESULTS, metavar="FILE", help=about)
+
+
+def run_file_option(command: Command) -> Command:
+    """The option that keeps a whole run."""
+    text = "Write the whole run (summary, plan, trace) as JSON, which athanor compare reads."
+    return click.option("-o", "output", cls=SectionedOption, section=RESULTS, metavar="FILE", help=text)(command)
+
+
+def result_options(command: Command) -> Command:
     """The options that say where results go."""
-    command = click.option("--out", metavar="DIR", help="Folder for JSON, CSV, plots and the HTML report.")(command)
-    return click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output.")(
-        command
-    )
+    text = "Folder for JSON, CSV, plots and the HTML report."
+    command = click.option("--out", cls=SectionedOption, section=RESULTS, metavar="DIR", help=text)(command)
+    return json_option()(command)

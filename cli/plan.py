@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,33 +10,25 @@ import click
 from ..hardware.errors import InputError
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import command_text, load
-from .options import PLAN_OPTIONS, machine_option, result_options
+from .options import machine_option, plan_options, required_option, result_options
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..reports.pages.output_folder import Folder
     from ..sim.planning.question import Question
     from ..sim.planning.search import Search
 
-NOT_SEARCHED = ("--mesh", "--tokens-per-rank", "--global-batch", "--steps", "--jitter", "--speed-spread", "--depth")
-"""Options of a plan that a search has none of, or words of its own for."""
-
 SMALL = 20_000
 """Plans up to which one process is quicker than several, which have to start."""
 
 
-def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, settings in reversed(PLAN_OPTIONS):
-        if name not in NOT_SEARCHED:
-            command = click.option(name, **settings)(command)
-    return command
-
-
-@click.command("plan")
+@click.command("plan", cls=SectionedCommand)
+@run_file_argument("search")
 @machine_option()
-@click.option("--model", required=True, help="Name in the catalogue, or a TOML file.")
 @click.option("--gpus", type=int, help="Ranks that the plan is for, an accelerator each.")
 @click.option("--nodes", type=int, help="The same as nodes, of which all ranks are taken.")
-@click.option("--global-batch", type=int, required=True, help="Sequences of all ranks in a step.")
+@required_option("global_batch")
 @click.option("--max-memory", metavar="SIZE", help="Bytes that a rank may take, such as 60GB.  [default: all it has]")
 @click.option(
     "--try",
@@ -49,8 +40,7 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=int, help="Refuse a search of more plans.  [default: 1000000]")
 @click.option("--simulate", "simulated", type=int, default=10, show_default=True, help="Plans that the engine runs.")
 @click.option("--jobs", type=int, help="Processes.  [default: one a core; under mpiexec its ranks]")
-@_plan_options
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another value in the machine file.")
+@plan_options(lambda option: option.fixable)
 @result_options
 def plan(
     machine: str,

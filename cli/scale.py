@@ -10,15 +10,24 @@ from ..hardware.errors import InputError
 from ..reports.tables.terminal import check_writable, console, emit, progress
 from .inputs import command_text, load
 from .options import machine_option, overcommit_option, plan_options, result_options
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("kind", type=click.Choice(["weak", "strong"]))
+@run_file_argument("scale")
 @machine_option()
-@plan_options
+@plan_options()
 @overcommit_option
 @result_options
 @click.option("--nodes", help="Node counts, such as 6000,12000,96000; by default shares of the plan's.")
+@click.option(
+    "--grow",
+    type=click.Choice(["experts", "data"]),
+    help="What grows with the nodes in weak scaling beside the batch: experts (with ep: ever larger models), or only data"
+    " (dp: more replicas of the same model).  [default: experts where the mesh has ep]",
+)
 def scale(
     kind: Any,
     machine: str,
@@ -27,9 +36,10 @@ def scale(
     json_path: str | None,
     out: str | None,
     nodes: str | None,
+    grow: Any,
     **options: Any,
 ) -> None:
-    """Scale a model over node counts: weak (experts and batch grow along) or strong (both stay).
+    """Scale a model over node counts: weak (the batch grows along, and see --grow) or strong (model and batch stay).
 
     With --out, finished points are kept: an interrupted study goes on where it stopped.
     """
@@ -53,7 +63,14 @@ def scale(
 
         try:
             scale_study(
-                kind, hardware, chosen, counts, known=points.known if points else None, on_point=on_point, **options
+                kind,
+                hardware,
+                chosen,
+                counts,
+                grow=grow,
+                known=points.known if points else None,
+                on_point=on_point,
+                **options,
             )
         except KeyboardInterrupt:
             if folder and latest:

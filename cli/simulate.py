@@ -8,15 +8,18 @@ import click
 
 from ..reports.tables.terminal import check_writable, console, emit
 from .inputs import command_text, load
-from .options import machine_option, overcommit_option, plan_options, result_options
+from .options import machine_option, overcommit_option, plan_options, result_options, run_file_option
+from .run_files import run_file_argument
+from .sections import SectionedCommand
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
+@run_file_argument()
 @machine_option()
-@plan_options
+@plan_options()
 @overcommit_option
 @result_options
-@click.option("-o", "output", metavar="FILE", help="Write the whole run (summary, plan, trace) as JSON.")
+@run_file_option
 def simulate(
     machine: str,
     model: str,

@@ -33,19 +33,17 @@ ACCURACY = (
 
 def accuracy(claims: list[dict[str, Any]]) -> str:
     """The README's table of claims."""
-    from athanor.reports.tables.runs import percent
+    from athanor.reports.tables.runs import claim_cells
 
     lines = ["| claim | target | simulated | error | kind |", "|---|---:|---:|---:|---|"]
-    for claim in claims:
-        if any(text in claim["name"] for text in ACCURACY):
-            figures = f"{claim['target']:.5g} | {claim['simulated']:.5g} | {percent(claim['relative_error'])}"
-            lines.append(f"| {claim['name']} | {figures} | {claim['kind']} |")
-    return "\n".join(lines)
+    shown = [claim for claim in claims if any(text in claim["name"] for text in ACCURACY)]
+    rows = [f"| {' | '.join([claim['name'], *claim_cells(claim), claim['kind']])} |" for claim in shown]
+    return "\n".join([*lines, *rows])
 
 
 def free_direction(rows: list[tuple[str, ...]]) -> str:
     """The table of how far the predictions move, of the page on accuracy."""
-    from athanor.reports.studies.reproductions.bagualu_parts import FREE_COLUMNS, PREDICTED_COLUMNS
+    from athanor.reports.studies.reproductions.bagualu.parts import FREE_COLUMNS, PREDICTED_COLUMNS
 
     columns = [*FREE_COLUMNS, *PREDICTED_COLUMNS]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
@@ -81,7 +79,13 @@ def network(record: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(bench.COLUMNS)} |", "|---|" + "---:|" * (len(bench.COLUMNS) - 1)]
     lines += [f"| {' | '.join(bench.cells(row))} |" for row in record["rows"]]
     start = record["start"]
-    return "\n".join([*lines, "", f"Start-up, {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB, comes to these."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Starting Python and loading Athanor takes another {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB in each row.",
+        ]
+    )
 
 
 def lines_of(columns: Any, rows: Any, text_columns: int = 1) -> list[str]:
@@ -240,6 +244,16 @@ PAGES = (
 """Pages with such tables."""
 
 
+PLAN_OPTIONS = "workloads/plan/plan_options.py"
+
+
+def plan_options() -> str:
+    """The options of a plan as types."""
+    from athanor.workloads.plan.signatures import plan_options_source
+
+    return plan_options_source()
+
+
 def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
@@ -254,7 +268,10 @@ def helps(group: click.Group, path: str) -> list[str]:
 
     lines: list[str] = []
     names = CONTEXT["help_option_names"]
-    for name, command in sorted(group.commands.items()):
+    inside = click.Context(group)
+    for name in sorted(group.list_commands(inside)):
+        command = group.get_command(inside, name)
+        assert command
         context = click.Context(
             command, info_name=f"{path} {name}", max_content_width=100, terminal_width=100, help_option_names=names
         )
@@ -273,15 +290,15 @@ def fill(text: str, marker: str, body: str) -> str:
 
 def pictures(found: Any) -> dict[str, Any]:
     """README's pictures by name."""
-    from athanor.reports.plots import plots
+    from athanor.reports.plots import runs, scaling
     from athanor.reports.published import published
-    from athanor.reports.studies.reproductions.bagualu_parts import FITTED
+    from athanor.reports.studies.reproductions.bagualu.parts import FITTED
 
     results = published("bagualu")
     return {
-        "weak_scaling": plots.weak_scaling(found.weak, 1e18 * results["eflops"]["moda-1.93t"], FITTED),
-        "strong_scaling": plots.strong_scaling(found.strong, results["scaling"]["strong_speedup"], FITTED),
-        "breakdown": plots.breakdown({name: run.summary() for name, run in found.models.items()}),
+        "weak_scaling": scaling.weak_scaling(found.weak, 1e18 * results["eflops"]["moda-1.93t"], FITTED),
+        "strong_scaling": scaling.strong_scaling(found.strong, results["scaling"]["strong_speedup"], FITTED),
+        "breakdown": runs.breakdown({name: run.summary() for name, run in found.models.items()}, "model"),
         **collectives(),
         "pipelines": pipeline_picture(),
         "strategies": strategies_picture(),
@@ -301,7 +318,7 @@ def plan_pictures() -> dict[str, Any]:
 def strategies_picture() -> Any:
     """Where a step of one model goes under different plans, each on the same accelerators."""
     import athanor
-    from athanor.reports.plots import plots
+    from athanor.reports.plots.runs import breakdown
 
     zero, full = {"zero": "1"}, {"recompute": "full"}
     plans: dict[str, dict[str, Any]] = {
@@ -319,7 +336,7 @@ def strategies_picture() -> Any:
     }
     given = {"global_batch": 128, "micro_batch": 1, "overlap": "gradients", "precision": "bf16", **full}
     found = {name: athanor.simulate("selene", "megatron-18.4b", **{**given, **plan}) for name, plan in plans.items()}
-    return plots.breakdown({name: run.summary() for name, run in found.items()})
+    return breakdown({name: run.summary() for name, run in found.items()}, "plan")
 
 
 def pipeline_picture() -> Any:
@@ -335,8 +352,8 @@ def collectives() -> dict[str, Any]:
     """Pictures of the page on collectives: all-to-alls against size, and what pruning costs them."""
     from athanor.hardware.machine import load_machine
     from athanor.hardware.units import si
-    from athanor.reports.pages.collective import whose_bytes
-    from athanor.reports.plots import plots
+    from athanor.reports.plots import collectives as plots
+    from athanor.reports.plots.collectives import whose_bytes
     from athanor.sim.studies.collective import Collective
     from athanor.sim.studies.collective_sweep import swept_sizes
     from athanor.workloads.collectives import ALGORITHMS
@@ -364,8 +381,9 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
+    from athanor.reports.plots.draw import as_png
     from athanor.reports.studies.reproductions.bagualu import build
-    from athanor.reports.studies.reproductions.bagualu_parts import free_rows
+    from athanor.reports.studies.reproductions.bagualu.parts import free_rows
 
     found = build(lambda text: print(text, file=sys.stderr))
     readme = ROOT / "README.md"
@@ -376,9 +394,10 @@ def main() -> None:
     page = ROOT / "docs" / "accuracy.md"
     page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
     (ROOT / "docs" / "cli.md").write_text(command_line())
+    (ROOT / PLAN_OPTIONS).write_text(plan_options())
     (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
     for name, figure in pictures(found).items():
-        figure.savefig(ROOT / "docs" / "pictures" / f"{name}.png", dpi=110)
+        (ROOT / "docs" / "pictures" / f"{name}.png").write_bytes(as_png(figure))
 
 
 if __name__ == "__main__":

@@ -36,3 +36,12 @@ def suggestion(found: str, allowed: Iterable[str]) -> str:
     near = get_close_matches(found, names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f" ({', '.join(names)}){hint}"
+
+
+def nearest(found: str, allowed: Iterable[str], listing: str = "") -> str:
+    """``"; nearest are b, c (all: athanor ...)"``: the names closest to ``found`` of a list too long to print."""
+    names = list(allowed)
+    near = get_close_matches(found, names, n=3, cutoff=0.6) or [name for name in names if found in name][:3]
+    near_text = f"did you mean {near[0]}?" if len(near) == 1 else f"nearest are {', '.join(near)}"
+    hint = f"; {near_text}" if near else ""
+    return hint + (f" ({listing})" if listing else "")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
 from ..workloads.schedule.costs import Costs
-from ..workloads.schedule.schedule import (
+from ..workloads.schedule.work import (
     Bookkeeping,
     Exchange,
     FusedAttention,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -15,10 +15,14 @@ from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
 from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh.mesh import Mesh
 from ..workloads.model.model import Model
+from ..workloads.plan.plan_options import PlanOptions
+from ..workloads.plan.run_file import resolved
 from ..workloads.plan.setting import Setting
+from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
-from ..workloads.schedule.schedule import PipelineWork, Schedule
+from ..workloads.schedule.schedule import Schedule
+from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import LinkLoads
@@ -32,24 +36,30 @@ MOST_UNEQUAL_ROUTES = 16
 """The same where the fabric is no tree: there flow classes share many more links, and rates take longer to find."""
 
 
+@documented()
 def simulate(
-    machine: str | Path | Machine, model: str | Path | Model, *, allow_overcommit: bool = False, **options: Any
+    machine: str | Path | Machine,
+    model: str | Path | Model | None = None,
+    *,
+    allow_overcommit: bool | None = None,
+    **options: Unpack[PlanOptions],
 ) -> Run:
     """Simulate training steps of ``model`` on ``machine``.
 
-    Both are a catalogue name, a path to a TOML file, or an object. ``options`` are those of
-    :class:`~athanor.workloads.plan.plan.Plan`; what is left out comes from the model's recommended plan. Raises
-    ``InputError`` for bad input and ``DoesNotFit`` where a rank's memory is too small, unless ``allow_overcommit``.
+    Both are a catalogue name, a path to a TOML file, or an object. Without a model, ``machine`` is the path of a run file
+    (``athanor.simulate("run.toml")``), whose values ``options`` override. Raises ``InputError`` for bad input and ``DoesNotFit``
+    where a rank's memory is too small, unless ``allow_overcommit``.
     """
     started = time.perf_counter()
-    setting = Setting.of(machine, model, options)
+    machine, model, chosen, overcommit = resolved(machine, model, options, allow_overcommit)
+    setting = Setting.of(machine, model, chosen)
     require_room(setting)
     try:
-        return _run(setting, setting.plan.depth, allow_overcommit, started)
+        return _run(setting, setting.plan.depth, overcommit, started)
     except TooManyClasses:
         if setting.plan.depth != "auto":
             raise
-        return _run(setting, "bound", allow_overcommit, started)
+        return _run(setting, "bound", overcommit, started)
 
 
 def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -> Run:
@@ -89,8 +99,8 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         "wall_seconds": time.perf_counter() - started,
         "peak_rss_bytes": peak_rss_bytes(),
     }
-    rows = [(step, *row) for step, result in enumerate(results) for row in result.rows]
-    return Run(totals, plan.model_dump(), _classes(setting.mesh, observed), rows, balance.by_rank())
+    rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
+    return Run(totals, plan.to_plain(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 
 def _interval(machine: Machine, seconds: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from ...hardware.machine import Machine
 from ...hardware.precisions import BYTES, Precision
 from ...hardware.tiles import Tiles
 from ...workloads.schedule.costs import compute_seconds
-from ...workloads.schedule.schedule import FusedAttention, Gemm, Loop, Sweep, Work
+from ...workloads.schedule.work import FusedAttention, Gemm, Loop, Sweep, Work
 from ..calibration.points import BenchPoint
 from .points import SWEEPS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...workloads.lowering.simulator_memory import available_bytes
-from ...workloads.schedule.schedule import Bookkeeping, Gemm, Loop, Sweep, Work
+from ...workloads.schedule.work import Bookkeeping, Gemm, Loop, Sweep, Work
 from ..devices import Computing
 from .points import MIB, BenchPoint
 from .samples import Action

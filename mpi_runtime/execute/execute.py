@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -20,11 +20,16 @@ from ...workloads.lowering.simulator_memory import available_bytes, peak_rss_byt
 from ...workloads.lowering.unroll import unrolled
 from ...workloads.memory import memory, require_fit
 from ...workloads.model.model import Model
+from ...workloads.plan.plan_options import PlanOptions
+from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
+from ...workloads.plan.signatures import documented
 from ...workloads.results.run import Run
 from ...workloads.results.summary import cautions, summarise
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Exchange, Operation, PipelineWork, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange, PipelineWork
 from ..devices import Computing, Device, Sleeping
 from ..job.clock import Clock
 from ..job.environment import cores
@@ -65,38 +70,44 @@ class Way:
         return self.compute == "gemm" and self.compute_scale == 1.0
 
 
+@documented(lambda option: not option.simulated_only)
 def execute(
     machine: str | Path | Machine = "laptop",
-    model: str | Path | Model = "moda-tiny",
+    model: str | Path | Model | None = None,
     *,
     way: Way | None = None,
     expect_ranks: int | None = None,
     time_limit: float = TIME_LIMIT,
     ready: Callable[[], None] = lambda: None,
     advance: Callable[[str], None] = lambda text: None,
-    **options: Any,
+    **options: Unpack[PlanOptions],
 ) -> Run | None:
     """Execute training steps of ``model`` over MPI, by the schedule that ``simulate()`` predicts for ``machine``.
 
-    Every rank of the job calls it with the same arguments; rank 0 gets the Run, the others None. ``options`` are those of
-    ``simulate()``; ``ready`` is called on rank 0 before anything runs, and may refuse, ``advance`` with
-    what has been done. Raises ``InputError`` (on one rank; on the others ``Ended``) for what cannot be run.
+    Every rank of the job calls it with the same arguments; rank 0 gets the Run, the others None. A run file may stand for
+    machine and model, as in ``simulate()``; without either the model is ``moda-tiny``. ``ready`` is
+    called on rank 0 before anything runs, and may refuse, ``advance`` with what has been done. Raises ``InputError`` on one rank,
+    on the others ``Ended``, for what cannot be run.
     """
     started = time.perf_counter()
     world = start(expect_ranks)
     with guarded(world, time_limit):
         way = way or Way()
         world.agree(ready if world.first else lambda: None)
-        setting = world.agree(lambda: _setting(machine, model, options, world))
+        setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
+        way = replace(way, allow_overcommit=way.allow_overcommit or overcommit)
         kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
         return _Job(world, setting, way, kind, advance).run(started)
 
 
 def _setting(
-    machine: str | Path | Machine, model: str | Path | Model, options: dict[str, Any], world: World
-) -> Setting:
-    """The setting, for as many ranks as there are."""
-    setting = Setting.of(machine, model, options)
+    machine: str | Path | Machine, model: str | Path | Model | None, options: Mapping[str, Any], world: World
+) -> tuple[Setting, bool]:
+    """The setting, for as many ranks as there are, and whether a run file allows it to exceed the memory."""
+    if model is None and not str(machine).endswith(".toml"):
+        model = "moda-tiny"
+    machine, model, chosen, overcommit = resolved(machine, model, options, None)
+    setting = Setting.of(machine, model, chosen)
     if setting.mesh.ranks != world.size:
         raise InputError(
             f"--mesh {setting.mesh}: has {setting.mesh.ranks} ranks, and {world.size} run; start it with"
@@ -110,7 +121,7 @@ def _setting(
         )
     if setting.plan.tensor_overlap:
         raise InputError("--tensor-overlap: is simulated only; over MPI exchanges over tp and products take turns")
-    return setting
+    return setting, overcommit
 
 
 class _Job:
@@ -206,12 +217,12 @@ class _Job:
             "wall_seconds": time.perf_counter() - started,
             "peak_rss_bytes": max(peak),
         }
-        rows = [(step, *row) for step, each in enumerate(steps) for row in each.rows]
+        rows = [row._replace(step=step) for step, each in enumerate(steps) for row in each.rows]
         named = {
             name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
             for name, at in classes.items()
         }
-        return Run(totals, plan.model_dump(), named, rows, balance.by_rank())
+        return Run(totals, plan.to_plain(), named, rows, balance.by_rank())
 
     def _tell(self, text: str) -> None:
         """Report progress, on one rank."""

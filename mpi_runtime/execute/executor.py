@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ...workloads.schedule.schedule import Exchange, Operation
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.work import Exchange
 from ..devices import Computing, Device
 from ..messages.streams import After, Stream, Streams
 from ..training.stand_ins import Data

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +13,13 @@ from ...workloads.loads.loads import Load
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.results.summary import Exposed
-from ...workloads.schedule.schedule import COMPUTE, Exchange, Schedule
-from ..training.operation_names import NamedPart
+from ...workloads.results.trace import TraceRow
+from ...workloads.schedule.operation import COMPUTE, Role, Task
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..training.tokens import Tokens
 
 Array = NDArray[np.float64]
-
-STREAM = 4
-"""The column of rows that a ledger keeps; what goes to another stage is told where it arrives."""
 
 MOST_OBSERVED = 64
 """Ranks whose operations a trace lists; of more, that many are taken at equal distances."""
@@ -33,7 +31,7 @@ class ObservedStep:
 
     seconds: float
     exposed: Exposed
-    rows: list[tuple[Any, ...]]
+    rows: list[TraceRow]
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def account(schedule: Schedule, ranks: Sequence[Times], observed: Mapping[str, t
         phase: {category: float(np.mean([each[phase][category] for each in spent])) for category in spent[0][phase]}
         for phase in spent[0]
     }
-    rows = [row for each in stages for row in each.ledger.rows if row[STREAM] != DEPARTURES]
+    rows = [row for each in stages for row in each.ledger.rows if row.stream != DEPARTURES]  # told where it arrives
     return ObservedStep(seconds, exposed, rows)
 
 
@@ -81,7 +79,11 @@ class _Stage:
     def __init__(self, schedule: Schedule, times: Array, ledger: Ledger) -> None:
         self.mesh, self.operations, self.ledger = schedule.mesh, ledger.schedule.operations, ledger
         self.begin, self.end = times[0], times[1]
-        self.number = {each.name: number for number, each in enumerate(self.operations)}
+        self.sends = {
+            replace(each.task, role=Role.STAGE_RECEIVE): number
+            for number, each in enumerate(self.operations)
+            if each.task.role is Role.STAGE_SEND
+        }
 
     @classmethod
     def of(
@@ -110,7 +112,7 @@ class _Stage:
         return max(
             number
             for number, each in enumerate(self.operations)
-            if each.stream == COMPUTE and NamedPart.of(each.name).of_micro_batch
+            if each.stream == COMPUTE and each.task.micro_batch is not None
         )
 
     @property
@@ -125,7 +127,7 @@ class _Stage:
             ready = self.ledger.ready(number)
             came, went = self.begin[number], self.end[number]
             if operation.stream == ARRIVALS:
-                sent = np.clip(self._sent(stages, operation.name), came, went)
+                sent = np.clip(self._sent(stages, operation.task), came, went)
                 self.ledger.bubble(number, came, sent)
                 came = sent
             elif isinstance(operation.work, Exchange):
@@ -134,10 +136,10 @@ class _Stage:
             if number == self.through:
                 self.ledger.exposure.late = latest - went
 
-    def _sent(self, stages: Sequence[_Stage], name: str) -> Array:
+    def _sent(self, stages: Sequence[_Stage], arrival: Task) -> Array:
         """When the stage that makes what arrives began to send it."""
-        sender = next(each for each in stages if f"{name}.send" in each.number)
-        begin: Array = sender.begin[sender.number[f"{name}.send"]]
+        sender = next(each for each in stages if arrival in each.sends)
+        begin: Array = sender.begin[sender.sends[arrival]]
         return begin
 
 

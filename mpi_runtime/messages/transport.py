@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ...hardware.errors import InputError
 from ...workloads.collectives import check
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES
-from ...workloads.schedule.schedule import COUNT, Exchange, Operation, PipelineWork, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import COUNT, Exchange, PipelineWork
 from . import library_collectives as native
 from . import rounds
 from .groups import Group

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import AthanorError
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..job.world import World
 from ..messages.groups import Group

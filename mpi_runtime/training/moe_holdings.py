@@ -12,7 +12,9 @@ from ...workloads.lowering.data_parallel.sharding import Holding, held, held_bes
 from ...workloads.model.model import Model
 from ...workloads.model.precision import Formats, Part
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.schedule import Exchange, Operation, Schedule
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..messages.transport import Transport, every_operation
 from .flat_vectors import FlatVector
 

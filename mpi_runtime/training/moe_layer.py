@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.operation import Role
+from ...workloads.schedule.work import Exchange
 from ..messages.rounds import Requests
 from ..messages.transport import Transport
 from .local_experts import LocalExperts, feed_forward, feed_forward_gradient, stand_in
@@ -49,25 +50,41 @@ class MoeLayer:
 
     # --- SWIPE's messages -------------------------------------------------------------------------------------------------
 
-    def swipe(self, what: str, choice: int, stream: str, exchange: Exchange) -> Steps:
-        """One of SWIPE's exchanges for a choice."""
-        routing, ranks = self.routing, self.routing.ranks
-        ones = np.ones(ranks, dtype=np.int64)
-        if what == "counts":
-            send = routing.wants(choice)
-            self.asked = yield from self.transport.exchange(stream, exchange, send, ones, ones, ranks)
-        elif what == "accepted":
-            send = routing.admit(self.asked)
-            accepted = yield from self.transport.exchange(stream, exchange, send, ones, ones, ranks)
-            self._refused = routing.refuse(choice, accepted)
-        elif what == "surplus":
-            mine = np.zeros(ranks, dtype=np.int64)
-            mine[routing.me] = self._refused
-            self._surplus = yield from self.transport.whole(stream, exchange, mine)
-        else:
-            mine = np.zeros(ranks, dtype=np.int64)
-            mine[routing.me] = routing.room
-            self._room = yield from self.transport.whole(stream, exchange, mine)
+    @property
+    def balancing(self) -> dict[Role, Callable[[int, str, Exchange], Steps]]:
+        """SWIPE's exchanges for a choice."""
+        return {
+            Role.TOKENS_WANTED: self._ask,
+            Role.TOKENS_ACCEPTED: self._accept,
+            Role.TOKENS_REFUSED: self._tell_surplus,
+            Role.ROOM_LEFT: self._tell_room,
+        }
+
+    def _ask(self, choice: int, stream: str, exchange: Exchange) -> Steps:
+        self.asked = yield from self._one_each(self.routing.wants(choice), stream, exchange)
+
+    def _accept(self, choice: int, stream: str, exchange: Exchange) -> Steps:
+        accepted = yield from self._one_each(self.routing.admit(self.asked), stream, exchange)
+        self._refused = self.routing.refuse(choice, accepted)
+
+    def _tell_surplus(self, choice: int, stream: str, exchange: Exchange) -> Steps:
+        self._surplus = yield from self._told(self._refused, stream, exchange)
+
+    def _tell_room(self, choice: int, stream: str, exchange: Exchange) -> Steps:
+        self._room = yield from self._told(self.routing.room, stream, exchange)
+
+    def _one_each(self, send: Index, stream: str, exchange: Exchange) -> Generator[Requests, None, Index]:
+        """A number for each rank, and one from each."""
+        ones = np.ones(self.routing.ranks, dtype=np.int64)
+        found: Index = yield from self.transport.exchange(stream, exchange, send, ones, ones, self.routing.ranks)
+        return found
+
+    def _told(self, number: int, stream: str, exchange: Exchange) -> Generator[Requests, None, Index]:
+        """The numbers of all ranks, of which this one's is ``number``."""
+        mine = np.zeros(self.routing.ranks, dtype=np.int64)
+        mine[self.routing.me] = number
+        found: Index = yield from self.transport.whole(stream, exchange, mine)
+        return found
 
     def deal(self, choice: int) -> None:
         """SWIPE's dealing; with a single rank there is nobody to deal to."""
@@ -78,10 +95,7 @@ class MoeLayer:
 
     def counts(self, stream: str, exchange: Exchange) -> Steps:
         """How many tokens come to each of this rank's experts from each rank."""
-        ones = np.ones(self.routing.ranks, dtype=np.int64)
-        self._by_expert = yield from self.transport.exchange(
-            stream, exchange, self.routing.counts(), ones, ones, self.routing.ranks
-        )
+        self._by_expert = yield from self._one_each(self.routing.counts(), stream, exchange)
 
     def permute(self) -> None:
         """Tokens in the order of the experts that they go to."""

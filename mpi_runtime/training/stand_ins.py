@@ -9,11 +9,11 @@ import numpy as np
 
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES
 from ...workloads.mesh.mesh import Mesh
-from ...workloads.schedule.schedule import Exchange, Operation, at
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.work import Exchange, at
 from ..messages.groups import Group
 from ..messages.rounds import Requests
 from ..messages.transport import Transport
-from .operation_names import NamedPart
 
 if TYPE_CHECKING:
     from .tokens import Tokens
@@ -109,9 +109,9 @@ class Blank:
 
 
 def stage_message(group: Group, operation: Operation) -> tuple[int, int]:
-    """(the other stage, tag) of a message between stages: the name says which it is, on both sides."""
-    exchange, part = operation.work, NamedPart.of(operation.name.removesuffix(".send"))
-    assert isinstance(exchange, Exchange) and part.layer is not None
+    """(the other stage, tag) of a message between stages: micro-batch and layer say which it is, on both sides."""
+    exchange, task = operation.work, operation.task
+    assert isinstance(exchange, Exchange) and task.layer is not None and task.micro_batch is not None
     onward = 1 if exchange.algorithm == "next" else -1
     other = (group.me + (-onward if operation.stream == ARRIVALS else onward)) % group.size
-    return other, (2 * (part.micro_batch * 1009 + part.layer) + (onward < 0)) % TAGS
+    return other, (2 * (task.micro_batch * 1009 + task.layer) + (onward < 0)) % TAGS

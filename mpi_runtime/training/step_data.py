@@ -13,17 +13,23 @@ from ...workloads.loads.token_assignment import decisions
 from ...workloads.model.precision import PARTS
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity
-from ...workloads.schedule.schedule import Exchange, Operation, Schedule
+from ...workloads.schedule.operation import Does, Operation, Role, Task
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
-from .operation_names import NamedPart
 from .stand_ins import Blank, Steps
 from .token_routing import Routing
 from .tokens import Tokens
 
 Array = NDArray[Any]
+
+
+UP: Does = (Role.PRODUCT, "up", None)
+DOWN: Does = (Role.PRODUCT, "down", None)
+UP_GRADIENT: Does = (Role.PRODUCT, "up", "input")
 
 
 class Training:
@@ -56,7 +62,6 @@ class Training:
             if isinstance(each.work, Exchange) and each.category == "gradient_sync"
         ]
         self._blank = Blank(transport, setting.mesh, coordinate)
-        self._parts: dict[str, NamedPart] = {}
         if real:
             self._draw_experts()
         for each in self.holdings.vectors.values():
@@ -104,11 +109,6 @@ class Training:
             for layer in self.layers.values()
         ]
 
-    def _part(self, name: str) -> NamedPart:
-        if name not in self._parts:
-            self._parts[name] = NamedPart.of(name)
-        return self._parts[name]
-
     def _parameters(self, layer: int) -> tuple[Array, Array, Array, Array]:
         """Weights and gradients of this rank's experts; weights in single where they are kept in half, which BLAS lacks."""
         up, down = self.holdings.experts("weights", layer, self.local)
@@ -120,53 +120,57 @@ class Training:
 
     def compute(self, operation: Operation) -> bool:
         """Do what a compute operation does to the data; returns whether that was all of its work, as it would be for real."""
-        part = self._part(operation.name)
-        if part.what.startswith("update.adam."):
-            return self._adam(part.what.rpartition(".")[2])
-        if part.layer is None or not part.what.startswith("moe."):
+        task = operation.task
+        if task.role is Role.OPTIMIZER:
+            return self._optimizer(task)
+        if task.part != "moe":
             return False
-        layer, what = self.layers[part.micro_batch, part.layer], part.what.removeprefix("moe.")
-        if what.startswith("swipe"):
-            layer.deal(int(what[5 : what.index(".")]))
+        layer = self._layer(task)
+        if task.role is Role.TOKENS_DEALT:
+            layer.deal(task.step or 0)
             return True
-        if what == "capacity.count":
+        if task.role is Role.TOKENS_DROPPED:
             self._drop(layer)
             return True
-        return self._expert(layer, what)
+        return self._expert(layer, task)
 
-    def _expert(self, layer: MoeLayer, what: str) -> bool:
+    def _layer(self, task: Task) -> MoeLayer:
+        assert task.layer is not None
+        return self.layers[task.micro_batch or 0, task.layer]
+
+    def _expert(self, layer: MoeLayer, task: Task) -> bool:
         """The operations of experts and of what stands around them."""
-        moves: dict[str, Callable[[], None]] = {
-            "permute": layer.permute,
-            "merge": layer.merge,
-            "merge.grad": layer.merge_gradient,
-            "permute.grad": layer.permute_gradient,
+        moves: dict[Does, Callable[[], None]] = {
+            (Role.PERMUTE, None, None): layer.permute,
+            (Role.MERGE, None, None): layer.merge,
+            (Role.MERGE, None, "input"): layer.merge_gradient,
+            (Role.PERMUTE, None, "input"): layer.permute_gradient,
         }
-        if what in moves:
-            moves[what]()
+        if task.does in moves:
+            moves[task.does]()
             return True
-        if what == "up":
-            layer.begin_experts()
-        if what == "down":
-            layer.end_experts()
-        if what == "down.dgrad":
-            layer.take_gradients()
-        if what == "up.dgrad":
-            layer.end_gradients()
+        around: dict[Does, Callable[[], None]] = {
+            UP: layer.begin_experts,
+            DOWN: layer.end_experts,
+            (Role.PRODUCT, "down", "input"): layer.take_gradients,
+            UP_GRADIENT: layer.end_gradients,
+        }
+        if task.does in around:
+            around[task.does]()
         experts = layer.experts
         if experts is None:
             return False
-        computing: dict[str, Callable[[], None]] = {
-            "up": experts.up_product,
-            "activation": experts.activate,
-            "down.dgrad": experts.down_dgrad,
-            "down.wgrad": experts.down_wgrad,
-            "activation.grad": experts.activate_gradient,
-            "up.wgrad": experts.up_wgrad,
+        computing: dict[Does, Callable[[], None]] = {
+            UP: experts.up_product,
+            (Role.ACTIVATION, None, None): experts.activate,
+            (Role.PRODUCT, "down", "input"): experts.down_dgrad,
+            (Role.PRODUCT, "down", "weight"): experts.down_wgrad,
+            (Role.ACTIVATION, None, "input"): experts.activate_gradient,
+            (Role.PRODUCT, "up", "weight"): experts.up_wgrad,
         }
-        if what in computing:
-            computing[what]()
-        return what in computing or what in ("down", "up.dgrad")
+        if task.does in computing:
+            computing[task.does]()
+        return task.does in computing or task.does in (DOWN, UP_GRADIENT)
 
     def _drop(self, layer: MoeLayer) -> None:
         balancer = self.setting.plan.balancing
@@ -174,41 +178,39 @@ class Training:
         top_k = layer.weights.shape[1]
         layer.routing.drop(layer.everyone, int(np.ceil(balancer.factor * self.setting.batch.micro_tokens * top_k)))
 
-    def _adam(self, name: str) -> bool:
+    def _optimizer(self, task: Task) -> bool:
         """Update this rank's share of a part of the model."""
         if not (self.real or self.exact):
             return False
-        held = self.holdings.of_part(next(each for each in PARTS if each == name))
-        held.vector.adam(*held.spans[next(each for each in PARTS if each == name)], held.replicas)
+        part = next(each for each in PARTS if each == task.part)
+        held = self.holdings.of_part(part)
+        held.vector.adam(*held.spans[part], held.replicas)
         return self.real
 
     # --- exchanges --------------------------------------------------------------------------------------------------------
 
     def exchange(self, operation: Operation) -> Steps:
         """Send and receive what an exchange carries."""
-        exchange, part = operation.work, self._part(operation.name)
+        exchange, task = operation.work, operation.task
         assert isinstance(exchange, Exchange)
-        if part.layer is not None and part.what.startswith("moe."):
-            layer = self.layers[part.micro_batch, part.layer]
-            return self._tokens(layer, part.what.removeprefix("moe."), operation.stream, exchange)
+        if task.part == "moe":
+            return self._tokens(self._layer(task), task, operation.stream, exchange)
         if operation.category == "gradient_sync":
-            return self._vector(
-                self.holdings.vectors[MoeHoldings.key(operation)], part.layer, operation.stream, exchange
-            )
+            held = self.holdings.vectors[MoeHoldings.key(operation)]
+            return self._vector(held, task.layer, operation.stream, exchange)
         return self._blank.exchange(operation)
 
-    def _tokens(self, layer: MoeLayer, what: str, stream: str, exchange: Exchange) -> Steps:
-        if what.startswith("swipe"):
-            choice, _, which = what.removeprefix("swipe").partition(".")
-            return layer.swipe(which, int(choice), stream, exchange)
-        moves: dict[str, Callable[[str, Exchange], Steps]] = {
-            "counts": layer.counts,
-            "dispatch": layer.dispatch,
-            "combine": layer.combine,
-            "combine.grad": layer.combine_gradient,
-            "dispatch.grad": layer.dispatch_gradient,
+    def _tokens(self, layer: MoeLayer, task: Task, stream: str, exchange: Exchange) -> Steps:
+        if of_choice := layer.balancing.get(task.role):
+            return of_choice(task.step or 0, stream, exchange)
+        moves: dict[Does, Callable[[str, Exchange], Steps]] = {
+            (Role.TOKEN_COUNTS, None, None): layer.counts,
+            (Role.DISPATCH, None, None): layer.dispatch,
+            (Role.COMBINE, None, None): layer.combine,
+            (Role.COMBINE, None, "input"): layer.combine_gradient,
+            (Role.DISPATCH, None, "input"): layer.dispatch_gradient,
         }
-        return moves[what](stream, exchange)
+        return moves[task.does](stream, exchange)
 
     def _vector(self, held: Held, layer: int | None, stream: str, exchange: Exchange) -> Steps:
         vector = held.vector

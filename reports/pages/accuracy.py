@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..content.sections import Picture, Section
 from ..studies.accuracy.validate import Accuracy
 from ..tables.runs import table
-from .output_folder import Folder
+from .output_folder import Folder, all_or_nothing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,12 +76,13 @@ def _short(rows: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [(name if len(name) <= NAME else f"{name[: NAME - 1]}…", *others) for name, *others in rows]
 
 
+@all_or_nothing
 def write_accuracy(folder: Folder, found: Accuracy, command: str) -> None:
     """Write ``accuracy.json``, ``accuracy.csv``, the plots and ``report.html``."""
     import pandas as pd
 
     from ..plots.accuracy import drawings
-    from .html_page import Picture, Section, write_report
+    from .html_page import write_report
 
     plain = found.plain()
     folder.json("accuracy.json", plain)

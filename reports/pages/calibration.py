@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from ...hardware.units import si
-from ...mpi_runtime.calibration.findings import FittedNumber
-from ...mpi_runtime.calibration.fits import Curve
-from ...mpi_runtime.calibration.machine import shown
+from ..content.inputs import machine_section
+from ..content.sections import Picture, Section
 from ..plots import calibration as plots
 from ..studies.calibration_checks import CollectiveCheck, CollectiveErrors, Told
 from ..tables.runs import percent, table
-from .html_page import Picture, Section, machine_section, write_report
-from .output_folder import Folder
+from .html_page import write_report
+from .output_folder import Folder, all_or_nothing
+
+if TYPE_CHECKING:
+    from ...mpi_runtime.calibration.findings import FittedNumber
+    from ...mpi_runtime.calibration.fits import Curve
 
 NUMBER_COLUMNS = ("key", "value", "standard error", "samples", "rejected")
 LEVEL_COLUMNS = ("level", "latency", "MPI library alone", "one pair's rate", "fit", "median error of the fit")
@@ -32,7 +37,9 @@ MEASURED = (
 def show_calibration(console: Console, told: Told) -> None:
     """Numbers, messages, collectives and what to know before believing them."""
     outcome = told.outcome
-    console.print(f"[bold]{outcome.machine.name}[/] ({outcome.task.output}): {outcome.machine.description}")
+    console.print(
+        f"[bold]{escape(outcome.machine.name)}[/] ({escape(str(outcome.task.output))}): {escape(outcome.machine.description)}"
+    )
     console.print(table("Measured", NUMBER_COLUMNS, _numbers(told)))
     if told.levels:
         console.print(table("Messages between two ranks", LEVEL_COLUMNS, _levels(told)))
@@ -41,11 +48,12 @@ def show_calibration(console: Console, told: Told) -> None:
         console.print(table("Collectives", columns, _collectives(told)))
         console.print(table("Median errors", BAND_COLUMNS, _bands(told)))
     for line in _verdicts(told):
-        console.print(line)
+        console.print(line, markup=False)
     for warning in outcome.calibrated.warnings:
-        console.print(f"[yellow]warning:[/] {warning}")
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
+@all_or_nothing
 def write_calibration(folder: Folder, told: Told, command: str) -> None:
     """Write ``calibration.json``, ``points.csv``, plots and ``report.html``."""
     import pandas as pd
@@ -131,9 +139,7 @@ def by_group(fits: Sequence[FittedNumber]) -> dict[str, list[FittedNumber]]:
 
 
 def _numbers(told: Told) -> Iterable[tuple[str, ...]]:
-    for found in told.outcome.calibrated.found:
-        value, error = shown(found.value, found.unit), shown(found.error, found.unit, 2)
-        yield found.key, value, error, f"{found.samples:,}", f"{found.rejected:,}"
+    yield from told.numbers
 
 
 def _levels(told: Told) -> Iterable[tuple[str, ...]]:

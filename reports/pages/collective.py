@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from ...hardware.machine import Machine
 from ...hardware.units import binary, si
-from ...sim.studies.collective import Result
-from ...sim.studies.collective_sweep import AlgorithmComparison, CollectiveSweep
 from ...workloads.collectives import ALGORITHMS
-from ..plots import plots
+from ..content.inputs import machine_section
+from ..content.sections import Picture, Section
+from ..plots import collectives as plots
+from ..plots.collectives import whose_bytes
 from ..tables.runs import table
-from .html_page import Picture, Section, machine_section, write_report
-from .output_folder import Folder
+from .html_page import write_report
+from .output_folder import Folder, all_or_nothing
+
+if TYPE_CHECKING:
+    from ...sim.studies.collective import Result
+    from ...sim.studies.collective_sweep import AlgorithmComparison, CollectiveSweep
 
 ALGORITHM_COLUMNS = ("algorithm", "time", "algorithm bw", "bus bw", "of bound", "bottleneck", "depth", "messages")
 LINK_COLUMNS = ("kind", "links", "capacity", "bytes", "mean use", "most used")
@@ -37,11 +43,6 @@ POINT_COLUMNS = (
 )
 
 
-def whose_bytes(operation: str) -> str:
-    """Whose bytes the size of a collective counts."""
-    return "from a rank to each other one" if operation == "all-to-all" else "of a rank's vector"
-
-
 def lead(result: Result) -> str:
     """One line on what was asked."""
     size = "" if result.operation == "barrier" else f", {binary(result.nbytes)} {whose_bytes(result.operation)}"
@@ -53,7 +54,7 @@ def lead(result: Result) -> str:
 
 def show_result(console: Console, result: Result) -> None:
     """Time, bandwidths, the bound and the use of links."""
-    console.print(f"[bold]{result.algorithm}[/] {lead(result)}, depth {result.depth}")
+    console.print(f"[bold]{result.algorithm}[/] {escape(lead(result))}, depth {result.depth}")
     console.print(table("", ["quantity", "value"], _totals(result)))
     console.print(table("Links", LINK_COLUMNS, _links(result)))
 
@@ -63,7 +64,7 @@ def show_comparison(console: Console, found: AlgorithmComparison) -> None:
     title = f"{lead(found.results[0])}; no algorithm is below {si(found.results[0].bound_seconds, 's')}"
     console.print(table(title, ALGORITHM_COLUMNS, map(_algorithm, found.results)))
     for reason in found.left_out.values():
-        console.print(f"[yellow]left out:[/] {reason}")
+        console.print(f"[yellow]left out:[/] {escape(reason)}")
 
 
 def show_sweep(console: Console, study: CollectiveSweep) -> None:
@@ -75,9 +76,10 @@ def show_sweep(console: Console, study: CollectiveSweep) -> None:
     made.columns[3].justify = "left"
     console.print(made)
     for reason in _left_out(study):
-        console.print(f"[yellow]left out:[/] {reason}")
+        console.print(f"[yellow]left out:[/] {escape(reason)}")
 
 
+@all_or_nothing
 def write_results(folder: Folder, results: Sequence[Result], plain: Any, machine: Machine, command: str) -> None:
     """Write ``collective.json``, ``algorithms.csv``, ``links.csv``, a plot and ``report.html`` of one result or several."""
     import pandas as pd
@@ -107,6 +109,7 @@ def write_results(folder: Folder, results: Sequence[Result], plain: Any, machine
     write_report(folder, title, f"{lead(results[0])}, simulated.", sections, [command], [])
 
 
+@all_or_nothing
 def write_sweep(folder: Folder, study: CollectiveSweep, command: str) -> None:
     """Write ``sweep.json``, ``points.csv``, curves for each number of ranks, the map of the best, and ``report.html``."""
     import pandas as pd

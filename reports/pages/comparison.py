@@ -10,11 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from ...hardware.units import si
+from ...workloads.mesh.mesh_text import mesh_text
+from ..content.sections import Picture, Section
+from ..content.words import shown
 from ..studies.comparison.compare import Comparison, Pair, over_pairs
 from ..studies.comparison.rows import ComparisonRow, Errors, OperationRow
 from ..tables.runs import percent, table
-from .html_page import Picture, Section, write_report
-from .output_folder import Folder
+from .html_page import write_report
+from .output_folder import Folder, all_or_nothing
 
 TIME_COLUMNS = ("", "", "predicted", "measured", "error", "steps vary by")
 OPERATION_COLUMNS = ("operation", "ranks", "predicted", "measured", "error", "steps vary by")
@@ -71,6 +74,7 @@ def _show_pair(console: Console, pair: Pair) -> None:
         console.print(table("Links", LINK_COLUMNS, _links(pair)))
 
 
+@all_or_nothing
 def write_comparison(folder: Folder, found: Comparison, command: str) -> None:
     """Write ``comparison.json``, ``operations.csv``, plots and ``report.html``; with several pairs their plots bear numbers."""
     import pandas as pd
@@ -157,11 +161,10 @@ def _pair_sections(folder: Folder, pair: Pair, suffix: str) -> list[Section]:
 def _lead(pair: Pair) -> str:
     """One line on what was compared, and the step's error."""
     predicted = pair.totals[0]
-    mesh = ",".join(f"{axis}={size}" for axis, size in predicted.mesh.items())
     vary = f" (steps vary by {_share(pair.step.variation)})" if pair.step.variation is not None else ""
     return (
-        f"{predicted.model}, {predicted.ranks:,} ranks ({mesh}): step predicted {si(pair.step.predicted, 's')},"
-        f" measured {si(pair.step.measured, 's')}: {_error(pair.step)}{vary}."
+        f"{predicted.model}, {predicted.ranks:,} ranks ({mesh_text(predicted.mesh)}):"
+        f" step predicted {si(pair.step.predicted, 's')}, measured {si(pair.step.measured, 's')}: {_error(pair.step)}{vary}."
     )
 
 
@@ -261,7 +264,7 @@ def _lines(pair: Pair) -> Iterator[dict[str, Any]]:
             "pair": pair.name,
             "operation": row.name,
             "ranks": row.match.label,
-            **row.what._asdict(),
+            **row.what.plain(),
             **{key: value for key, value in row.seconds.plain("seconds").items() if key != "name"},
             "predicted_bytes": bytes_["predicted_bytes"],
             "measured_bytes": bytes_["measured_bytes"],
@@ -282,4 +285,4 @@ def _share(value: float | None) -> str:
 
 def _value(value: Any) -> str:
     """A value of the run's conditions as text."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return shown(value) if isinstance(value, str | bool | int) or value is None else json.dumps(value)

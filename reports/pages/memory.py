@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
 from ...workloads.memory import PARTS, Account, Memory, MemoryLine, Remedy
 from ...workloads.mesh.mesh import TENSOR
 from ..tables.runs import table
@@ -25,7 +27,7 @@ def plain(account: Account, remedies: list[Remedy]) -> dict[str, Any]:
         "machine": setting.machine.name,
         "model": setting.model.name,
         "mesh": dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True)),
-        "plan": setting.plan.model_dump(),
+        "plan": setting.plan.to_plain(),
         "tokens_per_rank": setting.batch.tokens,
         "micro_batches": setting.batch.micro_batches,
         "memory_per_rank_bytes": worst.table(),
@@ -59,9 +61,9 @@ def show(console: Console, account: Account, remedies: list[Remedy]) -> None:
         )
     )
     if worst.fits:
-        console.print(f"[bold]fits[/]: {worst}")
+        console.print(f"[bold]fits[/]: {escape(str(worst))}")
         return
-    console.print(f"[bold red]does not fit[/]: {worst}")
+    console.print(f"[bold red]does not fit[/]: {escape(str(worst))}")
     if remedies:
         ways = [(each.flags, *(_gigabytes(size) for size in (each.need.total, each.need.host))) for each in remedies]
         console.print(table("What would make it fit", ["change", "GB", "GB of host memory"], ways))

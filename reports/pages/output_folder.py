@@ -1,80 +1,118 @@
-"""The output folder of a study: checked before work starts, and every file written whole or not at all."""
+"""The output folder of a study: checked before work starts, and files written all together or not at all."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ...hardware.errors import InputError
+from ...hardware.files import write_all
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 
+Arguments = ParamSpec("Arguments")
+
+
 class Folder:
     """A folder for results.
 
-    Made (with its parents) and probed when created, so that a path that cannot be written is refused before anything
-    is computed. Raises :class:`InputError` then, and whenever a write fails.
+    Probed when created, so that a path that cannot be written is refused before anything is computed; made (with its parents)
+    when the first file is written, so that work that fails leaves nothing behind. Files that are written within
+    :meth:`whole` appear together at its end, or none of them. Raises :class:`InputError` where something cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._staged: dict[Path, bytes | str] | None = None
+        missing = [each for each in (self.path, *self.path.parents) if not each.exists()]
+        made: list[Path] = []
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            for each in reversed(missing):
+                each.mkdir()
+                made.append(each)
             probe = self.path / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
         except OSError as reason:
             raise InputError(f"--out {path}: cannot be written: {reason.strerror}") from None
+        finally:
+            for each in reversed(made):
+                each.rmdir()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """All files that are written inside, or none: where something fails the folder stays as it was."""
+        if self._staged is not None:
+            yield
+            return
+        self._staged = {}
+        try:
+            yield
+            self._write(self._staged)
+        finally:
+            self._staged = None
 
     def text(self, name: str, content: str) -> None:
         """Write a text file."""
-        self._bytes(name, content.encode())
+        self._keep(name, content)
 
     def json(self, name: str, plain: Any) -> None:
         """Write plain data as indented JSON."""
         self.text(name, json.dumps(plain, indent=1) + "\n")
 
     def frame(self, name: str, frame: pd.DataFrame) -> None:
-        """Write a data frame as CSV."""
-        self.text(name, frame.to_csv(index=False))
+        """Write a data frame as CSV; truths are yes and no."""
+        truths = frame.select_dtypes("bool").columns
+        plain = frame.assign(**{name: frame[name].map({True: "yes", False: "no"}) for name in truths})
+        self.text(name, plain.to_csv(index=False))
 
     def figure(self, name: str, figure: Figure) -> str:
         """Write a figure as ``name.svg`` and ``name.png``; returns the SVG for a report."""
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=150)
-        self._bytes(f"{name}.png", drawn.getvalue())
+        from ..plots.draw import as_png, as_svg
+
+        self._keep(f"{name}.png", as_png(figure))
         vector = as_svg(figure)
         self.text(f"{name}.svg", vector)
         return vector[vector.index("<svg") :]
 
-    def _bytes(self, name: str, content: bytes) -> None:
-        write_whole(self.path / name, content)
+    def _keep(self, name: str, content: bytes | str) -> None:
+        if self._staged is None:
+            self._write({self.path / name: content})
+        else:
+            self._staged[self.path / name] = content
+
+    def _write(self, contents: dict[Path, bytes | str]) -> None:
+        make_folder(self.path)
+        write_all(contents)
 
 
-def write_whole(target: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all; raises :class:`InputError` where it cannot be written."""
-    partial = target.with_name(f".{target.name}.part")
+def all_or_nothing(
+    write: Callable[Concatenate[Folder, Arguments], None],
+) -> Callable[Concatenate[Folder, Arguments], None]:
+    """For functions that fill a folder: what they write appears together when they end, or not at all."""
+
+    @wraps(write)
+    def wrapped(folder: Folder, /, *arguments: Arguments.args, **named: Arguments.kwargs) -> None:
+        with folder.whole():
+            write(folder, *arguments, **named)
+
+    return wrapped
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with its parents; raises :class:`InputError` where that is impossible."""
     try:
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-        partial.replace(target)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as reason:
-        raise InputError(f"{target}: cannot be written: {reason.strerror}") from None
-
-
-def as_svg(figure: Figure) -> str:
-    """A figure as SVG text, the same for the same figure."""
-    import matplotlib
-
-    drawn = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "athanor", "svg.fonttype": "path"}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()
+        raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
 
 
 class Points:
@@ -100,6 +138,7 @@ class Points:
             return
         self.known[key] = summary
         line = json.dumps({"key": key, "summary": summary}) + "\n"
+        make_folder(self.path.parent)
         try:
             with self.path.open("a", encoding="utf-8") as lines:
                 lines.write(line if self._ends_well else f"\n{line}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
+from ...workloads.mesh.mesh_text import mesh_text
+from ..content.words import shown
 from ..tables.runs import percent, table
-from .output_folder import Folder
+from .output_folder import Folder, all_or_nothing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +26,7 @@ def show_search(console: Console, found: dict[str, Any]) -> None:
     """What a search found: the best plans, the front, what limits the best, and what would change it."""
     pruned = sum(found["pruned"].values())
     console.print(
-        f"[bold]{found['model']}[/] on [bold]{found['ranks']:,}[/] ranks of [bold]{found['machine']}[/],"
+        f"[bold]{escape(found['model'])}[/] on [bold]{found['ranks']:,}[/] ranks of [bold]{escape(found['machine'])}[/],"
         f" {found['global_batch']:,} sequences of {found['seq_len']:,} tokens: {found['enumerated']:,} plans of"
         f" {found['meshes_done']:,} meshes, {pruned:,} pruned, {found['ranked']:,} ranked"
         + (" [yellow](interrupted)[/]" if found["interrupted"] else "")
@@ -33,7 +37,7 @@ def show_search(console: Console, found: dict[str, Any]) -> None:
     console.print(table("Best plans", COLUMNS, [plan_row(each) for each in found["plans"][:SHOWN]], 3))
     console.print(table("Time against memory", COLUMNS, [plan_row(each) for each in found["front"][:SHOWN]], 3))
     if found["plans"]:
-        console.print(sentence(found) + "\n")
+        console.print(sentence(found) + "\n", markup=False)
     if found["sensitivity"]:
         console.print(table("Twice as good", ("part", "step s", "gain", "with"), machine_rows(found), 1))
         console.print(
@@ -45,15 +49,21 @@ def show_search(console: Console, found: dict[str, Any]) -> None:
             )
         )
     if found["plans"]:
-        console.print(found["plans"][0]["command"], soft_wrap=True)
+        console.print(found["plans"][0]["command"], soft_wrap=True, markup=False)
 
 
 def plan_row(plan: dict[str, Any]) -> tuple[str, ...]:
     """A plan as a line of a table; the formula's error stands where the engine has run it."""
     error = percent(plan["closed_form_seconds"] / plan["step_seconds"] - 1) if plan["simulated"] else ""
-    mesh = ",".join(f"{axis}={size}" for axis, size in plan["mesh"].items())
     total = plan["memory_per_rank_bytes"]["total"]
-    return mesh, plan["placement"], options_text(plan), f"{plan['step_seconds']:.4g}", error, f"{total / 1e9:.1f}"
+    return (
+        mesh_text(plan["mesh"]),
+        plan["placement"],
+        options_text(plan),
+        f"{plan['step_seconds']:.4g}",
+        error,
+        f"{total / 1e9:.1f}",
+    )
 
 
 def options_text(plan: dict[str, Any]) -> str:
@@ -108,23 +118,26 @@ def machine_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
 def change_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """Each choice made otherwise."""
     return [
-        (each["option"].replace("_", "-"), str(each["before"]), str(each["after"]), f"{each['seconds']:.4g}")
+        (each["option"].replace("_", "-"), shown(each["before"]), shown(each["after"]), f"{each['seconds']:.4g}")
         + (f"{each['gain']:.1%}", "" if each["fits"] else "does not fit")
         for each in found["changes"]
     ]
 
 
+@all_or_nothing
 def write_search(folder: Folder, found: dict[str, Any], question: Question, command: str) -> None:
     """Write ``plan.json``, ``plans.csv``, the plots and ``report.html``."""
     import pandas as pd
 
+    from ..content.inputs import inputs
+    from ..content.sections import Picture, Section
     from ..plots import plans as plan_plots
-    from .html_page import Picture, Section, inputs, write_report
+    from .html_page import write_report
 
     folder.json("plan.json", found)
     rows = [
         {
-            "mesh": ",".join(f"{a}={n}" for a, n in each["mesh"].items()),
+            "mesh": mesh_text(each["mesh"]),
             "placement": each["placement"],
             **each["options"],
         }
@@ -153,7 +166,7 @@ def write_search(folder: Folder, found: dict[str, Any], question: Question, comm
         Section("Twice as good", "", ("part", "step s", "gain", "with"), machine_rows(found), 1, bars),
         Section("One choice otherwise", "", ("option", "now", "instead", "step s", "gain", ""), change_rows(found), 3),
         Section("Pruned", "Plans that are none, by the reason that was met first.", ("because of", "plans"), why),
-        *inputs(question.machine, question.model, {**question.plan.model_dump(), "mesh": "searched"}),
+        *inputs(question.machine, question.model, {**question.plan.to_plain(), "mesh": "searched"}),
     ]
     lead = (
         f"{found['enumerated']:,} plans, {found['ranked']:,} ranked by formula, the best simulated;"

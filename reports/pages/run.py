@@ -8,11 +8,15 @@ from ...hardware.machine import Machine
 from ...hardware.units import si
 from ...workloads.model.model import Model
 from ...workloads.results.run import Run
-from ..plots import plots
-from .html_page import Picture, Section, breakdown_section, inputs, write_report
-from .output_folder import Folder
+from ..content.inputs import inputs
+from ..content.sections import Picture, Section
+from ..content.steps import breakdown_section
+from ..plots import runs as plots
+from .html_page import write_report
+from .output_folder import Folder, all_or_nothing
 
 
+@all_or_nothing
 def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command: str) -> None:
     """Write ``run.json``, ``trace.csv``, ``links.csv``, plots and ``report.html``."""
     totals = run.summary()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ...hardware.units import si
-from ..plots.plots import INK, SERIES
-from ..studies.runtime_validation import RuntimeOutcome, Validation
+from ..content.sections import Picture, Section
+from ..plots.runtime_validation import NAMES, errors_of_cells, predicted_against_measured
+from ..studies.runtime_validation import Validation
 from ..tables.runs import percent, table
-from .html_page import Picture, Section, write_report
-from .output_folder import Folder
+from .html_page import write_report
+from .output_folder import Folder, all_or_nothing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,14 +20,6 @@ if TYPE_CHECKING:
 JUDGED = ("prediction", "cells", "MAPE", "worst", "bias", "rank correlation")
 CELLS = ("tree", "placement", "balancer", "skew", "compute", "measured", "variation", "nominal rates", "calibrated")
 PHASES = ("prediction", "forward", "backward", "update")
-NAMES = {
-    "zero_fit": "nominal rates, nothing fitted",
-    "calibrated": "calibrated in another job",
-    "calibrated_gemm": "calibrated, computing for real",
-}
-MARKS = {("moda", "none"): "o", ("moda", "swipe"): "s", ("opposite", "none"): "^", ("opposite", "swipe"): "D"}
-AIM = 0.08
-"""The mean error that the study aims for from nominal rates, drawn as a band."""
 
 
 def judged_rows(plain: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -77,7 +68,7 @@ def show_validation(console: Console, found: Validation) -> None:
     console.print(table("Steps on emulated clusters, predicted and measured", CELLS, cell_rows(plain), text_columns=5))
     console.print(table("Errors of the step", JUDGED, judged_rows(plain)))
     console.print(table("Mean size of errors by phase (virtual accelerators)", PHASES, phase_rows(found)))
-    console.print(_ratios(plain))
+    console.print(_ratios(plain), markup=False)
 
 
 def _ratios(plain: dict[str, Any]) -> str:
@@ -89,6 +80,7 @@ def _ratios(plain: dict[str, Any]) -> str:
     )
 
 
+@all_or_nothing
 def write_validation(folder: Folder, found: Validation, command: str) -> None:
     """Write ``validation.json``, ``cells.csv``, plots and ``report.html``."""
     import pandas as pd
@@ -126,100 +118,6 @@ def write_validation(folder: Folder, found: Validation, command: str) -> None:
         " computer), beside what the simulator says of them."
     )
     write_report(folder, "Validation of the simulator on emulated clusters", lead, sections, [command], [])
-
-
-def predicted_against_measured(found: Validation) -> Figure:
-    """Predicted against measured step times, from nominal rates and calibrated."""
-    figure = Figure(figsize=(10.0, 4.6), layout="constrained")
-    outcomes = found.outcomes
-    times = [each.nominal.step.measured for each in outcomes] + [each.nominal.step.predicted for each in outcomes]
-    low, high = 0.85 * min(times), 1.15 * max(times)
-    panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    trees = list(dict.fromkeys(each.cell.tree.name for each in outcomes))
-    for axes, kind in zip(panels, ("zero_fit", "calibrated"), strict=True):
-        line = np.array([low, high])
-        axes.fill_between(line, line * (1 - AIM), line * (1 + AIM), color=INK, alpha=0.08, lw=0)
-        axes.plot(line, line, color=INK, lw=0.8)
-        for each in outcomes:
-            pair = each.nominal if kind == "zero_fit" else each.calibrated
-            axes.plot(
-                pair.step.measured,
-                pair.step.predicted,
-                MARKS[each.cell.placement, each.cell.balancer],
-                color=SERIES[trees.index(each.cell.tree.name) % len(SERIES)],
-                fillstyle="none" if each.cell.compute == "gemm" else "full",
-                ms=6,
-                alpha=0.85,
-            )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_title(NAMES[kind], loc="left", fontsize=10)
-        axes.set_xlabel("measured step (s)")
-        _plain_ticks(axes, low, high)
-    panels[0].set_ylabel("predicted step (s)")
-    _legend(figure, trees, any(each.cell.compute == "gemm" for each in outcomes))
-    return figure
-
-
-def _plain_ticks(axes: Any, low: float, high: float) -> None:
-    """Ticks at round seconds, written plainly."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20) if low <= tick <= high]
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(ticks))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlim(low, high)
-    axes.set_ylim(low, high)
-
-
-def _legend(figure: Figure, trees: Iterable[str], computed: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], marker="o", ls="", color=SERIES[number % len(SERIES)], label=name)
-        for number, name in enumerate(trees)
-    ]
-    handles += [
-        Line2D([], [], marker=mark, ls="", color=INK, alpha=0.6, label=f"placement {placement}, balancer {balancer}")
-        for (placement, balancer), mark in MARKS.items()
-    ]
-    if computed:
-        handles.append(
-            Line2D([], [], marker="o", ls="", color=INK, fillstyle="none", label="hollow: computes for real")
-        )
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-
-
-def errors_of_cells(outcomes: list[RuntimeOutcome]) -> Figure:
-    """Signed errors of the step, cell by cell, beside the variation of the measured steps."""
-    figure = Figure(figsize=(10.0, 3.6), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(outcomes))
-    spread = np.array([100 * (each.nominal.step.variation or 0.0) for each in outcomes])
-    axes.bar(
-        places, 2 * spread, bottom=-spread, width=0.9, color=INK, alpha=0.12, label="variation of measured steps (± σ)"
-    )
-    for shift, kind, name in ((-0.2, "nominal", "nominal rates"), (0.2, "calibrated", "calibrated")):
-        errors = [100 * (getattr(each, kind).step.relative_error or 0.0) for each in outcomes]
-        axes.bar(places + shift, errors, width=0.4, color=SERIES[kind == "calibrated"], label=name)
-    axes.axhline(0, color=INK, lw=0.8)
-    trees = [each.cell.tree.name for each in outcomes]
-    for tree in dict.fromkeys(trees):
-        first, count = trees.index(tree), trees.count(tree)
-        axes.axvline(first - 0.5, color=INK, lw=0.5, alpha=0.5)
-        axes.text(first + count / 2 - 0.5, 1.01, tree, ha="center", va="bottom", transform=axes.get_xaxis_transform())
-    axes.set_xlim(-0.5, len(outcomes) - 0.5)
-    axes.set_xticks(places, [_short(each) for each in outcomes], rotation=90, fontsize=7)
-    axes.set_ylabel("error of the step (%)")
-    axes.legend(frameon=False, fontsize=8, loc="best")
-    return figure
-
-
-def _short(outcome: RuntimeOutcome) -> str:
-    cell = outcome.cell
-    return f"{cell.placement} {cell.balancer} {cell.skew:g}"
 
 
 def _number(value: float | None) -> str:

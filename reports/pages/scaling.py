@@ -2,64 +2,43 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...hardware.machine import load_machine
-from ...hardware.units import si
-from ...sim.studies.scaling import Study
-from ..plots import plots
+from ..content.inputs import inputs
+from ..content.scaling import answer, grown, study_columns, study_points, study_rows, study_title
+from ..content.sections import Picture, Section
+from ..plots.runs import breakdown
+from ..plots.scaling import scaling
 from ..published import published
-from ..studies.bagualu_fit import RESULTS
-from .html_page import Picture, Section, inputs, write_report
-from .output_folder import Folder
+from ..studies.reproductions.bagualu.fit import RESULTS
+from .html_page import write_report
+from .output_folder import Folder, all_or_nothing
+
+if TYPE_CHECKING:
+    from ...sim.studies.scaling import Study
 
 
+@all_or_nothing
 def write_study(folder: Folder, study: Study, command: str) -> None:
     """Write ``scale.json``, ``points.csv``, plots and ``report.html``."""
     import pandas as pd
 
-    plain = study.to_plain()
-    folder.json("scale.json", plain)
-    columns = (
-        "nodes",
-        "ranks",
-        "step_seconds",
-        "tokens_per_second",
-        "flops_per_second",
-        "peak_fraction",
-        "speedup",
-        "efficiency",
+    folder.json("scale.json", study.to_plain())
+    folder.frame("points.csv", pd.DataFrame(study_points(study)))
+    drawn = folder.figure(f"{study.kind}_scaling", scaling(study, *_published(study)))
+    runs = {f"{point.nodes:,}": point.summary for point in study.points}
+    steps = folder.figure("breakdown", breakdown(runs, "nodes"))
+    caption = (
+        "Simulated points with their parallel efficiency, the ideal line, and what was published, if anything was."
     )
-    rows = [{column: point[column] for column in columns} | point["breakdown"] for point in plain["points"]]
-    folder.frame("points.csv", pd.DataFrame(rows))
-    curve = plots.strong_scaling if study.kind == "strong" else plots.weak_scaling
-    measured, note = _published(study)
-    drawn = folder.figure(f"{study.kind}_scaling", curve(study, measured, note))
-    steps = folder.figure("breakdown", plots.breakdown({f"{point.nodes:,}": point.summary for point in study.points}))
-    cells = [
-        (f"{point.nodes:,}", f"{point.summary['step_seconds']:.3f}", si(point.summary["flops_per_second"], "FLOP/s"))
-        + (f"{point.speedup:.2f}", f"{point.efficiency:.1%}")
-        for point in study.points
-    ]
     sections = [
-        Section(
-            "Scaling",
-            "Experts and the global batch stay the same."
-            if study.kind == "strong"
-            else "Experts and the global batch grow with the nodes.",
-            ("nodes", "step s", "FLOP/s", "speed-up", "efficiency"),
-            cells,
-            0,
-            [
-                Picture(
-                    drawn, "Simulated points with their parallel efficiency, the ideal line, and what was published."
-                )
-            ],
-        ),
+        Section("Scaling", grown(study), study_columns(study), study_rows(study), 2, [Picture(drawn, caption)]),
         Section("Where the time goes", figures=[Picture(steps, "Shares of a step at each node count.")]),
         *inputs(study.machine, study.model, {**study.model.plan, **study.options}),
     ]
     warnings = list(dict.fromkeys(warning for point in study.points for warning in point.summary["warnings"]))
-    title = f"{study.kind.capitalize()} scaling of {study.model.name} on {study.machine.name}"
-    write_report(folder, title, f"{len(study.points)} points, simulated.", sections, [command], warnings)
+    write_report(folder, study_title(study), answer(study), sections, [command], warnings)
 
 
 def _published(study: Study) -> tuple[float | None, str]:

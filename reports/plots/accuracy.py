@@ -6,11 +6,23 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from ..studies.accuracy.memory_rows import unit_of
 from ..studies.accuracy.validate import Accuracy, AccuracyOutcome, publication, short
-from .plots import INK, MARKERS, SERIES, blank
+from .style import (
+    INK,
+    MARKERS,
+    SERIES,
+    SMALL,
+    blank,
+    labelled,
+    legend_below,
+    log_axis,
+    number_axis,
+    percent_axis,
+    titled,
+)
+from .style import seconds as shown_seconds
 
 BAND = 0.1
 """The band around the diagonal."""
@@ -38,7 +50,7 @@ def diagonal(steps: Sequence[AccuracyOutcome]) -> Figure:
         kind: [(made.measured_seconds or 0.0, made.seconds or 0.0) for each in rows if (made := each.prediction)]
         for kind, rows in _by(steps, accelerator).items()
     }
-    return _against(points, "s", "log")
+    return _against(points, "time of a step", "log", "Steps, predicted and measured")
 
 
 def memory(cards: Sequence[AccuracyOutcome]) -> Figure:
@@ -51,12 +63,12 @@ def memory(cards: Sequence[AccuracyOutcome]) -> Figure:
         ]
         for name, rows in _by(cards, lambda each: publication(each.row)).items()
     }
-    return _against(points, "GB", "linear")
+    return _against(points, "GB", "linear", "Memory of an accelerator, predicted and measured")
 
 
-def _against(points: dict[str, list[tuple[float, float]]], unit: str, scale: str) -> Figure:
+def _against(points: dict[str, list[tuple[float, float]]], unit: str, scale: str, title: str) -> Figure:
     """Pairs of measured and predicted, by kind, about the diagonal."""
-    figure, axes = blank(5.6, 5.0)
+    figure, axes = blank(height=4.6)
     known = [pair for pairs in points.values() for pair in pairs]
     ends = np.array([min(map(min, known)) * 0.7, max(map(max, known)) * (1.4 if scale == "log" else 1.1)])
     axes.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color="#e8eef3", lw=0, label="within 10 %")
@@ -65,8 +77,14 @@ def _against(points: dict[str, list[tuple[float, float]]], unit: str, scale: str
         points.items(), _cycle(SERIES), _cycle(MARKERS, turned=True), strict=False
     ):
         axes.plot(*zip(*pairs, strict=True), marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
-    axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends, xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}")
-    axes.legend(frameon=False, fontsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        if scale == "log":
+            log_axis(axis, float(ends[0]), float(ends[1]), shown_seconds)
+        else:
+            number_axis(axis)
+    axes.set(xlim=ends, ylim=ends, xlabel=f"measured {unit}", ylabel=f"predicted {unit}")
+    titled(axes, title)
+    legend_below(figure, labelled(axes))
     return figure
 
 
@@ -76,13 +94,13 @@ def by_source(found: Accuracy) -> Figure:
     for name, rows in found.sources.items():
         if known := [each for each in rows if each.error is not None]:
             groups.setdefault(_shortened(name), []).extend(known)
-    return _strips(groups)
+    return _strips(groups, "source")
 
 
 def by_strategy(steps: Sequence[AccuracyOutcome]) -> Figure:
     """Errors of rows that use a strategy."""
     found = {name: [each for each in steps if uses(each)] for name, uses in STRATEGIES.items()}
-    return _strips({name: rows for name, rows in found.items() if rows})
+    return _strips({name: rows for name, rows in found.items() if rows}, "strategy")
 
 
 def by_scale(steps: Sequence[AccuracyOutcome]) -> Figure:
@@ -94,15 +112,18 @@ def by_scale(steps: Sequence[AccuracyOutcome]) -> Figure:
         ranks = [each.prediction.setting.mesh.ranks for each in rows if each.prediction and each.prediction.setting]
         axes.plot(ranks, [_clipped(each) for each in rows], marker, color=colour, ms=4, alpha=0.75, mew=0, label=kind)
     axes.axhspan(-BAND, BAND, color="#e8eef3", lw=0, zorder=0)
-    axes.set(xscale="log", xlabel="accelerators", ylabel="error of the prediction")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}"))
-    axes.legend(frameon=False, fontsize=8)
+    known = [each.prediction.setting.mesh.ranks for each in steps if each.prediction and each.prediction.setting]
+    log_axis(axes.xaxis, min(known) / 1.5, max(known) * 1.5)
+    percent_axis(axes.yaxis, signed=True)
+    axes.set(xlabel="accelerators of the run", ylabel="error of the prediction")
+    titled(axes, "Errors by size of the run")
+    legend_below(figure, labelled(axes))
     return figure
 
 
-def _strips(groups: dict[str, list[AccuracyOutcome]]) -> Figure:
+def _strips(groups: dict[str, list[AccuracyOutcome]], what: str) -> Figure:
     """A line of dots for each group, the mean as a bar; what is off by more than the plot stands at its edge."""
-    figure, axes = blank(8.0, 0.9 + 0.26 * len(groups))
+    figure, axes = blank(height=1.1 + 0.24 * len(groups))
     axes.axvspan(-BAND, BAND, color="#e8eef3", lw=0, zorder=0)
     axes.axvline(0, color=INK, lw=0.8)
     for place, rows in enumerate(groups.values()):
@@ -110,12 +131,15 @@ def _strips(groups: dict[str, list[AccuracyOutcome]]) -> Figure:
         axes.plot(errors, [place] * len(errors), "o", color=SERIES[0], ms=4, alpha=0.5, mew=0)
         mean = float(np.mean([each.error for each in rows]))
         axes.plot([max(-CLIP, min(CLIP, mean))], [place], "|", color=SERIES[1], ms=12, mew=2)
-    axes.set_yticks(range(len(groups)), [f"{name} ({len(rows)})" for name, rows in groups.items()], fontsize=8)
+    axes.set_yticks(range(len(groups)), [f"{name} ({len(rows)})" for name, rows in groups.items()], fontsize=SMALL)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlim(-CLIP * 1.04, CLIP * 1.04)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}"))
+    percent_axis(axes.xaxis, signed=True)
+    axes.set_xticks([-CLIP, -CLIP / 2, 0, CLIP / 2, CLIP])
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("error of the prediction")
+    axes.set_xlabel(f"error of the prediction; beyond {CLIP:.0%} at the edge")
+    axes.set_ylabel(what)
+    titled(axes, f"Errors by {what}, and their mean", names=True)
     return figure
 
 
@@ -169,6 +193,6 @@ def _cycle(values: Sequence[str], turned: bool = False) -> list[str]:
     return [values[(at + turned * (at // count)) % count] for at in range(4 * count)]
 
 
-def _shortened(name: str, letters: int = 48) -> str:
+def _shortened(name: str, letters: int = 34) -> str:
     name = short(name)
     return name if len(name) <= letters else f"{name[: letters - 1]}…"

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from ...hardware.units import binary, si
-from ...mpi_runtime.calibration.findings import FittedNumber
-from ..pages.collective import whose_bytes
+from ...hardware.units import si
 from ..studies.calibration_checks import CollectiveCheck
-from .plots import INK, MARKERS, SERIES, blank, legend_beside
+from .collectives import whose_bytes
+from .style import (
+    GRID,
+    INK,
+    MARKERS,
+    SERIES,
+    SMALL,
+    WIDTH,
+    blank,
+    bytes_axis,
+    framed,
+    labelled,
+    legend_below,
+    log_axis,
+    number_axis,
+    percent_axis,
+    seconds,
+    titled,
+)
+
+if TYPE_CHECKING:
+    from ...mpi_runtime.calibration.findings import FittedNumber
 
 SIDES = {"fitted": "own fit", "calibrated": "calibrated machine", "nominal": "nominal machine (--like)"}
 
@@ -25,61 +43,58 @@ MOST_ERROR = 3.0
 
 def ping_pong(pairs: Sequence[FittedNumber]) -> Figure:
     """One way of messages by level, measured and fitted, both axes logarithmic."""
-    figure, axes = blank(width=8.0)
+    figure, axes = blank()
     for place, each in enumerate(pairs):
         _curve(axes, each, place, str(each.name))
     _logarithmic(axes, [each.point.size for pair in pairs for each in pair.series])
     axes.set_xlabel("bytes of a message")
-    axes.set_ylabel("one way")
-    axes.set_title("Messages between two ranks", loc="left", fontsize=11)
-    legend_beside(axes)
+    axes.set_ylabel("time one way")
+    titled(axes, "Messages between two ranks")
+    legend_below(figure, labelled(axes))
     return figure
 
 
 def collectives(name: str, fits: Sequence[FittedNumber]) -> Figure:
     """Algorithms of an operation on one group: measured, fitted, held out."""
-    figure, axes = blank(width=8.0)
+    figure, axes = blank()
     for place, each in enumerate(fits):
         _curve(axes, each, place, str(each.detail["algorithm"]))
     _logarithmic(axes, [each.point.size for fit in fits for each in fit.series])
     axes.set_xlabel(f"bytes {whose_bytes(str(fits[0].detail['operation']))}")
     axes.set_ylabel("measured time")
-    axes.set_title(name, loc="left", fontsize=11)
-    handles = axes.get_legend_handles_labels()[0]
-    legend_beside(axes, [*handles, _hollow("held out of the fit")])
+    titled(axes, name)
+    legend_below(figure, [*labelled(axes), _hollow("held out of the fit")])
     return figure
 
 
 def errors(checks: Sequence[CollectiveCheck], sides: Sequence[str], title: str) -> Figure:
     """Relative errors over size, operation by operation in colour; one plot for each of the sides."""
-    figure = Figure(figsize=(8.5, 1.0 + 3.0 * len(sides)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * len(sides)), layout="constrained")
     operations = list(dict.fromkeys(check.name.split()[0] for check in checks))
     for number, side in enumerate(sides):
         axes = figure.add_subplot(len(sides), 1, number + 1)
-        axes.spines[["top", "right"]].set_visible(False)
+        framed(axes)
         axes.axhspan(-0.1, 0.1, color="#eeeeee", zorder=0)
         axes.axhline(0, color=INK, lw=0.8)
         for place, operation in enumerate(operations):
             _errors(axes, [check for check in checks if check.name.split()[0] == operation], side, place)
-        axes.set_xscale("log", base=4)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: binary(value)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}" if value else "0 %"))
+        bytes_axis(axes.xaxis, sorted({check.payload for check in checks if check.payload}) or [1, 4])
+        percent_axis(axes.yaxis, signed=True)
         axes.set_ylabel("relative error")
-        axes.set_title(f"{title}: {SIDES[side]}" if len(sides) > 1 else title, loc="left", fontsize=11)
+        titled(axes, f"{title}: {SIDES[side]}" if len(sides) > 1 else title)
     axes.set_xlabel("bytes of a rank's payload")
     handles = [
         Line2D([], [], ls="none", marker=MARKERS[place % len(MARKERS)], color=SERIES[place % len(SERIES)], label=name)
         for place, name in enumerate(operations)
     ]
-    figure.legend(handles=[*handles, _hollow("held out of the fit")], loc="outside right center", frameon=False)
+    legend_below(figure, [*handles, _hollow("held out of the fit")])
     return figure
 
 
 def products(rows: Sequence[dict[str, Any]]) -> Figure:
     """Rates of products by shape: measured (points) and by the model (bars); one of a single element is left out."""
     rows = [row for row in rows if row["m"] * row["n"] * row["k"] > 1]
-    figure, axes = blank(width=8.5, height=1.6 + 0.19 * len(rows))
+    figure, axes = blank(height=1.3 + 0.19 * len(rows))
     names = [f"{row['m']} x {row['n']} x {row['k']} {row['precision']}" for row in rows]
     rates = {
         key: np.array([2.0 * row["m"] * row["n"] * row["k"] / row[key] for row in rows])
@@ -89,16 +104,17 @@ def products(rows: Sequence[dict[str, Any]]) -> Figure:
     axes.hlines(places, rates["seconds"], rates["modelled_seconds"], color="#bbbbbb", lw=1.2)
     axes.plot(rates["seconds"], places, "o", ms=5, color=SERIES[0], label="measured")
     axes.plot(rates["modelled_seconds"], places, "|", ms=10, mew=2, color=SERIES[1], label="model of the machine")
-    axes.set_yticks(places, names, fontsize=8)
+    axes.set_yticks(places, names, fontsize=SMALL)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "FLOP/s", 3) if value else "0"))
+    number_axis(axes.xaxis, lambda value: si(value, "FLOP/s", 3) if value else "0")
+    axes.tick_params(axis="x", labelsize=SMALL)
     axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="#e6e6e6", lw=0.8)
+    axes.grid(axis="x", color=GRID, lw=0.8)
     axes.set_xlabel("rate of a rank, all ranks at once")
-    axes.set_title("Products m x n x k", loc="left", fontsize=11)
-    legend_beside(axes)
+    axes.set_ylabel("product m x n x k")
+    titled(axes, "Rates of products", names=True)
+    legend_below(figure, labelled(axes))
     return figure
 
 
@@ -144,14 +160,7 @@ def _hollow(label: str) -> Line2D:
 
 def _logarithmic(axes: Axes, sizes: Sequence[int]) -> None:
     """Both axes logarithmic, with sizes in powers of four and times in readable units."""
-    axes.set_xscale("log", base=4)
-    axes.set_yscale("log")
-    axes.xaxis.set_major_locator(LogLocator(base=4, numticks=30))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: binary(round(value))))
-    axes.tick_params(axis="x", labelsize=8)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 50 * low else (1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "s", 3)))
+    bytes_axis(axes.xaxis, sorted({max(size, 1) for size in sizes}))
+    drawn = [float(value) for line in axes.get_lines() for value in np.asarray(line.get_ydata(), dtype=float)]
+    known = [value for value in drawn if value > 0]
+    log_axis(axes.yaxis, min(known) / 1.3, max(known) * 1.3, seconds)

@@ -9,15 +9,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ...hardware.units import si
-from ...workloads.schedule.schedule import CATEGORIES
+from ...workloads.schedule.operation import CATEGORIES
 from ..studies.comparison.compare import Pair
 from ..studies.comparison.rows import ComparisonRow
+from ..studies.comparison.timeline import Timeline
 from ..tables.runs import percent
-from .plots import COLOURS, INK, SERIES, blank, legend_beside, swatches
-from .timeline import Timeline
+from .style import (
+    COLOURS,
+    GRID,
+    INK,
+    SERIES,
+    SMALL,
+    TEXT,
+    WIDTH,
+    blank,
+    labelled,
+    legend_below,
+    log_axis,
+    number_axis,
+    percent_axis,
+    seconds,
+    swatches,
+    titled,
+    wrapped,
+)
 
 BAND = 0.10
 """Errors up to this lie in the shaded band."""
@@ -34,21 +51,22 @@ MOST_BARS = 5000
 
 def timelines(pair: Pair) -> Figure:
     """A step of the same rank, predicted above measured: streams as lanes, categories as colours, phases marked."""
-    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     longest = max(each.seconds for each in pair.timelines)
     streams = list(dict.fromkeys(bar.stream for each in pair.timelines for bar in each.bars))
     for axes, side, found in zip((above, below), ("predicted", "measured"), pair.timelines, strict=True):
         _lanes(axes, found, streams, longest)
         what = f"{side}: {found.ranks}, step {found.step}, {si(found.seconds, 's')}"
-        axes.set_title(what, loc="left", fontsize=10, pad=16)
-    below.set_xlabel("ms from the start of the step")
+        axes.set_title(wrapped(what, 56), loc="left", fontsize=TEXT, pad=15)
+    below.set_xlabel("ms from the start of the step", fontsize=TEXT)
     below.set_xlim(0, 1.01e3 * longest)
-    below.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    number_axis(below.xaxis)
+    below.tick_params(labelsize=TEXT)
     drawn = {bar.category for each in pair.timelines for bar in each.bars if bar.end > bar.start}
     ends = [Line2D([], [], color=INK, lw=1.2, label="end of the step")]
     handles = [*swatches(category for category in CATEGORIES if category in drawn), *ends]
-    figure.legend(handles=handles, loc="outside right center", frameon=False)
+    legend_below(figure, handles)
     return figure
 
 
@@ -75,9 +93,10 @@ def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) 
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             xytext=(2, 3),
-            fontsize=8,
+            fontsize=SMALL,
         )
-    axes.set_yticks(range(len(streams)), streams)
+    axes.set_yticks(range(len(streams)), streams, fontsize=SMALL)
+    axes.set_ylabel("stream", fontsize=TEXT)
     axes.set_ylim(len(streams) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -98,7 +117,7 @@ def operations(pair: Pair) -> Figure:
     """Predicted against measured seconds of each operation, both logarithmic, with those named that are most seconds off."""
     rows = [(row.name, row.what.category, row.seconds) for row in pair.operations]
     drawn = [each for each in rows if each[2].predicted > 0 and each[2].measured > 0]
-    figure, axes = blank(width=10.0, height=5.6)
+    figure, axes = blank(height=4.6)
     for category in dict.fromkeys(category for _, category, _ in drawn):
         here = [row for _, each, row in drawn if each == category]
         axes.plot(
@@ -115,8 +134,8 @@ def operations(pair: Pair) -> Figure:
         if row.predicted != row.measured and len(off) < NAMED:
             off.setdefault(name, row)
     marks += _numbered(axes, off)
-    axes.set_title(f"Seconds a step of each operation, summed over layers\n{pair.name}", loc="left", fontsize=11)
-    legend_beside(axes, [*_dots(category for _, category, _ in drawn), *marks])
+    titled(axes, f"Seconds a step of each operation, summed over layers\n{pair.name}")
+    legend_below(figure, [*_dots(category for _, category, _ in drawn), *marks])
     return figure
 
 
@@ -131,23 +150,25 @@ def _numbered(axes: Axes, rows: Mapping[str, ComparisonRow]) -> list[Line2D]:
     for numbers in places.values():
         row = list(rows.values())[int(numbers[0]) - 1]
         at = (row.measured, row.predicted)
-        axes.annotate(",".join(numbers), at, textcoords="offset points", xytext=(6, -9), fontsize=9, color=INK)
-    return [Line2D([], [], ls="", marker=f"${number}$", color=INK, label=label) for number, label in enumerate(rows, 1)]
+        axes.annotate(",".join(numbers), at, textcoords="offset points", xytext=(6, -9), fontsize=SMALL, color=INK)
+    return [
+        Line2D([], [], ls="", marker="", color=INK, label=f"{number}: {label}") for number, label in enumerate(rows, 1)
+    ]
 
 
 def steps(pairs: Sequence[Pair]) -> Figure:
     """Predicted against measured step of each pair, both logarithmic, zero-fit and fitted in different colours."""
-    figure, axes = blank(width=10.0, height=5.6)
+    figure, axes = blank(height=4.6)
     for fitted, colour, label in ((False, SERIES[0], "zero-fit"), (True, SERIES[1], "fitted")):
         here = [pair for pair in pairs if bool(pair.fitted) == fitted]
         if here:
             places = [[getattr(pair.step, side) for pair in here] for side in ("measured", "predicted")]
             axes.plot(*places, "o", ms=6, color=colour, label=label)
-    handles = axes.get_legend_handles_labels()[0]
+    handles = labelled(axes)
     marks = _diagonal(axes, [pair.step for pair in pairs])
     marks += _numbered(axes, {pair.name: pair.step for pair in pairs})
-    axes.set_title("Step of each configuration", loc="left", fontsize=11)
-    legend_beside(axes, [*handles, *marks])
+    titled(axes, "Step of each configuration")
+    legend_below(figure, [*handles, *marks])
     return figure
 
 
@@ -158,7 +179,7 @@ def errors(pair: Pair) -> Figure:
     """
     groups = [[pair.step], pair.phases, pair.categories, pair.groups["kinds"]]
     rows = [(number, row) for number, group in enumerate(groups) for row in group if row.relative_error is not None]
-    figure, axes = blank(width=9.0, height=1.5 + 0.27 * len(rows))
+    figure, axes = blank(height=1.4 + 0.25 * len(rows))
     axes.axvspan(-BAND, BAND, color="#f0f0f0", zorder=0)
     axes.axvline(0, color=INK, lw=0.8)
     for place, (number, row) in enumerate(rows):
@@ -173,12 +194,14 @@ def errors(pair: Pair) -> Figure:
     low, high = max(-MOST_ERROR, min(-BAND, -spread, *reaches)), min(MOST_ERROR, max(BAND, spread, *reaches))
     axes.set_xlim(low - 0.16 * (high - low), high + 0.16 * (high - low))  # room for the numbers
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.0%}" if value else "0"))
-    axes.set_xlabel("relative error of the prediction; whiskers: measured steps, standard deviation")
-    axes.set_title(f"Errors: {pair.name}", loc="left", fontsize=11)
+    percent_axis(axes.xaxis, signed=True)
+    axes.set_xlabel("relative error of the prediction\nwhiskers: standard deviation of the measured steps")
+    axes.set_ylabel("seconds of")
+    axes.tick_params(axis="y", labelsize=SMALL)
+    titled(axes, f"Errors: {pair.name}", names=True)
     names = ("step", "phases", "categories (exposed)", "kinds of operation")
     patches = [Patch(facecolor=colour, label=name) for name, colour in zip(names, SERIES, strict=False)]
-    legend_beside(axes, [*patches, Patch(facecolor="#f0f0f0", label=f"±{BAND:.0%}")])
+    legend_below(figure, [*patches, Patch(facecolor="#f0f0f0", label=f"±{BAND:.0%}")])
     return figure
 
 
@@ -202,7 +225,7 @@ def _error_bar(axes: Axes, place: float, row: ComparisonRow, colour: str) -> Non
         xytext=(5 if right else -5, 0),
         ha="left" if right else "right",
         va="center",
-        fontsize=8,
+        fontsize=SMALL,
     )
 
 
@@ -210,19 +233,17 @@ def _diagonal(axes: Axes, rows: Sequence[ComparisonRow]) -> list[Line2D]:
     """Logarithmic axes of seconds on both sides with the line of no error and those of the band, as legend entries."""
     values = [value for row in rows for value in (row.predicted, row.measured)] or [1.0]
     ends = [min(values) / 1.5, max(values) * 1.5]
-    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        log_axis(axis, ends[0], ends[1], seconds)
+    axes.set_aspect("equal")
     marks = axes.plot(ends, ends, "-", color=INK, lw=1, label="no error", zorder=1)
     marks += axes.plot(
         ends, [(1 + BAND) * end for end in ends], "--", color=INK, lw=0.7, label=f"±{BAND:.0%}", zorder=1
     )
     axes.plot(ends, [(1 - BAND) * end for end in ends], "--", color=INK, lw=0.7, zorder=1)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0,) if ends[1] > 50 * ends[0] else (1.0, 2.0, 5.0)))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "s", 3)))
-    axes.grid(color="#e6e6e6", lw=0.8)
-    axes.set_xlabel("measured")
-    axes.set_ylabel("predicted")
+    axes.grid(color=GRID, lw=0.8)
+    axes.set_xlabel("measured time")
+    axes.set_ylabel("predicted time")
     return marks
 
 

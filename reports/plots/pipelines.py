@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ...sim.engine.pipeline_timing import Timing
-from .plots import INK
+from .style import INK
+
+if TYPE_CHECKING:
+    from ...sim.engine.pipeline_timing import Timing
 
 KINDS = {
     "F": ("#33658a", "#7fa8c4", "forward"),

@@ -6,7 +6,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .plots import COLOURS, INK, SERIES, blank
+from .style import (
+    COLOURS,
+    GRID,
+    INK,
+    SERIES,
+    blank,
+    labelled,
+    legend_below,
+    names_left,
+    number_axis,
+    percent_axis,
+    seconds,
+    titled,
+)
 
 
 def front(found: dict[str, Any]) -> Figure:
@@ -16,22 +29,29 @@ def front(found: dict[str, Any]) -> Figure:
     size = [plan["memory_per_rank_bytes"]["total"] / 1e9 for plan in others]
     axes.plot(size, [plan["step_seconds"] for plan in others], ".", color=COLOURS["imbalance"], label="other plans")
     best = [(plan["memory_per_rank_bytes"]["total"] / 1e9, plan["step_seconds"]) for plan in found["front"]]
-    axes.plot(*zip(*best, strict=True), "o-", color=COLOURS["compute"], label="front") if best else None
+    if best:
+        axes.plot(*zip(*best, strict=True), "o-", color=COLOURS["compute"], label="plans that none beats in both")
     axes.axvline(found["memory_bytes"] / 1e9, color=INK, ls="--", lw=1, label="memory of a rank")
-    axes.set_xlabel("GB a rank")
-    axes.set_ylabel("seconds a step")
-    axes.legend(frameon=False)
-    axes.set_title(f"{found['model']} on {found['ranks']:,} ranks of {found['machine']}", loc="left", fontsize=10)
+    axes.set_xlim(left=0)
+    number_axis(axes.xaxis)
+    number_axis(axes.yaxis, seconds)
+    axes.set_xlabel("GB of the fullest rank")
+    axes.set_ylabel("time of a step")
+    titled(axes, f"{found['model']} on {found['ranks']:,} ranks of {found['machine']}")
+    legend_below(figure, labelled(axes))
     return figure
 
 
 def sensitivity(found: dict[str, Any]) -> Figure:
     """What a step gains where a part of the machine is twice as good."""
-    figure, axes = blank()
     rows = list(reversed(found["sensitivity"]))
-    axes.barh([row["part"] for row in rows], [100 * row["gain"] for row in rows], color=SERIES[0])
+    figure, axes = blank(height=1.2 + 0.26 * len(rows))
+    axes.barh(range(len(rows)), [row["gain"] for row in rows], color=SERIES[0])
+    names_left(axes, [row["part"] for row in rows])
     axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="#e6e6e6", lw=0.8)
-    axes.set_xlabel("% of the step saved with twice as much (half, of overheads)")
-    axes.set_title("The best plan on a better machine", loc="left", fontsize=10)
+    axes.grid(axis="x", color=GRID, lw=0.8)
+    percent_axis(axes.xaxis)
+    axes.set_xlabel("share of the step saved\nwith twice as much (half, of overheads)")
+    axes.set_ylabel("part of the machine")
+    titled(axes, "The best plan on a better machine", names=True)
     return figure

@@ -14,6 +14,7 @@ from ...hardware.machine import Machine
 from ...hardware.units import binary
 from ...mpi_runtime.calibration.calibrate import CalibrationOutcome
 from ...mpi_runtime.calibration.findings import CalibrationFindings, Findings, FittedNumber
+from ...mpi_runtime.calibration.machine import shown
 from ...sim.studies.collective import Collective
 
 BANDS = (8 << 10, 128 << 10)
@@ -102,6 +103,13 @@ class Told:
             (name, [check for check in self.checks if least <= check.payload < most])
             for name, least, most in zip(names, ends, ends[1:], strict=False)
         ]
+
+    @property
+    def numbers(self) -> Iterator[tuple[str, str, str, str, str]]:
+        """(key, value, standard error, samples, rejected) of what was measured, as text."""
+        for found in self.outcome.calibrated.found:
+            value, error = shown(found.value, found.unit), shown(found.error, found.unit, 2)
+            yield found.key, value, error, f"{found.samples:,}", f"{found.rejected:,}"
 
     @cached_property
     def levels(

@@ -35,7 +35,7 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
     told += [(f"**memory, {name}**", each) for name, each in record["memory"].items()]
     rows = [(name, str(each["rows"]), str(each["skipped"]), *_cells(each, keys)) for name, each in told]
     beside = (
-        "On the {null_rows} rows of which the null model speaks, its mean error is {null_mape:.1%}, and the simulator's"
+        "On the {null_rows} rows that the null model predicts, its mean error is {null_mape:.1%}, and the simulator's"
         " {mape_beside_null:.1%}. On the {unfitted_rows} rows that no constant was fitted to or read off it is"
         " {unfitted_mape:.1%}. Intervals cover {coverage:.0%} of all rows that have one. {hidden} more sources have no row"
         " that can be predicted; the reasons stand in the output."

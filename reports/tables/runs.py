@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ...hardware.machine import Machine
 from ...hardware.units import si
-from ...sim.studies.scaling import Study
-from ...workloads.model.model import Latent, Model
-from ...workloads.schedule.schedule import CATEGORIES, PHASES
+from ...workloads.mesh.mesh_text import mesh_text
+from ...workloads.model.model import Model
+from ...workloads.schedule.operation import CATEGORIES, PHASES
+from ..content.inputs import model_rows
+from ..content.scaling import study_columns, study_rows, study_title
+from ..content.words import shown
+
+if TYPE_CHECKING:
+    from ...sim.studies.scaling import Study
 
 
 def table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1, caption: str = ""
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], text_columns: int = 1, caption: str = ""
 ) -> Table:
-    """A table whose first ``text_columns`` columns are text and whose others are numbers."""
+    """A table whose first ``text_columns`` columns are text and whose others are numbers; brackets in it are no markup."""
     made = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", caption=caption or None, caption_justify="left"
+        title=Text(title),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption=Text(caption) if caption else None,
+        caption_justify="left",
     )
     for place, column in enumerate(columns):
-        made.add_column(column, justify="left" if place < text_columns else "right", overflow="fold")
+        made.add_column(Text(column), justify="left" if place < text_columns else "right", overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return made
 
 
@@ -38,9 +50,9 @@ def percent(error: float) -> str:
 def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any]]) -> None:
     """A run's summary: speed, where the time goes, memory, load and links."""
     step, network = totals["step_seconds"], totals["network"]
-    mesh = ",".join(f"{axis}={size}" for axis, size in totals["mesh"].items())
     console.print(
-        f"[bold]{totals['model']}[/] on [bold]{totals['machine']}[/]: {totals['ranks']:,} ranks ({mesh}),"
+        f"[bold]{escape(totals['model'])}[/] on [bold]{escape(totals['machine'])}[/]: {totals['ranks']:,} ranks"
+        f" ({mesh_text(totals['mesh'])}),"
         f" {totals['nodes']:,} nodes, {totals['tokens_per_rank']:,} tokens a rank,"
         f" network {network['depth']} with {network['routing']} routing"
     )
@@ -76,15 +88,15 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
             f" {load['moved_fraction']:.2%} of tokens moved, {load['dropped_fraction']:.2%} dropped"
         )
     for warning in totals["warnings"]:
-        console.print(f"[yellow]warning:[/] {warning}")
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
 def show_inference(console: Console, found: dict[str, Any]) -> None:
     """An inference: how fast, where the time goes, memory."""
-    mesh = ",".join(f"{axis}={size}" for axis, size in found["mesh"].items())
     kept = "keys and values kept" if found["reuse"] else "every token computed from the start"
     console.print(
-        f"[bold]{found['model']}[/] on [bold]{found['machine']}[/] ({mesh}): {found['sequences']} prompts of"
+        f"[bold]{escape(found['model'])}[/] on [bold]{escape(found['machine'])}[/] ({mesh_text(found['mesh'])}):"
+        f" {found['sequences']} prompts of"
         f" {found['prompt']:,} tokens, {found['new_tokens']:,} new each, {kept}"
     )
     console.print(
@@ -99,93 +111,36 @@ def show_inference(console: Console, found: dict[str, Any]) -> None:
     console.print(table("Memory of a rank", ["", "GB"], parts))
 
 
-STUDY_COLUMNS = ("nodes", "step s", "FLOP/s", "tokens/s", "speed-up", "efficiency")
-
-
-def study_title(study: Study) -> str:
-    """What a scaling study is of."""
-    return f"{study.kind.capitalize()} scaling of {study.model.name} on {study.machine.name}"
-
-
-def study_rows(study: Study) -> list[tuple[str, ...]]:
-    """The points of a scaling study."""
-    return [
-        (f"{point.nodes:,}", f"{point.summary['step_seconds']:.3f}", si(point.summary["flops_per_second"], "FLOP/s"))
-        + (si(point.summary["tokens_per_second"], "tokens/s"), f"{point.speedup:.2f}", f"{point.efficiency:.1%}")
-        for point in study.points
-    ]
-
-
 def study_table(study: Study) -> Table:
     """The points of a scaling study, under its title."""
-    return table(study_title(study), STUDY_COLUMNS, study_rows(study), text_columns=0)
+    return table(study_title(study), study_columns(study), study_rows(study), text_columns=2)
 
 
-def claims_table(claims: Sequence[dict[str, Any]], title: str) -> Table:
-    """Target, simulated and error of each claim, and whether it is exact, fitted or predicted."""
-    rows = [
-        (
-            claim["name"],
-            f"{claim['target']:.5g}",
-            f"{claim['simulated']:.5g}",
-            percent(claim["relative_error"]),
-            claim["kind"],
-        )
-        for claim in claims
-    ]
-    made = table(title, ["claim", "target", "simulated", "error", "kind"], rows)
+CLAIM_COLUMNS = ("claim", "target", "simulated", "error", "kind")
+
+
+def claim_cells(claim: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Target, simulated and error of a claim: numbers, or yes and no with whether they agree."""
+    if isinstance(claim["target"], bool):
+        agree = claim["target"] is claim["simulated"]
+        return shown(claim["target"]), shown(claim["simulated"]), "agrees" if agree else "differs"
+    return f"{claim['target']:.5g}", f"{claim['simulated']:.5g}", percent(claim["relative_error"])
+
+
+def claims_table(claims: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Target, simulated and error of each claim, and its kind."""
+    rows = [(claim["name"], *claim_cells(claim), claim["kind"]) for claim in claims]
+    made = table(title, CLAIM_COLUMNS, rows)
     made.columns[-1].justify = "left"
     return made
 
 
 def machine_table(machine: Machine) -> Table:
     """Every number of a machine with its unit and source."""
-    rows = [(key, value, source or "[red]no source[/]") for key, value, source in machine.numbers()]
+    rows = [(key, value, source or Text("no source", style="red")) for key, value, source in machine.numbers()]
     return table(f"{machine.name}: {machine.description}", ["key", "value", "source"], rows, text_columns=3)
-
-
-NO_SHAPE = {"name", "description", "plan", "sources"}
-"""Keys of a model file that hold no number of the model."""
-
-PARTS = {
-    "expert": "routed experts: experts x matrices x hidden x expert_hidden in each layer that has them",
-    "ffn": "dense FFNs, and experts that see every token",
-    "attention": "matrices of queries, keys, values and outputs; in a decoder beside an encoder twice",
-    "gate": "hidden x experts in each layer that has them",
-    "embedding": "words, positions, the projection of patches, and an output layer of its own where it is not tied",
-    "norm": "scales of the norms, and shifts of layer norms",
-    "total": "sum",
-}
-"""What the parts of a model's parameters hold."""
-
-
-def model_rows(model: Model) -> list[tuple[str, str, str]]:
-    """(key, value, source) of a model's shape and its recommended plan, and the parameters that follow."""
-    shape = [key for key in type(model).model_fields if key in model.model_fields_set - NO_SHAPE]
-    rows = [(key, _shown(getattr(model, key)), _source(model, key)) for key in shape]
-    rows += [(f"parameters.{part}", f"{getattr(model.parameters, part):,}", text) for part, text in PARTS.items()]
-    return rows + [(f"plan.{key}", str(value), _source(model, f"plan.{key}")) for key, value in model.plan.items()]
-
-
-def _shown(value: Any) -> str:
-    """A value of a model file as text."""
-    if isinstance(value, bool | str):
-        return str(value).lower()
-    if isinstance(value, Latent):
-        return ", ".join(f"{name} {size:,}" for name, size in value)
-    return f"{value:,.0f}"
 
 
 def model_table(model: Model) -> Table:
     """A model's numbers with their sources."""
     return table(f"{model.name}: {model.description}", ["key", "value", "source"], model_rows(model), text_columns=3)
-
-
-def _source(model: Model, key: str) -> str:
-    """The source of a key; "same" means that of the key before."""
-    last = ""
-    for name, text in model.sources.items():
-        last = last if text == "same" else text.replace("same:", f"{last}:")
-        if name == key:
-            return last
-    return model.sources.get(key.split(".")[0], "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError
+from ...hardware.files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +21,7 @@ def emit(json_path: str | None, plain: Any) -> None:
     if json_path == "-":
         print(text)
     elif json_path:
-        try:
-            Path(json_path).write_text(text + "\n", encoding="utf-8")
-        except OSError as reason:
-            raise InputError(f"--json {json_path}: cannot be written: {reason.strerror}") from None
+        write_whole(json_path, text + "\n")
 
 
 def check_writable(*paths: str | None) -> None:
@@ -45,7 +43,7 @@ def console(stderr: bool = False) -> Console:
     """A console for tables; in a file or a pipe it is wide enough for all of them."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, highlight=False)
+    made = Console(stderr=stderr, highlight=False, emoji=False)
     if not made.is_terminal:
         made.width = max(made.width, 150)
     return made
@@ -58,9 +56,9 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[str], No
 
     stderr = console(stderr=True)
     if not stderr.is_terminal:
-        yield lambda text: stderr.print(f"{what}: {text}")
+        yield lambda text: stderr.print(f"{what}: {text}", markup=False)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(what, total=total)
 

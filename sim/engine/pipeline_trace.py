@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...workloads.lowering.pipeline_blocks import named
-from ...workloads.schedule.schedule import at
+from ...workloads.lowering.unroll import ARRIVALS, PHASE, handed_on
+from ...workloads.results.trace import TraceRow
+from ...workloads.schedule.operation import COMPUTE, Operation
+from ...workloads.schedule.work import at
 from ..network.links import Array
 
 if TYPE_CHECKING:
@@ -17,27 +19,23 @@ MOST_ROWS = 20_000
 """Rows of a class of ranks up to which every operation is told; above, every slot."""
 
 WORDS = {"F": "forward", "B": "backward", "W": "weights"}
-CLASS, START, END, FLOPS = 8, 9, 10, 12
-"""Columns of rows as a ledger keeps them."""
-
-Row = tuple[Any, ...]
 
 
-def stage_rows(stages: PipelineStages, ready: Array) -> Iterator[Row]:
+def stage_rows(stages: PipelineStages, ready: Array) -> Iterator[TraceRow]:
     """The rows of every observed rank, which could begin at ``ready``."""
     for name, rank in stages.observed.items():
         yield from _of_rank(stages, at(ready, rank), name, rank)
 
 
-def _of_rank(stages: PipelineStages, ready: float, name: str, rank: tuple[int, ...]) -> Iterator[Row]:
+def _of_rank(stages: PipelineStages, ready: float, name: str, rank: tuple[int, ...]) -> Iterator[TraceRow]:
     stage = 0 if stages.axis is None else rank[stages.axis]
     timing, work = stages.played[0], stages.work
     first, order = stages.first[stage], stages.orders[stage]
     offset = ready - (at(timing.end[stage][first - 1], rank) if first else 0.0)
 
     @cache
-    def told(number: int) -> list[Row]:
-        return [row for row in stages.block_run(number).rows if row[CLASS] == name]
+    def told(number: int) -> list[TraceRow]:
+        return [row for row in stages.block_run(number).rows if row.ranks == name]
 
     detailed = sum(len(told(stages.block(stage, slot))) for slot in order[first:]) <= MOST_ROWS
     for place in range(first, len(order)):
@@ -45,42 +43,32 @@ def _of_rank(stages: PipelineStages, ready: float, name: str, rank: tuple[int, .
         layer = work.first_layer[slot.chunk * work.stages + stage]
         number = slot.micro_batch % work.micro_batches
         begin, end = (at(clock[stage][place], rank) + offset for clock in (timing.begin, timing.end))
-        arrival = _arrival(stages, rank, stage, place)
+        arrival = _arrival(stages, rank, stage, place, name)
         if arrival:
-            sent, seconds, row = arrival
-            text = f"m{number}.l{layer}.activations{'' if slot.kind == 'F' else '.grad'}"
-            yield (text, *row[:7], name, sent + offset, sent + seconds + offset, *row[7:])
+            yield arrival.placed(layer, number, offset)
         rows = told(stages.block(stage, slot))
         if detailed:
             for row in rows:
-                yield (
-                    named(row[0], layer, number),
-                    *row[1:START],
-                    row[START] + begin,
-                    row[END] + begin,
-                    *row[END + 1 :],
-                )
+                yield row.placed(layer, number, begin)
         else:
-            text, phase = f"m{number}.c{slot.chunk}.{WORDS[slot.kind]}", "forward" if slot.kind == "F" else "backward"
-            flops = sum(row[FLOPS] for row in rows)
-            yield (text, "pipeline", phase, "compute", "compute", "", "", "", name, begin, end, 0.0, flops, "none")
+            flops = sum(row.flops for row in rows)
+            slot_of = Operation(f"c{slot.chunk}.{WORDS[slot.kind]}", PHASE[slot.kind], "compute", COMPUTE, work)
+            told_as = TraceRow.of(slot_of, ("", "", ""), name, (begin, end), (0.0, flops), "none")
+            yield told_as.placed(0, number, 0.0)
 
 
-def _arrival(stages: PipelineStages, rank: tuple[int, ...], stage: int, place: int) -> tuple[float, float, Row] | None:
-    """When a slot's input left its maker, for how long it was under way, and the other columns of its row."""
+def _arrival(stages: PipelineStages, rank: tuple[int, ...], stage: int, place: int, name: str) -> TraceRow | None:
+    """What brought a slot its input, from when it left its maker until it was there; its layer counts from the stage's first."""
     slot = stages.orders[stage][place]
-    source = stages.source(stage, slot)
-    if source is None or stages.axis is None or stages.work.activations is None:
+    source, exchange = stages.source(stage, slot), stages.work.activations
+    if source is None or stages.axis is None or exchange is None:
         return None
     sender, there = source
     sent = at(stages.played[0].made[sender][there], rank)
     found = stages.handovers[slot.kind]
     elsewhere = tuple(sender if axis == stages.axis else number for axis, number in enumerate(rank))
-    phase = "forward" if slot.kind == "F" else "backward"
-    level = stages.traffic.layout.span(("pp",))
-    what = ("exchange", phase, "pipeline_transfer", "pipeline", "shift", "pp", level)
-    return (
-        sent,
-        float(found.seconds[elsewhere]),
-        (*what, at(stages.work.activations.nbytes, elsewhere), 0.0, found.limit),
-    )
+    task, label = handed_on(slot, 0)
+    operation = Operation(label, PHASE[slot.kind], "pipeline_transfer", ARRIVALS, exchange, task=task)
+    where = (exchange.operation, "+".join(exchange.axes), stages.traffic.layout.span(exchange.axes))
+    times = (sent, sent + float(found.seconds[elsewhere]))
+    return TraceRow.of(operation, where, name, times, (at(exchange.nbytes, elsewhere), 0.0), found.limit)

@@ -11,7 +11,8 @@ from ...hardware.machine import Machine
 from ...workloads.collectives import check, rounds
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Exchange, PipelineWork, Schedule
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange, PipelineWork
 from ..messages.message_simulation import Course, MessageSimulation
 from ..messages.message_tables import MessageSteps
 from ..messages.rank_symmetry import RankSymmetry

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...workloads.pipelines import Kind
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
 

@@ -13,7 +13,8 @@ import numpy as np
 from ...hardware.machine import Machine
 from ...workloads.pipelines import PIPELINES, Kind, Order, Slot
 from ...workloads.results.ledger import Passed
-from ...workloads.schedule.schedule import Block, Exchange, PipelineWork
+from ...workloads.schedule.operation import Block
+from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
 from .pipeline_timing import Seconds, Timing, play, play_endless

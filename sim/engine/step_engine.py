@@ -14,8 +14,11 @@ from ...hardware.machine import Machine
 from ...workloads.lowering.pipeline_blocks import hands_on
 from ...workloads.results.ledger import Ledger
 from ...workloads.results.time_breakdown import Exposure, RankExposure
+from ...workloads.results.trace import TraceRow
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Block, Exchange, Operation, PipelineWork, Schedule
+from ...workloads.schedule.operation import Block, Operation
+from ...workloads.schedule.schedule import Schedule
+from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import LinkLoads
 from ..network.phases.transfers import Traffic, Transfer
 from ..network.shared_network import SharedNetwork
@@ -47,7 +50,7 @@ class BlockRun:
     made: Array
     seconds: Array
     parts: Mapping[tuple[str, str], Array]
-    rows: list[tuple[Any, ...]]
+    rows: list[TraceRow]
     loads: LinkLoads
     events: int
 
@@ -58,7 +61,7 @@ class StepResult:
 
     seconds: float
     exposed: dict[str, dict[str, float]]  # [phase][category], means over ranks that sum to ``seconds``
-    rows: list[tuple[Any, ...]]
+    rows: list[TraceRow]
     loads: LinkLoads
     events: int
 

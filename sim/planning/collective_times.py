@@ -9,7 +9,7 @@ import numpy as np
 from ...hardware.machine import Machine
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout, named
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from ..network.phases.transfers import Traffic
 
 UNIT = 1e9

@@ -15,11 +15,12 @@ from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import place
 from ...workloads.model.model import Layer
 from ...workloads.pipelines import find_pipeline
+from ...workloads.plan.batch import Batch
 from ...workloads.plan.compatibility import Given, check
-from ...workloads.plan.plan import Batch, Plan
+from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Exchange
+from ...workloads.schedule.work import Exchange
 from .collective_times import CollectiveTimes, Wires
 from .memory_estimate import Rooms
 from .pass_times import PassTimes, WholeRank
@@ -61,7 +62,7 @@ class Estimator:
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
         """The setting of a plan; raises :class:`InputError` where it is none."""
-        question, plan = self.question, self._plan.model_copy(update={**options, "mesh": mesh})
+        question, plan = self.question, self._plan.changed(**{**options, "mesh": mesh})
         shape = self._mesh(mesh, plan)
         batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:

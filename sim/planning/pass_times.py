@@ -11,12 +11,12 @@ import numpy as np
 from ...workloads.loads.loads import Load, LoadModel
 from ...workloads.lowering.builder import RING, Program
 from ...workloads.lowering.layer.passes import Passes
-from ...workloads.lowering.pipeline_blocks import of_weights
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import Exchange, Operation
+from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.work import Exchange
 from .collective_times import Wires
 from .pipeline_times import Lane
 
@@ -153,7 +153,7 @@ class PassTimes:
 
     def _through(self, forward: Program, backward: Program) -> Through:
         back = backward.schedule().operations
-        inputs, weights = ([each for each in back if of_weights(each.name) == is_w] for is_w in (False, True))
+        inputs, weights = ([each for each in back if each.task.of_weights == is_w] for is_w in (False, True))
         groups = (forward.schedule().operations, inputs, weights)
         return Through(tuple(Work.of(group, self.costs) for group in groups))  # type: ignore[arg-type]
 

@@ -123,7 +123,7 @@ class Question:
         parts = [
             self.machine.model_dump(mode="json"),
             self.model.model_dump(mode="json"),
-            self.plan.model_dump(mode="json"),
+            self.plan.to_plain(),
         ]
         text = json.dumps(
             [version(), *parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True

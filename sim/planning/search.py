@@ -6,12 +6,17 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine, load_machine
 from ...workloads.memory.need import PARTS
+from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
+from ...workloads.plan.plan import Plan
+from ...workloads.plan.plan_options import PlanOptions
+from ...workloads.plan.run_file import resolved
+from ...workloads.plan.signatures import documented
 from .question import DIMENSIONS, Question
 from .ranking import MEMORY, Ranked, RankedPlans
 from .sensitivity import Changes, changes
@@ -195,9 +200,10 @@ def search(
     yield this
 
 
+@documented(lambda option: option.fixable)
 def plan(
     machine: str | Path | Machine,
-    model: str | Path | Model,
+    model: str | Path | Model | None = None,
     *,
     gpus: int | None = None,
     nodes: int | None = None,
@@ -206,14 +212,17 @@ def plan(
     limit: int = MOST,
     simulated: int = KEEP,
     jobs: int = 1,
-    **options: Any,
+    **options: Unpack[PlanOptions],
 ) -> Search:
     """Search the fastest plan of ``model`` on ``machine``, as ``athanor plan`` does.
 
-    ``options`` are those of a plan that all plans of the search share; ``max_memory`` is in bytes. Raises what
-    :meth:`Question.of` and :func:`search` raise.
+    Options of a plan that are given hold for all plans, the others are searched; ``global_batch`` has to be given, and either
+    ``gpus`` or ``nodes``. ``tries`` are values of choices and sizes of axes to search (``"pipeline=1f1b,zb-h1"``, ``"tp=4,8"``),
+    ``max_memory`` is in bytes, ``limit`` the most plans, ``simulated`` how many of the best the engine runs, ``jobs`` processes.
+    A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of` and :func:`search` raise.
     """
-    asked = Question.of(load_machine(machine), load_model(model), options, tries, gpus, nodes, max_memory)
+    machine, model, given, _ = resolved(machine, model, options, None)
+    asked = Question.of(load_machine(machine), load_model(model), given, tries, gpus, nodes, max_memory)
     with workers_of(jobs) as crew:
         *_, last = search(asked, limit=limit, simulated=simulated, workers=crew)
     return last
@@ -229,7 +238,7 @@ def _rank(
     which: str,
 ) -> Iterator[Search]:
     """Rank all meshes, those of earlier searches first."""
-    keys = [f"{this.question.digest}{which}:{_mesh(mesh)}" for mesh in this.space.meshes]
+    keys = [f"{this.question.digest}{which}:{mesh_text(mesh)}" for mesh in this.space.meshes]
     left = []
     for key, mesh in zip(keys, this.space.meshes, strict=True):
         if key in known:
@@ -245,7 +254,7 @@ def _rank(
         if on_mesh:
             on_mesh(key, part, this)
         best = f", best {this.found.best[0].seconds:.4g} s" if this.found.best else ""
-        advance(f"{_mesh(mesh)} ({this.done:,} of {len(keys):,} meshes, {this.found.enumerated:,} plans{best})")
+        advance(f"{mesh_text(mesh)} ({this.done:,} of {len(keys):,} meshes, {this.found.enumerated:,} plans{best})")
         yield this
 
 
@@ -261,7 +270,7 @@ def _simulate(this: Search, crew: Workers, count: int, advance: Advance) -> Iter
     for number, done in crew.results(play, [(this.question, each.mesh, each.options) for each in chosen]):
         this.played[number] = done
         seconds = step_seconds(chosen[number], done)
-        advance(f"simulated {len(this.played)} of {len(chosen)}: {_mesh(chosen[number].mesh)} {seconds:.4g} s")
+        advance(f"simulated {len(this.played)} of {len(chosen)}: {mesh_text(chosen[number].mesh)} {seconds:.4g} s")
         yield this
 
 
@@ -286,7 +295,7 @@ def require_some(this: Search) -> None:
 def command(question: Question, plan: Ranked) -> str:
     """The command that simulates a plan."""
     said = question.said or ("--machine", question.machine.name, "--model", question.model.name)
-    words = ["athanor", "simulate", *said, "--mesh", _mesh(plan.mesh)]
+    words = ["athanor", "simulate", *said, "--mesh", mesh_text(plan.mesh)]
     options = {**question.fixed, **plan.options, "ranks_per_node": question.ranks_per_node}
     for key, value in options.items():
         flag = f"--{key.replace('_', '-')}"
@@ -299,11 +308,7 @@ def command(question: Question, plan: Ranked) -> str:
 
 def _usual(question: Question, key: str, value: Any) -> bool:
     """Whether an option says what the defaults say, and the model's own plan nothing else."""
-    return key not in question.model.plan and type(question.plan).model_fields[key].default == value
-
-
-def _mesh(mesh: Mapping[str, int]) -> str:
-    return ",".join(f"{axis}={size}" for axis, size in mesh.items())
+    return key not in question.model.plan and Plan.options()[key].default == value
 
 
 def _spread(errors: Sequence[float]) -> dict[str, float] | None:

@@ -30,7 +30,7 @@ class Played:
 
 def options_of(question: Question, mesh: Mapping[str, int], options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a plan, as ``simulate()`` takes them."""
-    plan = {key: value for key, value in question.plan.model_dump().items() if value is not None}
+    plan = {key: value for key, value in question.plan.to_plain().items() if value is not None}
     return {**plan, **{key: value for key, value in options.items() if value is not None}, "mesh": dict(mesh)}
 
 

@@ -14,7 +14,8 @@ from ...workloads.lowering.step import TrainingStep
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.schedule import COMPUTE, Exchange, Operation
+from ...workloads.schedule.operation import COMPUTE, Operation, Role, Task
+from ...workloads.schedule.work import Exchange
 from .collective_times import Wires
 from .pass_times import Key, dealt
 
@@ -90,7 +91,7 @@ class Surroundings:
         if not step.asynchronous:
             finish(program, step)
         else:
-            step.update.synchronise(program, held(setting), "gradients")
+            step.update.synchronise(program, held(setting), Task())
             step.update.step(program)
         operations = program.schedule().operations
         delayed = {HOST, HOST_IN} if setting.plan.offload_delay else set()
@@ -126,7 +127,7 @@ class Surroundings:
                     each.after_forward(program, at)
             operations = program.schedule().operations
             mine, seen = operations[seen:], len(operations)
-            of_layer = [each for each in mine if each.name.startswith(f"l{at}.")]
+            of_layer = [each for each in mine if each.task.layer == at]
             ends += sum(self._seconds(each, wires) for each in mine if each not in of_layer) / 2
             found.append(self._beside(of_layer, wires))
         return Hooks(*found), ends
@@ -134,7 +135,7 @@ class Surroundings:
     def _beside(self, operations: Iterable[Operation], wires: Wires) -> Beside:
         now = aside = 0.0
         for each in operations:
-            inline = each.stream in (COMPUTE, COMMUNICATION) or each.name.endswith("input.in")
+            inline = each.stream in (COMPUTE, COMMUNICATION) or each.task.role is Role.ACTIVATION_FETCH
             seconds = self._seconds(each, wires)
             now, aside = (now + seconds, aside) if inline else (now, aside + seconds)
         return Beside(now, aside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine
 from ...workloads.lowering.inference import Pass, cache_bytes, lower_pass, weight_bytes
 from ...workloads.model.model import Model
+from ...workloads.plan.plan_options import PlanOptions
+from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.schedule import HostCopy
+from ...workloads.plan.signatures import documented
+from ...workloads.schedule.work import HostCopy
 from ..engine.noise import Noise
 from ..engine.step_engine import Engine
 from ..network.phases.transfers import Traffic
@@ -51,34 +54,37 @@ class Inference:
         return asdict(self)
 
 
+@documented(lambda option: option.inference)
 def infer(
     machine: str | Path | Machine,
-    model: str | Path | Model,
+    model: str | Path | Model | None = None,
     *,
     prompt: int,
     new_tokens: int,
     sequences: int = 1,
     reuse: bool = True,
     prefetch: bool = True,
-    allow_overcommit: bool = False,
-    **options: Any,
+    allow_overcommit: bool | None = None,
+    **options: Unpack[PlanOptions],
 ) -> Inference:
     """Simulate inference: ``sequences`` prompts at once, and ``new_tokens`` after each.
 
     With ``reuse`` keys and values of earlier tokens are kept; else every token computes all that there will be, padded to the
-    full length. ``prefetch`` lets offloaded weights come beside the layer before. ``options`` are those of ``simulate()``. Raises
-    ``InputError`` for bad input and ``DoesNotFit`` where weights and cache exceed a rank's memory or its host's.
+    full length. ``prefetch`` lets offloaded weights come beside the layer before. A run file may stand for machine and model,
+    as in ``simulate()``. Raises ``InputError`` for bad input and ``DoesNotFit`` where weights and cache exceed a rank's memory or
+    its host's.
     """
     for name, value in (("prompt", prompt), ("new-tokens", new_tokens), ("sequences", sequences)):
         if value < 1:
             raise InputError(f"--{name} {value}: must be at least 1")
+    machine, model, given, overcommit = resolved(machine, model, options, allow_overcommit)
     ways = {"zero": "0", "overlap": "none", "mesh": {"dp": 1}}
     fixed = {"tokens_per_rank": sequences * prompt, "seq_len": prompt, "micro_batch": sequences}
-    setting = Setting.of(machine, model, {**ways, **options, **fixed})
+    setting = Setting.of(machine, model, {**ways, **given, **fixed})
     if set(setting.mesh.axes) & {"pp", "cp", "row"} or setting.plan.shards > 1:
         raise InputError("inference runs on meshes of tp, ep and dp, with --zero 0")
     memory = _memory(setting, sequences, prompt + new_tokens if reuse else 0)
-    if not allow_overcommit:
+    if not overcommit:
         _require_fit(setting, memory)
     length = prompt + new_tokens
     first = Pass(sequences, prompt if reuse else length, prompt if reuse else length)

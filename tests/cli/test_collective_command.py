@@ -203,7 +203,7 @@ def test_an_interrupted_sweep_keeps_its_points(tmp_path):
     for _ in range(600):
         if kept.exists() and len(kept.read_text().splitlines()) >= 12:
             break
-        time.sleep(0.1)
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -6,7 +6,7 @@ from athanor.hardware.errors import InputError
 from athanor.hardware.machine import CATALOGUE, Machine, list_machines, load_machine
 from athanor.hardware.units import parse, si
 from athanor.workloads.schedule.costs import compute_seconds
-from athanor.workloads.schedule.schedule import Gemm, Sweep
+from athanor.workloads.schedule.work import Gemm, Sweep
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -34,6 +34,7 @@ for plan in plans:
     run = execute.execute("laptop", options.pop("model", "gpt-tiny"), way=way, **options)
     if run is not None:
         names = {rank: [] for rank in run.classes}
-        for _, name, *_, rank, _, _, _, _, _ in run.trace:
+        for row in run.trace:
+            name, rank = row.operation, row.ranks
             names[rank].append(name)
         print(json.dumps({"summary": run.summary(), "names": names}))

@@ -16,7 +16,7 @@ from athanor.mpi_runtime.accelerator.model import Constants, Predictor, works
 from athanor.mpi_runtime.accelerator.points import ALIGNED, GRIDS, LAYOUTS, STARTS, SWEEPS, family, plan
 from athanor.mpi_runtime.calibration.samples import judged as judged_samples
 from athanor.workloads.schedule.costs import compute_seconds
-from athanor.workloads.schedule.schedule import FusedAttention, Gemm, Sweep
+from athanor.workloads.schedule.work import FusedAttention, Gemm, Sweep
 from support.accelerators import HALVES, KINDS, PEAKS, ROOFLINE, TRUE, MadeUpBench, calibrated, kept, measured
 
 # --- what is measured ---------------------------------------------------------------------------------------------------------

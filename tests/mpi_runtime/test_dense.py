@@ -1,13 +1,15 @@
 """Dense Transformers for real: the serial model against finite differences, every strategy against the serial model."""
 
+from dataclasses import replace
+
 import athanor
 import numpy as np
 import pytest
 from athanor.mpi_runtime.training.dense import functions as f
 from athanor.mpi_runtime.training.dense.reference import Reference
 from athanor.mpi_runtime.training.dense.shards import Place, Sizes, cut, initial, join, local_shape
-from athanor.workloads.schedule.schedule import Exchange
-from oracles.dense_ranks import Names, Ranks
+from athanor.workloads.schedule.work import Exchange
+from oracles.dense_ranks import EXCHANGING, Ranks, Tasks
 
 SMALL = Sizes(layers=2, heads=4, kv_heads=4, head=2, hidden=8, ffn_hidden=12, vocabulary=16)
 MODERN = Sizes(2, 8, 4, 3, 8, 12, vocabulary=15, gated=True, rms=True, tied=False)
@@ -210,20 +212,15 @@ def test_single_precision_stays_single():
         ({"cp": 4}, {"attention": "fused"}),
     ],
 )
-def test_names_are_those_of_the_lowering(mesh, options):
-    """The names that these tests go by were written down by hand; the schedule's are the same, in the same order."""
+def test_tasks_are_those_of_the_lowering(mesh, options):
+    """The tasks that these tests go by were written down by hand; the schedule's are the same, in the same order."""
     schedule = athanor.lower("laptop", "gpt-tiny", mesh=mesh, tokens_per_rank=64, **options)
     axes = dict(zip(schedule.mesh.axes, schedule.mesh.shape, strict=True))
-    names = Names(Place({}, axes, "sequence_parallel" in options), "attention" in options)
-    once = [[*names.attention(), *names.ffn()], [*names.ffn_backward(), *names.attention_backward()]]
-    forward = [_of_layer(name, at) for at in range(4) for name in once[0]]
-    backward = [_of_layer(name, at) for at in (3, 2, 1, 0) for name in once[1]]
-    expected = [*names.embed(), *forward, *names.output(), *names.output_backward(), *backward, *names.embed_backward()]
-    found = [
-        "@" * isinstance(each.work, Exchange) + each.name for each in schedule.operations if each.phase != "update"
-    ]
-    assert found == expected
-
-
-def _of_layer(name, layer):
-    return f"@l{layer}.{name[1:]}" if name.startswith("@") else f"l{layer}.{name}"
+    tasks = Tasks(Place({}, axes, "sequence_parallel" in options), "attention" in options)
+    once = [[*tasks.attention(), *tasks.ffn()], [*tasks.ffn_backward(), *tasks.attention_backward()]]
+    forward = [replace(task, layer=at) for at in range(4) for task in once[0]]
+    backward = [replace(task, layer=at) for at in (3, 2, 1, 0) for task in once[1]]
+    expected = [*tasks.embed(), *forward, *tasks.output(), *tasks.output_backward(), *backward, *tasks.embed_backward()]
+    operations = [each for each in schedule.operations if each.phase != "update"]
+    assert [replace(each.task, overlaps=None) for each in operations] == expected
+    assert [isinstance(each.work, Exchange) for each in operations] == [each.role in EXCHANGING for each in expected]

@@ -24,7 +24,7 @@ from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.routing.balancers import Capacity, Swipe
 from athanor.workloads.schedule.costs import compute_seconds
-from athanor.workloads.schedule.schedule import Gemm, at
+from athanor.workloads.schedule.work import Gemm, at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -313,9 +313,10 @@ def test_books_of_a_measured_step():
     assert total["all_to_all"] >= 0.5
     assert total["imbalance"] == pytest.approx(1.0, abs=0.05)  # rank 0 waits 2 s, most of them for the dispatch
     assert sum(sum(each.values()) for each in step.exposed.values()) == pytest.approx(3.5)
-    rows = {(row[0], row[8]): row for row in step.rows}
-    assert rows["l0.moe.dispatch", "rank 0"][9:12] == (3.0, 3.5, 1.0)
-    assert rows["l0.moe.dispatch", "rank 0"][5:8] == ("all-to-all", "ep", "node")
+    rows = {(row.operation, row.ranks): row for row in step.rows}
+    row = rows["l0.moe.dispatch", "rank 0"]
+    assert (row.start, row.end, row.nbytes) == (3.0, 3.5, 1.0)
+    assert (row.collective, row.axes, row.level) == ("all-to-all", "ep", "node")
 
 
 def test_links_carry_what_was_sent():

@@ -1,34 +1,54 @@
 """All ranks of a dense strategy in one process: operations in lock-step, exchanges by plain NumPy, weights joined at the end."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 from athanor.mpi_runtime.training.dense.local import MicroBatch
 from athanor.mpi_runtime.training.dense.shards import Place, cut, initial, join, kind, layer_names
 from athanor.mpi_runtime.training.flat_vectors import adam
+from athanor.workloads.schedule.operation import Role, Task
 
 DATA = ("dp", "fsdp", "ep")
 
 
-def steps(product_name, grid, backward=False):
-    """The operations of a product and its exchanges on a grid, as the names of a trace have them."""
-    for way in ("dgrad", "wgrad") if backward else ("",):
-        at = f"{product_name}.{way}" if way else product_name
+GATHER, REDUCE = Role.INPUT_GATHER, Role.OUTPUT_SUM
+EXCHANGING = {
+    Role.NORM_SUM,
+    Role.LOSS_SUM,
+    GATHER,
+    REDUCE,
+    Role.BLOCK_OF_INPUT,
+    Role.BLOCK_OF_WEIGHT,
+    Role.BLOCK_SUM,
+    Role.RING_SHIFT,
+    Role.RING_SUM,
+}
+
+
+def steps(part, weight, grid, backward=False):
+    """The operations of a product and its exchanges on a grid."""
+    for gradient in ("input", "weight") if backward else (None,):
         if grid == 1:
-            yield at
+            yield Task(Role.PRODUCT, part, operand=weight, gradient=gradient)
             continue
-        table = product_name == "output.logits"  # the transposed form, whose columns are words
-        blocks = {"": "b" if table else "ab", "dgrad": "ab" if table else "b", "wgrad": "a"}[way]
+        table = weight == "logits"  # the transposed form, whose columns are words
+        of_input, of_weight = Role.BLOCK_OF_INPUT, Role.BLOCK_OF_WEIGHT
+        both = (of_input, of_weight)
+        blocks = {
+            None: (of_weight,) if table else both,
+            "input": both if table else (of_weight,),
+            "weight": (of_input,),
+        }[gradient]
         for step in range(grid):
-            for block in blocks:
-                yield f"@{at}.{block}.{step}"
-            yield f"{at}.{step}"
-            if way == "wgrad" or (way == "dgrad") != table:
-                yield f"@{at}.reduce.{step}"
+            for role in (*blocks, Role.PRODUCT):
+                yield Task(role, part, operand=weight, gradient=gradient, step=step)
+            if gradient == "weight" or (gradient == "input") != table:
+                yield Task(Role.BLOCK_SUM, part, operand=weight, gradient=gradient, step=step)
 
 
-class Names:
-    """Names of operations in their order, written down by hand; those that exchange begin with @."""
+class Tasks:
+    """What operations do, in their order, written down by hand; without the layer and what they may overlap."""
 
     def __init__(self, place, fused):
         self.fused = fused
@@ -36,102 +56,103 @@ class Names:
         self.tensor, self.tokens_cut = place.of("tp") > 1, place.sequence_parallel
         self.cut = self.tensor or self.grid > 1
 
-    def only(self, condition, name):
+    def only(self, condition, role, part, operand=None, gradient=None, step=None):
         if condition:
-            yield f"@{name}"
+            yield Task(role, part, operand=operand, gradient=gradient, step=step)
 
     def embed(self):
         if self.grid == 1:
-            yield "embedding.lookup"
-            yield from self.only(self.tensor, "embedding.reduce")
+            yield Task(Role.LOOKUP, "embedding")
+            yield from self.only(self.tensor, REDUCE, "embedding")
             return
         for step in range(self.grid):
-            yield f"@embedding.b.{step}"
-            yield f"embedding.lookup.{step}"
+            yield Task(Role.BLOCK_OF_WEIGHT, "embedding", step=step)
+            yield Task(Role.LOOKUP, "embedding", step=step)
 
     def embed_backward(self):
         if self.grid == 1:
-            yield from self.only(self.tokens_cut, "embedding.reduce.grad")
-            yield "embedding.grad"
+            yield from self.only(self.tokens_cut, REDUCE, "embedding", gradient="input")
+            yield Task(Role.LOOKUP, "embedding", gradient="weight")
             return
         for step in range(self.grid):
-            yield f"embedding.grad.{step}"
-            yield f"@embedding.grad.reduce.{step}"
+            yield Task(Role.LOOKUP, "embedding", gradient="weight", step=step)
+            yield Task(Role.BLOCK_SUM, "embedding", gradient="weight", step=step)
 
     def norm(self, half):
-        yield f"{half}.norm"
-        yield from self.only(self.grid > 1, f"{half}.norm.reduce")
-        yield from self.only(self.tokens_cut, f"{half}.gather")
+        yield Task(Role.NORM, half)
+        yield from self.only(self.grid > 1, Role.NORM_SUM, half)
+        yield from self.only(self.tokens_cut, GATHER, half)
 
     def norm_backward(self, half):
-        yield from self.only(self.tensor, f"{half}.gather.grad")
-        yield f"{half}.norm.grad"
-        yield from self.only(self.grid > 1, f"{half}.norm.grad.reduce")
+        yield from self.only(self.tensor, GATHER, half, gradient="input")
+        yield Task(Role.NORM, half, gradient="input")
+        yield from self.only(self.grid > 1, Role.NORM_SUM, half, gradient="input")
 
-    def around(self, exchange, *operations):
+    def around(self, moving, gradient, *operations):
         for step in range(self.ring):
-            if step:
-                yield f"@attention.{exchange}.{step}"
-            for each in operations:
-                yield f"attention.{each}.{step}" if self.ring > 1 else f"attention.{each}"
+            yield from self.only(step, Role.RING_SHIFT, "attention", moving, gradient, step)
+            for role, operand in operations:
+                yield Task(role, "attention", operand=operand, gradient=gradient, step=step if self.ring > 1 else None)
+
+    def kernel(self, gradient):
+        for step in range(self.ring):
+            moves = self.ring > 1 if gradient else step < self.ring - 1
+            yield from self.only(moves, Role.RING_SHIFT, "attention", None, gradient, step)
+            yield Task(Role.CONTEXT, "attention", gradient=gradient, step=step if self.ring > 1 else None)
 
     def attention(self):
         yield from self.norm("attention")
-        yield from steps("attention.qkv", self.grid)
+        yield from steps("attention", "qkv", self.grid)
         if self.fused:
-            for step in range(self.ring):
-                yield from self.only(step < self.ring - 1, f"attention.ring.{step}")
-                yield f"attention.context.{step}" if self.ring > 1 else "attention.context"
+            yield from self.kernel(None)
         else:
-            yield from self.around("keys", "scores")
-            yield "attention.softmax"
-            yield from self.around("values", "context")
-        yield from steps("attention.out", self.grid)
-        yield from self.only(self.tensor, "attention.reduce")
-        yield "attention.residual"
+            yield from self.around("keys", None, (Role.SCORES, None))
+            yield Task(Role.SOFTMAX, "attention")
+            yield from self.around("values", None, (Role.CONTEXT, None))
+        yield from steps("attention", "out", self.grid)
+        yield from self.only(self.tensor, REDUCE, "attention")
+        yield Task(Role.RESIDUAL, "attention")
 
     def attention_backward(self):
-        yield from self.only(self.tokens_cut, "attention.reduce.grad")
-        yield from steps("attention.out", self.grid, backward=True)
+        yield from self.only(self.tokens_cut, REDUCE, "attention", gradient="input")
+        yield from steps("attention", "out", self.grid, backward=True)
         if self.fused:
-            for step in range(self.ring):
-                yield from self.only(self.ring > 1, f"attention.ring.grad.{step}")
-                yield f"attention.context.grad.{step}" if self.ring > 1 else "attention.context.grad"
+            yield from self.kernel("input")
         else:
-            yield from self.around("values.again", "context.dvalues", "context.dscores")
-            yield from self.only(self.ring > 1, "attention.values.reduce")
-            yield "attention.softmax.grad"
-            yield from self.around("keys.again", "scores.dqueries", "scores.dkeys")
-            yield from self.only(self.ring > 1, "attention.keys.reduce")
-        yield from self.only(self.tokens_cut, "attention.gather.again")
-        yield from steps("attention.qkv", self.grid, backward=True)
+            yield from self.around("values", "input", (Role.CONTEXT, "values"), (Role.CONTEXT, "scores"))
+            yield from self.only(self.ring > 1, Role.RING_SUM, "attention", "values", "input")
+            yield Task(Role.SOFTMAX, "attention", gradient="input")
+            yield from self.around("keys", "input", (Role.SCORES, "queries"), (Role.SCORES, "keys"))
+            yield from self.only(self.ring > 1, Role.RING_SUM, "attention", "keys", "input")
+        yield from self.only(self.tokens_cut, GATHER, "attention", gradient="weight")
+        yield from steps("attention", "qkv", self.grid, backward=True)
         yield from self.norm_backward("attention")
 
     def ffn(self):
         yield from self.norm("ffn")
-        yield from steps("ffn.up", self.grid)
-        yield "ffn.activation"
-        yield from steps("ffn.down", self.grid)
-        yield from self.only(self.tensor, "ffn.reduce")
-        yield "ffn.residual"
+        yield from steps("ffn", "up", self.grid)
+        yield Task(Role.ACTIVATION, "ffn")
+        yield from steps("ffn", "down", self.grid)
+        yield from self.only(self.tensor, REDUCE, "ffn")
+        yield Task(Role.RESIDUAL, "ffn")
 
     def ffn_backward(self):
-        yield from self.only(self.tokens_cut, "ffn.reduce.grad")
-        yield from steps("ffn.down", self.grid, backward=True)
-        yield "ffn.activation.grad"
-        yield from self.only(self.tokens_cut, "ffn.gather.again")
-        yield from steps("ffn.up", self.grid, backward=True)
+        yield from self.only(self.tokens_cut, REDUCE, "ffn", gradient="input")
+        yield from steps("ffn", "down", self.grid, backward=True)
+        yield Task(Role.ACTIVATION, "ffn", gradient="input")
+        yield from self.only(self.tokens_cut, GATHER, "ffn", gradient="weight")
+        yield from steps("ffn", "up", self.grid, backward=True)
         yield from self.norm_backward("ffn")
 
     def output(self):
         yield from self.norm("output")
-        yield from steps("output.logits", self.grid)
-        yield "output.loss"
-        yield from self.only(self.cut, "output.loss.reduce")
+        yield from steps("output", "logits", self.grid)
+        yield Task(Role.LOSS, "output")
+        yield from self.only(self.cut, Role.LOSS_SUM, "output")
 
     def output_backward(self):
-        yield from self.only(self.tokens_cut, "output.gather.again")
-        yield from steps("output.logits", self.grid, backward=True)
+        yield from self.only(self.tokens_cut, GATHER, "output", gradient="weight")
+        yield from steps("output", "logits", self.grid, backward=True)
         yield from self.norm_backward("output")
 
 
@@ -231,41 +252,43 @@ class Ranks:
         return [(place, rank) for place, rank in zip(self.places, ranks, strict=True) if place.me("pp") == stage]
 
     def forward(self, ranks, now, before):
-        (chunk, stage), names = now, Names(self.places[0], self.fused)
+        (chunk, stage), tasks = now, Tasks(self.places[0], self.fused)
         here, layers = self.of_stage(ranks, stage), self.layers(stage, chunk)
         if before is None:
-            self.play(here, names.embed(), None)
+            self.play(here, tasks.embed(), None)
         else:
             for (_, sender), (_, receiver) in zip(self.of_stage(ranks, before[1]), here, strict=True):
                 receiver.enter(layers.start, sender.leave(layers.start))
         for layer in layers:
-            self.play(here, [*names.attention(), *names.ffn()], layer)
+            self.play(here, [*tasks.attention(), *tasks.ffn()], layer)
         if now == (self.chunks - 1, self.mesh.get("pp", 1) - 1):
-            self.play(here, names.output(), None)
+            self.play(here, tasks.output(), None)
 
     def backward(self, ranks, now, before):
-        (chunk, stage), names = now, Names(self.places[0], self.fused)
+        (chunk, stage), tasks = now, Tasks(self.places[0], self.fused)
         here, layers = self.of_stage(ranks, stage), self.layers(stage, chunk)
         if before is None:
-            self.play(here, names.output_backward(), None)
+            self.play(here, tasks.output_backward(), None)
         else:
             for (_, sender), (_, receiver) in zip(self.of_stage(ranks, before[1]), here, strict=True):
                 receiver.gradient = sender.gradient
         for layer in reversed(layers):
             if self.recompute:
-                self.play(here, [*names.attention(), *names.ffn()], layer)
-            self.play(here, [*names.ffn_backward(), *names.attention_backward()], layer)
+                self.play(here, [*tasks.attention(), *tasks.ffn()], layer)
+            self.play(here, [*tasks.ffn_backward(), *tasks.attention_backward()], layer)
         if now == (0, 0):
-            self.play(here, names.embed_backward(), None)
+            self.play(here, tasks.embed_backward(), None)
 
-    def play(self, ranks, names, layer):
-        for name in names:
-            if name.startswith("@"):
-                messages = [(place, rank.message(name[1:], layer)) for place, rank in ranks]
-                self.exchange(messages, to_previous=".ring.grad." in name)
+    def play(self, ranks, tasks, layer):
+        for each in tasks:
+            task = replace(each, layer=layer)
+            if task.role in EXCHANGING:
+                messages = [(place, rank.message(task)) for place, rank in ranks]
+                back = task.role is Role.RING_SHIFT and task.operand is None and task.gradient == "input"
+                self.exchange(messages, to_previous=back)
             else:
                 for _, rank in ranks:
-                    rank.compute(name, layer)
+                    rank.compute(task)
 
     def exchange(self, messages, to_previous=False):
         """Carry an exchange: members of a group agree in everything but the axes of the group."""

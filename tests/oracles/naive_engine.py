@@ -6,7 +6,8 @@ import numpy as np
 import simpy
 from athanor.hardware.machine import Machine
 from athanor.workloads.mesh.placement import Layout
-from athanor.workloads.schedule.schedule import Exchange, Loop, Schedule
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop
 from oracles.naive_network import NaiveNetwork, Routes, Tree, plan
 
 

@@ -12,10 +12,9 @@ from athanor import Run, compare_runs
 from athanor.reports.pages.comparison import write_comparison
 from athanor.reports.pages.output_folder import Folder
 from athanor.reports.plots import comparison as comparison_plots
-from athanor.reports.plots.timeline import Bar, Timeline
 from athanor.reports.studies.comparison import compare
 from athanor.reports.studies.comparison.compare import Comparison
-from athanor.reports.studies.comparison.rows import LAYER
+from athanor.reports.studies.comparison.timeline import Bar, Timeline
 from support import command_line
 from support.drawn import drawn_text, read
 from support.paths import ROOT
@@ -90,7 +89,7 @@ def test_what_is_written_of_one_pair(real, tmp_path, monkeypatch, capsys):
     assert {row["ranks"] for row in rows} == {each["ranks"] for each in pair["matched"]}
     for wanted in pair["operations"]:
         place = (wanted["name"], wanted["ranks"])
-        here = [row for row in rows if (LAYER.sub("", row["operation"]), row["ranks"]) == place]
+        here = [row for row in rows if (row["label"], row["ranks"]) == place]
         assert len(here) == wanted["count"]
         for key in ("predicted_seconds", "measured_seconds"):
             assert sum(float(row[key]) for row in here) == pytest.approx(wanted[key])

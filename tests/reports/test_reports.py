@@ -9,14 +9,15 @@ import sys
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import Unknowns, load_machine
-from athanor.reports.pages.output_folder import Folder, Points, as_svg
+from athanor.reports.pages.output_folder import Folder, Points
 from athanor.reports.pages.reproduction import write_reproduction
 from athanor.reports.pages.scaling import write_study
-from athanor.reports.plots import plots
-from athanor.reports.studies.bagualu_fit import BaguaLuFit, fit, ratios, with_unknowns, write_machine
+from athanor.reports.plots import runs, scaling
+from athanor.reports.plots.draw import as_svg
 from athanor.reports.studies.claims import Claim
 from athanor.reports.studies.reproductions import reproduce
-from athanor.reports.studies.reproductions.bagualu_parts import free_rows
+from athanor.reports.studies.reproductions.bagualu.fit import BaguaLuFit, fit, ratios, with_unknowns, write_machine
+from athanor.reports.studies.reproductions.bagualu.parts import free_rows
 from athanor.sim.studies.scaling import scale
 from support.drawn import drawn_text, read
 from support.paths import ROOT
@@ -34,7 +35,7 @@ def claims_of(found, *kinds):
 
 
 def test_exact_claims_hold(found):
-    exact = claims_of(found, "exact")
+    exact = claims_of(found, "arithmetic")
     assert len(exact) >= 15
     for claim in exact.values():
         assert abs(claim.relative_error) < 2e-3, claim
@@ -77,9 +78,9 @@ def test_free_directions_meet_what_they_were_fitted_to(found):
 
 
 def test_a_claim_of_nothing_has_no_error():
-    assert Claim("no", 0, 0, "exact", "").relative_error == 0
-    assert Claim("no", 0, 1, "exact", "").relative_error == 1
-    assert Claim("half", 2, 1, "exact", "").relative_error == -0.5
+    assert Claim("no", 0, 0, "arithmetic", "").relative_error == 0
+    assert Claim("no", 0, 1, "arithmetic", "").relative_error == 1
+    assert Claim("half", 2, 1, "arithmetic", "").relative_error == -0.5
 
 
 def test_the_fit_can_be_redone():
@@ -123,7 +124,7 @@ def test_a_machine_file_with_fitted_values(tmp_path):
 
 def test_report_of_the_reproduction(found, tmp_path):
     write_reproduction(Folder(tmp_path), found, "athanor reproduce bagualu --out out")
-    names = ("strong_scaling", "weak_scaling", "breakdown", "placements", "expert_load", "memory")
+    names = ("claims", "strong_scaling", "weak_scaling", "breakdown", "placements", "expert_load", "memory")
     for name in names:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / f"{name}.svg").read_text()
@@ -158,29 +159,29 @@ def test_report_of_a_study(tmp_path):
 
 
 def test_plots_show_what_they_claim(found):
-    strong = plots.strong_scaling(found.strong, 12.0)
+    strong = scaling.strong_scaling(found.strong, 12.0)
     (ideal, simulated, published) = strong.axes[0].get_lines()
     assert list(ideal.get_ydata()) == [1, 2, 4, 8, 16]
     assert list(simulated.get_ydata()) == [point.speedup for point in found.strong.points]
     assert (published.get_xdata()[0], published.get_ydata()[0]) == (96_000, 12)
     for word in ("nodes", "speed-up over 6,000 nodes", "ideal", "simulated", "published (12x)", "moda-1.93t"):
         assert word in drawn_text(strong)
-    weak = plots.weak_scaling(found.weak, 1.18e18)
+    weak = scaling.weak_scaling(found.weak, 1.18e18)
     assert list(weak.axes[0].get_lines()[1].get_ydata()) == pytest.approx(
         [point.summary["flops_per_second"] / 1e18 for point in found.weak.points]
     )
     assert "EFLOP/s" in drawn_text(weak)
-    steps = plots.breakdown({name: run.summary() for name, run in found.models.items()})
+    steps = runs.breakdown({name: run.summary() for name, run in found.models.items()})
     heights = sum(patch.get_height() for patch in steps.axes[0].patches)
     assert heights == pytest.approx(len(found.models), rel=0.01), "shares of each step sum to one"
-    memory = plots.memory({"one": found.models["moda-1.93t"].summary()["memory_per_rank_bytes"]})
+    memory = runs.memory({"one": found.models["moda-1.93t"].summary()["memory_per_rank_bytes"]})
     total = found.models["moda-1.93t"].summary()["memory_per_rank_bytes"]["total"]
     assert sum(patch.get_height() for patch in memory.axes[0].patches) == pytest.approx(total / 1e9)
     assert "GB" in drawn_text(memory)
 
 
 def test_the_same_figure_gives_the_same_svg(found):
-    once, twice = (as_svg(plots.strong_scaling(found.strong, 12.0)) for _ in range(2))
+    once, twice = (as_svg(scaling.strong_scaling(found.strong, 12.0)) for _ in range(2))
     assert once == twice
     assert not re.search(r"<dc:date>", once)
 

@@ -313,3 +313,71 @@ def test_known_points_are_not_simulated_again():
     assert [point.summary.get("marked", False) for point in again.points] == [True, True, False]
     other = scale("weak", "cluster-64", "moda-tiny", [4], known=marked, seed=1)
     assert "marked" not in other.points[0].summary
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"router": "zipf:1.0", "balancer": "none"}, {"zero": "0", "depth": "bound"}, {"mesh": {"ep": 4, "dp": 3}}],
+    ids=str,
+)
+@pytest.mark.parametrize("core_groups", [1, 2])
+def test_links_carry_their_bytes_in_the_time_that_they_are_busy(options, core_groups):
+    """Utilisation in the mean x links x capacity x seconds is all bytes; the busiest link is no less busy than the mean."""
+    machine = athanor.load_machine("cluster-64").changed({"node.core_groups": core_groups})
+    summary = athanor.simulate(machine, "moda-tiny", **{"mesh": {"ep": 4, "dp": 4}, **options}).summary()
+    assert {row["kind"] for row in summary["links"]} >= {"nic.out", "nic.in"}
+    for row in summary["links"]:
+        carried = row["mean_utilisation"] * row["links"] * row["capacity_bytes_per_second"] * summary["step_seconds"]
+        assert carried == pytest.approx(row["bytes_per_step"], rel=1e-9)
+        assert row["mean_utilisation"] <= row["max_utilisation"] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("grow", "same"), [("experts", False), ("data", True)])
+def test_weak_scaling_says_what_grows_at_every_point(grow, same):
+    """U1: the same model under the same name with ``data``, larger ones with ``experts``; the batch grows with both."""
+    study = scale("weak", "cluster-64", "moda-tiny", [16, 32], grow=grow)
+    small_, large = study.points
+    assert study.grow == study.to_plain()["grow"] == grow
+    assert (small_.summary["parameters"] == large.summary["parameters"]) is same
+    assert large.experts == (1 if same else 2) * small_.experts
+    axis = "dp" if same else "ep"
+    assert large.summary["mesh"][axis] == 2 * small_.summary["mesh"][axis]
+    assert (
+        large.summary["tokens_per_rank"] * large.summary["ranks"]
+        == 2 * small_.summary["tokens_per_rank"] * small_.summary["ranks"]
+    )
+    assert [point["experts"] for point in study.to_plain()["points"]] == [small_.experts, large.experts]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "grows"),
+    [
+        ("weak", {"dp": 2, "tp": 2}, "dp"),
+        ("weak", {"tp": 4}, "dp"),
+        ("weak", {"fsdp": 4}, "fsdp"),
+        ("strong", {"dp": 2, "tp": 2}, "dp"),
+        ("strong", {"tp": 4}, "dp"),
+    ],
+)
+def test_dense_models_scale_over_replicas(kind, mesh, grows):
+    """Whatever axes the mesh has, replicas grow; what does not grow stays; the model is the same at all points."""
+    options = {"mesh": mesh, "zero": "3" if "fsdp" in mesh else "1", "global_batch": 16, "micro_batch": 1}
+    study = scale(kind, "selene", "megatron-1.7b", [1, 2], ranks_per_node=4, allow_overcommit=True, **options)
+    small_, large = (point.summary for point in study.points)
+    assert large["mesh"] == {**small_["mesh"], grows: 2 * small_["mesh"].get(grows, 1)}
+    assert small_["parameters"] == large["parameters"]
+    assert large["tokens_per_rank"] == small_["tokens_per_rank"] / (2 if kind == "strong" else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "grow", "message"),
+    [
+        ("strong", "moda-tiny", "data", "only weak scaling takes it"),
+        ("weak", "moda-tiny", "date", "did you mean data"),
+        ("weak", "megatron-1.7b", "experts", "has no axis ep"),
+    ],
+)
+def test_growth_that_does_not_suit_is_refused(kind, model, grow, message):
+    mesh = {"mesh": {"dp": 4}} if model != "moda-tiny" else {}
+    with pytest.raises(InputError, match=message):
+        scale(kind, "cluster-64", model, [4], grow=grow, **mesh)

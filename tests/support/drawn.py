@@ -34,5 +34,5 @@ def drawn_text(figure):
             for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
         ]
         + [axes.get_title(loc="left") for axes in figure.axes]
-        + [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
+        + [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     )

@@ -7,7 +7,9 @@ from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.lowering.builder import settle
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop
 from hypothesis import strategies as st
 from support.machines import tree
 
@@ -39,7 +41,7 @@ def simulate(machine, schedule, depth="fluid"):
     engine = Engine(machine, schedule, Traffic(machine, layout, depth), Noise(layout, 0.0, 0.0, 0, 0), ranks)
     result = engine.run()
     numbers = {operation.name: number for number, operation in enumerate(schedule.operations)}
-    return {(numbers[row[0]], int(row[8])): (row[9], row[10]) for row in result.rows}, result
+    return {(numbers[row.operation], int(row.ranks)): (row.start, row.end) for row in result.rows}, result
 
 
 def schedule_of(layout, works):

@@ -8,7 +8,7 @@ from athanor.hardware.machine import Machine
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.model.model import Latent, Model
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.schedule import Exchange, Gemm
+from athanor.workloads.schedule.work import Exchange, Gemm
 from support.machines import tree
 
 SHAPE = {"layers": 2, "heads": 8, "hidden": 64, "ffn_hidden": 256, "vocabulary": 512, "seq_len": 32}

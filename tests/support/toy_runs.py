@@ -5,7 +5,8 @@ import sys
 
 from athanor import Run, compare_runs
 from athanor.cli import main
-from athanor.workloads.schedule.schedule import CATEGORIES
+from athanor.workloads.results.trace import TraceRow
+from athanor.workloads.schedule.operation import CATEGORIES
 
 OPERATIONS = [  # name, kind, phase, category, stream, collective, axes, seconds, bytes
     ("l0.attention.qkv", "gemm", "forward", "compute", "compute", "", "", 1.0, 0.0),
@@ -15,6 +16,13 @@ OPERATIONS = [  # name, kind, phase, category, stream, collective, axes, seconds
     ("l1.moe.norm.grad", "sweep", "backward", "compute", "compute", "", "", 2.0, 0.0),
     ("gradients.dense.all-reduce", "exchange", "update", "gradient_sync", "communication", "all-reduce", "ep+dp", 4.0, 8.0),
 ]  # fmt: skip
+PLACES = {  # (label, role, layer) of what is of a layer
+    "l0.attention.qkv": ("attention.qkv", "product", 0),
+    "l0.moe.dispatch": ("moe.dispatch", "dispatch", 0),
+    "l1.attention.qkv": ("attention.qkv", "product", 1),
+    "l1.moe.dispatch": ("moe.dispatch", "dispatch", 1),
+    "l1.moe.norm.grad": ("moe.norm.grad", "norm", 1),
+}
 RANKS = {f"rank {2 * ep + dp}": {"ep": ep, "dp": dp} for ep, dp in itertools.product(range(2), range(2))}
 
 
@@ -30,7 +38,9 @@ def made(
             for name, kind, phase, category, stream, collective, axes, usual, nbytes in OPERATIONS:
                 taken = usual * seconds(name, phase, step, rank)
                 what = (name, kind, phase, category, stream, collective, axes, "machine" if axes else "")
-                rows.append((step, *what, rank, clock, clock + taken, nbytes, 7.0, ""))
+                label, role, layer = PLACES.get(name, (name, "gradient sum", None))
+                times = (rank, clock, clock + taken, nbytes, 7.0, "")
+                rows.append(TraceRow(step, *what, *times, label, role, None, layer, phase, None, None))
                 clock += taken
                 for sums, key in ((phases, phase), (breakdown, category)):
                     sums.setdefault(key, [0.0] * steps)[step] += taken / len(classes)

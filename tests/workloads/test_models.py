@@ -5,15 +5,16 @@ from math import prod
 
 import numpy as np
 import pytest
+from athanor.cli.choices import _shape
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.tables.choices import _shape
-from athanor.reports.tables.runs import NO_SHAPE
+from athanor.reports.content.inputs import NO_SHAPE
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import CATALOGUE, Model, list_models, load_model
+from athanor.workloads.plan.batch import Batch
 from athanor.workloads.plan.compatibility import Given, check
-from athanor.workloads.plan.plan import Batch, Plan
+from athanor.workloads.plan.plan import Plan
 from athanor.workloads.plan.setting import Setting
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..loads.loads import Load
 from ..model.model import Model
+from ..plan.plan_options import PlanOptions
+from ..plan.run_file import resolved
 from ..plan.setting import Setting
-from ..schedule.schedule import HostCopy, Schedule
+from ..plan.signatures import documented
+from ..schedule.operation import Role, Task
+from ..schedule.schedule import Schedule
+from ..schedule.work import HostCopy
 from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
 from .data_parallel.sharding import held, held_beside_layers
@@ -20,14 +25,21 @@ from .simulator_memory import require_room
 from .step import TrainingStep
 
 
-def lower(machine: str | Path | Machine, model: str | Path | Model, step: int = 0, **options: Any) -> Schedule:
-    """The schedule of training step ``step`` of ``model`` on ``machine``, with the options of ``simulate()``.
+@documented()
+def lower(
+    machine: str | Path | Machine,
+    model: str | Path | Model | None = None,
+    step: int = 0,
+    **options: Unpack[PlanOptions],
+) -> Schedule:
+    """The schedule of training step ``step`` of ``model`` on ``machine``, or of a run file, as ``simulate()`` takes them.
 
     ``print()`` shows it, ``to_json()`` writes it, and an MPI runtime can execute it.
     """
     if step < 0:
         raise InputError(f"--step {step}: steps count from 0")
-    setting = Setting.of(machine, model, options)
+    machine, model, chosen, _ = resolved(machine, model, options, None)
+    setting = Setting.of(machine, model, chosen)
     require_room(setting)
     return lower_step(setting, step)[0]
 
@@ -47,10 +59,10 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     if setting.composed:
         if setting.plan.weights_overlap:
             Gathered.ahead(program, this.update)
-        program.add("micro-batches", pipeline(this))
+        program.add(Task(Role.MICRO_BATCHES), pipeline(this))
     else:
         _one_after_another(program, this)
-    program.phase, program.prefix = "update", ""
+    program.phase, program.micro_batch = "update", None
     if not this.asynchronous:
         finish(program, this)
     return program.schedule(), this.seen
@@ -61,7 +73,7 @@ def _one_after_another(program: Program, this: TrainingStep) -> None:
     count = this.setting.batch.micro_batches
     layers = range(this.setting.model.depth)
     for micro_batch in range(count):
-        program.prefix = f"m{micro_batch}." if count > 1 else ""
+        program.micro_batch = micro_batch if count > 1 else None
         flows = this.flows(micro_batch)
         passes = this.passes(last=micro_batch == count - 1, first=micro_batch == 0)
         passes.forward(program, layers, flows)
@@ -74,14 +86,15 @@ def finish(program: Program, this: TrainingStep) -> None:
     setting, update = this.setting, this.update
     update.tied(program)  # before shards are cut, which lie elsewhere in the vector of another stage
     if this.leaves_early:
-        update.synchronise(program, held_beside_layers(setting), "embedding.gradients", aside=True)
+        update.synchronise(program, held_beside_layers(setting), Task(part="ends"), aside=True)
         program.join()
     else:
-        update.synchronise(program, held(setting), "gradients")
+        update.synchronise(program, held(setting), Task())
     update.norms(program)
     if "optimizer" in setting.plan.offloads:
         left = held_beside_layers(setting) if this.leaves_early else held(setting)
-        program.add("gradients.out", HostCopy(gradient_bytes(setting, update.formats, left), "out"), "offload")
+        gradients = HostCopy(gradient_bytes(setting, update.formats, left), "out")
+        program.add(Task(Role.GRADIENT_OFFLOAD, gradient="weight"), gradients, "offload", "gradients.out")
         update.bookkeep(program)
         host_update(program, update)
         update.gather(program)

@@ -7,7 +7,10 @@ from dataclasses import replace
 
 from ..collectives import find
 from ..mesh.placement import Layout
-from ..schedule.schedule import COMPUTE, Exchange, Gemm, Operation, Schedule, Work
+from ..schedule.labels import spelled
+from ..schedule.operation import COMPUTE, Category, Operation, Phase, Task
+from ..schedule.schedule import Schedule
+from ..schedule.work import Exchange, Gemm, Work
 
 COMMUNICATION, GRADIENTS, WEIGHTS = "communication", "gradients", "weights"
 TENSOR = "tensor"
@@ -42,49 +45,53 @@ class Program:
 
     Operations appended with :meth:`add` run one after another, whichever stream they are on, as a framework without
     overlap does: exchanges on the communication stream, all else on the compute stream. :meth:`aside` puts an operation
-    on another stream, where it runs beside what follows until :meth:`join`, or until :meth:`need` names it. ``prefix`` goes
-    before names, so that those of repeated passes differ. Only operations whose names ``wanted`` allows are appended.
+    on another stream, where it runs beside what follows until :meth:`join`, or until :meth:`need` names it. ``phase``,
+    ``micro_batch`` and ``recomputed`` are those of what is appended next. Only operations whose tasks ``wanted`` allows are
+    appended by :meth:`add`. A ``label`` is made from the task where none is given.
 
     With ``beside_products`` exchanges over tp run beside the product that needs what they bring, or that makes what they add up,
     part by part, as Transformer Engine's user buffers do: both begin together, and what follows waits for the longer one.
     """
 
     def __init__(
-        self, layout: Layout, wanted: Callable[[str], bool] = lambda name: True, beside_products: bool = False
+        self, layout: Layout, wanted: Callable[[Task], bool] = lambda task: True, beside_products: bool = False
     ) -> None:
         self.layout, self.wanted, self.beside_products = layout, wanted, beside_products
         self._before: int | None = None  # what the operation before the last one was
         self._coming: int | None = None  # what the next product runs beside
-        self.phase, self.prefix = "forward", ""
+        self.phase: Phase = "forward"
+        self.micro_batch: int | None = None
+        self.recomputed = False
         self._operations: list[Operation] = []
         self._last: int | None = None
         self._beside: list[int] = []
         self._joined: list[int] = []
         self._notes: dict[str, None] = {}
 
-    def add(self, name: str, work: Work, category: str = "compute") -> None:
+    def add(self, task: Task, work: Work, category: Category = "compute", label: str = "") -> None:
         """Append an operation that starts when the one appended before it is done."""
-        if not self.wanted(name):
+        if not self.wanted(task):
             return
-        over_tp = isinstance(work, Exchange) and work.axes == ("tp",) and category == "tensor_parallel"
-        if over_tp and self.beside_products and self._beside_product(name, work, category):
+        if task.overlaps and self.beside_products and self._beside_product(task, work, category, label):
             return
         stream = COMMUNICATION if isinstance(work, Exchange) else COMPUTE
         if self._coming is not None and not isinstance(work, Gemm):
             self._settle()
         waits = {*self._joined, *([] if self._last is None else [self._last])}
         self._joined = []
-        self._before, self._last = self._last, self._append(name, work, category, stream, waits)
+        self._before, self._last = self._last, self._append(task, work, category, stream, waits, label)
         self._settle()
 
-    def _beside_product(self, name: str, work: Work, category: str) -> bool:
+    def _beside_product(self, task: Task, work: Work, category: Category, label: str) -> bool:
         """Append an exchange that runs beside the product before it, or after it; returns whether there is one."""
-        if name.endswith((".gather", ".gather.again", ".reduce.grad")):
+        if task.overlaps == "next product":
             self._settle()
-            self._coming = self._append(name, work, category, TENSOR, {*self._joined, *_some(self._last)})
+            waits = {*self._joined, *_some(self._last)}
+            self._coming = self._append(task, work, category, TENSOR, waits, label)
             return True
         if self._last is not None and isinstance(self._operations[self._last].work, Gemm):
-            self._joined.append(self._append(name, work, category, TENSOR, {*self._joined, *_some(self._before)}))
+            waits = {*self._joined, *_some(self._before)}
+            self._joined.append(self._append(task, work, category, TENSOR, waits, label))
             return True
         return False
 
@@ -94,19 +101,27 @@ class Program:
             self._joined.append(self._coming)
             self._coming = None
 
-    def aside(self, name: str, work: Work, category: str, stream: str = GRADIENTS, after: int | None = None) -> int:
+    def aside(
+        self,
+        task: Task,
+        work: Work,
+        category: Category,
+        stream: str = GRADIENTS,
+        after: int | None = None,
+        label: str = "",
+    ) -> int:
         """Append an operation that starts when the one before it (and ``after``) is done; what follows does not await it.
 
         Returns its number, for :meth:`need` and ``after``.
         """
         waits = {number for number in (self._last, after) if number is not None}
-        number = self._append(name, work, category, stream, waits)
+        number = self._append(task, work, category, stream, waits, label)
         self._beside.append(number)
         return number
 
-    def at_once(self, name: str, work: Work, category: str, stream: str) -> int:
+    def at_once(self, task: Task, work: Work, category: Category, stream: str, label: str = "") -> int:
         """The same, for what waits for nothing but its stream."""
-        number = self._append(name, work, category, stream, set())
+        number = self._append(task, work, category, stream, set(), label)
         self._beside.append(number)
         return number
 
@@ -128,13 +143,15 @@ class Program:
         """Say something about the schedule, once."""
         self._notes[text] = None
 
-    def _append(self, name: str, work: Work, category: str, stream: str, waits: set[int]) -> int:
+    def _append(self, task: Task, work: Work, category: Category, stream: str, waits: set[int], label: str) -> int:
         if isinstance(work, Exchange):
             work, note = settle(work, self.layout)
             if note:
                 self.note(note)
         after = tuple(sorted(number for number in waits if self._operations[number].stream != stream))
-        self._operations.append(Operation(self.prefix + name, self.phase, category, stream, work, after))
+        here = replace(task, micro_batch=self.micro_batch, recomputed=self.recomputed)
+        label = label or spelled(task)
+        self._operations.append(Operation(label, self.phase, category, stream, work, after, here))
         return len(self._operations) - 1
 
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from ...hardware.precisions import BYTES
 from ..model.precision import Formats, Part
-from ..plan.plan import Batch
+from ..plan.batch import Batch
 from ..plan.setting import Setting
-from ..schedule.schedule import HostCopy, Schedule
+from ..schedule.operation import Role, Task
+from ..schedule.schedule import Schedule
+from ..schedule.work import HostCopy
 from .builder import Program
 from .data_parallel.gradient_sync import Update
 from .data_parallel.sharding import held, held_of_layer
@@ -116,4 +118,4 @@ class Chosen(LayerHook):
         held = next(each for each in held_of_layer(self.setting, layer) if each.part == "expert")
         share = self.setting.plan.offload_shares["experts"]
         nbytes = share * held.parameters * BYTES[self.formats["expert"].weight] * differ / experts
-        program.add(f"l{layer}.weights.in", HostCopy(nbytes, "in"), "offload")
+        program.add(Task(Role.WEIGHT_FETCH, layer=layer), HostCopy(nbytes, "in"), "offload", "weights.in")

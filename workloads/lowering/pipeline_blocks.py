@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
-from ..schedule.schedule import COMPUTE, Block, Exchange, Operation, PipelineWork
+from ..schedule.operation import COMPUTE, Block, Operation, Role, Task
+from ..schedule.work import Exchange, PipelineWork
 from .builder import COMMUNICATION, Program
 from .data_parallel.sharding import held, parts_of
 from .layer.moe import Flow
 from .step import TrainingStep
-
-LAYER = re.compile(r"\bl(\d+)\.")
 
 
 def pipeline(this: TrainingStep) -> PipelineWork:
@@ -40,9 +38,10 @@ def pipeline(this: TrainingStep) -> PipelineWork:
     )
 
 
-def named(name: str, first_layer: int, micro_batch: int) -> str:
-    """The full name of a block's operation: with its micro-batch, and layers counted through the whole model."""
-    return f"m{micro_batch}." + LAYER.sub(lambda found: f"l{int(found[1]) + first_layer}.", name, count=1)
+def placed(task: Task, first_layer: int, micro_batch: int) -> Task:
+    """The task of a block's operation in the step: of its micro-batch, and with layers counted through the whole model."""
+    layer = None if task.layer is None else task.layer + first_layer
+    return replace(task, micro_batch=micro_batch, layer=layer)
 
 
 def hands_on(operation: Operation) -> bool:
@@ -110,13 +109,9 @@ class _Blocks:
             passes.backward(program, layers, flows, *ends)
         if which == ("W" if split else "B") and this.asynchronous and (last or not self._last_differs):
             program.phase = "update"
-            this.update.synchronise(program, held(this.setting), "gradients")
+            this.update.synchronise(program, held(this.setting), Task())
             this.update.step(program)
-        operations = program.schedule().operations
-        return tuple(
-            replace(each, name=LAYER.sub(lambda found: f"l{int(found[1]) - layers.start}.", each.name, count=1))
-            for each in operations
-        )
+        return tuple(_counted_from(each, layers.start) for each in program.schedule().operations)
 
     def _gather(self, program: Program, which: str) -> None:
         """Ranks of tp put together what each has received a part of."""
@@ -124,7 +119,8 @@ class _Blocks:
         local = self.this.passes(last=False).stacks[False]
         element = local.formats["norm"].compute
         whole = Exchange("all-gather", "ring", ("tp",), local.stream * BYTES[element], element)
-        program.add("stage.gather" if which == "F" else "stage.gather.grad", whole, "tensor_parallel")
+        task = Task(Role.STAGE_GATHER, "stage", gradient=None if which == "F" else "input")
+        program.add(task, whole, "tensor_parallel")
 
 
 def _scattered(this: TrainingStep) -> int:
@@ -136,18 +132,18 @@ def _scattered(this: TrainingStep) -> int:
     return this.setting.mesh.size("tp") if plan.scatter_gather and not plan.sequence_parallel else 1
 
 
-def _wanted(which: str, split: bool) -> Callable[[str], bool]:
+def _counted_from(operation: Operation, first_layer: int) -> Operation:
+    """An operation whose layer counts from the first one of its stage."""
+    if operation.task.layer is None:
+        return operation
+    return replace(operation, task=replace(operation.task, layer=operation.task.layer - first_layer))
+
+
+def _wanted(which: str, split: bool) -> Callable[[Task], bool]:
     """Which operations of a backward pass belong to its half: W makes gradients of weights, B all else (Qi et al. 2023)."""
     if not split or which == "F":
-        return lambda name: True
-    return of_weights if which == "W" else lambda name: not of_weights(name)
-
-
-def of_weights(name: str) -> bool:
-    """Whether an operation of a backward pass belongs to W, or waits for it as a reduction of gradients does."""
-    return (
-        ".wgrad" in name or ".gradients." in name or name.endswith(".gather.again") or name.startswith("embedding.grad")
-    )
+        return lambda task: True
+    return (lambda task: task.of_weights) if which == "W" else lambda task: not task.of_weights
 
 
 def _activations(this: TrainingStep) -> Exchange:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..pipelines import PIPELINES, Slot
-from ..schedule.schedule import Block, Operation, PipelineWork, Schedule
-from .pipeline_blocks import hands_on, named
+from ..pipelines import PIPELINES, Kind, Slot
+from ..schedule.operation import Block, Operation, Phase, Role, Task
+from ..schedule.schedule import Schedule
+from ..schedule.work import PipelineWork
+from .pipeline_blocks import hands_on, placed
 
 ARRIVALS, DEPARTURES = "pipeline", "pipeline out"
 """Streams of what comes from other stages and of what goes to them."""
 
 PASS = {"F": 0, "B": 1, "W": 2}
+PHASE: dict[Kind, Phase] = {"F": "forward", "B": "backward", "W": "backward"}
 
 
 def unrolled(schedule: Schedule, coordinate: tuple[int, ...]) -> tuple[Operation, ...]:
@@ -83,8 +86,8 @@ def _block(
         last[operation.stream] = len(flat)
         if hands_on(operation):
             made[operation.stream] = len(flat)
-        name = named(operation.name, first_layer, micro_batch)
-        flat.append(replace(operation, name=name, after=_others(flat, operation.stream, after)))
+        task = placed(operation.task, first_layer, micro_batch)
+        flat.append(replace(operation, task=task, after=_others(flat, operation.stream, after)))
     return tuple(made.values()), tuple(last.values())
 
 
@@ -101,11 +104,17 @@ def _message(work: PipelineWork, slot: Slot, virtual: int, arrives: bool) -> Ope
     receiver = virtual if arrives else virtual + onward
     if not (0 <= receiver < len(work.uses) and 0 <= receiver - onward < len(work.uses)):
         return None
-    text = f"m{slot.micro_batch}.l{work.first_layer[receiver]}.activations"
-    if slot.kind == "F":
-        exchange, name, phase = work.activations, text, "forward"
-    else:
-        exchange, name, phase = replace(work.activations, algorithm="previous"), f"{text}.grad", "backward"
+    exchange, phase = work.activations, PHASE[slot.kind]
+    task, label = handed_on(slot, work.first_layer[receiver])
+    if slot.kind == "B":
+        exchange = replace(exchange, algorithm="previous")
     if arrives:
-        return Operation(name, phase, "pipeline_transfer", ARRIVALS, exchange)
-    return Operation(f"{name}.send", phase, "pipeline_transfer", DEPARTURES, exchange)
+        return Operation(label, phase, "pipeline_transfer", ARRIVALS, exchange, task=task)
+    task = replace(task, role=Role.STAGE_SEND)
+    return Operation(f"{label}.send", phase, "pipeline_transfer", DEPARTURES, exchange, task=task)
+
+
+def handed_on(slot: Slot, layer: int) -> tuple[Task, str]:
+    """(task, label) of what comes to the stage whose layers begin with ``layer``, for a slot of it."""
+    task = Task(Role.STAGE_RECEIVE, "stage", layer=layer, micro_batch=slot.micro_batch)
+    return (task, "activations") if slot.kind == "F" else (replace(task, gradient="input"), "activations.grad")

@@ -151,7 +151,7 @@ def _need(setting: Setting, known: Known, options: Change) -> Memory | None:
 
 def _changed(setting: Setting, options: Change) -> Setting:
     """The same setting with other options; raises :class:`InputError` where they do not go together."""
-    plan = {**setting.plan.model_dump(), **options}
+    plan = {**setting.plan.to_plain(), **options}
     bare = setting.model.model_copy(update={"plan": {}})
     other = Setting.of(setting.machine, bare, {key: value for key, value in plan.items() if value is not None})
     return replace(other, model=setting.model)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError, suggestion
+from .mesh_text import EXAMPLE, mesh_text
 
 AXES = {
     "dp": "data parallel: replicas, each with its own tokens",
@@ -48,7 +49,7 @@ class Mesh:
             if size < 1:
                 raise InputError(f"{flag} {axis}={size}: an axis has at least one rank")
         if not sizes:
-            raise InputError(f"{flag}: no axes; write for example ep=400,dp=240")
+            raise InputError(f"{flag}: no axes; write for example {EXAMPLE}")
         return cls(tuple(sizes), tuple(sizes.values()))
 
     @property
@@ -111,4 +112,4 @@ class Mesh:
 
     def __str__(self) -> str:
         """``ep=400,dp=240``, as the command line takes it."""
-        return ",".join(f"{axis}={size}" for axis, size in zip(self.axes, self.shape, strict=True))
+        return mesh_text(dict(zip(self.axes, self.shape, strict=True)))

@@ -11,7 +11,8 @@ from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..pipelines import find_pipeline
 from ..pipelines.stage_layers import layers_by_part
-from .plan import Batch, Plan
+from .batch import Batch
+from .plan import Plan
 
 
 @dataclass(frozen=True)

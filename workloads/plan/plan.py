@@ -1,22 +1,26 @@
-"""The plan: everything that a user chooses about a run, from the mesh to the seed, checked against the model and the machine."""
+"""The plan: everything that a user chooses about a run, from the mesh to the seed. Its fields are the one list of options.
+
+The command line, run files, :class:`~athanor.workloads.plan.plan_options.PlanOptions`, ``docs/cli.md`` and the choices of
+``athanor plan`` are made from them. Registries and arrays are imported where they are asked, so that ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from pydantic import Field, ValidationError
+from copy import copy
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import InputError, suggestion
-from ...hardware.machine import Machine
-from ...hardware.records import Record, first_error
-from ..mesh.mesh import Mesh
-from ..model.model import Model
-from ..model.precision import PrecisionSchedule
-from ..pipelines.stage_layers import parse
-from ..routing.balancers import BALANCERS, Balancer
-from ..routing.routers import ROUTERS, Router
+from ..mesh.mesh_text import mesh_sizes
+from .option import REQUIRED, Option, option, options_of, read_options
+
+if TYPE_CHECKING:
+    from ..model.model import Model
+    from ..model.precision import PrecisionSchedule
+    from ..routing.balancers import Balancer
+    from ..routing.routers import Router
 
 OFFLOADS = {
     "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",
@@ -32,50 +36,294 @@ BELONGS = {"pipeline": "pp", "chunks": "pp", "stage_layers": "pp", "tensor": "tp
 """Axes without which these say nothing: naming a mesh that lacks one puts the model's own choice aside."""
 
 
-class Plan(Record):
-    """The choices for a run, under the names that the command line gives them; what is None is derived.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The choices for a run, under the names that the command line gives them; what is None follows from the others.
 
     Batch: either ``tokens_per_rank`` (of a data-parallel rank, with all that share its tokens), or ``global_batch`` sequences of
     ``seq_len`` over all of these, or the machine's own ``tokens_per_node``. A step is cut into micro-batches of ``micro_batch``
-    sequences; where none is named, into as few as keep each below the machine's ``tokens_per_node``.
+    sequences; where none is named, into as few as keep each below the machine's ``tokens_per_node``, none less than a sequence.
+
+    Values are checked when a plan is made: raises :class:`InputError` with the option and what is allowed.
     """
 
-    mesh: dict[str, int]
-    placement: str | dict[str, str] = "auto"
-    ranks_per_node: int | None = Field(default=None, gt=0)
-    nodes_per_supernode: int | None = Field(default=None, gt=0)
-    tokens_per_rank: int | None = Field(default=None, gt=0)
-    global_batch: int | None = Field(default=None, gt=0)
-    micro_batch: int | None = Field(default=None, gt=0)
-    seq_len: int | None = Field(default=None, gt=0)
-    top_k: int | None = Field(default=None, gt=0)
-    precision: str = "layerwise"
-    router: str = "uniform"
-    drift: float = Field(default=0.0, ge=0, le=1)
-    balancer: str = "swipe"
-    all_to_all: Literal["linear", "two-level", "pairwise-shift", "pairwise-xor", "bruck"] = "linear"
-    tensor: Literal["1d", "2d"] = "1d"
-    sequence_parallel: bool = False
-    tensor_overlap: bool = False
-    pipeline: str = "1f1b"
-    chunks: int = Field(default=1, gt=0)
-    stage_layers: str = "even"
-    scatter_gather: bool = False
-    expert_tensor: Literal["split", "whole"] = "split"
-    prototypes: int | None = Field(default=None, gt=0)
-    zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = "hierarchical"
-    offload: str = "none"
-    offload_delay: bool = False
-    recompute: Literal["none", "selective", "products", "full"] = "none"
-    attention: Literal["unfused", "fused"] = "unfused"
-    accounting: Literal["apex-o2", "fp32"] = "apex-o2"
-    overlap: Literal["none", "gradients", "all"] = "none"
-    routing: str | None = None
-    depth: Literal["auto", "bound", "fluid", "message"] = "auto"
-    jitter: float = Field(default=0.0, ge=0, lt=1)
-    speed_spread: float = Field(default=0.0, ge=0, lt=1)
-    steps: int = Field(default=1, gt=0)
-    seed: int = Field(default=0, ge=0)
+    mesh: dict[str, int] = option(
+        "Mesh and placement",
+        REQUIRED,
+        "How many ranks lie along each axis of parallelism, outermost axis first.",
+        form="AXIS=N,...",
+        names="axes",
+        fixable=False,
+        inference=True,
+    )
+    placement: str | dict[str, str] = option(
+        "Mesh and placement",
+        "auto",
+        "Where ranks live: a rule by name, the order in which axes fill the nodes (block:tp,dp), or the level of the"
+        " machine that each axis lies on (AXIS=LEVEL,... of core_group, node, supernode, joined by +).",
+        form="PLACEMENT",
+        names="placements",
+        searched=True,
+        inference=True,
+    )
+    ranks_per_node: int | None = option(
+        "Mesh and placement",
+        None,
+        "Ranks that share a node; must divide its core groups.",
+        more=0,
+        otherwise="one for each accelerator, else as few as hold the mesh",
+        inference=True,
+    )
+    nodes_per_supernode: int | None = option(
+        "Mesh and placement",
+        None,
+        "Nodes to use of each supernode; the others stay idle.",
+        more=0,
+        otherwise="all",
+    )
+    tokens_per_rank: int | None = option(
+        "Batch",
+        None,
+        "Size of a step as tokens of each data-parallel rank.",
+        unit="tokens",
+        more=0,
+        otherwise="the machine's tokens_per_node",
+        fixable=False,
+    )
+    global_batch: int | None = option(
+        "Batch",
+        None,
+        "Size of a step as sequences of all ranks together, instead of --tokens-per-rank.",
+        unit="sequences",
+        more=0,
+        otherwise="from --tokens-per-rank",
+        fixable=False,
+    )
+    micro_batch: int | None = option(
+        "Batch",
+        None,
+        "Sequences that a data-parallel rank computes at once; a step runs through as many micro-batches as it takes.",
+        unit="sequences",
+        more=0,
+        otherwise="1 with pipeline stages, else what the machine's tokens_per_node holds",
+        searched=True,
+    )
+    seq_len: int | None = option(
+        "Batch", None, "Length of a sequence.", unit="tokens", more=0, otherwise="the model's own"
+    )
+    precision: str = option(
+        "Precision",
+        "layerwise",
+        "Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as"
+        " O0:100,layerwise.",
+        form="POLICY",
+        names="precisions",
+        inference=True,
+    )
+    top_k: int | None = option(
+        "Experts",
+        None,
+        "Experts that each token is sent to.",
+        more=0,
+        otherwise="the model's own",
+        inference=True,
+    )
+    router: str = option(
+        "Experts",
+        "uniform",
+        "How popular the experts are: uniform, zipf:S (Zipf's law with exponent S), table:NAME or table:FILE.csv"
+        " (recorded popularity), or a class of yours as module:Class.",
+        form="ROUTER",
+        names="routers",
+        inference=True,
+    )
+    drift: float = option(
+        "Experts",
+        0.0,
+        "Share of the experts whose popularity changes from one step to the next.",
+        least=0,
+        most=1,
+    )
+    balancer: str = option(
+        "Experts",
+        "swipe",
+        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a"
+        " class of yours as module:Class.",
+        form="BALANCER",
+        names="balancers",
+        inference=True,
+    )
+    expert_tensor: Literal["split", "whole"] = option(
+        "Experts",
+        "split",
+        "With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp too.",
+        searched=True,
+    )
+    prototypes: int | None = option(
+        "Experts",
+        None,
+        "Divide the experts of a layer into this many groups; each token goes to its best expert of every group (M6-T).",
+        more=0,
+        otherwise="no groups",
+    )
+    all_to_all: str = option(
+        "Experts",
+        "linear",
+        "Algorithm of the exchange that brings tokens to experts and back.",
+        form="ALGORITHM",
+        names="all-to-alls",
+        inference=True,
+    )
+    tensor: Literal["1d", "2d"] = option(
+        "Tensor and sequence parallelism",
+        "1d",
+        "How the ranks of tp cut matrices: 1d, by columns and rows (Megatron-LM), or 2d, on a square grid (SUMMA).",
+        searched=True,
+    )
+    sequence_parallel: bool = option(
+        "Tensor and sequence parallelism",
+        False,
+        "Also divide norms, dropout and residuals over tp, by tokens.",
+        searched=True,
+    )
+    tensor_overlap: bool = option(
+        "Tensor and sequence parallelism",
+        False,
+        "Run the exchanges over tp while the products before and after them compute.",
+        simulated_only=True,
+    )
+    pipeline: str = option(
+        "Pipeline",
+        "1f1b",
+        "Order of forward and backward passes on the pipeline stages: by name, or a class of yours as module:Class.",
+        form="PIPELINE",
+        names="pipelines",
+        searched=True,
+    )
+    chunks: int = option(
+        "Pipeline",
+        1,
+        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.",
+        more=0,
+        searched=True,
+    )
+    stage_layers: str = option(
+        "Pipeline",
+        "even",
+        "How layers are divided over stages: even, ends (embedding and output layer count as one layer each), or the"
+        " number of each stage as N,N,....",
+        form="WAY",
+        names="stage-layers",
+        searched=True,
+    )
+    scatter_gather: bool = option(
+        "Pipeline",
+        False,
+        "Between stages each rank of tp sends only its 1/tp of the activations; the receiving ranks gather them"
+        " (Megatron-LM).",
+        simulated_only=True,
+    )
+    zero: Literal["0", "1", "2", "3", "++", "hierarchical"] = option(
+        "Sharding and offload",
+        "hierarchical",
+        "What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too,"
+        " 3 weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside"
+        " supernodes first, then across: BaGuaLu).",
+        searched=True,
+    )
+    offload: str = option(
+        "Sharding and offload",
+        "none",
+        "What lies in the host's memory: optimizer, parameters, activations, experts, joined by commas, or a share of"
+        " one such as experts:0.5.",
+        form="WHAT,...",
+        names="offloads",
+        searched=True,
+        inference=True,
+    )
+    offload_delay: bool = option(
+        "Sharding and offload",
+        False,
+        "Let the host update weights while the next step runs, which then uses weights one update old.",
+    )
+    recompute: Literal["none", "selective", "products", "full"] = option(
+        "Memory and recomputation",
+        "none",
+        "What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),"
+        " products (also every second matrix product), full (whole layers).",
+        searched=True,
+    )
+    attention: Literal["unfused", "fused"] = option(
+        "Memory and recomputation",
+        "unfused",
+        "Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).",
+        searched=True,
+        inference=True,
+    )
+    accounting: Literal["apex-o2", "fp32"] = option(
+        "Memory and recomputation",
+        "apex-o2",
+        "How bytes of memory are counted: apex-o2, what the precision's formats take; fp32, 24 bytes a parameter.",
+    )
+    overlap: Literal["none", "gradients", "all"] = option(
+        "Overlap",
+        "none",
+        "What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the"
+        " gathering of updated weights, beside the next step's first forward pass).",
+        searched=True,
+    )
+    routing: str | None = option(
+        "Network",
+        None,
+        "How the fabric chooses among several paths; each fabric has some of these (athanor list fabrics).",
+        form="ROUTING",
+        names="routings",
+        otherwise="the machine's own",
+        inference=True,
+    )
+    depth: Literal["auto", "bound", "fluid", "message"] = option(
+        "Network",
+        "auto",
+        "How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message (each"
+        " message by itself), or auto, by the number of ranks that differ.",
+        fixable=False,
+        inference=True,
+    )
+    jitter: float = option(
+        "Noise and steps",
+        0.0,
+        "Standard deviation of each operation's time on each node, relative to the time.",
+        least=0,
+        less=1,
+        fixable=False,
+    )
+    speed_spread: float = option(
+        "Noise and steps",
+        0.0,
+        "Standard deviation of the nodes' speeds, relative to the speed.",
+        least=0,
+        less=1,
+        fixable=False,
+    )
+    steps: int = option("Noise and steps", 1, "Training steps, one after another.", more=0, fixable=False)
+    seed: int = option(
+        "Noise and steps", 0, "Seed of all that is drawn: routing, jitter and speeds.", least=0, inference=True
+    )
+
+    def __post_init__(self) -> None:
+        table = {field.name: getattr(self, field.name) for field in fields(self)}
+        known = self.options()
+        given = {key: value for key, value in table.items() if value is not None or not known[key].optional}
+        found, wrong = read_options(known, given, lambda key: known[key].flag)
+        if wrong:
+            raise InputError(wrong)
+        for key, value in found.items():
+            object.__setattr__(self, key, value)
+
+    @classmethod
+    def options(cls) -> Mapping[str, Option]:
+        """Every option by name, in the order of the fields."""
+        return _options()
 
     @classmethod
     def of(cls, model: Model, options: Mapping[str, Any]) -> Plan:
@@ -84,16 +332,19 @@ class Plan(Record):
         Raises :class:`InputError` naming the flag (or, for the model's own plan, its key) and what is allowed.
         """
         given = {key: value for key, value in options.items() if value is not None}
-        recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given, model.plan)}
+        sizes = _sizes(given.get("mesh"))
+        recommended = {key: value for key, value in model.plan.items() if not _set_aside(key, given, sizes, model.plan)}
         table = {**recommended, **given}
-        if "zero" in table:
-            table["zero"] = str(table["zero"])
         if "mesh" not in table:
             raise InputError(f"--mesh: {model.name} recommends no plan; write for example --mesh ep=4,dp=2")
-        try:
-            plan = cls.model_validate(table)
-        except ValidationError as wrong:
-            raise InputError(_reason(wrong, model, given)) from None
+
+        def where(key: str) -> str:
+            return f"--{key.replace('_', '-')}" if key in given else f"{model.name}: plan.{key}"
+
+        found, wrong = read_options(cls.options(), table, where)
+        if wrong:
+            raise InputError(wrong)
+        plan = cls(**found)
         plan.check()
         if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")
@@ -101,6 +352,10 @@ class Plan(Record):
 
     def check(self) -> None:
         """Parse what is text; raises :class:`InputError` for unknown names."""
+        from ..collectives import find
+        from ..mesh.mesh import Mesh
+        from ..pipelines.stage_layers import parse
+
         _ = (
             self.router_policy,
             self.balancing,
@@ -109,20 +364,30 @@ class Plan(Record):
             self.offloads,
             parse(self.stage_layers),
         )
+        try:
+            find("all-to-all", self.all_to_all)
+        except InputError as wrong:
+            raise InputError(f"--{wrong}") from None
 
     @property
     def router_policy(self) -> Router:
         """The router."""
+        from ..routing.routers import ROUTERS
+
         return ROUTERS.find(self.router)
 
     @property
     def balancing(self) -> Balancer:
         """The balancing policy."""
+        from ..routing.balancers import BALANCERS
+
         return BALANCERS.find(self.balancer)
 
     @property
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
+        from ..model.precision import PrecisionSchedule
+
         return PrecisionSchedule.parse(self.precision)
 
     @property
@@ -162,83 +427,37 @@ class Plan(Record):
         return {"0": 0, "hierarchical": 1, "1": 1, "2": 2, "3": 3, "++": 3}[self.zero]
 
     def changed(self, **options: Any) -> Plan:
-        """The same plan with other options."""
-        return self.model_copy(update=options)
+        """The same plan with other values, which are taken as they are: they come from a plan or from code."""
+        other = copy(self)
+        other.__dict__.update(options)
+        return other
+
+    def to_plain(self) -> dict[str, Any]:
+        """The plan as plain data, by option."""
+        return {
+            field.name: dict(value) if isinstance(value := getattr(self, field.name), dict) else value
+            for field in fields(self)
+        }
 
 
-def _set_aside(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+@cache
+def _options() -> Mapping[str, Option]:
+    return options_of(Plan)
+
+
+def _sizes(mesh: Any) -> dict[str, int]:
+    """Sizes of a mesh that a user has named, as far as they can be read; what is wrong with them is said later."""
+    try:
+        return mesh_sizes(mesh) if isinstance(mesh, str | Mapping) else {}
+    except ValueError:
+        return {}
+
+
+def _set_aside(key: str, given: Mapping[str, Any], mesh: Mapping[str, int], own: Mapping[str, Any]) -> bool:
     """Whether what a user has named leaves no room for the model's own choice of an option."""
     if key in SIZES:
         return bool(SIZES & set(given))
-    mesh = given.get("mesh")
-    if key == "stage_layers" and isinstance(mesh, Mapping):
+    if key == "stage_layers" and mesh:
         return bool(mesh.get("pp") != own.get("mesh", {}).get("pp"))  # they are numbers of its own stages
-    lacks = isinstance(mesh, Mapping) and key in BELONGS and BELONGS[key] not in mesh
+    lacks = bool(mesh) and key in BELONGS and BELONGS[key] not in mesh
     return lacks or (key == "chunks" and "pipeline" in given)
-
-
-def _reason(wrong: ValidationError, model: Model, given: Mapping[str, Any]) -> str:
-    """One line for the first error of a plan, under the flag's name or that of the model file's key."""
-    key, found, reason = first_error(Plan, wrong)
-    where = f"--{key.replace('_', '-')}" if key in given else f"{model.name}: plan.{key}"
-    return f"{where}: {reason}" if reason.startswith("unknown key") else f"{where} {found}: {reason}"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Tokens of a data-parallel rank: in a step, and in each of its ``micro_batches``; and the length of a sequence.
-
-    Ranks that share these tokens (along cp, tp and pp) count as one.
-    """
-
-    tokens: int
-    micro_batches: int
-    seq_len: int
-
-    @property
-    def micro_tokens(self) -> int:
-        """Tokens of a rank in one micro-batch."""
-        return self.tokens // self.micro_batches
-
-    @classmethod
-    def of(cls, plan: Plan, model: Model, machine: Machine, mesh: Mesh, ranks_per_node: int) -> Batch:
-        """The batch of a plan; raises :class:`InputError` where sizes contradict or do not divide, with the numbers."""
-        seq_len = plan.seq_len or model.seq_len
-        usual = max(1, machine.calibration.tokens_per_node // ranks_per_node)
-        tokens = plan.tokens_per_rank or usual
-        if plan.tokens_per_rank and plan.global_batch:
-            raise InputError("--tokens-per-rank and --global-batch: give one of the two")
-        if plan.global_batch:
-            tokens, rest = divmod(plan.global_batch * seq_len, mesh.replicas)
-            if rest:
-                raise InputError(
-                    f"--global-batch {plan.global_batch:,}: its {plan.global_batch * seq_len:,} tokens"
-                    f" (--seq-len {seq_len:,}) do not divide over {mesh.replicas:,} data-parallel ranks"
-                )
-        micro_batch = plan.micro_batch or (1 if mesh.size("pp") > 1 and tokens % seq_len == 0 else None)
-        return cls(tokens, _micro_batches(tokens, usual, seq_len, micro_batch), seq_len)
-
-
-def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | None) -> int:
-    """Into how many micro-batches a rank's tokens are cut; raises :class:`InputError` where they cannot be."""
-    if micro_batch:
-        count, rest = divmod(tokens, micro_batch * seq_len)
-        if rest:
-            raise InputError(
-                f"--micro-batch {micro_batch}: {micro_batch * seq_len:,} tokens do not divide the {tokens:,} of a rank in a step"
-                " (--tokens-per-rank, --global-batch)"
-            )
-        return count
-    if tokens <= usual:
-        return 1
-    if tokens % usual == 0:
-        return tokens // usual
-    sequences, rest = divmod(tokens, seq_len)
-    if rest:
-        nearest = " or ".join(f"{size:,}" for size in (sequences * seq_len, (sequences + 1) * seq_len) if size)
-        raise InputError(
-            f"--tokens-per-rank {tokens:,}: more than the {usual:,} of one micro-batch and no whole number of sequences"
-            f" (--seq-len {seq_len:,}); nearest {nearest}"
-        )
-    most = max(1, usual // seq_len)
-    return sequences // next(size for size in range(most, 0, -1) if sequences % size == 0)

@@ -14,8 +14,9 @@ from ...hardware.node import Processor
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Model, load_model
+from .batch import Batch
 from .compatibility import Given, check
-from .plan import Batch, Plan
+from .plan import Plan
 
 MOST_FLAT = 256
 """Layers of all micro-batches together up to which a step is written out in full."""

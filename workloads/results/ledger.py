@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schedule.schedule import COMPUTE, Amount, Exchange, Operation, Schedule, at
+from ..schedule.operation import COMPUTE, Operation
+from ..schedule.schedule import Schedule
+from ..schedule.work import Amount, Exchange, at
 from .time_breakdown import Done, Exposure
+from .trace import TraceRow
 
 Array = NDArray[np.float64]
 
@@ -26,14 +28,14 @@ class Passed:
     end: Array
     parts: Mapping[tuple[str, str], Array]
     late: Array
-    rows: list[tuple[Any, ...]]
+    rows: list[TraceRow]
 
 
 class Ledger:
     """Takes in when operations begin and end on each rank, in the order of each stream, and accounts for every second.
 
-    Clocks are arrays that broadcast over the mesh. ``rows`` are those of a Run's trace after ``step``, one for each operation
-    and observed class of ranks.
+    Clocks are arrays that broadcast over the mesh. ``rows`` are those of a Run's trace, one for each operation and observed class
+    of ranks.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Ledger:
     ) -> None:
         self.schedule, self.observed = schedule, observed
         self.exposure = exposure or Exposure()
-        self.rows: list[tuple[Any, ...]] = []
+        self.rows: list[TraceRow] = []
         self._ends: dict[int, Array] = {}
         self._readers = Counter(number for operation in schedule.operations for number in operation.after)
         self._history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
@@ -119,17 +121,16 @@ class Ledger:
         return found
 
     def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
-        """Rows of the trace, one for each observed class of ranks; the columns are those of a Run's trace after ``step``."""
+        """Rows of the trace, one for each observed class of ranks."""
         work = operation.work
         nbytes: Amount = 0.0
         where = ("", "", "")
         if isinstance(work, Exchange):
             where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes))
             nbytes = work.nbytes
-        what = (operation.name, operation.kind, operation.phase, operation.category, operation.stream, *where)
         for name, rank in self.observed.items():
-            amounts = (at(amount, rank) for amount in (begin, end, nbytes, work.flops))
-            self.rows.append((*what, name, *amounts, limit))
+            times, amounts = (at(begin, rank), at(end, rank)), (at(nbytes, rank), at(work.flops, rank))
+            self.rows.append(TraceRow.of(operation, where, name, times, amounts, limit))
 
 
 def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError
+from ...hardware.files import write_whole
+from .trace import COLUMNS, TraceRow
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "athanor-run/1"
+FORMAT, OLDER = "athanor-run/2", "athanor-run/1"
+"""The format of files, and the one before, whose traces have names instead of roles."""
 
 VOLATILE = ("wall_seconds", "peak_rss_bytes")
 """Keys of a summary that differ from one execution to the next; all others are decided by the inputs and the seed."""
-
-COLUMNS = (
-    "step",
-    "operation",
-    "kind",
-    "phase",
-    "category",
-    "stream",
-    "collective",
-    "axes",
-    "level",
-    "class",
-    "start",
-    "end",
-    "bytes",
-    "flops",
-    "limit",
-)
-"""Columns of the trace; ``docs/formats/trace.md`` defines each."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +27,14 @@ class Run:
     """A simulated or measured run.
 
     ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
-    ranks, in the order of :data:`COLUMNS`; ``classes`` says which ranks those are; ``expert_load`` is the load of the
+    ranks; ``classes`` says which ranks those are; ``expert_load`` is the load of the
     ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
     """
 
     totals: dict[str, Any]
     plan: dict[str, Any]
     classes: dict[str, dict[str, Any]]
-    trace: list[tuple[Any, ...]] = field(repr=False)
+    trace: list[TraceRow] = field(repr=False)
     expert_load: dict[str, list[float]] = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
@@ -70,10 +55,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write the whole run as JSON; raises :class:`InputError` where that is impossible."""
-        try:
-            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
-        except OSError as reason:
-            raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
+        write_whole(path, self.to_json() + "\n")
 
     def to_plain(self) -> dict[str, Any]:
         """The whole run as plain data."""
@@ -95,9 +77,13 @@ class Run:
         """The run that :meth:`to_plain` gave; raises :class:`InputError` that names its source for anything else."""
         if not isinstance(plain, dict) or plain.get("format") != FORMAT:
             found = plain.get("format") if isinstance(plain, dict) else None
-            raise InputError(f'{name}: format is {found!r}, must be "{FORMAT}"')
+            older = "; an older athanor wrote it: make the run again" if found == OLDER else ""
+            raise InputError(f'{name}: format is {found!r}, must be "{FORMAT}"{older}')
         try:
-            rows = [tuple(row) for row in plain["trace"]["rows"]]
+            trace = plain["trace"]
+            if trace["columns"] != list(COLUMNS):
+                raise InputError(f"{name}: trace.columns must be {', '.join(COLUMNS)}")
+            rows = list(_rows(trace["rows"], name))
             return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["expert_load"])
         except (KeyError, TypeError) as reason:
             raise InputError(f"{name}: a run has no or a wrong {reason}") from None
@@ -112,3 +98,14 @@ class Run:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as reason:
             raise InputError(f"{path}: no run can be read from it: {reason}") from None
         return cls.from_plain(plain, str(path))
+
+
+def _rows(rows: Any, name: str) -> Iterator[TraceRow]:
+    """The rows of a trace as records; raises :class:`InputError` for the first that is none, and says what is wrong in it."""
+    if not isinstance(rows, list):
+        raise InputError(f"{name}: trace.rows must be a list")
+    for number, row in enumerate(rows):
+        try:
+            yield TraceRow.read(row)
+        except ValueError as reason:
+            raise InputError(f"{name}: row {number} of the trace {reason}") from None

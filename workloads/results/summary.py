@@ -10,7 +10,7 @@ import numpy as np
 from ..loads.loads import LoadStatistics
 from ..memory import Memory
 from ..plan.setting import Setting
-from ..schedule.schedule import CATEGORIES, PHASES
+from ..schedule.operation import CATEGORIES, PHASES
 
 Exposed = dict[str, dict[str, float]]
 """Seconds by phase and category, means over ranks."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schedule.schedule import CATEGORIES, PHASES
+from ..schedule.operation import CATEGORIES, PHASES
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Exposure:
     """
 
     def __init__(self) -> None:
-        self.seconds = {phase: dict.fromkeys(CATEGORIES, 0.0) for phase in PHASES}
+        self.seconds: dict[str, dict[str, float]] = {phase: dict.fromkeys(CATEGORIES, 0.0) for phase in PHASES}
         self.late: Array | None = None
 
     def spend(self, category: str, phase: str, seconds: Array) -> None:

@@ -12,7 +12,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Calibration, Machine
 from ...hardware.node import Processor
 from ...hardware.precisions import BYTES
-from .schedule import Bookkeeping, FusedAttention, Gemm, HostCopy, HostSweep, Loop, Sweep, Work
+from .work import Bookkeeping, FusedAttention, Gemm, HostCopy, HostSweep, Loop, Sweep, Work
 
 Array = NDArray[np.float64]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ....workloads.schedule.operation import Role
 from . import functions as f
 from .halves import Half, Shared
 from .messages import Array, Message
@@ -30,17 +31,23 @@ class LocalAttention(Half):
             nothing  # gradients of attention or scores, and of these
         )
         self.computing |= {
-            "scores": self._score,
-            "softmax": self._softmax,
-            "context": self._weigh,
-            "context.dvalues": self._differentiate_values,
-            "context.dscores": self._differentiate_attention,
-            "softmax.grad": self._softmax_grad,
-            "scores.dqueries": self._differentiate_queries,
-            "scores.dkeys": self._differentiate_keys,
+            (Role.SCORES, None, None): self._score,
+            (Role.SOFTMAX, None, None): self._softmax,
+            (Role.CONTEXT, None, None): self._weigh,
+            (Role.CONTEXT, "values", "input"): self._differentiate_values,
+            (Role.CONTEXT, "scores", "input"): self._differentiate_attention,
+            (Role.SOFTMAX, None, "input"): self._softmax_grad,
+            (Role.SCORES, "queries", "input"): self._differentiate_queries,
+            (Role.SCORES, "keys", "input"): self._differentiate_keys,
         }
-        self.exchanging |= dict.fromkeys(("keys", "values", "keys.again", "values.again"), self._shift)
-        self.exchanging |= {"values.reduce": self._reduce_values, "keys.reduce": self._reduce_keys}
+        self.exchanging |= {
+            (Role.RING_SHIFT, "keys", None): self._shift,
+            (Role.RING_SHIFT, "values", None): self._shift,
+            (Role.RING_SHIFT, "keys", "input"): self._shift,
+            (Role.RING_SHIFT, "values", "input"): self._shift,
+            (Role.RING_SUM, "values", "input"): self._reduce_values,
+            (Role.RING_SUM, "keys", "input"): self._reduce_keys,
+        }
 
     # --- the ring ---------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ...messages.rounds import Requests
 from ...messages.transport import Transport

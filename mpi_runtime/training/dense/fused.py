@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ....workloads.schedule.operation import Role
 from . import functions as f
 from .attention import LocalAttention
 from .halves import Shared
@@ -29,8 +30,14 @@ class FusedAttention(LocalAttention):
         self._way = ""  # forward or backward, while it is under way
         nothing = np.zeros((0, 0, 0, 1))
         self._running, self._logarithms, self._row_products = f.Running.none(nothing), nothing, nothing
-        self.computing |= {"context": self._meet, "context.grad": self._meet_again}
-        self.exchanging |= {"ring": self._pass_on, "ring.grad": self._pass_back}
+        self.computing |= {
+            (Role.CONTEXT, None, None): self._meet,
+            (Role.CONTEXT, None, "input"): self._meet_again,
+        }
+        self.exchanging |= {
+            (Role.RING_SHIFT, None, None): self._pass_on,
+            (Role.RING_SHIFT, None, "input"): self._pass_back,
+        }
 
     # --- forward ----------------------------------------------------------------------------------------------------------
 

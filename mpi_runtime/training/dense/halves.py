@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ....workloads.schedule.operation import Does, Operand, Role, Task
 from . import functions as f
 from .messages import Array, Message
 from .products import Product, TableProduct
@@ -56,12 +57,12 @@ class Shared:
 class Half(ABC):
     """One half of a layer, or the output layer: a norm, a product, something between, perhaps a second product, a residual.
 
-    :meth:`compute` and :meth:`message` take names of operations without the half's own (``norm.grad``, ``qkv.wgrad.a.1``);
-    a number at the end is a step. ``entry`` are the residual stream's rows that come in; :attr:`result` goes out.
+    :meth:`compute` and :meth:`message` take tasks of this half. ``entry`` are the residual stream's rows that come in;
+    :attr:`result` goes out.
     """
 
     name = ""
-    products_of: tuple[str, ...] = ()
+    products_of: tuple[Operand, ...] = ()
 
     def __init__(self, shared: Shared, prefix: str) -> None:
         self.shared, self.place, self.prefix = shared, shared.place, prefix
@@ -73,40 +74,44 @@ class Half(ABC):
         self._reduced: Array | None = None  # the second product's, added up
         self._behind: Array | None = None  # gradient of the second product's result, of all tokens
         self._before: Array | None = None  # gradient of the first product's rows, added up
-        self.computing: dict[str, Compute] = {"norm": self._norm, "norm.grad": self._norm_grad}
-        self.exchanging: dict[str, Exchanging] = {
-            "norm.reduce": self._norm_reduce,
-            "norm.grad.reduce": self._norm_grad_reduce,
-            "gather": self._gather,
-            "gather.again": self._gather,
-            "gather.grad": self._gather_grad,
-            "reduce": self._reduce,
-            "reduce.grad": self._reduce_grad,
+        self.computing: dict[Does, Compute] = {
+            (Role.NORM, None, None): self._norm,
+            (Role.NORM, None, "input"): self._norm_grad,
+        }
+        self.exchanging: dict[Does, Exchanging] = {
+            (Role.NORM_SUM, None, None): self._norm_reduce,
+            (Role.NORM_SUM, None, "input"): self._norm_grad_reduce,
+            (Role.INPUT_GATHER, None, None): self._gather,
+            (Role.INPUT_GATHER, None, "weight"): self._gather,
+            (Role.INPUT_GATHER, None, "input"): self._gather_grad,
+            (Role.OUTPUT_SUM, None, None): self._reduce,
+            (Role.OUTPUT_SUM, None, "input"): self._reduce_grad,
         }
 
-    def compute(self, what: str) -> None:
+    def compute(self, task: Task) -> None:
         """Do what an operation computes."""
-        stem, step = split(what)
-        product, _, action = stem.partition(".")
-        if product in self.products:
-            self.products[product].compute(action, step)
+        if task.role is Role.PRODUCT:
+            self._product_of(task).compute(task.gradient, task.step or 0)
         else:
-            self.computing[stem](step)
+            self.computing[task.does](task.step or 0)
 
-    def message(self, what: str) -> Message:
+    def message(self, task: Task) -> Message:
         """The rank's side of an exchange."""
-        stem, step = split(what)
-        product, _, action = stem.partition(".")
-        if product in self.products:
-            return self.products[product].message(action, step)
-        return self.exchanging[stem](step)
+        if task.role in (Role.BLOCK_OF_INPUT, Role.BLOCK_OF_WEIGHT, Role.BLOCK_SUM):
+            return self._product_of(task).message(task.role, task.gradient, task.step or 0)
+        return self.exchanging[task.does](task.step or 0)
+
+    def _product_of(self, task: Task) -> Product:
+        if task.operand is None:
+            raise KeyError(task)
+        return self.products[task.operand]
 
     @property
     def result(self) -> Array:
         """What the second product adds to the residual stream."""
         return self.products[self.products_of[1]].c if self._reduced is None else self._reduced
 
-    def _product(self, name: str) -> Product:
+    def _product(self, name: Operand) -> Product:
         key = self.prefix + f"{self.name}.{name}"
         first = name == self.products_of[0]
         return Product(
@@ -226,7 +231,10 @@ class LocalFeedForward(Half):
     def __init__(self, shared: Shared, prefix: str) -> None:
         super().__init__(shared, prefix)
         self._active = self._back = np.zeros((0, 0))
-        self.computing |= {"activation": self._activate, "activation.grad": self._activate_grad}
+        self.computing |= {
+            (Role.ACTIVATION, None, None): self._activate,
+            (Role.ACTIVATION, None, "input"): self._activate_grad,
+        }
 
     def _activate(self, step: int) -> None:
         self._active = f.activate(self.products["up"].c, self.shared.sizes.gated)
@@ -253,15 +261,15 @@ class Output(Half):
         self._first = self.place.me(self._axis) * shared.words_each
         self._targets = shared.mine(shared.targets)
         self._parts: Array = np.zeros((0, 3))
-        self.computing["loss"] = self._loss
-        self.exchanging["loss.reduce"] = self._loss_reduce
+        self.computing[Role.LOSS, None, None] = self._loss
+        self.exchanging[Role.LOSS_SUM, None, None] = self._loss_reduce
 
     @property
     def loss(self) -> float:
         """The part of the mean loss that is this rank's tokens'; ranks of a tensor-parallel group share theirs."""
         return float(f.losses(self._parts).sum()) / self.shared.tokens
 
-    def _product(self, name: str) -> Product:
+    def _product(self, name: Operand) -> Product:
         table, weights, gradients = self.shared.sizes.table, self.shared.weights, self.shared.gradients
         where = self._first_source, self._first_gradient
         if self.place.grid > 1:
@@ -290,9 +298,3 @@ class Output(Half):
 def _joined(parts: Array) -> Array:
     """Rows of all members in one array."""
     return parts.reshape(-1, parts.shape[-1])
-
-
-def split(what: str) -> tuple[str, int]:
-    """(name, step) of ``qkv.wgrad.a.1``; step 0 where there is none."""
-    stem, _, last = what.rpartition(".")
-    return (stem, int(last)) if last.isdigit() else (what, 0)

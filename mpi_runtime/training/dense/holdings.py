@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
 from ....workloads.lowering.data_parallel.sharding import layers_of
 from ....workloads.mesh.mesh import DATA
-from ....workloads.model.precision import Formats, Part
+from ....workloads.model.precision import PARTS, Formats, Part
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.operation import Role, Task
+from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ..flat_vectors import adam
 from .messages import Array, Message
@@ -189,7 +190,7 @@ class DenseHoldings:
                 pieces = list(_pieces(these, sizes, place))
                 self.flats.append(Flat(layer, pieces, np.concatenate(made), each, self.shards))
         self.weights, self.gradients = View(self.flats, "weights"), View(self.flats, "gradients")
-        self._pending: dict[int, Array] = {}  # shards whose gradients are still to be added up over other axes
+        self._pending: dict[Flat, Array] = {}  # shards whose gradients are still to be added up over other axes
 
     def start_step(self) -> None:
         """Gradients are zero again, and Adam counts on."""
@@ -209,16 +210,16 @@ class DenseHoldings:
             if each.layer == layer:
                 each.release()
 
-    def message(self, what: str, layer: int | None, exchange: Exchange) -> Message:
-        """The rank's side of an exchange by its name without the layer, such as ``gradients.dense.fp32.reduce-scatter``."""
-        if ".sequence." in what:
-            return self._add_up(exchange, [part for part in get_args(Part) if f".{part}." in what])
+    def message(self, task: Task, exchange: Exchange) -> Message:
+        """The rank's side of an exchange of gradients or weights: of a layer, of both ends, or of all that it holds."""
+        if task.role is Role.GRADIENT_SUM_OVER_TOKENS:
+            return self._add_up(exchange, [part for part in PARTS if part == task.part])
         weights = exchange.operation == "all-gather"
         flats = [
             each
             for each in self.flats
             if exchange.element == (each.formats.weight if weights else each.formats.gradient)
-            and (each.layer == layer if layer is not None or what.startswith("embedding.") else True)
+            and (each.layer == task.layer if task.layer is not None or task.part == "ends" else True)
         ]
         if weights:
             return self._gather(exchange, flats)
@@ -237,7 +238,7 @@ class DenseHoldings:
         def take(mine: Array) -> None:
             for flat, shard in _split(flats, mine):
                 if self.shards.rest:
-                    self._pending[id(flat)] = shard
+                    self._pending[flat] = shard
                 else:
                     flat.add_reduced(shard)
 
@@ -252,7 +253,7 @@ class DenseHoldings:
                 else:
                     flat.gradients[...] = values
 
-        values = [self._pending.pop(id(each)) if self.shards.level else each.gradients for each in flats]
+        values = [self._pending.pop(each) if self.shards.level else each.gradients for each in flats]
         return Message("all-reduce", exchange.axes, _joined(values), take)
 
     def _add_up(self, exchange: Exchange, parts: list[Part]) -> Message:

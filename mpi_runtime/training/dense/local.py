@@ -1,4 +1,4 @@
-"""What one rank computes and exchanges for one micro-batch, by the names of a Schedule's operations."""
+"""What one rank computes and exchanges for one micro-batch, by the tasks of a Schedule's operations."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ....workloads.schedule.operation import ModelPart, Role, Task
 from . import functions as f
 from .attention import LocalAttention
 from .fused import FusedAttention
-from .halves import Half, Index, LocalFeedForward, Output, Shared, split
+from .halves import Half, Index, LocalFeedForward, Output, Shared
 from .messages import Array, Message
 from .shards import Place, Sizes
 
@@ -44,34 +45,31 @@ class MicroBatch:
 
     # --- operations -------------------------------------------------------------------------------------------------------
 
-    def compute(self, what: str, layer: int | None = None) -> None:
+    def compute(self, task: Task) -> None:
         """Do what a compute operation does; raises ``KeyError`` for one that is not known."""
-        of, _, rest = what.partition(".")
-        if of == "embedding":
-            name, step = split(rest)
-            {"lookup": self._look_up, "grad": self._add_up}[name](step)
+        if task.part == "embedding":
+            {(Role.LOOKUP, None): self._look_up, (Role.LOOKUP, "weight"): self._add_up}[task.role, task.gradient](
+                task.step or 0
+            )
             return
-        half = self._half(of, layer)
-        number = self._number(of, layer)
-        if rest == "residual":
+        half, number = self._half(task.part, task.layer), self._number(task.part, task.layer)
+        if task.role is Role.RESIDUAL:
             self._entries[number + 1] = half.entry + half.result
             return
-        if rest == "norm":
+        if task.role is Role.NORM and task.gradient is None:
             half.entry = self._entries[number]
-        half.compute(rest)
+        half.compute(task)
 
-    def message(self, what: str, layer: int | None = None) -> Message:
+    def message(self, task: Task) -> Message:
         """The rank's side of an exchange; raises ``KeyError`` for one that is not known."""
-        of, _, rest = what.partition(".")
-        if of == "embedding":
-            name, step = split(rest)
+        if task.part == "embedding":
             return {
-                "reduce": self._embedding_reduce,
-                "reduce.grad": self._embedding_gather,
-                "b": self._embedding_block,
-                "grad.reduce": self._embedding_grad_reduce,
-            }[name](step)
-        return self._half(of, layer).message(rest)
+                (Role.OUTPUT_SUM, None): self._embedding_reduce,
+                (Role.OUTPUT_SUM, "input"): self._embedding_gather,
+                (Role.BLOCK_OF_WEIGHT, None): self._embedding_block,
+                (Role.BLOCK_SUM, "weight"): self._embedding_grad_reduce,
+            }[task.role, task.gradient](task.step or 0)
+        return self._half(task.part, task.layer).message(task)
 
     # --- what pipeline stages hand on -------------------------------------------------------------------------------------
 
@@ -105,15 +103,20 @@ class MicroBatch:
         assert isinstance(output, Output)
         return output.loss
 
-    def _number(self, name: str, layer: int | None) -> int:
+    def _number(self, part: ModelPart | None, layer: int | None) -> int:
         """Halves are counted through the model: two a layer, then the output layer."""
-        return 2 * self.sizes.layers if layer is None else 2 * layer + (name == "ffn")
+        return 2 * self.sizes.layers if layer is None else 2 * layer + (part == "ffn")
 
-    def _half(self, name: str, layer: int | None) -> Half:
-        number = self._number(name, layer)
+    def _half(self, part: ModelPart | None, layer: int | None) -> Half:
+        number = self._number(part, layer)
         if number not in self._halves:
             attention = FusedAttention if self.shared.fused else LocalAttention
-            made = {"attention": attention, "ffn": LocalFeedForward, "output": Output}[name]
+            halves: dict[ModelPart | None, type[Half]] = {
+                "attention": attention,
+                "ffn": LocalFeedForward,
+                "output": Output,
+            }
+            made = halves[part]
             self._halves[number] = made(self.shared, "" if layer is None else f"l{layer}.")
         return self._halves[number]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ....workloads.schedule.operation import Gradient, Role
 from .messages import Array, Message
 from .shards import Place
 
@@ -39,9 +40,9 @@ class Product:
 
     # --- what a rank computes ---------------------------------------------------------------------------------------------
 
-    def compute(self, what: str, step: int) -> None:
-        """``""`` (the product itself), ``dgrad`` or ``wgrad``; of a grid one step of it."""
-        {"": self._forward, "dgrad": self._dgrad, "wgrad": self._wgrad}[what](step)
+    def compute(self, gradient: Gradient | None, step: int) -> None:
+        """The product itself or a gradient; of a grid one step of it."""
+        {None: self._forward, "input": self._dgrad, "weight": self._wgrad}[gradient](step)
 
     def _forward(self, step: int) -> None:
         if self.place.grid == 1:
@@ -68,20 +69,20 @@ class Product:
 
     # --- what ranks of a grid exchange ------------------------------------------------------------------------------------
 
-    def message(self, what: str, step: int) -> Message:
-        """``a`` and ``b`` of the product, ``dgrad.b``, ``dgrad.reduce``, ``wgrad.a`` and ``wgrad.reduce``."""
-        if what == "a" and step == 0:
+    def message(self, role: Role, gradient: Gradient | None, step: int) -> Message:
+        """Blocks of the input and of the weight, and sums of blocks; raises ``KeyError`` for what a product does not need."""
+        if (role, gradient, step) == (Role.BLOCK_OF_INPUT, None, 0):
             self.a = self.source()
-        match what:
-            case "a" | "wgrad.a":
+        match role, gradient:
+            case Role.BLOCK_OF_INPUT, None | "weight":
                 return Message("broadcast", ("col",), np.ascontiguousarray(self.a), self._take_a, step)
-            case "b" | "dgrad.b":
+            case Role.BLOCK_OF_WEIGHT, None | "input":
                 return Message("broadcast", ("row",), np.ascontiguousarray(self.weight()), self._take_b, step)
-            case "dgrad.reduce":
+            case Role.BLOCK_SUM, "input":
                 return Message("reduce", ("col",), self._part, self._take_da, step)
-            case "wgrad.reduce":
+            case Role.BLOCK_SUM, "weight":
                 return Message("reduce", ("row",), self._part, self._take_db, step)
-        raise KeyError(what)
+        raise KeyError(role, gradient)
 
     def _take_a(self, block: Array) -> None:
         self._a = block
@@ -116,16 +117,16 @@ class TableProduct(Product):
     def _wgrad(self, step: int) -> None:
         self._part = self._a.T @ self.a
 
-    def message(self, what: str, step: int) -> Message:
-        """``b`` and ``reduce`` of the product, ``dgrad.a``, ``dgrad.b``, ``wgrad.a`` and ``wgrad.reduce``."""
-        if what == "dgrad.a" and step == 0:
+    def message(self, role: Role, gradient: Gradient | None, step: int) -> Message:
+        """The result's sums; dC's blocks in the place of the input's, both ways; B's blocks; sums of its gradient."""
+        if (role, gradient, step) == (Role.BLOCK_OF_INPUT, "input", 0):
             self.dc = self.gradient()
-        match what:
-            case "reduce":
+        match role, gradient:
+            case Role.BLOCK_SUM, None:
                 return Message("reduce", ("col",), self._part, self._take_c, step)
-            case "dgrad.a" | "wgrad.a":
+            case Role.BLOCK_OF_INPUT, "input" | "weight":
                 return Message("broadcast", ("col",), self.dc, self._take_a, step)
-        return super().message(what, step)
+        return super().message(role, gradient, step)
 
     def _take_c(self, block: Array) -> None:
         self.c = block

@@ -6,18 +6,17 @@ from collections.abc import Generator
 
 import numpy as np
 
-from ....workloads.lowering.unroll import ARRIVALS, DEPARTURES
 from ....workloads.mesh.mesh import DATA
 from ....workloads.model.model import Model
 from ....workloads.model.precision import PARTS
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange, Operation
+from ....workloads.schedule.operation import Operation, Role, Task
+from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
-from ..operation_names import NamedPart
 from ..stand_ins import stage_message
 from ..tokens import Tokens
 from .carrying import carry
@@ -52,9 +51,8 @@ class DenseTraining:
         self.holdings = DenseHoldings(setting, self.sizes, self.place, self.formats)
         self.micro_batches: dict[int, MicroBatch] = {}
         self.loss = 0.0
-        self._last_of_layer = "attention.norm.grad.reduce" if self.place.grid > 1 else "attention.norm.grad"
+        self._last_of_layer = Role.NORM_SUM if self.place.grid > 1 else Role.NORM
         self._splits = mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).splits_backward
-        self._parts: dict[str, NamedPart] = {}
         self._words = self._targets = np.zeros((0, 0, 0), dtype=np.int64)
 
     # --- the batch --------------------------------------------------------------------------------------------------------
@@ -98,70 +96,63 @@ class DenseTraining:
 
     def compute(self, operation: Operation) -> bool:
         """Do what a compute operation does; only the framework's own bookkeeping is none of it."""
-        part = self._part(operation.name)
-        if part.what.startswith("update."):
-            return self._update(part.what)
-        micro_batch = self._micro_batch(part.micro_batch)
-        micro_batch.compute(part.what, part.layer)
-        if part.what == "output.loss" and self.place.width == 1:
+        task = operation.task
+        if task.role is Role.OPTIMIZER:
+            self.holdings.update(next(each for each in PARTS if each == task.part))
+            return True
+        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING):
+            return False
+        micro_batch = self._micro_batch(task.micro_batch or 0)
+        micro_batch.compute(task)
+        if task.role is Role.LOSS and self.place.width == 1:
             self.loss += micro_batch.loss
-        self._leave(part, micro_batch)
+        self._leave(task, micro_batch)
         return True
 
-    def _leave(self, part: NamedPart, micro_batch: MicroBatch) -> None:
+    def _leave(self, task: Task, micro_batch: MicroBatch) -> None:
         """Behind a pass through a layer, let go what the layer needs no more."""
-        if part.layer is None or part.again:
+        if task.layer is None or task.recomputed:
             return
-        if part.what in ("ffn.residual", self._last_of_layer):
-            self.holdings.release(part.layer)
-        if part.what == self._last_of_layer and not self._splits:
-            micro_batch.forget(part.layer)
-
-    def _update(self, what: str) -> bool:
-        for part in PARTS:
-            if what == f"update.adam.{part}":
-                self.holdings.update(part)
-                return True
-        return False
+        back = (task.part, task.role, task.gradient) == ("attention", self._last_of_layer, "input")
+        if back or (task.part == "ffn" and task.role is Role.RESIDUAL):
+            self.holdings.release(task.layer)
+        if back and not self._splits:
+            micro_batch.forget(task.layer)
 
     def exchange(self, operation: Operation) -> Steps:
         """Send and receive what an exchange carries."""
-        exchange, part, stream = operation.work, self._part(operation.name), operation.stream
+        exchange, task, stream = operation.work, operation.task, operation.stream
         assert isinstance(exchange, Exchange)
-        if stream in (ARRIVALS, DEPARTURES):
-            yield from self._between_stages(operation, part, exchange)
-        elif part.what.startswith("embedding.tied."):
-            yield from self._tied(part.what, stream, exchange)
+        if task.role in (Role.STAGE_RECEIVE, Role.STAGE_SEND):
+            yield from self._between_stages(operation, exchange)
+        elif task.role in (Role.TIED_GRADIENT_TO_FIRST, Role.TIED_GRADIENT_TO_LAST):
+            yield from self._tied(task.role, stream, exchange)
         elif operation.category == "gradient_sync":
-            yield from carry(self.transport, stream, exchange, self.holdings.message(part.what, part.layer, exchange))
+            yield from carry(self.transport, stream, exchange, self.holdings.message(task, exchange))
         else:
-            micro_batch = self._micro_batch(part.micro_batch)
-            yield from carry(self.transport, stream, exchange, micro_batch.message(part.what, part.layer))
-            self._leave(part, micro_batch)
-            if part.what == "output.loss.reduce":
+            micro_batch = self._micro_batch(task.micro_batch or 0)
+            yield from carry(self.transport, stream, exchange, micro_batch.message(task))
+            self._leave(task, micro_batch)
+            if task.role is Role.LOSS_SUM:
                 self.loss += micro_batch.loss
-
-    def _part(self, name: str) -> NamedPart:
-        if name not in self._parts:
-            self._parts[name] = NamedPart.of(name)
-        return self._parts[name]
 
     # --- between stages ---------------------------------------------------------------------------------------------------
 
-    def _between_stages(self, operation: Operation, part: NamedPart, exchange: Exchange) -> Steps:
+    def _between_stages(self, operation: Operation, exchange: Exchange) -> Steps:
         """Rows of the residual stream go on to the next stage, or their gradients back."""
-        assert part.layer is not None
-        group, micro_batch = self.transport.group(operation.stream, exchange), self._micro_batch(part.micro_batch)
+        task = operation.task
+        assert task.layer is not None and task.micro_batch is not None
+        group, micro_batch = self.transport.group(operation.stream, exchange), self._micro_batch(task.micro_batch)
         other, tag = stage_message(group, operation)
         forward = exchange.algorithm == "next"
-        if operation.stream == DEPARTURES:
-            rows = micro_batch.leave(part.layer) if forward else micro_batch.gradient
+        if task.role is Role.STAGE_SEND:
+            rows = micro_batch.leave(task.layer) if forward else micro_batch.gradient
             yield from self._send(group, operation.stream, exchange, rows, other, tag)
             return
         rows = yield from self._receive(group, exchange, self._rows, other, tag)
         self.transport.carried[operation.stream] += rows.size * TYPES[exchange.element]().nbytes
         if forward:
-            micro_batch.enter(part.layer, rows)
+            micro_batch.enter(task.layer, rows)
         else:
             micro_batch.gradient = rows
 
@@ -171,11 +162,11 @@ class DenseTraining:
         tokens = self._words[0].size // self.place.grid // self.place.by_tokens
         return tokens, self.sizes.hidden // self.place.grid
 
-    def _tied(self, what: str, stream: str, exchange: Exchange) -> Steps:
+    def _tied(self, role: Role, stream: str, exchange: Exchange) -> Steps:
         """Gradients of the embedding, which the first and the last stage have: added up by the first, given back to the last."""
         group = self.transport.group(stream, exchange)
         last = group.size - 1
-        sender, receiver = (last, 0) if what.endswith("to_first") else (0, last)
+        sender, receiver = (last, 0) if role is Role.TIED_GRADIENT_TO_FIRST else (0, last)
         if group.me == sender:
             yield from self._send(group, stream, exchange, self.holdings.gradients["embedding"], receiver, 0)
         if group.me == receiver:

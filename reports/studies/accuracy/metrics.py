@@ -45,7 +45,7 @@ NO_STEP = {
 class Prediction:
     """What was predicted, in the unit of the row; ``low`` and ``high`` at 90 %, where the machine has fitted constants.
 
-    ``setting`` and ``measured_seconds`` are those of a whole step, for rows of which the null model speaks too.
+    ``setting`` and ``measured_seconds`` are those of a whole step, for rows that the null model predicts too.
     """
 
     value: float
@@ -91,7 +91,7 @@ def predict(
 
 def simulated(setting: Setting) -> dict[str, Any]:
     """The summary of a step; what ran also fits, so that memory is no objection."""
-    options = setting.plan.model_dump()
+    options = setting.plan.to_plain()
     bare = setting.model.model_copy(update={"plan": {}})
     given = {key: value for key, value in options.items() if value is not None}
     return simulate(setting.machine, bare, allow_overcommit=True, **given).summary()

@@ -11,9 +11,9 @@ import numpy as np
 
 from ....hardware.errors import InputError
 from ....workloads.results.run import Run
-from ...plots.timeline import Timeline, timeline
-from .rows import LAYER, ComparisonRow, Errors, OperationRow, Seen, exposed_rows, grouped_rows, kinds, row_of
+from .rows import ComparisonRow, Errors, OperationRow, Seen, exposed_rows, grouped_rows, kinds, row_of
 from .sides import Link, Match, Side, SideTotals, differences, matches, require_same_plan
+from .timeline import Timeline, timeline
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Pair:
             "categories": [row.plain("seconds") for row in self.categories],
             **{group: [row.plain("seconds") for row in rows] for group, rows in self.groups.items()},
             "operations": [
-                {"ranks": row.match.label, **row.seconds.plain("seconds"), "count": row.count, **row.what._asdict()}
+                {"ranks": row.match.label, **row.seconds.plain("seconds"), "count": row.count, **row.what.plain()}
                 for row in self.operations
             ],
             "errors": {name: each.plain() for name, each in self.errors.items()},
@@ -171,8 +171,8 @@ def compare_pair(name: str, predicted: Side, measured: Side) -> Pair:
             "axes": grouped_rows(seen, predicted.what, lambda name, what: what.axes),
             "levels": grouped_rows(seen, predicted.what, lambda name, what: what.level),
         },
-        operations=[row for each in seen for row in each.rows(predicted.what, lambda name: LAYER.sub("", name))],
-        details=[row for each in seen for row in each.rows(predicted.what, lambda name: name)],
+        operations=[row for each in seen for row in each.rows(predicted.what, summed=True)],
+        details=[row for each in seen for row in each.rows(predicted.what, summed=False)],
         links=_links(ours.links, theirs.links),
         timelines=(timeline(predicted, shown.predicted), timeline(measured, shown.measured[0])),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .sides import BYTES, Match, Side, SideTotals, What
+from ....workloads.results.trace import TraceRow
+from ....workloads.schedule.operation import Role
+from .sides import Match, Side, SideTotals, What
 
 Array = NDArray[np.float64]
 
-LAYER = re.compile(r"\b[lm]\d+\.")
-"""Parts of an operation's name that say its layer and micro-batch."""
-
-ROUTED = re.compile(r"\bmoe\.(dispatch|combine)\b")
+ROUTED = (Role.DISPATCH, Role.COMBINE)
 """Exchanges whose algorithm the plan names: the others' is not in a Run."""
 
 
@@ -106,15 +104,15 @@ class Seen:
         ours, theirs = (match.predicted,), match.measured
         return cls(
             match,
-            (predicted.per_step(ours), measured.per_step(theirs)),
-            (predicted.per_step(ours, BYTES), measured.per_step(theirs, BYTES)),
+            (predicted.per_step(ours, _seconds), measured.per_step(theirs, _seconds)),
+            (predicted.per_step(ours, _nbytes), measured.per_step(theirs, _nbytes)),
         )
 
-    def rows(self, what: Mapping[str, What], short: Callable[[str], str]) -> list[OperationRow]:
-        """A row for each short name, of all operations that have it."""
+    def rows(self, what: Mapping[str, What], summed: bool) -> list[OperationRow]:
+        """A row for each operation, or, ``summed``, for all that share a short name."""
         members: dict[str, list[str]] = {}
         for name in self.seconds[0]:
-            members.setdefault(short(name), []).append(name)
+            members.setdefault(what[name].short if summed else name, []).append(name)
         return [
             OperationRow(name, self.match, what[each[0]], len(each), *self._both(name, each))
             for name, each in members.items()
@@ -127,6 +125,14 @@ class Seen:
             for sides in (self.seconds, self.nbytes)
         )
         return row_of(name, *seconds), row_of(name, *nbytes)
+
+
+def _seconds(row: TraceRow) -> float:
+    return row.end - row.start
+
+
+def _nbytes(row: TraceRow) -> float:
+    return row.nbytes
 
 
 def row_of(name: str, predicted: Array, measured: Array) -> ComparisonRow:
@@ -174,7 +180,7 @@ def kinds(totals: SideTotals, plan: Mapping[str, Any]) -> Callable[[str, What], 
     def found(name: str, what: What) -> str:
         if not what.collective:
             return what.kind
-        known = what.collective == "all-to-all" and ROUTED.search(name) and not replaced and plan.get("all_to_all")
+        known = what.collective == "all-to-all" and what.role in ROUTED and not replaced and plan.get("all_to_all")
         return f"{what.collective} ({plan['all_to_all']})" if known else what.collective
 
     return found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
-from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,17 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ....hardware.errors import InputError, suggestion
 from ....hardware.records import describe
-from ....workloads.results.run import COLUMNS, Run
-from ....workloads.schedule.schedule import CATEGORIES
+from ....workloads.results.run import Run
+from ....workloads.results.trace import RECOMPUTED, TraceRow, column_of
+from ....workloads.schedule.operation import CATEGORIES, Role
 
 Array = NDArray[np.float64]
 
-STEP, OPERATION, PHASE, CATEGORY, STREAM, CLASS, START, END, BYTES = (
-    COLUMNS.index(name)
-    for name in ("step", "operation", "phase", "category", "stream", "class", "start", "end", "bytes")
-)
-IDENTITY = ("kind", "phase", "category", "stream", "collective", "axes", "level")
-"""Columns of the trace that tell what an operation is."""
 
 SAME_TOTALS = ("model", "parameters", "mesh", "placement", "ranks", "nodes", "supernodes")
 SAME_BATCH = ("tokens_per_rank", "micro_batches")
@@ -86,7 +80,7 @@ class Observed(BaseModel):
 
 
 class What(NamedTuple):
-    """What an operation is: the columns of :data:`IDENTITY`."""
+    """What an operation is, by columns of the trace of the same names."""
 
     kind: str
     phase: str
@@ -95,6 +89,24 @@ class What(NamedTuple):
     collective: str
     axes: str
     level: str
+    label: str
+    role: str
+    part: str | None
+    runs_in: str
+
+    @classmethod
+    def of(cls, row: TraceRow) -> What:
+        """What a row of a trace says."""
+        return cls(*(getattr(row, name) for name in cls._fields))
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, under the names of the trace's columns."""
+        return {column_of(name): value for name, value in self._asdict().items()}
+
+    @property
+    def short(self) -> str:
+        """The name that operations share with those of other layers and micro-batches."""
+        return f"again.{self.label}" if self.runs_in == RECOMPUTED else self.label
 
 
 @dataclass(frozen=True)
@@ -131,28 +143,27 @@ class Side:
         return len(self.totals.each_step_seconds)
 
     @cached_property
-    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+    def rows(self) -> dict[str, list[TraceRow]]:
         """Rows of the trace by class of ranks."""
-        found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self.classes}
+        found: dict[str, list[TraceRow]] = {name: [] for name in self.classes}
         for row in self.run.trace:
-            found[row[CLASS]].append(row)
+            found[row.ranks].append(row)
         return found
 
-    def per_step(self, classes: tuple[str, ...], column: int | None = None) -> dict[str, Array]:
-        """Seconds from start to end of each operation, or what a column holds, ``[steps]``, as the mean over classes."""
+    def per_step(self, classes: tuple[str, ...], of: Callable[[TraceRow], float]) -> dict[str, Array]:
+        """What rows say of each operation, ``[steps]``, as the mean over classes."""
         found: dict[str, Array] = {}
         for row in (row for name in classes for row in self.rows[name]):
-            value = row[END] - row[START] if column is None else row[column]
-            if row[OPERATION] not in found:
-                found[row[OPERATION]] = np.zeros(self.steps)
-            found[row[OPERATION]][row[STEP]] += value / len(classes)
+            if row.operation not in found:
+                found[row.operation] = np.zeros(self.steps)
+            found[row.operation][row.step] += of(row) / len(classes)
         return found
 
     def orders(self) -> dict[tuple[int, str], dict[str, list[str]]]:
         """Names of operations in the order in which the streams of a class did them, by (step, class) and stream."""
         found: dict[tuple[int, str], dict[str, list[str]]] = {}
         for row in self.run.trace:
-            found.setdefault((row[STEP], row[CLASS]), {}).setdefault(row[STREAM], []).append(row[OPERATION])
+            found.setdefault((row.step, row.ranks), {}).setdefault(row.stream, []).append(row.operation)
         return found
 
 
@@ -167,32 +178,26 @@ class Match(NamedTuple):
 def _checked(name: str, run: Run, totals: SideTotals, classes: Mapping[str, Observed]) -> dict[str, What]:
     """What each operation is; raises :class:`InputError` for the first row of the trace that cannot be read."""
     what: dict[str, What] = {}
-    identity = [COLUMNS.index(column) for column in IDENTITY]
     for number, row in enumerate(run.trace):
         if reason := _wrong(row, len(totals.each_step_seconds), classes):
             raise InputError(f"{name}: row {number} of the trace {reason}")
-        if row[OPERATION] not in what:
-            what[row[OPERATION]] = What(*(str(row[at]) for at in identity))
+        if row.operation not in what:
+            what[row.operation] = What.of(row)
     if not what:
         raise InputError(f"{name}: its trace has no rows, so there are no operations to compare")
     return what
 
 
-def _wrong(row: tuple[Any, ...], steps: int, classes: Mapping[str, Observed]) -> str:
+def _wrong(row: TraceRow, steps: int, classes: Mapping[str, Observed]) -> str:
     """What is wrong with a row of a trace; empty where nothing is."""
-    if len(row) != len(COLUMNS):
-        return f"has {len(row)} columns, must have {len(COLUMNS)}: {', '.join(COLUMNS)}"
-    if not isinstance(row[STEP], int) or not 0 <= row[STEP] < steps:
-        return f"is of step {row[STEP]}, must be of one of the {steps} in summary.each_step_seconds"
-    if not isinstance(row[CLASS], str) or row[CLASS] not in classes:
-        return f'is of class "{row[CLASS]}", which is not in classes ({", ".join(classes)})'
-    if not isinstance(row[OPERATION], str):
-        return f"has operation {row[OPERATION]}, must be a name"
-    if row[CATEGORY] not in CATEGORIES:
-        return f"has category {row[CATEGORY]}: no such category{suggestion(str(row[CATEGORY]), CATEGORIES)}"
-    for at in (START, END, BYTES):
-        if not isinstance(row[at], int | float) or not isfinite(row[at]):
-            return f"has {COLUMNS[at]} {row[at]}, must be a number"
+    if not 0 <= row.step < steps:
+        return f"is of step {row.step}, must be of one of the {steps} in summary.each_step_seconds"
+    if row.ranks not in classes:
+        return f'is of class "{row.ranks}", which is not in classes ({", ".join(classes)})'
+    if row.category not in CATEGORIES:
+        return f"has category {row.category}: no such category{suggestion(str(row.category), CATEGORIES)}"
+    if row.role not in [*Role]:
+        return f"has role {row.role}: no such role{suggestion(str(row.role), [*Role])}"
     return ""
 
 
@@ -240,7 +245,9 @@ def _require_same_operations(predicted: Side, measured: Side) -> None:
                 found = orders.get((min(step, side.steps - 1), name), {})
                 _require_same_order(side.name, found, predicted.name, wanted, f"step {step} ({name})")
     for operation, what in measured.what.items():
-        for column, value, must in zip(IDENTITY, what, predicted.what.get(operation, what), strict=True):
+        for column, value, must in zip(
+            map(column_of, What._fields), what, predicted.what.get(operation, what), strict=True
+        ):
             if value != must:
                 raise InputError(
                     f"{measured.name}: {operation} has {column} {value or 'none'}, must have {must or 'none'}"

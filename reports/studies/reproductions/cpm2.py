@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from ....hardware.machine import Machine, load_machine
 from ....sim.studies.inference import Inference, infer
 from ....workloads.model.model import load_model
-from ...pages.html_page import Section, inputs
-from ...plots import reproductions as reproduction_plots
+from ...content.figures import Bars, Series
+from ...content.inputs import inputs
+from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
 from .facts import Facts
-from .record import Drawing, Progress, ReportPart, Reproduction
+from .record import Progress, Reproduction
 
 PROMPT: dict[str, Any] = {"prompt": 128, "new_tokens": 32, "precision": "O3"}
 """What is asked for; not published."""
@@ -56,8 +56,8 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 2,
             ),
             [
-                Drawing("memory", "Weights and cache on the GPU.", partial(_drawn_memory, plain, streamed[1, True])),
-                Drawing("streaming", "Tokens a second of all sequences together.", partial(_drawn_speed, streamed)),
+                Drawing("memory", "Weights and cache on the GPU.", _drawn_memory(plain, streamed[1, True])),
+                Drawing("streaming", "Tokens a second of all sequences together.", _drawn_speed(streamed)),
             ],
         )
     ]
@@ -69,7 +69,7 @@ def _sizes(facts: Facts) -> Iterator[Claim]:
     for name in facts.values["parameters"]:
         yield facts.claim("parameters", f"{name}: parameters", load_model(name).parameters.total, at=name)
     name = "cpm-2: parameters, as the overview's table prints them"
-    yield facts.claim("overview_parameters", name, load_model("cpm-2").parameters.total, at="cpm-2")
+    yield facts.claim("overview_parameters", name, load_model("cpm-2").parameters.total, "contradiction", at="cpm-2")
     model = load_model("cpm-2-moe")
     one = model.parameters.expert / model.experts
     yield facts.claim("expert_parameters", "cpm-2-moe: parameters of one expert in all layers", one)
@@ -83,7 +83,7 @@ def _fits(facts: Facts, machine: Machine, plain: dict[str, Inference], streamed:
         yield facts.truth("half_gigabytes", f"{name} fits one GPU of 32 GB", plain[name].fits, target=expected)
     fifty = facts.value("fifty_billion_gigabytes") * 1e9 <= machine.core_group.memory
     yield facts.truth(
-        "fifty_billion_gigabytes", "50 B in half precision fit one GPU of 32 GB", fifty, "exact", target=False
+        "fifty_billion_gigabytes", "50 B in half precision fit one GPU of 32 GB", fifty, "arithmetic", target=False
     )
     yield facts.truth("streaming", "cpm-2-moe runs on one GPU with its experts in host memory", streamed.fits)
 
@@ -115,17 +115,15 @@ def _row(key: tuple[int, bool], each: Inference) -> tuple[str, ...]:
     )
 
 
-def _drawn_memory(plain: dict[str, Inference], streamed: Inference) -> Any:
+def _drawn_memory(plain: dict[str, Inference], streamed: Inference) -> Bars:
     runs = {"11 B": plain["cpm-2"], "198 B": plain["cpm-2-moe"], "198 B,\nexperts at the host": streamed}
     sizes = {name: each.memory_per_rank_bytes["total"] / 1e9 for name, each in runs.items()}
-    return reproduction_plots.bars(sizes, "GB on the GPU", "Inference on one GPU", (32.0, "a V100 of 32 GB"))
+    return Bars(sizes, "GB on the GPU", "Inference on one GPU", "model", (32.0, "a V100 of 32 GB"))
 
 
-def _drawn_speed(streamed: dict[tuple[int, bool], Inference]) -> Any:
+def _drawn_speed(streamed: dict[tuple[int, bool], Inference]) -> Series:
     curves = {
         name: [(count, streamed[count, prefetch].tokens_per_second) for count in SEQUENCES]
         for name, prefetch in (("all experts, ahead", True), ("the chosen, on demand", False))
     }
-    return reproduction_plots.series(
-        curves, "sequences at once", "tokens a second", "Experts that stream from the host"
-    )
+    return Series(curves, "sequences at once", "tokens a second", "Experts that stream from the host")

@@ -34,13 +34,13 @@ class Facts:
         """A fact, or one entry of it."""
         return float(self.values[key] if at is None else self.values[key][str(at)])
 
-    def claim(self, key: str, name: str, simulated: float, kind: Kind = "exact", at: object = None) -> Claim:
+    def claim(self, key: str, name: str, simulated: float, kind: Kind = "arithmetic", at: object = None) -> Claim:
         """The fact (or its entry ``at``) as the target of what was computed."""
         return Claim(name, self.value(key, at), float(simulated), kind, self.source(key))
 
     def truth(self, key: str, name: str, simulated: bool, kind: Kind = "predicted", target: bool = True) -> Claim:
         """Something that the source says is so (or is not), and whether it is."""
-        return Claim(name, float(target), float(simulated), kind, self.source(key))
+        return Claim(name, target, bool(simulated), kind, self.source(key))
 
     def rows(self, key: str) -> list[dict[str, str]]:
         """The measurements that stand under ``[measured]``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,13 +15,13 @@ from ....workloads.memory import FIXED_FP32
 from ....workloads.model.model import load_model
 from ....workloads.model.precision import POLICIES
 from ....workloads.plan.setting import Setting
-from ...pages.html_page import Section, inputs
-from ...plots import plots
-from ...plots import reproductions as reproduction_plots
+from ...content.figures import MemoryByPart, Series, StepsByCategory
+from ...content.inputs import inputs
+from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
 from .facts import Facts
 from .quantities import fits, fixed_bytes, need
-from .record import Drawing, Progress, ReportPart, Reproduction
+from .record import Progress, Reproduction
 
 EXPERTS = (128, 256, 512, 1024)
 CHOICES = (1, 2, 4, 8)
@@ -53,7 +52,7 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 Drawing(
                     "memory",
                     "What a GPU needs, as M6's plans are and without what makes them fit.",
-                    partial(plots.memory, tables),
+                    MemoryByPart(tables, "model and its plan"),
                 )
             ],
         ),
@@ -64,11 +63,7 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 ("experts", *columns),
                 rows,
             ),
-            [
-                Drawing(
-                    "experts", "Steps of the same batch with ever more experts.", partial(_drawn_experts, by_experts)
-                )
-            ],
+            [Drawing("experts", "Steps of the same batch with ever more experts.", _drawn_experts(by_experts))],
         ),
         ReportPart(
             Section(
@@ -77,7 +72,7 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 ("", *columns, *(f"{each}, prototypes" for each in columns)),
                 ways,
             ),
-            [Drawing("choices", "Steps over k, by top-k and by k prototypes.", partial(_drawn_choices, by_choice))],
+            [Drawing("choices", "Steps over k, by top-k and by k prototypes.", _drawn_choices(by_choice))],
         ),
     ]
     found.inputs = inputs(machine, load_model("m6-100b"), {**load_model("m6-100b").plan, **STEP})
@@ -108,13 +103,13 @@ def _memory(facts: Facts, a100: Machine, v100: Machine) -> Iterator[Claim]:
         again = "recomputed" if recompute == "full" else "kept"
         fit = fits(with_memory, "m6-10b", tokens_per_rank=512, micro_batch=1, recompute=recompute)
         name = f"10 B fit 8 GPUs of {gigabytes} GB, activations {again}"
-        yield facts.truth("gigabytes_10b", name, bool(fit), target=expected)
+        yield facts.truth("gigabytes_10b", name, fit, target=expected)
     kept = need(a100, "m6-100b", **STEP)
     whole = float(kept.parameters + kept.gradients + kept.optimizer) / 1e9
     yield facts.claim(
         "gigabytes_100b", "100 B on 128 GPUs: GB of experts and their state", _experts_each("m6-100b", 128) / 1e9
     )
-    yield facts.claim("gigabytes_100b", "the same with what every GPU has", whole)
+    yield facts.claim("gigabytes_100b", "the same with what every GPU has", whole, "contradiction")
     for name in ("m6-1t", "m6-10t"):
         gpus, memory = facts.value("accelerators", name), v100.core_group.memory
         nominal = facts.value("parameters", name)
@@ -123,29 +118,33 @@ def _memory(facts: Facts, a100: Machine, v100: Machine) -> Iterator[Claim]:
         )
     small: dict[str, Any] = {"tokens_per_rank": 4096, "micro_batch": 1}
     fit = fits(v100, "m6-1t", **small)
-    yield facts.truth("bytes_a_parameter", "1 T with Adam (16 B) fits 480 V100-32G", bool(fit), target=False)
+    yield facts.truth("bytes_a_parameter", "1 T with Adam (16 B) fits 480 V100-32G", fit, target=False)
     fit = fits(v100, "m6-1t", offload="optimizer", **small)
-    yield facts.truth("offload", "the same with the optimizer's state in host memory", bool(fit))
+    yield facts.truth("offload", "the same with the optimizer's state in host memory", fit)
     formats = POLICIES["O2"]["expert"]
     adam = BYTES[formats.weight] + BYTES[formats.gradient] + formats.state_bytes
     cards = float(np.ceil(1e12 * adam / v100.core_group.memory))
     gpus = facts.value("accelerators", "m6-1t")
     yield Claim(
-        "V100-32G for 1 T at 16 B a parameter, against the 480 used", gpus, cards, "exact", facts.source("accelerators")
+        "V100-32G for 1 T at 16 B a parameter, against the 480 used",
+        gpus,
+        cards,
+        "contradiction",
+        facts.source("accelerators"),
     )
     cards = float(np.ceil(1e12 * sum(FIXED_FP32.values()) / v100.core_group.memory))
     yield Claim(
         "the same at 24 B, as BaGuaLu's authors count (768 in mixed units)",
         gpus,
         cards,
-        "exact",
+        "contradiction",
         facts.source("accelerators"),
     )
     weights = 2.0 * load_model("m6-10t").parameters.total
     gpus, host = facts.value("accelerators", "m6-10t"), facts.value("host_gigabytes_10t")
     for gigabytes, expected in ((32, False), (80, True)):
         name = f"half-precision weights of 10 T fit 512 GPUs of {gigabytes} GB"
-        yield facts.truth("bytes_a_parameter", name, weights <= gpus * gigabytes * 1e9, "exact", target=expected)
+        yield facts.truth("bytes_a_parameter", name, weights <= gpus * gigabytes * 1e9, "arithmetic", target=expected)
     yield facts.claim(
         "host_gigabytes_10t",
         "10 T: GB of host memory a GPU at 16 B",
@@ -156,12 +155,10 @@ def _memory(facts: Facts, a100: Machine, v100: Machine) -> Iterator[Claim]:
         machine = hosts.changed({"core_group.memory": 1e9 * gigabytes})
         fit = fits(machine, "m6-10t", offload="none", **small)
         yield facts.truth(
-            "host_gigabytes_10t", f"10 T fit 512 GPUs of {gigabytes} GB without offloading", bool(fit), target=False
+            "host_gigabytes_10t", f"10 T fit 512 GPUs of {gigabytes} GB without offloading", fit, target=False
         )
     fit = fits(hosts, "m6-10t", **small)
-    yield facts.truth(
-        "host_gigabytes_10t", f"10 T fit 512 GPUs of 32 GB with hosts of {1.05 * host:.0f} GB a GPU", bool(fit)
-    )
+    yield facts.truth("host_gigabytes_10t", f"10 T fit 512 GPUs of 32 GB with hosts of {1.05 * host:.0f} GB a GPU", fit)
 
 
 def _experts_each(name: str, ranks: int) -> float:
@@ -245,7 +242,7 @@ def _cost(facts: Facts) -> Iterator[Claim]:
         yield facts.claim("megawatt_hours", f"{name}: MWh at {KILOWATTS:.1f} kW a GPU", energy, at=name)
         below = energy < facts.value("energy_share") * gpt3
         text = f"{name}: below 1/100 of GPT-3's energy ({energy / gpt3:.1%})"
-        yield facts.truth("energy_share", text, below, "exact", target=expected)
+        yield facts.truth("energy_share", text, below, "arithmetic", target=expected)
     share = facts.value("accelerators", "m6-1t") / 2048
     yield facts.claim("switch_devices_share", "devices of M6-T over those of Switch", share)
 
@@ -255,15 +252,14 @@ def _cells(totals: dict[str, Any]) -> tuple[str, ...]:
     return (f"{totals['step_seconds']:.4f}", *(f"{parts[key]:.4f}" for key in ("compute", "all_to_all", "optimizer")))
 
 
-def _drawn_experts(by_experts: dict[int, Any]) -> Any:
-    return plots.placements(
-        {f"{experts:,}": totals for experts, totals in by_experts.items()}, title="Experts of a layer"
-    )
+def _drawn_experts(by_experts: dict[int, Any]) -> StepsByCategory:
+    named = {f"{experts:,}": totals for experts, totals in by_experts.items()}
+    return StepsByCategory(named, "Steps of ever more experts", "experts of a layer")
 
 
-def _drawn_choices(by_choice: dict[int, tuple[Any, Any]]) -> Any:
+def _drawn_choices(by_choice: dict[int, tuple[Any, Any]]) -> Series:
     curves = {
         name: [(k, pair[which]["step_seconds"]) for k, pair in by_choice.items()]
         for which, name in enumerate(("top-k", "k prototypes of top-1"))
     }
-    return reproduction_plots.series(curves, "k", "seconds a step", "Experts of a token")
+    return Series(curves, "experts of a token, k", "seconds a step", "Steps of ever more experts a token")

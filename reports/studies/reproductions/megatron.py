@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from ....hardware.machine import Machine, load_machine
@@ -13,14 +12,14 @@ from ....workloads.lowering import lower
 from ....workloads.model.model import load_model
 from ....workloads.pipelines import find_pipeline
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange
-from ...pages.html_page import Section, inputs
-from ...plots import plots
-from ...plots import reproductions as reproduction_plots
+from ....workloads.schedule.work import Exchange
+from ...content.figures import Beside, Breakdown
+from ...content.inputs import inputs
+from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
 from .facts import Facts, measured, predicted
 from .quantities import sent
-from .record import Drawing, Progress, ReportPart, Reproduction
+from .record import Progress, Reproduction
 
 EFFICIENCY_TEXT = (
     "One set of constants for all rows. Those of the accelerator were fitted to every second published row about it"
@@ -46,16 +45,14 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 _rows([*rates, *times]),
             ),
             [
-                Drawing(
-                    "rates", "TFLOP/s a GPU, counted as the paper counts.", partial(_drawn, rates, "TFLOP/s a GPU")
-                ),
-                Drawing("times", "Full and selective recomputation.", partial(_drawn, times, "seconds a step")),
+                Drawing("rates", "TFLOP/s a GPU, counted as the paper counts.", _drawn(rates, "TFLOP/s a GPU")),
+                Drawing("times", "Full and selective recomputation.", _drawn(times, "seconds a step")),
             ],
             shown=False,
         ),
         ReportPart(
             Section("Where the time goes"),
-            [Drawing("breakdown", "Rows of the weak scaling.", partial(plots.breakdown, summaries))],
+            [Drawing("breakdown", "Rows of the weak scaling.", Breakdown(summaries, "model and GPUs"))],
         ),
     ]
     found.inputs = inputs(machine, load_model("gpt3-175b"), load_model("gpt3-175b").plan)
@@ -93,21 +90,21 @@ def _formulas(facts: Facts) -> Iterator[Claim]:
         cut = f" of {chunks} chunks" if chunks > 1 else ""
         text = f"{name}: bubble over the ideal time, {stages} stages{cut}, {count} micro-batches"
         bubble = bubble_share(setting.plan.pipeline, stages, count, chunks)
-        yield Claim(text, formula, bubble, "exact", facts.source("bubble"))
+        yield Claim(text, formula, bubble, "arithmetic", facts.source("bubble"))
     model = load_model("gpt-22b")
     schedule = lower("selene", model, sequence_parallel=False, recompute="none")
-    layers = [each for each in schedule.operations if each.name.startswith("l")]
+    layers = [each for each in schedule.operations if each.task.layer is not None]
     payloads = sum(float(each.work.nbytes) for each in layers if isinstance(each.work, Exchange)) / model.layers
     whole = 2.0 * model.plan["global_batch"] * model.seq_len * model.hidden
     yield Claim(
         "all-reduces of a layer's activations, forward and backward",
         4,
         payloads / whole,
-        "exact",
+        "arithmetic",
         facts.source("tensor_volume"),
     )
     tensor, sequence = (
-        sent(each, lambda operation: operation.name.startswith("l"))
+        sent(each, lambda operation: operation.task.layer is not None)
         for each in (schedule, lower("selene", model, recompute="none"))
     )
     again = 2 * model.layers * 7 / 8 * whole  # inputs are gathered once more for the gradients of weights
@@ -115,7 +112,7 @@ def _formulas(facts: Facts) -> Iterator[Claim]:
         "sequence parallelism's volume over tensor parallelism's, beside inputs that are gathered again",
         1,
         (sequence - again) / tensor,
-        "exact",
+        "arithmetic",
         facts.source("sequence_volume"),
     )
 
@@ -164,8 +161,8 @@ def _rows(claims: list[Claim]) -> list[tuple[str, ...]]:
     ]
 
 
-def _drawn(claims: list[Claim], what: str) -> Any:
+def _drawn(claims: list[Claim], what: str) -> Beside:
     pairs = {
         claim.name.split(":")[0].replace(" recomputation", ""): (claim.target, claim.simulated) for claim in claims
     }
-    return reproduction_plots.beside(pairs, what, "Published and simulated")
+    return Beside(pairs, what, "Published and simulated")

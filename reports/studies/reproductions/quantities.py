@@ -13,7 +13,9 @@ from ....workloads.collectives import rounds
 from ....workloads.memory import Memory, account, memory, sample_loads
 from ....workloads.model.model import Model
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.schedule import Exchange, Operation, Schedule
+from ....workloads.schedule.operation import Operation
+from ....workloads.schedule.schedule import Schedule
+from ....workloads.schedule.work import Exchange
 
 
 def need(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> Memory:
@@ -22,9 +24,9 @@ def need(machine: str | Path | Machine, model: str | Path | Model, **options: An
     return memory(setting, sample_loads(setting))
 
 
-def fits(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> float:
-    """Whether a plan fits: 1 or 0."""
-    return float(need(machine, model, **options).fits)
+def fits(machine: str | Path | Machine, model: str | Path | Model, **options: Any) -> bool:
+    """Whether a plan fits."""
+    return bool(need(machine, model, **options).fits)
 
 
 def zero_volume(ranks: int) -> float:

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ....hardware.machine import Machine
-from ...pages.html_page import Section
+from ...content.sections import ReportPart, Section
 from ..claims import Claim
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that is drawn when it is written: the name of its files, and what it shows."""
-
-    name: str
-    caption: str
-    draw: Callable[[], Figure]
-
-
-@dataclass(frozen=True)
-class ReportPart:
-    """A part of the report after the claims; its table is also ``shown`` on the terminal."""
-
-    section: Section
-    drawings: Sequence[Drawing] = ()
-    shown: bool = True
 
 
 @dataclass

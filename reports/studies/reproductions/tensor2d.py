@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ....hardware.machine import Machine, load_machine
 from ....sim.simulate import simulate
 from ....workloads.lowering import lower
 from ....workloads.model.model import Model, load_model
-from ...pages.html_page import Section, inputs
-from ...plots import reproductions as reproduction_plots
+from ...content.figures import Bars, Series
+from ...content.inputs import inputs
+from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
 from .facts import Facts
 from .quantities import need, sent
-from .record import Drawing, Progress, ReportPart, Reproduction
+from .record import Progress, Reproduction
 
 SIDES = (2, 4, 8)
+WAYS: tuple[tuple[str, Literal["1d", "2d"]], ...] = (("1-D", "1d"), ("2-D", "2d"))
 ELEMENT = 4
 """Bytes of an element: Optimus ran in single precision."""
 
@@ -70,13 +71,13 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 Drawing(
                     "volume",
                     "Elements that a rank sends forward in one layer, of b s h, for ever more ranks.",
-                    partial(_drawn_volume, model),
+                    _drawn_volume(model),
                 )
             ],
         ),
         ReportPart(
             Section("Optimus on 64 GPUs", SPEED_TEXT, COLUMNS, [each.row(name) for name, each in steps.items()]),
-            [Drawing("speed", "Sequences a second.", partial(_drawn_speed, steps))],
+            [Drawing("speed", "Sequences a second.", _drawn_speed(steps))],
         ),
     ]
     found.inputs = inputs(machine, model, model.plan)
@@ -91,7 +92,7 @@ def _volumes(facts: Facts, model: Model) -> Iterator[Claim]:
             f"elements a rank sends forward in a layer over b s h, 1-D on {ranks}",
             4 * (ranks - 1) / ranks,
             _forward(model, side, "1d"),
-            "exact",
+            "arithmetic",
             facts.source("volume_1d"),
         )
         matrices = 12.0 * model.hidden**2
@@ -101,14 +102,14 @@ def _volumes(facts: Facts, model: Model) -> Iterator[Claim]:
             f"the same, 2-D on {ranks}, without the sums of norms",
             formula,
             _forward(model, side, "2d") - small,
-            "exact",
+            "arithmetic",
             facts.source("volume_2d"),
         )
 
 
-def _forward(model: Model, side: int, tensor: str) -> float:
+def _forward(model: Model, side: int, tensor: Literal["1d", "2d"]) -> float:
     schedule = lower("frontera-rtx", model, mesh={"tp": side * side}, tensor=tensor, recompute="none")
-    elements = sent(schedule, lambda each: each.name.startswith("l0.") and each.phase == "forward") / ELEMENT
+    elements = sent(schedule, lambda each: each.task.layer == 0 and each.phase == "forward") / ELEMENT
     return elements / _activations(model)
 
 
@@ -198,16 +199,11 @@ class OptimusStep:
         )
 
 
-def _drawn_volume(model: Model) -> Any:
-    curves = {
-        name: [(side * side, _forward(model, side, tensor)) for side in SIDES]
-        for name, tensor in (("1-D", "1d"), ("2-D", "2d"))
-    }
-    return reproduction_plots.series(curves, "ranks", "elements sent / b s h", "Forward pass of a layer")
+def _drawn_volume(model: Model) -> Series:
+    curves = {name: [(side * side, _forward(model, side, tensor)) for side in SIDES] for name, tensor in WAYS}
+    return Series(curves, "ranks", "elements sent / b s h", "Forward pass of a layer")
 
 
-def _drawn_speed(steps: dict[str, OptimusStep]) -> Any:
+def _drawn_speed(steps: dict[str, OptimusStep]) -> Bars:
     sizes = {name.replace(", ", ",\n"): each.rate for name, each in steps.items()}
-    return reproduction_plots.bars(
-        sizes, "sequences a second", "64 GPUs, each way at its largest batch but where named"
-    )
+    return Bars(sizes, "sequences a second", "64 GPUs, each way at its largest batch but where named", "way")

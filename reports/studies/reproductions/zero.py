@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,16 @@ from ....sim.simulate import simulate
 from ....workloads.lowering import lower
 from ....workloads.memory import FIXED_FP32, update_state_share
 from ....workloads.model.model import load_model
-from ...pages.html_page import Section, inputs
-from ...plots import reproductions as reproduction_plots
+from ...content.figures import Bars, Beside
+from ...content.inputs import inputs
+from ...content.sections import Drawing, ReportPart, Section
 from ...published import measurements
 from ..accuracy.rows import PublishedRow
 from ..accuracy.targets import looked_at
 from ..claims import Claim
 from .facts import Facts, measured, predicted
 from .quantities import fits, need, sent, zero_volume
-from .record import Drawing, Progress, ReportPart, Reproduction
+from .record import Progress, Reproduction
 
 STAGES = ("0", "1", "2", "3")
 SHAPES = {"18B": "megatron-18.4b", "138B": "megatron-145.6b"}
@@ -56,7 +56,7 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
     found.parts = [
         ReportPart(
             Section("Bytes of a parameter"),
-            [Drawing("memory", "7.5 B parameters on 64 ranks, before activations.", partial(_bytes_of_stages, kept))],
+            [Drawing("memory", "7.5 B parameters on 64 ranks, before activations.", _bytes_of_stages(kept))],
         ),
         ReportPart(Section("ZeRO-3 alone, 175 B", STAGE_3_TEXT, STAGE_3_COLUMNS, stage_3)),
         ReportPart(
@@ -65,7 +65,7 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
                 Drawing(
                     "plusplus",
                     "How much faster ZeRO++ is.",
-                    partial(reproduction_plots.beside, pairs, "ZeRO++ over ZeRO-3", "Speed-up of ZeRO++"),
+                    Beside(pairs, "speed of ZeRO++ over that of ZeRO-3", "Speed-up of ZeRO++"),
                 )
             ],
         ),
@@ -108,11 +108,11 @@ def _volumes(facts: Facts) -> Iterator[Claim]:
     for stage in STAGES:
         options: dict[str, Any] = {"mesh": {"dp": ranks}, "zero": stage, "global_batch": ranks, "micro_batch": 1}
         schedule = lower("dgx2-v100", model, **options, recompute="none")
-        layers = sent(schedule, lambda operation: operation.name.startswith("l"))
+        layers = sent(schedule, lambda operation: operation.task.layer is not None)
         whole = layers / of_layers if stage == "3" else sent(schedule) / model.parameters.total
         volume = whole / 2 * ranks / (ranks - 1)
         yield facts.claim("volume", f"parameters that a rank sends, stage {stage}", volume, at=stage)
-    yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(ranks), "exact", facts.source("volume"))
+    yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(ranks), "arithmetic", facts.source("volume"))
 
 
 def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
@@ -183,7 +183,7 @@ def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:
     for offload, expected in (("optimizer", True), ("none", False)):
         held = "with state in host memory" if expected else "without offloading"
         fit = fits(machine, "gpt3-13b", recompute="full", offload=offload, **plan)
-        yield facts.truth("largest_on_one_v100", f"13 B fit one V100-32G {held}", bool(fit), target=expected)
+        yield facts.truth("largest_on_one_v100", f"13 B fit one V100-32G {held}", fit, target=expected)
 
 
 def _step(machine: Machine, model: str, **options: Any) -> dict[str, Any]:
@@ -192,6 +192,6 @@ def _step(machine: Machine, model: str, **options: Any) -> dict[str, Any]:
     return simulate(machine, model, allow_overcommit=True, **ways).summary()
 
 
-def _bytes_of_stages(claims: list[Claim]) -> Any:
+def _bytes_of_stages(claims: list[Claim]) -> Bars:
     sizes = {f"stage {stage}": claim.simulated for stage, claim in zip(STAGES, claims, strict=True)}
-    return reproduction_plots.bars(sizes, "GB a rank", "Weights, gradients and state", (32.0, "a V100 of 32 GB"))
+    return Bars(sizes, "GB a rank", "Weights, gradients and state", "ZeRO", (32.0, "a V100 of 32 GB"))

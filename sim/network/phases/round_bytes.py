@@ -9,7 +9,7 @@ import numpy as np
 
 from ....workloads.collectives import Round
 from ....workloads.mesh.placement import Layout
-from ....workloads.schedule.schedule import Amount, Exchange
+from ....workloads.schedule.work import Amount, Exchange
 from ..links import Array
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
-from ....workloads.schedule.schedule import Exchange
+from ....workloads.schedule.work import Exchange
 from ..links import Array, Index, LinkLoads
 from .flow_classes import Demand
 from .phases import phases

@@ -6,7 +6,9 @@ from athanor.workloads.collectives import ALGORITHMS, supports_uneven
 from athanor.workloads.lowering.builder import settle
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.naive_engine import NaiveEngine

@@ -11,7 +11,9 @@ from athanor.sim.network.network_models import SHARING
 from athanor.workloads.collectives import ROOTED, rounds
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.naive_messages import NaiveShared, Platform
@@ -38,7 +40,7 @@ def play(machine, schedule):
     ranks = {str(rank): tuple(map(int, np.unravel_index(rank, layout.mesh.shape))) for rank in range(layout.mesh.ranks)}
     result = RankByRank(machine, schedule, Noise(layout, 0.0, 0.0, 0, 0), ranks).run()
     numbers = {operation.name: number for number, operation in enumerate(schedule.operations)}
-    return {(numbers[row[0]], int(row[8])): row[10] for row in result.rows}, result
+    return {(numbers[row.operation], int(row.ranks)): row.end for row in result.rows}, result
 
 
 def messages(layout, exchange):

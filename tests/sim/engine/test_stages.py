@@ -22,7 +22,9 @@ from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import Model, load_model
 from athanor.workloads.pipelines import PIPELINES
-from athanor.workloads.schedule.schedule import Exchange, Loop, Operation, PipelineWork, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange, Loop, PipelineWork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.machines import tree
@@ -56,7 +58,7 @@ def stepped(schedule, machine=MACHINE):
     ranks = {str(rank): tuple(map(int, np.unravel_index(rank, layout.mesh.shape))) for rank in range(layout.mesh.ranks)}
     noise = Noise(layout, 0.0, 0.0, 0, 0)
     result = Engine(machine, schedule, Traffic(machine, layout, "fluid"), noise, ranks).run()
-    return result, {(row[0], int(row[8])): (row[9], row[10]) for row in result.rows}
+    return result, {(row.operation, int(row.ranks)): (row.start, row.end) for row in result.rows}
 
 
 def spent(result, category):

@@ -9,7 +9,7 @@ from athanor.sim.network.phases.transfers import Traffic
 from athanor.sim.studies.collective import collective
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place, resolve_ranks_per_node
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from support.fabrics import torus
 from support.machines import tree
 
@@ -155,3 +155,16 @@ def test_a_node_is_a_ring_or_a_switch():
         InputError, match=r"node\.inside=swich: no such choice \(ring, switch, links\); did you mean switch"
     ):
         box().changed({"node.inside": "swich"})
+
+
+def test_measured_links_carry_their_bytes_in_the_time_that_they_are_busy():
+    """Those that are not used do not count: of the two nodes' interfaces one sends and one receives."""
+    machine, seconds = box(nodes=2, core_groups=2), 3.0
+    layout = place(Mesh.of({"ep": 4}), machine, "block:ep", 2)
+    sent = np.zeros((4, 4))
+    sent[0, 1:] = 5.0, 6.0, 8.0
+    rows = links(machine, layout, sent, seconds, 2)
+    assert {row["kind"]: row["links"] for row in rows if row["kind"].startswith("nic")} == {"nic.out": 1, "nic.in": 1}
+    for row in rows:
+        carried = row["mean_utilisation"] * row["links"] * row["capacity_bytes_per_second"] * seconds
+        assert carried == pytest.approx(2 * row["bytes_per_step"])

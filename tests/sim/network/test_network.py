@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.reports.studies.reproductions.bagualu_facts import uplink_share
+from athanor.reports.studies.reproductions.bagualu.facts import uplink_share
 from athanor.sim.network.links import LinkLoads
 from athanor.sim.network.maxmin import fair_rates
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.naive_network import max_min

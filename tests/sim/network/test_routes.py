@@ -18,7 +18,9 @@ from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.schedule import Exchange, Operation, Schedule
+from athanor.workloads.schedule.operation import Operation
+from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import Exchange
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from oracles.naive_engine import NaiveEngine

@@ -17,7 +17,7 @@ from athanor.sim.studies.collective import collective
 from athanor.workloads.collectives import rounds
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from support.machines import tree
 
 DEPTHS = ("bound", "fluid", "message")

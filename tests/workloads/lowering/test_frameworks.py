@@ -9,7 +9,7 @@ from athanor.sim.planning.search import search
 from athanor.workloads.model.model import Model
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.costs import compute_seconds
-from athanor.workloads.schedule.schedule import Bookkeeping, Gemm, PipelineWork, Sweep
+from athanor.workloads.schedule.work import Bookkeeping, Gemm, PipelineWork, Sweep
 from click.testing import CliRunner
 from pytest import approx
 from support.strategies import DENSE, SHAPE, SHARED, exchanges, flat, lowered, moved, simulated, two_levels

@@ -3,7 +3,7 @@
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.model.model import Model
-from athanor.workloads.schedule.schedule import FusedAttention
+from athanor.workloads.schedule.work import FusedAttention
 from pytest import approx
 from support.strategies import (
     BOTH,

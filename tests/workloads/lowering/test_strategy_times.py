@@ -4,7 +4,7 @@ import athanor
 import pytest
 from athanor.workloads.plan import setting
 from athanor.workloads.schedule.costs import Costs
-from athanor.workloads.schedule.schedule import Exchange, HostCopy
+from athanor.workloads.schedule.work import Exchange, HostCopy
 from pytest import approx
 from support.strategies import (
     DENSE,

@@ -4,7 +4,7 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.lowering.unroll import unrolled
 from athanor.workloads.model.model import Model
-from athanor.workloads.schedule.schedule import Exchange, FusedAttention, PipelineWork, at
+from athanor.workloads.schedule.work import Exchange, FusedAttention, PipelineWork, at
 from pytest import approx
 from support.strategies import (
     BOTH,

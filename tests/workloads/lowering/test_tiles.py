@@ -7,7 +7,7 @@ from athanor.sim.simulate import simulate
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.routing.balancers import BALANCERS
-from athanor.workloads.schedule.schedule import Exchange, Gemm, PipelineWork
+from athanor.workloads.schedule.work import Exchange, Gemm, PipelineWork
 
 SELENE = load_machine("selene")
 PROCESSOR = SELENE.processor(8)

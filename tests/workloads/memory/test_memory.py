@@ -11,7 +11,7 @@ from athanor.workloads.memory.stages import MemoryStages, in_flight
 from athanor.workloads.model.model import Latent, Layer
 from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.pipelines import PIPELINES, most_in_flight
-from athanor.workloads.schedule.schedule import Exchange
+from athanor.workloads.schedule.work import Exchange
 from support.memory_settings import GB, TINY, gpt, gpus, layers_keep, moe, need, of, setting
 
 # --- activations: Korthikanti et al. 2022 ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from athanor.reports.studies.accuracy.rows import read_rows
 from athanor.workloads.lowering import lower
 from athanor.workloads.memory import sample_loads
 from athanor.workloads.memory.working import BUCKET, settled
-from athanor.workloads.schedule.schedule import Gemm
+from athanor.workloads.schedule.work import Gemm
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bloom_trials import BLOOM

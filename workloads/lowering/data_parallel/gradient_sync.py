@@ -10,7 +10,8 @@ import numpy as np
 from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount, Bookkeeping, Exchange, Sweep
+from ...schedule.operation import Role, Task
+from ...schedule.work import Amount, Bookkeeping, Exchange, Sweep
 from ..builder import GRADIENTS, Program
 from .sharding import Holding, held, held_beside_layers, shards
 
@@ -48,26 +49,31 @@ class Update:
     setting: Setting
     formats: dict[Part, Formats]
 
-    def synchronise(self, program: Program, holdings: list[Holding], name: str, aside: bool = False) -> int | None:
-        """Reduce the gradients of these holdings, at once or beside what follows; returns the last operation aside."""
+    def synchronise(self, program: Program, holdings: list[Holding], at: Task, aside: bool = False) -> int | None:
+        """Reduce the gradients of these holdings, at once or beside what follows; returns the last operation aside.
+
+        ``at`` says of which layer they are, or of both ends; else they are of all that a rank holds.
+        """
         number = None
+        task = at.doing(Role.GRADIENT_SUM, gradient="weight")
+        label = "embedding.gradients" if at.part else "gradients"
         if self.setting.plan.shards == 3:
-            self.shards(program, holdings, f"{name}.shards")
+            self.shards(program, holdings, at.doing(Role.SHARD_BOOKKEEPING, gradient="weight"), f"{label}.shards")
         for each in self.vectors(holdings, "gradient"):
             for text, exchange in self._reductions(program, each):
-                full = f"{name}.{each.kind}.{each.element}.{text}"
+                full = f"{label}.{each.kind}.{each.element}.{text}"
                 if aside:
-                    number = program.aside(full, exchange, "gradient_sync", GRADIENTS)
+                    number = program.aside(task, exchange, "gradient_sync", GRADIENTS, label=full)
                 else:
-                    program.add(full, exchange, "gradient_sync")
+                    program.add(task, exchange, "gradient_sync", full)
         return number
 
-    def shards(self, program: Program, holdings: list[Holding], name: str) -> None:
+    def shards(self, program: Program, holdings: list[Holding], task: Task, label: str) -> None:
         """The framework's work on every rank's part of every tensor, where the machine's library is known for it."""
         if not self.setting.machine.calibration.shard_overhead:
             return
         count = sum(self._tensors(each.part) * self.setting.mesh.size(*each.shards) for each in holdings)
-        program.add(name, Bookkeeping(0.0, count), "gradient_sync")
+        program.add(task, Bookkeeping(0.0, count), "gradient_sync", label)
 
     def _tensors(self, part: Part) -> float:
         """Large tensors of a part of a layer, or of an end; norms and the like are small and stay whole (DeepSpeed)."""
@@ -84,10 +90,14 @@ class Update:
             return
         element = self.formats["embedding"].gradient
         words = setting.model.vocabulary * setting.model.hidden / mesh.size("tp", "row", "col") * BYTES[element]
-        for way, algorithm, sender in (("first", "next", stages - 1), ("last", "previous", 0)):
+        for role, way, algorithm, sender in (
+            (Role.TIED_GRADIENT_TO_FIRST, "first", "next", stages - 1),
+            (Role.TIED_GRADIENT_TO_LAST, "last", "previous", 0),
+        ):
             nbytes = mesh.along("pp", [words if stage == sender else 0.0 for stage in range(stages)])
             exchange = Exchange("shift", algorithm, ("pp",), nbytes, element)
-            program.add(f"embedding.tied.to_{way}", exchange, "gradient_sync")
+            task = Task(role, "embedding", gradient="weight")
+            program.add(task, exchange, "gradient_sync", f"embedding.tied.to_{way}")
 
     def norms(self, program: Program) -> None:
         """Gradients of what ranks of a model-parallel group have whole, but of other tokens, are added up.
@@ -106,19 +116,20 @@ class Update:
                 element = self.formats[each.part].gradient
                 nbytes = each.parameters * BYTES[element] / shards(self.setting, each)
                 exchange = Exchange("all-reduce", "ring", (axis,), nbytes, element)
-                program.add(f"gradients.{each.part}.sequence.all-reduce", exchange, "gradient_sync")
+                task = Task(Role.GRADIENT_SUM_OVER_TOKENS, each.part, gradient="weight")
+                program.add(task, exchange, "gradient_sync", f"gradients.{each.part}.sequence.all-reduce")
 
     def step(self, program: Program) -> None:
         """The framework's own work on what a rank holds, Adam on the rank's share, and the way back of updated weights."""
         self.bookkeep(program)
         for each in held(self.setting):
-            program.add(f"update.adam.{each.part}", self.adam(each), "optimizer")
+            program.add(Task(Role.OPTIMIZER, each.part), self.adam(each), "optimizer", f"update.adam.{each.part}")
         self.gather(program)
 
     def bookkeep(self, program: Program) -> None:
         """The framework's own work on what a rank holds."""
         total: Amount = sum((each.parameters for each in held(self.setting)), start=0.0)
-        program.add("update.bookkeeping", Bookkeeping(total), "other")
+        program.add(Task(Role.BOOKKEEPING), Bookkeeping(total), "other", "update.bookkeeping")
 
     def gather(self, program: Program) -> None:
         """All-gather updated weights of shards; none where nothing is sharded, or weights always are.
@@ -129,7 +140,7 @@ class Update:
             return
         late = self.setting.plan.weights_overlap
         for name, exchange in self.gathers(program, held_beside_layers(self.setting) if late else held(self.setting)):
-            program.add(f"update.{name}", exchange, "gradient_sync")
+            program.add(Task(Role.WEIGHT_GATHER), exchange, "gradient_sync", f"update.{name}")
 
     def gathers(self, program: Program, holdings: list[Holding]) -> Iterator[tuple[str, Exchange]]:
         """(name, exchange) of what makes sharded weights whole."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from ....hardware.precisions import BYTES
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount, HostCopy, HostSweep
+from ...schedule.operation import Role, Task
+from ...schedule.work import Amount, HostCopy, HostSweep
 from ..builder import HOST, HOST_IN, HOST_OUT, Program
 from ..layer.layer_hooks import LayerHook
 from ..layer.rank_share import Local
@@ -36,13 +37,14 @@ class Early(LayerHook):
         aside = setting.plan.gradients_overlap
         number = None
         if self.reduce:
-            number = self.update.synchronise(program, holdings, f"l{layer}.gradients", aside=aside)
+            number = self.update.synchronise(program, holdings, Task(layer=layer), aside=aside)
         if "optimizer" in setting.plan.offloads:
             copy = HostCopy(gradient_bytes(setting, self.update.formats, holdings), "out")
+            task = Task(Role.GRADIENT_OFFLOAD, layer=layer, gradient="weight")
             if aside:
-                program.aside(f"l{layer}.gradients.out", copy, "offload", HOST_OUT, number)
+                program.aside(task, copy, "offload", HOST_OUT, number, "gradients.out")
             else:
-                program.add(f"l{layer}.gradients.out", copy, "offload")
+                program.add(task, copy, "offload", "gradients.out")
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,14 @@ class Activations(LayerHook):
         """Backward, the input comes back."""
         if again:
             after = self._gone.pop(layer, None)
-            number = program.aside(f"l{layer}.input.in", HostCopy(self._bytes(layer), "in"), "offload", HOST_IN, after)
+            task, copy = Task(Role.ACTIVATION_FETCH, layer=layer), HostCopy(self._bytes(layer), "in")
+            number = program.aside(task, copy, "offload", HOST_IN, after, "input.in")
             program.need(number)
 
     def after_forward(self, program: Program, layer: int) -> None:
         """Forward, it leaves."""
-        self._gone[layer] = program.aside(
-            f"l{layer}.input.out", HostCopy(self._bytes(layer), "out"), "offload", HOST_OUT
-        )
+        task, copy = Task(Role.ACTIVATION_OFFLOAD, layer=layer), HostCopy(self._bytes(layer), "out")
+        self._gone[layer] = program.aside(task, copy, "offload", HOST_OUT, label="input.out")
 
     def _bytes(self, layer: int) -> float:
         local = self.stacks[self.setting.model.stack[layer].encoder]
@@ -81,18 +83,21 @@ def host_update(program: Program, update: Update) -> None:
     for each in held(setting):
         if share < 1:
             own = update.adam(each)
-            program.add(f"update.adam.{each.part}", replace(own, size=(1 - share) * own.size), "optimizer")
+            left = replace(own, size=(1 - share) * own.size)
+            program.add(Task(Role.OPTIMIZER, each.part), left, "optimizer", f"update.adam.{each.part}")
         mine = share * each.parameters / shards(setting, each)
         sweep = HostSweep(mine, float(_adam_bytes(formats[each.part])))
+        task, label = Task(Role.HOST_OPTIMIZER, each.part), f"update.host.{each.part}"
         if setting.plan.offload_delay:
-            number = program.at_once(f"update.host.{each.part}", sweep, "offload", HOST)
+            number = program.at_once(task, sweep, "offload", HOST, label)
         else:
-            program.add(f"update.host.{each.part}", sweep, "offload")
+            program.add(task, sweep, "offload", label)
     copy = HostCopy(share * _weight_bytes(update, stays=True), "in")
+    task, label = Task(Role.WEIGHT_FETCH), "update.weights.in"
     if setting.plan.offload_delay:
-        program.need(program.aside("update.weights.in", copy, "offload", HOST_IN, number))
+        program.need(program.aside(task, copy, "offload", HOST_IN, number, label))
     else:
-        program.add("update.weights.in", copy, "offload")
+        program.add(task, copy, "offload", label)
 
 
 def weights_out(program: Program, update: Update) -> None:
@@ -102,7 +107,8 @@ def weights_out(program: Program, update: Update) -> None:
         1.0 if update.setting.plan.shards in (1, 2) else 1.0 - share
     )  # gathered on accelerators, or updated there
     if made_here:
-        program.add("update.weights.out", HostCopy(made_here * _weight_bytes(update, stays=False), "out"), "offload")
+        copy = HostCopy(made_here * _weight_bytes(update, stays=False), "out")
+        program.add(Task(Role.WEIGHT_RETURN), copy, "offload", "update.weights.out")
 
 
 def gradient_bytes(setting: Setting, formats: dict[Part, Formats], holdings: list[Holding]) -> Amount:

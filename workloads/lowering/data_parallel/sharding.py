@@ -10,7 +10,7 @@ from ...model.model import Parameters
 from ...model.precision import Part
 from ...pipelines.stage_layers import layers_by_part
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount
+from ...schedule.work import Amount
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from ....hardware.precisions import BYTES
 from ...model.precision import Part
-from ...schedule.schedule import Amount, Exchange, HostCopy, Sweep
+from ...schedule.operation import Role, Task
+from ...schedule.work import Amount, Exchange, HostCopy, Sweep
 from ..builder import HOST_IN, WEIGHTS, Program
 from ..layer.layer_hooks import LayerHook
 from .gradient_sync import GradientVector, Update
@@ -59,7 +60,9 @@ class Gathered(LayerHook):
     def start(self, program: Program, layer: int) -> None:
         """Gather a layer's weights beside what follows."""
         for name, exchange in self.update.gathers(program, held_of_layer(self.update.setting, layer)):
-            self._coming[layer] = program.aside(f"l{layer}.weights.{name}", exchange, "gradient_sync", WEIGHTS)
+            task = Task(Role.WEIGHT_GATHER, layer=layer)
+            label = f"weights.{name}"
+            self._coming[layer] = program.aside(task, exchange, "gradient_sync", WEIGHTS, label=label)
 
     @classmethod
     def ahead(cls, program: Program, update: Update) -> None:
@@ -86,8 +89,8 @@ class Fetched(LayerHook):
         """Embedding and output are there, which are few beside the layers; with overlap, the first layer is on its way."""
         if self._sharded:
             ends = held_beside_layers(self.update.setting)
-            self._gather(program, ends, "embedding", again, None, aside=False)
-            self._dequantise(program, ends, "embedding", again)
+            self._gather(program, ends, Task(part="ends"), again, None, aside=False)
+            self._dequantise(program, ends, Task(part="ends"), again)
         if self._overlap and self.layers:
             self._begin(program, self.layers[-1 if again else 0], again)
 
@@ -98,7 +101,7 @@ class Fetched(LayerHook):
         elif (coming := self._coming.pop((layer, again))) >= 0:
             program.need(coming)
         if self._sharded:
-            self._dequantise(program, held_of_layer(self.update.setting, layer), f"l{layer}", again)
+            self._dequantise(program, held_of_layer(self.update.setting, layer), Task(layer=layer), again)
         if not self._overlap:
             return
         at = self.layers.index(layer) + (-1 if again else 1)
@@ -121,13 +124,13 @@ class Fetched(LayerHook):
         """From the host, then from the other shards; returns the last operation where it runs aside."""
         holdings, last = held_of_layer(self.update.setting, layer), None
         from_host = self._from_host(holdings)
-        name = f"l{layer}.weights.in{'.again' if again else ''}"
+        task, label = Task(Role.WEIGHT_FETCH, layer=layer), f"weights.in{_again(again)}"
         if from_host is not None and aside:
-            last = program.aside(name, HostCopy(from_host, "in"), "offload", HOST_IN)
+            last = program.aside(task, HostCopy(from_host, "in"), "offload", HOST_IN, label=label)
         elif from_host is not None:
-            program.add(name, HostCopy(from_host, "in"), "offload")
+            program.add(task, HostCopy(from_host, "in"), "offload", label)
         if self._sharded:
-            last = self._gather(program, holdings, f"l{layer}", again, last, aside)
+            last = self._gather(program, holdings, Task(layer=layer), again, last, aside)
         return last
 
     def _from_host(self, holdings: list[Holding]) -> Amount | None:
@@ -145,29 +148,31 @@ class Fetched(LayerHook):
         return nbytes
 
     def _gather(
-        self, program: Program, holdings: list[Holding], at: str, again: bool, after: int | None, aside: bool
+        self, program: Program, holdings: list[Holding], at: Task, again: bool, after: int | None, aside: bool
     ) -> int | None:
         """All-gathers of the holdings' weights."""
-        self.update.shards(program, holdings, f"{at}.weights.shards{'.again' if again else ''}")
+        behind, word = _again(again), _word(at)
+        self.update.shards(program, holdings, at.doing(Role.SHARD_BOOKKEEPING), f"{word}.shards{behind}")
         for vector in self.update.vectors(holdings, "weight"):
             axes, nbytes, element = self._way(vector, again)
             if self.update.setting.mesh.size(*axes) == 1:
                 continue
-            name = f"{at}.weights.{vector.kind}.{vector.element}.all-gather{'.again' if again else ''}"
+            task, label = at.doing(Role.WEIGHT_GATHER), f"{word}.{vector.kind}.{vector.element}.all-gather{behind}"
             exchange = Exchange("all-gather", "ring", axes, nbytes, element)
             if aside:
-                after = program.aside(name, exchange, "gradient_sync", WEIGHTS, after)
+                after = program.aside(task, exchange, "gradient_sync", WEIGHTS, after, label)
             else:
-                program.add(name, exchange, "gradient_sync")
+                program.add(task, exchange, "gradient_sync", label)
         return after
 
-    def _dequantise(self, program: Program, holdings: list[Holding], at: str, again: bool) -> None:
+    def _dequantise(self, program: Program, holdings: list[Holding], at: Task, again: bool) -> None:
         """What came in 8 bits becomes weights, once it is there."""
         for vector in self.update.vectors(holdings, "weight"):
             axes, nbytes, element = self._way(vector, again)
             if element == "int8" and self.update.setting.mesh.size(*axes) > 1:
                 back = Sweep(nbytes / QUANTISED, QUANTISED, BYTES[vector.element], 1, vector.element)
-                program.add(f"{at}.weights.{vector.kind}.{vector.element}.dequantise", back, "gradient_sync")
+                label = f"{_word(at)}.{vector.kind}.{vector.element}.dequantise"
+                program.add(at.doing(Role.DEQUANTISE), back, "gradient_sync", label)
 
     def _way(self, vector: GradientVector, again: bool) -> tuple[tuple[str, ...], Amount, str]:
         """Over which axes, how many bytes, in which format."""
@@ -176,3 +181,13 @@ class Fetched(LayerHook):
         if again:
             return tuple(axis for axis in vector.replicas if axis == "fsdp"), vector.nbytes, vector.element
         return vector.replicas, vector.nbytes / BYTES[vector.element] * QUANTISED, "int8"
+
+
+def _word(at: Task) -> str:
+    """How labels begin, of weights of a layer or of both ends."""
+    return "embedding.weights" if at.part == "ends" else "weights"
+
+
+def _again(again: bool) -> str:
+    """How labels end, of what comes once more for the backward pass."""
+    return ".again" if again else ""

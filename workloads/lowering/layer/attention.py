@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ...schedule.schedule import FusedAttention as Fused
-from ...schedule.schedule import Gemm
+from ...schedule.operation import ModelPart, Operand, Role, Task
+from ...schedule.work import FusedAttention as Fused
+from ...schedule.work import Gemm
 from ..builder import Program
 from ..tensor_parallel.none import Cut, NoTensorParallel
 from .rank_share import NORM_FLOPS, Local
@@ -14,70 +15,81 @@ from .ring_attention import FusedRing, Ring
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it (``at="cross"``)."""
+    """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it."""
 
     local: Local
     tensor: NoTensorParallel
-    at: str = "attention"
+    part: ModelPart = "attention"
     source: Local | None = None
 
     def forward(self, program: Program, layer: int) -> None:
         """Pre-norm attention with its residual."""
-        local, at = self.local, f"l{layer}.{self.at}"
-        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
-        self.tensor.norm(program, local, f"{at}.norm")
+        local, at = self.local, self._at(layer)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
         self.tensor.gather(program, local, at)
         if self.source:
-            self.tensor.gather(program, self.source, f"{at}.source")
-        for name, rows, n, k, cut in self._inputs():
-            self.tensor.product(program, rows, f"{at}.{name}", n, k, "attention", cut)
+            self.tensor.gather(program, self.source, replace(at, operand="source"))
+        for weight, rows, n, k, cut in self._inputs():
+            self.tensor.product(program, rows, replace(at, operand=weight), n, k, "attention", cut)
         self.core(program, layer)
-        self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        self.tensor.product(
+            program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
+        )
         self.tensor.reduce(program, local, at)
-        program.add(f"{at}.residual", local.residual())
+        program.add(at.doing(Role.RESIDUAL), local.residual())
 
     def core(self, program: Program, layer: int) -> None:
         """Queries meet keys, and values are weighted with what comes of it."""
-        at = f"l{layer}.{self.at}"
+        at = self._at(layer)
         if self._fused:
             self._fused_ring.forward(program, at, self)
             return
         self._ring.scores(program, at, self)
-        program.add(f"{at}.softmax", self.local.softmax(self._scores, backward=False))
+        program.add(at.doing(Role.SOFTMAX), self.local.softmax(self._scores, backward=False))
         self._ring.context(program, at, self)
 
     def products_again(self, program: Program, layer: int) -> None:
         """What is between the products that are kept, and those that are not: of keys, and of the output."""
-        local, at = self.local, f"l{layer}.{self.at}"
-        program.add(f"{at}.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
-        self.tensor.norm(program, local, f"{at}.norm")
+        local, at = self.local, self._at(layer)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
         self.tensor.gather(program, local, at)
         keys = max(local.model.key_value_heads, local.width) * self.sizes[0]
-        self.tensor.product(program, local, f"{at}.keys", keys, local.model.hidden, "attention", "column")
-        self.tensor.product(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
-        program.add(f"{at}.residual", local.residual())
+        self.tensor.product(
+            program, local, replace(at, operand="keys"), keys, local.model.hidden, "attention", "column"
+        )
+        self.tensor.product(
+            program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
+        )
+        program.add(at.doing(Role.RESIDUAL), local.residual())
 
     def backward(self, program: Program, layer: int) -> None:
         """The same in reverse: two products for each of the forward pass."""
-        local, at = self.local, f"l{layer}.{self.at}"
+        local, at = self.local, self._at(layer)
         self.tensor.reduce_backward(program, local, at)
-        self.tensor.product_backward(program, local, f"{at}.out", local.model.hidden, self._values, "attention", "row")
+        self.tensor.product_backward(
+            program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
+        )
         if self._fused:
             self._fused_ring.backward(program, at, self)
         else:
             self._ring.context_backward(program, at, self)
-            program.add(f"{at}.softmax.grad", local.softmax(self._scores, backward=True))
+            program.add(at.doing(Role.SOFTMAX, gradient="input"), local.softmax(self._scores, backward=True))
             self._ring.scores_backward(program, at, self)
         self.tensor.gather_again(program, local, at)
         if self.source:
-            self.tensor.gather_again(program, self.source, f"{at}.source")
-        for name, rows, n, k, cut in self._inputs():
-            self.tensor.product_backward(program, rows, f"{at}.{name}", n, k, "attention", cut)
+            self.tensor.gather_again(program, self.source, replace(at, operand="source"))
+        for weight, rows, n, k, cut in self._inputs():
+            self.tensor.product_backward(program, rows, replace(at, operand=weight), n, k, "attention", cut)
         self.tensor.gather_backward(program, local, at)
         if self.source:
-            self.tensor.gather_backward(program, self.source, f"{at}.source")
-        program.add(f"{at}.norm.grad", local.norm_gradient())
-        self.tensor.norm(program, local, f"{at}.norm.grad")
+            self.tensor.gather_backward(program, self.source, replace(at, operand="source"))
+        program.add(at.doing(Role.NORM, gradient="input"), local.norm_gradient())
+        self.tensor.norm(program, local, at.doing(Role.NORM, gradient="input"))
+
+    def _at(self, layer: int) -> Task:
+        return Task(part=self.part, layer=layer)
 
     def heads(self, m: float, n: float, k: float) -> Gemm:
         """A product for every head and sequence of the rank."""
@@ -139,8 +151,8 @@ class AttentionLayer:
         """Elements of the rank's attention scores; no causal saving is taken."""
         return self._count * self.queries * self.keys
 
-    def _inputs(self) -> list[tuple[str, Local, float, float, Cut]]:
-        """Products that make queries, keys and values: (name, tokens, columns, rows, cut)."""
+    def _inputs(self) -> list[tuple[Operand, Local, float, float, Cut]]:
+        """Products that make queries, keys and values: (weight, tokens, columns, rows, cut)."""
         model, local, h = self.local.model, self.local, float(self.local.model.hidden)
         query, value = self.sizes
         key_values = max(model.key_value_heads, local.width) * (query + value)

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...schedule.operation import Role, Task
 from ..builder import Program
 from ..tensor_parallel.none import NoTensorParallel
 from .rank_share import NORM_FLOPS, SOFTMAX_FLOPS, Local
+
+EMBEDDING, DECODER_EMBEDDING, ENCODER, OUTPUT = (
+    Task(part="embedding"),
+    Task(part="decoder embedding"),
+    Task(part="encoder"),
+    Task(part="output"),
+)
 
 
 @dataclass(frozen=True)
@@ -19,48 +27,53 @@ class Ends:
 
     def embed(self, program: Program) -> None:
         """Look up the embedding of every token; an image's patches are projected instead."""
-        self.tensor.lookup(program, self.first)
+        self.tensor.lookup(program, self.first, EMBEDDING)
         if self.first.model.patches:
             m, n, k = self._patches
-            program.add("embedding.patches", self.first.gemm(m, n, k, "embedding"))
+            program.add(EMBEDDING.doing(Role.PRODUCT, "patches"), self.first.gemm(m, n, k, "embedding"))
 
     def embed_backward(self, program: Program) -> None:
         """Gradients of embedding and projection."""
         if self.first.model.patches:
             m, n, k = self._patches
-            program.add("embedding.patches.wgrad", self.first.gemm(k, n, m, "embedding"))
-        self.tensor.lookup_backward(program, self.first)
+            program.add(EMBEDDING.doing(Role.PRODUCT, "patches", "weight"), self.first.gemm(k, n, m, "embedding"))
+        self.tensor.lookup_backward(program, self.first, EMBEDDING)
 
     def turn(self, program: Program) -> None:
         """From encoder to decoder: the encoder's own norm, and the embedding of the decoder's tokens."""
-        program.add("encoder.norm", self.first.sweep("norm", self.first.stream, flops=NORM_FLOPS))
-        self.tensor.norm(program, self.first, "encoder.norm")
-        self.tensor.lookup(program, self.last, "embedding.decoder")
+        program.add(ENCODER.doing(Role.NORM), self.first.sweep("norm", self.first.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, self.first, ENCODER.doing(Role.NORM))
+        self.tensor.lookup(program, self.last, DECODER_EMBEDDING)
 
     def turn_backward(self, program: Program) -> None:
         """Their gradients."""
-        self.tensor.lookup_backward(program, self.last, "embedding.decoder")
-        program.add("encoder.norm.grad", self.first.sweep("norm", self.first.stream, reads=3, flops=NORM_FLOPS))
-        self.tensor.norm(program, self.first, "encoder.norm.grad")
+        self.tensor.lookup_backward(program, self.last, DECODER_EMBEDDING)
+        program.add(
+            ENCODER.doing(Role.NORM, gradient="input"),
+            self.first.sweep("norm", self.first.stream, reads=3, flops=NORM_FLOPS),
+        )
+        self.tensor.norm(program, self.first, ENCODER.doing(Role.NORM, gradient="input"))
 
     def output(self, program: Program) -> None:
         """Final norm, scores over the vocabulary, and the loss."""
         local = self.last
-        program.add("output.norm", local.sweep("norm", local.stream, flops=NORM_FLOPS))
-        self.tensor.norm(program, local, "output.norm")
-        self.tensor.gather(program, local, "output")
-        self.tensor.logits(program, local)
-        program.add("output.loss", local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS))
-        self.tensor.loss(program, local)
+        program.add(OUTPUT.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, OUTPUT.doing(Role.NORM))
+        self.tensor.gather(program, local, OUTPUT)
+        self.tensor.logits(program, local, OUTPUT)
+        program.add(OUTPUT.doing(Role.LOSS), local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS))
+        self.tensor.loss(program, local, OUTPUT)
 
     def output_backward(self, program: Program) -> None:
         """Gradients of the output layer."""
         local = self.last
-        self.tensor.gather_again(program, local, "output")
-        self.tensor.logits_backward(program, local)
-        self.tensor.gather_backward(program, local, "output")
-        program.add("output.norm.grad", local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
-        self.tensor.norm(program, local, "output.norm.grad")
+        self.tensor.gather_again(program, local, OUTPUT)
+        self.tensor.logits_backward(program, local, OUTPUT)
+        self.tensor.gather_backward(program, local, OUTPUT)
+        program.add(
+            OUTPUT.doing(Role.NORM, gradient="input"), local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS)
+        )
+        self.tensor.norm(program, local, OUTPUT.doing(Role.NORM, gradient="input"))
 
     @property
     def _logits(self) -> float:

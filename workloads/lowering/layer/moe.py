@@ -8,7 +8,9 @@ import numpy as np
 
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
-from ...schedule.schedule import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
+from ...routing.balancers.balancer import BalancingStep
+from ...schedule.operation import Role, Task
+from ...schedule.work import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
 from ..builder import Program
 from ..tensor_parallel.none import NoTensorParallel
 from .ffn import ACTIVATION_FLOPS, FeedForward
@@ -70,56 +72,61 @@ class MixtureOfExperts:
 
     def forward(self, program: Program, layer: int, flow: Flow, balance: bool = True) -> None:
         """The MoE half of a layer with its residual; without ``balance`` the routing is known already (recomputation)."""
-        local, at, top_k = self.local, f"l{layer}.moe", self.loads.top_k
+        local, at, top_k = self.local, Task(part="moe", layer=layer), self.loads.top_k
         add, sweep, stream = program.add, local.sweep, self._stream
-        add(f"{at}.norm", sweep("norm", local.stream, flops=NORM_FLOPS))
+        add(at.doing(Role.NORM), sweep("norm", local.stream, flops=NORM_FLOPS))
         if not self._whole:
             self.tensor.gather(program, local, at)
-        add(f"{at}.gate", self._gate())
-        add(f"{at}.top_k", sweep("gate", self._scores, reads=self._passes, writes=self._chosen))
+        add(at.doing(Role.PRODUCT, "gate"), self._gate())
+        add(at.doing(Role.GATE_CHOICE), sweep("gate", self._scores, reads=self._passes, writes=self._chosen))
         if balance:
-            for name, work in self.loads.balancer.operations(self.loads.ranks, self.loads.tokens, top_k):
-                add(f"{at}.{name}", self._over_axes(work), "balancing")
+            for each in self.loads.balancer.operations(self.loads.ranks, self.loads.tokens, top_k):
+                found = BalancingStep(*each)
+                task = at.doing(found.role, step=found.choice)
+                add(task, self._over_axes(found.work), "balancing", f"moe.{found.name}")
             counts = Exchange("all-to-all", "linear", self.loads.axes, float(COUNT_BYTES * self.loads.experts), COUNT)
-            self._exchange(program, f"{at}.counts", counts)
-        add(f"{at}.permute", sweep("expert", stream * top_k, flops=0))
-        self._exchange(program, f"{at}.dispatch", flow.dispatch)
-        add(f"{at}.up", self._product(flow, self.ups * self.width, local.model.hidden))
-        add(f"{at}.activation", sweep("expert", flow.inner, reads=self.ups, flops=ACTIVATION_FLOPS))
-        add(f"{at}.down", self._product(flow, local.model.hidden, self.width))
-        self._exchange(program, f"{at}.combine", flow.combine)
-        add(f"{at}.merge", sweep("expert", stream, reads=top_k + 1, flops=2 * top_k))
+            self._exchange(program, at.doing(Role.TOKEN_COUNTS), counts)
+        add(at.doing(Role.PERMUTE), sweep("expert", stream * top_k, flops=0))
+        self._exchange(program, at.doing(Role.DISPATCH), flow.dispatch)
+        add(at.doing(Role.PRODUCT, "up"), self._product(flow, self.ups * self.width, local.model.hidden))
+        add(at.doing(Role.ACTIVATION), sweep("expert", flow.inner, reads=self.ups, flops=ACTIVATION_FLOPS))
+        add(at.doing(Role.PRODUCT, "down"), self._product(flow, local.model.hidden, self.width))
+        self._exchange(program, at.doing(Role.COMBINE), flow.combine)
+        add(at.doing(Role.MERGE), sweep("expert", stream, reads=top_k + 1, flops=2 * top_k))
         self._shared(program, layer)
         if not self._whole:
             self.tensor.reduce(program, local, at)
-        self._collect(program, f"{at}.collect")
+        self._collect(program, at.doing(Role.TOKEN_COLLECT))
 
     def backward(self, program: Program, layer: int, flow: Flow) -> None:
         """Gradients of the MoE half: the tokens' way back and forth again, then experts and gate."""
-        local, at, top_k = self.local, f"l{layer}.moe", self.loads.top_k
+        local, at, top_k = self.local, Task(part="moe", layer=layer), self.loads.top_k
         add, sweep, stream = program.add, local.sweep, self._stream
         if not self._whole:
             self.tensor.reduce_backward(program, local, at)
         self._shared_backward(program, layer)
-        add(f"{at}.merge.grad", sweep("expert", stream * top_k, reads=2, flops=2))
-        self._exchange(program, f"{at}.combine.grad", flow.dispatch)
-        add(f"{at}.down.dgrad", self._product(flow, self.width, local.model.hidden))
-        add(f"{at}.down.wgrad", self._weights(flow, self.width, local.model.hidden))
+        add(at.doing(Role.MERGE, gradient="input"), sweep("expert", stream * top_k, reads=2, flops=2))
+        self._exchange(program, at.doing(Role.COMBINE, gradient="input"), flow.dispatch)
+        add(at.doing(Role.PRODUCT, "down", "input"), self._product(flow, self.width, local.model.hidden))
+        add(at.doing(Role.PRODUCT, "down", "weight"), self._weights(flow, self.width, local.model.hidden))
         add(
-            f"{at}.activation.grad",
+            at.doing(Role.ACTIVATION, gradient="input"),
             sweep("expert", flow.inner, reads=1 + self.ups, writes=self.ups, flops=ACTIVATION_FLOPS),
         )
-        add(f"{at}.up.dgrad", self._product(flow, local.model.hidden, self.ups * self.width))
-        add(f"{at}.up.wgrad", self._weights(flow, local.model.hidden, self.ups * self.width))
-        self._exchange(program, f"{at}.dispatch.grad", flow.combine)
-        add(f"{at}.permute.grad", sweep("expert", stream, reads=top_k, flops=top_k))
-        add(f"{at}.top_k.grad", sweep("gate", self._scores, reads=self._chosen))
-        add(f"{at}.gate.dgrad", replace(self._gate(), n=local.model.hidden, k=local.model.experts))
-        add(f"{at}.gate.wgrad", replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens)))
+        add(at.doing(Role.PRODUCT, "up", "input"), self._product(flow, local.model.hidden, self.ups * self.width))
+        add(at.doing(Role.PRODUCT, "up", "weight"), self._weights(flow, local.model.hidden, self.ups * self.width))
+        self._exchange(program, at.doing(Role.DISPATCH, gradient="input"), flow.combine)
+        add(at.doing(Role.PERMUTE, gradient="input"), sweep("expert", stream, reads=top_k, flops=top_k))
+        add(at.doing(Role.GATE_CHOICE, gradient="input"), sweep("gate", self._scores, reads=self._chosen))
+        add(at.doing(Role.PRODUCT, "gate", "input"), replace(self._gate(), n=local.model.hidden, k=local.model.experts))
+        add(
+            at.doing(Role.PRODUCT, "gate", "weight"),
+            replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens)),
+        )
         if not self._whole:
             self.tensor.gather_backward(program, local, at)
-        self._collect(program, f"{at}.collect.grad")
-        add(f"{at}.norm.grad", sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+        self._collect(program, at.doing(Role.TOKEN_COLLECT, gradient="input"))
+        add(at.doing(Role.NORM, gradient="input"), sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
 
     @property
     def _whole(self) -> bool:
@@ -154,23 +161,23 @@ class MixtureOfExperts:
         """A balancing policy's exchange, over all axes that experts are spread over."""
         return replace(work, axes=self.loads.axes) if isinstance(work, Exchange) else work
 
-    def _exchange(self, program: Program, name: str, exchange: Exchange) -> None:
+    def _exchange(self, program: Program, task: Task, exchange: Exchange) -> None:
         if self.loads.ranks > 1:
-            program.add(name, exchange, "all_to_all")
+            program.add(task, exchange, "all_to_all")
 
-    def _collect(self, program: Program, name: str) -> None:
+    def _collect(self, program: Program, task: Task) -> None:
         """Where experts are whole and tokens are not cut by sequence parallelism, ranks of tp tell each other their share."""
         if self._whole and not self.local.plan.sequence_parallel:
             element = self.local.formats["norm"].compute
             exchange = Exchange("all-gather", "ring", ("tp",), self.local.whole * BYTES[element], element)
-            program.add(name, exchange, "tensor_parallel")
+            program.add(task, exchange, "tensor_parallel")
 
     def _shared(self, program: Program, layer: int) -> None:
         """Shared experts see every token."""
         count = self.local.model.shared_experts
         if not count:
             return
-        at = f"l{layer}.shared"
+        at = Task(part="shared experts", layer=layer)
         if self._whole:
             self.tensor.gather(program, self.local, at)
         FeedForward(self.local, self.tensor).inner(program, at, count * self.local.model.expert_width)
@@ -181,7 +188,7 @@ class MixtureOfExperts:
         count = self.local.model.shared_experts
         if not count:
             return
-        at = f"l{layer}.shared"
+        at = Task(part="shared experts", layer=layer)
         if self._whole:
             self.tensor.reduce_backward(program, self.local, at)
         width = count * self.local.model.expert_width

@@ -115,7 +115,7 @@ class Passes:
         recompute = self.setting.plan.recompute
         if recompute == "none":
             return
-        before, program.prefix = program.prefix, f"{program.prefix}again."
+        program.recomputed = True
         if recompute == "full":
             self._layer(program, layer, flow, balance=False)
         elif recompute == "products":
@@ -125,7 +125,7 @@ class Passes:
         elif self.setting.plan.attention == "unfused":  # a fused kernel does so by itself
             for attention in self._attentions(self.setting.model.stack[layer]):
                 attention.core(program, layer)
-        program.prefix = before
+        program.recomputed = False
 
     def _feed_forward(self, layer: int) -> FeedForward:
         return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
@@ -134,4 +134,4 @@ class Passes:
         """Self-attention, and attention to the encoder."""
         local = self.stacks[layer.encoder]
         own = AttentionLayer(local, self.tensor)
-        return [own, AttentionLayer(local, self.tensor, "cross", self.stacks[True])] if layer.cross else [own]
+        return [own, AttentionLayer(local, self.tensor, "cross attention", self.stacks[True])] if layer.cross else [own]

@@ -10,7 +10,7 @@ from ...model.model import Model
 from ...model.precision import Formats, Part
 from ...plan.plan import Plan
 from ...plan.setting import Setting
-from ...schedule.schedule import Amount, Gemm, Sweep
+from ...schedule.work import Amount, Gemm, Sweep
 
 NORM_FLOPS, SOFTMAX_FLOPS = 8, 5
 """FLOPs an element of a layer norm and of a softmax; they decide nothing, since both are bound by memory."""

@@ -12,12 +12,13 @@ go around with their gradients, which each rank adds to (Transformer Engine's co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ....hardware.precisions import BYTES
-from ...schedule.schedule import Exchange, Gemm
-from ...schedule.schedule import FusedAttention as Fused
+from ...schedule.operation import Role, Task
+from ...schedule.work import Exchange, Gemm
+from ...schedule.work import FusedAttention as Fused
 from ..builder import RING, Program
 
 if TYPE_CHECKING:
@@ -30,74 +31,79 @@ class Ring:
 
     parts: int
 
-    def scores(self, program: Program, at: str, core: AttentionLayer) -> None:
+    def scores(self, program: Program, at: Task, core: AttentionLayer) -> None:
         """Queries times keys."""
         size, _ = core.sizes
         self._around(
-            program, core, f"{at}.keys", 0, [(f"{at}.scores", lambda keys: core.heads(core.queries, keys, size))]
+            program,
+            core,
+            at.doing(Role.RING_SHIFT, "keys"),
+            0,
+            [(at.doing(Role.SCORES), lambda keys: core.heads(core.queries, keys, size))],
         )
 
-    def context(self, program: Program, at: str, core: AttentionLayer) -> None:
+    def context(self, program: Program, at: Task, core: AttentionLayer) -> None:
         """Weights times values."""
         _, value = core.sizes
-        made: list[tuple[str, Callable[[float], Gemm]]] = [
-            (f"{at}.context", lambda keys: core.heads(core.queries, value, keys))
+        made: list[tuple[Task, Callable[[float], Gemm]]] = [
+            (at.doing(Role.CONTEXT), lambda keys: core.heads(core.queries, value, keys))
         ]
-        self._around(program, core, f"{at}.values", 1, made)
+        self._around(program, core, at.doing(Role.RING_SHIFT, "values"), 1, made)
 
-    def context_backward(self, program: Program, at: str, core: AttentionLayer) -> None:
+    def context_backward(self, program: Program, at: Task, core: AttentionLayer) -> None:
         """Gradients of values and of weights."""
         _, value = core.sizes
         self._around(
             program,
             core,
-            f"{at}.values.again",
+            at.doing(Role.RING_SHIFT, "values", "input"),
             1,
             [
-                (f"{at}.context.dvalues", lambda keys: core.heads(keys, value, core.queries)),
-                (f"{at}.context.dscores", lambda keys: core.heads(core.queries, keys, value)),
+                (at.doing(Role.CONTEXT, "values", "input"), lambda keys: core.heads(keys, value, core.queries)),
+                (at.doing(Role.CONTEXT, "scores", "input"), lambda keys: core.heads(core.queries, keys, value)),
             ],
         )
-        self._sum(program, core, f"{at}.values.reduce", 1)
+        self._sum(program, core, at.doing(Role.RING_SUM, "values", "input"), 1)
 
-    def scores_backward(self, program: Program, at: str, core: AttentionLayer) -> None:
+    def scores_backward(self, program: Program, at: Task, core: AttentionLayer) -> None:
         """Gradients of queries and of keys."""
         size, _ = core.sizes
         self._around(
             program,
             core,
-            f"{at}.keys.again",
+            at.doing(Role.RING_SHIFT, "keys", "input"),
             0,
             [
-                (f"{at}.scores.dqueries", lambda keys: core.heads(core.queries, size, keys)),
-                (f"{at}.scores.dkeys", lambda keys: core.heads(keys, size, core.queries)),
+                (at.doing(Role.SCORES, "queries", "input"), lambda keys: core.heads(core.queries, size, keys)),
+                (at.doing(Role.SCORES, "keys", "input"), lambda keys: core.heads(keys, size, core.queries)),
             ],
         )
-        self._sum(program, core, f"{at}.keys.reduce", 0)
+        self._sum(program, core, at.doing(Role.RING_SUM, "keys", "input"), 0)
 
     def _around(
         self,
         program: Program,
         core: AttentionLayer,
-        moving: str,
+        moving: Task,
         which: int,
-        products: list[tuple[str, Callable[[float], Gemm]]],
+        products: list[tuple[Task, Callable[[float], Gemm]]],
     ) -> None:
         """Products with each part of the sequence, which comes from the rank before."""
         if self.parts == 1:
-            for name, work in products:
-                program.add(name, work(core.keys))
+            for task, work in products:
+                program.add(task, work(core.keys))
             return
         for step in range(self.parts):
             if step:
-                program.add(f"{moving}.{step}", self._exchange(core, "shift", "next", which, 1), "tensor_parallel")
-            for name, work in products:
-                program.add(f"{name}.{step}", work(core.keys / self.parts))
+                shift = self._exchange(core, "shift", "next", which, 1)
+                program.add(replace(moving, step=step), shift, "tensor_parallel")
+            for task, work in products:
+                program.add(replace(task, step=step), work(core.keys / self.parts))
 
-    def _sum(self, program: Program, core: AttentionLayer, name: str, which: int) -> None:
+    def _sum(self, program: Program, core: AttentionLayer, task: Task, which: int) -> None:
         """Every rank's share of the gradients of all parts."""
         if self.parts > 1:
-            program.add(name, self._exchange(core, "reduce-scatter", "ring", which, self.parts), "tensor_parallel")
+            program.add(task, self._exchange(core, "reduce-scatter", "ring", which, self.parts), "tensor_parallel")
 
     def _exchange(self, core: AttentionLayer, operation: str, algorithm: str, which: int, parts: int) -> Exchange:
         element = core.local.formats["attention"].compute
@@ -114,12 +120,14 @@ class FusedRing:
 
     parts: int
 
-    def forward(self, program: Program, at: str, core: AttentionLayer) -> None:
+    def forward(self, program: Program, at: Task, core: AttentionLayer) -> None:
         """One block at a time; the next one, keys with values, comes meanwhile."""
         bytes_of = [self._block(core) * (step < self.parts - 1) for step in range(self.parts)]
-        self._around(program, f"{at}.context", f"{at}.ring", "next", core.kernel(2, self.parts), bytes_of)
+        self._around(
+            program, at.doing(Role.CONTEXT), at.doing(Role.RING_SHIFT), "next", core.kernel(2, self.parts), bytes_of
+        )
 
-    def backward(self, program: Program, at: str, core: AttentionLayer) -> None:
+    def backward(self, program: Program, at: Task, core: AttentionLayer) -> None:
         """The same the other way round: what a rank has added to a block's gradients goes on while it works on the next one.
 
         Where forward passes end, a rank still has the last block that came: so n - 1 steps bring blocks back to their owners, and
@@ -127,24 +135,27 @@ class FusedRing:
         """
         bytes_of = [self._block(core) * ((step < self.parts - 1) + (step > 0)) for step in range(self.parts)]
         kernel = core.kernel(5, self.parts)
-        self._around(program, f"{at}.context.grad", f"{at}.ring.grad", "previous", kernel, bytes_of)
+        moving = at.doing(Role.RING_SHIFT, gradient="input")
+        self._around(program, at.doing(Role.CONTEXT, gradient="input"), moving, "previous", kernel, bytes_of)
 
-    def _around(self, program: Program, name: str, moving: str, way: str, kernel: Fused, bytes_of: list[float]) -> None:
+    def _around(
+        self, program: Program, task: Task, moving: Task, way: str, kernel: Fused, bytes_of: list[float]
+    ) -> None:
         """A kernel for each block, beside which so many bytes go one rank on; the next kernel waits for what comes so."""
         if self.parts == 1:
-            program.add(name, kernel)
+            program.add(task, kernel)
             return
-        if not program.wanted(name):
+        if not program.wanted(task):
             return
         here: int | None = None
         for step, nbytes in enumerate(bytes_of):
             coming: int | None = None
             if nbytes:
                 shift = Exchange("shift", way, ("cp",), nbytes, kernel.precision)
-                coming = program.aside(f"{moving}.{step}", shift, "tensor_parallel", RING)
+                coming = program.aside(replace(moving, step=step), shift, "tensor_parallel", RING)
             if here is not None:
                 program.need(here)
-            program.add(f"{name}.{step}", kernel)
+            program.add(replace(task, step=step), kernel)
             here = coming
         if here is not None:
             program.need(here)

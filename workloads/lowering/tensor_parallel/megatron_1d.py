@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from ....hardware.precisions import BYTES
 from ...model.precision import Part
-from ...schedule.schedule import Exchange
+from ...schedule.operation import Role, Task
+from ...schedule.work import Exchange
 from ..builder import Program
 from ..layer.rank_share import Local
 from .none import Cut, NoTensorParallel
@@ -22,43 +23,46 @@ LOSS_NUMBERS = 3
 class Megatron1D(NoTensorParallel):
     """Weights cut along tp."""
 
-    def gather(self, program: Program, local: Local, at: str) -> None:
+    def gather(self, program: Program, local: Local, at: Task) -> None:
         """With sequence parallelism all tokens come together."""
         if local.plan.sequence_parallel:
-            self._send(program, local, f"{at}.gather", "all-gather")
+            self._send(program, local, at.doing(Role.INPUT_GATHER, at.operand, overlaps="next product"), "all-gather")
 
-    def reduce(self, program: Program, local: Local, at: str) -> None:
+    def reduce(self, program: Program, local: Local, at: Task) -> None:
         """Partial sums are added up: for all tokens, or each rank's own."""
         kind = "reduce-scatter" if local.plan.sequence_parallel else "all-reduce"
-        self._send(program, local, f"{at}.reduce", kind)
+        self._send(program, local, at.doing(Role.OUTPUT_SUM, overlaps="last product"), kind)
 
-    def reduce_backward(self, program: Program, local: Local, at: str) -> None:
+    def reduce_backward(self, program: Program, local: Local, at: Task) -> None:
         """With sequence parallelism gradients of all tokens come together."""
         if local.plan.sequence_parallel:
-            self._send(program, local, f"{at}.reduce.grad", "all-gather")
+            self._send(
+                program, local, at.doing(Role.OUTPUT_SUM, gradient="input", overlaps="next product"), "all-gather"
+            )
 
-    def gather_again(self, program: Program, local: Local, at: str) -> None:
+    def gather_again(self, program: Program, local: Local, at: Task) -> None:
         """With sequence parallelism the input was not kept."""
         if local.plan.sequence_parallel:
-            self._send(program, local, f"{at}.gather.again", "all-gather")
+            again = at.doing(Role.INPUT_GATHER, at.operand, "weight", overlaps="next product")
+            self._send(program, local, again, "all-gather")
 
-    def gather_backward(self, program: Program, local: Local, at: str) -> None:
+    def gather_backward(self, program: Program, local: Local, at: Task) -> None:
         """Partial gradients of the input are added up."""
         kind = "reduce-scatter" if local.plan.sequence_parallel else "all-reduce"
-        self._send(program, local, f"{at}.gather.grad", kind)
+        self._send(program, local, at.doing(Role.INPUT_GATHER, at.operand, "input", overlaps="last product"), kind)
 
-    def loss(self, program: Program, local: Local) -> None:
+    def loss(self, program: Program, local: Local, at: Task) -> None:
         """A few numbers for each token."""
         nbytes = LOSS_NUMBERS * BYTES[local.exact] * local.tokens
         exchange = Exchange("all-reduce", "ring", ("tp",), nbytes, local.exact)
-        program.add("output.loss.reduce", exchange, "tensor_parallel")
+        program.add(at.doing(Role.LOSS_SUM), exchange, "tensor_parallel")
 
-    def lookup(self, program: Program, local: Local, at: str = "embedding") -> None:
+    def lookup(self, program: Program, local: Local, at: Task) -> None:
         """Each rank knows its part of the vocabulary."""
         super().lookup(program, local, at)
         self.reduce(program, local, at)
 
-    def lookup_backward(self, program: Program, local: Local, at: str = "embedding") -> None:
+    def lookup_backward(self, program: Program, local: Local, at: Task) -> None:
         """With sequence parallelism gradients of all tokens come together first."""
         self.reduce_backward(program, local, at)
         super().lookup_backward(program, local, at)
@@ -68,8 +72,8 @@ class Megatron1D(NoTensorParallel):
         parts = local.width
         return (n / parts, k) if cut == "column" else (n, k / parts) if cut == "row" else (n, k)
 
-    def _send(self, program: Program, local: Local, name: str, operation: str, part: Part = "norm") -> None:
+    def _send(self, program: Program, local: Local, task: Task, operation: str, part: Part = "norm") -> None:
         """A collective over tp of the rank's tokens, in the format of the residual stream."""
         element = local.formats[part].compute
         exchange = Exchange(operation, "ring", ("tp",), local.whole * BYTES[element], element)
-        program.add(name, exchange, "tensor_parallel")
+        program.add(task, exchange, "tensor_parallel")

@@ -5,15 +5,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....hardware.registry import Policy
-from ...schedule.schedule import Work
+from ...schedule.operation import Role
+from ...schedule.work import Work
 
 Tokens = NDArray[np.int64]
+
+
+class BalancingStep(NamedTuple):
+    """An operation that a policy costs: its name in traces, its work, what it does and for which of a token's choices.
+
+    A policy of one's own may give (name, work) alone.
+    """
+
+    name: str
+    work: Work
+    role: Role = Role.BALANCING
+    choice: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,8 @@ class Balancer(Policy, ABC):
         + dropped = wanted, summed over a group.
         """
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
-        """What the policy itself does in each layer, as (name, work), before tokens are sent; by default nothing."""
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep | tuple[str, Work]]:
+        """What the policy itself does in each layer before tokens are sent; by default nothing."""
         yield from ()
 
 

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...schedule.schedule import Loop, Work
-from .balancer import Balancer, Carried, Tokens
+from ...schedule.operation import Role
+from ...schedule.work import Loop
+from .balancer import Balancer, BalancingStep, Carried, Tokens
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,6 @@ class Capacity(Balancer):
         every: Tokens = kept.reshape(wanted.shape).sum(axis=0)
         return every
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep]:
         """Ranks count the tokens that they keep."""
-        yield "capacity.count", Loop(float(tokens * top_k))
+        yield BalancingStep("capacity.count", Loop(float(tokens * top_k)), Role.TOKENS_DROPPED)

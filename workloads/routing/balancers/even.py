@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from ...schedule.schedule import Work
+from .balancer import BalancingStep
 from .swipe import Swipe
 
 
@@ -20,6 +20,6 @@ class Even(Swipe):
         "exactly the mean on every rank, as if routers were balanced by themselves; nothing is charged"
     )
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep]:
         """Nothing."""
         yield from ()

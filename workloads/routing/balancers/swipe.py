@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...schedule.schedule import COUNT, COUNT_BYTES, Exchange, Loop, Work
-from .balancer import Balancer, Carried, Tokens
+from ...schedule.operation import Role
+from ...schedule.work import COUNT, COUNT_BYTES, Exchange, Loop
+from .balancer import Balancer, BalancingStep, Carried, Tokens
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Swipe(Balancer):
             carried += admitted + dealt
         return carried
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[tuple[str, Work]]:
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep]:
         """For each choice: counts out and accepted counts back, surplus summed, room gathered, and the dealing itself.
 
         The dealing is a serial loop, the same on every rank, over all ranks and then over the rank's own tokens.
@@ -64,8 +65,28 @@ class Swipe(Balancer):
         for choice in range(top_k):
             if ranks > 1:
                 each = float(COUNT_BYTES * ranks)
-                yield f"swipe{choice}.counts", Exchange("all-to-all", "linear", ("ep",), each, COUNT)
-                yield f"swipe{choice}.accepted", Exchange("all-to-all", "linear", ("ep",), each, COUNT)
-                yield f"swipe{choice}.surplus", Exchange("all-reduce", "two-level", ("ep",), each, COUNT)
-                yield f"swipe{choice}.room", Exchange("all-gather", "two-level", ("ep",), each, COUNT)
-            yield f"swipe{choice}.deal", Loop(float(ranks + tokens))
+                yield BalancingStep(
+                    f"swipe{choice}.counts",
+                    Exchange("all-to-all", "linear", ("ep",), each, COUNT),
+                    Role.TOKENS_WANTED,
+                    choice,
+                )
+                yield BalancingStep(
+                    f"swipe{choice}.accepted",
+                    Exchange("all-to-all", "linear", ("ep",), each, COUNT),
+                    Role.TOKENS_ACCEPTED,
+                    choice,
+                )
+                yield BalancingStep(
+                    f"swipe{choice}.surplus",
+                    Exchange("all-reduce", "two-level", ("ep",), each, COUNT),
+                    Role.TOKENS_REFUSED,
+                    choice,
+                )
+                yield BalancingStep(
+                    f"swipe{choice}.room",
+                    Exchange("all-gather", "two-level", ("ep",), each, COUNT),
+                    Role.ROOM_LEFT,
+                    choice,
+                )
+            yield BalancingStep(f"swipe{choice}.deal", Loop(float(ranks + tokens)), Role.TOKENS_DEALT, choice)

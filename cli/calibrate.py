@@ -1,9 +1,8 @@
-"""The commands that run over MPI: ``athanor execute`` and ``athanor calibrate``."""
+"""``athanor calibrate``: the computers of a job, or one accelerator, measured and written as a machine file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,101 +11,12 @@ from click.core import ParameterSource
 
 from ..hardware.errors import InputError, suggestion
 from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, first
-from .options import machine_option, overcommit_option, plan_options, result_options, runtime_options
+from .inputs import command_text
+from .options import result_options, runtime_options
+from .sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ..hardware.precisions import Precision
-
-
-@click.command()
-@plan_options
-@machine_option("laptop")
-@overcommit_option
-@runtime_options
-@click.option(
-    "--compute",
-    type=click.Choice(["gemm", "sleep"]),
-    default="gemm",
-    show_default=True,
-    help="gemm: NumPy, with the operations' real shapes; sleep: a virtual accelerator that takes the machine's time.",
-)
-@click.option("--compute-scale", type=float, default=1.0, show_default=True, help="gemm: times so many rows.")
-@click.option(
-    "--collectives",
-    type=click.Choice(["rounds", "library"]),
-    default="rounds",
-    show_default=True,
-    help="rounds: the schedule's own algorithms over Isend and Irecv; library: the MPI library's collectives.",
-)
-@click.option(
-    "--check/--no-check", default=True, help="Compare a first, unmeasured step with NumPy alone.  [default: check]"
-)
-@result_options
-@click.option("-o", "output", metavar="FILE", help="Write the whole run (summary, plan, trace) as JSON.")
-def execute(
-    machine: str,
-    model: str,
-    settings: tuple[str, ...],
-    allow_overcommit: bool,
-    expect_ranks: int | None,
-    time_limit: float,
-    compute: Any,
-    compute_scale: float,
-    collectives: Any,
-    check: bool,
-    json_path: str | None,
-    out: str | None,
-    output: str | None,
-    **options: Any,
-) -> None:
-    """Execute training steps over MPI by the schedule that simulate predicts: mpiexec -n P athanor execute ….
-
-    The mesh has as many ranks as are started. Times, loads and links are measured; the machine names where ranks live, and with
-    --compute sleep how fast they compute.
-    """
-    from ..mpi_runtime.job.environment import prepare
-
-    prepare()
-    from ..mpi_runtime.execute.execute import Way
-    from ..mpi_runtime.execute.execute import execute as execute_run
-    from ..reports.pages.output_folder import Folder
-    from .inputs import load
-
-    hardware, chosen = load(machine, model, settings)
-    way = Way(compute, compute_scale, collectives, check, allow_overcommit)
-    folders: list[Folder] = []
-
-    def ready() -> None:
-        check_writable(output, json_path)
-        if out:
-            folders.append(Folder(out))
-
-    with progress("execute") if first() else nullcontext(lambda text: None) as advance:
-        run = execute_run(
-            hardware,
-            chosen,
-            way=way,
-            expect_ranks=expect_ranks,
-            time_limit=time_limit,
-            ready=ready,
-            advance=advance,
-            **options,
-        )
-    if run is None:
-        return
-    if output:
-        run.save(output)
-    for folder in folders:
-        from ..reports.pages.run import write_run
-
-        write_run(folder, run, hardware, chosen, command_text())
-    emit(json_path, run.summary())
-    if json_path != "-":
-        from ..reports.tables.runs import show_run
-
-        show_run(console(), run.summary(), run.summary()["links"])
-
 
 ACCELERATOR_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--device", {"help": "With --accelerator: cpu, cuda or cuda:N.  [default: the first GPU, else cpu]"}),
@@ -145,13 +55,15 @@ def accelerator_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 @click.option(
     "--like", metavar="MACHINE", help="Take structure and nominal rates from a machine: its name, or a TOML file."
 )
 @click.option("--nodes-per-supernode", type=int, help="Hosts in a row that share a supernode.  [default: of --like]")
-@click.option("--network-only", is_flag=True, help="Leave computing as --like has it.")
+@click.option(
+    "--network-only", is_flag=True, help="Measure the network only, and take compute rates from the machine of --like."
+)
 @click.option("--quick", is_flag=True, help="Fewer sizes, shapes and samples: some seconds, larger errors.")
 @click.option("--fresh", is_flag=True, help="Measure anew what an earlier calibration has kept.")
 @accelerator_options
@@ -183,11 +95,12 @@ def calibrate(
     from ..mpi_runtime.job.environment import prepare
 
     prepare()
+    from ..hardware.files import write_whole
     from ..hardware.machine import load_machine
     from ..hardware.machine_writer import machine_toml
     from ..mpi_runtime.calibration.calibrate import CalibrationTask
     from ..mpi_runtime.calibration.calibrate import calibrate as calibrate_job
-    from ..reports.pages.output_folder import Folder, write_whole
+    from ..reports.pages.output_folder import Folder
 
     task = CalibrationTask(Path(output), like=load_machine(like) if like else None, **options)
 
@@ -227,10 +140,11 @@ def _of_one_kind(accelerator: bool) -> None:
 def _calibrate_accelerator(
     output: str, like: str | None, json_path: str | None, out: str | None, **options: Any
 ) -> None:
+    from ..hardware.files import write_whole
     from ..hardware.machine import load_machine
     from ..hardware.machine_writer import machine_toml
     from ..mpi_runtime.accelerator.calibrate import AcceleratorTask, calibrate_accelerator
-    from ..reports.pages.output_folder import Folder, write_whole
+    from ..reports.pages.output_folder import Folder
 
     peaks = dict(_peak(text) for text in options.pop("peaks"))
     task = AcceleratorTask(
@@ -249,11 +163,12 @@ def _calibrate_accelerator(
     with progress("calibrate") as advance:
         found = calibrate_accelerator(task, ready=ready, advance=advance)
     from ..reports.pages import accelerator as report
+    from ..reports.studies.accelerator_errors import plain
 
     write_whole(Path(output), machine_toml(found.machine))
     if out:
         report.write_accelerator(Folder(out), found, command_text())
-    emit(json_path, report.plain(found))
+    emit(json_path, plain(found))
     if json_path != "-":
         report.show_accelerator(console(), found)
 

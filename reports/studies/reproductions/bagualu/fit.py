@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.errors import InputError
-from ...hardware.machine import CATALOGUE, Machine, Unknowns, load_machine
-from ...sim.simulate import simulate
-from ...sim.studies.scaling import scaled
-from ...workloads.plan.setting import Setting
-from ..published import published
+from .....hardware.errors import InputError
+from .....hardware.files import write_whole
+from .....hardware.machine import CATALOGUE, Machine, Unknowns, load_machine
+from .....sim.simulate import simulate
+from .....sim.studies.scaling import scaled
+from .....workloads.plan.setting import Setting
+from ....published import published
 
 Progress = Callable[[str], None]
 
@@ -164,7 +165,4 @@ def write_machine(path: Path, fits: Sequence[tuple[str, BaguaLuFit]]) -> None:
             inside = starts
         if not inside:
             kept.append(line)
-    try:
-        path.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    except OSError as reason:
-        raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
+    write_whole(path, "\n".join(kept) + "\n")

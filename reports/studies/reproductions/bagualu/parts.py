@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ....workloads.lowering import lower_step
-from ....workloads.memory import memory
-from ....workloads.model.model import load_model
-from ....workloads.plan.setting import Setting
-from ...pages.html_page import Section, breakdown_section, inputs
-from ...plots import plots
-from ...published import published
-from ...tables.runs import STUDY_COLUMNS, study_rows, study_title
-from .record import Drawing, ReportPart
+from .....workloads.lowering import lower_step
+from .....workloads.memory import memory
+from .....workloads.model.model import load_model
+from .....workloads.plan.setting import Setting
+from ....content.figures import Breakdown, ExpertLoad, MemoryByPart, ScalingCurve, StepsByCategory
+from ....content.inputs import inputs
+from ....content.scaling import study_columns, study_rows, study_title
+from ....content.sections import Drawing, ReportPart, Section
+from ....content.steps import breakdown_section
+from ....published import published
 
 if TYPE_CHECKING:
-    from .bagualu import BaGuaLu
+    from .claims import BaGuaLu
 
 FREE_COLUMNS = ("varies", "tokens/node", "GEMM", "network", "us/message", "ps/param.")
 PREDICTED_COLUMNS = ("1.93T EF", "placed", "strong", "14.5T EF", "174T EF")
@@ -58,7 +59,8 @@ def parts_of(found: BaGuaLu) -> list[ReportPart]:
     return [
         *(
             ReportPart(
-                Section(study_title(study), "", STUDY_COLUMNS, study_rows(study), 0), [drawn[f"{study.kind}_scaling"]]
+                Section(study_title(study), "", study_columns(study), study_rows(study), 2),
+                [drawn[f"{study.kind}_scaling"]],
             )
             for study in (found.strong, found.weak)
         ),
@@ -103,32 +105,32 @@ def _drawings(found: BaGuaLu) -> dict[str, Drawing]:
         Drawing(
             "strong_scaling",
             "The last point was fitted to 12x.",
-            lambda: plots.strong_scaling(strong, speedup, FITTED),
+            ScalingCurve(strong, speedup, FITTED),
         ),
         Drawing(
             "weak_scaling",
             "The last point was fitted to 1.18 EFLOP/s.",
-            lambda: plots.weak_scaling(weak, rate, FITTED),
+            ScalingCurve(weak, rate, FITTED),
         ),
         Drawing(
             "breakdown",
             "One step of each model on 96,000 nodes.",
-            lambda: plots.breakdown(_summaries(found.models)),
+            Breakdown(_summaries(found.models), "model"),
         ),
         Drawing(
             "placements",
             "The ratio was fitted to 1.6x.",
-            lambda: plots.placements(_summaries(found.placements), ratio, FITTED),
+            StepsByCategory(_summaries(found.placements), "Placement of the same mesh", "placement", ratio, FITTED),
         ),
         Drawing(
             "expert_load",
             "Zipf(1) routing over 400 experts.",
-            lambda: plots.expert_load(_loads(found)),
+            ExpertLoad(_loads(found)),
         ),
         Drawing(
             "memory",
             "Updates sharded in the hierarchy (as run), and not.",
-            lambda: plots.memory(_memory(found)),
+            MemoryByPart(_memory(found), "model"),
         ),
     ]
     return {each.name: each for each in drawn}

@@ -7,17 +7,17 @@ from typing import get_args
 
 from rich.table import Table
 
-from ...hardware.fabrics import AnyFabric
-from ...hardware.machine import list_machines
-from ...sim.network.network_models import SHARING
-from ...workloads.collectives import ALGORITHMS
-from ...workloads.mesh.mesh import AXES
-from ...workloads.mesh.placement import NAMED
-from ...workloads.model.model import Model, list_models
-from ...workloads.model.precision import DESCRIPTIONS
-from ...workloads.routing.balancers import BALANCERS
-from ...workloads.routing.routers import CATALOGUE, ROUTERS
-from .runs import table
+from ..hardware.fabrics import AnyFabric
+from ..hardware.machine import list_machines
+from ..reports.tables.runs import table
+from ..sim.network.network_models import SHARING
+from ..workloads.collectives import ALGORITHMS
+from ..workloads.mesh.mesh import AXES
+from ..workloads.mesh.placement import NAMED
+from ..workloads.model.model import Model, list_models
+from ..workloads.model.precision import DESCRIPTIONS
+from ..workloads.routing.balancers import BALANCERS
+from ..workloads.routing.routers import CATALOGUE, ROUTERS
 
 
 def listing(what: str) -> Table:

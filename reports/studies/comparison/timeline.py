@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..studies.comparison.sides import CATEGORY, CLASS, END, PHASE, START, STEP, STREAM, Side, place
+from .sides import Side, place
 
 
 class Bar(NamedTuple):
@@ -58,8 +58,8 @@ def timeline(side: Side, name: str) -> Timeline:
     seconds = side.totals.each_step_seconds
     step = int(np.argsort(seconds, kind="stable")[(len(seconds) - 1) // 2])
     bars = [
-        Bar(row[STREAM], row[CATEGORY], row[PHASE], row[START], row[END])
+        Bar(row.stream, row.category, row.phase, row.start, row.end)
         for row in side.run.trace
-        if row[CLASS] == name and row[STEP] == step
+        if row.ranks == name and row.step == step
     ]
     return Timeline(label, step, seconds[step], bars)

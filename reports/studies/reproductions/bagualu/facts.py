@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ....hardware.machine import Machine
-from ....hardware.precisions import BYTES
-from ....sim.network.maxmin import fair_rates
-from ....workloads.lowering.data_parallel.sharding import held
-from ....workloads.memory import FIXED_FP32, update_state_share
-from ....workloads.model.model import load_model
-from ....workloads.model.precision import POLICIES
-from ....workloads.plan.setting import Setting
-from ...published import published
-from ..claims import Claim
-from .quantities import fits, zero_volume
+from .....hardware.machine import Machine
+from .....hardware.precisions import BYTES
+from .....sim.network.maxmin import fair_rates
+from .....workloads.lowering.data_parallel.sharding import held
+from .....workloads.memory import FIXED_FP32, update_state_share
+from .....workloads.model.model import load_model
+from .....workloads.model.precision import POLICIES
+from .....workloads.plan.setting import Setting
+from ....published import published
+from ...claims import Claim
+from ..quantities import fits, zero_volume
 
 MODELS = ("moda-1.93t", "moda-14.5t", "moda-174t")
 
@@ -30,7 +30,7 @@ def fact_claims(machine: Machine) -> Iterator[Claim]:
             f"{name}: expert parameters",
             target,
             load_model(name).parameters.expert,
-            "exact",
+            "arithmetic",
             sources["expert_parameters"],
         )
     group = machine.core_group
@@ -38,32 +38,32 @@ def fact_claims(machine: Machine) -> Iterator[Claim]:
         "half over single precision peak",
         facts["half_over_single"],
         group.peak["fp16"] / group.peak["fp32"],
-        "exact",
+        "arithmetic",
         sources["half_over_single"],
     )
     yield Claim(
         "half over single, time of an expert's GEMM",
         facts["half_over_single"],
         _gemm_ratio(machine),
-        "exact",
+        "arithmetic",
         sources["half_over_single"],
     )
     yield Claim(
         "update state under APEX O2",
         facts["update_state_share"],
         update_state_share("O2"),
-        "exact",
+        "arithmetic",
         sources["update_state_share"],
     )
     cores = machine.node.core_groups * group.cores
-    yield Claim("cores a node", facts["cores_per_node"], cores, "exact", sources["cores"])
-    yield Claim("cores of 96,000 nodes", facts["cores_used"], 96_000 * cores, "exact", sources["cores"])
+    yield Claim("cores a node", facts["cores_per_node"], cores, "arithmetic", sources["cores"])
+    yield Claim("cores of 96,000 nodes", facts["cores_used"], 96_000 * cores, "arithmetic", sources["cores"])
     for flows, share in facts["uplink_share"].items():
         yield Claim(
             f"rate of {flows} flows out of a supernode",
             share,
             uplink_share(machine, int(flows)),
-            "exact",
+            "arithmetic",
             sources["uplinks"],
         )
     needed = 1e12 * sum(FIXED_FP32.values())
@@ -73,10 +73,10 @@ def fact_claims(machine: Machine) -> Iterator[Claim]:
             f"V100-32G for a trillion FP32 parameters, {how} units",
             count,
             np.ceil(cards[how]),
-            "exact",
+            "arithmetic",
             sources["v100_for_1t"],
         )
-    yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(240), "exact", sources["zero_volume"])
+    yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(240), "arithmetic", sources["zero_volume"])
 
 
 def memory_claims(machine: Machine) -> Iterator[Claim]:
@@ -87,33 +87,37 @@ def memory_claims(machine: Machine) -> Iterator[Claim]:
             f"{name}: GB a node at 16 B a parameter",
             facts["node_gigabytes"][name],
             _gigabytes(name, False),
-            "exact",
+            "arithmetic",
             sources["memory"],
         )
         yield Claim(
             f"{name}: the same, update sharded over replicas",
             facts["node_gigabytes_sharded"][name],
             _gigabytes(name, True),
-            "exact",
+            "arithmetic",
             sources["memory"],
         )
     yield Claim(
-        "moda-14.5t fits without ZeRO", 0, fits(machine, "moda-14.5t", zero="0"), "predicted", sources["memory"]
+        "moda-14.5t fits without ZeRO", False, fits(machine, "moda-14.5t", zero="0"), "predicted", sources["memory"]
     )
     yield Claim(
-        "moda-14.5t fits with the hierarchical update", 1, fits(machine, "moda-14.5t"), "predicted", sources["memory"]
+        "moda-14.5t fits with the hierarchical update",
+        True,
+        fits(machine, "moda-14.5t"),
+        "predicted",
+        sources["memory"],
     )
     two = {"mesh": {"ep": 48000, "dp": 2}, "zero": "0"}
     yield Claim(
         "moda-174t, two experts a node, fits at 24 B",
-        0,
+        False,
         fits(machine, "moda-174t", accounting="fp32", **two),
         "predicted",
         sources["memory_174t"],
     )
     yield Claim(
         "moda-174t, two experts a node, fits at 16 B",
-        1,
+        True,
         fits(machine, "moda-174t", **two),
         "predicted",
         sources["memory_174t"],

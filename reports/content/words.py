@@ -1,0 +1,27 @@
+"""Values as people read them: yes and no, meshes as the command line takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def count_text(number: float, digits: int = 3) -> str:
+    """A number of parameters as the field writes it: ``1.93 T``, ``122 B``, ``4.98 M``."""
+    for size, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.{digits}g} {name}"
+    return f"{number:g}"
+
+
+def shown(value: Any) -> str:
+    """A value of a plan or a claim as text: yes and no, ``axis=size`` of a mesh, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={shown(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    return str(value)

@@ -1,0 +1,58 @@
+"""What a simulation is said to need, against what it takes."""
+
+import tracemalloc
+
+import pytest
+from athanor import simulate
+from athanor.hardware.machine import load_machine
+from athanor.workloads.lowering.simulator_memory import estimate_bytes
+from athanor.workloads.model.model import load_model
+from athanor.workloads.plan.setting import Setting
+from support.paths import MACHINE_FILES
+
+FILES = {path.stem: path for path in MACHINE_FILES}
+
+
+def needs(machine, ranks, **options):
+    """Bytes that a step of so many experts took at once, and those of the estimate."""
+    model, options = load_model("moda-tiny").with_experts(ranks), {"mesh": {"ep": ranks, "dp": 1}, **options}
+    estimate = estimate_bytes(Setting.of(machine, model, options))
+    tracemalloc.start()
+    try:
+        simulate(machine, model, **options)
+        return tracemalloc.get_traced_memory()[1], estimate
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("algorithm", "ranks"), [("pairwise-shift", 144), ("pairwise-xor", 128)])
+def test_an_all_to_all_step_by_step_takes_what_is_said(algorithm, ranks):
+    """A transfer for each other rank: less than estimated, and more than a quarter of it."""
+    machine = load_machine("sunway-oceanlight")
+    needs(machine, 4, all_to_all=algorithm)  # what is kept for good is there
+    (plain, alone), (taken, estimate) = (needs(machine, ranks, all_to_all=name) for name in ("linear", algorithm))
+    assert taken - plain < estimate - alone < 4 * (taken - plain)
+
+
+def test_an_all_to_all_whose_pairs_have_routes_takes_what_is_said():
+    """Beside one of as many ranks on a tree, which needs no routes: to a fifth."""
+    routed, level = load_machine(FILES["torus-8x8x8"]), load_machine("sunway-oceanlight")
+    for machine in (routed, level):
+        needs(machine, 4)
+    (taken, estimate), (plain, alone) = needs(routed, 256), needs(level, 256)
+    assert estimate - alone == pytest.approx(taken - plain, rel=0.2)
+
+
+def test_steps_of_an_all_to_all_are_kept_for_each_rank():
+    """Eight groups need eight times what one needs; what takes one step or two needs nothing beside."""
+    model = load_model("moda-tiny").with_experts(32)
+
+    def share(dp, algorithm):
+        return [
+            estimate_bytes(Setting.of("sunway-oceanlight", model, {"mesh": {"ep": 32, "dp": dp}, "all_to_all": name}))
+            for name in ("linear", algorithm)
+        ]
+
+    (plain, more), (many, most) = share(1, "pairwise-shift"), share(8, "pairwise-shift")
+    assert most - many == pytest.approx(8 * (more - plain)), "so many bytes a rank for each step"
+    assert len(set(share(1, "two-level"))) == 1

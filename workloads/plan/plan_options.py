@@ -1,0 +1,128 @@
+"""The options of a plan as types: made by `make docs` from the fields of Plan, not by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypedDict
+
+
+class PlanOptions(TypedDict, total=False):
+    """Options of a plan, as ``athanor.simulate()`` and the like take them; None is the same as leaving one out."""
+
+    # Mesh and placement
+    mesh: str | Mapping[str, int] | None
+    """How many ranks lie along each axis of parallelism, outermost axis first.  [default: the model's plan]"""
+    placement: str | Mapping[str, str] | None
+    """Where ranks live: a rule by name, the order in which axes fill the nodes (block:tp,dp), or the level of the
+    machine that each axis lies on (AXIS=LEVEL,... of core_group, node, supernode, joined by +).  [default: auto]"""
+    ranks_per_node: int | None
+    """Ranks that share a node; must divide its core groups.  [above 0; default: one for each accelerator, else as
+    few as hold the mesh]"""
+    nodes_per_supernode: int | None
+    """Nodes to use of each supernode; the others stay idle.  [above 0; default: all]"""
+
+    # Batch
+    tokens_per_rank: int | None
+    """Size of a step as tokens of each data-parallel rank.  [tokens; above 0; default: the machine's
+    tokens_per_node]"""
+    global_batch: int | None
+    """Size of a step as sequences of all ranks together, instead of --tokens-per-rank.  [sequences; above 0;
+    default: from --tokens-per-rank]"""
+    micro_batch: int | None
+    """Sequences that a data-parallel rank computes at once; a step runs through as many micro-batches as it takes.
+    [sequences; above 0; default: 1 with pipeline stages, else what the machine's tokens_per_node holds]"""
+    seq_len: int | None
+    """Length of a sequence.  [tokens; above 0; default: the model's own]"""
+
+    # Precision
+    precision: str | None
+    """Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as
+    O0:100,layerwise.  [default: layerwise]"""
+
+    # Experts
+    top_k: int | None
+    """Experts that each token is sent to.  [above 0; default: the model's own]"""
+    router: str | None
+    """How popular the experts are: uniform, zipf:S (Zipf's law with exponent S), table:NAME or table:FILE.csv
+    (recorded popularity), or a class of yours as module:Class.  [default: uniform]"""
+    drift: float | None
+    """Share of the experts whose popularity changes from one step to the next.  [from 0 to 1; default: 0.0]"""
+    balancer: str | None
+    """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a
+    class of yours as module:Class.  [default: swipe]"""
+    expert_tensor: Literal["split", "whole"] | None
+    """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
+    too.  [default: split]"""
+    prototypes: int | None
+    """Divide the experts of a layer into this many groups; each token goes to its best expert of every group (M6-T).
+    [above 0; default: no groups]"""
+    all_to_all: str | None
+    """Algorithm of the exchange that brings tokens to experts and back.  [default: linear]"""
+
+    # Tensor and sequence parallelism
+    tensor: Literal["1d", "2d"] | None
+    """How the ranks of tp cut matrices: 1d, by columns and rows (Megatron-LM), or 2d, on a square grid (SUMMA).
+    [default: 1d]"""
+    sequence_parallel: bool | None
+    """Also divide norms, dropout and residuals over tp, by tokens.  [default: no]"""
+    tensor_overlap: bool | None
+    """Run the exchanges over tp while the products before and after them compute.  [default: no]"""
+
+    # Pipeline
+    pipeline: str | None
+    """Order of forward and backward passes on the pipeline stages: by name, or a class of yours as module:Class.
+    [default: 1f1b]"""
+    chunks: int | None
+    """Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.  [above 0; default: 1]"""
+    stage_layers: str | None
+    """How layers are divided over stages: even, ends (embedding and output layer count as one layer each), or the
+    number of each stage as N,N,....  [default: even]"""
+    scatter_gather: bool | None
+    """Between stages each rank of tp sends only its 1/tp of the activations; the receiving ranks gather them
+    (Megatron-LM).  [default: no]"""
+
+    # Sharding and offload
+    zero: Literal["0", "1", "2", "3", "++", "hierarchical", 0, 1, 2, 3] | None
+    """What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too, 3
+    weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside
+    supernodes first, then across: BaGuaLu).  [default: hierarchical]"""
+    offload: str | None
+    """What lies in the host's memory: optimizer, parameters, activations, experts, joined by commas, or a share of
+    one such as experts:0.5.  [default: none]"""
+    offload_delay: bool | None
+    """Let the host update weights while the next step runs, which then uses weights one update old.  [default: no]"""
+
+    # Memory and recomputation
+    recompute: Literal["none", "selective", "products", "full"] | None
+    """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
+    products (also every second matrix product), full (whole layers).  [default: none]"""
+    attention: Literal["unfused", "fused"] | None
+    """Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).
+    [default: unfused]"""
+    accounting: Literal["apex-o2", "fp32"] | None
+    """How bytes of memory are counted: apex-o2, what the precision's formats take; fp32, 24 bytes a parameter.
+    [default: apex-o2]"""
+
+    # Overlap
+    overlap: Literal["none", "gradients", "all"] | None
+    """What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the
+    gathering of updated weights, beside the next step's first forward pass).  [default: none]"""
+
+    # Network
+    routing: str | None
+    """How the fabric chooses among several paths; each fabric has some of these (athanor list fabrics).  [default:
+    the machine's own]"""
+    depth: Literal["auto", "bound", "fluid", "message"] | None
+    """How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message
+    (each message by itself), or auto, by the number of ranks that differ.  [default: auto]"""
+
+    # Noise and steps
+    jitter: float | None
+    """Standard deviation of each operation's time on each node, relative to the time.  [from 0 to below 1; default:
+    0.0]"""
+    speed_spread: float | None
+    """Standard deviation of the nodes' speeds, relative to the speed.  [from 0 to below 1; default: 0.0]"""
+    steps: int | None
+    """Training steps, one after another.  [above 0; default: 1]"""
+    seed: int | None
+    """Seed of all that is drawn: routing, jitter and speeds.  [from 0 on; default: 0]"""

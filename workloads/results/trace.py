@@ -1,0 +1,127 @@
+"""A row of a Run's trace: one operation on one observed class of ranks."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any, NamedTuple
+
+from ..schedule.operation import Operation, Task
+
+
+class TraceRow(NamedTuple):
+    """What an operation is, which ranks did it when, and what held it back; ``docs/formats/trace.md`` defines each column.
+
+    ``label`` is the operation's name without micro-batch and layer, ``ranks`` the class of ranks, ``nbytes`` the payload of an
+    exchange in bytes; ``start`` and ``end`` are seconds from the start of the step.
+    """
+
+    step: int
+    operation: str
+    kind: str
+    phase: str
+    category: str
+    stream: str
+    collective: str
+    axes: str
+    level: str
+    ranks: str
+    start: float
+    end: float
+    nbytes: float
+    flops: float
+    limit: str
+    label: str
+    role: str
+    part: str | None
+    layer: int | None
+    runs_in: str
+    gradient: str | None
+    micro_batch: int | None
+
+    @classmethod
+    def of(
+        cls,
+        operation: Operation,
+        exchange: tuple[str, str, str],
+        ranks: str,
+        times: tuple[float, float],
+        amounts: tuple[float, float],
+        limit: str,
+    ) -> TraceRow:
+        """The row of an operation in step 0: an ``exchange``'s (collective, axes, level), (start, end), (bytes, FLOPs)."""
+        task = operation.task
+        return cls(
+            0,
+            operation.name,
+            operation.kind,
+            operation.phase,
+            operation.category,
+            operation.stream,
+            *exchange,
+            ranks,
+            *times,
+            *amounts,
+            limit,
+            operation.label,
+            task.role.value,
+            task.part,
+            task.layer,
+            operation.runs_in,
+            task.gradient,
+            task.micro_batch,
+        )
+
+    @classmethod
+    def read(cls, values: Any) -> TraceRow:
+        """The row of a file, in the order of :data:`COLUMNS`; raises ``ValueError`` that says what is wrong with it."""
+        if not isinstance(values, list) or len(values) != len(COLUMNS):
+            found = f"{len(values)} columns" if isinstance(values, list) else "no columns"
+            raise ValueError(f"has {found}, must have {len(COLUMNS)}")
+        for column, value, (wanted, kind) in zip(COLUMNS, values, KINDS, strict=True):
+            right = type(value) in wanted and (type(value) is not float or isfinite(value))
+            if not right:
+                raise ValueError(f"has {column} {value}, must be {kind}")
+        return cls(*values)
+
+    def placed(self, first_layer: int, micro_batch: int, begin: float) -> TraceRow:
+        """The row of a pipeline's block where it stands in the step: in its layer and micro-batch, ``begin`` seconds later."""
+        layer = None if self.layer is None else self.layer + first_layer
+        task = Task(layer=layer, micro_batch=micro_batch, recomputed=self.runs_in == RECOMPUTED)
+        return self._replace(
+            operation=task.place + self.label,
+            layer=layer,
+            micro_batch=micro_batch,
+            start=self.start + begin,
+            end=self.end + begin,
+        )
+
+
+RECOMPUTED = "recomputed"
+
+
+def column_of(field: str) -> str:
+    """The name of a field in files and data frames, which may be a word that Python keeps for itself."""
+    return {"ranks": "class", "nbytes": "bytes", "runs_in": "pass"}.get(field, field)
+
+
+COLUMNS = tuple(column_of(name) for name in TraceRow._fields)
+"""Names of the fields in files and data frames."""
+
+_TEXT: tuple[tuple[type, ...], str] = ((str,), "a text")
+_NUMBER: tuple[tuple[type, ...], str] = ((int, float), "a number")
+_WHOLE: tuple[tuple[type, ...], str] = ((int,), "a whole number")
+_MAYBE_TEXT: tuple[tuple[type, ...], str] = ((str, type(None)), "a text or null")
+_MAYBE_WHOLE: tuple[tuple[type, ...], str] = ((int, type(None)), "a whole number or null")
+
+KINDS = (
+    _WHOLE,
+    *[_TEXT] * 9,
+    *[_NUMBER] * 4,
+    *[_TEXT] * 3,
+    _MAYBE_TEXT,
+    _MAYBE_WHOLE,
+    _TEXT,
+    _MAYBE_TEXT,
+    _MAYBE_WHOLE,
+)
+"""What each column holds in a file."""
