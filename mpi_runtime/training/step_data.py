@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ...workloads.loads.loads import LoadModel
 from ...workloads.loads.token_assignment import decisions
-from ...workloads.model.precision import PARTS
+from ...workloads.model.precision import Part
+from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Capacity
 from ...workloads.schedule.operation import Does, Operation, Role, Task
@@ -18,8 +19,10 @@ from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
+from .dense.carrying import carry
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
+from .optimizer_rounds import HeldTensor, OptimizerRounds, part_updated
 from .stand_ins import Blank, Steps
 from .token_routing import Routing
 from .tokens import Tokens
@@ -55,6 +58,7 @@ class Training:
         self.group, self.me = (int(place[0]) for place in np.nonzero(groups == rank))
         self.local = self.loads.experts // self.loads.ranks
         self.holdings = MoeHoldings(setting, self.formats, schedule, transport)
+        self.updates = OptimizerRounds(setting, self._ready)
         operations = list(every_operation(schedule))
         self.synchronised = [
             (each.stream, each.work)
@@ -80,6 +84,7 @@ class Training:
         model, batch = self.setting.model, self.setting.batch
         random = np.random.default_rng([self.setting.plan.seed, 8, step, self.rank])
         self.kept.clear()
+        self.updates.start_step()
         for each in self.holdings.vectors.values():
             each.vector.start_step()
             if self.exact:  # dense layers compute no gradients: small whole numbers, whose sums are exact
@@ -122,7 +127,7 @@ class Training:
         """Do what a compute operation does to the data; returns whether that was all of its work, as it would be for real."""
         task = operation.task
         if task.role is Role.OPTIMIZER:
-            return self._optimizer(task)
+            return self._update(part_updated(task))
         if task.part != "moe":
             return False
         layer = self._layer(task)
@@ -178,14 +183,16 @@ class Training:
         top_k = layer.weights.shape[1]
         layer.routing.drop(layer.everyone, int(np.ceil(balancer.factor * self.setting.batch.micro_tokens * top_k)))
 
-    def _optimizer(self, task: Task) -> bool:
+    def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""
         if not (self.real or self.exact):
             return False
-        part = next(each for each in PARTS if each == task.part)
-        held = self.holdings.of_part(part)
-        held.vector.adam(*held.spans[part], held.replicas)
+        self.updates.compute(part)
         return self.real
+
+    def _ready(self, part: Part) -> Iterator[tuple[HeldTensor, TensorShare]]:
+        held = self.holdings.of_part(part)
+        return held.vector.ready(part, held.replicas)
 
     # --- exchanges --------------------------------------------------------------------------------------------------------
 
@@ -195,6 +202,9 @@ class Training:
         assert isinstance(exchange, Exchange)
         if task.part == "moe":
             return self._tokens(self._layer(task), task, operation.stream, exchange)
+        if task.role is Role.OPTIMIZER and (self.real or self.exact):
+            message = self.updates.message(part_updated(task))
+            return carry(self.transport, operation.stream, exchange, message)
         if operation.category == "gradient_sync":
             held = self.holdings.vectors[MoeHoldings.key(operation)]
             return self._vector(held, task.layer, operation.stream, exchange)

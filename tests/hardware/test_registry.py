@@ -10,12 +10,14 @@ from athanor.hardware.errors import InputError
 from athanor.hardware.registry import Policy, Registry
 from athanor.sim.network.network_models import SHARING
 from athanor.workloads.collectives import ALGORITHMS
+from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.pipelines import PIPELINES
 from athanor.workloads.routing.balancers import BALANCERS, Balancer
 from athanor.workloads.routing.routers import ROUTERS, Router
 
 OVERFLOW = '''
 import numpy as np
+from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.routing.balancers import Balancer, Carried
 
 
@@ -59,7 +61,14 @@ class Other:
 not_a_class = Halved()
 '''
 
-ALL = {"balancer": BALANCERS, "router": ROUTERS, "pipeline": PIPELINES, "sharing": SHARING, **ALGORITHMS}
+ALL = {
+    "balancer": BALANCERS,
+    "router": ROUTERS,
+    "pipeline": PIPELINES,
+    "sharing": SHARING,
+    "optimizer": OPTIMIZERS,
+    **ALGORITHMS,
+}
 
 
 @pytest.fixture

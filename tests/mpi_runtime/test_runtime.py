@@ -39,6 +39,12 @@ PLANS = [
     "--mesh ep=2,dp=2 --overlap gradients --precision layerwise --compute sleep",
     "--mesh ep=2,dp=2 --recompute full --micro-batch 1 --seq-len 32 --collectives library",
     "--mesh dp=4 --precision O3",
+    "--mesh ep=2,dp=2 --optimizer lamb",
+    "--mesh ep=2,dp=2 --optimizer muon --overlap gradients --collectives library",
+    "--mesh ep=2,dp=2 --optimizer muon",
+    "--mesh dp=4 --optimizer adafactor --precision O2 --overlap gradients --compute sleep",
+    "--mesh ep=2,dp=2 --optimizer adam8bit",
+    "--mesh dp=4 --optimizer sgd:momentum=0.8 --zero 0 --precision fp64",
 ]
 
 
@@ -98,7 +104,10 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
     if own.get("--collectives") != "library":
         (bus,), (expected,) = measured["links"], predicted["links"]
         assert bus["kind"] == expected["kind"] == "ring"
-        assert bus["bytes_per_step"] == pytest.approx(expected["bytes_per_step"], rel=0.02)
+        padding = (
+            0.05 if options.get("--optimizer") == "muon" else 0.02
+        )  # parts of matrices are filled up to the longest
+        assert bus["bytes_per_step"] == pytest.approx(expected["bytes_per_step"], rel=padding)
 
 
 def test_payloads_are_those_of_the_schedule(executed):

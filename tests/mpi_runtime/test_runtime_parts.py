@@ -12,8 +12,9 @@ from athanor.mpi_runtime.job.environment import Launcher, local_ranks
 from athanor.mpi_runtime.job.rank_order import arrange
 from athanor.mpi_runtime.messages.link_bytes import links
 from athanor.mpi_runtime.messages.streams import After, Streams, Until
-from athanor.mpi_runtime.training.flat_vectors import BETA_1, BETA_2, EPSILON, LEARNING_RATE, FlatVector, adam
+from athanor.mpi_runtime.training.flat_vectors import FlatVector
 from athanor.mpi_runtime.training.local_experts import LocalExperts, feed_forward, feed_forward_gradient
+from athanor.mpi_runtime.training.optimizer_rounds import update_alone
 from athanor.mpi_runtime.training.token_routing import DROPPED, Routing
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.loads.token_assignment import decisions
@@ -21,6 +22,9 @@ from athanor.workloads.lowering import lower
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import Layout
 from athanor.workloads.model.precision import POLICIES
+from athanor.workloads.model.tensors import Tensor
+from athanor.workloads.optimizers import Adam, TensorShare
+from athanor.workloads.optimizers.hyperparameters import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.routing.balancers import Capacity, Swipe
 from athanor.workloads.schedule.costs import compute_seconds
@@ -181,13 +185,12 @@ def test_experts_compute_what_a_ffn_does():
 def test_adam_is_the_published_one():
     """Algorithm 1 of Kingma and Ba, with its bias corrections written out."""
     random = np.random.default_rng(1)
-    weights, exact = random.standard_normal(9), None
+    weights = random.standard_normal(9)
     expected, m, v = weights.copy(), np.zeros(9), np.zeros(9)
-    moments = (np.zeros(9), np.zeros(9))
+    moments = {"first": np.zeros(9), "second": np.zeros(9)}
     for step in range(1, 6):
-        summed = random.standard_normal(9)
-        adam(weights, summed, moments, exact, step, replicas=4)
-        g = summed / 4
+        g = random.standard_normal(9) / 4
+        update_alone(Adam(), "ffn", TensorShare(Tensor(1, 9), np.arange(9), weights, None, g, moments, step))
         m, v = BETA_1 * m + (1 - BETA_1) * g, BETA_2 * v + (1 - BETA_2) * g**2
         scale = np.sqrt(1 - BETA_2**step)
         expected -= LEARNING_RATE * (m / (1 - BETA_1**step)) / (np.sqrt(v) / scale + EPSILON / scale)
@@ -208,8 +211,10 @@ def test_sharded_updates_are_the_whole_one(policy, sizes):
         for each in (*shards, whole):
             each.start_step()
             each.gradients[:] = gradient
-            for part in ((0.0, 0.3), (0.3, 1.0)):
-                each.adam(*part, replicas=2)
+            for held, share in each.ready(None, replicas=2):
+                update = held.rule.update(share)
+                assert next(update, None) is None  # element by element: nothing is asked of others
+                share.settle()
         gathered = np.array([np.concatenate(list(each.mine(each.weights))) for each in shards])
         for each in (*shards, whole):
             if each.sharded:

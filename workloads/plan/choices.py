@@ -37,6 +37,12 @@ def _precisions() -> Iterable[str]:
     return POLICIES
 
 
+def _optimizers() -> Iterable[str]:
+    from ..optimizers import OPTIMIZERS
+
+    return OPTIMIZERS.names()
+
+
 def _routers() -> Iterable[str]:
     from ..routing.routers import ROUTERS
 
@@ -111,6 +117,7 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
     "axes": _axes,
     "placements": _placements,
     "precisions": _precisions,
+    "optimizers": _optimizers,
     "routers": _routers,
     "balancers": _balancers,
     "collectives": _collectives,

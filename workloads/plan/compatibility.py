@@ -9,6 +9,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..mesh.mesh import Mesh
 from ..model.model import Model
+from ..optimizers import Adam
 from ..pipelines import find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from .batch import Batch
@@ -112,6 +113,18 @@ RULES = (
         "--zero ++",
         lambda g: "optimizer" in g.plan.offloads and g.plan.sharding.quantises,
         "quantised gradients stay on the accelerators",
+    ),
+    Rule(
+        "--offload optimizer",
+        "an --optimizer of whole tensors",
+        lambda g: "optimizer" in g.plan.offloads and not g.plan.optimizing.hosted,
+        "parts of tensors meet on accelerators, as adafactor, lamb and muon need them; use adam, adamw, sgd or adam8bit",
+    ),
+    Rule(
+        "--accounting fp32",
+        "another --optimizer than Adam",
+        lambda g: g.plan.accounting == "fp32" and not isinstance(g.plan.optimizing, Adam),
+        "its 24 bytes a parameter have 8 for Adam's two moments",
     ),
     Rule(
         "--offload experts",

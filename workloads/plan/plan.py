@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from ...hardware.machine import Machine
     from ..model.model import Model
     from ..model.precision import PrecisionSchedule
+    from ..optimizers import Optimizer
     from ..recomputation import Recomputation
     from ..routing.balancers import Balancer
     from ..routing.routers import Router
     from ..sharding import Sharding
 
 OFFLOADS = {
-    "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",
+    "optimizer": "master weights and the optimizer's state in host memory, updated on the host's cores (ZeRO-Offload)",
     "parameters": "weights of layers in host memory, fetched before each pass",
     "activations": "inputs of layers in host memory between the passes",
     "experts": "weights of experts in host memory, fetched layer by layer",
@@ -115,7 +116,7 @@ class Plan:
         "Batch", None, "Length of a sequence.", unit="tokens", more=0, otherwise="the model's own"
     )
     precision: str = option(
-        "Precision",
+        "Precision and optimizer",
         "bf16",
         "Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as"
         " O0:100,layerwise.",
@@ -123,6 +124,15 @@ class Plan:
         otherwise="bf16, O2 or O0: the first that the machine's core groups have",
         names="precisions",
         inference=True,
+    )
+    optimizer: str = option(
+        "Precision and optimizer",
+        "adam",
+        "What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of"
+        " yours as module:Class.",
+        form="OPTIMIZER",
+        names="optimizers",
+        searched=True,
     )
     top_k: int | None = option(
         "Experts",
@@ -371,6 +381,7 @@ class Plan:
             self.router_policy,
             self.balancing,
             self.precisions,
+            self.optimizing,
             self.sharding,
             self.recomputation,
             Mesh.of(self.mesh),
@@ -395,6 +406,13 @@ class Plan:
         from ..routing.balancers import BALANCERS
 
         return BALANCERS.find(self.balancer)
+
+    @property
+    def optimizing(self) -> Optimizer:
+        """The optimizer."""
+        from ..optimizers import OPTIMIZERS
+
+        return OPTIMIZERS.find(self.optimizer)
 
     @property
     def precisions(self) -> PrecisionSchedule:
