@@ -115,7 +115,9 @@ def coverage_map(out: Path, jobs: int) -> dict:
     kept = out / f"map-{digest.hexdigest()[:12]}.json"
     if not kept.exists():
         print("which tests execute which lines: every test once", flush=True)
-        files = dict.fromkeys(path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name])
+        files = dict.fromkeys(
+            path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name]
+        )
         parts = _in_children(list(files), _covered, jobs, out)
         lines: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         seconds: dict[str, float] = {}
