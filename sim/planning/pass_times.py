@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ...workloads.loads.loads import Load, LoadModel
-from ...workloads.lowering.builder import RING, Program
+from ...workloads.lowering.builder import Program
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.operation import RING, Operation
 from ...workloads.schedule.work import Exchange
 from .collective_times import Wires
 from .pipeline_times import Lane
