@@ -19,6 +19,7 @@ from ..reports.tables.terminal import check_writable, console, emit
             "routers",
             "balancers",
             "precisions",
+            "optimizers",
             "collectives",
             "fabrics",
             "network-models",

@@ -16,6 +16,7 @@ from ..workloads.mesh.mesh import AXES
 from ..workloads.mesh.placement import NAMED
 from ..workloads.model.model import Model, list_models
 from ..workloads.model.precision import DESCRIPTIONS
+from ..workloads.optimizers import OPTIMIZERS
 from ..workloads.routing.balancers import BALANCERS
 from ..workloads.routing.routers import CATALOGUE, ROUTERS
 
@@ -44,6 +45,8 @@ def entries(what: str) -> list[tuple[str, str]]:
             return BALANCERS.abouts()
         case "precisions":
             return list(DESCRIPTIONS.items())
+        case "optimizers":
+            return OPTIMIZERS.abouts()
         case "collectives":
             return [
                 (f"{operation} {name}", about)

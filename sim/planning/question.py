@@ -15,6 +15,7 @@ from ...hardware.version import version
 from ...workloads.mesh.mesh import AXES
 from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
+from ...workloads.optimizers import OPTIMIZERS
 from ...workloads.pipelines.stage_layers import WAYS
 from ...workloads.plan.plan import OFFLOADS, Plan
 
@@ -29,13 +30,14 @@ DIMENSIONS = (
     "offload",
     "zero",
     "overlap",
+    "optimizer",
     "pipeline",
     "chunks",
     "stage_layers",
 )
 """Choices of a plan beside its mesh that a search makes; :class:`~.space.Space` says which values it tries where none are given.
 
-What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``), or needs other kernels
+What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``, ``--optimizer``), or needs other kernels
 (``--attention``, ``--tensor 2d``) is tried where it is asked for, and so are stages of unequal length (``--stage-layers``).
 """
 
@@ -102,7 +104,7 @@ class Question:
     @cached_property
     def plan(self) -> Plan:
         """The plan that all candidates are changes of: the fixed options, then the model's own, then the defaults."""
-        searched = {*DIMENSIONS, *SIZES, "mesh"} - {"attention"}
+        searched = {*DIMENSIONS, *SIZES, "mesh"} - {"attention", "optimizer"}
         own = {key: value for key, value in self.model.plan.items() if key not in searched}
         bare = self.model.model_copy(update={"plan": own})
         options = {"mesh": {"dp": self.ranks}, "ranks_per_node": self.ranks_per_node, **self.fixed}
@@ -180,6 +182,9 @@ def _value(key: str, text: str, value: str) -> Any:
         if value not in ("on", "off"):
             raise InputError(f"--try {text}: write sequence-parallel=on,off")
         return value == "on"
+    if key == "optimizer":
+        OPTIMIZERS.find(value)
+        return value
     allowed = WAYS if key == "stage_layers" else CHOICES.get(key, (value,))
     if value not in allowed:
         raise InputError(f"--try {text}: no such value {value}{suggestion(value, allowed)}")

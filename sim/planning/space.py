@@ -111,6 +111,7 @@ class Space:
             self._block("offload", self.offloads),
             self._block("zero", ["0", "1", "2", "3"]),
             self._block("overlap", ["none", "gradients"]),
+            self._block("optimizer", [self.question.plan.optimizer]),
             self._pipelines(mesh),
         ]
         return [block for block in found if block.names]

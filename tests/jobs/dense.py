@@ -1,10 +1,12 @@
 """A job: steps of small dense models by the plans in argv, as JSON, one after another; rank 0 prints a line about each.
 
 With ``spoil`` before them, one exchange is not what it should be: in broadcasts, all but the first member send other numbers.
+With ``mislead``, operations have labels that say what is not so.
 """
 
 import json
 import sys
+from pathlib import Path
 
 from athanor.mpi_runtime.job.environment import prepare
 
@@ -27,6 +29,12 @@ def spoil():
 plans = sys.argv[1:]
 if plans[0] == "spoil":
     spoil()
+    del plans[0]
+if plans[0] == "mislead":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from support.labels import mislead
+
+    mislead()
     del plans[0]
 for plan in plans:
     options = json.loads(plan)

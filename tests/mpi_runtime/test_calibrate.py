@@ -24,7 +24,7 @@ from athanor.mpi_runtime.calibration.products import Products
 from athanor.mpi_runtime.calibration.samples import Series, judged, reason
 from athanor.mpi_runtime.calibration.structure import bare, like, supernode_of
 from athanor.mpi_runtime.calibration.topology import Topology
-from support.mpi_jobs import begin, finish, gone, job, needs_mpi, ranks_of
+from support.mpi_jobs import begin, finish, gone, job, needs_mpi, ranks_of, told
 from support.paths import MACHINE_FILES, ROOT
 
 SIZES = [1 << power for power in range(3, 23)]
@@ -483,16 +483,15 @@ REFUSALS = [
 
 
 @needs_mpi
-@pytest.mark.parametrize(("options", "message"), REFUSALS)
-def test_what_cannot_be_calibrated_is_refused_by_one_rank(options, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_be_calibrated_is_refused_by_one_rank(tmp_path):
     (tmp_path / "broken.toml").write_text("nodes = ")
-    done = job(3, "athanor", "calibrate", "--quick", *options)
-    (text,) = said(done.stderr)
-    assert message in text
-    assert done.returncode == 2
-    assert done.stdout == "" and "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["broken.toml"]
+    answers = told(tmp_path, 3, [["calibrate", "--quick", *options] for options, _ in REFUSALS])
+    for (_, message), answer in zip(REFUSALS, answers, strict=True):
+        (text,) = answer.said
+        assert message in text
+        assert answer.statuses == {2}
+        assert answer.out == "" and "Traceback" not in answer.errors
+        assert answer.files == ["broken.toml"]
 
 
 def points_kept(path):

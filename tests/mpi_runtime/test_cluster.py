@@ -20,7 +20,7 @@ from athanor.mpi_runtime.cluster import probe as probes
 from athanor.mpi_runtime.cluster.holder import Nursery, birth
 from athanor.mpi_runtime.cluster.job import TimeLimit
 from athanor.mpi_runtime.cluster.report import report
-from support.command_line import start
+from support import command_line
 from support.paths import DATA, ROOT
 
 JOB = DATA / "tree_job.py"
@@ -53,8 +53,12 @@ def tree():
         yield made
 
 
-def athanor_cluster(*arguments, **settings):
-    return subprocess.run([*ATHANOR, *map(str, arguments)], capture_output=True, text=True, timeout=60, **settings)
+def athanor_cluster(command, *arguments):
+    """``up`` and ``run`` start processes and handle signals: they are processes of their own."""
+    if command in ("up", "run"):
+        words = [*ATHANOR, command, *map(str, arguments)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60)
+    return command_line.athanor("cluster", command, *arguments)
 
 
 def namespace_of(pid):
@@ -168,7 +172,7 @@ def test_a_job_that_takes_too_long_is_killed(tree):
 def test_an_interrupted_job_leaves_nothing_running(tree, number, status):
     # A shell that ignores the signal is the worst of jobs.
     stubborn = "trap '' INT TERM; sleep 3219; sleep 3219; true"
-    process = start([*ATHANOR, "run", "--name", "tree", "--", "sh", "-c", stubborn])
+    process = command_line.start([*ATHANOR, "run", "--name", "tree", "--", "sh", "-c", stubborn])
     assert eventually(lambda: len(running("sleep\x003219")) == 4)
     process.send_signal(number)
     process.communicate(timeout=30)
@@ -432,7 +436,7 @@ def test_the_loopback_device_works_without_namespaces(monkeypatch):
     ],
 )
 def test_wrong_flags_are_refused_in_one_line(flags, message):
-    done = athanor_cluster("up", *flags)
+    done = command_line.athanor("cluster", "up", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -1,15 +1,18 @@
 """Jobs of real MPI processes for tests: started, waited for, and never left behind."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.command_line import start
+from support.paths import JOBS
 
 BIN = Path(sys.executable).parent
 MPIEXEC = shutil.which("mpiexec", path=str(BIN)) or shutil.which("mpiexec")
@@ -28,6 +31,36 @@ def job(ranks, *args, timeout=90, **environment):
     return subprocess.run(
         command(ranks, *args), capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
     )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one command of a job said: each rank's exit status, output and errors, and the files that were there after it."""
+
+    statuses: set[int]
+    out: str
+    errors: str
+    files: list[str]
+
+    @property
+    def said(self) -> list[str]:
+        """What Athanor itself said, line by line, whatever rank said it."""
+        return [line for line in self.errors.splitlines() if line.startswith("athanor: ")]
+
+
+def told(folder, ranks, commands, timeout=120):
+    """What each of ``commands`` says that one job runs in turn in ``folder``: MPI starts once for all of them."""
+    words, path = [[str(word) for word in words] for words in commands], folder.parent / f"{folder.name}.told.json"
+    done = subprocess.run(
+        command(ranks, "python", JOBS / "commands.py", path, json.dumps(words)),
+        cwd=folder, capture_output=True, text=True, timeout=timeout,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    found = []
+    for each in json.loads(path.read_text()):
+        statuses, out, errors = zip(*each["ranks"], strict=True)
+        found.append(Told(set(statuses), "".join(out), "".join(errors), each["files"]))
+    return found
 
 
 def begin(ranks, *args):

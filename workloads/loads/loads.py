@@ -76,8 +76,8 @@ class LoadStatistics:
 
 def _thinned(values: Array, most: int = 512) -> list[float]:
     """At most so many of the values, evenly spaced, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
-    return [float(value) for value in values[places]]
+    places = dict.fromkeys(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int).tolist())
+    return [float(values[place]) for place in places]
 
 
 class LoadModel:

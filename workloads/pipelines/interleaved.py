@@ -5,6 +5,13 @@ from __future__ import annotations
 from ...hardware.errors import InputError
 from .order import Kind, Order, Slot, alternate
 from .pipeline import Pipeline
+from .stage_seconds import StageSeconds
+
+EVEN = 0.05
+"""By how much parts may differ from their mean for the closed form."""
+
+SHORT = 0.05
+"""The share of a part's passes that a message may take for the closed form."""
 
 
 class Interleaved(Pipeline):
@@ -21,6 +28,17 @@ class Interleaved(Pipeline):
             alternate(ahead, back, min(2 * (stages - stage - 1) + (chunks - 1) * stages, len(ahead)))
             for stage in range(stages)
         ]
+
+    def synchronous_seconds(self, stages: StageSeconds, micro_batches: int) -> float | None:
+        """A chunk's share of the bubble, and the messages of one micro-batch's way through all chunks of all stages.
+
+        That holds where parts are nearly even (:data:`EVEN`) and messages short enough for the passes of other micro-batches
+        to hide them (:data:`SHORT`); with equal parts and free messages it is the (p - 1)(f + b)/v of the source.
+        """
+        if stages.uneven > EVEN or stages.send > SHORT * stages.slowest / stages.chunks:
+            return None
+        fill = (sum(stages.way) - max(stages.way)) / stages.chunks
+        return micro_batches * stages.slowest + fill + 2 * (len(stages.parts) - 1) * stages.send
 
     def check_chunks(self, stages: int, chunks: int) -> None:
         """Two at least: with one, the order would be 1F1B's with more under way."""

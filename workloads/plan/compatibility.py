@@ -9,6 +9,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..mesh.mesh import Mesh
 from ..model.model import Model
+from ..optimizers import Adam
 from ..pipelines import find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from .batch import Batch
@@ -114,6 +115,18 @@ RULES = (
         "quantised gradients stay on the accelerators",
     ),
     Rule(
+        "--offload optimizer",
+        "an --optimizer of whole tensors",
+        lambda g: "optimizer" in g.plan.offloads and not g.plan.optimizing.hosted,
+        "parts of tensors meet on accelerators, as adafactor, lamb and muon need them; use adam, adamw, sgd or adam8bit",
+    ),
+    Rule(
+        "--accounting fp32",
+        "another --optimizer than Adam",
+        lambda g: g.plan.accounting == "fp32" and not isinstance(g.plan.optimizing, Adam),
+        "its 24 bytes a parameter have 8 for Adam's two moments",
+    ),
+    Rule(
         "--offload experts",
         "no experts",
         lambda g: "experts" in g.plan.offloads and not g.model.experts,
@@ -134,7 +147,7 @@ RULES = (
     Rule(
         "--recompute products",
         "--attention unfused",
-        lambda g: g.plan.recomputation.keeps_products and g.plan.attention == "unfused",
+        lambda g: g.plan.recomputation.keeps_products and g.plan.kernel.keeps_scores,
         "it keeps what the fused kernel brings",
     ),
     Rule(

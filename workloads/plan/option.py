@@ -19,7 +19,7 @@ from .choices import names_of
 Group = Literal[
     "Mesh and placement",
     "Batch",
-    "Precision",
+    "Precision and optimizer",
     "Experts",
     "Tensor and sequence parallelism",
     "Pipeline",

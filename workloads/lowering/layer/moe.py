@@ -17,9 +17,12 @@ from .ffn import ACTIVATION_FLOPS, FeedForward
 from .rank_share import NORM_FLOPS, Local
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flow:
-    """What a layer's load means for its operations: made once, used by the forward and the backward pass."""
+    """What a layer's load means for its operations: made once, used by the forward and the backward pass.
+
+    One is equal to itself alone: passes that carry the same one are alike.
+    """
 
     rows: Amount  # tokens of each local expert, taken as equal among them
     inner: Amount  # elements of the inner activations of all local experts
