@@ -98,8 +98,9 @@ def test_every_key_of_the_summary_and_column_of_the_trace_is_explained():
         assert f"`{column}`" in trace, column
 
 
-BEFORE, REAL = (ROOT / "README.md").read_text().split("The same schedule for real")
+BEFORE, REAL = (ROOT / "README.md").read_text().split("Then run a plan for real")
 COMMANDS = [line.strip() for line in BEFORE.splitlines() if line.startswith("    athanor ")]
+COMMANDS += re.findall(r"`(athanor \w+ [^`]+)`", REAL.split("## What you can ask")[1].split("`athanor COMMAND")[0])
 JOBS = [line.strip() for line in REAL.splitlines() if line.startswith(("    athanor ", "    mpiexec "))]
 """Commands that use each other's files, in their order."""
 
