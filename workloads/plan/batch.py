@@ -56,6 +56,8 @@ def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | Non
                 " (--tokens-per-rank, --global-batch)"
             )
         return count
+    if tokens % seq_len == 0:
+        usual = max(usual, seq_len)  # a sequence is never cut in pieces
     if tokens <= usual:
         return 1
     if tokens % usual == 0:
