@@ -83,7 +83,7 @@ def network(record: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"Starting Python and loading Athanor takes another {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB in each row.",
+            f"Whole processes: {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB of each row are start-up.",
         ]
     )
 

@@ -13,8 +13,8 @@ from ...workloads.pipelines.stage_seconds import PartSeconds, StageSeconds
 FEW = 2
 """Micro-batches a stage after which each p more take as long as those before."""
 
-STEPS = 3
-"""Steps of a pipeline that never flushes which are played to fill it."""
+ROUNDS = 8
+"""Micro-batches at least, for each stage, over which the pace of a pipeline that never flushes is taken."""
 
 
 class Turns(NamedTuple):
@@ -64,7 +64,7 @@ class PipelineTimes:
         chunks = len(parts) // stages
         if pipeline.asynchronous:
             first, last = _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)
-            return (last - first) / (STEPS * max(1, stages // micro_batches))
+            return (last - first) / _steps(stages, micro_batches)
         more = max(0, micro_batches - FEW * stages) // stages
         if more < 2:
             return _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)[0]
@@ -95,11 +95,14 @@ def one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float
     return micro_batches * (only.forward + only.backward + only.weights) + only.tail
 
 
+def _steps(stages: int, micro_batches: int) -> int:
+    """Steps over which the pace of a pipeline that never flushes is taken, after as many that fill it."""
+    return stages * max(1, ROUNDS // micro_batches)
+
+
 def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
     if pipeline.asynchronous:
-        steps = STEPS * max(1, stages // micro_batches)
-        stream = streamed(pipeline, stages, micro_batches, 2 * steps)
-        orders = stream.orders
+        orders = streamed(pipeline, stages, micro_batches, 2 * _steps(stages, micro_batches)).orders
     else:
         orders = pipeline.orders(stages, micro_batches, chunks)
     completes = "W" if pipeline.splits_backward else "B"

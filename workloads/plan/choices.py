@@ -85,6 +85,12 @@ def _shardings() -> Iterable[str]:
     return SHARDINGS.names()
 
 
+def _attention_kernels() -> Iterable[str]:
+    from ..attention_kernels import ATTENTION_KERNELS
+
+    return ATTENTION_KERNELS.names()
+
+
 def _recomputations() -> Iterable[str]:
     from ..recomputation import RECOMPUTATIONS
 
@@ -125,6 +131,7 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
     "all-to-alls": _all_to_alls,
     "pipelines": _pipelines,
     "shardings": _shardings,
+    "attention-kernels": _attention_kernels,
     "recomputations": _recomputations,
     "stage-layers": _stage_layers,
     "offloads": _offloads,

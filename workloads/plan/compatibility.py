@@ -147,7 +147,7 @@ RULES = (
     Rule(
         "--recompute products",
         "--attention unfused",
-        lambda g: g.plan.recomputation.keeps_products and g.plan.attention == "unfused",
+        lambda g: g.plan.recomputation.keeps_products and g.plan.kernel.keeps_scores,
         "it keeps what the fused kernel brings",
     ),
     Rule(

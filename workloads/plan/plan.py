@@ -18,6 +18,7 @@ from .option import REQUIRED, Option, option, options_of, read_options
 
 if TYPE_CHECKING:
     from ...hardware.machine import Machine
+    from ..attention_kernels import AttentionKernel
     from ..model.model import Model
     from ..model.precision import PrecisionSchedule
     from ..optimizers import Optimizer
@@ -271,10 +272,12 @@ class Plan:
         names="recomputations",
         searched=True,
     )
-    attention: Literal["unfused", "fused"] = option(
+    attention: str = option(
         "Memory and recomputation",
         "unfused",
         "Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).",
+        form="KERNEL",
+        names="attention-kernels",
         searched=True,
         inference=True,
     )
@@ -384,6 +387,7 @@ class Plan:
             self.optimizing,
             self.sharding,
             self.recomputation,
+            self.kernel,
             Mesh.of(self.mesh),
             self.offloads,
             parse(self.stage_layers),
@@ -427,6 +431,13 @@ class Plan:
         from ..sharding import SHARDINGS
 
         return SHARDINGS.find(self.zero)
+
+    @property
+    def kernel(self) -> AttentionKernel:
+        """How attention is worked out."""
+        from ..attention_kernels import ATTENTION_KERNELS
+
+        return ATTENTION_KERNELS.find(self.attention)
 
     @property
     def recomputation(self) -> Recomputation:
