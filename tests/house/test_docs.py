@@ -38,6 +38,10 @@ def test_the_reference_of_the_command_line_is_current(build):
     assert (ROOT / "docs" / "cli.md").read_text() == build.command_line(), "run make docs"
 
 
+def test_the_types_of_options_are_current(build):
+    assert (ROOT / build.PLAN_OPTIONS).read_text() == build.plan_options(), "run make docs"
+
+
 def test_tables_of_benchmarks_are_the_recorded_ones(build):
     markers = []
     for name in build.PAGES:
