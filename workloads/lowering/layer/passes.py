@@ -144,7 +144,7 @@ class _Repeated:
 
     def attention_core(self) -> None:
         """The core of attention, but where the kernel works it out again by itself."""
-        if self.passes.setting.plan.attention == "unfused":
+        if self.passes.setting.plan.kernel.keeps_scores:
             for attention in self._attentions:
                 attention.core(self.program, self.number)
 
