@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, Loop
+from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, HostSweep, Loop
 from oracles.transformer.approximations import NOMINAL, Charge, charges
 from oracles.transformer.counting import SIZES, Memory, Message
 from oracles.transformer.model import Transformer, adam
@@ -30,7 +30,7 @@ from support.operators import (
     TOKENS,
     made,
 )
-from support.strategies import flat
+from support.strategies import flat, hosted
 
 ALONE, PLAIN = Group(), Choices()
 MODELS = [DENSE, DROPPING, ODD, GATED, LATENT, EXPERTS, SHARED, CHOICES, BOTH, BOTH_DROPPING, PATCHES]
@@ -190,6 +190,25 @@ def test_adam(precision, zero):
         assert weigh(found[f"update.adam.{part}"]) == approx((expected.read / ways, expected.written / ways))
         assert found[f"update.adam.{part}"].flops == approx(NOMINAL["adam"] * count / ways)
     assert len(found) == len(FORMATS[precision])
+
+
+@pytest.mark.parametrize("precision", sorted(FORMATS))
+def test_adam_on_the_host(precision):
+    """The host's memory is read and written as the accelerator's would be."""
+    options = {
+        "mesh": {"dp": 4},
+        "precision": precision,
+        "zero": "1",
+        "tokens_per_rank": TOKENS,
+        "offload": "optimizer",
+    }
+    operations = lower_step(Setting.of(hosted(flat()), DENSE, options))[0].operations
+    found = sum(each.work.size * each.work.nbytes for each in operations if isinstance(each.work, HostSweep))
+    memory = Memory()
+    for part, formats in FORMATS[precision].items():
+        if count := getattr(DENSE.parameters, part):
+            adam(memory, count, formats)
+    assert found == approx(sum(each.read + each.written for each in memory.done) / 4)
 
 
 @pytest.mark.parametrize("precision", ["O0", "O2", "O3", "bf16"])
