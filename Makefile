@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint mutants bench docs clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -16,11 +16,12 @@ test: lint  ## set up, and run every check: lint, types, layers, tests
 lint: $(VENV)/installed-dev  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# mypy takes a package's name from its folder; the folder here may be called anything.
-	@ln -sfn ../.. $(VENV)/types/athanor
-	cd $(VENV)/types && ../bin/mypy --config-file athanor/pyproject.toml --cache-dir ../mypy athanor/__init__.py \
-		athanor/cli athanor/hardware athanor/workloads athanor/sim athanor/mpi_runtime athanor/reports
+	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/athanor
+	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(VENV)/installed-mutation  ## how many of 300 small mistakes in the code tests notice; goes on where it was stopped
+	$(BIN)/python tests/mutation/run.py --out $(OUT)/mutants
 
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
@@ -45,5 +46,8 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	@mkdir -p $(VENV)/types
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-mutation: pyproject.toml | $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	@touch $@

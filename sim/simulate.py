@@ -100,7 +100,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         "peak_rss_bytes": peak_rss_bytes(),
     }
     rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
-    return Run(totals, plan.to_plain(), _classes(setting.mesh, observed), rows, balance.by_rank())
+    return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 
 def _interval(machine: Machine, seconds: float) -> dict[str, float]:

@@ -222,7 +222,7 @@ class _Job:
             name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
             for name, at in classes.items()
         }
-        return Run(totals, plan.to_plain(), named, rows, balance.by_rank())
+        return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank())
 
     def _tell(self, text: str) -> None:
         """Report progress, on one rank."""

@@ -13,7 +13,6 @@ from ...workloads.loads.token_assignment import decisions
 from ...workloads.model.precision import Part
 from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
-from ...workloads.routing.balancers import Capacity
 from ...workloads.schedule.operation import Does, Operation, Role, Task
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
@@ -66,6 +65,8 @@ class Training:
             if isinstance(each.work, Exchange) and each.category == "gradient_sync"
         ]
         self._blank = Blank(transport, setting.mesh, coordinate)
+        deciding = {Role.TOKENS_DEALT, Role.TOKENS_DROPPED}
+        self._assigns_in_step = any(each.task.role in deciding for each in operations)
         if real:
             self._draw_experts()
         for each in self.holdings.vectors.values():
@@ -99,6 +100,8 @@ class Training:
                 weights = 2.0 ** -random.integers(0, 3, wanted.shape[1:]).astype(np.float64)
                 made = MoeLayer(self.transport, routing, tokens, weights)
                 made.everyone = wanted
+                if not self._assigns_in_step:
+                    self._assign(made)
                 made.parameters = self._parameters(layer) if self.real else None
                 self.layers[micro_batch, layer] = made
 
@@ -135,8 +138,10 @@ class Training:
             layer.deal(task.step or 0)
             return True
         if task.role is Role.TOKENS_DROPPED:
-            self._drop(layer)
+            self._assign(layer)
             return True
+        if task.role is Role.BALANCING:
+            return False
         return self._expert(layer, task)
 
     def _layer(self, task: Task) -> MoeLayer:
@@ -177,11 +182,13 @@ class Training:
             computing[task.does]()
         return task.does in computing or task.does in (DOWN, UP_GRADIENT)
 
-    def _drop(self, layer: MoeLayer) -> None:
-        balancer = self.setting.plan.balancing
-        assert isinstance(balancer, Capacity)
-        top_k = layer.weights.shape[1]
-        layer.routing.drop(layer.everyone, int(np.ceil(balancer.factor * self.setting.batch.micro_tokens * top_k)))
+    def _assign(self, layer: MoeLayer) -> None:
+        """Let the balancing policy decide whose tokens go where; every rank knows from the seed what its group wants."""
+        ranks, home = self.loads.ranks, layer.everyone // self.local
+        wanted = np.zeros((home.shape[2], ranks, ranks), dtype=np.int64)
+        for choice in range(home.shape[2]):
+            np.add.at(wanted[choice], (np.arange(ranks)[:, None], home[:, :, choice]), 1)
+        layer.routing.assign(self.loads.balancer.pairs(wanted, self.loads.tokens)[self.me])
 
     def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""
@@ -201,6 +208,8 @@ class Training:
         exchange, task = operation.work, operation.task
         assert isinstance(exchange, Exchange)
         if task.part == "moe":
+            if task.role is Role.BALANCING:
+                return self._blank.exchange(operation)
             return self._tokens(self._layer(task), task, operation.stream, exchange)
         if task.role is Role.OPTIMIZER and (self.real or self.exact):
             message = self.updates.message(part_updated(task))
@@ -211,6 +220,7 @@ class Training:
         return self._blank.exchange(operation)
 
     def _tokens(self, layer: MoeLayer, task: Task, stream: str, exchange: Exchange) -> Steps:
+        """What tokens need, and what tells how many come; a policy's other exchanges carry bytes of no meaning."""
         if of_choice := layer.balancing.get(task.role):
             return of_choice(task.step or 0, stream, exchange)
         moves: dict[Does, Callable[[str, Exchange], Steps]] = {

@@ -18,10 +18,12 @@ from .output_folder import Folder, all_or_nothing
 
 
 @all_or_nothing
-def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command: str) -> None:
-    """Write ``run.json``, ``trace.csv``, ``links.csv``, plots and ``report.html``."""
+def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command: str, run_file: str = "") -> None:
+    """Write ``run.json``, ``trace.csv``, ``links.csv``, plots, ``report.html``, and the run file ``run.toml`` that repeats it."""
     totals = run.summary()
     folder.text("run.json", run.to_json() + "\n")
+    if run_file:
+        folder.text("run.toml", run_file)
     folder.frame("trace.csv", run.to_frame())
     folder.frame("links.csv", run.links_frame())
     step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}, "model"))

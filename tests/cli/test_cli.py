@@ -52,7 +52,7 @@ def test_what_the_issue_of_a_run_writes(tmp_path):
     assert run["format"] == "athanor-run/1"
     written = {path.name for path in (tmp_path / "out").iterdir()}
     plots = {f"{name}.{kind}" for name in ("breakdown", "expert_load", "memory") for kind in ("svg", "png")}
-    assert written == plots | {"run.json", "trace.csv", "links.csv", "report.html"}
+    assert written == plots | {"run.json", "run.toml", "trace.csv", "links.csv", "report.html"}
 
 
 def test_a_schedule_prints_and_is_json():

@@ -53,6 +53,8 @@ class Bare:
     def operations(self, ranks, tokens, top_k):
         yield from ()
 
+    pairs = Balancer.pairs
+
 
 class Other:
     level = False
@@ -133,7 +135,7 @@ def test_a_users_own_is_found_by_module_and_class(own, name):
         ("no.such:Mine", "no such balancer (none, capacity, swipe, even); nor is there a module no"),
         ("own_policies:Halfed", "module own_policies has no Halfed"),
         ("own_policies:Halfed", "did you mean Halved?"),
-        ("own_policies:Other", "own_policies:Other is no balancer: it has no carry, operations"),
+        ("own_policies:Other", "own_policies:Other is no balancer: it has no carry, pairs, operations"),
         ("own_policies:Halved:2", "Halved takes no argument"),
         ("own_policies:Bare:2", "Bare takes no argument"),
         ("own_policies:Partly:x", "Partly takes a whole number"),

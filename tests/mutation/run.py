@@ -24,7 +24,6 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,8 +32,17 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests")]
 from points import Mutant, mutants  # noqa: E402
 
 TARGETS = ("workloads/lowering", "workloads/memory", "sim/planning", "workloads/results")
-POOL = ("tests/workloads", "tests/sim", "tests/cli/test_memory_command.py")
-"""Tests that may notice something: those of other rooms start programs, MPI among them, or take longer."""
+POOL = (
+    "tests/workloads/lowering",
+    "tests/workloads/memory",
+    "tests/workloads",
+    "tests/sim/planning",
+    "tests/sim/engine/test_stages.py",
+    "tests/sim/test_simulate.py",
+    "tests/sim/test_inference.py",
+    "tests/cli/test_memory_command.py",
+)
+"""Tests that may notice something, the likeliest first: others start programs, MPI among them, or look at networks alone."""
 
 SLOW = 2.0
 """Seconds above which a test is not asked."""
@@ -107,8 +115,10 @@ def coverage_map(out: Path, jobs: int) -> dict:
     kept = out / f"map-{digest.hexdigest()[:12]}.json"
     if not kept.exists():
         print("which tests execute which lines: every test once", flush=True)
-        files = [path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name]]
-        parts = _in_children(files, lambda path: _covered(path), jobs)
+        files = dict.fromkeys(
+            path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name]
+        )
+        parts = _in_children(list(files), _covered, jobs, out)
         lines: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         seconds: dict[str, float] = {}
         for part in parts:
@@ -166,12 +176,11 @@ def asked(mutant: Mutant, known: dict) -> list[str]:
         of_file.values() if mutant.at_import else [of_file.get(str(line), []) for line in range(mutant.line, last + 1)]
     )
     tests = {name for each in lines for name in each if known["seconds"].get(name, SLOW) < SLOW}
-    room = Path(mutant.path).parts
+    order = {name: at for at, name in enumerate(POOL)}
 
-    def distance(name: str) -> tuple[float, float]:
-        folders = zip(room, Path(name.split("::")[0]).parts[1:], strict=False)
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
-        return known["seconds"][name] * (1.0 if shared else 2.0), -shared
+    def distance(name: str) -> float:
+        near = min(at for place, at in order.items() if name.startswith(place))
+        return known["seconds"][name] * (1 + near)
 
     chosen, total = [], 0.0
     for name in sorted(tests, key=distance):
@@ -268,30 +277,24 @@ def _child(mutant: Mutant, tests: list[str], told: Path) -> None:
         os._exit(code)
 
 
-def _in_children(items: list, work, jobs: int) -> list:
+def _in_children(items: list, work, jobs: int, out: Path) -> list:
     """``work(item)`` of each, in forked processes, ``jobs`` at once; results are what JSON can carry."""
     found, running, waiting = [], {}, list(items)
     while waiting or running:
         while waiting and len(running) < jobs:
-            item = waiting.pop(0)
-            reading, writing = os.pipe()
+            item, told = waiting.pop(0), out / f"told-{os.getpid()}-{len(waiting)}"
             pid = os.fork()
             if not pid:
-                os.close(reading)
                 silent = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(silent, 1)
                 os.chdir(ROOT)
-                text = json.dumps(work(item))
-                with os.fdopen(writing, "w") as pipe:
-                    pipe.write(text)
+                told.write_text(json.dumps(work(item)))
                 os._exit(0)
-            os.close(writing)
-            running[reading] = (pid, item)
-        reading, (pid, item) = next(iter(running.items()))
-        with os.fdopen(reading) as pipe:
-            found.append(json.loads(pipe.read() or '{"lines": {}, "seconds": {}}'))
-        os.waitpid(pid, 0)
-        del running[reading]
+            running[pid] = item, told
+        pid, _ = os.wait()
+        item, told = running.pop(pid)
+        found.append(json.loads(told.read_text()))
+        told.unlink()
         print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests", flush=True)
     return found
 

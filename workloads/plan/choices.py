@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...hardware.registry import Registry
 
 
 def _machines() -> Iterable[str]:
@@ -85,6 +89,12 @@ def _shardings() -> Iterable[str]:
     return SHARDINGS.names()
 
 
+def _attention_kernels() -> Iterable[str]:
+    from ..attention_kernels import ATTENTION_KERNELS
+
+    return ATTENTION_KERNELS.names()
+
+
 def _recomputations() -> Iterable[str]:
     from ..recomputation import RECOMPUTATIONS
 
@@ -125,6 +135,7 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
     "all-to-alls": _all_to_alls,
     "pipelines": _pipelines,
     "shardings": _shardings,
+    "attention-kernels": _attention_kernels,
     "recomputations": _recomputations,
     "stage-layers": _stage_layers,
     "offloads": _offloads,
@@ -136,3 +147,17 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
 def names_of(kind: str) -> tuple[str, ...]:
     """All names of a kind; raises ``KeyError`` for an unknown kind."""
     return tuple(KINDS[kind]())
+
+
+def _registries() -> dict[str, Registry[Any]]:
+    from ..pipelines import PIPELINES
+    from ..recomputation import RECOMPUTATIONS
+    from ..sharding import SHARDINGS
+
+    return {"pipelines": PIPELINES, "shardings": SHARDINGS, "recomputations": RECOMPUTATIONS}
+
+
+def searched_names_of(kind: str) -> tuple[str, ...]:
+    """The names of a kind that a search tries unasked, plug-ins among them; none of a kind that does not say."""
+    registry = _registries().get(kind)
+    return tuple(name for name in registry.names() if registry.find(name).searched) if registry else ()

@@ -18,6 +18,7 @@ from .option import REQUIRED, Option, option, options_of, read_options
 
 if TYPE_CHECKING:
     from ...hardware.machine import Machine
+    from ..attention_kernels import AttentionKernel
     from ..model.model import Model
     from ..model.precision import PrecisionSchedule
     from ..optimizers import Optimizer
@@ -133,6 +134,7 @@ class Plan:
         form="OPTIMIZER",
         names="optimizers",
         searched=True,
+        tried=(),
     )
     top_k: int | None = option(
         "Experts",
@@ -193,6 +195,7 @@ class Plan:
         "1d",
         "How the ranks of tp cut matrices: 1d, by columns and rows (Megatron-LM), or 2d, on a square grid (SUMMA).",
         searched=True,
+        tried=("1d",),
     )
     sequence_parallel: bool = option(
         "Tensor and sequence parallelism",
@@ -271,11 +274,14 @@ class Plan:
         names="recomputations",
         searched=True,
     )
-    attention: Literal["unfused", "fused"] = option(
+    attention: str = option(
         "Memory and recomputation",
         "unfused",
         "Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).",
+        form="KERNEL",
+        names="attention-kernels",
         searched=True,
+        tried=(),
         inference=True,
     )
     accounting: Literal["apex-o2", "bagualu", "fp32"] = option(
@@ -290,6 +296,7 @@ class Plan:
         "What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the"
         " gathering of updated weights, beside the next step's first forward pass).",
         searched=True,
+        tried=("none", "gradients"),
     )
     routing: str | None = option(
         "Network",
@@ -384,6 +391,7 @@ class Plan:
             self.optimizing,
             self.sharding,
             self.recomputation,
+            self.kernel,
             Mesh.of(self.mesh),
             self.offloads,
             parse(self.stage_layers),
@@ -427,6 +435,13 @@ class Plan:
         from ..sharding import SHARDINGS
 
         return SHARDINGS.find(self.zero)
+
+    @property
+    def kernel(self) -> AttentionKernel:
+        """How attention is worked out."""
+        from ..attention_kernels import ATTENTION_KERNELS
+
+        return ATTENTION_KERNELS.find(self.attention)
 
     @property
     def recomputation(self) -> Recomputation:

@@ -74,8 +74,14 @@ class FusedAttention:
 
     @property
     def flops(self) -> Amount:
-        """2 · queries · keys · elements for each product; sizes of keys and values alternate."""
-        return self.products * self.queries * self.keys * (self.size + self.value_size) * self.count
+        """2 · queries · keys · elements for each product.
+
+        Forward scores have the size of keys, outputs that of values; of the five products backward three have the first
+        (scores again, gradients of queries and of keys) and two the second (those of weights and of values).
+        """
+        of_values = self.products // 2
+        elements = (self.products - of_values) * self.size + of_values * self.value_size
+        return 2.0 * self.queries * self.keys * elements * self.count
 
     @property
     def elements(self) -> Amount:

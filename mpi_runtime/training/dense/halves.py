@@ -25,7 +25,7 @@ class Shared:
     """What all halves of a micro-batch know: weights and sums of gradients by name, and the residual stream's gradient.
 
     ``words`` and ``targets`` are those of this rank's sequences ``[sequences, tokens]``, its part of them under ``cp``;
-    the loss is the mean of ``tokens`` tokens. ``fused``: attention keeps no scores.
+    the loss is the mean of ``tokens`` tokens.
     """
 
     sizes: Sizes
@@ -35,7 +35,6 @@ class Shared:
     words: Index
     targets: Index
     tokens: int
-    fused: bool = False
     gradient: Array | None = field(default=None)
 
     @property

@@ -19,6 +19,7 @@ from ...messages.transport import Transport
 from ..optimizer_rounds import OptimizerRounds, part_updated
 from ..stand_ins import stage_message
 from ..tokens import Tokens
+from .attention_kernels import COMPUTED
 from .carrying import carry
 from .halves import Index
 from .holdings import DenseHoldings
@@ -86,7 +87,7 @@ class DenseTraining:
                 self._words[number],
                 self._targets[number],
                 self.setting.batch.tokens * self.setting.mesh.replicas,
-                self.setting.plan.attention == "fused",
+                COMPUTED[type(self.setting.plan.kernel)],
             )
         return self.micro_batches[number]
 

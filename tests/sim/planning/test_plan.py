@@ -12,9 +12,7 @@ import athanor as athanor_package
 import pytest
 from athanor.hardware.errors import AthanorError, DoesNotFit, InputError
 from athanor.hardware.machine import load_machine
-from athanor.sim.engine.pipeline_timing import play as play_slots
 from athanor.sim.planning.estimate import Estimator
-from athanor.sim.planning.pipeline_times import Lane, pipeline_seconds
 from athanor.sim.planning.question import Question
 from athanor.sim.planning.ranking import MEMORY, Ranked, RankedPlans, pareto, rank, reason
 from athanor.sim.planning.search import search
@@ -24,8 +22,7 @@ from athanor.sim.planning.workers import workers
 from athanor.sim.simulate import simulate
 from athanor.workloads.memory import memory, sample_loads
 from athanor.workloads.model.model import load_model
-from athanor.workloads.pipelines import PIPELINES
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import ATHANOR, athanor, start
 from support.mpi_jobs import job, needs_mpi
@@ -147,36 +144,6 @@ def test_the_formula_knows_every_strategy(asked, most):
         if seen == 6:
             return
     raise AssertionError(f"only {seen} plans of {len(plans)} could be compared")
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    name=st.sampled_from(["gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2"]),
-    stages=st.sampled_from([2, 3, 4, 8]),
-    groups=st.sampled_from([1, 2, 4]),
-    inputs=st.floats(0.9, 2.2),
-    weights=st.floats(0.7, 1.1),
-    send=st.sampled_from([0.0, 0.01, 0.03]),
-    more=st.floats(0.0, 0.1),
-)
-def test_pipelines_take_what_their_slots_take(name, stages, groups, inputs, weights, send, more):
-    """The formula against the order of every slot played; the last stage has more to do."""
-    count, chunks = stages * groups, 2 if name == "interleaved" else 1
-    lanes = [Lane(1.0, inputs, weights)] * (stages - 1) + [Lane(1.0 + more, inputs + more, weights + more)]
-    pipeline = PIPELINES[name]
-
-    def duration(stage, slot):
-        lane, common = lanes[stage], lanes[0]
-        parts = {"F": lambda each: each.forward, "W": lambda each: each.weights}
-        parts["B"] = (lambda each: each.inputs) if pipeline.splits_backward else (lambda each: each.backward)
-        part = parts[slot.kind]
-        last = slot.chunk == chunks - 1
-        return part(common) / chunks + (part(lane) - part(common) if last else 0.0)
-
-    orders = pipeline.orders(stages, count, chunks)
-    true = play_slots(orders, duration, lambda *ends: send).seconds
-    rough = 0.1 if pipeline.splits_backward and groups == 1 else 0.04 if pipeline.splits_backward else 0.005
-    assert pipeline_seconds(name, lanes, count, chunks, send) == pytest.approx(true, rel=rough)
 
 
 # --- the search ----------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_alone(model, fused):
 
 
 @pytest.mark.parametrize("precision", sorted(FORMATS))
-@pytest.mark.parametrize("model", [DROPPING, GATED, SHARED], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [DROPPING, GATED, SHARED, PATCHES], ids=lambda model: model.name)
 def test_formats(model, precision):
     hold(model, choices=Choices(precision))
     hold(model, choices=Choices(precision, fused=True, accumulates=True))

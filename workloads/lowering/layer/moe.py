@@ -124,7 +124,7 @@ class MixtureOfExperts:
         add(at.doing(Role.PRODUCT, "gate", "input"), replace(self._gate(), n=local.model.hidden, k=local.model.experts))
         add(
             at.doing(Role.PRODUCT, "gate", "weight"),
-            replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens)),
+            replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens), onto=local.onto("gate")),
         )
         if not self._whole:
             self.tensor.gather_backward(program, local, at)
