@@ -21,8 +21,9 @@ Index = NDArray[np.int64]
 class Links:
     """Numbers all links that the ranks of a layout can reach.
 
-    ``names[level]`` and ``domains[level][rank]`` are the level and the domain of each rank at each level of the fabric, from the node outwards; ``cable``
-    the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for each level.
+    ``names[level]`` are the levels of the fabric, from the node outwards, ``domains[level][rank]`` the domain of each rank at
+    each of them; ``cable`` the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for
+    each level.
     """
 
     kinds: tuple[LinkKind, ...]
