@@ -15,6 +15,7 @@ import argparse
 import difflib
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import os
 import random
@@ -72,6 +73,9 @@ def main() -> int:
     drawn = draw(wanted.count, wanted.seed, wanted.only)
     for name in LIBRARIES:
         __import__(name)
+    found = importlib.util.find_spec("athanor")
+    if found is None or Path(found.origin).resolve().parent != ROOT:
+        sys.exit(f"athanor is {found and found.origin}, not that of {ROOT}, which would be changed in vain")
     known = coverage_map(out, wanted.jobs)
     results = _results(out)
     left = [each for each in drawn if each.key not in results]

@@ -8,7 +8,7 @@ from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, HostSweep, Loop
 from oracles.transformer.approximations import NOMINAL, Charge, charges
-from oracles.transformer.counting import SIZES, Memory, Message
+from oracles.transformer.counting import SIZES, Memory, Message, Operator
 from oracles.transformer.model import Transformer, adam
 from oracles.transformer.rank import Rank
 from oracles.transformer.shapes import FORMATS, Choices, Group
@@ -238,3 +238,18 @@ def test_both_owners_of_a_tied_embedding_tell_each_other_its_gradient(stages, pi
     assert pairs == [(stages - 1, 0), (0, stages - 1)], "from whom to whom: stages between have no gradient of it"
     untied = lower_step(Setting.of(flat(), here.model_copy(update={"tied": False}), options))[0].operations
     assert not [each for each in untied if "tied" in each.name]
+
+
+@pytest.mark.parametrize("choices, most", [(PLAIN, 0.04), (Choices("fp8", fused=True, accumulates=True), 0.08)])
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_what_is_left_out_is_little(model, choices, most):
+    """All approximations together, in bytes of a micro-batch; and vectors, which nobody is charged for.
+
+    Tokens are few here and weights many, of whose gradients' formats most of it comes: with more tokens it is less.
+    """
+    rank, _ = counted(model, ALONE, choices)
+    operators = [each for each in rank.memory.done if isinstance(each, Operator)]
+    truth = sum(each.read + each.written for each in operators)
+    charge = sum(each.read + each.written for each in charges(rank.memory.done, rank).values())
+    assert charge == approx(truth, rel=most)
+    assert sum(each.few for each in operators) < 0.003 * truth
