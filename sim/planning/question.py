@@ -15,8 +15,8 @@ from ...hardware.version import version
 from ...workloads.mesh.mesh import AXES
 from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
-from ...workloads.optimizers import OPTIMIZERS
 from ...workloads.pipelines.stage_layers import WAYS
+from ...workloads.plan.choices import registry_of
 from ...workloads.plan.plan import OFFLOADS, Plan
 
 DIMENSIONS = (
@@ -182,11 +182,11 @@ def _value(key: str, text: str, value: str) -> Any:
         if value not in ("on", "off"):
             raise InputError(f"--try {text}: write sequence-parallel=on,off")
         return value == "on"
-    if key == "optimizer":
-        OPTIMIZERS.find(value)
+    option = Plan.options()[key]
+    allowed, registry = option.choices(), registry_of(option.names)
+    if registry is not None and registry.has(value):
         return value
-    allowed = WAYS if key == "stage_layers" else CHOICES.get(key, (value,))
-    if value not in allowed:
+    if allowed and not option.form.endswith(",...") and value not in allowed:
         raise InputError(f"--try {text}: no such value {value}{suggestion(value, allowed)}")
     if key == "offload":
         value = value.replace("+", ",")
@@ -194,15 +194,3 @@ def _value(key: str, text: str, value: str) -> Any:
             if part.partition(":")[0] not in (*OFFLOADS, "none"):
                 raise InputError(f"--try {text}: no such thing to offload{suggestion(part, [*OFFLOADS, 'none'])}")
     return value
-
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "tensor": ("1d", "2d"),
-    "expert_tensor": ("split", "whole"),
-    "attention": ("unfused", "fused"),
-    "recompute": ("none", "selective", "full"),
-    "zero": ("0", "1", "2", "3", "++", "hierarchical"),
-    "overlap": ("none", "gradients"),
-    "pipeline": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "pipedream", "2bw"),
-}
-"""Values of options that are names."""

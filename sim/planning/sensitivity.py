@@ -9,8 +9,12 @@ from typing import Any
 from ...hardware.errors import AthanorError
 from ...workloads.collectives import ALGORITHMS
 from ...workloads.model.precision import POLICIES
+from ...workloads.pipelines import PIPELINES
+from ...workloads.plan.plan import Plan
+from ...workloads.recomputation import RECOMPUTATIONS
+from ...workloads.sharding import SHARDINGS
 from .estimate import Estimator
-from .question import CHOICES, Question
+from .question import Question
 from .ranking import ROOMIER, Ranked
 from .simulated_plans import faster_links, faster_machine, faster_parts, link_classes, play
 from .space import divisors_of
@@ -142,8 +146,15 @@ def _of_plan(question: Question, best: Ranked, step: float, workers: Workers) ->
 def _alternatives(question: Question, best: Ranked) -> list[tuple[str, Any, Any]]:
     """(option, value, other value) of every choice that a plan makes, searched or not."""
     plan, stages = question.plan, best.mesh.get("pp", 1)
-    values: dict[str, Sequence[Any]] = {**CHOICES, "precision": list(POLICIES)}
-    values["overlap"] = CHOICES["overlap"]
+    usual = [name for name, each in RECOMPUTATIONS.items() if not each.keeps_products]
+    values: dict[str, Sequence[Any]] = {
+        **{key: Plan.options()[key].choices() for key in ("tensor", "expert_tensor", "attention")},
+        "recompute": usual,
+        "zero": list(SHARDINGS),
+        "overlap": ["none", "gradients"],
+        "pipeline": list(PIPELINES),
+        "precision": list(POLICIES),
+    }
     if best.mesh.get("tp", 1) > 1:
         values["sequence_parallel"] = [False, True]
     else:
