@@ -17,7 +17,7 @@ from .options import (
     run_file_option,
     runtime_options,
 )
-from .run_files import run_file_argument
+from .run_files import repeating, run_file_argument
 from .sections import SectionedCommand
 
 
@@ -103,7 +103,8 @@ def execute(
     for folder in folders:
         from ..reports.pages.run import write_run
 
-        write_run(folder, run, hardware, chosen, command_text())
+        again = repeating(folder.path, machine, model, settings, run.plan, allow_overcommit)
+        write_run(folder, run, hardware, chosen, command_text(), again)
     emit(json_path, run.summary())
     if json_path != "-":
         from ..reports.tables.runs import show_run

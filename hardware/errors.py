@@ -13,7 +13,14 @@ class AthanorError(Exception):
 
 
 class InputError(AthanorError):
-    """Bad input: the message names the file or flag, the key, what was found and what is allowed."""
+    """Bad input: the message names the file or flag, the key, what was found and what is allowed.
+
+    ``rule`` says without numbers what was broken: a search counts by it the plans that it refuses.
+    """
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 class DoesNotFit(AthanorError):

@@ -19,9 +19,11 @@ class Policy:
     """The base of what is written ``NAME`` or ``NAME:ARGUMENT`` on the command line.
 
     ``about`` is its line in ``athanor list``; where it is empty, the first sentence of the docstring stands for it.
+    ``searched`` says that ``athanor plan`` tries it unasked: not what changes the result of training, or needs other kernels.
     """
 
     about: ClassVar[str] = ""
+    searched: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, argument: str) -> Self:

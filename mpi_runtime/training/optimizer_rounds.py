@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.lowering.data_parallel.held_tensors import together
+from ...workloads.lowering.data_parallel.held_tensors import HeldTensors, together
 from ...workloads.lowering.data_parallel.optimizer_steps import OptimizerStep, optimizer_steps
 from ...workloads.lowering.data_parallel.sharding import held
 from ...workloads.model.precision import PARTS, Formats, Part
@@ -112,8 +112,9 @@ class OptimizerRounds:
         formats = setting.plan.precisions.at(0)
         self._steps: dict[Part, list[OptimizerStep]] = {}
         self._axes: dict[Part, tuple[str, ...]] = {}
+        tensors = HeldTensors(setting)
         for each in held(setting):
-            self._steps[each.part] = list(optimizer_steps(setting, each, formats[each.part], _any))
+            self._steps[each.part] = list(optimizer_steps(tensors, each, formats[each.part], _any))
             self._axes[each.part] = together(setting, each)
         self.start_step()
 

@@ -52,7 +52,7 @@ class Estimator:
         self.steps = StepTimes(self.costs, self.passes)
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
-        self._wires: dict[tuple[Mesh, str], Wires | str] = {}
+        self._wires: dict[tuple[Mesh, str], Wires | InputError] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
@@ -61,7 +61,7 @@ class Estimator:
         shape = self._mesh(mesh, plan)
         batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:
-            raise InputError("--global-batch: is no whole number of sequences on each data-parallel rank")
+            raise InputError(UNEVEN, UNEVEN)
         check(Given(question.model, plan, shape, batch, question.machine))
         return Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
 
@@ -104,10 +104,10 @@ class Estimator:
                 )
                 found = self.network.on(layout, placement)
             except AthanorError as reason:
-                found = str(reason)
+                found = InputError(str(reason), "ranks that have no place on the machine")
             self._wires[key] = found
-        if isinstance(found, str):
-            raise InputError(found)
+        if isinstance(found, InputError):
+            raise found
         return found
 
     def _mesh(self, mesh: Mapping[str, int], plan: Plan) -> Mesh:
@@ -120,3 +120,5 @@ class Estimator:
 
 KEPT_LAYOUTS = 8
 """Layouts that are kept at once: a search goes from mesh to mesh."""
+
+UNEVEN = "--global-batch: no whole number of sequences on each data-parallel rank"

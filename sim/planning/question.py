@@ -17,28 +17,13 @@ from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
 from ...workloads.pipelines.stage_layers import WAYS
 from ...workloads.plan.choices import registry_of
-from ...workloads.plan.plan import OFFLOADS, Plan
+from ...workloads.plan.plan import Plan
 
-DIMENSIONS = (
-    "tensor",
-    "expert_tensor",
-    "placement",
-    "micro_batch",
-    "sequence_parallel",
-    "attention",
-    "recompute",
-    "offload",
-    "zero",
-    "overlap",
-    "optimizer",
-    "pipeline",
-    "chunks",
-    "stage_layers",
-)
-"""Choices of a plan beside its mesh that a search makes; :class:`~.space.Space` says which values it tries where none are given.
+DIMENSIONS = tuple(name for name, each in Plan.options().items() if each.searched)
+"""Choices of a plan beside its mesh that a search makes: :class:`~.space.Space` says which values it tries where none are given.
 
 What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``, ``--optimizer``), or needs other kernels
-(``--attention``, ``--tensor 2d``) is tried where it is asked for, and so are stages of unequal length (``--stage-layers``).
+(``--attention``, ``--tensor 2d``) is tried where it is asked for.
 """
 
 OPEN_AXES = ("dp", "tp", "pp", "ep")
@@ -104,9 +89,12 @@ class Question:
     @cached_property
     def plan(self) -> Plan:
         """The plan that all candidates are changes of: the fixed options, then the model's own, then the defaults."""
-        searched = {*DIMENSIONS, *SIZES, "mesh"} - {"attention", "optimizer"}
-        own = {key: value for key, value in self.model.plan.items() if key not in searched}
-        bare = self.model.model_copy(update={"plan": own})
+        own = {
+            name for name in DIMENSIONS if Plan.options()[name].tried == ()
+        }  # the model's own unless others are asked for
+        searched = {*DIMENSIONS, *SIZES, "mesh"} - own
+        left = {key: value for key, value in self.model.plan.items() if key not in searched}
+        bare = self.model.model_copy(update={"plan": left})
         options = {"mesh": {"dp": self.ranks}, "ranks_per_node": self.ranks_per_node, **self.fixed}
         return Plan.of(bare, options, self.machine)
 
@@ -176,21 +164,18 @@ def _number(text: str, value: str) -> int:
 
 def _value(key: str, text: str, value: str) -> Any:
     """A value of an option, in its type; a wrong one is refused here and not once for every plan."""
-    if key in ("micro_batch", "chunks"):
-        return _number(text, value)
-    if key == "sequence_parallel":
-        if value not in ("on", "off"):
-            raise InputError(f"--try {text}: write sequence-parallel=on,off")
-        return value == "on"
     option = Plan.options()[key]
-    allowed, registry = option.choices(), registry_of(option.names)
-    if registry is not None and registry.has(value):
-        return value
-    if allowed and not option.form.endswith(",...") and value not in allowed:
-        raise InputError(f"--try {text}: no such value {value}{suggestion(value, allowed)}")
+    if option.type is int:
+        return _number(text, value)
+    if option.type is bool:
+        if value not in ("on", "off"):
+            raise InputError(f"--try {text}: write {key.replace('_', '-')}=on,off")
+        return value == "on"
     if key == "offload":
         value = value.replace("+", ",")
-        for part in value.split(","):
-            if part.partition(":")[0] not in (*OFFLOADS, "none"):
-                raise InputError(f"--try {text}: no such thing to offload{suggestion(part, [*OFFLOADS, 'none'])}")
+    allowed = option.choices()
+    for part in value.split(",") if allowed and key != "placement" else ():
+        name, own, _ = part.partition(":")
+        if name not in allowed and not (own and registry_of(option.names)):
+            raise InputError(f"--try {text}: no such value {part}{suggestion(part, allowed)}")
     return value

@@ -38,6 +38,10 @@ def test_the_reference_of_the_command_line_is_current(build):
     assert (ROOT / "docs" / "cli.md").read_text() == build.command_line(), "run make docs"
 
 
+def test_the_types_of_options_are_current(build):
+    assert (ROOT / build.PLAN_OPTIONS).read_text() == build.plan_options(), "run make docs"
+
+
 def test_tables_of_benchmarks_are_the_recorded_ones(build):
     markers = []
     for name in build.PAGES:
@@ -98,8 +102,9 @@ def test_every_key_of_the_summary_and_column_of_the_trace_is_explained():
         assert f"`{column}`" in trace, column
 
 
-BEFORE, REAL = (ROOT / "README.md").read_text().split("The same schedule for real")
+BEFORE, REAL = (ROOT / "README.md").read_text().split("Then run a plan for real")
 COMMANDS = [line.strip() for line in BEFORE.splitlines() if line.startswith("    athanor ")]
+COMMANDS += re.findall(r"`(athanor \w+ [^`]+)`", REAL.split("## What you can ask")[1].split("`athanor COMMAND")[0])
 JOBS = [line.strip() for line in REAL.splitlines() if line.startswith(("    athanor ", "    mpiexec "))]
 """Commands that use each other's files, in their order."""
 

@@ -135,8 +135,11 @@ def _covered(path: Path) -> dict:
     import coverage
     import pytest
 
-    measured = coverage.Coverage(data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], branch=False)
+    measured = coverage.Coverage(
+        data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], messages=False
+    )
     seconds: dict[str, float] = {}
+    failed: set[str] = set()
 
     class Contexts:
         """Tells coverage which test runs, and how long it takes."""
@@ -150,7 +153,7 @@ def _covered(path: Path) -> dict:
 
         def pytest_runtest_logreport(self, report):
             if report.failed:
-                seconds[report.nodeid] = float("inf")
+                failed.add(report.nodeid)
 
     measured.start()
     pytest.main([str(path), *_options()], plugins=[Contexts()])
@@ -160,7 +163,11 @@ def _covered(path: Path) -> dict:
         by_line = data.contexts_by_lineno(name)
         found = {str(line): [each for each in tests if each] for line, tests in by_line.items()}
         lines[Path(name).relative_to(ROOT).as_posix()] = found
-    return {"lines": lines, "seconds": {name: each for name, each in seconds.items() if each < float("inf")}}
+    return {
+        "lines": lines,
+        "seconds": {name: seconds[name] for name in seconds if name not in failed},
+        "failed": sorted(failed),
+    }
 
 
 def _options() -> list[str]:
@@ -295,7 +302,8 @@ def _in_children(items: list, work, jobs: int, out: Path) -> list:
         item, told = running.pop(pid)
         found.append(json.loads(told.read_text()))
         told.unlink()
-        print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests", flush=True)
+        failed = "".join(f"\n    fails as it is: {name}" for name in found[-1]["failed"])
+        print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests{failed}", flush=True)
     return found
 
 

@@ -12,7 +12,7 @@ from athanor.hardware.precisions import BYTES
 from athanor.sim.planning.estimate import Estimator
 from athanor.sim.planning.question import Question
 from athanor.workloads.lowering import lower_step
-from athanor.workloads.lowering.data_parallel.held_tensors import ruled, split_axes, tensors_held, together
+from athanor.workloads.lowering.data_parallel.held_tensors import HeldTensors, split_axes, together
 from athanor.workloads.lowering.data_parallel.sharding import held, shards
 from athanor.workloads.memory.account import account, sample_loads
 from athanor.workloads.memory.state import ModelState
@@ -58,9 +58,9 @@ def test_what_a_rank_has_of_tensors_is_what_it_holds(plan):
     setting = setting_of(plan, "muon")
     for each in held(setting):
         cut = setting.mesh.size(*split_axes(setting, each.part))
-        parts = [count * tensor.size / cut for tensor, count in tensors_held(setting, each.part).items()]
+        parts = [count * tensor.size / cut for tensor, count in HeldTensors(setting).of(each.part).items()]
         assert np.allclose(sum(parts), each.parameters, rtol=1e-12)
-        assert np.allclose(sum(one.parameters for one in ruled(setting, each)), each.parameters, rtol=1e-12)
+        assert np.allclose(sum(one.parameters for one in HeldTensors(setting).ruled(each)), each.parameters, rtol=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", NAMES)
@@ -92,7 +92,7 @@ def test_lowered_bytes_flops_and_exchanges_are_the_policys_own(plan, optimizer):
     expected = dict.fromkeys(("swept", "flops", "sums", "whole", "products"), 0.0)
     for each in held(setting):
         alone, parts = setting.mesh.size(*together(setting, each)) == 1, shards(setting, each)
-        for tensor, count in tensors_held(setting, each.part).items():
+        for tensor, count in HeldTensors(setting).of(each.part).items():
             own = count * tensor.size / setting.mesh.size(*split_axes(setting, each.part)) / parts
             rule = setting.plan.optimizing.rule(each.part, tensor)
             for step in rule.steps(tensor, formats[each.part]):
@@ -121,7 +121,7 @@ def test_memory_of_state_is_the_policys_own_line_by_line(plan, optimizer):
     lines = [line for line in found.lines if line.part == "optimizer"]
     for each in held(setting):
         state = kept = np.zeros(found.stages.count)
-        for tensor, count in tensors_held(setting, each.part).items():
+        for tensor, count in HeldTensors(setting).of(each.part).items():
             rule, number = setting.plan.optimizing.rule(each.part, tensor), by_stage(count)
             parts = shards(setting, each) * setting.mesh.size(*split_axes(setting, each.part))
             state = state + number * tensor.size / parts * rule.state_bytes(formats[each.part])
@@ -193,7 +193,7 @@ def test_the_hosts_sweep_is_the_gradient_the_state_twice_and_the_new_weight(opti
     )
     formats, expected = setting.plan.precisions.at(0), 0.0
     for each in held(setting):
-        for tensor, count in tensors_held(setting, each.part).items():
+        for tensor, count in HeldTensors(setting).of(each.part).items():
             state = setting.plan.optimizing.rule(each.part, tensor).state_bytes(formats[each.part])
             expected += count * tensor.size / 4 * (2 + 2 * state + 2)
     assert found == pytest.approx(expected)
@@ -244,7 +244,7 @@ def test_the_planner_sees_each_optimizer_as_the_engine_does(optimizer):
         question = Question.of(machine, model, {**options, "optimizer": name}, gpus=16)
         estimate = Estimator(question).estimate(mesh, more)
         run = athanor.simulate(machine=machine, model=model, mesh=mesh, optimizer=name, **options, **more)
-        total = run.totals
+        total = run.summary()
         return estimate.seconds, total["step_seconds"], estimate.memory.total, total["memory_per_rank_bytes"]["total"]
 
     found, adam = both(optimizer), both("adam")

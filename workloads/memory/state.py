@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..lowering.data_parallel.held_tensors import ruled
+from ..lowering.data_parallel.held_tensors import HeldTensors
 from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards
 from ..lowering.data_parallel.weight_gathering import offloaded
 from ..model.precision import Formats, Part
@@ -40,6 +41,11 @@ class ModelState:
     def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: MemoryStages) -> None:
         self.setting, self.formats, self.stages = setting, formats, stages
         self.plan = setting.plan
+
+    @cached_property
+    def tensors(self) -> HeldTensors:
+        """Of which tensors ranks have parts."""
+        return HeldTensors(self.setting)
 
     def lines(self) -> Iterator[MemoryLine]:
         """Weights, gradients and optimizer state by part of the model, here and in host memory."""
@@ -79,7 +85,7 @@ class ModelState:
 
     def _optimizer(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
         """Master copy and what is kept for every parameter, which is sharded; what is kept for whole tensors, which is not."""
-        formats, rules = self.formats[each.part], ruled(self.setting, each)
+        formats, rules = self.formats[each.part], self.tensors.ruled(each)
         counts = [count] if len(rules) == 1 else [self.stages.by_stage(one.parameters) for one in rules]
         state: Array = np.sum(
             [
@@ -101,7 +107,7 @@ class ModelState:
         """What the update of one tensor needs at a time."""
         most = np.zeros(self.stages.count)
         for each in held(self.setting):
-            for one in ruled(self.setting, each):
+            for one in self.tensors.ruled(each):
                 for tensor, number in one.tensors.items():
                     there = self.stages.by_stage(number) > 0
                     most = np.maximum(most, there * one.rule.workspace(tensor, self.formats[each.part]))

@@ -20,6 +20,8 @@ class Interleaved(Pipeline):
     name = "interleaved"
     about = "1F1B over --chunks V chunks a stage; a V-th of the bubble, V times the transfers"
 
+    chunked = True
+
     def orders(self, stages: int, micro_batches: int, chunks: int = 1) -> list[Order]:
         """Groups of p micro-batches go through chunk after chunk; stage s runs 2(p - s - 1) + (v - 1)p passes ahead."""
         ahead = _passes("F", stages, micro_batches, chunks)
@@ -43,14 +45,18 @@ class Interleaved(Pipeline):
     def check_chunks(self, stages: int, chunks: int) -> None:
         """Two at least: with one, the order would be 1F1B's with more under way."""
         if chunks < 2:
-            raise InputError(f"--chunks {chunks}: --pipeline interleaved needs at least 2 a stage; 1f1b has one")
+            raise InputError(
+                f"--chunks {chunks}: --pipeline interleaved needs at least 2 a stage; 1f1b has one",
+                "--pipeline interleaved of one chunk",
+            )
 
     def check(self, stages: int, micro_batches: int, chunks: int) -> None:
         """Also for micro-batches that are no multiple of the stages."""
         super().check(stages, micro_batches, chunks)
         if micro_batches % stages:
             raise InputError(
-                f"--pipeline interleaved: {micro_batches} micro-batches are no multiple of pp={stages} stages"
+                f"--pipeline interleaved: {micro_batches} micro-batches are no multiple of pp={stages} stages",
+                "--pipeline interleaved with micro-batches that are no multiple of the stages",
             )
 
 

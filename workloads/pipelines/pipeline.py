@@ -21,7 +21,8 @@ class Pipeline(ABC):
 
     ``asynchronous``: no flush between steps, so that weights change while micro-batches are under way and a stage keeps
     several versions of them; with ``updates_each_micro_batch`` after each micro-batch, else once a step. ``splits_backward``:
-    gradients of inputs (B) and of weights (W) are slots of their own.
+    gradients of inputs (B) and of weights (W) are slots of their own. ``chunked``: stages
+    hold several chunks of layers.
 
     A schedule is its :meth:`orders`; the rest follows from them. It may say in closed form what would otherwise be found by
     playing the orders: :meth:`synchronous_seconds` (or, where it never flushes, nothing) and :meth:`in_flight`.
@@ -32,6 +33,12 @@ class Pipeline(ABC):
     asynchronous: ClassVar[bool] = False
     splits_backward: ClassVar[bool] = False
     updates_each_micro_batch: ClassVar[bool] = False
+    chunked: ClassVar[bool] = False
+
+    @property
+    def searched(self) -> bool:
+        """Whether ``athanor plan`` tries it unasked: not what changes the result of training."""
+        return not self.asynchronous
 
     @abstractmethod
     def orders(self, stages: int, micro_batches: int, chunks: int = 1) -> list[Order]:
@@ -75,14 +82,17 @@ class Pipeline(ABC):
     def check(self, stages: int, micro_batches: int, chunks: int) -> None:
         """Raise :class:`InputError` where the schedule cannot run so many micro-batches or chunks."""
         if micro_batches < 1:
-            raise InputError(f"--pipeline {self.name}: {micro_batches} micro-batches, must be at least 1")
+            raise InputError(
+                f"--pipeline {self.name}: {micro_batches} micro-batches, must be at least 1", "no micro-batches"
+            )
         self.check_chunks(stages, chunks)
 
     def check_chunks(self, stages: int, chunks: int) -> None:
         """Raise :class:`InputError` where a stage cannot hold so many chunks."""
         if chunks != 1:
             raise InputError(
-                f"--chunks {chunks}: --pipeline {self.name} has one chunk a stage; --pipeline interleaved takes more"
+                f"--chunks {chunks}: --pipeline {self.name} has one chunk a stage; --pipeline interleaved takes more",
+                f"--chunks with --pipeline {self.name}",
             )
 
     def _endless_seconds(self, stages: StageSeconds, micro_batches: int) -> float | None:

@@ -153,3 +153,11 @@ def registry_of(kind: str) -> Registry[Any] | None:
     """The registry of a kind, which also finds a user's own; None where there are only names."""
     found = KINDS[kind]() if kind else None
     return found if isinstance(found, Registry) else None
+
+
+def searched_names_of(kind: str) -> tuple[str, ...]:
+    """The names of a kind that a search tries unasked, plug-ins among them; none of a kind that does not say."""
+    registry = registry_of(kind)
+    if registry is None:
+        return ()
+    return tuple(name for name in registry.names() if getattr(registry.find(name), "searched", False))

@@ -45,6 +45,10 @@ class Rule:
     broken: Callable[[Given], bool]
     why: str
 
+    def __str__(self) -> str:
+        """As errors begin."""
+        return f"{self.first} with {self.second}"
+
 
 RULES = (
     Rule(
@@ -172,16 +176,18 @@ def check(given: Given) -> None:
     """Raise :class:`InputError` for the first rule that is broken or size that does not divide, with the numbers."""
     for rule in RULES:
         if rule.broken(given):
-            raise InputError(f"{rule.first} with {rule.second}: {rule.why}")
+            raise InputError(f"{rule}: {rule.why}", str(rule))
     _pipeline(given)
     if given.plan.prototypes and given.model.experts % given.plan.prototypes:
         raise InputError(
-            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}"
+            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}",
+            "--prototypes that does not divide the experts",
         )
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
-                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}"
+                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}",
+                f"{by} that does not divide the {what}",
             )
     _offload(given)
 
@@ -218,9 +224,14 @@ def _pipeline(given: Given) -> None:
         chosen.check(stages, given.batch.micro_batches, plan.chunks)
         layers_by_part(plan.stage_layers, given.model.depth, stages, plan.chunks)
     elif plan.chunks > 1:
-        raise InputError(f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage")
+        raise InputError(
+            f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage", "--chunks without pp"
+        )
     elif plan.stage_layers != "even":
-        raise InputError(f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage")
+        raise InputError(
+            f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage",
+            "--stage-layers without pp",
+        )
 
 
 def _offload(given: Given) -> None:
@@ -228,5 +239,6 @@ def _offload(given: Given) -> None:
     if given.plan.offloads and (given.machine.node.host_link is None or given.machine.node.host_memory is None):
         raise InputError(
             f"--offload {given.plan.offload}: {given.machine.name} has no host link (node.host_link, node.host_memory,"
-            " node.host_memory_bandwidth)"
+            " node.host_memory_bandwidth)",
+            "--offload without a host link",
         )

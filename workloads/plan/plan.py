@@ -134,6 +134,7 @@ class Plan:
         form="OPTIMIZER",
         names="optimizers",
         searched=True,
+        tried=(),
     )
     top_k: int | None = option(
         "Experts",
@@ -194,6 +195,7 @@ class Plan:
         "1d",
         "How the ranks of tp cut matrices: 1d, by columns and rows (Megatron-LM), or 2d, on a square grid (SUMMA).",
         searched=True,
+        tried=("1d",),
     )
     sequence_parallel: bool = option(
         "Tensor and sequence parallelism",
@@ -279,6 +281,7 @@ class Plan:
         form="KERNEL",
         names="attention-kernels",
         searched=True,
+        tried=(),
         inference=True,
     )
     accounting: Literal["apex-o2", "bagualu", "fp32"] = option(
@@ -293,6 +296,7 @@ class Plan:
         "What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the"
         " gathering of updated weights, beside the next step's first forward pass).",
         searched=True,
+        tried=("none", "gradients"),
     )
     routing: str | None = option(
         "Network",

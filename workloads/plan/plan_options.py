@@ -99,7 +99,7 @@ class PlanOptions(TypedDict, total=False):
     recompute: str | None
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
     products (also every second matrix product), full (whole layers).  [default: none]"""
-    attention: Literal["unfused", "fused"] | None
+    attention: str | None
     """Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).
     [default: unfused]"""
     accounting: Literal["apex-o2", "bagualu", "fp32"] | None

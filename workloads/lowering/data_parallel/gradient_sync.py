@@ -15,6 +15,7 @@ from ...schedule.operation import Role, Task
 from ...schedule.work import Amount, Bookkeeping, Exchange
 from ...sharding import Transfer, Vector
 from ..builder import GRADIENTS, Program
+from .held_tensors import HeldTensors
 from .optimizer_steps import OptimizerStep, optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards
 
@@ -112,8 +113,9 @@ class Update:
     def step(self, program: Program) -> None:
         """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
+        tensors = HeldTensors(self.setting)
         for each in held(self.setting):
-            for step in self.optimizer(program, each):
+            for step in self.optimizer(program, tensors, each):
                 program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
         self.gather(program)
 
@@ -155,11 +157,11 @@ class Update:
             found[key] = GradientVector(nbytes, element, each.replicas, each.shards, kind)
         yield from found.values()
 
-    def optimizer(self, program: Program, holding: Holding, share: float = 1.0) -> Iterator[OptimizerStep]:
+    def optimizer(
+        self, program: Program, tensors: HeldTensors, holding: Holding, share: float = 1.0
+    ) -> Iterator[OptimizerStep]:
         """The operations of the optimizer on a ``share`` of the rank's part of a holding."""
-        return optimizer_steps(
-            self.setting, holding, self.formats[holding.part], partial(self.exchange, program), share
-        )
+        return optimizer_steps(tensors, holding, self.formats[holding.part], partial(self.exchange, program), share)
 
     def _reductions(self, program: Program, vector: GradientVector) -> Iterator[tuple[str, Exchange]]:
         """(name, exchange) of what brings a gradient to where it is applied."""

@@ -29,31 +29,36 @@ class RuledTensors:
     parameters: Amount
 
 
-def ruled(setting: Setting, holding: Holding) -> list[RuledTensors]:
-    """The tensors of a holding of the whole model, by the rule that updates them."""
-    optimizer, found = setting.plan.optimizing, dict[Rule, dict[Tensor, Amount]]()
-    for tensor, count in tensors_held(setting, holding.part).items():
-        found.setdefault(optimizer.rule(holding.part, tensor), {})[tensor] = count
-    if len(found) == 1:
-        ((rule, tensors),) = found.items()
-        return [RuledTensors(rule, tensors, holding.parameters)]
-    cut = setting.mesh.size(*split_axes(setting, holding.part))
-    return [
-        RuledTensors(rule, tensors, sum((count * tensor.size for tensor, count in tensors.items()), start=0.0) / cut)
-        for rule, tensors in found.items()
-    ]
+class HeldTensors:
+    """The tensors of which the ranks of a setting have parts; worked out once for all parts of the model."""
 
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._stages = [_of_stage(setting, stage) for stage in range(setting.mesh.size("pp"))]
 
-def tensors_held(setting: Setting, part: Part) -> dict[Tensor, Amount]:
-    """How many tensors of each shape (whole, as the model has them) a rank has a part of."""
-    mesh, stages = setting.mesh, setting.mesh.size("pp")
-    counts = [_of_stage(setting, stage).get(part, Counter()) for stage in range(stages)]
-    apart = mesh.size(*(axis for axis in CUT[part] if axis not in split_axes(setting, part)))
-    found: dict[Tensor, Amount] = {}
-    for tensor in dict.fromkeys(shape for each in counts for shape in each):
-        each = [count[tensor] / apart for count in counts]
-        found[tensor] = each[0] if len(each) == 1 else mesh.along("pp", each)
-    return found
+    def ruled(self, holding: Holding) -> list[RuledTensors]:
+        """The tensors of a holding of the whole model, by the rule that updates them."""
+        optimizer, found = self.setting.plan.optimizing, dict[Rule, dict[Tensor, Amount]]()
+        for tensor, count in self.of(holding.part).items():
+            found.setdefault(optimizer.rule(holding.part, tensor), {})[tensor] = count
+        if len(found) == 1:
+            ((rule, tensors),) = found.items()
+            return [RuledTensors(rule, tensors, holding.parameters)]
+        cut = self.setting.mesh.size(*split_axes(self.setting, holding.part))
+        return [
+            RuledTensors(rule, tensors, sum((count * each.size for each, count in tensors.items()), start=0.0) / cut)
+            for rule, tensors in found.items()
+        ]
+
+    def of(self, part: Part) -> dict[Tensor, Amount]:
+        """How many tensors of each shape (whole, as the model has them) a rank has a part of."""
+        mesh, counts = self.setting.mesh, [stage.get(part, Counter()) for stage in self._stages]
+        apart = mesh.size(*(axis for axis in CUT[part] if axis not in split_axes(self.setting, part)))
+        found: dict[Tensor, Amount] = {}
+        for tensor in dict.fromkeys(shape for each in counts for shape in each):
+            each = [count[tensor] / apart for count in counts]
+            found[tensor] = each[0] if len(each) == 1 else mesh.along("pp", each)
+        return found
 
 
 def split_axes(setting: Setting, part: Part) -> tuple[str, ...]:

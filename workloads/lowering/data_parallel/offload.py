@@ -22,7 +22,7 @@ from ..builder import HOST, HOST_IN, HOST_OUT, Program
 from ..layer.layer_hooks import LayerHook
 from ..layer.rank_share import Local
 from .gradient_sync import Update
-from .held_tensors import ruled
+from .held_tensors import HeldTensors
 from .sharding import Holding, held, held_of_layer, shards
 from .weight_gathering import offloaded
 
@@ -84,11 +84,12 @@ def host_update(program: Program, update: Update) -> None:
     """
     setting = update.setting
     share, number = setting.plan.offload_shares["optimizer"], None
+    tensors = HeldTensors(setting)
     for each in held(setting):
         if share < 1:
-            for step in update.optimizer(program, each, 1 - share):
+            for step in update.optimizer(program, tensors, each, 1 - share):
                 program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
-        sweep = _host_sweep(update, each, share)
+        sweep = _host_sweep(update, tensors, each, share)
         task, label = Task(Role.HOST_OPTIMIZER, each.part), f"update.host.{each.part}"
         if setting.plan.offload_delay:
             number = program.at_once(task, sweep, "offload", HOST, label)
@@ -135,10 +136,10 @@ def _weight_bytes(update: Update, stays: bool) -> Amount:
     return sum(found, start=0.0)
 
 
-def _host_sweep(update: Update, holding: Holding, share: float) -> HostSweep:
+def _host_sweep(update: Update, tensors: HeldTensors, holding: Holding, share: float) -> HostSweep:
     """The update of a ``share`` of a holding on the host: where tensors have rules of their own, the mean of their bytes."""
     setting, formats = update.setting, update.formats[holding.part]
     mine = share * holding.parameters / shards(setting, holding)
-    counts = [(float(np.mean(each.parameters)), each.rule.host_bytes(formats)) for each in ruled(setting, holding)]
+    counts = [(float(np.mean(each.parameters)), each.rule.host_bytes(formats)) for each in tensors.ruled(holding)]
     total = sum(count for count, _ in counts)
     return HostSweep(mine, float(sum(count / total * nbytes for count, nbytes in counts)))

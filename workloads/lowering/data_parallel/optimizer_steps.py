@@ -13,7 +13,7 @@ from ...optimizers.optimizer import Pass, Products, Rule, Step, Sums, Whole, kep
 from ...plan.setting import Setting
 from ...schedule.work import Amount, Exchange, Gemm, Sweep, Work
 from ...sharding import Transfer
-from .held_tensors import RuledTensors, matrices_touched, ruled, together
+from .held_tensors import HeldTensors, RuledTensors, matrices_touched, together
 from .sharding import Holding, shards
 
 Exchanging = Callable[[Transfer], Exchange]
@@ -31,7 +31,7 @@ class OptimizerStep:
 
 
 def optimizer_steps(
-    setting: Setting, holding: Holding, formats: Formats, exchanging: Exchanging, share: float = 1.0
+    tensors: HeldTensors, holding: Holding, formats: Formats, exchanging: Exchanging, share: float = 1.0
 ) -> Iterator[OptimizerStep]:
     """The operations of updating a ``share`` of what the rank has of a holding.
 
@@ -39,8 +39,8 @@ def optimizer_steps(
     before it; of several operations of a step they have a number. Exchanges are there where other ranks have parts of the
     same tensors.
     """
-    optimizer = setting.plan.optimizing
-    for each in ruled(setting, holding):
+    setting, optimizer = tensors.setting, tensors.setting.plan.optimizing
+    for each in tensors.ruled(holding):
         name, begins = f"update.{optimizer.name}.{holding.part}", True
         if each.rule != optimizer:
             name += f".{each.rule.name}"
