@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +18,8 @@ from athanor.hardware.machine import Machine, load_machine
 from athanor.mpi_runtime.cluster import missing
 from athanor.reports.published import measurements
 from athanor.workloads.model.model import Model
-from athanor.workloads.results.run import COLUMNS
+from athanor.workloads.results.trace import COLUMNS
+from athanor.workloads.schedule.operation import ModelPart, Operation, Overlap, Role, Task
 from support.command_line import athanor
 from support.mpi_jobs import needs_mpi
 from support.paths import ROOT
@@ -100,6 +102,13 @@ def test_every_key_of_the_summary_and_column_of_the_trace_is_explained():
     trace = (ROOT / "docs" / "formats" / "trace.md").read_text()
     for column in COLUMNS:
         assert f"`{column}`" in trace, column
+
+
+def test_every_field_of_a_schedule_and_every_role_is_explained():
+    page = (ROOT / "docs" / "formats" / "schedule.md").read_text()
+    words = [each.name for record in (Operation, Task) for each in fields(record)]
+    for word in (*words, *Role, *get_args(ModelPart), *get_args(Overlap)):
+        assert f"`{word}`" in page, word
 
 
 BEFORE, REAL = (ROOT / "README.md").read_text().split("Then run a plan for real")

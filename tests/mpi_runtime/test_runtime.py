@@ -82,6 +82,7 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
     own = {key: options.pop(key) for key in ("--compute", "--collectives") if key in options}
     mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
     simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
     checked = measured["measured"]["checked"]
@@ -131,6 +132,7 @@ def test_every_byte_goes_where_the_simulator_sends_it(way, executed):
     """At the message depth the simulator knows whose tokens go where: bytes over each kind of link are the same."""
     options = dict(zip(way.split()[::2], way.split()[1::2], strict=True))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
     run = executed(way)
     simulated = athanor.simulate(
         machine_of(TREE), "moda-tiny", mesh={"ep": 4}, tokens_per_rank=64, router="zipf:1", depth="message", **given
