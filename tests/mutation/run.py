@@ -96,7 +96,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
-    """So many mutants, spread over files as their code is; where there are fewer, all."""
+    """So many mutants, spread over files as their code is; where there are fewer, all.
+
+    Of swapped arguments there would be many, which mostly end in an error of types: no more than a tenth are these.
+    """
     every = [
         each
         for target in TARGETS
@@ -104,7 +107,12 @@ def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
         if only in path.as_posix()
         for each in mutants(ROOT, path)
     ]
-    return random.Random(seed).sample(every, min(count, len(every)))
+    random.Random(seed).shuffle(every)
+    swapped = [each for each in every if each.kind == "swapped arguments"][: count // 10]
+    others = [each for each in every if each.kind != "swapped arguments"][: count - len(swapped)]
+    found = [*swapped, *others]
+    random.Random(seed).shuffle(found)
+    return found
 
 
 # --- which tests execute which lines ------------------------------------------------------------------------------
