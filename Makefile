@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint mutants bench docs clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -19,6 +19,9 @@ lint: $(VENV)/installed-dev  ## style, types and layers
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/athanor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(VENV)/installed-mutation  ## how many of 300 small mistakes in the code tests notice; goes on where it was stopped
+	$(BIN)/python tests/mutation/run.py --out $(OUT)/mutants
 
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
@@ -44,3 +47,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-mutation: pyproject.toml | $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	@touch $@

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -73,3 +75,16 @@ def _take_over(ctx: click.Context, path: str, table: str) -> None:
         if param.name and (param.required or not getattr(param, "of_plan", None)):
             defaults[param.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
+
+
+def repeating(
+    folder: Path, machine: str, model: str, settings: Sequence[str], plan: Mapping[str, Any], allow_overcommit: bool
+) -> str:
+    """The run file, to lie in ``folder``, that repeats a run of the command line."""
+    from ..workloads.plan.run_file import run_file_text
+
+    def there(named: str) -> str:
+        return os.path.relpath(named, folder) if Path(named).suffix == ".toml" or "/" in named else named
+
+    pairs = (text.partition("=") for text in settings)
+    return run_file_text(there(machine), there(model), plan, {key: value for key, _, value in pairs}, allow_overcommit)

@@ -9,7 +9,7 @@ import click
 from ..reports.tables.terminal import check_writable, console, emit
 from .inputs import command_text, load
 from .options import machine_option, overcommit_option, plan_options, result_options, run_file_option
-from .run_files import run_file_argument
+from .run_files import repeating, run_file_argument
 from .sections import SectionedCommand
 
 
@@ -43,7 +43,8 @@ def simulate(
     if folder:
         from ..reports.pages.run import write_run
 
-        write_run(folder, run, hardware, chosen, command_text())
+        again = repeating(folder.path, machine, model, settings, run.plan, allow_overcommit)
+        write_run(folder, run, hardware, chosen, command_text(), again)
     emit(json_path, run.summary())
     if json_path != "-":
         from ..reports.tables.runs import show_run

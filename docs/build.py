@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def network(record: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"Starting Python and loading Athanor takes another {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB in each row.",
+            f"Whole processes: {start['cpu']:.2f} CPU s and {start['mib']:.0f} MiB of each row are start-up.",
         ]
     )
 
@@ -176,7 +177,7 @@ def exclusions() -> str:
         return re.sub(rf"--[a-z-]+(?: (?:{values}))?|\b(?:cp|pp|ep|tp|dp|fsdp)\b", r"`\g<0>`", text)
 
     rows = [(code(rule.first), code(rule.second), code(rule.why)) for rule in RULES]
-    return "\n".join(lines_of(("", "with", "since"), rows, 3))
+    return "\n".join(lines_of(("option", "excludes", "because"), rows, 3))
 
 
 def planner(record: dict[str, Any]) -> str:
@@ -211,10 +212,41 @@ def recorded(name: str) -> Any:
     return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
 
 
+def printed(*lines: str) -> str:
+    """Lines that a command printed, as a block of Markdown."""
+    return "\n".join(["```", *(line.rstrip() for line in lines), "```"])
+
+
+def first_walk() -> str:
+    """The README's first command, down to where its table of time ends."""
+    lines = command("simulate --machine selene --model gpt3-175b --mesh pp=8,dp=16,tp=8")
+    return printed(*lines[: next(at for at, line in enumerate(lines) if line.startswith("Memory"))])
+
+
+def skewed() -> str:
+    """The README's two commands about SWIPE: the step and the load of each."""
+    words = "simulate --machine sunway-oceanlight --model moda-1.93t --router zipf:1.0 --balancer"
+    both = [(name, command(f"{words} {name}")) for name in ("none", "swipe")]
+    return printed(
+        *(line for name, lines in both for line in (f"--balancer {name}", f"  {lines[1]}", f"  {lines[-1]}"))
+    )
+
+
+def command(words: str) -> list[str]:
+    """The lines that ``athanor`` prints for these words."""
+    from athanor.cli import cli
+    from click.testing import CliRunner
+
+    done = CliRunner(env={"COLUMNS": "100"}).invoke(cli, shlex.split(words), catch_exceptions=False)
+    return [line for line in done.output.splitlines() if line.strip()]
+
+
 def filled(path: Path) -> str:
     """A page with the tables of what benchmarks have kept, as it should be."""
     text = path.read_text()
     for marker, made in {
+        "first": first_walk,
+        "skew": skewed,
         "speed": lambda: speed(recorded("speed")),
         "network": lambda: network(recorded("network")),
         "validation": lambda: validation(recorded("validation")),

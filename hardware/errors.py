@@ -13,7 +13,14 @@ class AthanorError(Exception):
 
 
 class InputError(AthanorError):
-    """Bad input: the message names the file or flag, the key, what was found and what is allowed."""
+    """Bad input: the message names the file or flag, the key, what was found and what is allowed.
+
+    ``rule`` says without numbers what was broken: a search counts by it the plans that it refuses.
+    """
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
 
 
 class DoesNotFit(AthanorError):
@@ -39,9 +46,10 @@ def suggestion(found: str, allowed: Iterable[str]) -> str:
 
 
 def nearest(found: str, allowed: Iterable[str], listing: str = "") -> str:
-    """``"; nearest are b, c (all: athanor ...)"``: the names closest to ``found`` of a list too long to print."""
+    """``"; did you mean b? (near: c, d; all: athanor ...)"``: the names closest to ``found`` of a list too long to print."""
     names = list(allowed)
     near = get_close_matches(found, names, n=3, cutoff=0.6) or [name for name in names if found in name][:3]
-    near_text = f"did you mean {near[0]}?" if len(near) == 1 else f"nearest are {', '.join(near)}"
-    hint = f"; {near_text}" if near else ""
-    return hint + (f" ({listing})" if listing else "")
+    hint = f"; did you mean {near[0]}?" if near else ""
+    more = [f"near: {', '.join(near[1:])}"] if near[1:] else []
+    told = "; ".join([*more, *([listing] if listing else [])])
+    return hint + (f" ({told})" if told else "")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from .core_group import CoreGroup
-from .errors import InputError, suggestion
+from .errors import InputError, nearest, suggestion
 from .fabrics import AnyFabric
 from .fabrics.fabric import UNBOUNDED, LinkKind
 from .node import Node, Processor
@@ -144,7 +144,8 @@ class Machine(Record):
             for part in path:
                 here = _named(here).get(part)
             if last not in (holder := _named(here)):
-                raise InputError(f"--set {key}: no such key{suggestion(key, [name for name, _, _ in self.numbers()])}")
+                near = nearest(key, [name for name, _, _ in self.numbers()], f"all: athanor show machine {self.name}")
+                raise InputError(f"--set {key}: {self.name} has no such key{near}")
             here[last if here is holder else int(last)] = value
             table["sources"] = {**table["sources"], key: "set by the user"}
         try:

@@ -19,7 +19,8 @@ R = TypeVar("R", bound="Record")
 class Record(BaseModel):
     """A frozen, validated piece of a machine or a model; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    # Schemas are built when they are first needed: parts of a machine within the machine's, other kinds of fabric never.
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

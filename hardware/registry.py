@@ -19,9 +19,11 @@ class Policy:
     """The base of what is written ``NAME`` or ``NAME:ARGUMENT`` on the command line.
 
     ``about`` is its line in ``athanor list``; where it is empty, the first sentence of the docstring stands for it.
+    ``searched`` says that ``athanor plan`` tries it unasked: not what changes the result of training, or needs other kernels.
     """
 
     about: ClassVar[str] = ""
+    searched: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, argument: str) -> Self:
@@ -80,6 +82,14 @@ class Registry(Mapping[str, T], Generic[T]):
             raise InputError(f"{self.flag} {text}: {name} {reason}") from None
         except TypeError as reason:  # such as: an abstract class
             raise InputError(f"{self.flag} {text}: {reason}") from None
+
+    def has(self, text: str) -> bool:
+        """Whether :meth:`find` finds what ``text`` asks for."""
+        try:
+            self.find(text)
+        except InputError:
+            return False
+        return True
 
     def names(self) -> list[str]:
         """Every name: those that come with Athanor, then those of installed plug-ins."""

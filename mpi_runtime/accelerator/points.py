@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.precisions import BYTES, Precision
-from ...workloads.lowering.data_parallel.gradient_sync import ADAM_FLOPS
 from ...workloads.lowering.layer.ffn import ACTIVATION_FLOPS
 from ...workloads.lowering.layer.rank_share import NORM_FLOPS, SOFTMAX_FLOPS
+from ...workloads.optimizers import Adam
 from ..calibration.points import BenchPoint
 
 LAYOUTS, FORWARD = ("forward", "data", "weights"), ("forward",)
@@ -29,7 +29,7 @@ SWEEPS = {
     "layer norm": (1.0, 1.0, NORM_FLOPS),
     "GELU": (1.0, 1.0, ACTIVATION_FLOPS),
     "softmax": (1.0, 1.0, SOFTMAX_FLOPS),
-    "Adam": (4.0, 3.0, ADAM_FLOPS),
+    "Adam": (4.0, 3.0, Adam.flops),
 }
 """Memory-bound operators: elements read and written, and FLOPs, for each element; as simulated steps count them.
 

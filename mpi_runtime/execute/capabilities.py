@@ -8,8 +8,8 @@ from typing import Literal
 from ...hardware.errors import InputError
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
-from ...workloads.routing.balancers import Capacity, Swipe, Unbalanced
 from ..devices import TYPES
+from ..training.dense.attention_kernels import COMPUTED
 
 Kind = Literal["experts", "dense", "blank"]
 """Data that a schedule is executed on: tokens that are routed to experts, a dense model, or bytes of no meaning."""
@@ -36,8 +36,6 @@ def _not_with_experts(setting: Setting) -> Iterator[str]:
     """Why tokens cannot be routed to experts that compute."""
     model, plan = setting.model, setting.plan
     yield from _neither(setting)
-    if not isinstance(plan.balancing, Unbalanced | Capacity | Swipe):
-        yield f"--balancer {plan.balancer}: the runtime sends tokens by none, capacity and swipe only"
     others = [axis for axis, size in zip(setting.mesh.axes, setting.mesh.shape, strict=True) if size > 1]
     if others := [axis for axis in others if axis not in ("ep", "dp")]:
         yield f"--mesh {others[0]}: models with experts are executed for real over ep and dp"
@@ -62,6 +60,8 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
+    if type(plan.kernel) not in COMPUTED:
+        yield f"--attention {plan.attention}: nothing computes this kernel for real"
     if plan.recomputation.keeps_products:
         yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
     width = mesh.size("tp", "col")

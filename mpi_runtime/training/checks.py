@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import AthanorError
+from ...workloads.optimizers import TensorShare
 from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..job.world import World
 from ..messages.groups import Group
 from ..messages.transport import Transport
-from .flat_vectors import FlatVector, adam
+from .flat_vectors import FlatVector
 from .moe_holdings import Held, initial_expert
+from .optimizer_rounds import mean_of, update_alone
 from .step_data import Training
 
 Array = NDArray[Any]
@@ -95,16 +97,27 @@ def check_gradients(training: Training, groups: dict[tuple[str, ...], Group]) ->
 
 
 def check_weights(training: Training, before: dict[Any, Array], groups: dict[tuple[str, ...], Group]) -> int:
-    """Weights after the update are those that one serial Adam makes of whole vectors, and the same on all replicas."""
+    """Weights after the update are those that one serial update makes of whole vectors, and the same on all replicas."""
     compared = 0
     for key, held in training.holdings.vectors.items():
         gradients, vector = held.vector.gradients, held.vector
         if vector.sharded:
             gradients = _gathered(groups[held.axes], vector)
         expected = before[key].copy()
-        moments = [np.zeros(len(expected), dtype=vector.first.dtype) for _ in range(2)]
         master = None if vector.master is None else expected.astype(vector.master.dtype)
-        adam(expected, gradients, (moments[0], moments[1]), master, vector.step, held.replicas)
+        for place, each in zip(vector.placed, vector.tensors, strict=True):
+            start = sum(vector.padded[: place.segment]) + place.start
+            here = slice(start, start + each.tensor.size)
+            share = TensorShare(
+                each.tensor,
+                np.arange(each.tensor.size),
+                expected[here],
+                None if master is None else master[here],
+                mean_of(gradients[here], held.replicas),
+                each.rule.state(each.tensor.size, each.tensor, vector.formats),
+                vector.step,
+            )
+            update_alone(vector.optimizer, each.part, share)
         compare(f"weights over {vector.name}", vector.weights, expected)
         compared += len(expected)
     return compared

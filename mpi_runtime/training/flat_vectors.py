@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.model.precision import Formats
+from ...workloads.model.precision import Formats, Part
+from ...workloads.model.tensors import Tensor
+from ...workloads.optimizers import Adam, Optimizer, TensorShare
 from ..devices import TYPES
+from .optimizer_rounds import HeldTensor, mean_of
 
 Array = NDArray[Any]
 
-LEARNING_RATE, BETA_1, BETA_2 = 1e-3, 0.9, 0.999
-EPSILON, EPSILON_OF_HALVES = 1e-8, 1e-4
-"""Adam's usual settings (Kingma and Ba 2015); moments kept in half need a larger epsilon, since smaller ones vanish."""
+
+class PlacedTensor(NamedTuple):
+    """A tensor of a part of the model, and where it begins in a segment of a vector."""
+
+    part: Part
+    tensor: Tensor
+    segment: int
+    start: int
 
 
 @dataclass
@@ -25,7 +34,8 @@ class FlatVector:
 
     It has segments of these ``sizes``, which are reduced by themselves, each padded to a multiple of ``cells``: every rank
     ends with one cell of each of them, ``home``, whose weights it updates. ``sharded`` is False where every rank updates
-    everything.
+    everything. ``homes`` are the cells of all ranks with parts of the same vector, in their order. ``placed`` are the tensors
+    in it; where none are named, each segment is one vector.
     """
 
     name: str
@@ -34,6 +44,9 @@ class FlatVector:
     home: int
     sharded: bool
     formats: Formats
+    optimizer: Optimizer = field(default_factory=Adam)
+    homes: Sequence[int] = ()
+    placed: list[PlacedTensor] = field(default_factory=list)
     weights: Array = field(init=False)
     gradients: Array = field(init=False)
     step: int = 0
@@ -43,9 +56,10 @@ class FlatVector:
         total = sum(self.padded)
         self.weights = np.zeros(total, dtype=TYPES[self.formats.weight])
         self.gradients = np.zeros(total, dtype=TYPES[self.formats.gradient])
-        mine, moments = self.share, TYPES[self.formats.moments]
-        self.first, self.second = np.zeros(mine, dtype=moments), np.zeros(mine, dtype=moments)
-        self.master = np.zeros(mine, dtype=TYPES[self.formats.master]) if self.formats.master else None
+        self.master = np.zeros(self.share, dtype=TYPES[self.formats.master]) if self.formats.master else None
+        if not self.placed:
+            self.placed = [PlacedTensor("expert", Tensor(1, size), number, 0) for number, size in enumerate(self.sizes)]
+        self.tensors = [self._held(each) for each in self.placed]
 
     @property
     def share(self) -> int:
@@ -88,40 +102,55 @@ class FlatVector:
             self.master[...] = np.concatenate(list(self.mine(self.weights)))
 
     def start_step(self) -> None:
-        """Gradients are zero again, and Adam counts on."""
+        """Gradients are zero again, and steps are counted on."""
         self.gradients[...] = 0
         self.step += 1
 
-    def adam(self, first: float, last: float, replicas: int) -> None:
-        """Update the part of this rank's share between two fractions of it, with the mean gradient of all replicas."""
-        low, high = round(first * self.share), round(last * self.share)
-        start = 0
-        for weights, gradients in zip(self.mine(self.weights), self.mine(self.gradients), strict=True):
-            end = start + len(weights)
-            here = slice(max(low, start), max(max(low, start), min(high, end)))
-            inside = slice(here.start - start, here.stop - start)
-            state = (self.first[here], self.second[here])
-            exact = None if self.master is None else self.master[here]
-            adam(weights[inside], gradients[inside], state, exact, self.step, replicas)
-            start = end
+    def ready(self, part: Part | None, replicas: int) -> Iterator[tuple[HeldTensor, TensorShare]]:
+        """The tensors of a part (None: of all), ready for an update with the mean gradient of all replicas."""
+        weights, gradients = list(self.mine(self.weights)), list(self.mine(self.gradients))
+        starts = np.cumsum([0, *(len(each) for each in weights)])
+        for place, each in zip(self.placed, self.tensors, strict=True):
+            if part in (None, each.part):
+                here, start = each.here, int(starts[place.segment])
+                master = None if self.master is None else self.master[start + here.start : start + here.stop]
+                mean = mean_of(gradients[place.segment][here], replicas)
+                yield (
+                    each,
+                    TensorShare(
+                        each.tensor, each.index, weights[place.segment][here], master, mean, each.state, self.step
+                    ),
+                )
+
+    def _held(self, place: PlacedTensor) -> HeldTensor:
+        """What this rank updates of a tensor."""
+        index = self._index(place, self.home)
+        first = place.start + int(index[0]) if len(index) else 0
+        if self.sharded and len(index):
+            first -= self.home * (self.padded[place.segment] // self.cells)
+        rule = self.optimizer.rule(place.part, place.tensor)
+        here = slice(first, first + len(index))
+        found = HeldTensor(place.part, place.tensor, rule, here, index, partial(self._others, place))
+        found.start(self.formats)
+        return found
+
+    def _index(self, place: PlacedTensor, home: int) -> NDArray[np.int64]:
+        """The elements of a tensor that lie in a cell of its segment; all, where every rank updates everything."""
+        if not self.sharded:
+            return np.arange(place.tensor.size)
+        width = self.padded[place.segment] // self.cells
+        low, high = max(home * width - place.start, 0), min((home + 1) * width - place.start, place.tensor.size)
+        return np.arange(low, max(low, high))
+
+    def _others(self, place: PlacedTensor) -> list[NDArray[np.int64]]:
+        return [self._index(place, int(home)) for home in self.homes]
 
     def bytes(self) -> int:
         """Bytes that it takes."""
-        arrays = [self.weights, self.gradients, self.first, self.second, self.master]
+        arrays = [
+            self.weights,
+            self.gradients,
+            self.master,
+            *(array for each in self.tensors for array in each.state.values()),
+        ]
         return sum(array.nbytes for array in arrays if array is not None)
-
-
-def adam(
-    weights: Array, gradients: Array, moments: tuple[Array, Array], master: Array | None, step: int, replicas: int
-) -> None:
-    """One step of Adam in place, on the mean of ``replicas`` summed gradients; computed in single precision or better."""
-    first, second = moments
-    mean = gradients.astype(np.promote_types(gradients.dtype, np.float32)) / replicas
-    first[...] = BETA_1 * first + (1 - BETA_1) * mean
-    second[...] = BETA_2 * second + (1 - BETA_2) * mean * mean
-    rate = LEARNING_RATE * np.sqrt(1 - BETA_2**step) / (1 - BETA_1**step)
-    exact = weights if master is None else master
-    epsilon = EPSILON_OF_HALVES if second.dtype == np.float16 else EPSILON
-    exact[...] = exact - rate * first / (np.sqrt(second.astype(mean.dtype)) + epsilon)
-    if master is not None:
-        weights[...] = master

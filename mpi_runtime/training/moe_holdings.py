@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +13,13 @@ from numpy.typing import NDArray
 from ...workloads.lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer
 from ...workloads.model.model import Model
 from ...workloads.model.precision import Formats, Part
+from ...workloads.model.tensors import Tensor, tensors_of_input, tensors_of_layer, tensors_of_output
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Operation
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
 from ..messages.transport import Transport, every_operation
-from .flat_vectors import FlatVector
+from .flat_vectors import FlatVector, PlacedTensor
 
 Array = NDArray[Any]
 Key = tuple[tuple[str, ...], str]
@@ -25,12 +28,12 @@ Key = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True)
 class Held:
-    """A vector, the parts of the model in it, and the share of the vector that each part is."""
+    """A vector, the axes along which ranks have the same one, how many these are, and the parts of the model in it."""
 
     vector: FlatVector
     axes: tuple[str, ...]
     replicas: int
-    spans: dict[Part, tuple[float, float]]
+    parts: tuple[Part, ...]
 
 
 class MoeHoldings:
@@ -50,16 +53,27 @@ class MoeHoldings:
             parts.setdefault((each.replicas, formats[each.part].gradient), []).append(each)
         exchanges = {self.key(op): op for op in every_operation(schedule) if op.category == "gradient_sync"}
         for key, holdings in parts.items():
-            cells, home = 1, 0
+            cells, home, homes = 1, 0, np.zeros(1, dtype=int)
             if key in exchanges:
                 work = exchanges[key].work
                 assert isinstance(work, Exchange)
-                cells, home = transport.cells(exchanges[key].stream, work), transport.home(exchanges[key].stream, work)
+                stream = exchanges[key].stream
+                cells, home = transport.cells(stream, work), transport.home(stream, work)
+                homes = transport.homes(stream, work) if len(transport.group(stream, work).ranks) == cells else homes
             sharded = setting.plan.sharding.shards_state and key in exchanges
+            parts_of = tuple(each.part for each in holdings)
             vector = FlatVector(
-                "+".join(key[0]), self._sizes(holdings), cells, home, sharded, formats[holdings[0].part]
+                "+".join(key[0]),
+                self._sizes(holdings),
+                cells,
+                home,
+                sharded,
+                formats[holdings[0].part],
+                setting.plan.optimizing,
+                [int(each) for each in homes],
+                list(self._placed(parts_of)),
             )
-            self.vectors[key] = Held(vector, key[0], setting.mesh.size(*key[0]), _spans(holdings))
+            self.vectors[key] = Held(vector, key[0], setting.mesh.size(*key[0]), parts_of)
 
     @staticmethod
     def key(operation: Operation) -> Key:
@@ -69,7 +83,7 @@ class MoeHoldings:
 
     def of_part(self, part: Part) -> Held:
         """What holds a part of the model."""
-        return next(each for each in self.vectors.values() if part in each.spans)
+        return next(each for each in self.vectors.values() if part in each.parts)
 
     def segment(self, layer: int | None) -> int:
         """The segment of a layer's gradients; of all else where there is no layer."""
@@ -89,6 +103,30 @@ class MoeHoldings:
         """Bytes of all vectors."""
         return sum(each.vector.bytes() for each in self.vectors.values())
 
+    def _placed(self, parts: tuple[Part, ...]) -> Iterator[PlacedTensor]:
+        """The tensors of a vector: part after part, layer after layer in each; or with a segment for each layer."""
+        layers = [*range(self.setting.model.depth), None]
+        segments = [[layer] for layer in layers] if self.layered else [layers]
+        for number, mine in enumerate(segments):
+            start = 0
+            for part in parts:
+                for tensor in (tensor for layer in mine for tensor in self._tensors(part, layer)):
+                    yield PlacedTensor(part, tensor, number, start)
+                    start += tensor.size
+
+    def _tensors(self, part: Part, layer: int | None) -> Iterator[Tensor]:
+        """A rank's tensors of a part of a layer, or of what belongs to none; experts one after another, both matrices of each."""
+        model = self.setting.model
+        if part == "expert":
+            local = 0 if layer is None else model.experts // self.setting.mesh.size("ep")
+            up = Tensor(model.hidden, model.ffn_hidden)
+            yield from local * (up, Tensor(up.columns, up.rows))
+        elif layer is not None:
+            yield from tensors_of_layer(model, model.stack[layer]).get(part, Counter()).elements()
+        else:
+            for ends in (tensors_of_input(model), tensors_of_output(model)):
+                yield from ends.get(part, Counter()).elements()
+
     def _sizes(self, holdings: list[Holding]) -> list[int]:
         """Parameters of each segment: all at once, or by layer and then what belongs to none."""
         if not self.layered:
@@ -100,13 +138,6 @@ class MoeHoldings:
             int(np.rint(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)))
             for segment in every
         ]
-
-
-def _spans(holdings: list[Holding]) -> dict[Part, tuple[float, float]]:
-    """The fractions of a vector between which each part lies."""
-    ends = np.cumsum([each.parameters for each in holdings]) / sum(each.parameters for each in holdings)
-    starts = [0.0, *ends[:-1]]
-    return {each.part: (float(a), float(b)) for each, a, b in zip(holdings, starts, ends, strict=True)}
 
 
 def initial_expert(model: Model, seed: int, layer: int, expert: int) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from ...workloads.loads.loads import LoadModel
 from ...workloads.loads.token_assignment import decisions
-from ...workloads.model.precision import PARTS
+from ...workloads.model.precision import Part
+from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
-from ...workloads.routing.balancers import Capacity
 from ...workloads.schedule.operation import Does, Operation, Role, Task
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
+from .dense.carrying import carry
 from .moe_holdings import Held, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
+from .optimizer_rounds import HeldTensor, OptimizerRounds, part_updated
 from .stand_ins import Blank, Steps
 from .token_routing import Routing
 from .tokens import Tokens
@@ -55,6 +57,7 @@ class Training:
         self.group, self.me = (int(place[0]) for place in np.nonzero(groups == rank))
         self.local = self.loads.experts // self.loads.ranks
         self.holdings = MoeHoldings(setting, self.formats, schedule, transport)
+        self.updates = OptimizerRounds(setting, self._ready)
         operations = list(every_operation(schedule))
         self.synchronised = [
             (each.stream, each.work)
@@ -62,6 +65,8 @@ class Training:
             if isinstance(each.work, Exchange) and each.category == "gradient_sync"
         ]
         self._blank = Blank(transport, setting.mesh, coordinate)
+        deciding = {Role.TOKENS_DEALT, Role.TOKENS_DROPPED}
+        self._assigns_in_step = any(each.task.role in deciding for each in operations)
         if real:
             self._draw_experts()
         for each in self.holdings.vectors.values():
@@ -80,6 +85,7 @@ class Training:
         model, batch = self.setting.model, self.setting.batch
         random = np.random.default_rng([self.setting.plan.seed, 8, step, self.rank])
         self.kept.clear()
+        self.updates.start_step()
         for each in self.holdings.vectors.values():
             each.vector.start_step()
             if self.exact:  # dense layers compute no gradients: small whole numbers, whose sums are exact
@@ -94,6 +100,8 @@ class Training:
                 weights = 2.0 ** -random.integers(0, 3, wanted.shape[1:]).astype(np.float64)
                 made = MoeLayer(self.transport, routing, tokens, weights)
                 made.everyone = wanted
+                if not self._assigns_in_step:
+                    self._assign(made)
                 made.parameters = self._parameters(layer) if self.real else None
                 self.layers[micro_batch, layer] = made
 
@@ -122,7 +130,7 @@ class Training:
         """Do what a compute operation does to the data; returns whether that was all of its work, as it would be for real."""
         task = operation.task
         if task.role is Role.OPTIMIZER:
-            return self._optimizer(task)
+            return self._update(part_updated(task))
         if task.part != "moe":
             return False
         layer = self._layer(task)
@@ -130,8 +138,10 @@ class Training:
             layer.deal(task.step or 0)
             return True
         if task.role is Role.TOKENS_DROPPED:
-            self._drop(layer)
+            self._assign(layer)
             return True
+        if task.role is Role.BALANCING:
+            return False
         return self._expert(layer, task)
 
     def _layer(self, task: Task) -> MoeLayer:
@@ -172,20 +182,24 @@ class Training:
             computing[task.does]()
         return task.does in computing or task.does in (DOWN, UP_GRADIENT)
 
-    def _drop(self, layer: MoeLayer) -> None:
-        balancer = self.setting.plan.balancing
-        assert isinstance(balancer, Capacity)
-        top_k = layer.weights.shape[1]
-        layer.routing.drop(layer.everyone, int(np.ceil(balancer.factor * self.setting.batch.micro_tokens * top_k)))
+    def _assign(self, layer: MoeLayer) -> None:
+        """Let the balancing policy decide whose tokens go where; every rank knows from the seed what its group wants."""
+        ranks, home = self.loads.ranks, layer.everyone // self.local
+        wanted = np.zeros((home.shape[2], ranks, ranks), dtype=np.int64)
+        for choice in range(home.shape[2]):
+            np.add.at(wanted[choice], (np.arange(ranks)[:, None], home[:, :, choice]), 1)
+        layer.routing.assign(self.loads.balancer.pairs(wanted, self.loads.tokens)[self.me])
 
-    def _optimizer(self, task: Task) -> bool:
+    def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""
         if not (self.real or self.exact):
             return False
-        part = next(each for each in PARTS if each == task.part)
-        held = self.holdings.of_part(part)
-        held.vector.adam(*held.spans[part], held.replicas)
+        self.updates.compute(part)
         return self.real
+
+    def _ready(self, part: Part) -> Iterator[tuple[HeldTensor, TensorShare]]:
+        held = self.holdings.of_part(part)
+        return held.vector.ready(part, held.replicas)
 
     # --- exchanges --------------------------------------------------------------------------------------------------------
 
@@ -194,13 +208,19 @@ class Training:
         exchange, task = operation.work, operation.task
         assert isinstance(exchange, Exchange)
         if task.part == "moe":
+            if task.role is Role.BALANCING:
+                return self._blank.exchange(operation)
             return self._tokens(self._layer(task), task, operation.stream, exchange)
+        if task.role is Role.OPTIMIZER and (self.real or self.exact):
+            message = self.updates.message(part_updated(task))
+            return carry(self.transport, operation.stream, exchange, message)
         if operation.category == "gradient_sync":
             held = self.holdings.vectors[MoeHoldings.key(operation)]
             return self._vector(held, task.layer, operation.stream, exchange)
         return self._blank.exchange(operation)
 
     def _tokens(self, layer: MoeLayer, task: Task, stream: str, exchange: Exchange) -> Steps:
+        """What tokens need, and what tells how many come; a policy's other exchanges carry bytes of no meaning."""
         if of_choice := layer.balancing.get(task.role):
             return of_choice(task.step or 0, stream, exchange)
         moves: dict[Does, Callable[[str, Exchange], Steps]] = {

@@ -67,22 +67,27 @@ class Routing:
         before = int(seats[self.me] - room[self.me])
         self.room -= int(np.clip(int(surplus.sum()) - before, 0, room[self.me]))
 
-    # --- capacity ---------------------------------------------------------------------------------------------------------
+    # --- any other policy, which every rank works out for itself ------------------------------------------------------------
 
-    def drop(self, group: Index, limit: int) -> None:
-        """Drop what exceeds ``limit`` tokens of a rank's experts, senders and their tokens in order, choice by choice.
+    def assign(self, sent: Index) -> None:
+        """Send ``sent[ranks]`` (token, choice) pairs to each rank: those that want it first, choice by choice in their order.
 
-        ``group[ranks, tokens, top_k]`` is what the whole group wants: every rank knows it from the seed, as a gate that
-        limits each sender knows its own share.
+        What is above goes, in the same order, to the ranks that take more than want them, from rank 0 upwards; what nobody takes
+        is dropped.
         """
-        by_choice = np.moveaxis(group // self.local, 2, 0).reshape(-1)  # choices, then senders, then their tokens
-        order = np.argsort(by_choice, kind="stable")
-        counts = np.bincount(by_choice, minlength=self.ranks)
-        queue = np.empty_like(by_choice)
-        queue[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-        kept = np.moveaxis((queue < limit).reshape(group.shape[2], *group.shape[:2]), 0, 2)[self.me]
-        self.expert[~kept] = DROPPED
-        self.dropped += int((~kept).sum())
+        home = (self.wanted // self.local).T.reshape(-1)  # choices, then tokens
+        order = np.argsort(home, kind="stable")
+        wants = np.bincount(home, minlength=self.ranks)
+        queue = np.empty_like(home)
+        queue[order] = np.arange(len(home)) - np.repeat(np.cumsum(wants) - wants, wants)
+        left = np.flatnonzero(queue >= sent[home])
+        seats = np.repeat(np.arange(self.ranks), np.maximum(sent - wants, 0))[: len(left)]
+        expert = self.wanted.T.reshape(-1).copy()
+        moved, dropped = left[: len(seats)], left[len(seats) :]
+        expert[moved] = seats * self.local + moved % self.local
+        expert[dropped] = DROPPED
+        self.expert = np.ascontiguousarray(expert.reshape(self.wanted.shape[::-1]).T)
+        self.moved, self.dropped = len(moved), len(dropped)
 
     # --- what follows for messages ----------------------------------------------------------------------------------------
 

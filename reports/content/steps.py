@@ -19,6 +19,6 @@ def breakdown_section(summary: dict[str, Any], figures: Sequence[Picture]) -> Se
     ]
     text = (
         f"Step {si(step, 's')}, {si(summary['flops_per_second'], 'FLOP/s')}, {summary['peak_fraction']:.1%} of peak."
-        " Seconds are means over ranks; communication under compute is not exposed; waiting for slower ranks is imbalance."
+        " Seconds are means over ranks. Communication that computing hides is left out; imbalance is waiting for slower ranks."
     )
     return Section("Where the time goes", text, ("category", "seconds", "share"), rows, figures=figures)

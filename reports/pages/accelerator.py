@@ -64,8 +64,8 @@ def write_accelerator(folder: Folder, outcome: AcceleratorOutcome, command: str)
         drawn, "Seconds of every point: measured, and by the model; hollow points were held out of the fit."
     )
     sections = [
-        Section("Measured and fitted", "", NUMBER_COLUMNS, list(_numbers(outcome))),
         Section("The compute model's errors", BEYOND, ERROR_COLUMNS, list(_errors(outcome)), 2, [picture]),
+        Section("Measured and fitted", "", NUMBER_COLUMNS, list(_numbers(outcome))),
         machine_section(outcome.machine),
     ]
     title = f"Calibration of an accelerator: {outcome.machine.name}"

@@ -39,6 +39,18 @@ def show_accuracy(console: Console, found: Accuracy) -> None:
         console.print(table("Rows left out", ("reason", "rows"), listed))
 
 
+def answer(found: Accuracy) -> str:
+    """How far predictions are in all, in a sentence."""
+    judged = found.judged(found.measured)
+    if not judged["rows"]:
+        return "No row can be predicted."
+    null = "" if judged["null_mape"] is None else f"; of the null model {judged['null_mape']:.1%}"
+    return (
+        f"{judged['rows']} published steps: mean error {judged['mape']:.1%}, median {judged['median']:.1%},"
+        f" worst {_signed(judged['worst'])}{null}."
+    )
+
+
 def source_rows(found: Accuracy) -> list[tuple[str, ...]]:
     """A row a source that has predictions, then all of them together, then memory, which no time is mixed with."""
     plain = [(name, found.judged(rows)) for name, rows in found.sources.items()]
@@ -92,11 +104,11 @@ def write_accuracy(folder: Folder, found: Accuracy, command: str) -> None:
     pictures = [Picture(folder.figure(name, figure), caption) for name, caption, figure in drawings(found)]
     left = [(row["id"], row["reason"]) for row in plain["rows"] if row["reason"]]
     sections = [
-        Section("By source", "", SOURCES, source_rows(found), figures=pictures),
+        Section("By source", LEAD, SOURCES, source_rows(found), figures=pictures),
         Section("Row by row", "", ROWS, [_row(row) for row in plain["rows"] if not row["reason"]], 2),
         Section("Left out", "Rows that are not predicted, and why.", LEFT, left, 2),
     ]
-    write_report(folder, "How accurate is it?", LEAD, sections, [command], [])
+    write_report(folder, "How accurate is it?", answer(found), sections, [command], [])
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -67,13 +67,13 @@ def write_calibration(folder: Folder, told: Told, command: str) -> None:
     ]
     folder.frame("points.csv", pd.DataFrame(rows))
     sections = [
-        Section("Measured", "", NUMBER_COLUMNS, list(_numbers(told))),
         *_message_sections(folder, told),
         *_collective_sections(folder, told),
         *_product_sections(folder, told),
+        Section("Measured", "", NUMBER_COLUMNS, list(_numbers(told))),
         machine_section(outcome.machine),
     ]
-    lead = f"{outcome.machine.description}; {outcome.job['library']}. {' '.join(_verdicts(told))}"
+    lead = f"{' '.join(_verdicts(told))} {outcome.machine.description}; {outcome.job['library']}.".lstrip()
     write_report(folder, f"Calibration: {outcome.machine.name}", lead, sections, [command], outcome.calibrated.warnings)
 
 

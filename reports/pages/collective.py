@@ -52,6 +52,19 @@ def lead(result: Result) -> str:
     )
 
 
+def fastest(results: Sequence[Result]) -> str:
+    """The fastest algorithm, how long it takes, and how near that is to what no algorithm could beat."""
+    best = min(results, key=lambda each: each.seconds)
+    return f"{best.algorithm} takes {si(best.seconds, 's')}, {best.fraction_of_bound:.1%} of the speed that the bound allows."
+
+
+def often(study: CollectiveSweep) -> str:
+    """Which algorithm is the fastest where."""
+    rules = [rule for rule in study.rules if rule.ranks == max(study.counts)]
+    told = [f"{rule.algorithm} from {binary(rule.least)} to {binary(rule.most)}" for rule in rules]
+    return f"On {max(study.counts):,} ranks the fastest are {', '.join(told)}."
+
+
 def show_result(console: Console, result: Result) -> None:
     """Time, bandwidths, the bound and the use of links."""
     console.print(f"[bold]{result.algorithm}[/] {escape(lead(result))}, depth {result.depth}")
@@ -106,7 +119,7 @@ def write_results(folder: Folder, results: Sequence[Result], plain: Any, machine
         *(Section(f"Links: {each.algorithm}", "", LINK_COLUMNS, _links(each)) for each in results),
         machine_section(machine),
     ]
-    write_report(folder, title, f"{lead(results[0])}, simulated.", sections, [command], [])
+    write_report(folder, title, f"{fastest(results)} {lead(results[0])}, simulated.", sections, [command], [])
 
 
 @all_or_nothing
@@ -143,7 +156,9 @@ def write_sweep(folder: Folder, study: CollectiveSweep, command: str) -> None:
         "Options", "", ("option", "value"), [(key, str(value)) for key, value in study.options.items()], 2
     )
     sections = [rules, Section("Time against size", figures=curves), options, machine_section(study.machine)]
-    write_report(folder, name, f"{len(study.points)} points, simulated.", sections, [command], _left_out(study))
+    write_report(
+        folder, name, f"{often(study)} {len(study.points):,} points, simulated.", sections, [command], _left_out(study)
+    )
 
 
 def curves_of(study: CollectiveSweep, ranks: int) -> dict[str, list[tuple[float, float]]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
 from ..content.words import shown
 from ..tables.runs import percent, table
@@ -108,6 +109,15 @@ def sentence(found: dict[str, Any]) -> str:
     return "; ".join(parts).capitalize() + "."
 
 
+def best_plan(found: dict[str, Any]) -> str:
+    """The best plan in a sentence."""
+    if not found["plans"]:
+        return "No plan fits."
+    best = found["plans"][0]
+    more = options_text(best)
+    return f"The fastest plan is {mesh_text(best['mesh'])}, {more}: a step takes {si(best['step_seconds'], 's')}."
+
+
 def machine_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """Each part of the machine twice as good."""
     return [
@@ -161,17 +171,16 @@ def write_search(folder: Folder, found: dict[str, Any], question: Question, comm
             COLUMNS,
             [plan_row(each) for each in found["plans"]],
             3,
+            pictures,
         ),
-        Section("Time against memory", "", COLUMNS, [plan_row(each) for each in found["front"]], 3, pictures),
+        Section("Time against memory", "", COLUMNS, [plan_row(each) for each in found["front"]], 3),
         Section("Twice as good", "", ("part", "step s", "gain", "with"), machine_rows(found), 1, bars),
         Section("One choice otherwise", "", ("option", "now", "instead", "step s", "gain", ""), change_rows(found), 3),
         Section("Pruned", "Plans that are none, by the reason that was met first.", ("because of", "plans"), why),
         *inputs(question.machine, question.model, {**question.plan.to_plain(), "mesh": "searched"}),
     ]
-    lead = (
-        f"{found['enumerated']:,} plans, {found['ranked']:,} ranked by formula, the best simulated;"
-        f" {found['plans_per_second']:,.0f} plans a second and core."
-    )
+    counted = f"{found['enumerated']:,} plans, {found['ranked']:,} ranked by formula, the best simulated."
+    lead = f"{best_plan(found)} {counted}"
     warnings = ["the search was interrupted: this is what it knew"] if found["interrupted"] else []
     title = f"Plans of {found['model']} on {found['ranks']:,} ranks of {found['machine']}"
     commands = [command, *(each["command"] for each in found["plans"][:3])]

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...hardware.machine import Machine
 from ...hardware.units import si
+from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model
 from ...workloads.results.run import Run
 from ..content.inputs import inputs
@@ -17,15 +18,17 @@ from .output_folder import Folder, all_or_nothing
 
 
 @all_or_nothing
-def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command: str) -> None:
-    """Write ``run.json``, ``trace.csv``, ``links.csv``, plots and ``report.html``."""
+def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command: str, run_file: str = "") -> None:
+    """Write ``run.json``, ``trace.csv``, ``links.csv``, plots, ``report.html``, and the run file ``run.toml`` that repeats it."""
     totals = run.summary()
     folder.text("run.json", run.to_json() + "\n")
+    if run_file:
+        folder.text("run.toml", run_file)
     folder.frame("trace.csv", run.to_frame())
     folder.frame("links.csv", run.links_frame())
-    step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}))
+    step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}, "model"))
     load = folder.figure("expert_load", plots.expert_load({f"balancer {run.plan['balancer']}": run.expert_load}))
-    memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}))
+    memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}, "model"))
     links = [
         (
             row["kind"],
@@ -48,8 +51,19 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
         Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
         *inputs(machine, model, run.plan),
     ]
-    lead = f"{totals['ranks']:,} ranks on {totals['nodes']:,} nodes, {_how(totals)}."
-    write_report(folder, f"{totals['model']} on {totals['machine']}", lead, sections, [command], totals["warnings"])
+    title = f"{totals['model']} on {totals['machine']}"
+    write_report(folder, title, answer(totals), sections, [command], totals["warnings"])
+
+
+def answer(totals: dict[str, Any]) -> str:
+    """How fast it is and how full, and on what."""
+    memory, nodes = totals["memory_per_rank_bytes"], totals["nodes"]
+    return (
+        f"A step takes {si(totals['step_seconds'], 's')}: {si(totals['tokens_per_second'], 'tokens/s')},"
+        f" {si(totals['flops_per_second'], 'FLOP/s')}, {totals['peak_fraction']:.1%} of peak. The fullest rank holds"
+        f" {si(memory['total'], 'B', 3)} of {si(memory['capacity'], 'B', 3)}. {totals['ranks']:,} ranks"
+        f" ({mesh_text(totals['mesh'])}) on {nodes:,} node{'s' * (nodes > 1)}, {_how(totals)}."
+    )
 
 
 def _how(totals: dict[str, Any]) -> str:

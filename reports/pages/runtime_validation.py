@@ -113,7 +113,9 @@ def write_validation(folder: Folder, found: Validation, command: str) -> None:
             5,
         ),
     ]
+    plain_errors = "; ".join(f"{row[0]}: mean error {row[2]}, worst {row[3]}" for row in judged_rows(plain))
     lead = (
+        f"Errors of the step. {plain_errors[0].upper()}{plain_errors[1:]}. "
         "Training steps of a small mixture-of-experts model over MPI on emulated pruned fat trees (real TCP, namespaces of one"
         " computer), beside what the simulator says of them."
     )

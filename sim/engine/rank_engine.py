@@ -46,7 +46,7 @@ class RankByRank:
         self.ledger = Ledger(schedule, observed)
         self.race = MessageSimulation(self.graph.capacity)
         self.courses: dict[int, Course] = {}
-        self.numbers: dict[int, int] = {}
+        self.numbers: dict[Course, int] = {}
         self.known: dict[object, MessageSteps] = {}
         self.limits: dict[int, str] = {}
         self._refuse()
@@ -62,7 +62,7 @@ class RankByRank:
         """Simulate the step."""
         first = np.flatnonzero(self.missing[:, 0] == 0)
         self._begin([(int(number), np.arange(self.mesh.ranks)) for number in first])
-        self.race.run(lambda course, ranks: self._ended(self.numbers[id(course)], ranks, course.through[ranks]))
+        self.race.run(lambda course, ranks: self._ended(self.numbers[course], ranks, course.through[ranks]))
         return self._result()
 
     def _ended(self, number: int, ranks: Index, at: Array) -> None:
@@ -77,7 +77,7 @@ class RankByRank:
             if isinstance(work, Exchange) and self.mesh.size(*work.axes) > 1:
                 if number not in self.courses:
                     self.courses[number] = course = self.race.add(self._steps(number, work))
-                    self.numbers[id(course)] = number
+                    self.numbers[course] = number
                 self.courses[number].come(ranks, ready)
                 continue
             seconds: Array | float = 0.0

@@ -102,10 +102,10 @@ class Engine:
         self.env = CountingEnvironment()
         self.network = SharedNetwork(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
-        self.shared: dict[int, tuple[LinkLoads, float]] = {}
+        self.shared: dict[LinkLoads, float] = {}
         senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
         self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
-        self.known: dict[int, tuple[Transfer, Taken]] = {}
+        self.known: dict[Transfer, Taken] = {}
         self.costs = Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
@@ -177,9 +177,9 @@ class Engine:
         """What a transfer takes where nothing else can be on the network; even ones repeat."""
         if transfer.factor is None:
             return self._taken(exchange, transfer, transfer.demand.alone[0])
-        if id(transfer) not in self.known:
-            self.known[id(transfer)] = (transfer, self._taken(exchange, transfer, transfer.demand.alone[0]))
-        return self.known[id(transfer)][1]
+        if transfer not in self.known:
+            self.known[transfer] = self._taken(exchange, transfer, transfer.demand.alone[0])
+        return self.known[transfer]
 
     def _taken(self, exchange: Exchange, transfer: Transfer, finish: Array) -> Taken:
         """What a transfer takes, given what its flow classes take: the slowest of an axis' groups counts for all of it."""
@@ -216,8 +216,7 @@ class Engine:
         if transfer.factor is None:
             self.loads.plus(transfer.loads, 1.0)
             return
-        loads, factor = self.shared.get(id(transfer.loads), (transfer.loads, 0.0))
-        self.shared[id(loads)] = (loads, factor + transfer.factor)
+        self.shared[transfer.loads] = self.shared.get(transfer.loads, 0.0) + transfer.factor
 
     def _until(self, clocks: Array) -> simpy.Event:
         """The event of the last of these clocks."""
@@ -225,5 +224,5 @@ class Engine:
 
     def _add_up(self) -> None:
         """Add what transfers share to the bytes on links."""
-        for loads, factor in self.shared.values():
+        for loads, factor in self.shared.items():
             self.loads.plus(loads, factor)

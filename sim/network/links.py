@@ -21,18 +21,20 @@ Index = NDArray[np.int64]
 class Links:
     """Numbers all links that the ranks of a layout can reach.
 
-    ``domains[level][rank]`` is the domain of each rank at each level of the fabric, from the node outwards; ``cable``
-    the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for each level.
+    ``names[level]`` are the levels of the fabric, from the node outwards, ``domains[level][rank]`` the domain of each rank at
+    each of them; ``cable`` the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for
+    each level.
     """
 
     kinds: tuple[LinkKind, ...]
     inside: NodeLinks
+    names: tuple[str, ...]
     domains: tuple[Index, ...]
     cables: tuple[int, ...]
     cable: tuple[Index, ...]
     machine: Machine
     layout: Layout
-    _segments: dict[tuple[int, int], Segments] = field(default_factory=dict, repr=False, compare=False)
+    _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
@@ -48,6 +50,7 @@ class Links:
         return cls(
             tuple(kinds),
             inside,
+            tuple(level.name for level in levels),
             tuple(level.domain[layout.node] for level in levels),
             tuple(level.cables for level in levels),
             tuple(level.slot[layout.node] for level in levels),
@@ -62,16 +65,24 @@ class Links:
 
     def by_level(self) -> Iterator[tuple[str, Index, int, Index]]:
         """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
-        outside = self.kinds[len(self.inside.kinds) :]
-        names = [kind.name.removesuffix(".out") for kind in outside if kind.name.endswith(".out")]
-        yield from zip(names, self.domains, self.cables, self.cable, strict=True)
+        yield from zip(self.names, self.domains, self.cables, self.cable, strict=True)
 
-    def segments(self, groups: Index, level: int) -> Segments:
-        """The runs of members of ``groups`` that share a domain of a level (cached for each array of groups)."""
-        key = (id(groups), level)
+    def segments(self, groups: Groups, level: int) -> Segments:
+        """The runs of members of ``groups`` that share a domain of a level; kept, since layers repeat."""
+        key = (groups, level)
         if key not in self._segments:
-            self._segments[key] = Segments.of(groups, self.domains[level])
+            self._segments[key] = Segments.of(groups.members, self.domains[level])
         return self._segments[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of ranks, ``members[g, i]``; those that share a node, or a domain of a tree, stand next to each other.
+
+    Groups are equal to themselves alone, so that what is worked out for them can be kept by them.
+    """
+
+    members: Index
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Segments:
 
     starts: Index
     lengths: Index
-    groups: Index  # kept so that the cache key, its identity, stays taken
+    size: int  # members of all groups
 
     @classmethod
     def of(cls, groups: Index, domain: Index) -> Segments:
@@ -89,12 +100,12 @@ class Segments:
         new = np.ones(home.shape, dtype=bool)
         new[:, 1:] = home[:, 1:] != home[:, :-1]
         starts = np.flatnonzero(new)
-        return cls(starts, np.diff(np.append(starts, home.size)), groups)
+        return cls(starts, np.diff(np.append(starts, home.size)), home.size)
 
     @property
     def single(self) -> bool:
         """Whether every member is alone in its domain."""
-        return len(self.starts) == self.groups.size
+        return len(self.starts) == self.size
 
     def numbers(self) -> Index:
         """For each member (flat) the number of its run."""
@@ -107,7 +118,7 @@ class Segments:
         return np.repeat(np.add.reduceat(values, self.starts), self.lengths)
 
 
-@dataclass
+@dataclass(eq=False)
 class LinkLoads:
     """Bytes on every link, kind by kind."""
 
@@ -171,16 +182,16 @@ def step_loads(links: Links, groups: Index, targets: Index, sent: Array) -> Link
     return loads
 
 
-def all_pairs_loads(links: Links, groups: Index, sent: Array, share: Array) -> LinkLoads:
+def all_pairs_loads(links: Links, among: Groups, sent: Array, share: Array) -> LinkLoads:
     """Loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
 
     Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere.
     """
-    loads = LinkLoads(links.kinds)
+    loads, groups = LinkLoads(links.kinds), among.members
     members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
     total = np.repeat(sent.sum(axis=1), groups.shape[1])
     for level, (name, domain, cables, cable) in enumerate(links.by_level()):
-        runs = links.segments(groups, level)
+        runs = links.segments(among, level)
         near_share, near_sent = runs.totals(part), runs.totals(nbytes)
         if level == 0 and not runs.single:
             sends, receives = nbytes * np.maximum(near_share - part, 0.0), part * np.maximum(near_sent - nbytes, 0.0)

@@ -116,7 +116,8 @@ class SharedNetwork:
     def _fair(self) -> list[Array]:
         """Rates of all flow classes of each phase."""
         demands = [phase.demand for phase in self._phases]
-        if [id(each) for each in demands] != [id(each) for each in self._joint[0]]:
+        before = self._joint[0]
+        if len(demands) != len(before) or any(a is not b for a, b in zip(demands, before, strict=True)):
             self._joint = (demands, *_together(demands))
         _, usage, capacity = self._joint
         left = np.concatenate([phase.left for phase in self._phases])

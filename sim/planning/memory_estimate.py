@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...workloads.loads.loads import Load
 from ...workloads.memory.account import Account
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
-from ...workloads.memory.stages import MemoryStages
+from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
 from ...workloads.model.precision import POLICIES
+from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.setting import Setting
 from .pass_times import Key, dealt, shape
 
@@ -57,14 +58,23 @@ class Rooms:
 
     def _at(self, setting: Setting, loads: list[Load], policy: str) -> Memory:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
-        stages = self._stages_of(setting)
+        alike, stages = self._stages_of(setting)
         account = Account(setting, loads, POLICIES[policy], stages)
-        endless = plan.pipeline if plan.pipeline in ("pipedream", "2bw") else ""
-        key: Key = (mesh.axes, mesh.shape, policy, endless, *dealt(setting), plan.zero, plan.overlap, plan.offload)
+        key: Key = (
+            mesh.axes,
+            mesh.shape,
+            policy,
+            tuple(stages.versions),
+            *dealt(setting),
+            plan.zero,
+            plan.overlap,
+            plan.offload,
+        )
+        key = (*key, plan.optimizer)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)
-        moving = (shape(setting), plan.offload, policy, id(stages), plan.sharding.shards_weights)
+        moving = (shape(setting), plan.offload, policy, alike, plan.sharding.shards_weights)
         if moving not in self._passing:
             self._passing[moving] = Sums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
@@ -88,15 +98,13 @@ class Rooms:
             stage=stage,
         )
 
-    def _stages_of(self, setting: Setting) -> MemoryStages:
-        """Stages whose micro-batches under way are the same: from two for each stage on, only GPipe has more of them."""
-        plan, batch, count = setting.plan, setting.batch, setting.mesh.size("pp")
-        few = (
-            batch.micro_batches
-            if plan.pipeline in ("gpipe", "pipedream", "2bw")
-            else min(batch.micro_batches, 2 * count)
-        )
-        key = (count, plan.pipeline, plan.chunks, plan.stage_layers, few if count > 1 else 1)
+    def _stages_of(self, setting: Setting) -> tuple[Key, MemoryStages]:
+        """The stages, and a key to what decides them: all that have as many micro-batches under way share them."""
+        plan, count = setting.plan, setting.mesh.size("pp")
+        key: Key = (count,)
+        if count > 1:
+            flight = in_flight(find_pipeline(plan.pipeline), count, setting.batch.micro_batches, plan.chunks)
+            key = (count, plan.pipeline, plan.chunks, plan.stage_layers, flight.tobytes())
         if key not in self._stages:
-            self._stages[key] = MemoryStages(replace(setting, batch=replace(batch, micro_batches=few)))
-        return self._stages[key]
+            self._stages[key] = MemoryStages(setting)
+        return key, self._stages[key]

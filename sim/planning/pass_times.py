@@ -3,61 +3,69 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from ...workloads.loads.loads import Load, LoadModel
-from ...workloads.lowering.builder import RING, Program
+from ...workloads.lowering.builder import COMMUNICATION, Program
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.operation import Operation
+from ...workloads.schedule.operation import COMPUTE, Operation, Task
 from ...workloads.schedule.work import Exchange
 from .collective_times import Wires
-from .pipeline_times import Lane
+from .spans import Pass, Place, Span
+from .timeline import Timeline
 
 Key = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one kind of pass: seconds that ranks compute, and exchanges with how often each comes.
+    """Operations of a span: seconds that ranks compute, and exchanges with how often each comes, one after another.
 
-    ``beside`` are (exchange, seconds of the kernel that runs beside it, how often): the longer of the two counts.
+    Where some run beside others (``beside``), their timeline is run on the links of each layout.
     """
 
     computing: float
     exchanges: tuple[tuple[Exchange, int], ...]
-    beside: tuple[tuple[tuple[Exchange, float], int], ...] = ()
+    beside: tuple[Operation, ...] = ()
 
     @classmethod
-    def of(cls, operations: Iterable[Operation], costs: Costs) -> Work:
-        """What operations come to, one after another; of ranks that differ, the slowest counts in each."""
-        computing, exchanges, beside = 0.0, Counter[Exchange](), Counter[tuple[Exchange, float]]()
-        moving: Exchange | None = None  # what goes around beside the next kernel
+    def of(cls, operations: Sequence[Operation], costs: Costs) -> Work:
+        """What operations come to; of ranks that differ, the slowest counts in each."""
+        if not in_turn(operations):
+            return cls(0.0, (), tuple(operations))
+        computing, exchanges = 0.0, Counter[Exchange]()
         for each in operations:
             if isinstance(each.work, Exchange):
-                if each.stream == RING:
-                    moving = each.work
-                else:
-                    exchanges[as_even(each.work)] += 1
-                continue
-            seconds = float(np.max(costs.of(each.work).seconds))
-            if moving is None:
-                computing += seconds
+                exchanges[as_even(each.work)] += 1
             else:
-                beside[moving, seconds] += 1
-                moving = None
-        return cls(computing, tuple(exchanges.items()), tuple(beside.items()))
+                computing += float(np.max(costs.of(each.work).seconds))
+        return cls(computing, tuple(exchanges.items()))
 
-    def seconds(self, wires: Wires) -> float:
+    def seconds(self, wires: Wires, costs: Costs) -> float:
         """Seconds on the links of a layout."""
-        alone = self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges)
-        return alone + sum(count * max(kernel, wires.seconds(each)) for (each, kernel), count in self.beside)
+        if self.beside:
+            return Timeline.of(self.beside, lambda each: seconds_of(each, wires, costs)).run({})[0]
+        return self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges)
+
+
+def in_turn(operations: Iterable[Operation]) -> bool:
+    """Whether operations run one after another: all that a program adds to its two main streams does."""
+    return all(each.stream in (COMPUTE, COMMUNICATION) for each in operations)
+
+
+def seconds_of(operation: Operation, wires: Wires, costs: Costs) -> float:
+    """Seconds of an operation of the rank that takes longest."""
+    if isinstance(operation.work, Exchange):
+        return wires.seconds(as_even(operation.work))
+    return float(np.max(costs.of(operation.work).seconds))
 
 
 def as_even(exchange: Exchange) -> Exchange:
@@ -68,41 +76,20 @@ def as_even(exchange: Exchange) -> Exchange:
     return replace(exchange, nbytes=float(np.max(nbytes)), received=None, pairs=None)
 
 
-@dataclass(frozen=True)
-class Through:
-    """Forward pass, gradients of inputs and gradients of weights of a part of the model."""
-
-    parts: tuple[Work, Work, Work]
-
-    def lane(self, wires: Wires) -> Lane:
-        """Their seconds."""
-        return Lane(*(part.seconds(wires) for part in self.parts))
-
-
-@dataclass(frozen=True)
-class WholeRank:
-    """Seconds of the passes of a setting: of a layer of each kind, of what comes before the first and after the last."""
-
-    layers: dict[Layer, Lane]
-    first: Lane
-    last: Lane
-
-
 @dataclass
 class PassTimes:
-    """Passes by the shape of a rank's work: settings that differ in other things share them.
+    """Spans by the shape of a rank's work: settings that differ in other things share them.
 
-    A layer of each kind is lowered as for the simulator, and its operations are added up: without overlap they run one after
-    another.
+    A layer of each kind is lowered as for the simulator, and its operations take what they take there.
     """
 
     costs: Costs
-    _lowered: dict[Key, tuple[dict[Layer, Through], Through, Through]] = field(default_factory=dict)
-    _timed: dict[Key, WholeRank] = field(default_factory=dict)
+    _lowered: dict[Key, dict[Span, Work]] = field(default_factory=dict)
+    _timed: dict[Key, Mapping[Span, float]] = field(default_factory=dict)
     _loads: dict[Key, list[Load]] = field(default_factory=dict)
 
-    def of(self, setting: Setting, wires: Wires) -> WholeRank:
-        """The passes of a setting on the links of its layout."""
+    def of(self, setting: Setting, wires: Wires) -> tuple[Key, Mapping[Span, float]]:
+        """The seconds of all spans of a setting on the links of its layout, and what they depend on."""
         key = shape(setting)
         axes = ("tp", "row", "col", "cp", "ep")
         here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(("ep", "tp")))
@@ -111,11 +98,8 @@ class PassTimes:
             known = (key, here if setting.plan.all_to_all == "two-level" else None)
             if known not in self._lowered:
                 self._lowered[known] = self._lower(setting, wires.layout)
-            layers, first, last = self._lowered[known]
-            self._timed[here] = WholeRank(
-                {kind: each.lane(wires) for kind, each in layers.items()}, first.lane(wires), last.lane(wires)
-            )
-        return self._timed[here]
+            self._timed[here] = {span: work.seconds(wires, self.costs) for span, work in self._lowered[known].items()}
+        return here, self._timed[here]
 
     def loads(self, setting: Setting) -> list[Load]:
         """Loads of the layers with experts as all ranks would have them, were they all as full as the fullest."""
@@ -124,7 +108,7 @@ class PassTimes:
         key = shape(setting)
         if key not in self._loads:
             even = dict[Layer, Load]()
-            for kind in dict.fromkeys(kind for kind in setting.model.stack if kind.moe):
+            for kind in (kind for kind in setting.model.kinds if kind.moe):
                 at = setting.model.stack.index(kind)
                 load = LoadModel(setting, decoder=not kind.encoder).sample(at, 0, 0)
                 sent, received = float(np.max(load.sent)), float(np.max(load.received))
@@ -132,36 +116,55 @@ class PassTimes:
             self._loads[key] = [even[kind] for kind in setting.model.stack if kind.moe]
         return self._loads[key]
 
-    def _lower(self, setting: Setting, layout: Layout) -> tuple[dict[Layer, Through], Through, Through]:
+    def _lower(self, setting: Setting, layout: Layout) -> dict[Span, Work]:
         passes, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.model.stack
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
-        layers = {}
-        for kind in dict.fromkeys(stack):
+        overlap, found = setting.plan.tensor_overlap, dict[Span, Work]()
+
+        def lower(
+            place: Place,
+            forward: Callable[[Program], None],
+            backward: Callable[[Program], None],
+            kind: Layer | None = None,
+        ) -> None:
+            ahead, back = Program(layout, beside_products=overlap), Program(layout, beside_products=overlap)
+            ahead.phase, back.phase = "forward", "backward"
+            forward(ahead)
+            backward(back)
+            whole = back.schedule().operations
+            halves = [[each for each in whole if each.task.of_weights == second] for second in (False, True)]
+            if not in_turn(whole):  # what runs beside what is another matter where only a half is there
+                for second in (False, True):
+                    half = Program(layout, partial(_of_half, second), overlap)
+                    backward(half)
+                    halves[second] = list(half.schedule().operations)
+            names: tuple[Pass, ...] = ("forward", "backward", "inputs", "weights")
+            for name, operations in zip(names, (ahead.schedule().operations, whole, *halves), strict=True):
+                found[Span(place, name, kind)] = Work.of(operations, self.costs)
+
+        for kind in setting.model.kinds:
             at = len(stack) - 1 - stack[::-1].index(kind)
             flows = {at: passes.experts[kind.encoder].flow(loads[at])} if kind.moe else {}
-            forward, backward = Program(layout), Program(layout)
-            passes.forward(forward, [at], flows, first=False, last=False)
-            passes.backward(backward, [at], flows, first=False, last=False)
-            layers[kind] = self._through(forward, backward)
-        ends = []
-        for first in (True, False):
-            forward, backward = Program(layout), Program(layout)
-            passes.forward(forward, [], {}, first=first, last=not first)
-            passes.backward(backward, [], {}, first=first, last=not first)
-            ends.append(self._through(forward, backward))
-        return layers, ends[0], ends[1]
+            ahead, back = (
+                partial(way, layers=[at], flows=flows, first=False, last=False)
+                for way in (passes.forward, passes.backward)
+            )
+            lower("layer", ahead, back, kind)
+        lower("embedding", passes.ends.embed, passes.ends.embed_backward)
+        lower("output", passes.ends.output, passes.ends.output_backward)
+        if setting.model.encoder_layers:
+            lower("turn", passes.ends.turn, passes.ends.turn_backward)
+        return found
 
-    def _through(self, forward: Program, backward: Program) -> Through:
-        back = backward.schedule().operations
-        inputs, weights = ([each for each in back if each.task.of_weights == is_w] for is_w in (False, True))
-        groups = (forward.schedule().operations, inputs, weights)
-        return Through(tuple(Work.of(group, self.costs) for group in groups))  # type: ignore[arg-type]
+
+def _of_half(second: bool, task: Task) -> bool:
+    return task.of_weights == second
 
 
 def dealt(setting: Setting) -> tuple[int, str]:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(set(setting.model.stack)) > 1 else 1, plan.stage_layers
+    return plan.chunks if len(setting.model.kinds) > 1 else 1, plan.stage_layers
 
 
 def shape(setting: Setting) -> Key:
@@ -184,4 +187,5 @@ def shape(setting: Setting) -> Key:
         plan.all_to_all,
         plan.balancer,
         plan.router,
+        plan.tensor_overlap,
     )

@@ -1,93 +1,145 @@
-"""How long micro-batches take through the stages of a pipeline, by formula: without playing the order of its slots."""
+"""How long micro-batches take through the stages of a pipeline: its own closed form, or its order played."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ...workloads.pipelines import find_pipeline
+from ...workloads.pipelines import Pipeline, sequence
+from ...workloads.pipelines.never_flushed import streamed
+from ...workloads.pipelines.stage_seconds import PartSeconds, StageSeconds
 
+FEW = 2
+"""Micro-batches a stage after which each p more take as long as those before."""
 
-@dataclass(frozen=True)
-class Lane:
-    """Seconds of a stage for one micro-batch through all its chunks: forward, gradients of inputs, gradients of weights."""
-
-    forward: float
-    inputs: float
-    weights: float = 0.0
-
-    @property
-    def backward(self) -> float:
-        """Both gradients."""
-        return self.inputs + self.weights
-
-    @property
-    def all(self) -> float:
-        """Forward and backward."""
-        return self.forward + self.inputs + self.weights
+ROUNDS = 8
+"""Micro-batches at least, for each stage, over which the pace of a pipeline that never flushes is taken."""
 
 
-def pipeline_seconds(name: str, lanes: Sequence[Lane], count: int, chunks: int, send: float) -> float:
-    """Seconds of ``count`` micro-batches through stages whose messages take ``send`` seconds each.
+class Turns(NamedTuple):
+    """Slots of all stages in an order in which each comes after what it needs; an item of each list for each slot.
 
-    A pipeline fills, then goes on at the pace of its slowest stage or of its slowest circle (a stage waits for the gradient of
-    the micro-batch that it sent as many others ago as the order lets it run ahead), then drains. For equal stages and free
-    messages these are the bubbles of the sources: (p - 1)(f + b) for GPipe and 1F1B, a chunk's part of it for the interleaved
-    one (Narayanan et al. 2021); (p - 1)(f + b - w) for ZB-H1 and (p - 1)(f + b - 2w) for ZB-H2, but no less than the (p - 1) f
-    by which stages end apart (Qi et al. 2023). Of an endless pipeline only the pace is left (PipeDream, 2BW).
+    ``which`` is :data:`PASSES` · part + pass (F, B, W, or a B or W that completes gradients of a step), ``source`` the slot whose
+    result it needs, -1 for none, and ``far`` whether that is of another stage. ``cuts`` are the slots at whose ends a step of an
+    endless pipeline begins and ends.
     """
-    if len(lanes) == 1:
-        return count * lanes[0].all
-    if not find_pipeline(name).splits_backward:
-        lanes = [Lane(each.forward, each.backward) for each in lanes]
-    match name:
-        case "gpipe":
-            return _gpipe(lanes, count, send)
-        case "interleaved":
-            return _interleaved(lanes, count, chunks, send)
-        case "zb-h1":
-            return _zero_bubble(lanes, count, send, 1)
-        case "zb-h2":
-            return _zero_bubble(lanes, count, send, 2)
-        case "1f1b":
-            return _fill(lanes, send) + (count - 1) * _pace(lanes, send)
-        case _:
-            return count * _pace(lanes, send)
+
+    stage: list[int]
+    which: list[int]
+    source: list[int]
+    far: list[bool]
+    cuts: tuple[int, ...] = ()
 
 
-def _fill(lanes: Sequence[Lane], send: float) -> float:
-    """One micro-batch there and back."""
-    return sum(each.all for each in lanes) + 2 * (len(lanes) - 1) * send
+@dataclass
+class PipelineTimes:
+    """Steps of pipelines. Orders are put in sequence once for each size, and played once for each set of seconds."""
+
+    _turns: dict[tuple[str, int, int, int], Turns] = field(default_factory=dict)
+    _played: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    def step_seconds(
+        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
+    ) -> float:
+        """Seconds of a step whose messages between stages take ``send`` each."""
+        found = pipeline.step_seconds(StageSeconds(parts, stages, send), micro_batches)
+        return self.played(pipeline, parts, stages, micro_batches, send) if found is None else found
+
+    def played(
+        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
+    ) -> float:
+        """The same by playing the order; of many micro-batches some, which tell how long more of them take."""
+        key = (pipeline.name, stages, micro_batches, send, tuple(parts))
+        if key not in self._played:
+            if len(self._played) > KEPT:
+                self._played.clear()
+            self._played[key] = self._play(pipeline, parts, stages, micro_batches, send)
+        return self._played[key]
+
+    def _play(
+        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
+    ) -> float:
+        chunks = len(parts) // stages
+        if pipeline.asynchronous:
+            first, last = _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)
+            return (last - first) / _steps(stages, micro_batches)
+        more = max(0, micro_batches - FEW * stages) // stages
+        if more < 2:
+            return _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)[0]
+        few = micro_batches - more * stages
+        one, two = (
+            _ends(self._of(pipeline, stages, count, chunks), parts, stages, send)[0] for count in (few, few + stages)
+        )
+        return one + more * (two - one)
+
+    def _of(self, pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
+        key = (pipeline.name, stages, micro_batches, chunks)
+        if key not in self._turns:
+            if len(self._turns) > KEPT_TURNS:
+                self._turns.clear()
+            self._turns[key] = _turns(pipeline, stages, micro_batches, chunks)
+        return self._turns[key]
 
 
-def _gpipe(lanes: Sequence[Lane], count: int, send: float) -> float:
-    slowest = max(each.forward for each in lanes) + max(each.backward for each in lanes)
-    return _fill(lanes, send) + (count - 1) * slowest
+KEPT, KEPT_TURNS = 20_000, 500
+"""Answers and orders that are kept at once."""
+
+PASS = {"F": 0, "B": 1, "W": 2}
+PASSES = 4
 
 
-def _pace(lanes: Sequence[Lane], send: float, ahead: int = 1) -> float:
-    """Seconds a micro-batch in the steady state, where a stage runs ``ahead`` passes further ahead than the next one."""
-    pace, circle = 0.0, -2 * send
-    for passed, each in enumerate(reversed(lanes)):
-        circle += each.forward + each.inputs + 2 * send
-        pace = max(pace, each.all, circle / (ahead * passed + 1))
-    return pace
+def one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float:
+    """Seconds of micro-batches through a model that is all in one part."""
+    (only,) = parts
+    return micro_batches * (only.forward + only.backward + only.weights) + only.tail
 
 
-def _interleaved(lanes: Sequence[Lane], count: int, chunks: int, send: float) -> float:
-    """A chunk's share of the bubble; the way of one micro-batch goes through all chunks of all stages."""
-    stages, slowest = len(lanes), max(each.all for each in lanes)
-    fill = (sum(each.all for each in lanes) - slowest) / chunks
-    return count * slowest + fill + 2 * (stages * chunks - 1) * send
+def _steps(stages: int, micro_batches: int) -> int:
+    """Steps over which the pace of a pipeline that never flushes is taken, after as many that fill it."""
+    return stages * max(1, ROUNDS // micro_batches)
 
 
-def _zero_bubble(lanes: Sequence[Lane], count: int, send: float, depth: int) -> float:
-    """As many micro-batches as keep all stages busy; with fewer, gradients of weights never hold others up."""
-    pace = max(max(each.all for each in lanes), _pace(lanes, send, depth))
-    apart = [
-        max(each.forward + send, each.forward + each.inputs - depth * each.weights + 4 * send / depth)
-        for each in lanes[:-1]
-    ]
-    fill = sum(each.forward + each.inputs for each in lanes) + 2 * (len(lanes) - 1) * send
-    few = fill + (count - 1) * max(each.forward + each.inputs for each in lanes) + lanes[0].weights
-    return max(count * pace + sum(apart), few)
+def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
+    if pipeline.asynchronous:
+        orders = streamed(pipeline, stages, micro_batches, 2 * _steps(stages, micro_batches)).orders
+    else:
+        orders = pipeline.orders(stages, micro_batches, chunks)
+    completes = "W" if pipeline.splits_backward else "B"
+    stage, which, source, far, last = [], [], [], [], []
+    for at, (mine, place, needed, sender) in enumerate(sequence(orders)):
+        slot = orders[mine][place]
+        number = PASS[slot.kind]
+        if slot.kind == completes and slot.micro_batch % micro_batches == micro_batches - 1:
+            number = PASSES - 1
+            if mine == 0:
+                last.append(at)
+        stage.append(mine)
+        which.append(PASSES * (slot.chunk * stages + mine) + number)
+        source.append(needed)
+        far.append(sender != mine)
+    cuts = (last[len(last) // 2 - 1], last[-1]) if pipeline.asynchronous else ()
+    return Turns(stage, which, source, far, cuts)
+
+
+def _ends(turns: Turns, parts: Sequence[PartSeconds], stages: int, send: float) -> list[float]:
+    """When all is done, or when the steps end that ``cuts`` name: a slot begins when its stage is free and its input there."""
+    split = any(each.weights for each in parts)
+    busy, made = list[float](), list[float]()
+    for each in parts:
+        completing = each.weights if split else each.backward
+        busy += [each.forward, each.backward, each.weights, completing + each.tail]
+        passed = each.backward - each.backward_after
+        made += [each.forward - each.forward_after, passed, each.weights, each.weights if split else passed]
+    free, done, lags, ends = [0.0] * stages, list[float](), (0.0, send), list[float]()
+    for stage, which, source, far in zip(turns.stage, turns.which, turns.source, turns.far, strict=True):
+        begin = free[stage]
+        if source >= 0:
+            there = done[source] + lags[far]
+            if there > begin:
+                begin = there
+        done.append(begin + made[which])
+        free[stage] = begin + busy[which]
+        if stage == 0 and turns.cuts and len(done) - 1 in turns.cuts:
+            ends.append(free[0])
+    return ends or [max(free)]

@@ -16,27 +16,14 @@ from ...workloads.mesh.mesh import AXES
 from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
 from ...workloads.pipelines.stage_layers import WAYS
-from ...workloads.plan.plan import OFFLOADS, Plan
+from ...workloads.plan.choices import registry_of
+from ...workloads.plan.plan import Plan
 
-DIMENSIONS = (
-    "tensor",
-    "expert_tensor",
-    "placement",
-    "micro_batch",
-    "sequence_parallel",
-    "attention",
-    "recompute",
-    "offload",
-    "zero",
-    "overlap",
-    "pipeline",
-    "chunks",
-    "stage_layers",
-)
-"""Choices of a plan beside its mesh that a search makes; :class:`~.space.Space` says which values it tries where none are given.
+DIMENSIONS = tuple(name for name, each in Plan.options().items() if each.searched)
+"""Choices of a plan beside its mesh that a search makes: :class:`~.space.Space` says which values it tries where none are given.
 
-What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``), or needs other kernels
-(``--attention``, ``--tensor 2d``) is tried where it is asked for, and so are stages of unequal length (``--stage-layers``).
+What changes the result of training (``pipedream``, ``2bw``, ``++``, ``--offload-delay``, ``--optimizer``), or needs other kernels
+(``--attention``, ``--tensor 2d``) is tried where it is asked for.
 """
 
 OPEN_AXES = ("dp", "tp", "pp", "ep")
@@ -102,9 +89,12 @@ class Question:
     @cached_property
     def plan(self) -> Plan:
         """The plan that all candidates are changes of: the fixed options, then the model's own, then the defaults."""
-        searched = {*DIMENSIONS, *SIZES, "mesh"} - {"attention"}
-        own = {key: value for key, value in self.model.plan.items() if key not in searched}
-        bare = self.model.model_copy(update={"plan": own})
+        own = {
+            name for name in DIMENSIONS if Plan.options()[name].tried == ()
+        }  # the model's own unless others are asked for
+        searched = {*DIMENSIONS, *SIZES, "mesh"} - own
+        left = {key: value for key, value in self.model.plan.items() if key not in searched}
+        bare = self.model.model_copy(update={"plan": left})
         options = {"mesh": {"dp": self.ranks}, "ranks_per_node": self.ranks_per_node, **self.fixed}
         return Plan.of(bare, options, self.machine)
 
@@ -174,30 +164,18 @@ def _number(text: str, value: str) -> int:
 
 def _value(key: str, text: str, value: str) -> Any:
     """A value of an option, in its type; a wrong one is refused here and not once for every plan."""
-    if key in ("micro_batch", "chunks"):
+    option = Plan.options()[key]
+    if option.type is int:
         return _number(text, value)
-    if key == "sequence_parallel":
+    if option.type is bool:
         if value not in ("on", "off"):
-            raise InputError(f"--try {text}: write sequence-parallel=on,off")
+            raise InputError(f"--try {text}: write {key.replace('_', '-')}=on,off")
         return value == "on"
-    allowed = WAYS if key == "stage_layers" else CHOICES.get(key, (value,))
-    if value not in allowed:
-        raise InputError(f"--try {text}: no such value {value}{suggestion(value, allowed)}")
     if key == "offload":
         value = value.replace("+", ",")
-        for part in value.split(","):
-            if part.partition(":")[0] not in (*OFFLOADS, "none"):
-                raise InputError(f"--try {text}: no such thing to offload{suggestion(part, [*OFFLOADS, 'none'])}")
+    allowed = option.choices()
+    for part in value.split(",") if allowed and key != "placement" else ():
+        name, own, _ = part.partition(":")
+        if name not in allowed and not (own and registry_of(option.names)):
+            raise InputError(f"--try {text}: no such value {part}{suggestion(part, allowed)}")
     return value
-
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "tensor": ("1d", "2d"),
-    "expert_tensor": ("split", "whole"),
-    "attention": ("unfused", "fused"),
-    "recompute": ("none", "selective", "full"),
-    "zero": ("0", "1", "2", "3", "++", "hierarchical"),
-    "overlap": ("none", "gradients"),
-    "pipeline": ("gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2", "pipedream", "2bw"),
-}
-"""Values of options that are names."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,16 +9,13 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from typing import Any
 
-from ...hardware.errors import AthanorError
+from ...hardware.errors import AthanorError, InputError
 from ...workloads.memory.need import Memory
-from ...workloads.plan.compatibility import RULES
 from .estimate import Estimator
 from .space import Space
 
 ROOMIER = 2.0
 """Plans that need up to so many times the memory are ranked as well: they tell what more memory would give."""
-
-EXCLUSIONS = frozenset(f"{rule.first} with {rule.second}" for rule in RULES)
 
 MEMORY = "memory"
 """The reason under which plans that do not fit are counted."""
@@ -102,7 +98,6 @@ def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) ->
     """All plans of a mesh: how many, why not, and the best ``keep`` of them."""
     found, started = RankedPlans(), time.process_time()
     fits, roomier = list[Ranked](), list[Ranked]()
-    name = estimator.question.model.name
     for options in space.plans(mesh):
         found.enumerated += 1
         try:
@@ -116,7 +111,7 @@ def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) ->
                 continue
             fits.append(_ranked(mesh, options, estimator.seconds(setting), need))
         except AthanorError as wrong:
-            found.pruned[reason(str(wrong), name)] += 1
+            found.pruned[reason(wrong)] += 1
     found.best, found.roomier = fastest(fits, keep), fastest([*roomier, *fits], 1)
     found.front, found.by_mesh = pareto(fits), found.best[:1]
     found.seconds = time.process_time() - started
@@ -141,10 +136,6 @@ def pareto(plans: Iterable[Ranked]) -> list[Ranked]:
     return front
 
 
-def reason(message: str, model: str) -> str:
-    """Why something is no plan, without the numbers that make it one of many: the key under which it is counted."""
-    text = re.sub(r"^--mesh \S+: ", "", message.partition(";")[0].replace(f" of {model}", ""))
-    if (rule := message.partition(":")[0]) in EXCLUSIONS:
-        return rule
-    counted = re.sub(r"=?\b\d[\d,.]*(?!\w)", "", re.sub(r" \([^)]*\)", "", text))
-    return " ".join(counted.replace(" :", ":").split())
+def reason(wrong: AthanorError) -> str:
+    """Why something is no plan: the rule that it breaks, under which all that break it are counted; else the whole message."""
+    return wrong.rule if isinstance(wrong, InputError) and wrong.rule else str(wrong)

@@ -9,14 +9,20 @@ from typing import Any
 from ...hardware.errors import AthanorError
 from ...workloads.collectives import ALGORITHMS
 from ...workloads.model.precision import POLICIES
+from ...workloads.pipelines import find_pipeline
+from ...workloads.pipelines.stage_layers import nearly_even, parse
+from ...workloads.plan.plan import Plan
 from .estimate import Estimator
-from .question import CHOICES, Question
+from .question import Question
 from .ranking import ROOMIER, Ranked
 from .simulated_plans import faster_links, faster_machine, faster_parts, link_classes, play
 from .space import divisors_of
 from .workers import Workers
 
 TWICE = 2.0
+
+TOGETHER = ("placement", "offload", "stage_layers", "optimizer")
+"""Choices that say nothing alone (where ranks live, what goes to a host, layers of stages), or that a search does not weigh."""
 
 CHECKED = 3
 """Changes of plan that promise most in closed form, which the engine then plays."""
@@ -120,7 +126,9 @@ def _of_plan(question: Question, best: Ranked, step: float, workers: Workers) ->
     for option, before, after in _alternatives(question, best):
         options = {**best.options, option: after}
         if option == "pipeline":
-            options["chunks"] = 1 if after != "interleaved" else options["chunks"] if options["chunks"] > 1 else 2
+            options["chunks"] = max(2, options["chunks"]) if find_pipeline(after).chunked else 1
+        if parse(str(options.get("stage_layers", "even"))):  # a list is one of so many stages and chunks
+            options["stage_layers"] = nearly_even(question.model.depth, best.mesh["pp"], options["chunks"])
         try:
             each = estimator.estimate(best.mesh, options)
         except AthanorError:
@@ -142,15 +150,17 @@ def _of_plan(question: Question, best: Ranked, step: float, workers: Workers) ->
 def _alternatives(question: Question, best: Ranked) -> list[tuple[str, Any, Any]]:
     """(option, value, other value) of every choice that a plan makes, searched or not."""
     plan, stages = question.plan, best.mesh.get("pp", 1)
-    values: dict[str, Sequence[Any]] = {**CHOICES, "precision": list(POLICIES)}
-    values["overlap"] = CHOICES["overlap"]
+    values: dict[str, Sequence[Any]] = {
+        name: each.choices() for name, each in Plan.options().items() if each.searched and name not in TOGETHER
+    }
+    values = {name: each for name, each in values.items() if each} | {"precision": list(POLICIES)}
     if best.mesh.get("tp", 1) > 1:
         values["sequence_parallel"] = [False, True]
     else:
         values = {key: each for key, each in values.items() if key not in ("tensor", "expert_tensor")}
     if stages == 1:
         values.pop("pipeline")
-    elif best.options["pipeline"] == "interleaved":
+    elif find_pipeline(best.options["pipeline"]).chunked:
         ends = 2 * (best.options.get("stage_layers", plan.stage_layers) == "ends")
         values["chunks"] = divisors_of((question.model.depth + ends) // stages)[1:]
     if size := best.options["micro_batch"]:

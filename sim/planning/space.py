@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -11,9 +11,35 @@ from typing import Any, NamedTuple
 
 from ...hardware.errors import InputError
 from ...workloads.mesh.mesh import DATA
-from .question import OPEN_AXES, Question
+from ...workloads.pipelines import find_pipeline
+from ...workloads.pipelines.stage_layers import nearly_even
+from ...workloads.plan.plan import BELONGS, Plan
+from .question import DIMENSIONS, OPEN_AXES, Question
 
 OUTERMOST_FIRST = ("pp", "dp", "ep", "fsdp", "cp", "tp")
+
+LARGEST_FIRST = (
+    "tensor",
+    "expert_tensor",
+    "placement",
+    "attention",
+    "micro_batch",
+    "sequence_parallel",
+    "recompute",
+    "offload",
+    "zero",
+    "overlap",
+)
+"""Choices from those that decide most of a plan's work: what comes first changes last, and what it decides is kept."""
+
+STAGES = ("pipeline", "chunks", "stage_layers")
+"""Choices that depend on each other."""
+
+WITHOUT: dict[str, list[Any]] = {"sequence_parallel": [False], "expert_tensor": ["split"]}
+"""What stands for all values of choices that say nothing without tp."""
+
+NEARLY_EVEN = ""
+"""Layers as evenly as they can be: stands for ``even``, or for a list where they do not divide."""
 
 MOST = 1_000_000
 """Plans above which a search is refused unless ``--limit`` allows more: some minutes of one core."""
@@ -62,23 +88,25 @@ class Space:
         return found
 
     def _sizes(self, axis: str) -> list[int]:
-        """The ranks' divisors that also divide what an axis cuts."""
+        """The ranks' divisors that also divide what an axis cuts; of stages as many as have layers."""
         model = self.question.model
         grid = 2 if "2d" in (self.question.fixed.get("tensor"), *self.question.tries.get("tensor", ())) else 1
         cut = {"tp": model.heads**grid, "ep": max(1, model.experts), "cp": self.question.seq_len}
         sizes = divisors_of(self.question.ranks)
         if axis == "pp":
-            return [size for size in sizes if any(self._countable(way) % size == 0 for way in self._stage_layers)]
+            return [size for size in sizes if size == 1 or self._ways(size, 1)]
         return [size for size in sizes if cut.get(axis, size) % size == 0]
 
-    @property
-    def _stage_layers(self) -> list[str]:
-        """Which layers stages may have."""
-        return [way for (way,) in self._block("stage_layers", ["even"]).values]
-
-    def _countable(self, way: str) -> int:
-        """What stages share evenly: layers, and where both ends count as one each, these."""
-        return self.question.model.depth + 2 * (way == "ends")
+    def _ways(self, stages: int, chunks: int) -> list[str]:
+        """Ways to divide the layers over stages: as evenly as they can be, unless some are asked for."""
+        found = []
+        for (way,) in self._asked_ways():
+            layers, parts = self.question.model.depth + 2 * (way == "ends"), stages * chunks
+            if way == NEARLY_EVEN and layers % parts and layers > parts:
+                found.append(nearly_even(layers, stages, chunks))
+            elif layers % parts == 0:
+                found.append("even" if way == NEARLY_EVEN else way)
+        return found
 
     @cached_property
     def size(self) -> int:
@@ -98,22 +126,27 @@ class Space:
 
     def blocks(self, mesh: dict[str, int]) -> list[Block]:
         """The choices of a mesh, from those that decide most of a plan's work to those that decide least."""
-        beside_tp = mesh.get("tp", 1) > 1
-        experts = self.question.model.experts and beside_tp
-        found = [
-            self._block("tensor", ["1d"]),
-            self._block("expert_tensor", ["split", "whole"] if experts else ["split"]),
-            self._block("placement", placements(mesh)),
-            self._block("attention", [self.question.plan.attention]),
-            self._block("micro_batch", self._micro_batches(mesh)),
-            self._block("sequence_parallel", [False, True] if beside_tp else [False]),
-            self._block("recompute", ["none", "selective", "full"]),
-            self._block("offload", self.offloads),
-            self._block("zero", ["0", "1", "2", "3"]),
-            self._block("overlap", ["none", "gradients"]),
-            self._pipelines(mesh),
-        ]
-        return [block for block in found if block.names]
+        known = [name for name in LARGEST_FIRST if name in DIMENSIONS]
+        names = [*known, *(name for name in DIMENSIONS if name not in known and name not in STAGES)]
+        found = [self._block(name, self._usual(name, mesh)) for name in names]
+        return [*found, self._pipelines(mesh)]
+
+    def _usual(self, name: str, mesh: dict[str, int]) -> Sequence[Any]:
+        """The values of a choice that are tried unasked."""
+        own = [getattr(self.question.plan, name)]
+        if name in WITHOUT and mesh.get(BELONGS.get(name, "tp"), 1) == 1:
+            return WITHOUT[name]
+        match name:
+            case "placement":
+                return placements(mesh)
+            case "micro_batch":
+                return self._micro_batches(mesh)
+            case "offload":
+                return self.offloads
+            case "expert_tensor" if not self.question.model.experts:
+                return WITHOUT[name]
+            case _:
+                return Plan.options()[name].tried_unasked() or own
 
     def require_few(self, most: int) -> None:
         """Raise :class:`InputError` where there are more plans than ``most``, with bounds that leave fewer, or no mesh at all."""
@@ -161,16 +194,27 @@ class Space:
         return Block((name,), [(value,) for value in tries.get(name, default)])
 
     def _pipelines(self, mesh: dict[str, int]) -> Block:
-        """Schedules with their chunks, and where asked for with unequal stages; without stages the usual one stands for all."""
+        """Schedules with their chunks and the layers of their stages; without stages the usual one stands for all."""
         stages, found = mesh.get("pp", 1), list[tuple[Any, ...]]()
-        for way in self._stage_layers if stages > 1 else ["even"]:
-            names = self._block("pipeline", ["gpipe", "1f1b", "interleaved", "zb-h1", "zb-h2"]).values
-            chunks = self._block("chunks", divisors_of(max(1, self._countable(way) // stages))[1:] or [2]).values
-            some = [(name, count) for (name,) in names for (count,) in (chunks if name == "interleaved" else [(1,)])]
-            found += [(*each, way) for each in (some if stages > 1 else [("1f1b", 1)])]
-        if self._stage_layers == ["even"] and "stage_layers" not in self.question.model.plan:
+        if stages == 1:
+            found = [("1f1b", 1, "even")]
+        for (name,) in self._block("pipeline", self._usual("pipeline", mesh)).values if stages > 1 else ():
+            for (count,) in self._chunks(name, stages):
+                found += [(name, count, way) for way in self._ways(stages, count)]
+        if {each[2] for each in found} == {"even"} and "stage_layers" not in self.question.model.plan:
             return Block(("pipeline", "chunks"), [each[:2] for each in found])
-        return Block(("pipeline", "chunks", "stage_layers"), found)
+        return Block(STAGES, found)
+
+    def _chunks(self, name: str, stages: int) -> list[tuple[int]]:
+        """Chunks of a stage: more than one where a schedule has them, as many as share its layers evenly."""
+        if find_pipeline(name).chunked:
+            each = {(self.question.model.depth + 2 * (way == "ends")) // stages for (way,) in self._asked_ways()}
+            counts = sorted({count for layers in each for count in divisors_of(max(1, layers))[1:]}) or [2]
+            return [(int(count),) for (count,) in self._block("chunks", counts).values]
+        return [(1,)]
+
+    def _asked_ways(self) -> list[tuple[Any, ...]]:
+        return self._block("stage_layers", [NEARLY_EVEN]).values
 
     def _micro_batches(self, mesh: dict[str, int]) -> list[int | None]:
         """Sequences of a micro-batch that divide a replica's; None where these are no whole number."""

@@ -206,7 +206,6 @@ def scaled(kind: Kind, reference: Setting, nodes: int, grow: Grow | None = None)
             )
     return grown, {
         "mesh": sizes,
-        "placement": reference.plan.placement,
         "tokens_per_rank": tokens,
         "global_batch": None,
         "micro_batch": _micro_batch(reference, tokens),

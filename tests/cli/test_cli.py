@@ -48,10 +48,10 @@ def test_what_the_issue_of_a_run_writes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["format"] == "athanor-run/1"
+    assert run["format"] == "athanor-run/2"
     written = {path.name for path in (tmp_path / "out").iterdir()}
     plots = {f"{name}.{kind}" for name in ("breakdown", "expert_load", "memory") for kind in ("svg", "png")}
-    assert written == plots | {"run.json", "trace.csv", "links.csv", "report.html"}
+    assert written == plots | {"run.json", "run.toml", "trace.csv", "links.csv", "report.html"}
 
 
 def test_a_schedule_prints_and_is_json():
@@ -111,7 +111,7 @@ BAD = [
     (["simulate", *TINY, "--router", "zip:1"], 2, "--router zip:1: no such router"),
     (["simulate", *TINY, "--precision", "O7"], 2, "--precision O7: no such policy"),
     (["simulate", *TINY, "--placement", "modda"], 2, "did you mean moda?"),
-    (["simulate", *TINY, "--zero", "4"], 2, "--zero 4: no such choice (0, 1, 2, 3, ++, hierarchical)"),
+    (["simulate", *TINY, "--zero", "4"], 2, "--zero 4: no such sharding (0, 1, 2, 3, ++, hierarchical)"),
     (["simulate", *TINY, "--depth", "deep"], 2, "--depth deep: no such choice (auto, bound, fluid, message)"),
     (["simulate", *TINY, "--mesh", "ep=2;dp=2"], 2, "--mesh ep=2;dp=2"),
     (["simulate", *TINY, "--mesh", "ep=0,dp=2"], 2, "at least one rank"),

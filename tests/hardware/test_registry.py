@@ -10,12 +10,14 @@ from athanor.hardware.errors import InputError
 from athanor.hardware.registry import Policy, Registry
 from athanor.sim.network.network_models import SHARING
 from athanor.workloads.collectives import ALGORITHMS
+from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.pipelines import PIPELINES
 from athanor.workloads.routing.balancers import BALANCERS, Balancer
 from athanor.workloads.routing.routers import ROUTERS, Router
 
 OVERFLOW = '''
 import numpy as np
+from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.routing.balancers import Balancer, Carried
 
 
@@ -51,6 +53,8 @@ class Bare:
     def operations(self, ranks, tokens, top_k):
         yield from ()
 
+    pairs = Balancer.pairs
+
 
 class Other:
     level = False
@@ -59,7 +63,14 @@ class Other:
 not_a_class = Halved()
 '''
 
-ALL = {"balancer": BALANCERS, "router": ROUTERS, "pipeline": PIPELINES, "sharing": SHARING, **ALGORITHMS}
+ALL = {
+    "balancer": BALANCERS,
+    "router": ROUTERS,
+    "pipeline": PIPELINES,
+    "sharing": SHARING,
+    "optimizer": OPTIMIZERS,
+    **ALGORITHMS,
+}
 
 
 @pytest.fixture
@@ -124,7 +135,7 @@ def test_a_users_own_is_found_by_module_and_class(own, name):
         ("no.such:Mine", "no such balancer (none, capacity, swipe, even); nor is there a module no"),
         ("own_policies:Halfed", "module own_policies has no Halfed"),
         ("own_policies:Halfed", "did you mean Halved?"),
-        ("own_policies:Other", "own_policies:Other is no balancer: it has no carry, operations"),
+        ("own_policies:Other", "own_policies:Other is no balancer: it has no carry, pairs, operations"),
         ("own_policies:Halved:2", "Halved takes no argument"),
         ("own_policies:Bare:2", "Bare takes no argument"),
         ("own_policies:Partly:x", "Partly takes a whole number"),

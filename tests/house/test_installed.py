@@ -64,17 +64,32 @@ print(json.dumps([athanor.__file__, *names, len(measurements())]))
 
 
 RIGHT = """
-from athanor import Machine, Run, load_machine, simulate
+from athanor import Machine, PlanOptions, Run, execute, infer, load_machine, lower, plan, scale, simulate
 
 machine: Machine = load_machine("cluster-64")
 run: Run = simulate(machine=machine, model="moda-tiny", jitter=0.05)
+again: Run = simulate("run.toml", mesh={"ep": 2, "dp": 2}, zero="1", tensor="2d", placement={"ep": "node"})
+options: PlanOptions = {"mesh": "ep=2,dp=2", "sequence_parallel": True, "seq_len": None}
+lower("laptop", "moda-tiny", step=1, **options)
+scale("weak", "laptop", "moda-tiny", [4, 8], **options)
+plan("laptop", "moda-tiny", gpus=4, global_batch=8)
+infer("laptop", "moda-tiny", prompt=8, new_tokens=2, top_k=1)
+execute("laptop", "moda-tiny", time_limit=60.0, **options)
 """
 WRONG = """
-from athanor import load_machine, simulate
+from athanor import PlanOptions, execute, infer, load_machine, lower, plan, scale, simulate
 
 ranks: int = load_machine("cluster-64")
 load_machine(64)
-simulate(machine="cluster-64")
+simulate(machine=64)
+simulate("laptop", "moda-tiny", mesh="ep=2,dp=2", jiter=0.05)
+simulate("laptop", "moda-tiny", jitter="much")
+lower("laptop", "moda-tiny", tensor="3d")
+scale("sideways", "laptop", "moda-tiny")
+plan("laptop", "moda-tiny", gpus=4, glob_batch=8)
+infer("laptop", "moda-tiny", prompt=8, new_tokens=2, top_k="all")
+execute("laptop", "moda-tiny", sequence_parallel="yes")
+options: PlanOptions = {"meshes": "ep=2"}
 """
 
 
@@ -83,4 +98,4 @@ def test_mypy_of_a_user_sees_the_types(installed_wheel, tmp_path):
         (tmp_path / name).write_text(text)
     said = installed_wheel.mypy("right.py", "wrong.py", cwd=tmp_path).stdout
     errors = [line.partition(": error: ")[0] for line in said.splitlines() if ": error: " in line]
-    assert errors == [f"wrong.py:{line}" for line in (4, 5, 6)], said
+    assert errors == [f"wrong.py:{line}" for line in range(4, 15)], said

@@ -7,6 +7,7 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.mpi_runtime.execute.capabilities import data_of
 from athanor.workloads.model.model import load_model
+from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.plan.setting import Setting
 from support.mpi_jobs import job, needs_mpi
 from support.paths import JOBS
@@ -83,6 +84,23 @@ PLANS = {
         {"mesh": {"cp": 4}, "zero": "1"},
         {"mesh": {"cp": 4}, "zero": "1", "attention": "fused"},
     ],
+    "optimizers": [
+        {"optimizer": optimizer, **plan}
+        for optimizer in sorted({*OPTIMIZERS} - {"adam"})
+        for plan in (
+            {"mesh": {"dp": 2, "tp": 2}, "zero": "1"},
+            {"mesh": {"fsdp": 2, "dp": 2}, "zero": "3"},
+        )
+    ]
+    + [{"optimizer": optimizer, "mesh": {"pp": 4}, "zero": "0"} for optimizer in ("adafactor", "muon")],
+    "optimizers, modern": [
+        {"optimizer": optimizer, **plan}
+        for optimizer in sorted({*OPTIMIZERS} - {"adam"})
+        for plan in (
+            {"mesh": {"tp": 4}, "tensor": "2d", "zero": "0"},
+            {"mesh": {"tp": 2, "cp": 2}, "zero": "2", "way": {"collectives": "library"}},
+        )
+    ],
 }
 
 
@@ -91,7 +109,7 @@ PLANS = {
 def test_strategies_train_as_one_process_does(kind, tmp_path):
     """Loss, gradients and weights are compared by the job; here, what it says it has done, with the simulation of the same."""
     model = "gpt-tiny"
-    if kind == "modern":
+    if kind.endswith("modern"):
         model = str(tmp_path / "modern.toml")
         (tmp_path / "modern.toml").write_text(MODERN)
     plans = [{"model": model, "precision": "fp64", "tokens_per_rank": 128, **plan} for plan in PLANS[kind]]

@@ -38,6 +38,12 @@ PLANS = [
     "--mesh ep=2,dp=2 --overlap gradients --precision layerwise --compute sleep",
     "--mesh ep=2,dp=2 --recompute full --micro-batch 1 --seq-len 32 --collectives library",
     "--mesh dp=4 --precision O3",
+    "--mesh ep=2,dp=2 --optimizer lamb",
+    "--mesh ep=2,dp=2 --optimizer muon --overlap gradients --collectives library",
+    "--mesh ep=2,dp=2 --optimizer muon",
+    "--mesh dp=4 --optimizer adafactor --precision O2 --overlap gradients --compute sleep",
+    "--mesh ep=2,dp=2 --optimizer adam8bit",
+    "--mesh dp=4 --optimizer sgd:momentum=0.8 --zero 0 --precision fp64",
 ]
 
 
@@ -75,6 +81,7 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
     own = {key: options.pop(key) for key in ("--compute", "--collectives") if key in options}
     mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
     simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
     checked = measured["measured"]["checked"]
@@ -97,7 +104,10 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
     if own.get("--collectives") != "library":
         (bus,), (expected,) = measured["links"], predicted["links"]
         assert bus["kind"] == expected["kind"] == "ring"
-        assert bus["bytes_per_step"] == pytest.approx(expected["bytes_per_step"], rel=0.02)
+        padding = (
+            0.05 if options.get("--optimizer") == "muon" else 0.02
+        )  # parts of matrices are filled up to the longest
+        assert bus["bytes_per_step"] == pytest.approx(expected["bytes_per_step"], rel=padding)
 
 
 def test_payloads_are_those_of_the_schedule(executed):
@@ -121,6 +131,7 @@ def test_every_byte_goes_where_the_simulator_sends_it(way, executed):
     """At the message depth the simulator knows whose tokens go where: bytes over each kind of link are the same."""
     options = dict(zip(way.split()[::2], way.split()[1::2], strict=True))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
     run = executed(way)
     simulated = athanor.simulate(
         machine_of(TREE), "moda-tiny", mesh={"ep": 4}, tokens_per_rank=64, router="zipf:1", depth="message", **given

@@ -1,5 +1,6 @@
 """Parts of the MPI runtime that need no MPI: routing, gates, vectors, places, streams, books."""
 
+import itertools
 import time
 
 import numpy as np
@@ -12,8 +13,9 @@ from athanor.mpi_runtime.job.environment import Launcher, local_ranks
 from athanor.mpi_runtime.job.rank_order import arrange
 from athanor.mpi_runtime.messages.link_bytes import links
 from athanor.mpi_runtime.messages.streams import After, Streams, Until
-from athanor.mpi_runtime.training.flat_vectors import BETA_1, BETA_2, EPSILON, LEARNING_RATE, FlatVector, adam
+from athanor.mpi_runtime.training.flat_vectors import FlatVector
 from athanor.mpi_runtime.training.local_experts import LocalExperts, feed_forward, feed_forward_gradient
+from athanor.mpi_runtime.training.optimizer_rounds import update_alone
 from athanor.mpi_runtime.training.token_routing import DROPPED, Routing
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.loads.token_assignment import decisions
@@ -21,8 +23,11 @@ from athanor.workloads.lowering import lower
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import Layout
 from athanor.workloads.model.precision import POLICIES
+from athanor.workloads.model.tensors import Tensor
+from athanor.workloads.optimizers import Adam, TensorShare
+from athanor.workloads.optimizers.hyperparameters import BETA_1, BETA_2, EPSILON, LEARNING_RATE
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.balancers import Capacity, Swipe
+from athanor.workloads.routing.balancers import Balancer, Capacity, Carried, Swipe, Unbalanced
 from athanor.workloads.schedule.costs import compute_seconds
 from athanor.workloads.schedule.work import Gemm, at
 from hypothesis import given
@@ -87,13 +92,34 @@ def _chosen(random, chances, top_k):
     return np.argsort(-(np.log(chances + 1e-12) + random.gumbel(size=len(chances))))[:top_k]
 
 
+def dropped_in_order(wanted, local, limit):
+    """Which pairs are above ``limit`` tokens of their rank: the queue of all senders, choice by choice, one by one."""
+    ranks, tokens, top_k = wanted.shape
+    taken, kept = np.zeros(ranks, dtype=int), np.zeros(wanted.shape, dtype=bool)
+    for choice, sender, token in itertools.product(range(top_k), range(ranks), range(tokens)):
+        home = wanted[sender, token, choice] // local
+        kept[sender, token, choice] = taken[home] < limit
+        taken[home] += 1
+    return ~kept
+
+
+def by_sender_of(wanted, local):
+    ranks, _, top_k = wanted.shape
+    return np.array(
+        [[np.bincount(row[:, choice] // local, minlength=ranks) for row in wanted] for choice in range(top_k)]
+    )
+
+
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 2), st.floats(0.3, 2), st.integers(0, 99))
 def test_capacity_drops_what_the_policy_drops(ranks, tokens, top_k, factor, seed):
     local = 2
     wanted = np.random.default_rng(seed).integers(0, ranks * local, (ranks, tokens, top_k))
     routings = [Routing(wanted[me], ranks, local, me) for me in range(ranks)]
+    sent = Capacity(factor).pairs(by_sender_of(wanted, local), tokens)
     for each in routings:
-        each.drop(wanted, int(np.ceil(factor * tokens * top_k)))
+        each.assign(sent[each.me])
+    gone = np.array([each.expert == DROPPED for each in routings])
+    assert (gone == dropped_in_order(wanted, local, int(np.ceil(factor * tokens * top_k)))).all()
     counts = np.array(
         [[np.bincount(wanted[:, :, choice].reshape(-1) // local, minlength=ranks)] for choice in range(top_k)]
     )
@@ -108,6 +134,40 @@ def test_capacity_drops_what_the_policy_drops(ranks, tokens, top_k, factor, seed
         experts = each.expert.reshape(-1)[order]
         assert (np.diff(experts) >= 0).all() and DROPPED not in experts
         assert len(order) == each.counts().sum() == wanted[0].size - each.dropped
+
+
+class Odd(Balancer):
+    """Half a mean for even ranks and what is left for the others, up to a limit: tokens are moved and dropped."""
+
+    def carry(self, wanted, tokens):
+        every = wanted.sum(axis=0)
+        carried = np.where(np.arange(every.shape[1]) % 2, tokens * len(wanted), tokens * len(wanted) // 2)
+        carried = np.broadcast_to(carried, every.shape)
+        carried = np.minimum(carried, every + (every.sum(axis=-1, keepdims=True) - every) // every.shape[1])
+        moved = np.maximum(carried - every, 0).sum(axis=-1)
+        return Carried(carried, moved=moved, dropped=every.sum(axis=-1) - carried.sum(axis=-1))
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(1, 2), st.integers(0, 99))
+def test_tokens_go_where_any_policy_says(ranks, tokens, top_k, seed):
+    """The default of ``pairs`` carries what ``carry`` does, keeps what wants to stay, and the runtime sends just that."""
+    local = 2
+    wanted = np.random.default_rng(seed).integers(0, ranks * local, (ranks, tokens, top_k))
+    by_sender = by_sender_of(wanted, local)
+    for policy in (Odd(), Swipe(), Capacity(1.1), Unbalanced()):
+        expected = policy.carry(by_sender.sum(axis=1)[:, None], tokens)
+        sent = Balancer.pairs(policy, by_sender, tokens)
+        assert (sent >= 0).all() and sent.sum(axis=0).tolist() == expected.tokens[0].tolist()
+        routings = [Routing(wanted[me], ranks, local, me) for me in range(ranks)]
+        for each in routings:
+            each.assign(sent[each.me])
+            assert each.counts().sum(axis=1).tolist() == sent[each.me].tolist()
+            changed = each.expert != each.wanted
+            assert np.count_nonzero(changed) <= each.moved + each.dropped
+            assert np.count_nonzero(each.expert == DROPPED) == each.dropped
+        assert sum(each.dropped for each in routings) == expected.dropped[0]
+        stay = np.minimum(sent, by_sender.sum(axis=0)).sum()
+        assert stay == np.minimum(expected.tokens[0], by_sender.sum(axis=(0, 1))).sum()
 
 
 @pytest.mark.parametrize("balancer", ["none", "swipe"])
@@ -181,13 +241,12 @@ def test_experts_compute_what_a_ffn_does():
 def test_adam_is_the_published_one():
     """Algorithm 1 of Kingma and Ba, with its bias corrections written out."""
     random = np.random.default_rng(1)
-    weights, exact = random.standard_normal(9), None
+    weights = random.standard_normal(9)
     expected, m, v = weights.copy(), np.zeros(9), np.zeros(9)
-    moments = (np.zeros(9), np.zeros(9))
+    moments = {"first": np.zeros(9), "second": np.zeros(9)}
     for step in range(1, 6):
-        summed = random.standard_normal(9)
-        adam(weights, summed, moments, exact, step, replicas=4)
-        g = summed / 4
+        g = random.standard_normal(9) / 4
+        update_alone(Adam(), "ffn", TensorShare(Tensor(1, 9), np.arange(9), weights, None, g, moments, step))
         m, v = BETA_1 * m + (1 - BETA_1) * g, BETA_2 * v + (1 - BETA_2) * g**2
         scale = np.sqrt(1 - BETA_2**step)
         expected -= LEARNING_RATE * (m / (1 - BETA_1**step)) / (np.sqrt(v) / scale + EPSILON / scale)
@@ -208,8 +267,10 @@ def test_sharded_updates_are_the_whole_one(policy, sizes):
         for each in (*shards, whole):
             each.start_step()
             each.gradients[:] = gradient
-            for part in ((0.0, 0.3), (0.3, 1.0)):
-                each.adam(*part, replicas=2)
+            for held, share in each.ready(None, replicas=2):
+                update = held.rule.update(share)
+                assert next(update, None) is None  # element by element: nothing is asked of others
+                share.settle()
         gathered = np.array([np.concatenate(list(each.mine(each.weights))) for each in shards])
         for each in (*shards, whole):
             if each.sharded:
@@ -324,11 +385,11 @@ def test_links_carry_what_was_sent():
     size = machine.supernode
     node = np.array([0, 1, size, size + 1])
     found = links(machine, Layout(Mesh(("ep",), (4,)), node, 1, size, size), np.arange(16.0).reshape(4, 4), 2.0, 2)
-    by_kind = {row["kind"]: row for row in found}
+    by_kind = {row.kind: row for row in found}
     off_diagonal = sum(range(16)) - (0 + 5 + 10 + 15)
     across = 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
-    assert by_kind["nic.out"]["bytes_per_step"] == by_kind["nic.in"]["bytes_per_step"] == off_diagonal / 2
-    assert by_kind["trunk.out"]["bytes_per_step"] == across / 2
+    assert by_kind["nic.out"].bytes_per_step == by_kind["nic.in"].bytes_per_step == off_diagonal / 2
+    assert by_kind["trunk.out"].bytes_per_step == across / 2
     assert by_kind["ring"]["bytes_per_step"] == 30 / 2
 
 

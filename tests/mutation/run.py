@@ -15,6 +15,7 @@ import argparse
 import difflib
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import os
 import random
@@ -24,7 +25,6 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,8 +33,17 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests")]
 from points import Mutant, mutants  # noqa: E402
 
 TARGETS = ("workloads/lowering", "workloads/memory", "sim/planning", "workloads/results")
-POOL = ("tests/workloads", "tests/sim", "tests/cli/test_memory_command.py")
-"""Tests that may notice something: those of other rooms start programs, MPI among them, or take longer."""
+POOL = (
+    "tests/workloads/lowering",
+    "tests/workloads/memory",
+    "tests/workloads",
+    "tests/sim/planning",
+    "tests/sim/engine/test_stages.py",
+    "tests/sim/test_simulate.py",
+    "tests/sim/test_inference.py",
+    "tests/cli/test_memory_command.py",
+)
+"""Tests that may notice something, the likeliest first: others start programs, MPI among them, or look at networks alone."""
 
 SLOW = 2.0
 """Seconds above which a test is not asked."""
@@ -64,6 +73,9 @@ def main() -> int:
     drawn = draw(wanted.count, wanted.seed, wanted.only)
     for name in LIBRARIES:
         __import__(name)
+    found = importlib.util.find_spec("athanor")
+    if found is None or Path(found.origin).resolve().parent != ROOT:
+        sys.exit(f"athanor is {found and found.origin}, not that of {ROOT}, which would be changed in vain")
     known = coverage_map(out, wanted.jobs)
     results = _results(out)
     left = [each for each in drawn if each.key not in results]
@@ -84,7 +96,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
-    """So many mutants, spread over files as their code is; where there are fewer, all."""
+    """So many mutants, spread over files as their code is; where there are fewer, all.
+
+    Of swapped arguments there would be many, which mostly end in an error of types: no more than a tenth are these.
+    """
     every = [
         each
         for target in TARGETS
@@ -92,7 +107,12 @@ def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
         if only in path.as_posix()
         for each in mutants(ROOT, path)
     ]
-    return random.Random(seed).sample(every, min(count, len(every)))
+    random.Random(seed).shuffle(every)
+    swapped = [each for each in every if each.kind == "swapped arguments"][: count // 10]
+    others = [each for each in every if each.kind != "swapped arguments"][: count - len(swapped)]
+    found = [*swapped, *others]
+    random.Random(seed).shuffle(found)
+    return found
 
 
 # --- which tests execute which lines ------------------------------------------------------------------------------
@@ -107,8 +127,10 @@ def coverage_map(out: Path, jobs: int) -> dict:
     kept = out / f"map-{digest.hexdigest()[:12]}.json"
     if not kept.exists():
         print("which tests execute which lines: every test once", flush=True)
-        files = [path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name]]
-        parts = _in_children(files, lambda path: _covered(path), jobs)
+        files = dict.fromkeys(
+            path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name]
+        )
+        parts = _in_children(list(files), _covered, jobs, out)
         lines: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         seconds: dict[str, float] = {}
         for part in parts:
@@ -125,8 +147,11 @@ def _covered(path: Path) -> dict:
     import coverage
     import pytest
 
-    measured = coverage.Coverage(data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], branch=False)
+    measured = coverage.Coverage(
+        data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], messages=False
+    )
     seconds: dict[str, float] = {}
+    failed: set[str] = set()
 
     class Contexts:
         """Tells coverage which test runs, and how long it takes."""
@@ -140,7 +165,7 @@ def _covered(path: Path) -> dict:
 
         def pytest_runtest_logreport(self, report):
             if report.failed:
-                seconds[report.nodeid] = float("inf")
+                failed.add(report.nodeid)
 
     measured.start()
     pytest.main([str(path), *_options()], plugins=[Contexts()])
@@ -150,7 +175,11 @@ def _covered(path: Path) -> dict:
         by_line = data.contexts_by_lineno(name)
         found = {str(line): [each for each in tests if each] for line, tests in by_line.items()}
         lines[Path(name).relative_to(ROOT).as_posix()] = found
-    return {"lines": lines, "seconds": {name: each for name, each in seconds.items() if each < float("inf")}}
+    return {
+        "lines": lines,
+        "seconds": {name: seconds[name] for name in seconds if name not in failed},
+        "failed": sorted(failed),
+    }
 
 
 def _options() -> list[str]:
@@ -166,12 +195,11 @@ def asked(mutant: Mutant, known: dict) -> list[str]:
         of_file.values() if mutant.at_import else [of_file.get(str(line), []) for line in range(mutant.line, last + 1)]
     )
     tests = {name for each in lines for name in each if known["seconds"].get(name, SLOW) < SLOW}
-    room = Path(mutant.path).parts
+    order = {name: at for at, name in enumerate(POOL)}
 
-    def distance(name: str) -> tuple[float, float]:
-        folders = zip(room, Path(name.split("::")[0]).parts[1:], strict=False)
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
-        return known["seconds"][name] * (1.0 if shared else 2.0), -shared
+    def distance(name: str) -> float:
+        near = min(at for place, at in order.items() if name.startswith(place))
+        return known["seconds"][name] * (1 + near)
 
     chosen, total = [], 0.0
     for name in sorted(tests, key=distance):
@@ -268,31 +296,26 @@ def _child(mutant: Mutant, tests: list[str], told: Path) -> None:
         os._exit(code)
 
 
-def _in_children(items: list, work, jobs: int) -> list:
+def _in_children(items: list, work, jobs: int, out: Path) -> list:
     """``work(item)`` of each, in forked processes, ``jobs`` at once; results are what JSON can carry."""
     found, running, waiting = [], {}, list(items)
     while waiting or running:
         while waiting and len(running) < jobs:
-            item = waiting.pop(0)
-            reading, writing = os.pipe()
+            item, told = waiting.pop(0), out / f"told-{os.getpid()}-{len(waiting)}"
             pid = os.fork()
             if not pid:
-                os.close(reading)
                 silent = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(silent, 1)
                 os.chdir(ROOT)
-                text = json.dumps(work(item))
-                with os.fdopen(writing, "w") as pipe:
-                    pipe.write(text)
+                told.write_text(json.dumps(work(item)))
                 os._exit(0)
-            os.close(writing)
-            running[reading] = (pid, item)
-        reading, (pid, item) = next(iter(running.items()))
-        with os.fdopen(reading) as pipe:
-            found.append(json.loads(pipe.read() or '{"lines": {}, "seconds": {}}'))
-        os.waitpid(pid, 0)
-        del running[reading]
-        print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests", flush=True)
+            running[pid] = item, told
+        pid, _ = os.wait()
+        item, told = running.pop(pid)
+        found.append(json.loads(told.read_text()))
+        told.unlink()
+        failed = "".join(f"\n    fails as it is: {name}" for name in found[-1]["failed"])
+        print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests{failed}", flush=True)
     return found
 
 

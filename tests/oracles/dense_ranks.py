@@ -4,9 +4,13 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+from athanor.mpi_runtime.training.dense.attention import LocalAttention
+from athanor.mpi_runtime.training.dense.fused import FusedAttention
 from athanor.mpi_runtime.training.dense.local import MicroBatch
 from athanor.mpi_runtime.training.dense.shards import Place, cut, initial, join, kind, layer_names
-from athanor.mpi_runtime.training.flat_vectors import adam
+from athanor.mpi_runtime.training.optimizer_rounds import update_alone
+from athanor.workloads.model.tensors import Tensor
+from athanor.workloads.optimizers import Adam, TensorShare
 from athanor.workloads.schedule.operation import Role, Task
 
 DATA = ("dp", "fsdp", "ep")
@@ -181,7 +185,10 @@ class Ranks:
             {name: cut(initial(name, sizes, seed).astype(kind), name, sizes, place) for name in self.held(place)}
             for place in self.places
         ]
-        self.moments = [{n: (np.zeros_like(w), np.zeros_like(w)) for n, w in each.items()} for each in self.weights]
+        self.moments = [
+            {n: {"first": np.zeros(w.size), "second": np.zeros(w.size)} for n, w in each.items()}
+            for each in self.weights
+        ]
         self.count = 0
 
     def layers(self, stage, chunk):
@@ -212,7 +219,10 @@ class Ranks:
         self.count += 1
         for at, weights in enumerate(self.weights):
             for name, each in weights.items():
-                adam(each, self.gradients[at][name], self.moments[at][name], None, self.count, 1)
+                tensor, flat = Tensor(1, each.size), self.gradients[at][name].reshape(-1)
+                index, moments = np.arange(each.size), self.moments[at][name]
+                share = TensorShare(tensor, index, each.reshape(-1), None, flat, moments, self.count)
+                update_alone(Adam(), "ffn", share)
         return self.loss
 
     def batch_of(self, place, values, micro_batch, micro_batches):
@@ -234,7 +244,7 @@ class Ranks:
                 batch(place, words),
                 batch(place, targets),
                 words.size,
-                self.fused,
+                FusedAttention if self.fused else LocalAttention,
             )
             for place, weights, gradients in zip(self.places, self.weights, self.gradients, strict=True)
         ]

@@ -26,6 +26,14 @@ EXCLUDED = {
         {"mesh": {"pp": 2}, "pipeline": "pipedream", "offload": "parameters"},
     ),
     ("--offload optimizer", "--zero ++"): (DENSE, {"mesh": {"fsdp": 2}, "zero": "++", "offload": "optimizer"}),
+    ("--offload optimizer", "an --optimizer of whole tensors"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "offload": "optimizer", "optimizer": "lamb"},
+    ),
+    ("--accounting fp32", "another --optimizer than Adam"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "accounting": "fp32", "optimizer": "sgd"},
+    ),
     ("--offload experts", "no experts"): (DENSE, {"mesh": {"dp": 2}, "offload": "experts"}),
     ("--offload-delay", "no --offload optimizer"): (DENSE, {"mesh": {"dp": 2}, "offload_delay": True}),
     ("--zero ++", "no fsdp"): (DENSE, {"mesh": {"dp": 4}, "zero": "++"}),

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.frozen import FrozenArrays
 from ..mesh.mesh import DATA
 from ..plan.setting import Setting
 from ..routing.routers import choices, popularity
@@ -16,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Load:
+class Load(FrozenArrays):
     """Tokens (counting each of the top-k copies) of one layer and micro-batch.
 
     ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry; both broadcast over
@@ -76,8 +77,8 @@ class LoadStatistics:
 
 def _thinned(values: Array, most: int = 512) -> list[float]:
     """At most so many of the values, evenly spaced, the first and the last among them."""
-    places = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int))
-    return [float(value) for value in values[places]]
+    places = dict.fromkeys(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int).tolist())
+    return [float(values[place]) for place in places]
 
 
 class LoadModel:

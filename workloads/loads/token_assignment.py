@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..routing.balancers import Pairwise
 from .loads import LoadModel
 
 Experts = NDArray[np.int64]
@@ -47,11 +46,10 @@ def decisions(loads: LoadModel, layer: int, step: int, micro_batch: int, group: 
 def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArray[np.int64] | None:
     """Tokens ``[groups, senders, receivers]`` that travel between the ranks of each group, as the gates decide.
 
-    None where the mesh is too large to look at single tokens or has other axes than dp and ep, or the balancing policy does
-    not say whose tokens go where.
+    None where the mesh is too large to look at single tokens or has other axes than dp and ep.
     """
     mesh, balancer = loads.mesh, loads.balancer
-    if mesh.ranks > MOST_RANKS or mesh.ranks * loads.tokens > MOST_TOKENS or not isinstance(balancer, Pairwise):
+    if mesh.ranks > MOST_RANKS or mesh.ranks * loads.tokens > MOST_TOKENS:
         return None
     if not set(mesh.axes) <= {"dp", "ep"}:
         return None

@@ -16,9 +16,6 @@ COMMUNICATION, GRADIENTS, WEIGHTS = "communication", "gradients", "weights"
 TENSOR = "tensor"
 """The stream of exchanges over tp that run beside the products around them."""
 
-RING = "ring"
-"""The stream of keys and values that go around beside fused attention."""
-
 HOST, HOST_IN, HOST_OUT = "host", "host in", "host out"
 
 FLAT = {"all-to-all": "linear", "reduce-scatter": "ring", "all-gather": "ring", "all-reduce": "ring"}

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
+from ..plan.setting import Setting
 from ..schedule.operation import COMPUTE, Block, Operation, Role, Task
 from ..schedule.work import Exchange, PipelineWork
 from .builder import COMMUNICATION, Program
 from .data_parallel.sharding import held, parts_of
 from .layer.moe import Flow
+from .layer.rank_share import Local
 from .step import TrainingStep
 
 
@@ -22,7 +24,7 @@ def pipeline(this: TrainingStep) -> PipelineWork:
     name = setting.plan.pipeline if stages > 1 else "1f1b"
     chosen = PIPELINES.find(name)
     chunks, count = setting.plan.chunks if stages > 1 else 1, setting.batch.micro_batches
-    blocks = _Blocks(this, stages * chunks)
+    blocks = Blocks(this, stages * chunks)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
     uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
     return PipelineWork(
@@ -33,7 +35,7 @@ def pipeline(this: TrainingStep) -> PipelineWork:
         blocks=tuple(blocks.made),
         uses=uses,
         first_layer=tuple(part.start for part in blocks.parts),
-        activations=_activations(this) if stages > 1 else None,
+        activations=handed_on(setting, this.passes(last=False).stacks[False]) if stages > 1 else None,
         along=tuple(stages if axis == "pp" else 1 for axis in setting.mesh.axes),
     )
 
@@ -49,7 +51,7 @@ def hands_on(operation: Operation) -> bool:
     return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
 
 
-class _Blocks:
+class Blocks:
     """Collects blocks; passes that are alike share one."""
 
     def __init__(self, this: TrainingStep, virtual_stages: int) -> None:
@@ -63,7 +65,7 @@ class _Blocks:
         passes = ("F", "B", "W") if split else ("F", "B")
         found = []
         for which in passes:
-            alike = len(flows) == 1 and (which == "F" or not self._last_differs)
+            alike = len(flows) == 1 and (which == "F" or not self.last_differs)
             number = [
                 self._block(virtual, which, split, micro_batch, at == count - 1)
                 for at in ((0,) if alike else range(count))
@@ -73,24 +75,24 @@ class _Blocks:
         return tuple(found)
 
     @property
-    def _last_differs(self) -> bool:
+    def last_differs(self) -> bool:
         """Whether the last micro-batch does more than the others: early reductions, or the update of an endless pipeline."""
         plan = self.this.setting.plan
         early = plan.gradients_overlap and not plan.sharding.shards_gradients
-        return early or (self.this.asynchronous and plan.pipeline == "2bw")
+        return early or (self.this.asynchronous and not PIPELINES.find(plan.pipeline).updates_each_micro_batch)
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]
         stack = self.this.setting.model.stack
         ends = (virtual == 0, virtual == self.virtual_stages - 1)
-        carried = tuple(id(flows[layer]) for layer in layers if layer in flows) if not self.this.alike else ()
-        key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self._last_differs)
+        carried = tuple(flows[layer] for layer in layers if layer in flows) if not self.this.alike else ()
+        key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self.last_differs)
         if key not in self._known:
             self._known[key] = len(self.made)
-            self.made.append(self._make(layers, which, split, ends, flows, last))
+            self.made.append(self.make(layers, which, split, ends, flows, last))
         return self._known[key]
 
-    def _make(
+    def make(
         self,
         layers: range,
         which: str,
@@ -98,17 +100,19 @@ class _Blocks:
         ends: tuple[bool, bool],
         flows: dict[int, Flow],
         last: bool,
+        first: bool = False,
     ) -> Block:
+        """What a stage with these layers (and ends) does in a pass, of the ``first``, the ``last`` or another micro-batch."""
         this = self.this
-        program = Program(this.setting.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
-        passes = this.passes(last, tuple(layers), which if split else "")
-        if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this) > 1:
+        program = Program(this.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
+        passes = this.passes(last, tuple(layers), which if split else "", first)
+        if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this.setting) > 1:
             self._gather(program, which)
         if which == "F":
             passes.forward(program, layers, flows, *ends)
         else:
             passes.backward(program, layers, flows, *ends)
-        if which == ("W" if split else "B") and this.asynchronous and (last or not self._last_differs):
+        if which == ("W" if split else "B") and this.asynchronous and (last or not self.last_differs):
             program.phase = "update"
             this.update.synchronise(program, held(this.setting), Task())
             this.update.step(program)
@@ -124,13 +128,13 @@ class _Blocks:
         program.add(task, whole, "tensor_parallel")
 
 
-def _scattered(this: TrainingStep) -> int:
+def _scattered(setting: Setting) -> int:
     """Into how many parts what stages pass on is cut (scatter and gather, Narayanan et al. 2021, section 4.1).
 
     Each rank of tp has all of it; under sequence parallelism and on a grid each has its own part anyhow.
     """
-    plan = this.setting.plan
-    return this.setting.mesh.size("tp") if plan.scatter_gather and not plan.sequence_parallel else 1
+    plan = setting.plan
+    return setting.mesh.size("tp") if plan.scatter_gather and not plan.sequence_parallel else 1
 
 
 def _counted_from(operation: Operation, first_layer: int) -> Operation:
@@ -147,8 +151,7 @@ def _wanted(which: str, split: bool) -> Callable[[Task], bool]:
     return (lambda task: task.of_weights) if which == "W" else lambda task: not task.of_weights
 
 
-def _activations(this: TrainingStep) -> Exchange:
-    """What a stage passes on: its part of the residual stream."""
-    local = this.passes(last=False).stacks[False]
+def handed_on(setting: Setting, local: Local) -> Exchange:
+    """What a stage passes on: its part of the residual stream, of the decoder's tokens where there are two kinds."""
     element = local.formats["norm"].compute
-    return Exchange("shift", "next", ("pp",), local.stream * BYTES[element] / _scattered(this), element)
+    return Exchange("shift", "next", ("pp",), local.stream * BYTES[element] / _scattered(setting), element)

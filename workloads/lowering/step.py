@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..loads.loads import Load
 from ..loads.token_assignment import between
+from ..mesh.placement import Layout
 from ..pipelines import PIPELINES
 from ..plan.setting import Setting
 from .data_parallel.gradient_sync import Update
@@ -25,6 +26,11 @@ class TrainingStep:
         self.update = Update(setting, self.formats)
         self.seen: list[Load] = []
         self._plain = Passes.of(setting, self.formats)
+
+    @property
+    def layout(self) -> Layout:
+        """Where every rank lives."""
+        return self.setting.layout
 
     @property
     def asynchronous(self) -> bool:

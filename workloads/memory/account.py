@@ -13,6 +13,7 @@ from ..loads.loads import Load
 from ..lowering.step import TrainingStep
 from ..model.precision import POLICIES, Formats
 from ..model.precision import Part as ModelPart
+from ..optimizers import Adam
 from ..plan.setting import Setting
 from .activations import Saved, SavedTensor
 from .buffers import exchanges, libraries, logits
@@ -48,9 +49,10 @@ def sample_loads(setting: Setting) -> list[Load]:
 
 
 def update_state_share(policy: str) -> float:
-    """Share of weights, gradients and state that only the update needs: 12 of 16 bytes, 75 %, under APEX O2."""
+    """Share of weights, gradients and Adam's state that only the update needs: 12 of 16 bytes, 75 %, under APEX O2."""
     formats = POLICIES[policy]["expert"]
-    return formats.state_bytes / (BYTES[formats.weight] + BYTES[formats.gradient] + formats.state_bytes)
+    state = Adam().state_bytes(formats)
+    return state / (BYTES[formats.weight] + BYTES[formats.gradient] + state)
 
 
 class Account:

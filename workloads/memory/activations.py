@@ -24,9 +24,6 @@ from .need import Cut
 MASK = 1
 """Bytes of an element of a dropout's mask."""
 
-STATISTICS = 4
-"""Bytes that a fused kernel keeps of each row of scores: the logarithm of its sum (Dao et al. 2022)."""
-
 
 @dataclass(frozen=True)
 class SavedTensor:
@@ -109,15 +106,11 @@ class Saved:
         yield from self.mask(at, local)
 
     def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[SavedTensor]:
-        """Scores of ``rows`` queries (of all heads) with so many keys; a fused kernel never has them in memory."""
-        scores, size = rows * keys, self.size("attention")
-        if self.setting.plan.attention == "fused":
-            yield SavedTensor(f"{at}.context", "sums of its scores", rows * STATISTICS, "tp", product=1)
-            return
-        yield SavedTensor(f"{at}.softmax", "its output", scores * size, "tp", core=True)
-        if local.model.dropout:
-            yield SavedTensor(f"{at}.dropout", "its mask", scores * MASK, "tp", core=True)
-            yield SavedTensor(f"{at}.context", "weights after the dropout", scores * size, "tp", core=True)
+        """What the kernel keeps of ``rows`` queries (of all heads), each of which meets so many keys."""
+        kernel, dropout = self.setting.plan.kernel, local.model.dropout
+        for each in kernel.kept(rows, keys, self.size("attention"), dropout):
+            where = f"{at}.{each.operator}"
+            yield SavedTensor(where, each.what, each.nbytes, "tp", core=each.core, product=each.product)
 
     def _ffn(self, local: Local) -> Iterator[SavedTensor]:
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")

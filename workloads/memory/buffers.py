@@ -48,12 +48,9 @@ def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:
         yield "gather", "all tokens of a layer's input", local.whole * saved.size("norm")
     if (parts := setting.mesh.size("cp")) > 1:
         heads = max(1.0, model.key_value_heads / local.width)
-        block = local.tokens * heads * model.query_size * saved.size("attention")
-        if setting.plan.attention == "fused":
-            both = block + local.tokens * heads * model.value_size * saved.size("attention")
-            yield "ring", "keys and values at hand and coming, with their gradients", 4 * both
-        else:
-            yield "ring", "keys that come, and gradients of all parts' keys", (1 + parts) * block
+        keys = local.tokens * heads * model.query_size * saved.size("attention")
+        values = local.tokens * heads * model.value_size * saved.size("attention")
+        yield "ring", *setting.plan.kernel.ring_buffer(keys, values, parts)
     if (side := setting.mesh.size("row")) > 1:
         wide = model.ffn_hidden * max(1, model.matrices - 1)
         size = (local.tokens * wide / side + model.hidden * wide / side**2) * saved.size("ffn")

@@ -9,28 +9,16 @@ import numpy as np
 from ..loads.loads import Load
 from ..lowering.data_parallel.sharding import layers_of
 from ..model.model import Layer
-from ..pipelines import find_pipeline, most_in_flight
+from ..pipelines import find_pipeline
 from ..pipelines.pipeline import Pipeline
 from ..plan.setting import Setting
 from .need import Array
 
-SETTLED = 2
-"""Micro-batches a stage from which on none of the schedules that keep a bound has more under way."""
-
 
 @cache
 def in_flight(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Array:
-    """Micro-batches under way at the fullest moment of each stage, ``[stages, chunks]``, by the schedule's own order.
-
-    A schedule without an end is looked at far from its beginning. Few micro-batches show what many do: either all that there
-    are, or as many as the schedule allows.
-    """
-    few = SETTLED * stages if pipeline.asynchronous else min(micro_batches, SETTLED * stages)
-    found = np.zeros((stages, chunks))
-    for stage, order in enumerate(pipeline.orders(stages, few, chunks)):
-        for chunk, count in most_in_flight(order).items():
-            found[stage, chunk] = count
-    return np.where(found == few, micro_batches, found) if np.all(found == few) else found
+    """Micro-batches under way at the fullest moment of each stage, ``[stages, chunks]``."""
+    return np.array(pipeline.in_flight(stages, micro_batches, chunks), dtype=np.float64)
 
 
 class MemoryStages:

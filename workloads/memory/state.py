@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from ...hardware.precisions import BYTES
+from ..lowering.data_parallel.held_tensors import HeldTensors
 from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards
 from ..lowering.data_parallel.weight_gathering import offloaded
 from ..model.precision import Formats, Part
+from ..optimizers.optimizer import kept_precision
 from ..plan.setting import Setting
 from .need import Array, MemoryLine
 from .need import Part as MemoryPart
@@ -39,6 +42,11 @@ class ModelState:
         self.setting, self.formats, self.stages = setting, formats, stages
         self.plan = setting.plan
 
+    @cached_property
+    def tensors(self) -> HeldTensors:
+        """Of which tensors ranks have parts."""
+        return HeldTensors(self.setting)
+
     def lines(self) -> Iterator[MemoryLine]:
         """Weights, gradients and optimizer state by part of the model, here and in host memory."""
         ends = {each.part: each for each in held_beside_layers(self.setting)}
@@ -47,8 +55,8 @@ class ModelState:
             beside = self.stages.by_stage(ends[each.part].parameters) if each.part in ends else np.zeros(1)
             yield from self._weights(each, count, beside)
             yield from self._gradients(each, count)
-            state = count * self.formats[each.part].state_bytes / shards(self.setting, each)
-            yield from MemoryLine("optimizer", each.part, "state", state).divided(self._away)
+            yield from self._optimizer(each, count)
+        yield from self._workspace()
 
     def whole_layers(self) -> Iterator[MemoryLine]:
         """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
@@ -74,6 +82,37 @@ class ModelState:
         if self.plan.sharding.keeps_second_shard:
             second = self.setting.mesh.size(*self.plan.sharding.second_shard(each.replicas))
             yield MemoryLine("parameters", each.part, "second shard of the weights", count / second * size)
+
+    def _optimizer(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
+        """Master copy and what is kept for every parameter, which is sharded; what is kept for whole tensors, which is not."""
+        formats, rules = self.formats[each.part], self.tensors.ruled(each)
+        counts = [count] if len(rules) == 1 else [self.stages.by_stage(one.parameters) for one in rules]
+        state: Array = np.sum(
+            [
+                some * one.rule.state_bytes(formats) / shards(self.setting, each)
+                for some, one in zip(counts, rules, strict=True)
+            ],
+            axis=0,
+        )
+        yield from MemoryLine("optimizer", each.part, "state", state).divided(self._away)
+        kept = np.zeros(self.stages.count)
+        for one in rules:
+            for tensor, number in one.tensors.items():
+                numbers = sum(one.rule.kept(tensor).values())
+                kept = kept + self.stages.by_stage(number) * numbers * BYTES[kept_precision(formats)]
+        if np.any(kept):
+            yield MemoryLine("optimizer", each.part, "state of whole tensors", kept)
+
+    def _workspace(self) -> Iterator[MemoryLine]:
+        """What the update of one tensor needs at a time."""
+        most = np.zeros(self.stages.count)
+        for each in held(self.setting):
+            for one in self.tensors.ruled(each):
+                for tensor, number in one.tensors.items():
+                    there = self.stages.by_stage(number) > 0
+                    most = np.maximum(most, there * one.rule.workspace(tensor, self.formats[each.part]))
+        if np.any(most):
+            yield MemoryLine("other", "optimizer", "the update of one tensor", most)
 
     def _gradients(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
         size = count * BYTES[self.formats[each.part].gradient]

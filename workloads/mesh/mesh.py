@@ -68,7 +68,8 @@ class Mesh:
         side = isqrt(width)
         if side * side != width:
             raise InputError(
-                f"--tensor 2d: tp={width} is no square; the grid is q x q, nearest {side * side} or {(side + 1) ** 2}"
+                f"--tensor 2d: tp={width} is no square; the grid is q x q, nearest {side * side} or {(side + 1) ** 2}",
+                "--tensor 2d with a tp that is no square",
             )
         at = self.axes.index("tp")
         axes = (*self.axes[:at], "row", "col", *self.axes[at + 1 :])

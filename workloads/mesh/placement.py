@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError, suggestion
+from ...hardware.frozen import FrozenArrays
 from ...hardware.machine import Machine
 from .mesh import Mesh
 
@@ -31,7 +32,7 @@ NAMED = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(FrozenArrays):
     """A mesh on a machine: ``node[rank]`` is the node that holds each rank.
 
     Built once for a plan; the network asks it which ranks form a group and which of those share a supernode.

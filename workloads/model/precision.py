@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...hardware.errors import InputError, suggestion
-from ...hardware.precisions import BYTES, Precision
+from ...hardware.precisions import Precision
 
 Part = Literal["expert", "ffn", "attention", "gate", "embedding", "norm"]
 PARTS: tuple[Part, ...] = ("expert", "ffn", "attention", "gate", "embedding", "norm")
@@ -18,7 +18,8 @@ class Formats:
 
     ``compute`` is that of its GEMMs and activations, ``weight`` and ``gradient`` those of stored parameters and their gradients
     (and of both on the network). ``product`` is that of the products with weights, where it is shorter still. Only the
-    update needs the ``master`` copy, where weights are kept shorter than they are updated, and Adam's two ``moments``.
+    update needs the ``master`` copy, where weights are kept shorter than they are updated. What an optimizer keeps beside it is
+    in the format of ``moments``, unless the optimizer says otherwise.
     """
 
     compute: Precision
@@ -37,11 +38,6 @@ class Formats:
     def cast_from(self) -> Precision | None:
         """Format from which activations are brought to that of such products, where these have their own."""
         return self.compute if self.product else None
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes a parameter that only the update needs."""
-        return (BYTES[self.master] if self.master else 0) + 2 * BYTES[self.moments]
 
 
 _SINGLE = Formats("fp32", "fp32", "fp32", master=None, moments="fp32")

@@ -10,6 +10,7 @@ from .one_f_one_b import OneForwardOneBackward
 from .order import Kind, Order, Slot, Step, extent, most_in_flight, sequence, validate
 from .pipedream import PipeDream, TwoBufferedWeights
 from .pipeline import Pipeline
+from .stage_seconds import PartSeconds, StageSeconds
 from .zero_bubble import ZeroBubbleH1, ZeroBubbleH2
 
 PIPELINES: Registry[Pipeline] = Registry(
@@ -36,8 +37,10 @@ __all__ = [
     "PIPELINES",
     "Kind",
     "Order",
+    "PartSeconds",
     "Pipeline",
     "Slot",
+    "StageSeconds",
     "Step",
     "extent",
     "find_pipeline",

@@ -16,6 +16,7 @@ class PipeDream(OneForwardOneBackward):
     name = "pipedream"
     about = "asynchronous 1F1B with weight stashing: no bubble, p - s versions of stage s's weights"
     asynchronous = True
+    updates_each_micro_batch = True
 
     def weight_versions(self, stage: int, stages: int) -> int:
         """One for each micro-batch under way."""
@@ -42,5 +43,6 @@ class TwoBufferedWeights(OneForwardOneBackward):
         if micro_batches < stages:
             raise InputError(
                 f"--pipeline 2bw: {micro_batches} micro-batches a step, must be at least the pp={stages} stages,"
-                " or two versions of the weights are too few"
+                " or two versions of the weights are too few",
+                "--pipeline 2bw with fewer micro-batches than stages",
             )

@@ -1,4 +1,4 @@
-"""What a pipeline schedule is: in which order each stage does its work, and what that costs it in weights."""
+"""What a pipeline schedule is: in which order each stage does its work, how long that takes, and what it keeps in memory."""
 
 from __future__ import annotations
 
@@ -6,24 +6,74 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from ...hardware.errors import InputError
-from .order import Order
+from .order import Order, most_in_flight
+from .stage_seconds import StageSeconds
+
+CLOSE = 0.02
+"""How far apart two bounds of a step may be for a closed form to answer."""
+
+SETTLED = 2
+"""Micro-batches a stage from which on none of the schedules that keep a bound has more under way."""
 
 
 class Pipeline(ABC):
     """A schedule of micro-batches over stages that hold consecutive layers of a model.
 
     ``asynchronous``: no flush between steps, so that weights change while micro-batches are under way and a stage keeps
-    several versions of them. ``splits_backward``: gradients of inputs (B) and of weights (W) are slots of their own.
+    several versions of them; with ``updates_each_micro_batch`` after each micro-batch, else once a step. ``splits_backward``:
+    gradients of inputs (B) and of weights (W) are slots of their own. ``chunked``: stages
+    hold several chunks of layers.
+
+    A schedule is its :meth:`orders`; the rest follows from them. It may say in closed form what would otherwise be found by
+    playing the orders: :meth:`synchronous_seconds` (or, where it never flushes, nothing) and :meth:`in_flight`.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     asynchronous: ClassVar[bool] = False
     splits_backward: ClassVar[bool] = False
+    updates_each_micro_batch: ClassVar[bool] = False
+    chunked: ClassVar[bool] = False
+
+    @property
+    def searched(self) -> bool:
+        """Whether ``athanor plan`` tries it unasked: not what changes the result of training."""
+        return not self.asynchronous
 
     @abstractmethod
     def orders(self, stages: int, micro_batches: int, chunks: int = 1) -> list[Order]:
         """The order of each stage, first stage first; asks for what :meth:`check` has let pass."""
+
+    def step_seconds(self, stages: StageSeconds, micro_batches: int) -> float | None:
+        """Seconds of a step in closed form, within some per cent of the orders played; None where only playing them tells.
+
+        That is where a schedule has no closed form, or where its bounds lie more than :data:`CLOSE` apart.
+        """
+        if self.asynchronous:
+            return self._endless_seconds(stages, micro_batches)
+        seconds = self.synchronous_seconds(stages, micro_batches)
+        if seconds is None:
+            return None
+        sooner, later = self._tails(stages)
+        return seconds + (sooner + later) / 2 if later - sooner <= CLOSE * seconds else None
+
+    def synchronous_seconds(self, stages: StageSeconds, micro_batches: int) -> float | None:
+        """Seconds until the last stage is through, without tails; None where there is no closed form."""
+        return None
+
+    def in_flight(self, stages: int, micro_batches: int, chunks: int = 1) -> list[list[int]]:
+        """Micro-batches under way at the fullest moment of each stage, ``[stages][chunks]``.
+
+        Found by playing the orders. A schedule without an end is looked at far from its beginning. Few micro-batches show what
+        many do: either all that there are, or as many as the schedule allows.
+        """
+        few = SETTLED * stages if self.asynchronous else min(micro_batches, SETTLED * stages)
+        found = [
+            [most_in_flight(order).get(chunk, 0) for chunk in range(chunks)]
+            for order in self.orders(stages, few, chunks)
+        ]
+        grows = all(count == few for each in found for count in each)
+        return [[micro_batches] * chunks for _ in range(stages)] if grows else found
 
     def weight_versions(self, stage: int, stages: int) -> int:
         """How many versions of its weights a stage keeps at once."""
@@ -32,12 +82,41 @@ class Pipeline(ABC):
     def check(self, stages: int, micro_batches: int, chunks: int) -> None:
         """Raise :class:`InputError` where the schedule cannot run so many micro-batches or chunks."""
         if micro_batches < 1:
-            raise InputError(f"--pipeline {self.name}: {micro_batches} micro-batches, must be at least 1")
+            raise InputError(
+                f"--pipeline {self.name}: {micro_batches} micro-batches, must be at least 1", "no micro-batches"
+            )
         self.check_chunks(stages, chunks)
 
     def check_chunks(self, stages: int, chunks: int) -> None:
         """Raise :class:`InputError` where a stage cannot hold so many chunks."""
         if chunks != 1:
             raise InputError(
-                f"--chunks {chunks}: --pipeline {self.name} has one chunk a stage; --pipeline interleaved takes more"
+                f"--chunks {chunks}: --pipeline {self.name} has one chunk a stage; --pipeline interleaved takes more",
+                f"--chunks with --pipeline {self.name}",
             )
+
+    def _endless_seconds(self, stages: StageSeconds, micro_batches: int) -> float | None:
+        """A step among many: as long as the slowest stage, or the slowest circle, takes for its micro-batches.
+
+        Where circles are slowest, which of them meet the tail of a step's last micro-batch is told by playing them only.
+        """
+        least = max(micro_batches * busy + tail for busy, tail in zip(stages.busy, stages.tails, strict=True))
+        most = max(least, micro_batches * stages.pace() + max(stages.tails))
+        if not any(stages.tails):
+            return most
+        return (least + most) / 2 if most - least <= 2 * CLOSE * least else None
+
+    def _tails(self, stages: StageSeconds) -> tuple[float, float]:
+        """By how much tails make the step longer: at least and at most.
+
+        Stages end one after another, the first one last, so that the others' tails have some time; where gradients of weights
+        are put off they end together. Every chunk of a stage has a tail.
+        """
+        most = max(stages.tails)
+        if not most:
+            return 0.0, 0.0
+        sooner, since = 0.0, 0.0
+        for stage, tail in enumerate(stages.tails):
+            sooner = max(sooner, tail - since)
+            since += stages.parts[stage].backward - stages.parts[stage].backward_after + stages.send
+        return (0.0 if self.splits_backward else sooner), stages.chunks * most

@@ -12,6 +12,9 @@ WAYS = ("even", "ends")
 
 OTHERWISE = "N,N,... says how many each has"
 
+UNDIVIDED = "layers that do not divide over the stages"
+"""The rule that a way to divide layers breaks."""
+
 
 def parse(how: str) -> tuple[int, ...]:
     """The numbers of a list such as ``5,6,6,5``, none for a word; raises :class:`InputError` for anything else."""
@@ -23,6 +26,20 @@ def parse(how: str) -> tuple[int, ...]:
             f"--stage-layers {how}: write even, ends, or layers of each stage as 5,6,6,5{suggestion(how, WAYS)}"
         )
     return tuple(int(part) for part in parts)
+
+
+def nearly_even(layers: int, stages: int, chunks: int) -> str:
+    """The list that divides layers over parts as evenly as they can be.
+
+    Parts that have one layer more stand behind the first one, which has the embedding and most micro-batches under way, and
+    before the last one, which has the output layer. Raises :class:`InputError` for fewer layers than parts.
+    """
+    parts = stages * chunks
+    each, more = divmod(layers, parts)
+    if not each:
+        raise InputError(f"--stage-layers: {layers} layers are fewer than {_parts(stages, chunks)}", UNDIVIDED)
+    longer = (*range(1, parts - 1), 0)[:more]
+    return ",".join(str(each + (part in longer)) for part in range(parts))
 
 
 @cache
@@ -53,7 +70,8 @@ def _even(layers: int, stages: int, chunks: int) -> list[int]:
         would = f"ends would, with embedding and output as a layer each: {layers + 2}"
         raise InputError(
             f"--stage-layers even: {layers} layers do not divide over {_parts(stages, chunks)};"
-            f" {OTHERWISE if (layers + 2) % (stages * chunks) else would}"
+            f" {OTHERWISE if (layers + 2) % (stages * chunks) else would}",
+            UNDIVIDED,
         )
     return [each] * (stages * chunks)
 
@@ -64,7 +82,8 @@ def _ends(layers: int, stages: int, chunks: int) -> list[int]:
     if rest:
         raise InputError(
             f"--stage-layers ends: {layers} layers with embedding and output are {layers + 2}, which do not divide over"
-            f" {_parts(stages, chunks)}; {OTHERWISE}"
+            f" {_parts(stages, chunks)}; {OTHERWISE}",
+            UNDIVIDED,
         )
     return [each - (part == 0) - (part == parts - 1) for part in range(parts)]
 

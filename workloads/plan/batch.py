@@ -40,7 +40,8 @@ class Batch:
             if rest:
                 raise InputError(
                     f"--global-batch {plan.global_batch:,}: its {plan.global_batch * seq_len:,} tokens"
-                    f" (--seq-len {seq_len:,}) do not divide over {mesh.replicas:,} data-parallel ranks"
+                    f" (--seq-len {seq_len:,}) do not divide over {mesh.replicas:,} data-parallel ranks",
+                    "--global-batch that does not divide over the data-parallel ranks",
                 )
         micro_batch = plan.micro_batch or (1 if mesh.size("pp") > 1 and tokens % seq_len == 0 else None)
         return cls(tokens, _micro_batches(tokens, usual, seq_len, micro_batch), seq_len)
@@ -53,9 +54,12 @@ def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | Non
         if rest:
             raise InputError(
                 f"--micro-batch {micro_batch}: {micro_batch * seq_len:,} tokens do not divide the {tokens:,} of a rank in a step"
-                " (--tokens-per-rank, --global-batch)"
+                " (--tokens-per-rank, --global-batch)",
+                "--micro-batch that does not divide a rank's sequences",
             )
         return count
+    if tokens % seq_len == 0:
+        usual = max(usual, seq_len)  # a micro-batch is at least one sequence
     if tokens <= usual:
         return 1
     if tokens % usual == 0:
@@ -65,7 +69,8 @@ def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | Non
         nearest = " or ".join(f"{size:,}" for size in (sequences * seq_len, (sequences + 1) * seq_len) if size)
         raise InputError(
             f"--tokens-per-rank {tokens:,}: more than the {usual:,} of one micro-batch and no whole number of sequences"
-            f" (--seq-len {seq_len:,}); nearest {nearest}"
+            f" (--seq-len {seq_len:,}); nearest {nearest}",
+            "more tokens than a micro-batch holds, and no whole number of sequences",
         )
     most = max(1, usual // seq_len)
     return sequences // next(size for size in range(most, 0, -1) if sequences % size == 0)

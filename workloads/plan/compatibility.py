@@ -9,6 +9,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..mesh.mesh import Mesh
 from ..model.model import Model
+from ..optimizers import Adam
 from ..pipelines import find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from .batch import Batch
@@ -44,13 +45,17 @@ class Rule:
     broken: Callable[[Given], bool]
     why: str
 
+    def __str__(self) -> str:
+        """As errors begin."""
+        return f"{self.first} with {self.second}"
+
 
 RULES = (
     Rule(
         "--tensor 2d",
         "--sequence-parallel",
         lambda g: g.plan.tensor == "2d" and g.plan.sequence_parallel,
-        "the grid cuts tokens and hidden already",
+        "the grid already cuts tokens and hidden elements",
     ),
     Rule("--tensor 2d", "cp", lambda g: g.plan.tensor == "2d" and g.has("cp"), "both cut sequences"),
     Rule(
@@ -63,37 +68,37 @@ RULES = (
         "--tensor 2d",
         "--zero 3 or ++",
         lambda g: g.plan.tensor == "2d" and g.plan.sharding.shards_weights,
-        "weights are spread over the grid already; --zero 1 and 2 go with it",
+        "the grid already cuts the weights; --zero 1 and 2 are allowed",
     ),
     Rule(
         "--sequence-parallel",
         "no tp",
         lambda g: g.plan.sequence_parallel and not g.has("tp", "row"),
-        "it cuts what tensor parallelism leaves whole: give the mesh tp",
+        "it cuts what tensor parallelism leaves whole; add tp to the mesh",
     ),
     Rule(
         "cp",
         "an encoder-decoder",
         lambda g: g.has("cp") and g.model.encoder_layers > 0,
-        "the two sequences have lengths of their own",
+        "input and output sequences may differ in length",
     ),
     Rule(
         "pp",
         "an encoder-decoder",
         lambda g: g.has("pp") and g.model.encoder_layers > 0,
-        "stages would pass on two sequences",
+        "stages would have to pass on two sequences",
     ),
     Rule(
         "pp",
         "--zero 3 or ++",
         lambda g: g.has("pp") and g.plan.sharding.shards_weights,
-        "weights would come once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 go with pp",
+        "weights would be gathered once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 are allowed",
     ),
     Rule(
         "pp",
         "--depth message",
         lambda g: g.has("pp") and g.plan.depth == "message",
-        "the stages of a pipeline are played block by block; use fluid or bound",
+        "a pipeline is simulated block by block; use fluid or bound",
     ),
     Rule(
         "an asynchronous --pipeline",
@@ -105,7 +110,7 @@ RULES = (
         "an asynchronous --pipeline",
         "--offload of optimizer, parameters or experts",
         lambda g: g.asynchronous and bool(g.plan.offloads & {"optimizer", "parameters", "experts"}),
-        "weights change within the pipeline; --offload activations goes with it",
+        "weights change while the pipeline runs; --offload activations is allowed",
     ),
     Rule(
         "--offload optimizer",
@@ -114,10 +119,22 @@ RULES = (
         "quantised gradients stay on the accelerators",
     ),
     Rule(
+        "--offload optimizer",
+        "an --optimizer of whole tensors",
+        lambda g: "optimizer" in g.plan.offloads and not g.plan.optimizing.hosted,
+        "adafactor, lamb and muon need whole tensors, which are gathered on accelerators; use adam, adamw, sgd or adam8bit",
+    ),
+    Rule(
+        "--accounting fp32",
+        "another --optimizer than Adam",
+        lambda g: g.plan.accounting == "fp32" and not isinstance(g.plan.optimizing, Adam),
+        "8 of its 24 bytes a parameter are Adam's two moments",
+    ),
+    Rule(
         "--offload experts",
         "no experts",
         lambda g: "experts" in g.plan.offloads and not g.model.experts,
-        "the model has none",
+        "the model has no experts",
     ),
     Rule(
         "--offload-delay",
@@ -129,19 +146,19 @@ RULES = (
         "--zero ++",
         "no fsdp",
         lambda g: g.plan.sharding.keeps_second_shard and not g.has("fsdp"),
-        "the secondary shard lives along fsdp: give the mesh fsdp for the ranks of a node",
+        "the second shard of the weights is spread over fsdp; add fsdp to the mesh, with the ranks of a node",
     ),
     Rule(
         "--recompute products",
         "--attention unfused",
-        lambda g: g.plan.recomputation.keeps_products and g.plan.attention == "unfused",
-        "it keeps what the fused kernel brings",
+        lambda g: g.plan.recomputation.keeps_products and g.plan.kernel.keeps_scores,
+        "it keeps the outputs of the fused kernel; use --attention fused",
     ),
     Rule(
         "--recompute products",
         "experts",
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
-        "which products of experts are kept is not modelled",
+        "which products of experts it would keep is not modelled",
     ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
@@ -159,16 +176,18 @@ def check(given: Given) -> None:
     """Raise :class:`InputError` for the first rule that is broken or size that does not divide, with the numbers."""
     for rule in RULES:
         if rule.broken(given):
-            raise InputError(f"{rule.first} with {rule.second}: {rule.why}")
+            raise InputError(f"{rule}: {rule.why}", str(rule))
     _pipeline(given)
     if given.plan.prototypes and given.model.experts % given.plan.prototypes:
         raise InputError(
-            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}"
+            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}",
+            "--prototypes that does not divide the experts",
         )
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
-                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}"
+                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}",
+                f"{by} that does not divide the {what}",
             )
     _offload(given)
 
@@ -205,9 +224,14 @@ def _pipeline(given: Given) -> None:
         chosen.check(stages, given.batch.micro_batches, plan.chunks)
         layers_by_part(plan.stage_layers, given.model.depth, stages, plan.chunks)
     elif plan.chunks > 1:
-        raise InputError(f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage")
+        raise InputError(
+            f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage", "--chunks without pp"
+        )
     elif plan.stage_layers != "even":
-        raise InputError(f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage")
+        raise InputError(
+            f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage",
+            "--stage-layers without pp",
+        )
 
 
 def _offload(given: Given) -> None:
@@ -215,5 +239,6 @@ def _offload(given: Given) -> None:
     if given.plan.offloads and (given.machine.node.host_link is None or given.machine.node.host_memory is None):
         raise InputError(
             f"--offload {given.plan.offload}: {given.machine.name} has no host link (node.host_link, node.host_memory,"
-            " node.host_memory_bandwidth)"
+            " node.host_memory_bandwidth)",
+            "--offload without a host link",
         )

@@ -14,12 +14,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ...hardware.errors import nearest, suggestion
 from ..mesh.mesh_text import mesh_sizes
-from .choices import names_of
+from .choices import names_of, searched_names_of
 
 Group = Literal[
     "Mesh and placement",
     "Batch",
-    "Precision",
+    "Precision and optimizer",
     "Experts",
     "Tensor and sequence parallelism",
     "Pipeline",
@@ -43,9 +43,10 @@ class Option:
     "follows from the others". ``otherwise`` explains what holds where nobody names a value, if the default does not say it.
     ``form`` is what stands for a value in a help text. ``names`` is the kind of names that a text may begin with (see
     :mod:`~athanor.workloads.plan.choices`). ``more`` and ``least`` bound a number below (exclusive and inclusive), ``less``
-    and ``most`` from above. ``searched`` is True where ``athanor plan`` tries values of it, ``fixable`` False where a search
-    takes no value that a user fixes. ``inference`` says that ``athanor infer`` takes it, ``simulated_only`` that ``athanor
-    execute`` refuses it.
+    and ``most`` from above. ``searched`` is True where ``athanor plan`` tries values of it; ``tried`` are those that it tries
+    unasked, by default all of a kind that are not marked otherwise, none where the plan's own value stands. ``fixable`` is
+    False where a search takes no value that a user fixes. ``inference`` says that ``athanor infer`` takes it,
+    ``simulated_only`` that ``athanor execute`` refuses it.
     """
 
     group: Group
@@ -63,6 +64,7 @@ class Option:
     less: float | None = None
     most: float | None = None
     searched: bool = False
+    tried: tuple[Any, ...] | None = None
     fixable: bool = True
     inference: bool = False
     simulated_only: bool = False
@@ -77,6 +79,14 @@ class Option:
         if get_origin(self.type) is Literal:
             return get_args(self.type)
         return names_of(self.names) if self.names else ()
+
+    def tried_unasked(self) -> tuple[Any, ...]:
+        """The values that a search tries where none are named; none where the plan's own value stands."""
+        if self.tried is not None:
+            return self.tried
+        if self.type is bool:
+            return (False, True)
+        return searched_names_of(self.names) if self.names else self.choices()
 
     def default_text(self) -> str:
         """The default as a reader sees it."""

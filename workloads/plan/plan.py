@@ -18,15 +18,17 @@ from .option import REQUIRED, Option, option, options_of, read_options
 
 if TYPE_CHECKING:
     from ...hardware.machine import Machine
+    from ..attention_kernels import AttentionKernel
     from ..model.model import Model
     from ..model.precision import PrecisionSchedule
+    from ..optimizers import Optimizer
     from ..recomputation import Recomputation
     from ..routing.balancers import Balancer
     from ..routing.routers import Router
     from ..sharding import Sharding
 
 OFFLOADS = {
-    "optimizer": "master weights and moments in host memory, Adam on the host's cores (ZeRO-Offload)",
+    "optimizer": "master weights and the optimizer's state in host memory, updated on the host's cores (ZeRO-Offload)",
     "parameters": "weights of layers in host memory, fetched before each pass",
     "activations": "inputs of layers in host memory between the passes",
     "experts": "weights of experts in host memory, fetched layer by layer",
@@ -115,7 +117,7 @@ class Plan:
         "Batch", None, "Length of a sequence.", unit="tokens", more=0, otherwise="the model's own"
     )
     precision: str = option(
-        "Precision",
+        "Precision and optimizer",
         "bf16",
         "Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as"
         " O0:100,layerwise.",
@@ -123,6 +125,16 @@ class Plan:
         otherwise="bf16, O2 or O0: the first that the machine's core groups have",
         names="precisions",
         inference=True,
+    )
+    optimizer: str = option(
+        "Precision and optimizer",
+        "adam",
+        "What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of"
+        " yours as module:Class.",
+        form="OPTIMIZER",
+        names="optimizers",
+        searched=True,
+        tried=(),
     )
     top_k: int | None = option(
         "Experts",
@@ -183,6 +195,7 @@ class Plan:
         "1d",
         "How the ranks of tp cut matrices: 1d, by columns and rows (Megatron-LM), or 2d, on a square grid (SUMMA).",
         searched=True,
+        tried=("1d",),
     )
     sequence_parallel: bool = option(
         "Tensor and sequence parallelism",
@@ -261,11 +274,14 @@ class Plan:
         names="recomputations",
         searched=True,
     )
-    attention: Literal["unfused", "fused"] = option(
+    attention: str = option(
         "Memory and recomputation",
         "unfused",
         "Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).",
+        form="KERNEL",
+        names="attention-kernels",
         searched=True,
+        tried=(),
         inference=True,
     )
     accounting: Literal["apex-o2", "bagualu", "fp32"] = option(
@@ -280,6 +296,7 @@ class Plan:
         "What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the"
         " gathering of updated weights, beside the next step's first forward pass).",
         searched=True,
+        tried=("none", "gradients"),
     )
     routing: str | None = option(
         "Network",
@@ -371,8 +388,10 @@ class Plan:
             self.router_policy,
             self.balancing,
             self.precisions,
+            self.optimizing,
             self.sharding,
             self.recomputation,
+            self.kernel,
             Mesh.of(self.mesh),
             self.offloads,
             parse(self.stage_layers),
@@ -397,6 +416,13 @@ class Plan:
         return BALANCERS.find(self.balancer)
 
     @property
+    def optimizing(self) -> Optimizer:
+        """The optimizer."""
+        from ..optimizers import OPTIMIZERS
+
+        return OPTIMIZERS.find(self.optimizer)
+
+    @property
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
         from ..model.precision import PrecisionSchedule
@@ -409,6 +435,13 @@ class Plan:
         from ..sharding import SHARDINGS
 
         return SHARDINGS.find(self.zero)
+
+    @property
+    def kernel(self) -> AttentionKernel:
+        """How attention is worked out."""
+        from ..attention_kernels import ATTENTION_KERNELS
+
+        return ATTENTION_KERNELS.find(self.attention)
 
     @property
     def recomputation(self) -> Recomputation:

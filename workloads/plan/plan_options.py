@@ -34,10 +34,13 @@ class PlanOptions(TypedDict, total=False):
     seq_len: int | None
     """Length of a sequence.  [tokens; above 0; default: the model's own]"""
 
-    # Precision
+    # Precision and optimizer
     precision: str | None
     """Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as
-    O0:100,layerwise.  [default: layerwise]"""
+    O0:100,layerwise.  [default: bf16, O2 or O0: the first that the machine's core groups have]"""
+    optimizer: str | None
+    """What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of
+    yours as module:Class.  [default: adam]"""
 
     # Experts
     top_k: int | None
@@ -49,7 +52,7 @@ class PlanOptions(TypedDict, total=False):
     """Share of the experts whose popularity changes from one step to the next.  [from 0 to 1; default: 0.0]"""
     balancer: str | None
     """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a
-    class of yours as module:Class.  [default: swipe]"""
+    class of yours as module:Class.  [default: none]"""
     expert_tensor: Literal["split", "whole"] | None
     """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
     too.  [default: split]"""
@@ -82,10 +85,10 @@ class PlanOptions(TypedDict, total=False):
     (Megatron-LM).  [default: no]"""
 
     # Sharding and offload
-    zero: Literal["0", "1", "2", "3", "++", "hierarchical", 0, 1, 2, 3] | None
+    zero: str | None
     """What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too, 3
     weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside
-    supernodes first, then across: BaGuaLu).  [default: hierarchical]"""
+    supernodes first, then across: BaGuaLu).  [default: 0]"""
     offload: str | None
     """What lies in the host's memory: optimizer, parameters, activations, experts, joined by commas, or a share of
     one such as experts:0.5.  [default: none]"""
@@ -93,15 +96,15 @@ class PlanOptions(TypedDict, total=False):
     """Let the host update weights while the next step runs, which then uses weights one update old.  [default: no]"""
 
     # Memory and recomputation
-    recompute: Literal["none", "selective", "products", "full"] | None
+    recompute: str | None
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
     products (also every second matrix product), full (whole layers).  [default: none]"""
-    attention: Literal["unfused", "fused"] | None
+    attention: str | None
     """Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).
     [default: unfused]"""
-    accounting: Literal["apex-o2", "fp32"] | None
-    """How bytes of memory are counted: apex-o2, what the precision's formats take; fp32, 24 bytes a parameter.
-    [default: apex-o2]"""
+    accounting: Literal["apex-o2", "bagualu", "fp32"] | None
+    """How bytes of memory are counted: apex-o2, what the precision's formats take; bagualu, the same without the
+    output layer's inputs; fp32, 24 bytes a parameter.  [default: apex-o2]"""
 
     # Overlap
     overlap: Literal["none", "gradients", "all"] | None

@@ -65,6 +65,8 @@ class RunFile:
         plan, wrong = read_options(Plan.options(), table.get("plan", {}), lambda key: f"{path}: plan.{key}")
         if wrong:
             raise InputError(wrong)
+        for key, value in plan.items():
+            _require_known(file, key, value)
         return cls(
             file,
             _beside(file, table.get("machine")),
@@ -139,6 +141,14 @@ def run_file_text(
     if settings:
         table["set"] = dict(settings)
     return tomli_w.dumps(table)
+
+
+def _require_known(file: Path, key: str, value: Any) -> None:
+    """Refuse names that no registry has, under the key that they stand at."""
+    try:
+        Plan(**{"mesh": {"dp": 1}, key: value}).check()
+    except InputError as wrong:
+        raise InputError(f"{file}: plan.{key}: {str(wrong).partition(': ')[2]}") from None
 
 
 def _beside(file: Path, named: str | None) -> str | None:

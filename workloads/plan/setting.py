@@ -18,13 +18,16 @@ from .batch import Batch
 from .compatibility import Given, check
 from .plan import Plan
 
+WITHOUT_GAPS = "megatron"
+"""A placement that holds every mesh for which the machine has room: ranks fill its nodes one after another."""
+
 MOST_FLAT = 256
 """Layers of all micro-batches together up to which a step is written out in full."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is to run where.
+    """What is to run where. ``placement_typed`` says that a user has named the placement, which then holds or is refused.
 
     Everything that costs nothing is checked at once; the layout, an array of all ranks, is made when it is first asked for.
     """
@@ -35,6 +38,7 @@ class Setting:
     mesh: Mesh
     batch: Batch
     ranks_per_node: int
+    placement_typed: bool = True
 
     @classmethod
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
@@ -55,7 +59,7 @@ class Setting:
             )
         batch = Batch.of(plan, chosen, hardware, mesh, per_node)
         check(Given(chosen, plan, mesh, batch, hardware))
-        return cls(hardware, chosen, plan, mesh, batch, per_node)
+        return cls(hardware, chosen, plan, mesh, batch, per_node, options.get("placement") is not None)
 
     @property
     def composed(self) -> bool:
@@ -66,7 +70,31 @@ class Setting:
     @cached_property
     def layout(self) -> Layout:
         """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
-        return place(self.mesh, self.machine, self.plan.placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        return self._placed[1]
+
+    @property
+    def placement(self) -> str | dict[str, str]:
+        """The plan's placement, or the one that it gives way to: one that nobody typed stops no mesh for which there is room."""
+        return self._placed[0]
+
+    def plan_used(self) -> dict[str, Any]:
+        """The plan as plain data, with the placement that ranks have."""
+        return {**self.plan.to_plain(), "placement": self.placement}
+
+    @cached_property
+    def _placed(self) -> tuple[str | dict[str, str], Layout]:
+        try:
+            return self.plan.placement, self._on(self.plan.placement)
+        except InputError as wrong:
+            if self.placement_typed:
+                raise
+            try:
+                return WITHOUT_GAPS, self._on(WITHOUT_GAPS)
+            except InputError:
+                raise wrong from None
+
+    def _on(self, placement: str | Mapping[str, str]) -> Layout:
+        return place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
 
     def micro_tokens(self, decoder: bool = False) -> int:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""

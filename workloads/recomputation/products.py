@@ -15,6 +15,7 @@ class EverySecondProduct(Recomputation):
 
     about: ClassVar[str] = "every second product with weights is worked out again, and what lies between"
     keeps_products: ClassVar[bool] = True
+    searched: ClassVar[bool] = False
 
     def kept(self, row: SavedRow) -> float:
         """Of all but the layer's input, what products bring."""

@@ -38,7 +38,7 @@ def summarise(
         "machine": setting.machine.name,
         "model": setting.model.name,
         "mesh": dict(zip(mesh.axes, mesh.shape, strict=True)),
-        "placement": setting.plan.placement,
+        "placement": setting.placement,
         "ranks": mesh.ranks,
         "nodes": layout.nodes,
         "supernodes": layout.supernodes,
@@ -79,7 +79,12 @@ def cautions(setting: Setting, need: Memory, notes: Sequence[str]) -> list[str]:
         found.append(
             f"a micro-batch of {batch.micro_tokens:,} tokens is no whole number of sequences of {batch.seq_len:,}"
         )
-    if setting.plan.placement == "moda" and layout.scattered("dp"):
+    if setting.placement != setting.plan.placement:
+        found.append(
+            f"--placement {setting.plan.placement}, which nobody typed, does not hold --mesh {setting.mesh} on"
+            f" {setting.machine.name}: ranks fill its nodes one after another instead (--placement {setting.placement})"
+        )
+    if setting.placement == "moda" and layout.scattered("dp"):
         found.append(
             f"--placement moda: no two ranks of dp={setting.mesh.size('dp')} share a supernode, since no divisor of it fits;"
             " --placement block:dp,ep keeps them together"

@@ -32,6 +32,10 @@ COMPUTE = "compute"
 """The stream of what ranks compute; other streams run beside it, and the time that it waits for them is exposed."""
 
 
+RING = "ring"
+"""The stream of keys and values that go around beside fused attention."""
+
+
 class Role(StrEnum):
     """What an operation does."""
 

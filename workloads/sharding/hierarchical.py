@@ -12,3 +12,4 @@ class Hierarchical(ShardedState):
 
     about: ClassVar[str] = "optimizer state is sharded; exchanges go inside supernodes first, then across (BaGuaLu)"
     reduces_in_two_levels: ClassVar[bool] = True
+    searched: ClassVar[bool] = False

@@ -27,6 +27,7 @@ class ZeroPlusPlus(ShardedWeights):
     about: ClassVar[str] = "ZeRO-3 with 8-bit weights, 4-bit gradients and a second shard along fsdp (ZeRO++)"
     keeps_second_shard: ClassVar[bool] = True
     quantises: ClassVar[bool] = True
+    searched: ClassVar[bool] = False
 
     def axes(self, replicas: Sequence[str]) -> tuple[str, ...]:
         """All of them."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from ....hardware.precisions import BYTES
+from ....workloads.optimizers.optimizer import Pass
 from ....workloads.plan.setting import Setting
 from ...devices import TYPES
 from ...job.world import World
 from ..checks import TOLERANCE, compare
-from ..flat_vectors import LEARNING_RATE, adam
+from ..optimizer_rounds import update_alone
 from .holdings import Flat
 from .messages import Array
 from .reference import Reference, Weights
@@ -23,7 +25,7 @@ EXACT = 1e-11
 
 
 def serial_bytes(setting: Setting) -> float:
-    """Bytes that the serial model takes: weights, gradients and moments, and what it keeps of the whole batch."""
+    """Bytes that the serial model takes: weights, gradients and state, and what it keeps of the whole batch."""
     model, batch = setting.model, setting.batch
     layer = 16 * model.hidden + 3 * model.matrices * model.ffn_hidden + 4 * model.heads * batch.seq_len
     token = model.layers * layer + 3 * model.vocabulary
@@ -33,15 +35,16 @@ def serial_bytes(setting: Setting) -> float:
 class DenseChecks:
     """Compares the first step with the serial model, in double precision, from the weights that ranks began with.
 
-    Where formats are shorter, an update can turn on a gradient's last digits: there weights are compared with Adam on the
-    rank's own gradients, which were compared before, and those that other ranks updated with the serial model's to within what
-    two updates may differ.
+    Where formats are shorter, an update can turn on a gradient's last digits: there weights are compared with the optimizer on
+    the rank's own gradients, which were compared before, and those that other ranks updated with the serial model's to within
+    what two updates may differ.
     """
 
     def __init__(self, training: DenseTraining) -> None:
         self.training = training
         self.before = [each.share.copy() for each in training.holdings.flats]
         formats = training.formats.values()
+        self._change = 0.0  # the largest that the serial model makes
         self.exact = all(each.compute == each.weight == each.gradient == "fp64" for each in formats)
         shortest = min(BYTES[name] for each in formats for name in (each.compute, each.weight, each.gradient))
         self.tolerance = EXACT if self.exact else TOLERANCE[shortest]
@@ -55,11 +58,13 @@ class DenseChecks:
 
     def _compare(self, loss: Array) -> dict[str, int]:
         training = self.training
-        model = Reference(training.sizes, training.setting.plan.seed)
+        model = Reference(training.sizes, training.setting.plan.seed, optimizer=training.setting.plan.optimizing)
         for flat in training.holdings.flats:
             for piece in flat.pieces:
                 self._round(model.weights, piece.name, flat)
+        start = {name: each.copy() for name, each in model.weights.items()}
         expected = model.step(*batch_of(training.setting, 0))
+        self._change = max(float(np.abs(model.weights[name] - each).max()) for name, each in start.items())
         compare("the loss", loss, np.array([expected]), self.tolerance)
         found = {"losses": 1, "gradients": 0, "weights": 0}
         for flat, before in zip(training.holdings.flats, self.before, strict=True):
@@ -77,13 +82,23 @@ class DenseChecks:
         if self.exact:
             yield *whole, self.tolerance
             return
-        mine = before.copy()
-        moments = [np.zeros_like(each) for each in flat.moments]
+        yield flat.share, self._updated(flat, before), TOLERANCE[before.dtype.itemsize]
+        change = self._change / max(float(np.abs(after).max()), 1e-30)
+        yield *whole, max(2.1 * change, self.tolerance)
+
+    def _updated(self, flat: Flat, before: Array) -> Array:
+        """A share after an update of its own gradients alone; where that takes sums or wholes of other ranks, as it is."""
+        found, optimizer = before.copy(), self.training.setting.plan.optimizing
         master = None if flat.master is None else before.astype(flat.master.dtype)
-        adam(mine, flat.reduced, (moments[0], moments[1]), master, 1, 1)
-        yield flat.share, mine, TOLERANCE[mine.dtype.itemsize]
-        near = 2.1 * LEARNING_RATE / max(float(np.abs(after).max()), 1e-30)
-        yield *whole, max(near, self.tolerance)
+        for of, each in self.training.holdings.tensors:
+            if of is not flat:
+                continue
+            if all(isinstance(step, Pass) for step in each.rule.steps(each.tensor, flat.formats)):
+                fresh = replace(each, state=each.rule.state(len(each.index), each.tensor, flat.formats))
+                update_alone(optimizer, each.part, fresh.share(found, master, flat.reduced, 1, 1))
+            else:
+                found[each.here] = flat.share[each.here]
+        return found
 
     def _round(self, weights: Weights, name: str, flat: Flat) -> None:
         """The serial model begins with weights as they are kept."""

@@ -25,7 +25,7 @@ class Shared:
     """What all halves of a micro-batch know: weights and sums of gradients by name, and the residual stream's gradient.
 
     ``words`` and ``targets`` are those of this rank's sequences ``[sequences, tokens]``, its part of them under ``cp``;
-    the loss is the mean of ``tokens`` tokens. ``fused``: attention keeps no scores.
+    the loss is the mean of ``tokens`` tokens.
     """
 
     sizes: Sizes
@@ -35,7 +35,6 @@ class Shared:
     words: Index
     targets: Index
     tokens: int
-    fused: bool = False
     gradient: Array | None = field(default=None)
 
     @property
@@ -62,6 +61,7 @@ class Half(ABC):
     """
 
     name = ""
+    begins_way_back = False
     products_of: tuple[Operand, ...] = ()
 
     def __init__(self, shared: Shared, prefix: str) -> None:
@@ -175,7 +175,7 @@ class Half(ABC):
         width = self.shared.sizes.hidden
         back = f.norm_dgrad(self._before, self.normal, self.inverse, self._parameters, sums, width)
         above = self.shared.gradient
-        self.shared.gradient = back if above is None or self.name == "output" else above + back
+        self.shared.gradient = back if above is None or self.begins_way_back else above + back
         self._before = None
 
     # --- exchanges of tensor parallelism ----------------------------------------------------------------------------------
@@ -253,6 +253,7 @@ class Output(Half):
     """Final norm, scores over the vocabulary by the embedding's weights, and the loss."""
 
     name = "output"
+    begins_way_back = True
     products_of = ("logits",)
 
     def __init__(self, shared: Shared, prefix: str = "") -> None:

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from ....workloads.lowering.data_parallel.sharding import layers_of
+from ....workloads.lowering.data_parallel.held_tensors import together
+from ....workloads.lowering.data_parallel.sharding import held, layers_of
 from ....workloads.mesh.mesh import DATA
 from ....workloads.model.precision import PARTS, Formats, Part
+from ....workloads.optimizers import TensorShare
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.operation import Role, Task
 from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
-from ..flat_vectors import adam
+from ..optimizer_rounds import HeldTensor
 from .messages import Array, Message
-from .shards import Place, Sizes, cut, initial, kind, layer_names, local_shape
-
-PART_OF: dict[str, Part] = {
-    "embedding": "embedding",
-    "logits": "embedding",
-    "qkv": "attention",
-    "out": "attention",
-    "up": "ffn",
-    "down": "ffn",
-    "norm": "norm",
-}
-"""The part of the model, which decides about formats, of each kind of weight."""
+from .shards import Place, Sizes, cut, initial, layer_names, local_shape
+from .tensors import Index, WeightTensor, along, index_of, part_of, tensors_of
 
 
 class ShardPiece(NamedTuple):
@@ -69,9 +62,21 @@ class Shards:
         axes = sharding.axes(replicas)
         if not sharding.shards_state or mesh.size(*axes) == 1:
             return cls(False, False, (), 1, 0, replicas, replicas)
-        mine = int(np.ravel_multi_index([place.me(axis) for axis in axes], [place.of(axis) for axis in axes]))
+        mine = _number(axes, place)
         rest = tuple(axis for axis in replicas if axis not in axes and mesh.size(axis) > 1)
         return cls(True, sharding.shards_weights, axes, mesh.size(*axes), mine, rest, replicas)
+
+    def number(self, place: Place) -> int:
+        """Which shard a rank at this place has."""
+        return _number(self.axes, place)
+
+
+def _number(axes: tuple[str, ...], place: Place) -> int:
+    """The number of a place along axes together."""
+    found = 0
+    for axis in axes:
+        found = found * place.of(axis) + place.me(axis)
+    return found
 
 
 class Flat:
@@ -95,7 +100,6 @@ class Flat:
         self.share = vector[mine].copy() if shards.weights else vector[mine]
         self.gradients = np.zeros(total, dtype=TYPES[formats.gradient])
         self.reduced = np.zeros_like(self.gradients[mine]) if shards.sharded else self.gradients
-        self.moments = [np.zeros(self.width, dtype=TYPES[formats.moments]) for _ in range(2)]
         self.master = self.share.astype(TYPES[formats.master]) if formats.master else None
         self.release()
 
@@ -125,15 +129,18 @@ class Flat:
         """Where the weights of a part of the model lie in this rank's share."""
         for each in self.pieces:
             low, high = max(each.start - self.first, 0), min(each.stop - self.first, self.width)
-            if PART_OF[kind(each.name)] == part and low < high:
+            if part_of(each.name) == part and low < high:
                 yield slice(low, high)
 
-    def update(self, part: Part, step: int) -> None:
-        """Adam on this rank's share of a part of the model."""
-        for here in self.spans(part):
-            first, second = (moment[here] for moment in self.moments)
-            master = None if self.master is None else self.master[here]
-            adam(self.share[here], self.reduced[here], (first, second), master, step, 1)
+    def inside(self, start: int, stop: int, number: int) -> tuple[int, int]:
+        """What the share of a shard's ``number`` has of a run of the vector, from where to where in the run."""
+        first = number * self.width
+        low, high = max(start, first), min(stop, first + self.width)
+        return (low - start, high - start) if low < high else (0, 0)
+
+    def ready(self, each: HeldTensor, step: int) -> TensorShare:
+        """What an update of a tensor works on."""
+        return each.share(self.share, self.master, self.reduced, 1, step)
 
 
 def _pieces(names: list[str], sizes: Sizes, place: Place) -> Iterator[ShardPiece]:
@@ -186,25 +193,62 @@ class DenseHoldings:
             names[None] += ["output.norm"] if sizes.tied else ["output.norm", sizes.table]
         self.flats: list[Flat] = []
         for layer, mine in names.items():
-            for each in dict.fromkeys(formats[PART_OF[kind(name)]] for name in mine):
-                these = [name for name in mine if formats[PART_OF[kind(name)]] == each]
+            for each in dict.fromkeys(formats[part_of(name)] for name in mine):
+                these = [name for name in mine if formats[part_of(name)] == each]
                 made = [cut(initial(name, sizes, seed), name, sizes, place).reshape(-1) for name in these]
                 pieces = list(_pieces(these, sizes, place))
                 self.flats.append(Flat(layer, pieces, np.concatenate(made), each, self.shards))
+        self.setting, self.sizes, self.place = setting, sizes, place
+        self._axes = {each.part: together(setting, each) for each in held(setting)}
+        self.tensors = [(flat, each) for flat in self.flats for each in self._tensors(flat)]
         self.weights, self.gradients = View(self.flats, "weights"), View(self.flats, "gradients")
         self._pending: dict[Flat, Array] = {}  # shards whose gradients are still to be added up over other axes
 
     def start_step(self) -> None:
-        """Gradients are zero again, and Adam counts on."""
+        """Gradients are zero again, and steps are counted on."""
         self.steps += 1
         for each in self.flats:
             each.start_step()
 
-    def update(self, part: Part) -> None:
-        """Adam on this rank's share of a part of the model; what is left of others' shares is out of date."""
-        for each in self.flats:
-            each.update(part, self.steps)
-            each.release()
+    def ready(self, part: Part) -> Iterator[tuple[HeldTensor, TensorShare]]:
+        """The tensors of a part of which this rank's shares have something, or others' do, ready for an update.
+
+        What is left of others' shares is out of date.
+        """
+        for flat, each in self.tensors:
+            if each.part == part:
+                yield each, flat.ready(each, self.steps)
+                flat.release()
+
+    def _tensors(self, flat: Flat) -> Iterator[HeldTensor]:
+        """What this rank's share of a vector has of each tensor in it."""
+        optimizer = self.setting.plan.optimizing
+        for piece in flat.pieces:
+            part, columns = part_of(piece.name), piece.shape[1]
+            for weight in tensors_of(piece.name, self.sizes):
+                start = piece.start + (weight.row or 0) * columns
+                index = self._index(flat, piece, weight, start, self.place, flat.shards.mine)
+                first = max(start - flat.first, 0)
+                others = partial(self._others, flat, piece, weight, start)
+                rule = optimizer.rule(part, weight.tensor)
+                found = HeldTensor(part, weight.tensor, rule, slice(first, first + len(index)), index, others)
+                found.start(flat.formats)
+                yield found
+
+    def _index(
+        self, flat: Flat, piece: ShardPiece, weight: WeightTensor, start: int, place: Place, number: int
+    ) -> Index:
+        """Where the elements that a shard has of a tensor lie in the whole one."""
+        every = index_of(piece.name, weight, self.sizes, place)
+        low, high = flat.inside(start, start + len(every), number)
+        return every[low:high]
+
+    def _others(self, flat: Flat, piece: ShardPiece, weight: WeightTensor, start: int) -> list[Index]:
+        """The same for all ranks with parts of the tensor, in the order of the axes along which they are."""
+        return [
+            self._index(flat, piece, weight, start, place, flat.shards.number(place))
+            for place in along(self.place, self._axes[part_of(piece.name)])
+        ]
 
     def release(self, layer: int) -> None:
         """A pass is through a layer."""

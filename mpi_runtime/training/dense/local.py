@@ -9,7 +9,6 @@ import numpy as np
 from ....workloads.schedule.operation import ModelPart, Role, Task
 from . import functions as f
 from .attention import LocalAttention
-from .fused import FusedAttention
 from .halves import Half, Index, LocalFeedForward, Output, Shared
 from .messages import Array, Message
 from .shards import Place, Sizes
@@ -21,7 +20,7 @@ class MicroBatch:
     Operations come in the order of the Schedule: :meth:`compute` does those that compute, :meth:`message` gives the rank's side
     of those that exchange. ``weights`` and ``gradients`` are the rank's parts by name; gradients are added to. ``words`` and
     ``targets`` ``[sequences, tokens]`` are those of all tensor-parallel ranks of the replica, this rank's part of each
-    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``fused`` attention keeps no scores.
+    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``attention`` computes the plan's kernel.
 
     The rows of the residual stream that enter each half of a layer are kept, so that any half can be computed again.
     """
@@ -35,9 +34,10 @@ class MicroBatch:
         words: Index,
         targets: Index,
         tokens: int,
-        fused: bool = False,
+        attention: type[LocalAttention] = LocalAttention,
     ) -> None:
-        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens, fused)
+        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens)
+        self._attention = attention
         self.sizes, self.place = sizes, place
         self._entries: dict[int, Array] = {}
         self._halves: dict[int, Half] = {}
@@ -110,9 +110,8 @@ class MicroBatch:
     def _half(self, part: ModelPart | None, layer: int | None) -> Half:
         number = self._number(part, layer)
         if number not in self._halves:
-            attention = FusedAttention if self.shared.fused else LocalAttention
             halves: dict[ModelPart | None, type[Half]] = {
-                "attention": attention,
+                "attention": self._attention,
                 "ffn": LocalFeedForward,
                 "output": Output,
             }

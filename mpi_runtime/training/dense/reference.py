@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..flat_vectors import adam
+from ....workloads.model.precision import POLICIES
+from ....workloads.optimizers import Adam, Optimizer, Rule, TensorShare
+from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
 from .shards import Sizes, initial
+from .tensors import WeightTensor, part_of, tensors_of
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -17,25 +20,46 @@ Weights = dict[str, Array]
 
 
 class Reference:
-    """A whole model, its gradients and Adam's moments; numbers are of the format ``kind``.
+    """A whole model, its gradients and the optimizer's state; numbers are of the format ``kind``.
 
     :meth:`step` trains it on a batch: words ``[sequences, seq_len]``, and the words that should follow each of them.
     """
 
-    def __init__(self, sizes: Sizes, seed: int, kind: type[np.floating[Any]] = np.float64) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        seed: int,
+        kind: type[np.floating[Any]] = np.float64,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         self.sizes = sizes
         self.weights: Weights = {name: initial(name, sizes, seed).astype(kind) for name in sizes.names()}
         self.gradients: Weights = {}
-        self._moments = {name: (np.zeros_like(each), np.zeros_like(each)) for name, each in self.weights.items()}
+        self.optimizer = optimizer or Adam()
+        self._formats = POLICIES["fp64" if kind is np.float64 else "O0"]
+        self._states = {
+            (name, weight): self._rule(name, weight).state(
+                weight.tensor.size, weight.tensor, self._formats[part_of(name)]
+            )
+            for name in self.weights
+            for weight in tensors_of(name, sizes)
+        }
         self._steps = 0
 
     def step(self, words: Index, targets: Index) -> float:
-        """Forward, backward and Adam; returns the mean loss of all tokens before the update."""
+        """Forward, backward and the optimizer; returns the mean loss of all tokens before the update."""
         loss = self.differentiate(words, targets)
         self._steps += 1
         for name, weights in self.weights.items():
-            adam(weights, self.gradients[name], self._moments[name], None, self._steps, 1)
+            for weight in tensors_of(name, self.sizes):
+                state, index = self._states[name, weight], np.arange(weight.tensor.size)
+                gradient = mean_of(weight.of(self.gradients[name]), 1)
+                share = TensorShare(weight.tensor, index, weight.of(weights), None, gradient, state, self._steps)
+                update_alone(self.optimizer, part_of(name), share)
         return loss
+
+    def _rule(self, name: str, weight: WeightTensor) -> Rule:
+        return self.optimizer.rule(part_of(name), weight.tensor)
 
     def loss(self, words: Index, targets: Index) -> float:
         """The mean loss of all tokens."""

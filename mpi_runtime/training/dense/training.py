@@ -8,7 +8,6 @@ import numpy as np
 
 from ....workloads.mesh.mesh import DATA
 from ....workloads.model.model import Model
-from ....workloads.model.precision import PARTS
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.operation import Operation, Role, Task
@@ -17,8 +16,10 @@ from ...devices import TYPES
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
+from ..optimizer_rounds import OptimizerRounds, part_updated
 from ..stand_ins import stage_message
 from ..tokens import Tokens
+from .attention_kernels import COMPUTED
 from .carrying import carry
 from .halves import Index
 from .holdings import DenseHoldings
@@ -49,6 +50,7 @@ class DenseTraining:
         )
         self.formats = plan.precisions.at(0)
         self.holdings = DenseHoldings(setting, self.sizes, self.place, self.formats)
+        self.updates = OptimizerRounds(setting, self.holdings.ready)
         self.micro_batches: dict[int, MicroBatch] = {}
         self.loss = 0.0
         self._last_of_layer = Role.NORM_SUM if self.place.grid > 1 else Role.NORM
@@ -60,6 +62,7 @@ class DenseTraining:
     def start_step(self, step: int) -> None:
         """Draw the batch; gradients are zero again."""
         self.holdings.start_step()
+        self.updates.start_step()
         self.micro_batches.clear()
         self.loss = 0.0
         words, targets = batch_of(self.setting, step)
@@ -84,7 +87,7 @@ class DenseTraining:
                 self._words[number],
                 self._targets[number],
                 self.setting.batch.tokens * self.setting.mesh.replicas,
-                self.setting.plan.attention == "fused",
+                COMPUTED[type(self.setting.plan.kernel)],
             )
         return self.micro_batches[number]
 
@@ -98,7 +101,7 @@ class DenseTraining:
         """Do what a compute operation does; only the framework's own bookkeeping is none of it."""
         task = operation.task
         if task.role is Role.OPTIMIZER:
-            self.holdings.update(next(each for each in PARTS if each == task.part))
+            self.updates.compute(part_updated(task))
             return True
         if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING):
             return False
@@ -127,6 +130,10 @@ class DenseTraining:
             yield from self._between_stages(operation, exchange)
         elif task.role in (Role.TIED_GRADIENT_TO_FIRST, Role.TIED_GRADIENT_TO_LAST):
             yield from self._tied(task.role, stream, exchange)
+        elif task.role is Role.OPTIMIZER:
+            message = self.updates.message(part_updated(task))
+            if message.payload.size:
+                yield from carry(self.transport, stream, exchange, message)
         elif operation.category == "gradient_sync":
             yield from carry(self.transport, stream, exchange, self.holdings.message(task, exchange))
         else:

@@ -14,6 +14,7 @@ from ....sim.simulate import simulate
 from ....workloads.memory import FIXED_FP32
 from ....workloads.model.model import load_model
 from ....workloads.model.precision import POLICIES
+from ....workloads.optimizers import Adam
 from ....workloads.plan.setting import Setting
 from ...content.figures import MemoryByPart, Series, StepsByCategory
 from ...content.inputs import inputs
@@ -122,7 +123,7 @@ def _memory(facts: Facts, a100: Machine, v100: Machine) -> Iterator[Claim]:
     fit = fits(v100, "m6-1t", offload="optimizer", **small)
     yield facts.truth("offload", "the same with the optimizer's state in host memory", fit)
     formats = POLICIES["O2"]["expert"]
-    adam = BYTES[formats.weight] + BYTES[formats.gradient] + formats.state_bytes
+    adam = BYTES[formats.weight] + BYTES[formats.gradient] + Adam().state_bytes(formats)
     cards = float(np.ceil(1e12 * adam / v100.core_group.memory))
     gpus = facts.value("accelerators", "m6-1t")
     yield Claim(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....hardware.errors import DoesNotFit
-from ..links import Array, Index, Links, Messages
+from ..links import Array, Groups, Index, Links, Messages
 from .flow_classes import Demand
 
 MOST_CLASSES = 4_000
@@ -156,14 +156,15 @@ def step_demand(links: Links, groups: Index, targets: Index, sent: Array) -> Dem
     return classes.demand(nbytes[first], _Census.of(colour, group, colours), np.arange(colours))
 
 
-def all_pairs_demand(links: Links, groups: Index, sent: Array, share: Array) -> Demand:
+def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array) -> Demand:
     """Flow classes when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
 
     Ranks are coloured, not flows: a flow class is (colour of the sender, colour of the receiver, levels crossed).
     """
+    groups = among.members
     ranks, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
     group = np.repeat(np.arange(len(groups)), groups.shape[1])
-    runs = [links.segments(groups, level).numbers() for level in links.levels]
+    runs = [links.segments(among, level).numbers() for level in links.levels]
     homes = [domain[ranks] for domain in links.domains]
     lanes = [home * n + cable[ranks] for home, n, cable in zip(homes, links.cables, links.cable, strict=True)]
     slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive

@@ -7,7 +7,7 @@ from typing import Protocol
 from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
 from ....workloads.mesh.placement import Layout
-from ..links import Array, Index, LinkLoads, Links
+from ..links import Array, Groups, Index, LinkLoads, Links
 from .flow_classes import Demand
 from .phases_on_trees import ByLevel
 
@@ -22,7 +22,7 @@ class Phases(Protocol):
     def kinds(self) -> tuple[LinkKind, ...]:
         """All links, kind by kind."""
 
-    def all_pairs(self, groups: Index, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other j."""
 
     def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
 from ....workloads.lowering.simulator_memory import require_pairs
-from ..links import Array, Index, LinkLoads
+from ..links import Array, Groups, Index, LinkLoads
 from ..routes import Flows, all_pairs
 from ..topology import Graph
 from .flow_classes import Demand, bound_demand
@@ -24,22 +24,22 @@ class ByRoute:
 
     graph: Graph
     depth: str
-    _pairs: dict[int, tuple[Index, Flows]] = field(default_factory=dict, repr=False, compare=False)
+    _pairs: dict[Groups, Flows] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kinds(self) -> tuple[LinkKind, ...]:
         """All links, kind by kind."""
         return self.graph.kinds
 
-    def all_pairs(self, groups: Index, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group; raises ``DoesNotFit`` where pairs are too many."""
-        count, size = groups.shape
+        count, size = groups.members.shape
         require_pairs(count, size)
-        if id(groups) not in self._pairs:  # the array is kept beside its routes, so that its identity stays taken
-            self._pairs[id(groups)] = groups, Flows.of_all_pairs(self.graph, groups)
+        if groups not in self._pairs:
+            self._pairs[groups] = Flows.of_all_pairs(self.graph, groups.members)
         nbytes = sent[:, :, None] * share[:, None, :]
         others = ~np.eye(size, dtype=bool)
-        return self._phase(self._pairs[id(groups)][1], nbytes[:, others].reshape(-1), count)
+        return self._phase(self._pairs[groups], nbytes[:, others].reshape(-1), count)
 
     def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when each sends to at most one of its group."""

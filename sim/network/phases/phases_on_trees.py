@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
-from ..links import Array, Index, LinkLoads, Links, Messages, all_pairs_loads, step_loads
+from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, step_loads
 from .flow_classes import Demand, bound_demand
 from .flow_symmetry import all_pairs_demand, step_demand
 
@@ -24,11 +24,11 @@ class ByLevel:
         """All links, kind by kind."""
         return self.links.kinds
 
-    def all_pairs(self, groups: Index, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
         if self.depth == "bound":
-            return bound_demand(loads, _group_ends(self.links, groups, loads)), loads
+            return bound_demand(loads, _group_ends(self.links, groups.members, loads)), loads
         return all_pairs_demand(self.links, groups, sent, share), loads
 
     def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:

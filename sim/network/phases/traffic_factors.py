@@ -11,7 +11,7 @@ from ....workloads.mesh.placement import Layout
 from ..links import Array, Index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrafficFactors:
     """Factors of the bytes of messages on links: ``near[rank]`` of what a rank sends within its node, ``far`` of the rest."""
 

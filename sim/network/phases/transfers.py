@@ -10,20 +10,20 @@ from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
 from ....workloads.schedule.work import Exchange
-from ..links import Array, Index, LinkLoads
+from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand
 from .phases import phases
 from .round_bytes import full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
-_Key = tuple[Pattern, int, int]
-"""A pattern, the step, and the identity of the groups in which it runs (they are kept)."""
+_Key = tuple[Pattern, int, Groups]
+"""A pattern, the step, and the groups in which it runs."""
 
-_Unit = tuple[Pattern, int, int, int]
-"""The same and the identity of what its bytes weigh."""
+_Unit = tuple[Pattern, int, Groups, TrafficFactors | None]
+"""The same and what its bytes weigh."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Transfer:
     """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
 
@@ -54,8 +54,8 @@ class Traffic:
         self.phases = phases(machine, layout, depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
-        self._scopes: dict[tuple[tuple[str, ...], str], Index] = {}
-        self._groups: dict[tuple[tuple[int, ...], bytes], Index] = {}
+        self._scopes: dict[tuple[tuple[str, ...], str], Groups] = {}
+        self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
         self._latencies: dict[_Key, float | Array] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
 
@@ -74,18 +74,19 @@ class Traffic:
         """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
-            groups = self._scope(exchange.axes, each.scope)
+            scope = self._scope(exchange.axes, each.scope)
+            groups = scope.members
             for step, times in each.distinct():
-                unit = (each.pattern, step, id(groups), id(weight))
+                unit = (each.pattern, step, scope, weight)
                 if unit not in self._units:
                     ones = np.ones(groups.shape)
                     if each.everyone:
-                        self._units[unit] = self._all_pairs(weight, groups, ones, ones / groups.shape[1])
+                        self._units[unit] = self._all_pairs(weight, scope, ones, ones / groups.shape[1])
                     else:
                         self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones)
                 demand, loads = self._units[unit]
                 factor = nbytes * each.share * times
-                found.append(self._transfer(each, step, times, groups, demand.scaled(factor), loads, factor))
+                found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
         return found
 
     def _uneven(self, exchange: Exchange) -> list[Transfer]:
@@ -96,21 +97,22 @@ class Traffic:
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, algorithm, outer, inner):
-            groups = self._scope(exchange.axes, each.scope)
+            scope = self._scope(exchange.axes, each.scope)
+            groups = scope.members
             if each.action == "exchange":
                 share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
             if each.everyone:
                 sent = held[groups] * each.share
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
-                demand = self._all_pairs(weight, groups, sent, share)
-                found.append(self._transfer(each, 0, 1, groups, *demand, None))
+                demand = self._all_pairs(weight, scope, sent, share)
+                found.append(self._transfer(each, 0, 1, scope, *demand, None))
                 continue
             for step, times in each.distinct():
                 part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
                 sent = held[groups] * (part * times)
                 demand = self._one_each(weight, groups, _targets(each, groups, step), sent)
-                found.append(self._transfer(each, step, times, groups, *demand, None))
+                found.append(self._transfer(each, step, times, scope, *demand, None))
         return found
 
     def weighted(self, exchange: Exchange, times: Array) -> LinkLoads:
@@ -124,12 +126,13 @@ class Traffic:
             return found
         held, weight = full(self.layout, exchange.nbytes * times), self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
-            groups = self._scope(exchange.axes, each.scope)
+            scope = self._scope(exchange.axes, each.scope)
+            groups = scope.members
             for step, repeated in each.distinct():
                 sent = held[groups] * (each.share * repeated)
                 if each.everyone:
                     even = np.full(groups.shape, 1.0 / groups.shape[1])
-                    found.plus(self._all_pairs(weight, groups, sent, even)[1], 1.0)
+                    found.plus(self._all_pairs(weight, scope, sent, even)[1], 1.0)
                 else:
                     found.plus(self._one_each(weight, groups, _targets(each, groups, step), sent)[1], 1.0)
         return found
@@ -145,13 +148,14 @@ class Traffic:
         return self._factors[key]
 
     def _all_pairs(
-        self, weight: TrafficFactors | None, groups: Index, sent: Array, share: Array
+        self, weight: TrafficFactors | None, scope: Groups, sent: Array, share: Array
     ) -> tuple[Demand, LinkLoads]:
         """:meth:`Phases.all_pairs` of what the bytes weigh."""
         if weight is not None:
+            groups = scope.members
             others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
             sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
-        return self.phases.all_pairs(groups, sent, share)
+        return self.phases.all_pairs(scope, sent, share)
 
     def _one_each(
         self, weight: TrafficFactors | None, groups: Index, targets: Index, sent: Array
@@ -167,26 +171,26 @@ class Traffic:
         outer, inner = (1, self.layout.mesh.size(*exchange.axes)) if grid is None else grid.shape[1:]
         return exchange.algorithm, outer, inner
 
-    def _scope(self, axes: tuple[str, ...], scope: str) -> Index:
+    def _scope(self, axes: tuple[str, ...], scope: str) -> Groups:
         """The groups in which a round runs, ``[groups, size]``."""
         key = (axes, scope)
         if key not in self._scopes:
-            # Scopes of different axes may be the very same groups: one array stands for them, and its identity is a key.
-            groups = np.ascontiguousarray(self.layout.scope(axes, scope))
-            self._scopes[key] = self._groups.setdefault((groups.shape, groups.tobytes()), groups)
+            # Scopes of different axes may be the very same groups: one object stands for them.
+            members = np.ascontiguousarray(self.layout.scope(axes, scope))
+            self._scopes[key] = self._groups.setdefault((members.shape, members.tobytes()), Groups(members))
         return self._scopes[key]
 
     def _transfer(
-        self, each: Round, step: int, times: int, groups: Index, demand: Demand, loads: LinkLoads, factor: float | None
+        self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
     ) -> Transfer:
         overhead = self.machine.calibration.message_overhead
-        further = max(0, each.messages(groups.shape[1]) - 1)
-        fixed = times * (self._latency(each, step, groups) + overhead)
+        further = max(0, each.messages(scope.members.shape[1]) - 1)
+        fixed = times * (self._latency(each, step, scope) + overhead)
         return Transfer(demand, loads, factor, fixed, floor=further * overhead * times)
 
-    def _latency(self, each: Round, step: int, groups: Index) -> float | Array:
+    def _latency(self, each: Round, step: int, scope: Groups) -> float | Array:
         """Latency of the longest message of each group at a step."""
-        key = (each.pattern, step, id(groups))
+        key, groups = (each.pattern, step, scope), scope.members
         if key not in self._latencies:
             if each.everyone:
                 seconds = self.phases.farthest(groups)

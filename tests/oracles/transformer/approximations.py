@@ -87,34 +87,6 @@ def heads_that_share_keys_read_them_each(operators):
     return [replace(each, read=each.read + each.shared[0], written=each.written + each.shared[1]) for each in operators]
 
 
-def last_norms_read_a_stream_too(operators):
-    """Norms that end a stack are charged like those of layers, which add the gradient of a stream beside them."""
-    names = ("output.norm.grad", "encoder.norm.grad")
-    return [replace(each, read=each.read + each.written) if each.name in names else each for each in operators]
-
-
-def gates_start_their_gradients_anew(operators):
-    """The gradient of a gate's weights is not charged for being added to that of earlier micro-batches."""
-
-    def change(each):
-        if not each.name.endswith("gate.wgrad") or not each.onto:
-            return each
-        added = each.made * SIZES[each.gradient]
-        return replace(each, read=each.read - added, onto=False)
-
-    return [change(each) for each in operators]
-
-
-def sizes_of_keys_and_values_take_turns(operators):
-    """Of a fused kernel's five products backward two and a half are taken to be of the keys' size, not three."""
-    return [
-        replace(each, products=each.products * 5 * sum(each.sizes) / (2 * (3 * each.sizes[0] + 2 * each.sizes[1])))
-        if each.kind == "attention" and each.name.split(".")[-1 - each.name[-1].isdigit()] == "grad"
-        else each
-        for each in operators
-    ]
-
-
 def merging_reads_the_stream_of_all_tokens(operators, group):
     """Where tokens are cut between layers, partial answers are merged for all of them, but the stream is there for some."""
     ranks = group.tp if group.sequence and not group.whole else 1
@@ -159,11 +131,8 @@ def charges(operators, rank):
     """What athanor is to charge for the reference's operators: {name: Charge}."""
     found = left_out([each for each in operators if isinstance(each, Operator)])
     found = single_format_of_the_embedding(found, rank.formats)
-    found = gates_start_their_gradients_anew(found)
     found = products_write_the_format_that_they_read(found)
     found = heads_that_share_keys_read_them_each(found)
-    found = last_norms_read_a_stream_too(found)
-    found = sizes_of_keys_and_values_take_turns(found)
     found = merging_reads_the_stream_of_all_tokens(found, rank.group)
     found = fused_attention_reads_as_much_as_it_writes(found)
     return {name: Charge(each.read, each.written, nominal_flops(name, each)) for name, each in merged(found).items()}

@@ -299,7 +299,6 @@ class Attention:
                 [format] * 3,
                 kind="attention",
                 shared=(self._spared(), self._spared()),
-                sizes=(self.size, self.value),
             )
         return found
 

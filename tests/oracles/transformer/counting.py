@@ -67,8 +67,6 @@ class Operator:
     made: float = 0.0
     format: str = ""
     onto: bool = False
-    gradient: str = ""
-    sizes: tuple = (0, 0)
     shared: tuple = (0.0, 0.0)
     left_out: bool = False
 
@@ -128,7 +126,7 @@ class Memory:
         def run(a, b, *more):
             return a @ b if onto is None else more[0] + a @ b
 
-        return self.operator(name, run, reads, [made], few, "product", onto=onto is not None, gradient=made)
+        return self.operator(name, run, reads, [made], few, "product", onto=onto is not None)
 
     def send(self, name, operation, axes, tensor, sizes=1):
         """A collective of ``sizes`` such tensors, whose values stay as they are."""

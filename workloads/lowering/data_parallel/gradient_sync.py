@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,13 +12,12 @@ from ....hardware.precisions import BYTES, Precision
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
 from ...schedule.operation import Role, Task
-from ...schedule.work import Amount, Bookkeeping, Exchange, Sweep
+from ...schedule.work import Amount, Bookkeeping, Exchange
 from ...sharding import Transfer, Vector
 from ..builder import GRADIENTS, Program
+from .held_tensors import HeldTensors
+from .optimizer_steps import OptimizerStep, optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards
-
-ADAM_FLOPS = 12
-"""FLOPs of Adam for one parameter; it is bound by memory."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,12 @@ class Update:
                 program.add(task, exchange, "gradient_sync", f"gradients.{each.part}.sequence.all-reduce")
 
     def step(self, program: Program) -> None:
-        """The framework's own work on what a rank holds, Adam on the rank's share, and the way back of updated weights."""
+        """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
+        tensors = HeldTensors(self.setting)
         for each in held(self.setting):
-            program.add(Task(Role.OPTIMIZER, each.part), self.adam(each), "optimizer", f"update.adam.{each.part}")
+            for step in self.optimizer(program, tensors, each):
+                program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
         self.gather(program)
 
     def bookkeep(self, program: Program) -> None:
@@ -155,13 +157,11 @@ class Update:
             found[key] = GradientVector(nbytes, element, each.replicas, each.shards, kind)
         yield from found.values()
 
-    def adam(self, holding: Holding) -> Sweep:
-        """One sweep over gradients, state and weights of the rank's part; without a master copy the weights are read too."""
-        formats = self.formats[holding.part]
-        weight = BYTES[formats.weight]
-        read = BYTES[formats.gradient] + formats.state_bytes + (0 if formats.master else weight)
-        count = holding.parameters / shards(self.setting, holding)
-        return Sweep(count, float(read), float(formats.state_bytes + weight), ADAM_FLOPS, "fp32")
+    def optimizer(
+        self, program: Program, tensors: HeldTensors, holding: Holding, share: float = 1.0
+    ) -> Iterator[OptimizerStep]:
+        """The operations of the optimizer on a ``share`` of the rank's part of a holding."""
+        return optimizer_steps(tensors, holding, self.formats[holding.part], partial(self.exchange, program), share)
 
     def _reductions(self, program: Program, vector: GradientVector) -> Iterator[tuple[str, Exchange]]:
         """(name, exchange) of what brings a gradient to where it is applied."""

@@ -1,14 +1,17 @@
 """What lies in host memory: optimizer state with its update on the host's cores, gradients on their way there, activations.
 
-ZeRO-Offload keeps master weights and moments on the host: gradients go out as they are reduced, Adam runs on the host's cores,
-bound by its memory, and new weights come back (Ren et al. 2021). With ``--offload-delay`` the update of one step runs beside
-the next step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by :mod:`.weights`; what
+ZeRO-Offload keeps master weights and moments on the host: gradients go out as they are reduced, the optimizer runs on the
+host's cores, bound by its memory, and new weights come back (Ren et al. 2021). With ``--offload-delay`` the update of one step
+runs beside the next step, whose weights are one update old (their section 5.2). Parameters and experts are fetched by
+:mod:`.weight_gathering`; what
 an update changes of them goes back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from ....hardware.precisions import BYTES
 from ...model.precision import Formats, Part
@@ -19,6 +22,7 @@ from ..builder import HOST, HOST_IN, HOST_OUT, Program
 from ..layer.layer_hooks import LayerHook
 from ..layer.rank_share import Local
 from .gradient_sync import Update
+from .held_tensors import HeldTensors
 from .sharding import Holding, held, held_of_layer, shards
 from .weight_gathering import offloaded
 
@@ -74,19 +78,18 @@ class Activations(LayerHook):
 
 
 def host_update(program: Program, update: Update) -> None:
-    """Adam on the host, and new weights back to the accelerators; beside the whole step where it is delayed by one.
+    """The optimizer on the host, and new weights back to the accelerators; beside the whole step where it is delayed by one.
 
     Where only a share of the optimizer's state lies with the host, accelerators update the rest.
     """
-    setting, formats = update.setting, update.formats
+    setting = update.setting
     share, number = setting.plan.offload_shares["optimizer"], None
+    tensors = HeldTensors(setting)
     for each in held(setting):
         if share < 1:
-            own = update.adam(each)
-            left = replace(own, size=(1 - share) * own.size)
-            program.add(Task(Role.OPTIMIZER, each.part), left, "optimizer", f"update.adam.{each.part}")
-        mine = share * each.parameters / shards(setting, each)
-        sweep = HostSweep(mine, float(_adam_bytes(formats[each.part])))
+            for step in update.optimizer(program, tensors, each, 1 - share):
+                program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
+        sweep = _host_sweep(update, tensors, each, share)
         task, label = Task(Role.HOST_OPTIMIZER, each.part), f"update.host.{each.part}"
         if setting.plan.offload_delay:
             number = program.at_once(task, sweep, "offload", HOST, label)
@@ -133,6 +136,10 @@ def _weight_bytes(update: Update, stays: bool) -> Amount:
     return sum(found, start=0.0)
 
 
-def _adam_bytes(formats: Formats) -> int:
-    """Bytes that Adam reads and writes in host memory for a parameter: gradient, state twice, the new weight."""
-    return BYTES[formats.gradient] + 2 * formats.state_bytes + BYTES[formats.weight]
+def _host_sweep(update: Update, tensors: HeldTensors, holding: Holding, share: float) -> HostSweep:
+    """The update of a ``share`` of a holding on the host: where tensors have rules of their own, the mean of their bytes."""
+    setting, formats = update.setting, update.formats[holding.part]
+    mine = share * holding.parameters / shards(setting, holding)
+    counts = [(float(np.mean(each.parameters)), each.rule.host_bytes(formats)) for each in tensors.ruled(holding)]
+    total = sum(count for count, _ in counts)
+    return HostSweep(mine, float(sum(count / total * nbytes for count, nbytes in counts)))

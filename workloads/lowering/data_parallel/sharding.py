@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ....hardware.frozen import FrozenArrays
 from ...mesh.mesh import DATA, TENSOR
 from ...model.model import Parameters
 from ...model.precision import Part
@@ -14,7 +15,7 @@ from ...schedule.work import Amount
 
 
 @dataclass(frozen=True)
-class Holding:
+class Holding(FrozenArrays):
     """Parameters of one part of the model that a rank holds: an array along pp where stages hold unequal parts.
 
     They are replicated over ``replicas``; of these, ZeRO spreads what it shards over ``shards``.

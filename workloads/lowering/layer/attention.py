@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ....hardware.precisions import Precision
 from ...schedule.operation import ModelPart, Operand, Role, Task
-from ...schedule.work import FusedAttention as Fused
-from ...schedule.work import Gemm
+from ...schedule.work import FusedAttention, Gemm, Sweep
 from ..builder import Program
 from ..tensor_parallel.none import Cut, NoTensorParallel
 from .rank_share import NORM_FLOPS, Local
-from .ring_attention import FusedRing, Ring
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,7 @@ class AttentionLayer:
 
     def core(self, program: Program, layer: int) -> None:
         """Queries meet keys, and values are weighted with what comes of it."""
-        at = self._at(layer)
-        if self._fused:
-            self._fused_ring.forward(program, at, self)
-            return
-        self._ring.scores(program, at, self)
-        program.add(at.doing(Role.SOFTMAX), self.local.softmax(self._scores, backward=False))
-        self._ring.context(program, at, self)
+        self.local.plan.kernel.forward(program, self._at(layer), self)
 
     def products_again(self, program: Program, layer: int) -> None:
         """What is between the products that are kept, and those that are not: of keys, and of the output."""
@@ -71,12 +64,7 @@ class AttentionLayer:
         self.tensor.product_backward(
             program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
         )
-        if self._fused:
-            self._fused_ring.backward(program, at, self)
-        else:
-            self._ring.context_backward(program, at, self)
-            program.add(at.doing(Role.SOFTMAX, gradient="input"), local.softmax(self._scores, backward=True))
-            self._ring.scores_backward(program, at, self)
+        local.plan.kernel.backward(program, at, self)
         self.tensor.gather_again(program, local, at)
         if self.source:
             self.tensor.gather_again(program, self.source, replace(at, operand="source"))
@@ -91,16 +79,30 @@ class AttentionLayer:
     def _at(self, layer: int) -> Task:
         return Task(part=self.part, layer=layer)
 
+    # --- what kernels ask (:class:`~athanor.workloads.attention_kernels.AttentionCore`) --------------------------------------
+
     def heads(self, m: float, n: float, k: float) -> Gemm:
         """A product for every head and sequence of the rank."""
-        local = self.local
-        return Gemm(m, n, k, self._count, local.formats["attention"].compute)
+        return Gemm(m, n, k, self._count, self.precision)
 
-    def kernel(self, products: int, parts: int = 1) -> Fused:
-        """Fused attention of the rank's queries to one of so many parts of the keys."""
+    def softmax(self, backward: bool) -> Sweep:
+        """A pass over all scores of the rank; no causal saving is taken."""
+        return self.local.softmax(self._count * self.queries * self.keys, backward)
+
+    def fused(self, products: int, parts: int = 1) -> FusedAttention:
+        """One kernel of so many products of the rank's queries with one of so many parts of the keys."""
         size, value = self.sizes
-        precision = self.local.formats["attention"].compute
-        return Fused(self.queries, self.keys / parts, size, value, self._count, products, precision)
+        return FusedAttention(self.queries, self.keys / parts, size, value, self._count, products, self.precision)
+
+    @property
+    def precision(self) -> Precision:
+        """The format that attention computes in."""
+        return self.local.formats["attention"].compute
+
+    @property
+    def parts(self) -> int:
+        """Ranks that a sequence is cut over."""
+        return self.local.mesh.size("cp")
 
     @property
     def keys(self) -> float:
@@ -118,23 +120,11 @@ class AttentionLayer:
         return float(self.local.model.query_size), float(self.local.model.value_size)
 
     @property
-    def key_value_bytes(self) -> tuple[float, float]:
+    def key_value_elements(self) -> tuple[float, float]:
         """Elements of the rank's keys, and of its values, of all its heads and tokens."""
         local = self.local
         heads = max(1.0, local.model.key_value_heads / local.width)
         return local.tokens * heads * local.model.query_size, local.tokens * heads * local.model.value_size
-
-    @property
-    def _ring(self) -> Ring:
-        return Ring(self.local.mesh.size("cp"))
-
-    @property
-    def _fused_ring(self) -> FusedRing:
-        return FusedRing(self.local.mesh.size("cp"))
-
-    @property
-    def _fused(self) -> bool:
-        return self.local.plan.attention == "fused"
 
     @property
     def _count(self) -> float:
@@ -145,11 +135,6 @@ class AttentionLayer:
     def _values(self) -> float:
         """Elements of all heads' values together."""
         return float(self.local.model.heads * self.local.model.value_size)
-
-    @property
-    def _scores(self) -> float:
-        """Elements of the rank's attention scores; no causal saving is taken."""
-        return self._count * self.queries * self.keys
 
     def _inputs(self) -> list[tuple[Operand, Local, float, float, Cut]]:
         """Products that make queries, keys and values: (weight, tokens, columns, rows, cut)."""

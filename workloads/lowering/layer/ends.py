@@ -36,7 +36,8 @@ class Ends:
         """Gradients of embedding and projection."""
         if self.first.model.patches:
             m, n, k = self._patches
-            program.add(EMBEDDING.doing(Role.PRODUCT, "patches", "weight"), self.first.gemm(k, n, m, "embedding"))
+            gradient = self.first.weight_gradient(k, n, m, "embedding")
+            program.add(EMBEDDING.doing(Role.PRODUCT, "patches", "weight"), gradient)
         self.tensor.lookup_backward(program, self.first, EMBEDDING)
 
     def turn(self, program: Program) -> None:
@@ -50,7 +51,7 @@ class Ends:
         self.tensor.lookup_backward(program, self.last, DECODER_EMBEDDING)
         program.add(
             ENCODER.doing(Role.NORM, gradient="input"),
-            self.first.sweep("norm", self.first.stream, reads=3, flops=NORM_FLOPS),
+            self.first.last_norm_gradient(),
         )
         self.tensor.norm(program, self.first, ENCODER.doing(Role.NORM, gradient="input"))
 
@@ -70,9 +71,7 @@ class Ends:
         self.tensor.gather_again(program, local, OUTPUT)
         self.tensor.logits_backward(program, local, OUTPUT)
         self.tensor.gather_backward(program, local, OUTPUT)
-        program.add(
-            OUTPUT.doing(Role.NORM, gradient="input"), local.sweep("norm", local.stream, reads=3, flops=NORM_FLOPS)
-        )
+        program.add(OUTPUT.doing(Role.NORM, gradient="input"), local.last_norm_gradient())
         self.tensor.norm(program, local, OUTPUT.doing(Role.NORM, gradient="input"))
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ....hardware.frozen import FrozenArrays
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
 from ...routing.balancers.balancer import BalancingStep
@@ -17,9 +18,12 @@ from .ffn import ACTIVATION_FLOPS, FeedForward
 from .rank_share import NORM_FLOPS, Local
 
 
-@dataclass(frozen=True)
-class Flow:
-    """What a layer's load means for its operations: made once, used by the forward and the backward pass."""
+@dataclass(frozen=True, eq=False)
+class Flow(FrozenArrays):
+    """What a layer's load means for its operations: made once, used by the forward and the backward pass.
+
+    One is equal to itself alone: passes that carry the same one are alike.
+    """
 
     rows: Amount  # tokens of each local expert, taken as equal among them
     inner: Amount  # elements of the inner activations of all local experts
@@ -121,7 +125,7 @@ class MixtureOfExperts:
         add(at.doing(Role.PRODUCT, "gate", "input"), replace(self._gate(), n=local.model.hidden, k=local.model.experts))
         add(
             at.doing(Role.PRODUCT, "gate", "weight"),
-            replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens)),
+            replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens), onto=local.onto("gate")),
         )
         if not self._whole:
             self.tensor.gather_backward(program, local, at)

@@ -85,8 +85,7 @@ class Passes:
         for layer in reversed(layers):
             for each in self.around:
                 each.before(program, layer, again=True)
-            self._again(program, layer, flows.get(layer))
-            self._layer_backward(program, layer, flows.get(layer))
+            self.layer_backward(program, layer, flows.get(layer))
             for each in self.around:
                 each.after_backward(program, layer)
             if layer == self.setting.model.encoder_layers and layer:
@@ -103,7 +102,9 @@ class Passes:
         else:
             self.feed_forward(layer).forward(program, layer)
 
-    def _layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
+    def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
+        """The backward pass through one layer, after what was not kept of its forward pass."""
+        self._again(program, layer, flow)
         if flow is not None:
             self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
         else:
@@ -143,7 +144,7 @@ class _Repeated:
 
     def attention_core(self) -> None:
         """The core of attention, but where the kernel works it out again by itself."""
-        if self.passes.setting.plan.attention == "unfused":
+        if self.passes.setting.plan.kernel.keeps_scores:
             for attention in self._attentions:
                 attention.core(self.program, self.number)
 

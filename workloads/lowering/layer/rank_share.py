@@ -99,10 +99,17 @@ class Local:
         each = BYTES[found.precision]
         return replace(found, read=found.read + each + MASK, written=found.written + each)
 
+    def last_norm_gradient(self) -> Sweep:
+        """Gradient of the norm that ends a stack: no stream goes on beside it."""
+        return self.sweep("norm", self.stream, reads=2, flops=NORM_FLOPS)
+
+    def onto(self, part: Part) -> int:
+        """Bytes of an element of the gradients of earlier micro-batches, where there are any, to which a part's are added."""
+        return BYTES[self.formats[part].gradient] if self.accumulates else 0
+
     def weight_gradient(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
         """Where what comes out is a weight's gradient: added to those of earlier micro-batches, where there are any."""
-        onto = BYTES[self.formats[part].gradient] if self.accumulates else 0
-        return Gemm(m, n, k, count, self.formats[part].gemm, onto)
+        return Gemm(m, n, k, count, self.formats[part].gemm, self.onto(part))
 
     def gemm(self, m: Amount, n: float, k: Amount, part: Part, count: float = 1.0) -> Gemm:
         """``count`` products of activations with weights of a part, or of activations for them."""

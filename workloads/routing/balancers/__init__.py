@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ....hardware.registry import Registry
-from .balancer import Balancer, Carried, Pairwise, Tokens
+from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity
 from .even import Even
 from .none import Unbalanced
@@ -28,7 +28,6 @@ __all__ = [
     "Capacity",
     "Carried",
     "Even",
-    "Pairwise",
     "Swipe",
     "Tokens",
     "Unbalanced",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,18 +56,22 @@ class Balancer(Policy, ABC):
         + dropped = wanted, summed over a group.
         """
 
-    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep | tuple[str, Work]]:
-        """What the policy itself does in each layer before tokens are sent; by default nothing."""
-        yield from ()
-
-
-@runtime_checkable
-class Pairwise(Protocol):
-    """A policy that also says whose tokens go where: for networks on which every message counts."""
-
     def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
         """Tokens ``[senders, receivers]`` of one group that travel, from ``wanted[choice, sender, receiver]``.
 
-        Their sums over senders are what ``carry`` gives.
+        Their sums over senders are what :meth:`carry` gives. Networks on which every message counts ask for it, and the MPI
+        runtime. By default receivers admit senders in their order as far as they carry tokens; what they refuse fills, senders in
+        their order too, the receivers that carry more than want them, the first of them first; the rest is dropped.
         """
-        ...
+        every = wanted.sum(axis=0)
+        room = self.carry(wanted.sum(axis=1)[:, None], tokens).tokens[0]
+        admitted = np.clip(room - (np.cumsum(every, axis=0) - every), 0, every)
+        refused, seats = np.cumsum((every - admitted).sum(axis=1)), np.cumsum(room - admitted.sum(axis=0))
+        reached = np.minimum(refused[:, None], seats)  # of the first senders' surplus, what the first receivers take
+        dealt = np.diff(np.diff(reached, prepend=0, axis=0), prepend=0, axis=1)
+        sent: Tokens = admitted + dealt
+        return sent
+
+    def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep | tuple[str, Work]]:
+        """What the policy itself does in each layer before tokens are sent; by default nothing."""
+        yield from ()

@@ -13,6 +13,7 @@ from .....workloads.lowering.data_parallel.sharding import held
 from .....workloads.memory import FIXED_FP32, update_state_share
 from .....workloads.model.model import load_model
 from .....workloads.model.precision import POLICIES
+from .....workloads.optimizers import Adam
 from .....workloads.plan.setting import Setting
 from ....published import published
 from ...claims import Claim
@@ -147,6 +148,6 @@ def _gigabytes(name: str, sharded: bool) -> float:
     for each in held(setting):
         if each.part in ("expert", "attention"):
             total += float(np.max(each.parameters)) * (
-                kept + formats.state_bytes / (setting.mesh.size(*each.replicas) if sharded else 1)
+                kept + Adam().state_bytes(formats) / (setting.mesh.size(*each.replicas) if sharded else 1)
             )
     return total / 1e9

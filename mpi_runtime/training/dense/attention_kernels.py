@@ -1,0 +1,18 @@
+"""What computes each kernel of attention for real, on a rank's numbers: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ....workloads.attention_kernels import AttentionKernel, Fused, Unfused
+from .attention import LocalAttention
+from .fused import FusedAttention
+
+COMPUTED: Mapping[type[AttentionKernel], type[LocalAttention]] = MappingProxyType(
+    {
+        Unfused: LocalAttention,
+        Fused: FusedAttention,
+    }
+)
+"""Kernels that have one; plans with others are executed without real numbers."""

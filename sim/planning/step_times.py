@@ -1,0 +1,209 @@
+"""Seconds of a step's parts: what the lowering puts around the passes of each part of a model, and around all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ...workloads.lowering import finish
+from ...workloads.lowering.builder import Program
+from ...workloads.lowering.data_parallel.sharding import parts_of
+from ...workloads.lowering.data_parallel.weight_gathering import Gathered
+from ...workloads.lowering.pipeline_blocks import Blocks
+from ...workloads.model.model import Layer
+from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
+from ...workloads.plan.setting import Setting
+from ...workloads.schedule.costs import Costs
+from ...workloads.schedule.operation import Role, Task
+from .collective_times import Wires
+from .pass_times import Key, PassTimes, dealt, seconds_of
+from .spans import MICRO_BATCHES, Span, SpanStep, add
+from .timeline import REPEATED, Timeline
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a setting shares with others that hold and exchange their parameters in the same way.
+
+    Timelines are made on demand: of blocks by what they hold, and of the whole step around its micro-batches.
+    """
+
+    key: Key
+    blocks: dict[Key, Timeline] = field(default_factory=dict)
+    whole: dict[bool, Timeline] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a part of a model holds: layers, and whether embedding and output are with them."""
+
+    layers: range
+    kinds: tuple[Layer, ...]
+    ends: tuple[bool, bool]
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether all its layers are of one kind."""
+        return len(set(self.kinds)) == 1
+
+    @cached_property
+    def key(self) -> Key:
+        """What decides how long it takes."""
+        return (self.kinds[0], len(self.kinds), self.ends) if self.even else (self.kinds, self.ends, self.layers.start)
+
+
+@dataclass
+class StepTimes:
+    """Steps of settings. The lowering is asked once for what settings share."""
+
+    costs: Costs
+    passes: PassTimes
+    _around: dict[Key, Around] = field(default_factory=dict)
+    _parts: dict[Key, list[PartSeconds]] = field(default_factory=dict)
+    _held: dict[Key, list[Held]] = field(default_factory=dict)
+    _pipelines: dict[str, Pipeline] = field(default_factory=dict)
+
+    def pipeline(self, setting: Setting) -> Pipeline:
+        """The pipeline of a setting with stages."""
+        name = setting.plan.pipeline
+        if name not in self._pipelines:
+            self._pipelines[name] = find_pipeline(name)
+        return self._pipelines[name]
+
+    def parts(self, setting: Setting, wires: Wires) -> list[PartSeconds]:
+        """Seconds of every part of the model, chunk · stages + stage, for one micro-batch; with one stage, of all of it."""
+        stages, plan = setting.mesh.size("pp"), setting.plan
+        split = stages > 1 and self.pipeline(setting).splits_backward
+        around = self.around(setting, wires)
+        here, spans = self.passes.of(setting, wires)
+        key = (around.key, here, stages, plan.chunks if stages > 1 else 1, plan.stage_layers, split)
+        found = self._parts.get(key)
+        if found is None:
+            if len(self._parts) > KEPT:
+                self._parts.clear()
+            known = dict[Key, PartSeconds]()
+            every = self._every(setting)
+            for held in every:
+                if held.key not in known:
+                    known[held.key] = self._part(setting, wires, around, held, split, spans)
+            found = self._parts[key] = [known[held.key] for held in every]
+        return found
+
+    def first_forward(self, setting: Setting, wires: Wires) -> float:
+        """Seconds by which the first forward pass takes longer where it waits for weights that are gathered beside it."""
+        if not setting.plan.weights_overlap or setting.composed:
+            return 0.0
+        (held,) = self._every(setting)
+        around, (_, spans) = self.around(setting, wires), self.passes.of(setting, wires)
+        first, usual = (self._block(setting, wires, around, held, "F", False, first=first) for first in (True, False))
+        return first.run(spans)[0] - usual.run(spans)[0]
+
+    def whole(self, setting: Setting, wires: Wires, micro_batches: float) -> float:
+        """Seconds of a step whose micro-batches take so many: with what comes before, beside and after them."""
+        around = self.around(setting, wires)
+        timeline = around.whole.get(setting.composed)
+        if timeline is None:
+            timeline = around.whole[setting.composed] = self._whole(setting, wires)
+        return timeline.run({MICRO_BATCHES: micro_batches})[0]
+
+    def around(self, setting: Setting, wires: Wires) -> Around:
+        """What is known of settings that hold and exchange their parameters as this one does."""
+        plan, stages = setting.plan, setting.mesh.size("pp")
+        local = setting.batch.micro_tokens if "activations" in plan.offloads or plan.scatter_gather else 0
+        key: Key = (
+            setting.mesh,
+            wires.placement,
+            plan.zero,
+            plan.overlap,
+            plan.offload,
+            plan.offload_delay,
+            plan.optimizer,
+            *dealt(setting),
+            plan.sequence_parallel,
+            plan.scatter_gather,
+            plan.expert_tensor,
+            plan.precision,
+            plan.pipeline if stages > 1 and self.pipeline(setting).asynchronous else "",
+            local,
+        )
+        if key not in self._around:
+            self._around[key] = Around(key)
+        return self._around[key]
+
+    def _every(self, setting: Setting) -> list[Held]:
+        stages, plan, stack = setting.mesh.size("pp"), setting.plan, setting.model.stack
+        key = (stages, plan.chunks if stages > 1 else 1, plan.stage_layers)
+        if key not in self._held:
+            parts = parts_of(setting)
+            self._held[key] = [
+                Held(layers, tuple(stack[layer] for layer in layers), (at == 0, at == len(parts) - 1))
+                for at, layers in enumerate(parts)
+            ]
+        return self._held[key]
+
+    def _part(
+        self, setting: Setting, wires: Wires, around: Around, held: Held, split: bool, spans: Mapping[Span, float]
+    ) -> PartSeconds:
+        def seconds(which: str, last: bool = False) -> tuple[float, float]:
+            return self._block(setting, wires, around, held, which, split, last).run(spans)
+
+        (ahead, passed), (back, made) = seconds("F"), seconds("B")
+        weights = seconds("W")[0] if split else 0.0
+        at_last = seconds("W" if split else "B", last=True)[0]
+        return PartSeconds(ahead, back, weights, ahead - passed, back - made, at_last - (weights if split else back))
+
+    def _block(
+        self,
+        setting: Setting,
+        wires: Wires,
+        around: Around,
+        held: Held,
+        which: str,
+        split: bool,
+        last: bool = False,
+        first: bool = False,
+    ) -> Timeline:
+        """The timeline of a block; of many layers that are alike only some are lowered."""
+        key = (held.key, which, split, last, first)
+        found = around.blocks.get(key)
+        if found is not None:
+            return found
+        few = held.layers[:REPEATED] if held.even and len(held.layers) > REPEATED else held.layers
+        if few != held.layers:
+            short = self._lowered(setting, wires, held.ends, few, which, split, last, first)
+            found = short.repeated(len(held.layers) - REPEATED)
+        if found is None:
+            found = self._lowered(setting, wires, held.ends, held.layers, which, split, last, first)
+        around.blocks[key] = found
+        return found
+
+    def _lowered(
+        self,
+        setting: Setting,
+        wires: Wires,
+        ends: tuple[bool, bool],
+        layers: range,
+        which: str,
+        split: bool,
+        last: bool,
+        first: bool,
+    ) -> Timeline:
+        blocks = Blocks(SpanStep(setting, wires.layout), len(self._every(setting)))
+        operations = blocks.make(layers, which, split, ends, {}, last, first)
+        return Timeline.of(operations, lambda each: seconds_of(each, wires, self.costs))
+
+    def _whole(self, setting: Setting, wires: Wires) -> Timeline:
+        """As :func:`~athanor.workloads.lowering.lower_step` has it."""
+        step, program = SpanStep(setting, wires.layout), Program(wires.layout)
+        if setting.composed and setting.plan.weights_overlap:
+            Gathered.ahead(program, step.update)
+        add(program, Task(Role.MICRO_BATCHES), MICRO_BATCHES)
+        program.phase = "update"
+        if not step.asynchronous:
+            finish(program, step)
+        return Timeline.of(program.schedule().operations, lambda each: seconds_of(each, wires, self.costs))
+
+
+KEPT = 5_000
+"""Lists of parts that are kept at once."""

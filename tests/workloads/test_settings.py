@@ -1,0 +1,62 @@
+"""Settings: what nobody typed gives way to what fits; what somebody typed holds or is refused."""
+
+import athanor
+import pytest
+from athanor.hardware.errors import InputError
+from athanor.workloads.plan.setting import Setting
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from support.machines import tree
+
+MODEL = athanor.load_model("moda-tiny").with_experts(128)
+DENSE = athanor.load_model("gpt-tiny")
+
+
+@given(
+    nodes=st.integers(1, 96),
+    supernode=st.integers(1, 16),
+    ep=st.sampled_from([1, 2, 4, 8, 16, 32]),
+    dp=st.integers(1, 40),
+    seed=st.sampled_from(["auto", "moda", "opposite"]),
+)
+def test_a_placement_that_nobody_typed_stops_no_mesh_for_which_there_is_room(nodes, supernode, ep, dp, seed):
+    assume(ep * dp <= nodes)
+    machine = tree(nodes=nodes, supernode=min(nodes, supernode))
+    own = MODEL.model_copy(update={"plan": {**MODEL.plan, "placement": seed}})
+    mesh = {"dp": dp, "ep": ep}
+    free = Setting.of(machine, own, {"mesh": mesh})
+    assert free.layout.nodes == dp * ep, "a node each"
+    try:
+        typed = Setting.of(machine, own, {"mesh": mesh, "placement": seed})
+        assert (typed.layout.node == free.layout.node).all(), "where the model's placement holds, it stays"
+        assert free.placement == seed
+    except InputError as refused:
+        assert "--placement" in str(refused)
+        assert free.placement != seed
+
+
+def test_a_placement_that_gave_way_is_told_and_kept():
+    """Three replicas do not divide over supernodes of two nodes."""
+    machine = tree(nodes=9, supernode=2)
+    own = MODEL.model_copy(update={"plan": {**MODEL.plan, "placement": "dp=node,ep=supernode"}})
+    run = athanor.simulate(machine, own, mesh="dp=3,ep=2", allow_overcommit=True)
+    assert any("dp=node,ep=supernode, which nobody typed" in warning for warning in run.summary()["warnings"])
+    assert run.plan["placement"] == run.summary()["placement"] == "megatron"
+    with pytest.raises(InputError, match="--placement dp=node"):
+        athanor.simulate(machine, own, mesh="dp=3,ep=2", placement="dp=node,ep=supernode")
+
+
+@given(
+    sequences=st.integers(1, 64),
+    seq_len=st.sampled_from([8, 100, 4096, 1_048_576]),
+    usual=st.integers(1, 8192),
+    dp=st.sampled_from([1, 2, 4]),
+)
+def test_a_micro_batch_is_whole_sequences(sequences, seq_len, usual, dp):
+    """Of a rank that has whole sequences; as many micro-batches as keep each at what is usual, or at one sequence."""
+    machine = tree(nodes=8, supernode=8, tokens_per_node=usual)
+    batch = Setting.of(machine, DENSE, {"mesh": {"dp": dp}, "global_batch": sequences * dp, "seq_len": seq_len}).batch
+    assert batch.tokens == sequences * seq_len
+    assert batch.micro_tokens % seq_len == 0
+    assert batch.micro_tokens * batch.micro_batches == batch.tokens
+    assert batch.micro_tokens <= max(usual, seq_len)

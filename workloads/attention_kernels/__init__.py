@@ -1,0 +1,21 @@
+"""Kernels of attention: one file each, and one line here."""
+
+from __future__ import annotations
+
+from ...hardware.registry import Registry
+from .fused import Fused
+from .kernel import AttentionCore, AttentionKernel, Kept
+from .unfused import Unfused
+
+ATTENTION_KERNELS: Registry[AttentionKernel] = Registry(
+    "attention kernel",
+    {
+        "unfused": Unfused(),
+        "fused": Fused(),
+    },
+    flag="--attention",
+    interface=AttentionKernel,
+)
+"""Kernels by the names that ``--attention`` takes."""
+
+__all__ = ["ATTENTION_KERNELS", "AttentionCore", "AttentionKernel", "Fused", "Kept", "Unfused"]

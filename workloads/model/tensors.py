@@ -1,0 +1,100 @@
+"""The weights of a model as tensors, part by part: for optimizers that look at whole rows, columns or matrices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from .model import Layer, Model
+from .precision import Part
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A matrix of ``rows`` x ``columns``, which a product adds up over its rows' index; a vector has one row."""
+
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return self.rows * self.columns
+
+    @property
+    def matrix(self) -> bool:
+        """Whether it has rows and columns."""
+        return self.rows > 1 and self.columns > 1
+
+
+Tensors = dict[Part, Counter[Tensor]]
+"""How many tensors of each shape a part has; their elements are the :class:`~.model.Parameters` of the part."""
+
+
+def tensors_of_layer(model: Model, layer: Layer) -> Tensors:
+    """The weights of one layer.
+
+    Queries, keys and values are one matrix, and so are both first matrices of a gated FFN (as Megatron-LM keeps them); scale and
+    shift of a norm are two vectors, biases one for each matrix.
+    """
+    experts = {shape: model.experts * count for shape, count in _feed_forward(model, model.expert_width).items()}
+    shared = {shape: model.shared_experts * count for shape, count in _feed_forward(model, model.expert_width).items()}
+    norms = (3 if layer.cross else 2) * [model.hidden]
+    if model.latent:
+        norms += [model.latent.query_rank, model.latent.key_value_rank]
+    attention = {shape: count * (2 if layer.cross else 1) for shape, count in _attention(model).items()}
+    found: Tensors = {
+        "ffn": Counter(shared if layer.moe else _feed_forward(model, model.ffn_hidden)),
+        "attention": Counter(attention),
+        "norm": _norms(model, norms),
+    }
+    if layer.moe:
+        found |= {"expert": Counter(experts), "gate": Counter([Tensor(model.hidden, model.experts)])}
+    return found
+
+
+def tensors_of_input(model: Model) -> Tensors:
+    """Words, learned positions, the projection of patches."""
+    rows = [model.vocabulary, model.positions, model.patch_values * (model.patches > 0)]
+    return {"embedding": Counter(Tensor(each, model.hidden) for each in rows if each)}
+
+
+def tensors_of_output(model: Model, table: bool | None = None) -> Tensors:
+    """The final norms, and the output layer's ``table``, where it has one (by default: of its own)."""
+    found: Tensors = {"norm": _norms(model, (2 if model.encoder_layers else 1) * [model.hidden])}
+    if (not model.tied) if table is None else table:
+        found["embedding"] = Counter([Tensor(model.vocabulary, model.hidden)])
+    return found
+
+
+def _feed_forward(model: Model, width: int) -> Counter[Tensor]:
+    up = (model.matrices - 1) * width
+    found = Counter([Tensor(model.hidden, up), Tensor(width, model.hidden)])
+    if model.biases:
+        found.update([Tensor(1, up), Tensor(1, model.hidden)])
+    return found
+
+
+def _attention(model: Model) -> Counter[Tensor]:
+    hidden, heads = model.hidden, model.heads
+    out = Tensor(heads * model.value_size, hidden)
+    if at := model.latent:
+        return Counter(
+            [
+                Tensor(hidden, at.query_rank),
+                Tensor(at.query_rank, heads * model.query_size),
+                Tensor(hidden, at.key_value_rank + at.rotary),
+                Tensor(at.key_value_rank, heads * (at.plain + at.value)),
+                out,
+            ]
+        )
+    wide = (heads + 2 * model.key_value_heads) * model.query_size
+    found = Counter([Tensor(hidden, wide), out])
+    if model.biases:
+        found.update([Tensor(1, wide), Tensor(1, hidden)])
+    return found
+
+
+def _norms(model: Model, widths: list[int]) -> Counter[Tensor]:
+    found = Counter(Tensor(1, width) for width in widths)
+    return found + found if model.norm == "layer" else found
