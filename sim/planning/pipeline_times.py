@@ -20,16 +20,15 @@ ROUNDS = 8
 class Turns(NamedTuple):
     """Slots of all stages in an order in which each comes after what it needs; an item of each list for each slot.
 
-    ``which`` is 3 · part + pass (F, B, W), ``source`` the slot whose result it needs, -1 for none, and ``far`` whether that is of
-    another stage. ``last`` are the places at which slots of the last micro-batch end that complete gradients, ``cuts`` at which
-    steps do.
+    ``which`` is :data:`PASSES` · part + pass (F, B, W, or a B or W that completes gradients of a step), ``source`` the slot whose
+    result it needs, -1 for none, and ``far`` whether that is of another stage. ``cuts`` are the slots at whose ends a step of an
+    endless pipeline begins and ends.
     """
 
     stage: list[int]
     which: list[int]
     source: list[int]
     far: list[bool]
-    last: frozenset[int]
     cuts: tuple[int, ...] = ()
 
 
@@ -87,6 +86,7 @@ KEPT, KEPT_TURNS = 20_000, 500
 """Answers and orders that are kept at once."""
 
 PASS = {"F": 0, "B": 1, "W": 2}
+PASSES = 4
 
 
 def one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float:
@@ -107,39 +107,39 @@ def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> 
         orders = pipeline.orders(stages, micro_batches, chunks)
     completes = "W" if pipeline.splits_backward else "B"
     stage, which, source, far, last = [], [], [], [], []
-    cuts: list[int] = []
     for at, (mine, place, needed, sender) in enumerate(sequence(orders)):
         slot = orders[mine][place]
+        number = PASS[slot.kind]
+        if slot.kind == completes and slot.micro_batch % micro_batches == micro_batches - 1:
+            number = PASSES - 1
+            if mine == 0:
+                last.append(at)
         stage.append(mine)
-        which.append(3 * (slot.chunk * stages + mine) + PASS[slot.kind])
+        which.append(PASSES * (slot.chunk * stages + mine) + number)
         source.append(needed)
         far.append(sender != mine)
-        if slot.kind == completes and slot.micro_batch % micro_batches == micro_batches - 1:
-            last.append(at)
-    if pipeline.asynchronous:
-        ends = [at for at in last if stage[at] == 0]
-        cuts = [ends[len(ends) // 2 - 1], ends[-1]]
-    return Turns(stage, which, source, far, frozenset(last), tuple(cuts))
+    cuts = (last[len(last) // 2 - 1], last[-1]) if pipeline.asynchronous else ()
+    return Turns(stage, which, source, far, cuts)
 
 
 def _ends(turns: Turns, parts: Sequence[PartSeconds], stages: int, send: float) -> list[float]:
     """When all is done, or when the steps end that ``cuts`` name: a slot begins when its stage is free and its input there."""
-    busy = [seconds for each in parts for seconds in each[:3]]
-    made = [seconds for each in parts for seconds in (each[0] - each[3], each[1] - each[4], each[2])]
-    tails, last = [each.tail for each in parts], turns.last
-    free, done, cuts = [0.0] * stages, list[float](), dict[int, float]()
-    for at, (stage, which, source, far) in enumerate(
-        zip(turns.stage, turns.which, turns.source, turns.far, strict=True)
-    ):
+    split = any(each.weights for each in parts)
+    busy, made = list[float](), list[float]()
+    for each in parts:
+        completing = each.weights if split else each.backward
+        busy += [each.forward, each.backward, each.weights, completing + each.tail]
+        passed = each.backward - each.backward_after
+        made += [each.forward - each.forward_after, passed, each.weights, each.weights if split else passed]
+    free, done, lags, ends = [0.0] * stages, list[float](), (0.0, send), list[float]()
+    for stage, which, source, far in zip(turns.stage, turns.which, turns.source, turns.far, strict=True):
         begin = free[stage]
         if source >= 0:
-            there = done[source] + send if far else done[source]
+            there = done[source] + lags[far]
             if there > begin:
                 begin = there
         done.append(begin + made[which])
         free[stage] = begin + busy[which]
-        if at in last:
-            free[stage] += tails[which // 3]
-            if at in turns.cuts:
-                cuts[at] = free[stage]
-    return [cuts[at] for at in turns.cuts] or [max(free)]
+        if stage == 0 and turns.cuts and len(done) - 1 in turns.cuts:
+            ends.append(free[0])
+    return ends or [max(free)]

@@ -22,6 +22,7 @@ from athanor.sim.planning.workers import workers
 from athanor.sim.simulate import simulate
 from athanor.workloads.memory import memory, sample_loads
 from athanor.workloads.model.model import load_model
+from athanor.workloads.plan.setting import Setting
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import ATHANOR, athanor, start
@@ -273,12 +274,25 @@ def test_a_model_s_own_plan_gives_what_is_not_searched():
     assert {options["zero"] for options in seen} == {"0", "1", "2", "3"}
 
 
-def test_reasons_have_no_numbers_of_single_plans():
-    text = "--mesh pp=2,tp=512: tp=512 does not divide the 96 heads of gpt3-175b"
-    assert reason(text, "gpt3-175b") == "tp does not divide the heads"
-    text = "--stage-layers even: 96 layers do not divide over pp=64 stages; N,N,... says how many each has"
-    assert reason(text, "x") == "--stage-layers even: layers do not divide over pp stages"
-    assert reason("pp with --zero 3 or ++: weights would", "x") == "pp with --zero 3 or ++"
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("gpt3-175b", {"mesh": {"pp": 2, "tp": 512}}),
+        ("gpt3-175b", {"mesh": {"pp": 64, "tp": 2}, "stage_layers": "even"}),
+        ("gpt3-175b", {"mesh": {"pp": 2, "dp": 64}, "zero": "3"}),
+        ("gpt3-175b", {"mesh": {"dp": 128}, "global_batch": 100}),
+        ("mixtral-8x7b", {"mesh": {"ep": 16, "dp": 8}}),
+    ],
+)
+def test_reasons_have_no_numbers_of_single_plans(model, options):
+    """What breaks one rule is counted under one reason, whatever its sizes."""
+    with pytest.raises(InputError) as wrong:
+        Setting.of("selene", model, options)
+    said = reason(wrong.value)
+    assert said == wrong.value.rule
+    numbers = set(re.findall(r"\d+", str(wrong.value))) - {"3"}  # of ZeRO's stage, which belongs to the rule
+    assert not numbers & set(re.findall(r"\d+", said)), said
+    assert model not in said
 
 
 def test_several_processes_find_the_same(answer):
@@ -327,7 +341,10 @@ def test_a_search_goes_on_where_it_stopped(answer):
         ({"tries": ("zero=4",)}, "--try zero=4: no such value 4"),
         ({"tries": ("pipeline",)}, "--try pipeline: write pipeline=VALUE,..."),
         ({"tries": ("zero=1",), "zero": "3"}, "--try zero: --zero fixes it already; give one of the two"),
-        ({"tries": ("offload=disk",)}, "--try offload=disk: no such thing to offload"),
+        (
+            {"tries": ("offload=disk",)},
+            "--try offload=disk: no such value disk (none, optimizer, parameters, activations, experts)",
+        ),
         ({"tries": ("sequence-parallel=1",)}, "--try sequence-parallel=1: write sequence-parallel=on,off"),
         ({"memory": -1.0}, "--max-memory -1: must be above 0"),
     ],
@@ -361,7 +378,7 @@ def test_sizes_that_no_mesh_has():
 
 
 def test_what_is_no_plan_at_all_says_why():
-    with pytest.raises(InputError, match=r"none of [\d,]+ plans can be: .* tp does not divide the heads"):
+    with pytest.raises(InputError, match=r"none of [\d,]+ plans can be: .* tp that does not divide the heads"):
         searched(question(tries=("tp=16",)))
 
 
