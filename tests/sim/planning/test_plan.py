@@ -5,7 +5,6 @@ import random
 import re
 import shlex
 import signal
-import time
 from itertools import pairwise
 
 import athanor as athanor_package
@@ -25,7 +24,7 @@ from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.setting import Setting
 from hypothesis import given
 from hypothesis import strategies as st
-from support.command_line import ATHANOR, athanor, start
+from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.mpi_jobs import job, needs_mpi
 from support.paths import ROOT
 
@@ -444,11 +443,9 @@ def test_an_interrupted_search_tells_its_best_so_far_and_goes_on(tmp_path):
     large = [*COMMAND[:-4], "--gpus", "512", "--global-batch", "512", "--jobs", "1", "--out", str(tmp_path)]
     process = start([*ATHANOR, *large])
     points = tmp_path / "points.jsonl"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not (points.exists() and points.read_text().count("\n") >= 3):
-        time.sleep(0.05)
+    assert eventually(lambda: has_lines(points, 3))
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "athanor: interrupted"
     assert "(interrupted)" in out
@@ -462,7 +459,7 @@ def test_an_interrupted_search_tells_its_best_so_far_and_goes_on(tmp_path):
 @needs_mpi
 def test_ranks_of_a_job_search_together(tmp_path):
     alone = athanor(*COMMAND, *FEW, "--json", "-")
-    both = job(2, "athanor", *COMMAND, *FEW, "--json", "-", timeout=120)
+    both = job(2, "athanor", *COMMAND, *FEW, "--json", "-")
     assert both.returncode == 0, both.stderr
     one, two = json.loads(alone.stdout), json.loads(both.stdout)
     for plain in (one, two):
@@ -472,7 +469,7 @@ def test_ranks_of_a_job_search_together(tmp_path):
 
 @needs_mpi
 def test_what_a_job_cannot_write_ends_all_its_ranks():
-    done = job(2, "athanor", *COMMAND, *FEW, "--json", "/no/such/folder/plan.json", timeout=60)
+    done = job(2, "athanor", *COMMAND, *FEW, "--json", "/no/such/folder/plan.json")
     assert done.returncode == 2
     assert done.stderr.count("athanor: /no/such/folder/plan.json: cannot be written") == 1
 
