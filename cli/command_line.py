@@ -52,7 +52,7 @@ class Commands(click.Group):
         """The command of that name."""
         if cmd_name not in COMMANDS:
             return None
-        found = vars(import_module(f".{COMMANDS[cmd_name]}", __package__)).values()
+        found = vars(import_module(f".commands.{COMMANDS[cmd_name]}", __package__)).values()
         return next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
 
 
