@@ -58,14 +58,14 @@ def accelerator_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=SectionedCommand)
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 @click.option(
-    "--like", metavar="MACHINE", help="Take structure and nominal rates from a machine: its name, or a TOML file."
+    "--like", metavar="MACHINE", help="Take structure and nominal rates from this machine, a name or a TOML file."
 )
-@click.option("--nodes-per-supernode", type=int, help="Hosts in a row that share a supernode.  [default: of --like]")
+@click.option("--nodes-per-supernode", type=int, help="Consecutive hosts that share a supernode.  [default: as --like]")
 @click.option(
     "--network-only", is_flag=True, help="Measure the network only, and take compute rates from the machine of --like."
 )
-@click.option("--quick", is_flag=True, help="Fewer sizes, shapes and samples: some seconds, larger errors.")
-@click.option("--fresh", is_flag=True, help="Measure anew what an earlier calibration has kept.")
+@click.option("--quick", is_flag=True, help="Use fewer sizes, shapes and samples: takes seconds, with larger errors.")
+@click.option("--fresh", is_flag=True, help="Measure again, ignoring the points that an earlier calibration has kept.")
 @accelerator_options
 @runtime_options
 @result_options
@@ -79,12 +79,12 @@ def calibrate(
     accelerator: bool,
     **options: Any,
 ) -> None:
-    """Measure the computers of a job, and write a machine file of them: mpiexec -n P athanor calibrate -o FILE.
+    """Measure the computers of a job and write their machine file: mpiexec -n P athanor calibrate -o FILE.
 
-    Messages by level, links that all ranks fill, collectives by algorithm, products and memory; each number with its standard
-    error. With --accelerator one GPU or processor instead: products over shapes, layouts and precisions, attention,
-    memory-bound operators and starts, to which the compute model is fitted; the error on shapes held out is printed.
-    Finished points are kept beside FILE: an interrupted calibration goes on where it stopped.
+    Measures messages at each level, links that all ranks use at once, collectives by algorithm, matrix products and memory,
+    each with its standard error. With --accelerator, measures one GPU or processor instead: products over shapes, layouts
+    and precisions, attention, memory-bound operators and starts. The compute model is fitted to half of these, and its
+    error on the other half is printed. Finished points are kept beside FILE: an interrupted calibration continues.
     """
     _of_one_kind(accelerator)
     mine = {name: options.pop(name) for name in ("device", "threads", "precision", "seconds", "peaks")}

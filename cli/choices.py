@@ -16,8 +16,7 @@ from ..workloads.mesh.mesh import AXES
 from ..workloads.mesh.placement import NAMED
 from ..workloads.model.model import Model, list_models
 from ..workloads.model.precision import DESCRIPTIONS
-from ..workloads.optimizers import OPTIMIZERS
-from ..workloads.routing.balancers import BALANCERS
+from ..workloads.plan.choices import registry_of
 from ..workloads.routing.routers import CATALOGUE, ROUTERS
 
 
@@ -41,12 +40,8 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "routers":
             tables = [(f"table:{path.stem}", _first_line(path)) for path in sorted(CATALOGUE.glob("*.csv"))]
             return [*ROUTERS.abouts(), *tables]
-        case "balancers":
-            return BALANCERS.abouts()
         case "precisions":
             return list(DESCRIPTIONS.items())
-        case "optimizers":
-            return OPTIMIZERS.abouts()
         case "collectives":
             return [
                 (f"{operation} {name}", about)
@@ -60,7 +55,10 @@ def entries(what: str) -> list[tuple[str, str]]:
             ]
         case "network-models":
             return SHARING.abouts()
-    raise ValueError(what)
+    registry = registry_of(what)
+    if registry is None:
+        raise ValueError(what)
+    return registry.abouts()
 
 
 def _shape(model: Model) -> tuple[str, ...]:

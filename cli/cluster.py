@@ -15,22 +15,24 @@ from ..reports.tables.terminal import check_writable, console, emit
 if TYPE_CHECKING:
     from ..mpi_runtime.cluster import Cluster, Shape
 
-NAME = click.option("--name", default="default", show_default=True, help="Which cluster, where there are several.")
+NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster, if there are several.")
 
 
 @click.group()
 def cluster() -> None:
-    """An emulated cluster: a pruned fat tree with real TCP and real MPI, out of network namespaces of this computer."""
+    """An emulated cluster: a pruned fat tree with real TCP and real MPI, made of network namespaces of this computer."""
 
 
 @cluster.command()
 @NAME
-@click.option("--supernodes", type=int, default=2, show_default=True, help="Supernodes.")
+@click.option("--supernodes", type=int, default=2, show_default=True, help="Number of supernodes.")
 @click.option("--nodes", type=int, default=2, show_default=True, help="Nodes of each supernode.")
-@click.option("--node-rate", default="200 Mbit/s", show_default=True, help="What a node sends and receives.")
-@click.option("--taper", default="3/16", show_default=True, help="Share of its nodes' rates that an uplink carries.")
-@click.option("--tcp-buffer", help="What a TCP connection may have under way; by default what shares links best.")
-@click.option("--congestion-control", help="TCP's algorithm, one of those that the kernel has; by default reno.")
+@click.option("--node-rate", default="200 Mbit/s", show_default=True, help="Rate at which a node sends, and receives.")
+@click.option(
+    "--taper", default="3/16", show_default=True, help="Rate of a supernode's uplink over the rates of its nodes."
+)
+@click.option("--tcp-buffer", help="Buffer of a TCP connection.  [default: the size that shares links best]")
+@click.option("--congestion-control", help="TCP's congestion control, one that the kernel has.  [default: reno]")
 @click.option("--loopback", is_flag=True, help="Plain TCP on the loopback device: no nodes, links or rates.")
 @click.option("-o", "output", metavar="FILE", help="Write the cluster's machine file.")
 def up(name: str, loopback: bool, output: str | None, **flags: Any) -> None:
@@ -50,14 +52,16 @@ def up(name: str, loopback: bool, output: str | None, **flags: Any) -> None:
 
 @cluster.command()
 @NAME
-@click.option("-n", "ranks", type=int, help="Ranks; by default as many as the nodes take.")
+@click.option("-n", "ranks", type=int, help="Number of ranks.  [default: as many as fit the nodes]")
 @click.option("--ranks-per-node", type=click.IntRange(1), default=1, show_default=True, help="Ranks of a node.")
-@click.option("--limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Kill the job after that.")
+@click.option(
+    "--limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Kill the job after so many seconds."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, command: tuple[str, ...]) -> None:
     """Run an MPI job: athanor cluster run -- athanor execute ...
 
-    Its exit status is this command's; 124 where it was killed after --limit.
+    Ends with the exit status of the job, or with 124 if the job was killed after --limit.
     """
     from ..mpi_runtime.cluster import Cluster
 
@@ -68,7 +72,7 @@ def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, 
 
 
 @cluster.command()
-@click.option("--json", "json_path", metavar="FILE", help="Write it as JSON; - for standard output.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the status as JSON; - for standard output.")
 def status(json_path: str | None) -> None:
     """Show which clusters are up: shape, nodes, the kernel's own rates, and bytes over each uplink."""
     from ..mpi_runtime.cluster import Cluster
@@ -92,7 +96,7 @@ def status(json_path: str | None) -> None:
 @NAME
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 def machine(name: str, output: str) -> None:
-    """Write the machine file of a cluster, from its nominal rates alone, for athanor simulate --machine FILE."""
+    """Write the machine file of a cluster, with its nominal rates only, for athanor simulate --machine FILE."""
     from ..mpi_runtime.cluster import Cluster
 
     found = Cluster.of(name)
@@ -103,7 +107,7 @@ def machine(name: str, output: str) -> None:
 
 @cluster.command()
 @NAME
-@click.option("--all", "every", is_flag=True, help="All clusters.")
+@click.option("--all", "every", is_flag=True, help="Remove all clusters.")
 def down(name: str, every: bool) -> None:
     """Take a cluster down, and end whatever runs on it."""
     from ..mpi_runtime.cluster import Cluster

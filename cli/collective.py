@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @collective_options
-@click.option("--sweep", is_flag=True, help="Sizes from 1 KiB and ranks from 2 up: curves, and the best by both.")
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="Simulate sizes from 1 KiB and ranks from 2 up: curves, and the fastest algorithms.",
+)
 @result_options
 def collective(
     machine: str,
@@ -32,9 +36,9 @@ def collective(
     out: str | None,
     **options: Any,
 ) -> None:
-    """Simulate one collective: time, bandwidths, what no algorithm could beat, and the use of links.
+    """Simulate one collective: time, bandwidths, the bound that no algorithm can beat, and the use of links.
 
-    With --sweep and --out, finished points are kept: an interrupted sweep goes on where it stopped.
+    With --sweep and --out, finished points are kept: an interrupted sweep continues when it runs again.
     """
     from ..reports.pages import collective as report
     from ..reports.pages.output_folder import Folder

@@ -32,9 +32,11 @@ from .sections import SectionedCommand
     type=click.Choice(["gemm", "sleep"]),
     default="gemm",
     show_default=True,
-    help="gemm: NumPy, with the operations' real shapes; sleep: a virtual accelerator that takes the machine's time.",
+    help="gemm: NumPy, in the operations' real shapes; sleep: a virtual accelerator that takes the machine file's time.",
 )
-@click.option("--compute-scale", type=float, default=1.0, show_default=True, help="gemm: times so many rows.")
+@click.option(
+    "--compute-scale", type=float, default=1.0, show_default=True, help="With gemm: compute so many times the rows."
+)
 @click.option(
     "--collectives",
     type=click.Choice(["rounds", "library"]),
@@ -43,7 +45,9 @@ from .sections import SectionedCommand
     help="rounds: the schedule's own algorithms over Isend and Irecv; library: the MPI library's collectives.",
 )
 @click.option(
-    "--check/--no-check", default=True, help="Compare a first, unmeasured step with NumPy alone.  [default: check]"
+    "--check/--no-check",
+    default=True,
+    help="Compare a first step, which is not measured, with NumPy alone.  [default: check]",
 )
 @result_options
 @run_file_option

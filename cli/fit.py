@@ -15,7 +15,7 @@ from .options import result_options
 @click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric", "library"]))
 @click.argument("name", required=False)
 @click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
-@click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold none out.")
+@click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold out none.")
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
 @result_options
 def fit(
@@ -27,11 +27,11 @@ def fit(
     json_path: str | None,
     out: str | None,
 ) -> None:
-    """Fit what data sheets do not say to published runs (takes minutes).
+    """Fit constants that data sheets do not give to published runs (takes minutes).
 
-    ``fit bagualu`` prints that machine's [calibration] tables; interrupted, the fits that are done. ``fit accelerator A100`` and
-    ``fit fabric selene`` and ``fit library DeepSpeed`` fit constants to every second row about it, and print how far the other
-    rows are from their predictions, also with each model and each source left out.
+    ``fit bagualu`` prints the machine's [calibration] tables; after an interrupt, those that are done. ``fit accelerator A100``,
+    ``fit fabric selene`` and ``fit library DeepSpeed`` fit constants to every second row about it. They print the errors of
+    the other rows, and the errors with each model and each source left out of the fit.
     """
     check_writable(output, json_path)
     if what == "bagualu":

@@ -23,9 +23,9 @@ MOST_REMEDIES = 12
 @plan_options()
 @json_option("Write the account as JSON; - for standard output.")
 def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str | None, **options: Any) -> None:
-    """Tell what a rank holds: by part and stage, by operator, whether it fits, and what would make it fit.
+    """Tell what a rank keeps in memory, by part, stage and operator; whether it fits, and what would make it fit.
 
-    Nothing is simulated. Exit status 3 where the plan does not fit; the tables and the JSON are there all the same.
+    Nothing is simulated. The exit status is 3 if the plan does not fit; tables and JSON are written all the same.
     """
     from ..hardware.errors import DoesNotFit
     from ..reports.pages.memory import plain, show
@@ -55,4 +55,6 @@ def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str |
         raise
     tell()
     if not need.fits:
-        raise DoesNotFit(shortage(setting, need) + ("" if ways else "; no change that was tried makes it fit"))
+        raise DoesNotFit(
+            shortage(setting, need) + ("" if ways else "; none of the changes that were tried makes it fit")
+        )

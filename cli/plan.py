@@ -26,20 +26,22 @@ SMALL = 20_000
 @click.command("plan", cls=SectionedCommand)
 @run_file_argument("search")
 @machine_option()
-@click.option("--gpus", type=int, help="Ranks that the plan is for, an accelerator each.")
-@click.option("--nodes", type=int, help="The same as nodes, of which all ranks are taken.")
+@click.option("--gpus", type=int, help="Ranks to plan for, with an accelerator each.")
+@click.option("--nodes", type=int, help="Nodes to plan for, instead of --gpus: all their ranks are used.")
 @required_option("global_batch")
-@click.option("--max-memory", metavar="SIZE", help="Bytes that a rank may take, such as 60GB.  [default: all it has]")
+@click.option("--max-memory", metavar="SIZE", help="Memory that a rank may use, such as 60GB.  [default: all it has]")
 @click.option(
     "--try",
     "tries",
     multiple=True,
     metavar="KEY=V,...",
-    help="Values of a choice or sizes of an axis to search, instead of the usual ones: tp=4,8 or pipeline=1f1b,2bw.",
+    help="Values of an option, or sizes of a mesh axis, to search instead of the usual ones: tp=4,8 or pipeline=1f1b,2bw.",
 )
-@click.option("--limit", type=int, help="Refuse a search of more plans.  [default: 1000000]")
-@click.option("--simulate", "simulated", type=int, default=10, show_default=True, help="Plans that the engine runs.")
-@click.option("--jobs", type=int, help="Processes.  [default: one a core; under mpiexec its ranks]")
+@click.option("--limit", type=int, help="Refuse to search more plans than this.  [default: 1000000]")
+@click.option(
+    "--simulate", "simulated", type=int, default=10, show_default=True, help="How many of the best plans to simulate."
+)
+@click.option("--jobs", type=int, help="Processes to search with.  [default: one a core; under mpiexec its ranks]")
 @plan_options(lambda option: option.fixable)
 @result_options
 def plan(
@@ -57,11 +59,11 @@ def plan(
     out: str | None,
     **options: Any,
 ) -> None:
-    """Search the fastest plan: every mesh, placement, pipeline, ZeRO level, recomputation and micro-batch.
+    """Find the fastest plan: searches every mesh, placement, pipeline, ZeRO level, recomputation and micro-batch.
 
-    Options of a plan that are given hold for all; the others are searched. All plans are ranked by formula, the best
-    simulated. With --out, finished meshes are kept: an interrupted search goes on where it stopped. Under mpiexec all
-    its ranks search.
+    An option that you give is the same in all plans; the others are searched. All plans are ranked by an estimate, and the
+    best are simulated. With --out, finished meshes are kept: an interrupted search continues when it runs again. Under
+    mpiexec all ranks search.
     """
     from ..sim.planning.question import Question
     from ..sim.planning.space import MOST, Space

@@ -21,12 +21,12 @@ from .sections import SectionedCommand
 @plan_options()
 @overcommit_option
 @result_options
-@click.option("--nodes", help="Node counts, such as 6000,12000,96000; by default shares of the plan's.")
+@click.option("--nodes", help="Node counts, such as 6000,12000,96000.  [default: fractions of the plan's nodes]")
 @click.option(
     "--grow",
     type=click.Choice(["experts", "data"]),
-    help="What grows with the nodes in weak scaling beside the batch: experts (with ep: ever larger models), or only data"
-    " (dp: more replicas of the same model).  [default: experts where the mesh has ep]",
+    help="What grows with the nodes in weak scaling: experts and batch (a larger model at each point), or only the batch"
+    " (data: more replicas of the same model).  [default: experts if the mesh has ep]",
 )
 def scale(
     kind: Any,
@@ -41,7 +41,7 @@ def scale(
 ) -> None:
     """Scale a model over node counts: weak (the batch grows along, and see --grow) or strong (model and batch stay).
 
-    With --out, finished points are kept: an interrupted study goes on where it stopped.
+    With --out, finished points are kept: an interrupted study continues when it runs again.
     """
     from ..reports.pages.output_folder import Folder, Points
     from ..sim.studies.scaling import Study

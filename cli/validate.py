@@ -13,9 +13,9 @@ from .options import result_options
 @click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
 @result_options
 def validate(data: str | None, json_path: str | None, out: str | None) -> None:
-    """Predict published measurements, and tell how far off: by source and in all, a null model beside it (a minute or two).
+    """Predict published measurements, and print the errors by source and overall, beside a null model (a minute or two).
 
-    Rows that cannot be predicted are listed with the reason. Interrupted, it shows (and with --out writes) what it has.
+    Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out.
     """
     from ..reports.pages.accuracy import show_accuracy, write_accuracy
     from ..reports.pages.output_folder import Folder

@@ -108,7 +108,7 @@ class PassTimes:
         key = shape(setting)
         if key not in self._loads:
             even = dict[Layer, Load]()
-            for kind in dict.fromkeys(kind for kind in setting.model.stack if kind.moe):
+            for kind in (kind for kind in setting.model.kinds if kind.moe):
                 at = setting.model.stack.index(kind)
                 load = LoadModel(setting, decoder=not kind.encoder).sample(at, 0, 0)
                 sent, received = float(np.max(load.sent)), float(np.max(load.received))
@@ -142,7 +142,7 @@ class PassTimes:
             for name, operations in zip(names, (ahead.schedule().operations, whole, *halves), strict=True):
                 found[Span(place, name, kind)] = Work.of(operations, self.costs)
 
-        for kind in dict.fromkeys(stack):
+        for kind in setting.model.kinds:
             at = len(stack) - 1 - stack[::-1].index(kind)
             flows = {at: passes.experts[kind.encoder].flow(loads[at])} if kind.moe else {}
             ahead, back = (
@@ -164,7 +164,7 @@ def _of_half(second: bool, task: Task) -> bool:
 def dealt(setting: Setting) -> tuple[int, str]:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(set(setting.model.stack)) > 1 else 1, plan.stage_layers
+    return plan.chunks if len(setting.model.kinds) > 1 else 1, plan.stage_layers
 
 
 def shape(setting: Setting) -> Key:

@@ -10,8 +10,8 @@ from ...workloads.pipelines import Pipeline, sequence
 from ...workloads.pipelines.never_flushed import streamed
 from ...workloads.pipelines.stage_seconds import PartSeconds, StageSeconds
 
-FEW = 2
-"""Micro-batches a stage after which each p more take as long as those before."""
+LEAST = 8
+"""Micro-batches at least by which a step is made longer to see how long more of them take."""
 
 ROUNDS = 8
 """Micro-batches at least, for each stage, over which the pace of a pipeline that never flushes is taken."""
@@ -20,16 +20,15 @@ ROUNDS = 8
 class Turns(NamedTuple):
     """Slots of all stages in an order in which each comes after what it needs; an item of each list for each slot.
 
-    ``which`` is 3 · part + pass (F, B, W), ``source`` the slot whose result it needs, -1 for none, and ``far`` whether that is of
-    another stage. ``last`` are the places at which slots of the last micro-batch end that complete gradients, ``cuts`` at which
-    steps do.
+    ``which`` is :data:`PASSES` · part + pass (F, B, W, or a B or W that completes gradients of a step), ``source`` the slot whose
+    result it needs, -1 for none, and ``far`` whether that is of another stage. ``cuts`` are the slots at whose ends a step of an
+    endless pipeline begins and ends.
     """
 
     stage: list[int]
     which: list[int]
     source: list[int]
     far: list[bool]
-    last: frozenset[int]
     cuts: tuple[int, ...] = ()
 
 
@@ -37,49 +36,42 @@ class Turns(NamedTuple):
 class PipelineTimes:
     """Steps of pipelines. Orders are put in sequence once for each size, and played once for each set of seconds."""
 
-    _turns: dict[tuple[str, int, int, int], Turns] = field(default_factory=dict)
+    _turns: dict[tuple[Pipeline, int, int, int], Turns] = field(default_factory=dict)
     _played: dict[tuple[object, ...], float] = field(default_factory=dict)
 
-    def step_seconds(
-        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
-    ) -> float:
-        """Seconds of a step whose messages between stages take ``send`` each."""
-        found = pipeline.step_seconds(StageSeconds(parts, stages, send), micro_batches)
-        return self.played(pipeline, parts, stages, micro_batches, send) if found is None else found
+    def step_seconds(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+        """Seconds of a step."""
+        found = pipeline.step_seconds(stages, micro_batches)
+        return self.played(pipeline, stages, micro_batches) if found is None else found
 
-    def played(
-        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
-    ) -> float:
+    def played(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
         """The same by playing the order; of many micro-batches some, which tell how long more of them take."""
-        key = (pipeline.name, stages, micro_batches, send, tuple(parts))
+        key = (pipeline, stages.stages, micro_batches, stages.send, tuple(stages.parts))
         if key not in self._played:
             if len(self._played) > KEPT:
                 self._played.clear()
-            self._played[key] = self._play(pipeline, parts, stages, micro_batches, send)
+            self._played[key] = self._play(pipeline, stages, micro_batches)
         return self._played[key]
 
-    def _play(
-        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
-    ) -> float:
-        chunks = len(parts) // stages
+    def _play(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+        count = stages.stages
         if pipeline.asynchronous:
-            first, last = _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)
-            return (last - first) / _steps(stages, micro_batches)
-        more = max(0, micro_batches - FEW * stages) // stages
+            first, last = _ends(self._of(pipeline, stages, micro_batches), stages)
+            return (last - first) / _steps(count, micro_batches)
+        step = _round(pipeline, stages, micro_batches)
+        more = max(0, micro_batches - step - count) // step
         if more < 2:
-            return _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)[0]
-        few = micro_batches - more * stages
-        one, two = (
-            _ends(self._of(pipeline, stages, count, chunks), parts, stages, send)[0] for count in (few, few + stages)
-        )
+            return _ends(self._of(pipeline, stages, micro_batches), stages)[0]
+        few = micro_batches - more * step
+        one, two = (_ends(self._of(pipeline, stages, each), stages)[0] for each in (few, few + step))
         return one + more * (two - one)
 
-    def _of(self, pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
-        key = (pipeline.name, stages, micro_batches, chunks)
+    def _of(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> Turns:
+        key = (pipeline, stages.stages, micro_batches, stages.chunks)
         if key not in self._turns:
             if len(self._turns) > KEPT_TURNS:
                 self._turns.clear()
-            self._turns[key] = _turns(pipeline, stages, micro_batches, chunks)
+            self._turns[key] = _turns(*key)
         return self._turns[key]
 
 
@@ -87,12 +79,20 @@ KEPT, KEPT_TURNS = 20_000, 500
 """Answers and orders that are kept at once."""
 
 PASS = {"F": 0, "B": 1, "W": 2}
+PASSES = 4
 
 
 def one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float:
     """Seconds of micro-batches through a model that is all in one part."""
     (only,) = parts
     return micro_batches * (only.forward + only.backward + only.weights) + only.tail
+
+
+def _round(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> int:
+    """Micro-batches after which a pipeline repeats itself: as many as the first stage has under way, some times over."""
+    under_way = pipeline.in_flight(stages.stages, micro_batches, stages.chunks)[0]
+    once = under_way[0] if stages.chunks == 1 else stages.stages
+    return once * -(-LEAST // once)
 
 
 def _steps(stages: int, micro_batches: int) -> int:
@@ -107,39 +107,39 @@ def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> 
         orders = pipeline.orders(stages, micro_batches, chunks)
     completes = "W" if pipeline.splits_backward else "B"
     stage, which, source, far, last = [], [], [], [], []
-    cuts: list[int] = []
     for at, (mine, place, needed, sender) in enumerate(sequence(orders)):
         slot = orders[mine][place]
+        number = PASS[slot.kind]
+        if slot.kind == completes and slot.micro_batch % micro_batches == micro_batches - 1:
+            number = PASSES - 1
+            if mine == 0:
+                last.append(at)
         stage.append(mine)
-        which.append(3 * (slot.chunk * stages + mine) + PASS[slot.kind])
+        which.append(PASSES * (slot.chunk * stages + mine) + number)
         source.append(needed)
         far.append(sender != mine)
-        if slot.kind == completes and slot.micro_batch % micro_batches == micro_batches - 1:
-            last.append(at)
-    if pipeline.asynchronous:
-        ends = [at for at in last if stage[at] == 0]
-        cuts = [ends[len(ends) // 2 - 1], ends[-1]]
-    return Turns(stage, which, source, far, frozenset(last), tuple(cuts))
+    cuts = (last[len(last) // 2 - 1], last[-1]) if pipeline.asynchronous else ()
+    return Turns(stage, which, source, far, cuts)
 
 
-def _ends(turns: Turns, parts: Sequence[PartSeconds], stages: int, send: float) -> list[float]:
+def _ends(turns: Turns, stages: StageSeconds) -> list[float]:
     """When all is done, or when the steps end that ``cuts`` name: a slot begins when its stage is free and its input there."""
-    busy = [seconds for each in parts for seconds in each[:3]]
-    made = [seconds for each in parts for seconds in (each[0] - each[3], each[1] - each[4], each[2])]
-    tails, last = [each.tail for each in parts], turns.last
-    free, done, cuts = [0.0] * stages, list[float](), dict[int, float]()
-    for at, (stage, which, source, far) in enumerate(
-        zip(turns.stage, turns.which, turns.source, turns.far, strict=True)
-    ):
+    split = any(each.weights for each in stages.parts)
+    busy, made = list[float](), list[float]()
+    for each in stages.parts:
+        completing = each.weights if split else each.backward
+        busy += [each.forward, each.backward, each.weights, completing + each.tail]
+        passed = each.backward - each.backward_after
+        made += [each.forward - each.forward_after, passed, each.weights, each.weights if split else passed]
+    free, done, lags, ends = [0.0] * stages.stages, list[float](), (0.0, stages.send), list[float]()
+    for stage, which, source, far in zip(turns.stage, turns.which, turns.source, turns.far, strict=True):
         begin = free[stage]
         if source >= 0:
-            there = done[source] + send if far else done[source]
+            there = done[source] + lags[far]
             if there > begin:
                 begin = there
         done.append(begin + made[which])
         free[stage] = begin + busy[which]
-        if at in last:
-            free[stage] += tails[which // 3]
-            if at in turns.cuts:
-                cuts[at] = free[stage]
-    return [cuts[at] for at in turns.cuts] or [max(free)]
+        if stage == 0 and turns.cuts and len(done) - 1 in turns.cuts:
+            ends.append(free[0])
+    return ends or [max(free)]

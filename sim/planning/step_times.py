@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ...workloads.lowering import finish
 from ...workloads.lowering.builder import Program
@@ -41,12 +42,12 @@ class Held:
     kinds: tuple[Layer, ...]
     ends: tuple[bool, bool]
 
-    @property
+    @cached_property
     def even(self) -> bool:
         """Whether all its layers are of one kind."""
         return len(set(self.kinds)) == 1
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """What decides how long it takes."""
         return (self.kinds[0], len(self.kinds), self.ends) if self.even else (self.kinds, self.ends, self.layers.start)

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from athanor.hardware.machine import CATALOGUE
 from athanor.workloads.results.run import VOLATILE
 from athanor.workloads.schedule.schedule import Schedule
-from support.command_line import ATHANOR, athanor, start
+from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.paths import EXAMPLES
 
 TINY = ["--machine", "cluster-64", "--model", "moda-tiny"]
@@ -94,12 +93,9 @@ def test_an_interrupted_study_keeps_its_points_and_goes_on(tmp_path):
     command += ["--nodes", nodes, "--out", str(out)]
     process = start([*ATHANOR, *command])
     kept = out / "points.jsonl"
-    for _ in range(600):
-        if kept.exists() and len(kept.read_text().splitlines()) >= 2:
-            break
-        time.sleep(0.02)
+    assert eventually(lambda: has_lines(kept, 2))
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "athanor: interrupted"
     assert (out / "report.html").exists()

@@ -15,6 +15,7 @@ import argparse
 import difflib
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import os
 import random
@@ -72,6 +73,9 @@ def main() -> int:
     drawn = draw(wanted.count, wanted.seed, wanted.only)
     for name in LIBRARIES:
         __import__(name)
+    found = importlib.util.find_spec("athanor")
+    if found is None or Path(found.origin).resolve().parent != ROOT:
+        sys.exit(f"athanor is {found and found.origin}, not that of {ROOT}, which would be changed in vain")
     known = coverage_map(out, wanted.jobs)
     results = _results(out)
     left = [each for each in drawn if each.key not in results]
@@ -92,7 +96,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
-    """So many mutants, spread over files as their code is; where there are fewer, all."""
+    """So many mutants, spread over files as their code is; where there are fewer, all.
+
+    Of swapped arguments there would be many, which mostly end in an error of types: no more than a tenth are these.
+    """
     every = [
         each
         for target in TARGETS
@@ -100,7 +107,12 @@ def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
         if only in path.as_posix()
         for each in mutants(ROOT, path)
     ]
-    return random.Random(seed).sample(every, min(count, len(every)))
+    random.Random(seed).shuffle(every)
+    swapped = [each for each in every if each.kind == "swapped arguments"][: count // 10]
+    others = [each for each in every if each.kind != "swapped arguments"][: count - len(swapped)]
+    found = [*swapped, *others]
+    random.Random(seed).shuffle(found)
+    return found
 
 
 # --- which tests execute which lines ------------------------------------------------------------------------------

@@ -159,6 +159,11 @@ class Model(Record):
         cross = self.encoder_layers > 0
         return (*encoder, *(Layer(cross=cross, moe=self._is_moe(at)) for at in range(self.layers)))
 
+    @cached_property
+    def kinds(self) -> tuple[Layer, ...]:
+        """The kinds of its layers, each once, in the order in which they come."""
+        return tuple(dict.fromkeys(self.stack))
+
     @property
     def depth(self) -> int:
         """Layers in all, the encoder's included."""

@@ -10,7 +10,7 @@ from .stage_seconds import StageSeconds
 EVEN = 0.05
 """By how much parts may differ from their mean for the closed form."""
 
-SHORT = 0.05
+SHORT = 0.2
 """The share of a part's passes that a message may take for the closed form."""
 
 

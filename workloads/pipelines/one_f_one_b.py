@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .order import Order, alternate, backwards, forwards
 from .pipeline import CLOSE, Pipeline
-from .stage_seconds import StageSeconds
+from .stage_seconds import Circle, StageSeconds
 
 
 class OneForwardOneBackward(Pipeline):
@@ -25,8 +25,13 @@ class OneForwardOneBackward(Pipeline):
         micro-batch there and back, and all others at the steady state's pace (:meth:`StageSeconds.pace`).
         """
         others, start = micro_batches - 1, stages.round_trip + stages.parts[0].backward_after
-        least = max(self._without_circles(stages, micro_batches), self._with_circles(stages, micro_batches))
-        most = start + others * stages.pace()
+        circle = stages.slowest_circle()
+        least = max(
+            self._without_circles(stages, micro_batches),
+            self._with_circles(stages, micro_batches),
+            start + self._with_circle(stages, circle, others),
+        )
+        most = start + others * circle.pace
         return (least + most) / 2 if most - least <= 2 * CLOSE * least else None
 
     def _without_circles(self, stages: StageSeconds, micro_batches: int) -> float:
@@ -50,6 +55,12 @@ class OneForwardOneBackward(Pipeline):
             if circles:
                 longest = max(longest, start + circles * stages.circle(stage) + left * slowest)
         return longest
+
+    def _with_circle(self, stages: StageSeconds, circle: Circle, others: int) -> float:
+        """The slowest circle as often as there are forward passes for it, and backward passes of what is left."""
+        times = max(0, (others - stages.lead(circle.first)) // circle.micro_batches + 1)
+        left = others - times * circle.micro_batches
+        return times * circle.seconds + max(0, left) * max(stages.backward[: circle.first + 1])
 
     def in_flight(self, stages: int, micro_batches: int, chunks: int = 1) -> list[list[int]]:
         """At most p - s on stage s; of an endless pipeline, always so many."""

@@ -8,6 +8,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+LAST = 1.0
+"""By how much more the last part may take than others, and count as even."""
+
 
 class PartSeconds(NamedTuple):
     """Seconds of one micro-batch through a part of a model: what one chunk of one stage holds.
@@ -24,6 +27,20 @@ class PartSeconds(NamedTuple):
     forward_after: float = 0.0
     backward_after: float = 0.0
     tail: float = 0.0
+
+
+class Circle(NamedTuple):
+    """From a forward pass on a stage to a later stage, which turns round, and back: so many seconds for so many micro-batches."""
+
+    first: int
+    last: int
+    seconds: float
+    micro_batches: int
+
+    @property
+    def pace(self) -> float:
+        """Seconds a micro-batch."""
+        return self.seconds / self.micro_batches
 
 
 @dataclass(frozen=True)
@@ -91,28 +108,49 @@ class StageSeconds:
 
     @property
     def uneven(self) -> float:
-        """By how much the largest part's passes are larger than the mean, at least one of them; 0 where all are alike."""
+        """By how much a part's passes differ from the mean at most, the last part aside, which only has more (the output)."""
         most = 0.0
         for column in list(zip(*self.parts, strict=True))[:3]:
-            if mean := sum(column) / len(column):
-                most = max(most, max(column) / mean - 1, 1 - min(column) / mean)
+            before = column[:-1]
+            if mean := sum(before) / len(before):
+                most = max(most, max(before) / mean - 1, 1 - min(column) / mean, column[-1] / mean - 1 - LAST)
         return most
 
-    def pace(self, ahead: int = 1) -> float:
-        """Seconds a micro-batch in the steady state of one chunk a stage.
+    def least(self, micro_batches: int) -> float:
+        """Seconds that no order of so many micro-batches takes less than: every stage has its work, and waits for the first."""
+        before = accumulate(
+            (each.forward - each.forward_after + self.send for each in self.parts[: self.stages - 1]), initial=0.0
+        )
+        return max(micro_batches * busy + wait for busy, wait in zip(self.busy, before, strict=True))
 
-        That of the slowest stage, or of the slowest circle: a stage waits for the gradient of the micro-batch that it sent as
-        many others ago as its order lets it run ahead, which is ``ahead`` more than the next stage does.
+    def pace(self, ahead: int = 1) -> float:
+        """Seconds a micro-batch in the steady state of one chunk a stage: those of the slowest :class:`Circle`."""
+        return self.slowest_circle(ahead).pace
+
+    def slowest_circle(self, ahead: int = 1) -> Circle:
+        """The circle that holds the steady state up.
+
+        A stage that may run ``ahead`` micro-batches further ahead than the next one waits for the gradients of what it has sent;
+        what turns round at a later stage comes back with as many micro-batches more as lie between them. One stage alone is a
+        circle as well.
         """
-        return max(self.slowest, max(self.circle(stage) / self.lead(stage, ahead) for stage in range(self.stages)))
+        way, link, slowest = self.way, 2 * self.send, Circle(0, 0, self.slowest, 1)
+        for first in range(self.stages):
+            there = self.parts[first].backward_after
+            for last in range(first, self.stages):
+                there += way[last] + (link if last > first else 0.0)
+                seconds, more = there + self.parts[last].forward_after, ahead * (last - first) + 1
+                if seconds > slowest.pace * more * (1 + 1e-12):
+                    slowest = Circle(first, last, seconds, more)
+        return slowest
 
     def circle(self, stage: int) -> float:
         """Seconds from the begin of a stage's forward pass to the end of its backward pass of the same micro-batch."""
         return self.round_trip - self.before[stage] + self.parts[stage].backward_after
 
-    def lead(self, stage: int, ahead: int = 1) -> int:
-        """Micro-batches that a stage may have under way."""
-        return ahead * (self.stages - 1 - stage) + 1
+    def lead(self, stage: int) -> int:
+        """Micro-batches that a stage has under way where each runs one further ahead than the next."""
+        return self.stages - stage
 
     def _summed(self, values: Sequence[float]) -> list[float]:
         return [sum(values[stage :: self.stages]) for stage in range(self.stages)]

@@ -11,9 +11,6 @@ from .stage_seconds import StageSeconds
 EVEN = 0.05
 """By how much parts may differ from their mean for the closed form."""
 
-SHORT = 0.01
-"""The share of a stage's passes that a message may take for the closed form."""
-
 ENOUGH = 3
 """Micro-batches a stage from which on the closed form holds."""
 
@@ -25,6 +22,8 @@ class ZeroBubble(Pipeline):
     """
 
     depth: ClassVar[int]
+    short: ClassVar[float]
+    """The share of a stage's passes that a message may take for the closed form."""
     splits_backward = True
 
     def synchronous_seconds(self, stages: StageSeconds, micro_batches: int) -> float | None:
@@ -34,7 +33,7 @@ class ZeroBubble(Pipeline):
         but no less than the (p - 1) f by which stages end apart. It holds where parts are nearly even, messages short, and
         micro-batches enough to keep all stages busy.
         """
-        if stages.uneven > EVEN or stages.send > SHORT * stages.slowest or micro_batches < ENOUGH * stages.stages:
+        if stages.uneven > EVEN or stages.send > self.short * stages.slowest or micro_batches < ENOUGH * stages.stages:
             return None
         apart = [
             max(
@@ -70,7 +69,7 @@ class ZeroBubbleH1(ZeroBubble):
 
     name = "zb-h1"
     about = "1F1B, gradients of weights put off into the bubble; p micro-batches held on each stage"
-    depth = 1
+    depth, short = 1, 0.01
 
 
 class ZeroBubbleH2(ZeroBubble):
@@ -81,7 +80,7 @@ class ZeroBubbleH2(ZeroBubble):
 
     name = "zb-h2"
     about = "as zb-h1 with twice as much under way: no bubble where F, B and W are equal; 2p - 1 micro-batches held"
-    depth = 2
+    depth, short = 2, 0.05
 
 
 def _filled(order: Order, delay: int) -> Order:
