@@ -51,9 +51,13 @@ GRID: Mapping[str, Axis] = MappingProxyType(
 """Axes that ``--tensor 2d`` makes of tp."""
 
 
+EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID})
+"""Both."""
+
+
 def axes_of(*roles: AxisRole) -> tuple[str, ...]:
     """The axes of these roles."""
-    return tuple(name for name, axis in (AXES | GRID).items() if axis.role in roles)
+    return tuple(name for name, axis in EVERY.items() if axis.role in roles)
 
 
 DATA = axes_of("data", "expert")
@@ -74,5 +78,5 @@ TENSOR = axes_of("tensor")
 STAGES = axes_of("pipeline")
 """Axes along which layers are cut."""
 
-OUTWARD = tuple(sorted(AXES | GRID, key=lambda name: (AXES | GRID)[name].outward))
+OUTWARD = tuple(sorted(EVERY, key=lambda name: EVERY[name].outward))
 """All axes, from the one whose ranks talk most to the one whose ranks talk least."""
