@@ -51,12 +51,13 @@ GRID: Mapping[str, Axis] = MappingProxyType(
 """Axes that ``--tensor 2d`` makes of tp."""
 
 
-_EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID})
+EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID})
+"""Both."""
 
 
 def axes_of(*roles: AxisRole) -> tuple[str, ...]:
     """The axes of these roles."""
-    return tuple(name for name, axis in _EVERY.items() if axis.role in roles)
+    return tuple(name for name, axis in EVERY.items() if axis.role in roles)
 
 
 DATA = axes_of("data", "expert")
@@ -77,5 +78,5 @@ TENSOR = axes_of("tensor")
 STAGES = axes_of("pipeline")
 """Axes along which layers are cut."""
 
-OUTWARD = tuple(sorted(_EVERY, key=lambda name: _EVERY[name].outward))
+OUTWARD = tuple(sorted(EVERY, key=lambda name: EVERY[name].outward))
 """All axes, from the one whose ranks talk most to the one whose ranks talk least."""

@@ -123,9 +123,9 @@ def test_measured_bytes_are_told_by_port():
     inside = {"port.out": [0 + 1, 4 + 5, 10 + 11, 14 + 15], "port.in": [0 + 4, 1 + 5, 10 + 14, 11 + 15]}
     for kind, nbytes in inside.items():
         assert by_kind[kind].bytes_per_step == sum(nbytes)
-        assert by_kind[kind]["busiest"] == int(np.argmax(nbytes))
-        assert by_kind[kind]["max_utilisation"] == max(nbytes) / PORT
-    assert by_kind["nic.out"]["bytes_per_step"] == 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
+        assert by_kind[kind].busiest == int(np.argmax(nbytes))
+        assert by_kind[kind].max_utilisation == max(nbytes) / PORT
+    assert by_kind["nic.out"].bytes_per_step == 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
 
 
 def test_an_accelerator_is_a_rank():
