@@ -12,7 +12,7 @@ from ..hardware.machine import list_machines
 from ..reports.tables.runs import table
 from ..sim.network.network_models import SHARING
 from ..workloads.collectives import ALGORITHMS
-from ..workloads.mesh.mesh import AXES
+from ..workloads.mesh.axes import AXES
 from ..workloads.mesh.placement import NAMED
 from ..workloads.model.model import Model, list_models
 from ..workloads.model.precision import DESCRIPTIONS
@@ -34,7 +34,7 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "machines":
             return [(each.name, f"{each.nodes:,} nodes. {each.description}") for each in list_machines()]
         case "axes":
-            return list(AXES.items())
+            return [(name, axis.about) for name, axis in AXES.items()]
         case "placements":
             return list(NAMED.items())
         case "routers":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from ...hardware.errors import AthanorError, InputError
 from ...workloads.lowering.layer.rank_share import Local
@@ -12,6 +12,7 @@ from ...workloads.lowering.pipeline_blocks import handed_on
 from ...workloads.memory.need import Memory
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import place
+from ...workloads.pipelines import StageSeconds
 from ...workloads.plan.batch import Batch
 from ...workloads.plan.compatibility import Given, check
 from ...workloads.plan.plan import Plan
@@ -69,17 +70,32 @@ class Estimator:
         """What a rank needs."""
         return self.rooms.need(setting, self.passes.loads(setting))
 
-    def seconds(self, setting: Setting) -> float:
-        """Seconds of a step; raises :class:`InputError` where ranks have no place on the machine."""
+    @overload
+    def seconds(self, setting: Setting) -> float: ...
+
+    @overload
+    def seconds(self, setting: Setting, worth: Callable[[float], bool]) -> float | None: ...
+
+    def seconds(self, setting: Setting, worth: Callable[[float], bool] | None = None) -> float | None:
+        """Seconds of a step; raises :class:`InputError` where ranks have no place on the machine.
+
+        Where these can only be found by playing a pipeline's order, ``worth`` is asked with seconds that it takes at least, and
+        None stands for an answer that is not.
+        """
         wires, count, stages = self.wires(setting), setting.batch.micro_batches, setting.mesh.size("pp")
         parts = self.steps.parts(setting, wires)
         if stages == 1:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
-        else:
-            local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
-            send = wires.seconds(handed_on(setting, local))
-            work = self.pipelines.step_seconds(self.steps.pipeline(setting), parts, stages, count, send)
-        return self.steps.whole(setting, wires, work)
+            return self.steps.whole(setting, wires, work)
+        local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
+        send = wires.seconds(handed_on(setting, local))
+        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send)
+        found = pipeline.step_seconds(of_stages, count)
+        if found is None:
+            if worth and not worth(self.steps.whole(setting, wires, of_stages.least(count))):
+                return None
+            found = self.pipelines.played(pipeline, of_stages, count)
+        return self.steps.whole(setting, wires, found)
 
     def estimate(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Estimate:
         """Time and memory of a plan; raises :class:`InputError` where it is none."""

@@ -10,8 +10,8 @@ from ...workloads.pipelines import Pipeline, sequence
 from ...workloads.pipelines.never_flushed import streamed
 from ...workloads.pipelines.stage_seconds import PartSeconds, StageSeconds
 
-FEW = 2
-"""Micro-batches a stage after which each p more take as long as those before."""
+LEAST = 8
+"""Micro-batches at least by which a step is made longer to see how long more of them take."""
 
 ROUNDS = 8
 """Micro-batches at least, for each stage, over which the pace of a pipeline that never flushes is taken."""
@@ -36,49 +36,42 @@ class Turns(NamedTuple):
 class PipelineTimes:
     """Steps of pipelines. Orders are put in sequence once for each size, and played once for each set of seconds."""
 
-    _turns: dict[tuple[str, int, int, int], Turns] = field(default_factory=dict)
+    _turns: dict[tuple[Pipeline, int, int, int], Turns] = field(default_factory=dict)
     _played: dict[tuple[object, ...], float] = field(default_factory=dict)
 
-    def step_seconds(
-        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
-    ) -> float:
-        """Seconds of a step whose messages between stages take ``send`` each."""
-        found = pipeline.step_seconds(StageSeconds(parts, stages, send), micro_batches)
-        return self.played(pipeline, parts, stages, micro_batches, send) if found is None else found
+    def step_seconds(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+        """Seconds of a step."""
+        found = pipeline.step_seconds(stages, micro_batches)
+        return self.played(pipeline, stages, micro_batches) if found is None else found
 
-    def played(
-        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
-    ) -> float:
+    def played(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
         """The same by playing the order; of many micro-batches some, which tell how long more of them take."""
-        key = (pipeline.name, stages, micro_batches, send, tuple(parts))
+        key = (pipeline, stages.stages, micro_batches, stages.send, tuple(stages.parts))
         if key not in self._played:
             if len(self._played) > KEPT:
                 self._played.clear()
-            self._played[key] = self._play(pipeline, parts, stages, micro_batches, send)
+            self._played[key] = self._play(pipeline, stages, micro_batches)
         return self._played[key]
 
-    def _play(
-        self, pipeline: Pipeline, parts: Sequence[PartSeconds], stages: int, micro_batches: int, send: float
-    ) -> float:
-        chunks = len(parts) // stages
+    def _play(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+        count = stages.stages
         if pipeline.asynchronous:
-            first, last = _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)
-            return (last - first) / _steps(stages, micro_batches)
-        more = max(0, micro_batches - FEW * stages) // stages
+            first, last = _ends(self._of(pipeline, stages, micro_batches), stages)
+            return (last - first) / _steps(count, micro_batches)
+        step = _round(pipeline, stages, micro_batches)
+        more = max(0, micro_batches - step - count) // step
         if more < 2:
-            return _ends(self._of(pipeline, stages, micro_batches, chunks), parts, stages, send)[0]
-        few = micro_batches - more * stages
-        one, two = (
-            _ends(self._of(pipeline, stages, count, chunks), parts, stages, send)[0] for count in (few, few + stages)
-        )
+            return _ends(self._of(pipeline, stages, micro_batches), stages)[0]
+        few = micro_batches - more * step
+        one, two = (_ends(self._of(pipeline, stages, each), stages)[0] for each in (few, few + step))
         return one + more * (two - one)
 
-    def _of(self, pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
-        key = (pipeline.name, stages, micro_batches, chunks)
+    def _of(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> Turns:
+        key = (pipeline, stages.stages, micro_batches, stages.chunks)
         if key not in self._turns:
             if len(self._turns) > KEPT_TURNS:
                 self._turns.clear()
-            self._turns[key] = _turns(pipeline, stages, micro_batches, chunks)
+            self._turns[key] = _turns(*key)
         return self._turns[key]
 
 
@@ -93,6 +86,13 @@ def one_after_another(parts: Sequence[PartSeconds], micro_batches: int) -> float
     """Seconds of micro-batches through a model that is all in one part."""
     (only,) = parts
     return micro_batches * (only.forward + only.backward + only.weights) + only.tail
+
+
+def _round(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> int:
+    """Micro-batches after which a pipeline repeats itself: as many as the first stage has under way, some times over."""
+    under_way = pipeline.in_flight(stages.stages, micro_batches, stages.chunks)[0]
+    once = under_way[0] if stages.chunks == 1 else stages.stages
+    return once * -(-LEAST // once)
 
 
 def _steps(stages: int, micro_batches: int) -> int:
@@ -122,16 +122,16 @@ def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> 
     return Turns(stage, which, source, far, cuts)
 
 
-def _ends(turns: Turns, parts: Sequence[PartSeconds], stages: int, send: float) -> list[float]:
+def _ends(turns: Turns, stages: StageSeconds) -> list[float]:
     """When all is done, or when the steps end that ``cuts`` name: a slot begins when its stage is free and its input there."""
-    split = any(each.weights for each in parts)
+    split = any(each.weights for each in stages.parts)
     busy, made = list[float](), list[float]()
-    for each in parts:
+    for each in stages.parts:
         completing = each.weights if split else each.backward
         busy += [each.forward, each.backward, each.weights, completing + each.tail]
         passed = each.backward - each.backward_after
         made += [each.forward - each.forward_after, passed, each.weights, each.weights if split else passed]
-    free, done, lags, ends = [0.0] * stages, list[float](), (0.0, send), list[float]()
+    free, done, lags, ends = [0.0] * stages.stages, list[float](), (0.0, stages.send), list[float]()
     for stage, which, source, far in zip(turns.stage, turns.which, turns.source, turns.far, strict=True):
         begin = free[stage]
         if source >= 0:

@@ -12,7 +12,7 @@ from typing import Any
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine
 from ...hardware.version import version
-from ...workloads.mesh.mesh import AXES
+from ...workloads.mesh.axes import AXES
 from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
 from ...workloads.pipelines.stage_layers import WAYS

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import nsmallest
+from math import inf
 from typing import Any
 
 from ...hardware.errors import AthanorError, InputError
-from ...workloads.memory.need import Memory
 from .estimate import Estimator
 from .space import Space
 
@@ -94,32 +96,66 @@ class RankedPlans:
 LISTS = ("best", "front", "by_mesh", "roomier")
 
 
+class Kept:
+    """The plans of a mesh that anybody will ask for: the fastest ``keep``, and those that no other beats in time and memory.
+
+    ``slowest`` is the last of the fastest; ``front`` are (seconds, bytes), faster ones first.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.plans = list[Ranked]()
+        self.front = list[tuple[float, float]]()
+        self._fastest = list[float]()
+
+    def wants(self, seconds: float, nbytes: float) -> bool:
+        """Whether a plan that takes no less and needs so many bytes could still be one of them."""
+        if len(self._fastest) < self.keep or seconds <= self._fastest[-1]:
+            return True
+        place = bisect_right(self.front, (seconds, inf))
+        return not place or nbytes < self.front[place - 1][1]
+
+    def add(self, plan: Ranked) -> None:
+        """Take a plan, and forget which others it beats."""
+        self.plans.append(plan)
+        insort(self._fastest, plan.seconds)
+        del self._fastest[self.keep :]
+        place = bisect_right(self.front, (plan.seconds, inf))
+        if place and self.front[place - 1][1] <= plan.total:
+            return
+        self.front.insert(place, (plan.seconds, plan.total))
+        while place + 1 < len(self.front) and self.front[place + 1][1] >= plan.total:
+            del self.front[place + 1]
+
+
 def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) -> RankedPlans:
-    """All plans of a mesh: how many, why not, and the best ``keep`` of them."""
+    """All plans of a mesh: how many, why not, and the best ``keep`` of them.
+
+    A pipeline whose order would have to be played is not, where a bound says that its plan is none of those.
+    """
     found, started = RankedPlans(), time.process_time()
-    fits, roomier = list[Ranked](), list[Ranked]()
+    fits, roomier = Kept(keep), Kept(1)
     for options in space.plans(mesh):
         found.enumerated += 1
         try:
             setting = estimator.setting(mesh, options)
             found.judged += 1
             need = estimator.memory(setting)
+            kept = fits
             if not need.fits:
                 found.pruned[MEMORY] += 1
-                if need.total <= ROOMIER * need.capacity and need.host <= need.host_capacity:
-                    roomier.append(_ranked(mesh, options, estimator.seconds(setting), need))
-                continue
-            fits.append(_ranked(mesh, options, estimator.seconds(setting), need))
+                if need.total > ROOMIER * need.capacity or need.host > need.host_capacity:
+                    continue
+                kept = roomier
+            seconds = estimator.seconds(setting, partial(kept.wants, nbytes=need.total))
+            if seconds is not None:
+                kept.add(Ranked(mesh, options, seconds, {**need.table(), "host": need.host}))
         except AthanorError as wrong:
             found.pruned[reason(wrong)] += 1
-    found.best, found.roomier = fastest(fits, keep), fastest([*roomier, *fits], 1)
-    found.front, found.by_mesh = pareto(fits), found.best[:1]
+    found.best, found.roomier = fastest(fits.plans, keep), fastest([*roomier.plans, *fits.plans], 1)
+    found.front, found.by_mesh = pareto(fits.plans), found.best[:1]
     found.seconds = time.process_time() - started
     return found
-
-
-def _ranked(mesh: dict[str, int], options: dict[str, Any], seconds: float, need: Memory) -> Ranked:
-    return Ranked(mesh, options, seconds, {**need.table(), "host": need.host})
 
 
 def fastest(plans: Iterable[Ranked], keep: int) -> list[Ranked]:

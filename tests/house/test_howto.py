@@ -23,6 +23,7 @@ ADDED = {
     "add-a-collective": ("all_to_all", "backward"),
     "add-a-fabric": ("machine", "meshed"),
     "add-a-machine": ("machine", "my-cluster"),
+    "add-a-mesh-axis": ("site", 2),
     "add-a-model": ("model", "my-model"),
     "add-a-router": ("router", "own_routers:Geometric:0.5"),
     "add-a-sharding": ("zero", "mics"),

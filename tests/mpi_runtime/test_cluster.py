@@ -324,11 +324,11 @@ if missing():
 with Cluster.up(Shape(), "mine") as cluster:
     said = 'f"{MPI.COMM_WORLD.allreduce(1)} {socket.gethostname()} "'
     hello = f"import os, socket; from mpi4py import MPI; os.write(1, {said}.encode())"
-    done = cluster.run([sys.executable, "-c", hello], limit=PATIENCE, capture=True)
+    done = cluster.run([sys.executable, "-c", hello], limit=float(sys.argv[1]), capture=True)
     print(done.stdout, done.stderr, done.returncode)
 """
         done = subprocess.run(
-            [python, "-c", script],
+            [python, "-c", script, str(PATIENCE)],
             env=environment, cwd="/", user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         if "refused: " in done.stderr:

@@ -390,7 +390,7 @@ def test_links_carry_what_was_sent():
     across = 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
     assert by_kind["nic.out"].bytes_per_step == by_kind["nic.in"].bytes_per_step == off_diagonal / 2
     assert by_kind["trunk.out"].bytes_per_step == across / 2
-    assert by_kind["ring"]["bytes_per_step"] == 30 / 2
+    assert by_kind["ring"].bytes_per_step == 30 / 2
 
 
 def test_amounts_at_a_coordinate():

@@ -24,6 +24,7 @@ import signal
 import statistics
 import sys
 import time
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
@@ -146,7 +147,9 @@ def _covered(path: Path) -> dict:
     """What the tests of a file execute; runs in a child."""
     import coverage
     import pytest
+    from coverage.exceptions import CoverageWarning
 
+    warnings.simplefilter("ignore", CoverageWarning)  # of tests that execute none of it
     measured = coverage.Coverage(
         data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], messages=False
     )

@@ -35,6 +35,18 @@ def test_a_placement_that_nobody_typed_stops_no_mesh_for_which_there_is_room(nod
         assert free.placement != seed
 
 
+def test_a_models_micro_batch_gives_way_and_a_typed_one_does_not():
+    """A model's plan is made for its own batch; three sequences a rank are no pairs."""
+    own = DENSE.model_copy(update={"plan": {**DENSE.plan, "micro_batch": 2}})
+    machine = tree(nodes=8, supernode=8, tokens_per_node=own.seq_len)
+    asked = {"mesh": {"dp": 2}, "global_batch": 6}
+    found = Setting.of(machine, own, asked)
+    assert (found.plan.micro_batch, found.batch.micro_batches) == (None, 3)
+    assert Setting.of(machine, own, {**asked, "global_batch": 8}).plan.micro_batch == 2
+    with pytest.raises(InputError, match="--micro-batch 2"):
+        Setting.of(machine, own, {**asked, "micro_batch": 2})
+
+
 def test_a_placement_that_gave_way_is_told_and_kept():
     """Three replicas do not divide over supernodes of two nodes."""
     machine = tree(nodes=9, supernode=2)
@@ -52,11 +64,15 @@ def test_a_placement_that_gave_way_is_told_and_kept():
     usual=st.integers(1, 8192),
     dp=st.sampled_from([1, 2, 4]),
 )
-def test_a_micro_batch_is_whole_sequences(sequences, seq_len, usual, dp):
-    """Of a rank that has whole sequences; as many micro-batches as keep each at what is usual, or at one sequence."""
+def test_a_micro_batch_is_at_least_one_sequence(sequences, seq_len, usual, dp):
+    """Of a rank that has whole sequences; as many micro-batches as keep each at what is usual, or at one sequence.
+
+    They are whole sequences too, unless the step divides by what is usual: 1,536 tokens are one and a half of MoDa's.
+    """
     machine = tree(nodes=8, supernode=8, tokens_per_node=usual)
     batch = Setting.of(machine, DENSE, {"mesh": {"dp": dp}, "global_batch": sequences * dp, "seq_len": seq_len}).batch
     assert batch.tokens == sequences * seq_len
-    assert batch.micro_tokens % seq_len == 0
+    assert batch.micro_tokens >= seq_len
+    assert batch.micro_tokens % seq_len == 0 or batch.micro_tokens == usual
     assert batch.micro_tokens * batch.micro_batches == batch.tokens
     assert batch.micro_tokens <= max(usual, seq_len)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.frozen import FrozenArrays
-from ..mesh.mesh import DATA
+from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
 from ..routing.routers import choices, popularity
 
@@ -93,12 +93,12 @@ class LoadModel:
         self.plan, self.mesh = setting.plan, setting.mesh
         spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
         self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
-        self.tokens = setting.micro_tokens(decoder) // self.mesh.size("cp", *(["tp"] if spread else []))
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *(["tp"] if spread else []))
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
         self._others = tuple(
-            1 if axis in self.axes or axis not in (*DATA, "cp") else length
+            1 if axis in self.axes or axis not in REPLICAS else length
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = 1 if self.balancer.level else prod(self._others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import ClassVar
 
 from ...hardware.errors import InputError
@@ -68,12 +69,9 @@ class Pipeline(ABC):
         many do: either all that there are, or as many as the schedule allows.
         """
         few = SETTLED * stages if self.asynchronous else min(micro_batches, SETTLED * stages)
-        found = [
-            [most_in_flight(order).get(chunk, 0) for chunk in range(chunks)]
-            for order in self.orders(stages, few, chunks)
-        ]
+        found = _most(self, stages, few, chunks)
         grows = all(count == few for each in found for count in each)
-        return [[micro_batches] * chunks for _ in range(stages)] if grows else found
+        return [[micro_batches] * chunks for _ in range(stages)] if grows else [list(each) for each in found]
 
     def weight_versions(self, stage: int, stages: int) -> int:
         """How many versions of its weights a stage keeps at once."""
@@ -120,3 +118,10 @@ class Pipeline(ABC):
             sooner = max(sooner, tail - since)
             since += stages.parts[stage].backward - stages.parts[stage].backward_after + stages.send
         return (0.0 if self.splits_backward else sooner), stages.chunks * most
+
+
+@lru_cache(maxsize=4096)
+def _most(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> tuple[tuple[int, ...], ...]:
+    """What :func:`most_in_flight` finds in each stage's order."""
+    orders = (most_in_flight(order) for order in pipeline.orders(stages, micro_batches, chunks))
+    return tuple(tuple(each.get(chunk, 0) for chunk in range(chunks)) for each in orders)

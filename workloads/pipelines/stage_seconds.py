@@ -116,6 +116,13 @@ class StageSeconds:
                 most = max(most, max(before) / mean - 1, 1 - min(column) / mean, column[-1] / mean - 1 - LAST)
         return most
 
+    def least(self, micro_batches: int) -> float:
+        """Seconds that no order of so many micro-batches takes less than: every stage has its work, and waits for the first."""
+        before = accumulate(
+            (each.forward - each.forward_after + self.send for each in self.parts[: self.stages - 1]), initial=0.0
+        )
+        return max(micro_batches * busy + wait for busy, wait in zip(self.busy, before, strict=True))
+
     def pace(self, ahead: int = 1) -> float:
         """Seconds a micro-batch in the steady state of one chunk a stage: those of the slowest :class:`Circle`."""
         return self.slowest_circle(ahead).pace

@@ -23,7 +23,7 @@ def _models() -> Iterable[str]:
 
 
 def _axes() -> Iterable[str]:
-    from ..mesh.mesh import AXES
+    from ..mesh.axes import AXES
 
     return AXES
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
+from ..mesh.axes import CONTEXT, SHARDED
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..optimizers import Adam
@@ -50,6 +51,9 @@ class Rule:
         return f"{self.first} with {self.second}"
 
 
+CUT = " or ".join(CONTEXT)
+"""How errors name the axes that cut sequences."""
+
 RULES = (
     Rule(
         "--tensor 2d",
@@ -57,7 +61,7 @@ RULES = (
         lambda g: g.plan.tensor == "2d" and g.plan.sequence_parallel,
         "the grid already cuts tokens and hidden elements",
     ),
-    Rule("--tensor 2d", "cp", lambda g: g.plan.tensor == "2d" and g.has("cp"), "both cut sequences"),
+    Rule("--tensor 2d", CUT, lambda g: g.plan.tensor == "2d" and g.has(*CONTEXT), "both cut sequences"),
     Rule(
         "--tensor 2d",
         "experts",
@@ -77,9 +81,9 @@ RULES = (
         "it cuts what tensor parallelism leaves whole; add tp to the mesh",
     ),
     Rule(
-        "cp",
+        CUT,
         "an encoder-decoder",
-        lambda g: g.has("cp") and g.model.encoder_layers > 0,
+        lambda g: g.has(*CONTEXT) and g.model.encoder_layers > 0,
         "input and output sequences may differ in length",
     ),
     Rule(
@@ -145,7 +149,7 @@ RULES = (
     Rule(
         "--zero ++",
         "no fsdp",
-        lambda g: g.plan.sharding.keeps_second_shard and not g.has("fsdp"),
+        lambda g: g.plan.sharding.keeps_second_shard and not g.has(*SHARDED),
         "the second shard of the weights is spread over fsdp; add fsdp to the mesh, with the ranks of a node",
     ),
     Rule(
@@ -208,10 +212,10 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
         parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
     tokens = batch.micro_tokens
-    yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
-    yield "tokens of a sequence", batch.seq_len, "cp", mesh.size("cp")
+    yield "tokens of a micro-batch", tokens, CUT, mesh.size(*CONTEXT)
+    yield "tokens of a sequence", batch.seq_len, CUT, mesh.size(*CONTEXT)
     if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
-        yield "tokens that a rank has of a micro-batch", tokens // mesh.size("cp"), "tp", mesh.size("tp")
+        yield "tokens that a rank has of a micro-batch", tokens // mesh.size(*CONTEXT), "tp", mesh.size("tp")
     if grid > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
 

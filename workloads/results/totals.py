@@ -13,7 +13,7 @@ OPTIONAL = ("step_seconds_low", "step_seconds_high", "measured")
 class Network(BaseModel):
     """How the network was looked at (``bound``, ``fluid``, ``message`` or ``measured``), and how its fabric routes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     depth: str
     routing: str
@@ -22,7 +22,7 @@ class Network(BaseModel):
 class LinkUse(BaseModel):
     """Use of one kind of link over all steps: how many are used, their bytes, the share of the time that they are busy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     kind: str
     links: int
@@ -40,7 +40,7 @@ class Totals(BaseModel):
     where the machine's constants were fitted to published runs, ``measured`` where the run was executed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     machine: str
     model: str

@@ -125,7 +125,7 @@ def test_measured_bytes_are_told_by_port():
         assert by_kind[kind].bytes_per_step == sum(nbytes)
         assert by_kind[kind].busiest == int(np.argmax(nbytes))
         assert by_kind[kind].max_utilisation == max(nbytes) / PORT
-    assert by_kind["nic.out"]["bytes_per_step"] == 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
+    assert by_kind["nic.out"].bytes_per_step == 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
 
 
 def test_an_accelerator_is_a_rank():

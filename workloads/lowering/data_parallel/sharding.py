@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ....hardware.frozen import FrozenArrays
-from ...mesh.mesh import DATA, TENSOR
+from ...mesh.axes import REPLICAS, TENSOR
 from ...model.model import Parameters
 from ...model.precision import Part
 from ...pipelines.stage_layers import layers_by_part
@@ -112,6 +112,6 @@ def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
         counts = [getattr(each, part) / mesh.size(*CUT[part]) for each in stages]
         if any(counts):
             amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
-            replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
+            replicas = tuple(axis for axis in mesh.axes if axis in REPLICAS and axis not in CUT[part])
             found.append(Holding(part, amount, replicas, setting.plan.sharding.axes(replicas)))
     return found

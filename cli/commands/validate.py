@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text
-from .options import result_options
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text
+from ..options import result_options
 
 
 @click.command()
@@ -17,12 +17,12 @@ def validate(data: str | None, json_path: str | None, out: str | None) -> None:
 
     Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out.
     """
-    from ..reports.pages.accuracy import show_accuracy, write_accuracy
-    from ..reports.pages.output_folder import Folder
-    from ..reports.studies.accuracy.memory_rows import with_memory
-    from ..reports.studies.accuracy.rows import read_rows
-    from ..reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
-    from ..reports.studies.accuracy.validate import validate as predict_all
+    from ...reports.pages.accuracy import show_accuracy, write_accuracy
+    from ...reports.pages.output_folder import Folder
+    from ...reports.studies.accuracy.memory_rows import with_memory
+    from ...reports.studies.accuracy.rows import read_rows
+    from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
+    from ...reports.studies.accuracy.validate import validate as predict_all
 
     rows = list(with_memory(read_rows(data)))
     check_writable(json_path)

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit
-from .inputs import load
-from .options import json_option, machine_option, overcommit_option, plan_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...reports.tables.terminal import check_writable, console, emit
+from ..inputs import load
+from ..options import json_option, machine_option, overcommit_option, plan_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
@@ -34,7 +34,7 @@ def infer(
     machine: str, model: str, settings: tuple[str, ...], allow_overcommit: bool, json_path: str | None, **options: Any
 ) -> None:
     """Simulate inference: time to the first token and for each later one, memory, and traffic from the host."""
-    from ..sim.studies.inference import infer as run_inference
+    from ...sim.studies.inference import infer as run_inference
 
     hardware, chosen = load(machine, model, settings)
     check_writable(json_path)
@@ -42,6 +42,6 @@ def infer(
     found = run_inference(hardware, chosen, allow_overcommit=allow_overcommit, **given).summary()
     emit(json_path, found)
     if json_path != "-":
-        from ..reports.tables.runs import show_inference
+        from ...reports.tables.runs import show_inference
 
         show_inference(console(), found)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text
-from .options import result_options
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text
+from ..options import result_options
 
 
 @click.command("validate-runtime")
@@ -18,9 +18,9 @@ def validate_runtime(trees: str | None, json_path: str | None, out: str | None) 
     Calibrates in one job, measures in others, and predicts from nominal and from calibrated rates. With --out,
     finished cells are kept: an interrupted study continues when it runs again.
     """
-    from ..reports.pages.output_folder import Folder, Points
-    from ..reports.pages.runtime_validation import show_validation, write_validation
-    from ..reports.studies.runtime_validation import chosen, steps_of, validate
+    from ...reports.pages.output_folder import Folder, Points
+    from ...reports.pages.runtime_validation import show_validation, write_validation
+    from ...reports.studies.runtime_validation import chosen, steps_of, validate
 
     check_writable(json_path)
     picked = chosen(trees)

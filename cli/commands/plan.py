@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, load
-from .options import machine_option, plan_options, required_option, result_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, load
+from ..options import machine_option, plan_options, required_option, result_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 if TYPE_CHECKING:
-    from ..reports.pages.output_folder import Folder
-    from ..sim.planning.question import Question
-    from ..sim.planning.search import Search
+    from ...reports.pages.output_folder import Folder
+    from ...sim.planning.question import Question
+    from ...sim.planning.search import Search
 
 SMALL = 20_000
 """Plans up to which one process is quicker than several, which have to start."""
@@ -65,9 +65,9 @@ def plan(
     best are simulated. With --out, finished meshes are kept: an interrupted search continues when it runs again. Under
     mpiexec all ranks search.
     """
-    from ..sim.planning.question import Question
-    from ..sim.planning.space import MOST, Space
-    from ..sim.planning.workers import workers
+    from ...sim.planning.question import Question
+    from ...sim.planning.space import MOST, Space
+    from ...sim.planning.workers import workers
 
     hardware, chosen = load(machine, model, settings)
     if limit is not None and limit < 1:
@@ -93,8 +93,8 @@ def _search(
     question: Question, crew: Any, limit: int, simulated: int, folder: Folder | None, json_path: str | None
 ) -> Search:
     """Search with progress; an interruption leaves what there is."""
-    from ..reports.pages.output_folder import Points
-    from ..sim.planning.search import search
+    from ...reports.pages.output_folder import Points
+    from ...sim.planning.search import search
 
     points = Points(folder) if folder else None
     latest: list[Search] = []
@@ -125,7 +125,7 @@ def _search(
 
 def _tell(this: Search, folder: Folder | None, json_path: str | None) -> None:
     """What was found, to where it was asked for."""
-    from ..reports.pages.plan import show_search, write_search
+    from ...reports.pages.plan import show_search, write_search
 
     plain = this.plain()
     if folder:
@@ -136,21 +136,21 @@ def _tell(this: Search, folder: Folder | None, json_path: str | None) -> None:
 
 
 def _folder(out: str | None) -> Folder | None:
-    from ..reports.pages.output_folder import Folder
+    from ...reports.pages.output_folder import Folder
 
     return Folder(out) if out else None
 
 
 def _under_mpi() -> bool:
     """Whether a launcher has started several ranks."""
-    from ..mpi_runtime.job.environment import Launcher
+    from ...mpi_runtime.job.environment import Launcher
 
     launcher = Launcher.of(os.environ)
     return launcher is not None and launcher.ranks > 1
 
 
 def _nbytes(text: str | None) -> float | None:
-    from ..hardware.units import read_bytes
+    from ...hardware.units import read_bytes
 
     if text is None:
         return None

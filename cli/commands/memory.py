@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import load
-from .options import json_option, machine_option, plan_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import load
+from ..options import json_option, machine_option, plan_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 MOST_REMEDIES = 12
 """Ways to make a plan fit that are told."""
@@ -27,10 +27,10 @@ def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str |
 
     Nothing is simulated. The exit status is 3 if the plan does not fit; tables and JSON are written all the same.
     """
-    from ..hardware.errors import DoesNotFit
-    from ..reports.pages.memory import plain, show
-    from ..workloads.memory import Remedy, account, remedies, sample_loads, shortage
-    from ..workloads.plan.setting import Setting
+    from ...hardware.errors import DoesNotFit
+    from ...reports.pages.memory import plain, show
+    from ...workloads.memory import Remedy, account, remedies, sample_loads, shortage
+    from ...workloads.plan.setting import Setting
 
     check_writable(json_path)
     setting = Setting.of(*load(machine, model, settings), options)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit
 
 if TYPE_CHECKING:
-    from ..mpi_runtime.cluster import Cluster, Shape
+    from ...mpi_runtime.cluster import Cluster, Shape
 
 NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster, if there are several.")
 
@@ -37,7 +37,7 @@ def cluster() -> None:
 @click.option("-o", "output", metavar="FILE", help="Write the cluster's machine file.")
 def up(name: str, loopback: bool, output: str | None, **flags: Any) -> None:
     """Build a cluster; it stays until it is taken down."""
-    from ..mpi_runtime.cluster import Cluster, Shape
+    from ...mpi_runtime.cluster import Cluster, Shape
 
     check_writable(output)
     given = {key: value for key, value in flags.items() if value is not None}
@@ -63,7 +63,7 @@ def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, 
 
     Ends with the exit status of the job, or with 124 if the job was killed after --limit.
     """
-    from ..mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster import Cluster
 
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _end)
@@ -75,8 +75,8 @@ def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, 
 @click.option("--json", "json_path", metavar="FILE", help="Write the status as JSON; - for standard output.")
 def status(json_path: str | None) -> None:
     """Show which clusters are up: shape, nodes, the kernel's own rates, and bytes over each uplink."""
-    from ..mpi_runtime.cluster import Cluster
-    from ..mpi_runtime.cluster.report import report
+    from ...mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster.report import report
 
     check_writable(json_path)
     clusters = Cluster.all()
@@ -97,7 +97,7 @@ def status(json_path: str | None) -> None:
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 def machine(name: str, output: str) -> None:
     """Write the machine file of a cluster, with its nominal rates only, for athanor simulate --machine FILE."""
-    from ..mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster import Cluster
 
     found = Cluster.of(name)
     if found.state.holder is None:
@@ -110,7 +110,7 @@ def machine(name: str, output: str) -> None:
 @click.option("--all", "every", is_flag=True, help="Remove all clusters.")
 def down(name: str, every: bool) -> None:
     """Take a cluster down, and end whatever runs on it."""
-    from ..mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster import Cluster
 
     for each in Cluster.all() if every else [Cluster.of(name)]:
         each.down()
@@ -132,14 +132,14 @@ def _described(made: Cluster) -> str:
 
 
 def _bits(rate: float) -> str:
-    from ..hardware.units import si
+    from ...hardware.units import si
 
     return si(8 * rate, "bit/s")
 
 
 def _show_links(found: dict[str, Any]) -> None:
-    from ..hardware.units import si
-    from ..reports.tables.runs import table
+    from ...hardware.units import si
+    from ...reports.tables.runs import table
 
     addresses = {node["name"]: node["address"] for node in found["nodes"]}
     rows = [
@@ -159,8 +159,8 @@ def _show_links(found: dict[str, Any]) -> None:
 
 
 def _write_machine(output: str, shape: Shape) -> None:
-    from ..hardware.files import write_whole
-    from ..hardware.machine_writer import machine_toml
-    from ..mpi_runtime.cluster import machine_of
+    from ...hardware.files import write_whole
+    from ...hardware.machine_writer import machine_toml
+    from ...mpi_runtime.cluster import machine_of
 
     write_whole(output, machine_toml(machine_of(shape)))

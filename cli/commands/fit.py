@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .options import result_options
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..options import result_options
 
 
 @click.command()
@@ -50,7 +50,7 @@ def fit(
 
 
 def _bagualu(output: str | None) -> None:
-    from ..reports.studies.reproductions.bagualu.fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
+    from ...reports.studies.reproductions.bagualu.fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
 
     fits: list[tuple[str, BaguaLuFit]] = []
     try:
@@ -67,11 +67,11 @@ def _bagualu(output: str | None) -> None:
 
 
 def _constants(what: str, name: str, data: str | None, all_rows: bool, json_path: str | None, out: str | None) -> None:
-    from ..reports.pages.fit import show_fit, toml_of
-    from ..reports.pages.output_folder import Folder
-    from ..reports.studies.accuracy.fitting import fit as fit_target
-    from ..reports.studies.accuracy.rows import read_rows
-    from ..reports.studies.accuracy.targets import target_of
+    from ...reports.pages.fit import show_fit, toml_of
+    from ...reports.pages.output_folder import Folder
+    from ...reports.studies.accuracy.fitting import fit as fit_target
+    from ...reports.studies.accuracy.rows import read_rows
+    from ...reports.studies.accuracy.targets import target_of
 
     target, rows = target_of(what, name), read_rows(data)
     folder = Folder(out) if out else None

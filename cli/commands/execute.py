@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, first
-from .options import (
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, first
+from ..options import (
     machine_option,
     overcommit_option,
     plan_options,
@@ -17,8 +17,8 @@ from .options import (
     run_file_option,
     runtime_options,
 )
-from .run_files import repeating, run_file_argument
-from .sections import SectionedCommand
+from ..run_files import repeating, run_file_argument
+from ..sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
@@ -72,13 +72,13 @@ def execute(
     The mesh has as many ranks as are started. Times, loads and links are measured; the machine names where ranks live, and with
     --compute sleep how fast they compute.
     """
-    from ..mpi_runtime.job.environment import prepare
+    from ...mpi_runtime.job.environment import prepare
 
     prepare()
-    from ..mpi_runtime.execute.execute import Way
-    from ..mpi_runtime.execute.execute import execute as execute_run
-    from ..reports.pages.output_folder import Folder
-    from .inputs import load
+    from ...mpi_runtime.execute.execute import Way
+    from ...mpi_runtime.execute.execute import execute as execute_run
+    from ...reports.pages.output_folder import Folder
+    from ..inputs import load
 
     hardware, chosen = load(machine, model, settings)
     way = Way(compute, compute_scale, collectives, check, allow_overcommit)
@@ -105,12 +105,12 @@ def execute(
     if output:
         run.save(output)
     for folder in folders:
-        from ..reports.pages.run import write_run
+        from ...reports.pages.run import write_run
 
         again = repeating(folder.path, machine, model, settings, run.plan, allow_overcommit)
         write_run(folder, run, hardware, chosen, command_text(), again)
     emit(json_path, run.summary())
     if json_path != "-":
-        from ..reports.tables.runs import show_run
+        from ...reports.tables.runs import show_run
 
         show_run(console(), run.summary(), run.summary()["links"])
