@@ -56,7 +56,9 @@ PLANS = {
         {"mesh": {"tp": 2, "fsdp": 2}, "zero": "3"},
         {"mesh": {"dp": 4}, "zero": "hierarchical", "precision": "layerwise"},
         {"mesh": {"dp": 2, "tp": 2}, "precision": "O0"},
-        {"mesh": {"dp": 4}, "tokens_per_rank": 2112, "micro_batch": 1, "zero": "1"},  # so many that they are blocks
+    ],
+    "many micro-batches": [  # which blocks stand for
+        {"mesh": {"dp": 4}, "tokens_per_rank": 2112, "micro_batch": 1, "zero": "1"},
     ],
     "pipeline": [
         {"mesh": {"pp": 4}},
