@@ -247,10 +247,10 @@ def test_a_reader_that_closes_early_is_no_error():
     assert "Traceback" not in done.stderr
 
 
-def test_examples_print_what_they_say():
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_examples_print_what_they_say(path):
     """Each example ends with the output that it prints, as comments."""
-    for path in sorted(EXAMPLES.glob("*.py")):
-        expected = [line[4:] for line in path.read_text().splitlines() if line.startswith("# > ")]
-        shown = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
-        assert shown.returncode == 0, shown.stderr
-        assert shown.stdout.splitlines() == expected, path.name
+    expected = [line[4:] for line in path.read_text().splitlines() if line.startswith("# > ")]
+    shown = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=PATIENCE)
+    assert shown.returncode == 0, shown.stderr
+    assert expected and shown.stdout.splitlines() == expected
