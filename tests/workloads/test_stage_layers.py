@@ -223,7 +223,8 @@ def test_the_search_looks_at_unequal_stages_where_it_is_asked_to():
     stages = {name: {mesh.get("pp", 1) for mesh in Space(each).meshes} for name, each in {
         "even": question(), "ends": question(stage_layers="ends"), "both": question(("stage-layers=even,ends",))
     }.items()}  # fmt: skip
-    assert stages == {"even": {1, 2}, "ends": {1, 2, 3, 4, 6, 8, 12, 24}, "both": {1, 2, 3, 4, 6, 8, 12, 24}}
+    unequal = {1, 2, 3, 4, 6, 8, 12}  # as even as 22 layers can be, unless a way is asked for
+    assert stages == {"even": unequal, "ends": {*unequal, 24}, "both": {*unequal, 24}}
     space = Space(question(stage_layers="ends"))
     for mesh in space.meshes:
         plans = list(space.plans(mesh))
