@@ -12,12 +12,11 @@ from ..hardware.machine import list_machines
 from ..reports.tables.runs import table
 from ..sim.network.network_models import SHARING
 from ..workloads.collectives import ALGORITHMS
-from ..workloads.mesh.mesh import AXES
+from ..workloads.mesh.axes import AXES
 from ..workloads.mesh.placement import NAMED
 from ..workloads.model.model import Model, list_models
 from ..workloads.model.precision import DESCRIPTIONS
-from ..workloads.optimizers import OPTIMIZERS
-from ..workloads.routing.balancers import BALANCERS
+from ..workloads.plan.choices import registry_of
 from ..workloads.routing.routers import CATALOGUE, ROUTERS
 
 
@@ -35,18 +34,14 @@ def entries(what: str) -> list[tuple[str, str]]:
         case "machines":
             return [(each.name, f"{each.nodes:,} nodes. {each.description}") for each in list_machines()]
         case "axes":
-            return list(AXES.items())
+            return [(name, axis.about) for name, axis in AXES.items()]
         case "placements":
             return list(NAMED.items())
         case "routers":
             tables = [(f"table:{path.stem}", _first_line(path)) for path in sorted(CATALOGUE.glob("*.csv"))]
             return [*ROUTERS.abouts(), *tables]
-        case "balancers":
-            return BALANCERS.abouts()
         case "precisions":
             return list(DESCRIPTIONS.items())
-        case "optimizers":
-            return OPTIMIZERS.abouts()
         case "collectives":
             return [
                 (f"{operation} {name}", about)
@@ -60,7 +55,10 @@ def entries(what: str) -> list[tuple[str, str]]:
             ]
         case "network-models":
             return SHARING.abouts()
-    raise ValueError(what)
+    registry = registry_of(what)
+    if registry is None:
+        raise ValueError(what)
+    return registry.abouts()
 
 
 def _shape(model: Model) -> tuple[str, ...]:

@@ -156,14 +156,16 @@ def _with_the_files(ctx: click.Context, param: click.Parameter, value: tuple[str
 def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of jobs that run over MPI."""
     command = click.option(
-        "--time-limit", type=float, default=600.0, show_default=True, help="Seconds after which the job ends itself."
+        "--time-limit", type=float, default=600.0, show_default=True, help="End the job after so many seconds."
     )(command)
-    return click.option("--expect-ranks", type=int, help="Refuse to run with another number of ranks.")(command)
+    return click.option("--expect-ranks", type=int, help="Refuse to run if the number of ranks is not this one.")(
+        command
+    )
 
 
 def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option to go beyond a rank's memory."""
-    text = "Go on where a rank's memory is too small, as if it had enough."
+    text = "Continue even if a rank's memory is too small, as if it had enough."
     return click.option("--allow-overcommit", is_flag=True, help=text)(command)
 
 

@@ -177,7 +177,7 @@ def exclusions() -> str:
         return re.sub(rf"--[a-z-]+(?: (?:{values}))?|\b(?:cp|pp|ep|tp|dp|fsdp)\b", r"`\g<0>`", text)
 
     rows = [(code(rule.first), code(rule.second), code(rule.why)) for rule in RULES]
-    return "\n".join(lines_of(("", "with", "since"), rows, 3))
+    return "\n".join(lines_of(("option", "excludes", "because"), rows, 3))
 
 
 def planner(record: dict[str, Any]) -> str:

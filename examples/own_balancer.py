@@ -36,6 +36,6 @@ for balancer in ("none", "__main__:Overflow:1.5", "__main__:Overflow:1.1", "swip
     print(f"{balancer:21s} {run.summary()['step_seconds']:6.2f} s, most over mean {load['max_over_mean']:.2f}")
 
 # > none                   52.53 s, most over mean 33.47
-# > __main__:Overflow:1.5    3.65 s, most over mean 1.50
-# > __main__:Overflow:1.1    3.03 s, most over mean 1.10
+# > __main__:Overflow:1.5   3.65 s, most over mean 1.50
+# > __main__:Overflow:1.1   3.03 s, most over mean 1.10
 # > swipe                   2.98 s, most over mean 1.00

@@ -83,6 +83,14 @@ class Registry(Mapping[str, T], Generic[T]):
         except TypeError as reason:  # such as: an abstract class
             raise InputError(f"{self.flag} {text}: {reason}") from None
 
+    def has(self, text: str) -> bool:
+        """Whether :meth:`find` finds what ``text`` asks for."""
+        try:
+            self.find(text)
+        except InputError:
+            return False
+        return True
+
     def names(self) -> list[str]:
         """Every name: those that come with Athanor, then those of installed plug-ins."""
         return [*self._known, *(name for name in self._installed if name not in self._known)]

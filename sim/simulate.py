@@ -21,6 +21,7 @@ from ..workloads.plan.setting import Setting
 from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
+from ..workloads.results.totals import LinkUse, Network, Totals
 from ..workloads.schedule.schedule import Schedule
 from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
@@ -89,16 +90,16 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
             results.append(RankByRank(setting.machine, schedule, noise, observed).run())
     need = max(needs, key=lambda each: each.total)
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
-    totals = {
+    totals = Totals(
         **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
         **_interval(setting.machine, float(np.mean(seconds))),
-        "network": {"depth": depth, "routing": setting.machine.fabric.routing},
-        "links": _links(results),
-        "events": sum(result.events for result in results),
-        "warnings": cautions(setting, need, schedule.notes),
-        "wall_seconds": time.perf_counter() - started,
-        "peak_rss_bytes": peak_rss_bytes(),
-    }
+        network=Network(depth=depth, routing=setting.machine.fabric.routing),
+        links=_links(results),
+        events=sum(result.events for result in results),
+        warnings=cautions(setting, need, schedule.notes),
+        wall_seconds=time.perf_counter() - started,
+        peak_rss_bytes=peak_rss_bytes(),
+    )
     rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
@@ -164,7 +165,7 @@ def _by_load(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tup
     return {name: tuple(int(at) for at in np.unravel_index(place, np.shape(burden))) for name, place in places.items()}
 
 
-def _links(results: list[StepResult]) -> list[dict[str, Any]]:
+def _links(results: list[StepResult]) -> list[LinkUse]:
     """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
     seconds = sum(result.seconds for result in results)
     total = LinkLoads(results[0].loads.kinds)
@@ -174,14 +175,14 @@ def _links(results: list[StepResult]) -> list[dict[str, Any]]:
     for kind, busy in total.busy():
         used = busy > 0
         rows.append(
-            {
-                "kind": kind.name,
-                "links": int(used.sum()),
-                "capacity_bytes_per_second": kind.capacity,
-                "bytes_per_step": float(total.loads[kind.name].sum()) / len(results),
-                "mean_utilisation": float(busy[used].mean()) / seconds,
-                "max_utilisation": float(busy.max()) / seconds,
-                "busiest": int(busy.argmax()),
-            }
+            LinkUse(
+                kind=kind.name,
+                links=int(used.sum()),
+                capacity_bytes_per_second=kind.capacity,
+                bytes_per_step=float(total.loads[kind.name].sum()) / len(results),
+                mean_utilisation=float(busy[used].mean()) / seconds,
+                max_utilisation=float(busy.max()) / seconds,
+                busiest=int(busy.argmax()),
+            )
         )
     return rows

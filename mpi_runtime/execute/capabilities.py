@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ...hardware.errors import InputError
+from ...workloads.mesh.axes import CONTEXT
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
 from ..devices import TYPES
@@ -70,7 +71,7 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     if mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).asynchronous:
         flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous)
         yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {flushing}"
-    if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size("cp"):
+    if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size(*CONTEXT):
         yield (
             f"--tokens-per-rank {batch.tokens:,}: {batch.micro_tokens:,} tokens of a micro-batch are no whole sequences of"
             f" {batch.seq_len:,} (--seq-len) that cp={mesh.size('cp')} cuts evenly"

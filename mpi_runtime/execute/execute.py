@@ -26,6 +26,7 @@ from ...workloads.plan.setting import Setting
 from ...workloads.plan.signatures import documented
 from ...workloads.results.run import Run
 from ...workloads.results.summary import cautions, summarise
+from ...workloads.results.totals import Network, Totals
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.operation import Operation
 from ...workloads.schedule.schedule import Schedule
@@ -205,18 +206,18 @@ class _Job:
         if sent is None or uncertain is None or peak is None:
             return None
         seconds = [each.seconds for each in steps]
-        totals = {
+        totals = Totals(
             **summarise(
                 self.setting, self.need, balance, seconds, [each.exposed for each in steps], float(np.mean(flops))
             ),
-            "network": {"depth": "measured", "routing": self.setting.machine.fabric.routing},
-            "links": links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
-            "events": 0,
-            "warnings": self._warnings(),
-            "measured": {**self._measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
-            "wall_seconds": time.perf_counter() - started,
-            "peak_rss_bytes": max(peak),
-        }
+            network=Network(depth="measured", routing=self.setting.machine.fabric.routing),
+            links=links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
+            events=0,
+            warnings=self._warnings(),
+            measured={**self._measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
+            wall_seconds=time.perf_counter() - started,
+            peak_rss_bytes=max(peak),
+        )
         rows = [row._replace(step=step) for step, each in enumerate(steps) for row in each.rows]
         named = {
             name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}

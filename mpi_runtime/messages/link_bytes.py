@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,11 +9,10 @@ from ...hardware.fabrics.fabric import LinkKind
 from ...hardware.machine import Machine
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
+from ...workloads.results.totals import LinkUse
 
 
-def links(
-    machine: Machine, layout: Layout, sent: NDArray[np.float64], seconds: float, steps: int
-) -> list[dict[str, Any]]:
+def links(machine: Machine, layout: Layout, sent: NDArray[np.float64], seconds: float, steps: int) -> list[LinkUse]:
     """Use of each kind of link, as simulated Runs tell it.
 
     ``sent[source, target]`` are bytes in all steps, which took ``seconds`` together. Bytes are measured; links, routes and
@@ -46,15 +43,15 @@ def links(
     return [_row(kind, load, seconds, steps) for kind, load in zip(kinds, loads, strict=True) if load.any()]
 
 
-def _row(kind: LinkKind, load: NDArray[np.float64], seconds: float, steps: int) -> dict[str, Any]:
+def _row(kind: LinkKind, load: NDArray[np.float64], seconds: float, steps: int) -> LinkUse:
     busy = load / kind.capacity
     used = load > 0
-    return {
-        "kind": kind.name,
-        "links": int(used.sum()),
-        "capacity_bytes_per_second": kind.capacity,
-        "bytes_per_step": float(load.sum()) / steps,
-        "mean_utilisation": float(busy[used].mean()) / seconds,
-        "max_utilisation": float(busy.max()) / seconds,
-        "busiest": int(busy.argmax()),
-    }
+    return LinkUse(
+        kind=kind.name,
+        links=int(used.sum()),
+        capacity_bytes_per_second=kind.capacity,
+        bytes_per_step=float(load.sum()) / steps,
+        mean_utilisation=float(busy[used].mean()) / seconds,
+        max_utilisation=float(busy.max()) / seconds,
+        busiest=int(busy.argmax()),
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from ...workloads.memory import PARTS, Account, Memory, MemoryLine, Remedy
-from ...workloads.mesh.mesh import TENSOR
+from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ..tables.runs import table
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def cut_over(account: Account, line: MemoryLine) -> list[str]:
     if not line.kept:
         return []
     setting = account.setting
-    axes = {"cp", "row"}
+    axes = {*CONTEXT, "row"}
     if line.cut == "tp" or (line.cut == "tokens" and (setting.plan.sequence_parallel or setting.mesh.size("col") > 1)):
         axes |= set(TENSOR)
     return [axis for axis in setting.mesh.axes if axis in axes and setting.mesh.size(axis) > 1]

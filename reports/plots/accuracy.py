@@ -137,7 +137,7 @@ def _strips(groups: dict[str, list[AccuracyOutcome]], what: str) -> Figure:
     percent_axis(axes.xaxis, signed=True)
     axes.set_xticks([-CLIP, -CLIP / 2, 0, CLIP / 2, CLIP])
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"error of the prediction; beyond {CLIP:.0%} at the edge")
+    axes.set_xlabel(f"error of the prediction\n(beyond {CLIP:.0%} at the edge)")
     axes.set_ylabel(what)
     titled(axes, f"Errors by {what}, and their mean", names=True)
     return figure

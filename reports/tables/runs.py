@@ -16,8 +16,6 @@ from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model
 from ...workloads.schedule.operation import CATEGORIES, PHASES
-from ..content.inputs import model_rows
-from ..content.scaling import study_columns, study_rows, study_title
 from ..content.words import shown
 
 if TYPE_CHECKING:
@@ -113,6 +111,8 @@ def show_inference(console: Console, found: dict[str, Any]) -> None:
 
 def study_table(study: Study) -> Table:
     """The points of a scaling study, under its title."""
+    from ..content.scaling import study_columns, study_rows, study_title
+
     return table(study_title(study), study_columns(study), study_rows(study), text_columns=2)
 
 
@@ -143,4 +143,6 @@ def machine_table(machine: Machine) -> Table:
 
 def model_table(model: Model) -> Table:
     """A model's numbers with their sources."""
+    from ..content.inputs import model_rows
+
     return table(f"{model.name}: {model.description}", ["key", "value", "source"], model_rows(model), text_columns=3)

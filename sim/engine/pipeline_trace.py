@@ -53,7 +53,7 @@ def _of_rank(stages: PipelineStages, ready: float, name: str, rank: tuple[int, .
         else:
             flops = sum(row.flops for row in rows)
             slot_of = Operation(f"c{slot.chunk}.{WORDS[slot.kind]}", PHASE[slot.kind], "compute", COMPUTE, work)
-            told_as = TraceRow.of(slot_of, ("", "", ""), name, (begin, end), (0.0, flops), "none")
+            told_as = TraceRow.of(slot_of, ("", "", "", ""), name, (begin, end), (0.0, flops), "none")
             yield told_as.placed(0, number, 0.0)
 
 
@@ -69,6 +69,6 @@ def _arrival(stages: PipelineStages, rank: tuple[int, ...], stage: int, place: i
     elsewhere = tuple(sender if axis == stages.axis else number for axis, number in enumerate(rank))
     task, label = handed_on(slot, 0)
     operation = Operation(label, PHASE[slot.kind], "pipeline_transfer", ARRIVALS, exchange, task=task)
-    where = (exchange.operation, "+".join(exchange.axes), stages.traffic.layout.span(exchange.axes))
+    where = (exchange.operation, "+".join(exchange.axes), stages.traffic.layout.span(exchange.axes), exchange.algorithm)
     times = (sent, sent + float(found.seconds[elsewhere]))
     return TraceRow.of(operation, where, name, times, (at(exchange.nbytes, elsewhere), 0.0), found.limit)

@@ -21,12 +21,14 @@ Index = NDArray[np.int64]
 class Links:
     """Numbers all links that the ranks of a layout can reach.
 
-    ``domains[level][rank]`` is the domain of each rank at each level of the fabric, from the node outwards; ``cable``
-    the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for each level.
+    ``names[level]`` are the levels of the fabric, from the node outwards, ``domains[level][rank]`` the domain of each rank at
+    each of them; ``cable`` the cable that leads to it. Kinds are those inside nodes, then ``<level>.out`` and ``<level>.in`` for
+    each level.
     """
 
     kinds: tuple[LinkKind, ...]
     inside: NodeLinks
+    names: tuple[str, ...]
     domains: tuple[Index, ...]
     cables: tuple[int, ...]
     cable: tuple[Index, ...]
@@ -48,6 +50,7 @@ class Links:
         return cls(
             tuple(kinds),
             inside,
+            tuple(level.name for level in levels),
             tuple(level.domain[layout.node] for level in levels),
             tuple(level.cables for level in levels),
             tuple(level.slot[layout.node] for level in levels),
@@ -62,9 +65,7 @@ class Links:
 
     def by_level(self) -> Iterator[tuple[str, Index, int, Index]]:
         """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
-        outside = self.kinds[len(self.inside.kinds) :]
-        names = [kind.name.removesuffix(".out") for kind in outside if kind.name.endswith(".out")]
-        yield from zip(names, self.domains, self.cables, self.cable, strict=True)
+        yield from zip(self.names, self.domains, self.cables, self.cable, strict=True)
 
     def segments(self, groups: Groups, level: int) -> Segments:
         """The runs of members of ``groups`` that share a domain of a level; kept, since layers repeat."""

@@ -12,6 +12,7 @@ import numpy as np
 from ...workloads.loads.loads import Load, LoadModel
 from ...workloads.lowering.builder import COMMUNICATION, Program
 from ...workloads.lowering.layer.passes import Passes
+from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
@@ -91,7 +92,7 @@ class PassTimes:
     def of(self, setting: Setting, wires: Wires) -> tuple[Key, Mapping[Span, float]]:
         """The seconds of all spans of a setting on the links of its layout, and what they depend on."""
         key = shape(setting)
-        axes = ("tp", "row", "col", "cp", "ep")
+        axes = (*TENSOR, *CONTEXT, "ep")
         here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(("ep", "tp")))
         if here not in self._timed:
             # Algorithms in two levels depend on the layout, and only exchanges of tokens use them.
@@ -173,7 +174,7 @@ def shape(setting: Setting) -> Key:
     return (
         mesh.size("tp"),
         mesh.size("col"),
-        mesh.size("cp"),
+        mesh.size(*CONTEXT),
         mesh.size("ep"),
         setting.batch.micro_tokens,
         setting.batch.seq_len,

@@ -12,10 +12,11 @@ from typing import Any
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine
 from ...hardware.version import version
-from ...workloads.mesh.mesh import AXES
+from ...workloads.mesh.axes import AXES
 from ...workloads.mesh.placement import resolve_ranks_per_node
 from ...workloads.model.model import Model
 from ...workloads.pipelines.stage_layers import WAYS
+from ...workloads.plan.choices import registry_of
 from ...workloads.plan.plan import Plan
 
 DIMENSIONS = tuple(name for name, each in Plan.options().items() if each.searched)
@@ -175,10 +176,6 @@ def _value(key: str, text: str, value: str) -> Any:
     allowed = option.choices()
     for part in value.split(",") if allowed and key != "placement" else ():
         name, own, _ = part.partition(":")
-        if name not in allowed and not (own and option.names in OWN):
+        if name not in allowed and not (own and registry_of(option.names)):
             raise InputError(f"--try {text}: no such value {part}{suggestion(part, allowed)}")
     return value
-
-
-OWN = ("pipelines", "shardings", "recomputations", "optimizers")
-"""Kinds of which a user may name a class, as ``module:Class``: the plan finds it."""

@@ -82,6 +82,7 @@ class Search:
             "global_batch": question.plan.global_batch,
             "seq_len": question.seq_len,
             "memory_bytes": question.memory,
+            "fixed": dict(question.fixed),
             "meshes": len(self.space.meshes),
             "meshes_done": self.done,
             "interrupted": self.interrupted,

@@ -10,13 +10,13 @@ from math import prod
 from typing import Any, NamedTuple
 
 from ...hardware.errors import InputError
-from ...workloads.mesh.mesh import DATA
+from ...workloads.mesh.axes import AXES, CONTEXT, DATA, OUTWARD
 from ...workloads.pipelines import find_pipeline
 from ...workloads.pipelines.stage_layers import nearly_even
 from ...workloads.plan.plan import BELONGS, Plan
 from .question import DIMENSIONS, OPEN_AXES, Question
 
-OUTERMOST_FIRST = ("pp", "dp", "ep", "fsdp", "cp", "tp")
+OUTERMOST_FIRST = tuple(axis for axis in reversed(OUTWARD) if axis in AXES)
 
 LARGEST_FIRST = (
     "tensor",
@@ -91,7 +91,7 @@ class Space:
         """The ranks' divisors that also divide what an axis cuts; of stages as many as have layers."""
         model = self.question.model
         grid = 2 if "2d" in (self.question.fixed.get("tensor"), *self.question.tries.get("tensor", ())) else 1
-        cut = {"tp": model.heads**grid, "ep": max(1, model.experts), "cp": self.question.seq_len}
+        cut = {"tp": model.heads**grid, "ep": max(1, model.experts), **dict.fromkeys(CONTEXT, self.question.seq_len)}
         sizes = divisors_of(self.question.ranks)
         if axis == "pp":
             return [size for size in sizes if size == 1 or self._ways(size, 1)]
@@ -230,7 +230,8 @@ def placements(mesh: dict[str, int]) -> list[str]:
         return ["moda", "opposite"] if both else ["moda"]
     if not both:
         return ["megatron"]
-    inside_out = [axis for axis in ("tp", "cp", "fsdp", "dp", "ep", "pp") if axis in mesh]
+    trading = {"dp": "ep", "ep": "dp"}
+    inside_out = [each for axis in OUTWARD if (each := trading.get(axis, axis)) in mesh]
     return ["megatron", f"block:{','.join(inside_out)}"]
 
 

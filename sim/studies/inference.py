@@ -11,6 +11,7 @@ import numpy as np
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine
 from ...workloads.lowering.inference import Pass, cache_bytes, lower_pass, weight_bytes
+from ...workloads.mesh.axes import CONTEXT, STAGES
 from ...workloads.model.model import Model
 from ...workloads.plan.plan_options import PlanOptions
 from ...workloads.plan.run_file import resolved
@@ -81,7 +82,7 @@ def infer(
     ways = {"zero": "0", "overlap": "none", "mesh": {"dp": 1}}
     fixed = {"tokens_per_rank": sequences * prompt, "seq_len": prompt, "micro_batch": sequences}
     setting = Setting.of(machine, model, {**ways, **given, **fixed})
-    if set(setting.mesh.axes) & {"pp", "cp", "row"} or setting.plan.sharding.shards_gradients:
+    if set(setting.mesh.axes) & {*STAGES, *CONTEXT, "row"} or setting.plan.sharding.shards_gradients:
         raise InputError("inference runs on meshes of tp, ep and dp, with --zero 0")
     memory = _memory(setting, sequences, prompt + new_tokens if reuse else 0)
     if not overcommit:

@@ -11,6 +11,7 @@ from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine, load_machine
 from ...hardware.version import key
 from ...workloads.lowering.simulator_memory import require_room
+from ...workloads.mesh.axes import axes_of
 from ...workloads.model.model import Model, load_model
 from ...workloads.plan.plan_options import PlanOptions
 from ...workloads.plan.run_file import resolved
@@ -214,7 +215,7 @@ def scaled(kind: Kind, reference: Setting, nodes: int, grow: Grow | None = None)
 
 def _data_axis(mesh: Mapping[str, int], kind: Kind) -> str:
     """The axis along which replicas grow: one that the mesh has, else a new one."""
-    known = ("dp", "ep", "fsdp") if kind == "strong" else ("dp", "fsdp")
+    known = axes_of("data", "expert") if kind == "strong" else axes_of("data")
     return next((axis for axis in known if axis in mesh), "dp")
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import signal
-import time
 
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
@@ -15,7 +14,7 @@ from athanor.sim.studies import collective as module
 from athanor.sim.studies.collective import Collective, collective
 from athanor.sim.studies.collective_sweep import compare, sweep, swept_counts, swept_sizes
 from athanor.workloads.collectives import ALGORITHMS
-from support.command_line import ATHANOR, athanor, start
+from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.machines import tree
 from support.paths import DATA, MACHINE_FILES, ROOT
 
@@ -200,12 +199,9 @@ def test_an_interrupted_sweep_keeps_its_points(tmp_path):
     command = ["collective", "--machine", "sunway-oceanlight", "--op", "all-to-all", "--ranks", "8000", "--sweep"]
     process = start([*ATHANOR, *command, "--out", tmp_path])
     kept = tmp_path / "points.jsonl"
-    for _ in range(600):
-        if kept.exists() and len(kept.read_text().splitlines()) >= 12:
-            break
-        time.sleep(0.02)
+    assert eventually(lambda: has_lines(kept, 12))
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "athanor: interrupted"
     assert len(json.loads((tmp_path / "sweep.json").read_text())["points"]) >= 12

@@ -72,7 +72,7 @@ def test_placements_know_a_fabric_without_bounds():
 def test_values_inside_lists_can_be_set():
     machine = load_machine(next(path for path in MACHINE_FILES if path.stem == "fat-tree-512"))
     assert machine.changed({"fabric.tiers.0.taper": "1/4"}).fabric.tiers[0].taper == 0.25
-    with pytest.raises(InputError, match=r"--set fabric.tiers.7.taper: no such key"):
+    with pytest.raises(InputError, match=r"--set fabric.tiers.7.taper: fat-tree-512 has no such key"):
         machine.changed({"fabric.tiers.7.taper": "1/4"})
     with pytest.raises(InputError, match=r"--set fabric.tiers.0.taper=2: must lie in \(0, 1\]"):
         machine.changed({"fabric.tiers.0.taper": "2"})

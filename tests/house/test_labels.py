@@ -142,19 +142,26 @@ def test_labels_are_misled(monkeypatch):
     assert copy.name != after.operations[0].name
 
 
-@needs_mpi
-def test_the_runtime_does_not_depend_on_labels():
-    """Dense models in all strategies and tokens routed to experts; the job itself checks what came out."""
-    plans = [
+EXECUTED = {
+    "dense": [
         {"mesh": {"tp": 2, "dp": 2}, "sequence_parallel": True, "zero": "2", "micro_batch": 2},
         {"mesh": {"tp": 4}, "tensor": "2d"},
         {"mesh": {"cp": 2, "dp": 2}, "attention": "fused", "zero": "3"},
         {"mesh": {"pp": 2, "dp": 2}, "pipeline": "zb-h1", "micro_batch": 1},
+    ],
+    "experts": [
         {"model": "moda-tiny", "mesh": {"ep": 2, "dp": 2}, "balancer": "swipe", "router": "zipf:1.0"},
         {"model": "moda-tiny", "mesh": {"ep": 4}, "balancer": "capacity:1.0", "overlap": "gradients"},
-    ]
-    options = {"tokens_per_rank": 128, "steps": 1}
-    done = job(4, "python", JOBS / "dense.py", "mislead", *(json.dumps({**options, **each}) for each in plans))
+    ],
+}
+
+
+@needs_mpi
+@pytest.mark.parametrize("kind", EXECUTED)
+def test_the_runtime_does_not_depend_on_labels(kind):
+    """Dense models in all strategies and tokens routed to experts; the job itself checks what came out."""
+    plans = [json.dumps({"tokens_per_rank": 128, "steps": 1, **each}) for each in EXECUTED[kind]]
+    done = job(4, "python", JOBS / "dense.py", "mislead", *plans, timeout=240)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == len(plans)

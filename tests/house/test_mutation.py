@@ -50,5 +50,4 @@ def test_kinds_of_mistakes(points, tmp_path):
         (9, "2", False),
         (11, "(max(a, b) - b)", False),
         (11, "min(a, b)", False),
-        (11, "max(b, a)", False),
     ]

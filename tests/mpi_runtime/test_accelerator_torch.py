@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +21,7 @@ from athanor.mpi_runtime.accelerator.operators import footprint, operators
 from athanor.mpi_runtime.accelerator.points import family, plan
 from click.testing import CliRunner
 from support.accelerators import HALVES
-from support.command_line import start
+from support.command_line import PATIENCE, eventually, has_lines, start
 from support.paths import ROOT
 
 
@@ -219,7 +218,7 @@ def on_this_computer(torch, tmp_path_factory):
     """One calibration of this computer's processor: its folder, and what it said."""
     folder = tmp_path_factory.mktemp("accelerator")
     words = ["--quick", "--seconds", "12", "--precision", "fp32", "--out", str(folder / "out")]
-    done = subprocess.run(_command(folder, *words), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(_command(folder, *words), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -265,7 +264,7 @@ def test_what_was_measured_is_not_measured_again(on_this_computer):
     folder, _ = on_this_computer
     before = (folder / "machine.toml.samples.jsonl").read_text()
     words = ["--quick", "--seconds", "0.001", "--precision", "fp32", "--json", "-"]
-    done = subprocess.run(_command(folder, *words), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(_command(folder, *words), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["points_kept_from_before"] == told["points"] == len(before.splitlines())
@@ -274,11 +273,10 @@ def test_what_was_measured_is_not_measured_again(on_this_computer):
 
 def test_an_interrupted_calibration_ends_with_130_and_keeps_its_points(torch, tmp_path):
     process = start(_command(tmp_path, "--precision", "fp32"))
-    path, until = tmp_path / "machine.toml.samples.jsonl", time.monotonic() + 90
-    while time.monotonic() < until and not (path.exists() and path.read_text().count("\n") >= 3):
-        time.sleep(0.05)
+    path = tmp_path / "machine.toml.samples.jsonl"
+    assert eventually(lambda: has_lines(path, 3))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "athanor: interrupted" and "Traceback" not in said
     assert not (tmp_path / "machine.toml").exists()

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 
 import athanor
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from athanor.hardware.machine_writer import machine_toml
 from athanor.mpi_runtime.cluster import Shape, machine_of
 from athanor.workloads.results.run import COLUMNS, Run
-from support.mpi_jobs import BIN, begin, finish, gone, job, needs_mpi, ranks_of, told
+from support.mpi_jobs import BIN, begin, finish, gone, job, needs_mpi, ranks_of, says, told
 from support.paths import JOBS
 
 pytestmark = needs_mpi
@@ -62,7 +61,7 @@ def all_runs(folder):
     commands = [
         ["execute", *TINY, "-o", name, "--json", "-", *words.split()] for name, words in zip(names, given, strict=True)
     ]
-    for name, answer in zip(names, told(folder, 4, commands, timeout=240), strict=True):
+    for name, answer in zip(names, told(folder, 4, commands), strict=True):
         assert answer.statuses == {0}, answer.errors
         assert json.loads(answer.out) == Run.load(folder / name).summary()
 
@@ -82,6 +81,7 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
     own = {key: options.pop(key) for key in ("--compute", "--collectives") if key in options}
     mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
     simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
     checked = measured["measured"]["checked"]
@@ -131,6 +131,7 @@ def test_every_byte_goes_where_the_simulator_sends_it(way, executed):
     """At the message depth the simulator knows whose tokens go where: bytes over each kind of link are the same."""
     options = dict(zip(way.split()[::2], way.split()[1::2], strict=True))
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
+    given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
     run = executed(way)
     simulated = athanor.simulate(
         machine_of(TREE), "moda-tiny", mesh={"ep": 4}, tokens_per_rank=64, router="zipf:1", depth="message", **given
@@ -193,7 +194,7 @@ def long_job(*options):
 def test_a_rank_that_is_killed_ends_all():
     process = long_job()
     ranks = ranks_of(process, 2)
-    time.sleep(2)
+    assert says(process, "first step done")
     os.kill(ranks[1], signal.SIGKILL)
     status, out, _ = finish(process)
     assert status != 0 and "step" not in out
@@ -212,10 +213,20 @@ def test_no_job_runs_longer_than_its_limit():
 def test_an_interruption_ends_all():
     process = long_job()
     ranks = ranks_of(process, 2)
-    time.sleep(2)
+    assert says(process, "first step done")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
     status, out, err = finish(process)
     assert (status, said(err)) == (130, ["athanor: interrupted"]) and "tokens/s" not in out
+    assert gone(ranks)
+
+
+def test_an_interruption_while_mpi_starts_ends_all():
+    """No rank waits in ``MPI_Init`` for one that has ended; what the status is then, the launcher says."""
+    process = long_job()
+    ranks = ranks_of(process, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    status, out, err = finish(process)
+    assert status != 0 and out.count("step") == 0 and "Traceback" not in err
     assert gone(ranks)
 
 

@@ -385,12 +385,12 @@ def test_links_carry_what_was_sent():
     size = machine.supernode
     node = np.array([0, 1, size, size + 1])
     found = links(machine, Layout(Mesh(("ep",), (4,)), node, 1, size, size), np.arange(16.0).reshape(4, 4), 2.0, 2)
-    by_kind = {row["kind"]: row for row in found}
+    by_kind = {row.kind: row for row in found}
     off_diagonal = sum(range(16)) - (0 + 5 + 10 + 15)
     across = 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
-    assert by_kind["nic.out"]["bytes_per_step"] == by_kind["nic.in"]["bytes_per_step"] == off_diagonal / 2
-    assert by_kind["trunk.out"]["bytes_per_step"] == across / 2
-    assert by_kind["ring"]["bytes_per_step"] == 30 / 2
+    assert by_kind["nic.out"].bytes_per_step == by_kind["nic.in"].bytes_per_step == off_diagonal / 2
+    assert by_kind["trunk.out"].bytes_per_step == across / 2
+    assert by_kind["ring"].bytes_per_step == 30 / 2
 
 
 def test_amounts_at_a_coordinate():

@@ -31,6 +31,9 @@ SWAPS: dict[type, tuple[type, ...]] = {
     ast.Or: (ast.And,),
 }
 NAMES = {"max": "min", "min": "max", "sum": "max", "any": "all", "all": "any", "ceil": "floor", "floor": "ceil"}
+SYMMETRIC = {"max", "min", "maximum", "minimum"}
+"""Functions that do not mind in which order their arguments come."""
+
 UNTOUCHED = {"__str__", "__repr__", "_text"}
 """What only people read."""
 
@@ -81,7 +84,6 @@ def mutants(root: Path, path: Path) -> list[Mutant]:
 
 def _walk(node: ast.AST, at_import: bool) -> Iterator[tuple[ast.AST, str, str, bool]]:
     """Changes of a node and of what is in it: (node, new text, kind, whether it runs when the module is imported)."""
-    body = getattr(node, "body", None)
     if isinstance(node, ast.Module | ast.ClassDef):
         for each in node.body:
             yield from _walk(each, True)
@@ -114,7 +116,6 @@ def _walk(node: ast.AST, at_import: bool) -> Iterator[tuple[ast.AST, str, str, b
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
                 yield from _walk(each, at_import)
-    del body
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
@@ -148,14 +149,13 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str]]:
         case ast.Call(func, args, keywords):
             if isinstance(func, ast.Name) and func.id in NAMES:
                 yield ast.unparse(ast.Call(ast.Name(NAMES[func.id]), args, keywords)), "function"
-            if len(args) >= 2 and not any(isinstance(each, ast.Starred) for each in args[:2]):
+            symmetric = ast.unparse(func).removeprefix("np.") in SYMMETRIC
+            if len(args) >= 2 and not symmetric and not any(isinstance(each, ast.Starred) for each in args[:2]):
                 yield ast.unparse(ast.Call(func, [args[1], args[0], *args[2:]], keywords)), "swapped arguments"
             for each in keywords:
                 if each.arg:
                     rest = [other for other in keywords if other is not each]
                     yield ast.unparse(ast.Call(func, args, rest)), "dropped argument"
-        case ast.Return(ast.expr() as value) if not isinstance(value, ast.Constant):
-            return
 
 
 def _unparsed(node: ast.AST) -> str:

@@ -15,6 +15,7 @@ import argparse
 import difflib
 import hashlib
 import importlib.machinery
+import importlib.util
 import json
 import os
 import random
@@ -23,6 +24,7 @@ import signal
 import statistics
 import sys
 import time
+import warnings
 from collections import defaultdict
 from pathlib import Path
 
@@ -72,6 +74,9 @@ def main() -> int:
     drawn = draw(wanted.count, wanted.seed, wanted.only)
     for name in LIBRARIES:
         __import__(name)
+    found = importlib.util.find_spec("athanor")
+    if found is None or Path(found.origin).resolve().parent != ROOT:
+        sys.exit(f"athanor is {found and found.origin}, not that of {ROOT}, which would be changed in vain")
     known = coverage_map(out, wanted.jobs)
     results = _results(out)
     left = [each for each in drawn if each.key not in results]
@@ -92,7 +97,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
-    """So many mutants, spread over files as their code is; where there are fewer, all."""
+    """So many mutants, spread over files as their code is; where there are fewer, all.
+
+    Of swapped arguments there would be many, which mostly end in an error of types: no more than a tenth are these.
+    """
     every = [
         each
         for target in TARGETS
@@ -100,7 +108,12 @@ def draw(count: int, seed: int, only: str = "") -> list[Mutant]:
         if only in path.as_posix()
         for each in mutants(ROOT, path)
     ]
-    return random.Random(seed).sample(every, min(count, len(every)))
+    random.Random(seed).shuffle(every)
+    swapped = [each for each in every if each.kind == "swapped arguments"][: count // 10]
+    others = [each for each in every if each.kind != "swapped arguments"][: count - len(swapped)]
+    found = [*swapped, *others]
+    random.Random(seed).shuffle(found)
+    return found
 
 
 # --- which tests execute which lines ------------------------------------------------------------------------------
@@ -134,9 +147,14 @@ def _covered(path: Path) -> dict:
     """What the tests of a file execute; runs in a child."""
     import coverage
     import pytest
+    from coverage.exceptions import CoverageWarning
 
-    measured = coverage.Coverage(data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], branch=False)
+    warnings.simplefilter("ignore", CoverageWarning)  # of tests that execute none of it
+    measured = coverage.Coverage(
+        data_file=None, include=[str(ROOT / target / "*") for target in TARGETS], messages=False
+    )
     seconds: dict[str, float] = {}
+    failed: set[str] = set()
 
     class Contexts:
         """Tells coverage which test runs, and how long it takes."""
@@ -150,7 +168,7 @@ def _covered(path: Path) -> dict:
 
         def pytest_runtest_logreport(self, report):
             if report.failed:
-                seconds[report.nodeid] = float("inf")
+                failed.add(report.nodeid)
 
     measured.start()
     pytest.main([str(path), *_options()], plugins=[Contexts()])
@@ -160,7 +178,11 @@ def _covered(path: Path) -> dict:
         by_line = data.contexts_by_lineno(name)
         found = {str(line): [each for each in tests if each] for line, tests in by_line.items()}
         lines[Path(name).relative_to(ROOT).as_posix()] = found
-    return {"lines": lines, "seconds": {name: each for name, each in seconds.items() if each < float("inf")}}
+    return {
+        "lines": lines,
+        "seconds": {name: seconds[name] for name in seconds if name not in failed},
+        "failed": sorted(failed),
+    }
 
 
 def _options() -> list[str]:
@@ -295,7 +317,8 @@ def _in_children(items: list, work, jobs: int, out: Path) -> list:
         item, told = running.pop(pid)
         found.append(json.loads(told.read_text()))
         told.unlink()
-        print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests", flush=True)
+        failed = "".join(f"\n    fails as it is: {name}" for name in found[-1]["failed"])
+        print(f"  {item.relative_to(ROOT)}: {len(found[-1]['seconds'])} tests{failed}", flush=True)
     return found
 
 

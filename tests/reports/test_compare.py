@@ -10,7 +10,7 @@ import pytest
 from athanor import InputError, Run, compare_runs
 from athanor.reports.studies.comparison.rows import ComparisonRow, Errors
 from athanor.reports.studies.comparison.sides import What
-from athanor.workloads.results.trace import COLUMNS, TraceRow
+from athanor.workloads.results.trace import COLUMNS
 from support.machines import tree
 from support.toy_runs import OPERATIONS, RANKS, cli, made, of_ranks, one, pairs_of, saved, times
 
@@ -116,10 +116,11 @@ def test_half_the_bandwidth_is_twice_the_time_of_exchanges_and_nothing_else():
     }
 
 
-def test_an_algorithm_that_was_replaced_is_not_claimed():
+def test_tokens_go_by_the_algorithm_that_was_run():
     run = made()
-    run.totals["warnings"] = ["all-to-all over ep runs as linear instead of two-level: its groups have unequal parts"]
-    assert "all-to-all" in by_name(one(run, made()).groups["kinds"])
+    rows = [row._replace(algorithm="linear") if row.role == "dispatch" else row for row in run.trace]
+    found = by_name(one(Run(run.totals, run.plan, run.classes, rows, {}), made()).groups["kinds"])
+    assert "all-to-all (linear)" in found and "all-reduce" in found
 
 
 def test_variation_of_the_measured_steps():
@@ -255,15 +256,21 @@ def test_several_pairs_without_scipy_say_what_to_install(monkeypatch):
 
 
 def changed(run, plan=None, rows=None, **totals):
-    """A copy of a run with other values; None takes a key away."""
-    merged = {key: value for key, value in {**run.totals, **totals}.items() if value is not None}
-    return Run(merged, {**run.plan, **(plan or {})}, run.classes, run.trace if rows is None else rows, {})
+    """A run as plain data with other values; None takes a key away."""
+    plain = run.to_plain()
+    merged = {key: value for key, value in {**plain["summary"], **totals}.items() if value is not None}
+    trace = {**plain["trace"], "rows": plain["trace"]["rows"] if rows is None else [list(row) for row in rows]}
+    return {**plain, "summary": merged, "plan": {**run.plan, **(plan or {})}, "trace": trace}
+
+
+def run_of(plain):
+    return Run.from_plain(plain, "made")
 
 
 def with_row(change, at=3):
-    """A run whose row ``at`` has other values in some columns."""
+    """Rows of which that numbered ``at`` has other values in some columns."""
     rows = list(made().trace)
-    rows[at] = TraceRow(*(change.get(column, value) for column, value in zip(COLUMNS, rows[at], strict=True)))
+    rows[at] = [change.get(column, value) for column, value in zip(COLUMNS, rows[at], strict=True)]
     return rows
 
 
@@ -291,12 +298,15 @@ REFUSED = [
     (changed(made(), rows=with_row({"operation": ["l0"]})), "m.json: row 3 of the trace has operation ['l0'], must be a text"),
     (changed(made(), rows=with_row({"category": "al_to_all"})), "no such category (compute, all_to_all"),
     (changed(made(), rows=with_row({"category": "al_to_all"})), "did you mean all_to_all?"),
-    (Run(made().totals, [], made().classes, made().trace, {}), "m.json: plan must be a table of options"),
-    (changed(made(), rows=[made().trace[0][:-1]]), "m.json: row 0 of the trace has 21 columns, must have 22"),
+    ({**made().to_plain(), "plan": []}, "m.json: plan must be a table of options"),
+    (changed(made(), rows=[made().trace[0][:-1]]), "m.json: row 0 of the trace has 22 columns, must have 23"),
+    ({**made().to_plain(), "format": "athanor-run/1"}, "m.json: format is 'athanor-run/1', must be \"athanor-run/2\"; an older"),
+    (changed(made(), flops=1.0), "m.json: summary.flops is an unknown key"),
+    (changed(made(), each_step_phases=None), "m.json: summary.each_step_phases is missing"),
     (changed(made(), fitted_constants=None), "m.json: summary.fitted_constants is missing"),
     (changed(made(), step_seconds=0.0), "m.json: summary.step_seconds is 0.0: input should be greater than 0"),
     (changed(made(), step_seconds="slow"), 'm.json: summary.step_seconds is "slow": input should be a valid number'),
-    (Run(made().totals, {}, {"all": {"ranks": 4}}, made().trace, {}), "m.json: classes.all.coordinate: field required"),
+    ({**made().to_plain(), "classes": {"all": {"ranks": 4}}}, "m.json: classes.all.coordinate: field required"),
 ]  # fmt: skip
 
 
@@ -340,23 +350,16 @@ def test_an_odd_number_of_files_leaves_no_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_what_may_differ_is_noted():
-    other = changed(made(measured=True, machine="rig"), plan={"router": "zipf:1.0", "seed": 4, "top_k": None})
+    other = run_of(changed(made(measured=True, machine="rig"), plan={"router": "zipf:1.0", "seed": 4, "top_k": None}))
     assert one(made(), other).notes == [
         "predicted for bench, measured on rig",
         "top_k is 2 in prediction of pair and the model's own in run of pair",
         "router is uniform in prediction of pair and zipf:1.0 in run of pair",
         "seed is 0 in prediction of pair and 4 in run of pair",
     ]
-    warned = changed(made(measured=True), warnings=["4 ranks share 2 cores"])
+    warned = run_of(changed(made(measured=True), warnings=["4 ranks share 2 cores"]))
     assert one(made(), warned).notes == ["run of pair: 4 ranks share 2 cores"]
     assert one(made(), made()).notes == ["run of pair was simulated, not measured: this compares two predictions"]
     assert one(made(measured=True), made(measured=True)).notes == [
         "prediction of pair was measured as well: this compares two runs"
     ]
-
-
-def test_an_older_run_without_times_of_each_step_is_still_compared():
-    old = changed(made(steps=2, measured=True), each_step_phases=None, each_step_breakdown=None)
-    pair = one(made(), old)
-    assert pair.step.variation == 0
-    assert [row.variation for row in pair.phases] == [None] * 3

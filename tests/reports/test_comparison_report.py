@@ -32,7 +32,9 @@ def real(tmp_path_factory):
     measured = athanor.simulate(slower, "moda-tiny", jitter=0.1, steps=3, **options)
     # The classes are the most and least loaded of either run; here the same ranks shall be observed.
     classes = dict(zip(measured.classes, predicted.classes.values(), strict=True))
-    totals = {**measured.totals, "measured": {"library": "MPICH 5.0", "hosts": ["n0", "n1"], "load": 0.5}}
+    totals = measured.totals.model_copy(
+        update={"measured": {"library": "MPICH 5.0", "hosts": ["n0", "n1"], "load": 0.5}}
+    )
     return saved(folder, p=predicted, m=Run(totals, measured.plan, classes, measured.trace, measured.expert_load))
 
 

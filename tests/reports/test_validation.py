@@ -39,7 +39,9 @@ def made_up(network=1.0, taper=1.0):
         run = athanor.simulate(real, validation.MODEL, depth="message", **cell.options)
         kept[cell.name] = json.loads(
             json.dumps(
-                Run({**run.totals, "measured": {}}, run.plan, run.classes, run.trace, run.expert_load).to_plain()
+                Run(
+                    run.totals.model_copy(update={"measured": {}}), run.plan, run.classes, run.trace, run.expert_load
+                ).to_plain()
             )
         )
     return kept

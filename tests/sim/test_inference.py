@@ -103,7 +103,7 @@ def test_what_does_not_fit_says_what_would(machine):
     [
         ({"prompt": 0}, "--prompt 0"),
         ({"mesh": {"pp": 2}}, "meshes of tp, ep and dp"),
-        ({"offload": "experts"}, "the model has none"),
+        ({"offload": "experts"}, "the model has no experts"),
         ({"offload": "experts:2", "model": EXPERTS}, "above 0 and at most 1"),
     ],
 )

@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import chdir, contextmanager, nullcontext
 from unittest.mock import patch
 
 from athanor.cli import main
+
+PATIENCE = 300
+"""Seconds after which a test gives up what it waits for: it ends what hangs, and judges no speed, on however busy a computer."""
 
 ATHANOR = [sys.executable, "-m", "athanor.cli"]
 """The command as a process of its own."""
@@ -32,6 +36,19 @@ def athanor(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
         stream.flush()
     printed, said = (stream.buffer.getvalue().decode() for stream in (out, err))
     return subprocess.CompletedProcess(words, status, printed, said)
+
+
+def eventually(condition, seconds=PATIENCE) -> bool:
+    """Whether a condition comes true in time."""
+    end = time.monotonic() + seconds
+    while not (true := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(true)
+
+
+def has_lines(path, count: int) -> bool:
+    """Whether a file is there with so many whole lines."""
+    return path.exists() and path.read_text().count("\n") >= count
 
 
 @contextmanager

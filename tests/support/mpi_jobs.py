@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.command_line import start
+from support.command_line import PATIENCE, start
 from support.paths import JOBS
 
 BIN = Path(sys.executable).parent
@@ -26,7 +26,7 @@ def command(ranks, *args):
     return [MPIEXEC, "-n", str(ranks), program, *map(str, args[1:])]
 
 
-def job(ranks, *args, timeout=90, **environment):
+def job(ranks, *args, timeout=PATIENCE, **environment):
     """Run a job to its end; returns its CompletedProcess with text."""
     return subprocess.run(
         command(ranks, *args), capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
@@ -48,7 +48,7 @@ class Told:
         return [line for line in self.errors.splitlines() if line.startswith("athanor: ")]
 
 
-def told(folder, ranks, commands, timeout=120):
+def told(folder, ranks, commands, timeout=PATIENCE):
     """What each of ``commands`` says that one job runs in turn in ``folder``: MPI starts once for all of them."""
     words, path = [[str(word) for word in words] for words in commands], folder.parent / f"{folder.name}.told.json"
     done = subprocess.run(
@@ -88,24 +88,35 @@ def members(process):
 
 
 def cmdline(pid):
+    return read(f"/proc/{pid}/cmdline").replace("\0", " ")
+
+
+def read(path):
+    """A file of a process; nothing where the process has ended."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return Path(path).read_text(errors="replace")
     except OSError:
         return ""
 
 
-def ranks_of(process, count, timeout=30):
-    """The ranks of a job, once all of them run."""
+def ranks_of(process, count, timeout=PATIENCE):
+    """The ranks of a job, once all of them run and have loaded MPI."""
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         found = [pid for pid in members(process) if "mpiexec" not in cmdline(pid) and "hydra" not in cmdline(pid)]
+        found = [pid for pid in found if "libmpi" in read(f"/proc/{pid}/maps")]
         if len(found) == count:
             return found
         time.sleep(0.05)
     raise AssertionError(f"{count} ranks never ran")
 
 
-def gone(pids, timeout=15):
+def says(process, text):
+    """Whether a job that was begun says something on stderr; waits for it."""
+    return any(text in line for line in iter(process.stderr.readline, ""))
+
+
+def gone(pids, timeout=PATIENCE):
     """Whether processes end within a time."""
     until = time.monotonic() + timeout
     while time.monotonic() < until:
@@ -122,7 +133,7 @@ def running(pid):
         return False
 
 
-def finish(process, timeout=60):
+def finish(process, timeout=PATIENCE):
     """(exit status, stdout, stderr) of a job that was begun; it is killed where it does not end."""
     try:
         out, err = process.communicate(timeout=timeout)

@@ -244,7 +244,7 @@ def test_the_planner_sees_each_optimizer_as_the_engine_does(optimizer):
         question = Question.of(machine, model, {**options, "optimizer": name}, gpus=16)
         estimate = Estimator(question).estimate(mesh, more)
         run = athanor.simulate(machine=machine, model=model, mesh=mesh, optimizer=name, **options, **more)
-        total = run.totals
+        total = run.summary()
         return estimate.seconds, total["step_seconds"], estimate.memory.total, total["memory_per_rank_bytes"]["total"]
 
     found, adam = both(optimizer), both("adam")

@@ -7,6 +7,7 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.workloads.memory import FIXED_FP32, update_state_share
 from athanor.workloads.model.precision import POLICIES, PrecisionSchedule
+from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.routing.balancers import Capacity, Swipe, Unbalanced
 from athanor.workloads.routing.routers import ROUTERS, Zipf, choices, popularity
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ def test_update_state_is_three_quarters_under_apex_o2():
 def test_bytes_a_parameter_of_each_policy():
     size = {"fp16": 2, "bf16": 2, "fp32": 4, "fp64": 8}
     total = {
-        name: size[f.weight] + size[f.gradient] + f.state_bytes
+        name: size[f.weight] + size[f.gradient] + OPTIMIZERS["adam"].state_bytes(f)
         for name, policy in POLICIES.items()
         for f in [policy["expert"]]
     }

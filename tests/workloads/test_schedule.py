@@ -1,6 +1,7 @@
 """Loads, schedules, batches and memory."""
 
 import json
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -259,3 +260,19 @@ def test_activations_are_the_inputs_of_every_operator():
 def test_an_overloaded_rank_needs_more_memory():
     level, hot = memory_of(router="zipf:1.0")[0], memory_of(router="zipf:1.0", balancer="none")[0]
     assert hot.activations > 3 * level.activations
+
+
+def test_nothing_of_a_schedule_can_be_changed():
+    here = setting(model="moda-tiny", machine="cluster-64", balancer="none", router="zipf:1.0", mesh={"ep": 2, "dp": 2})
+    schedule, loads = lower_step(here, pairwise=True)
+    works = [vars(each.work) for each in schedule.operations]
+    found = [value for each in [*works, vars(loads[0]), vars(schedule.layout)] for value in each.values()]
+    arrays = [value for value in found if isinstance(value, np.ndarray)]
+    assert len(arrays) > 20
+    for array in arrays:
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    operation = schedule.operations[0]
+    for record in (schedule, operation, operation.task, operation.work, schedule.layout, loads[0]):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, next(iter(vars(record))), None)

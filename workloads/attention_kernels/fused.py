@@ -36,7 +36,7 @@ class Fused(AttentionKernel):
         """One block at a time; the next one, keys with values, comes meanwhile."""
         bytes_of = [self._block(core) * (step < core.parts - 1) for step in range(core.parts)]
         kernel = core.fused(2, core.parts)
-        self._around(program, at.doing(Role.CONTEXT), at.doing(Role.RING_SHIFT), "next", kernel, bytes_of)
+        self._around(program, at.doing(Role.CONTEXT), at.doing(Role.RING_SHIFT), "next", kernel, core.around, bytes_of)
 
     def backward(self, program: Program, at: Task, core: AttentionCore) -> None:
         """The same the other way round: what a rank has added to a block's gradients goes on while it works on the next one.
@@ -47,10 +47,19 @@ class Fused(AttentionKernel):
         bytes_of = [self._block(core) * ((step < core.parts - 1) + (step > 0)) for step in range(core.parts)]
         kernel = core.fused(5, core.parts)
         moving = at.doing(Role.RING_SHIFT, gradient="input")
-        self._around(program, at.doing(Role.CONTEXT, gradient="input"), moving, "previous", kernel, bytes_of)
+        self._around(
+            program, at.doing(Role.CONTEXT, gradient="input"), moving, "previous", kernel, core.around, bytes_of
+        )
 
     def _around(
-        self, program: Program, task: Task, moving: Task, way: str, kernel: FusedAttention, bytes_of: list[float]
+        self,
+        program: Program,
+        task: Task,
+        moving: Task,
+        way: str,
+        kernel: FusedAttention,
+        around: tuple[str, ...],
+        bytes_of: list[float],
     ) -> None:
         """A kernel for each block, beside which so many bytes go one rank on; the next kernel waits for what comes so."""
         if len(bytes_of) == 1:
@@ -62,7 +71,7 @@ class Fused(AttentionKernel):
         for step, nbytes in enumerate(bytes_of):
             coming: int | None = None
             if nbytes:
-                shift = Exchange("shift", way, ("cp",), nbytes, kernel.precision)
+                shift = Exchange("shift", way, around, nbytes, kernel.precision)
                 coming = program.aside(replace(moving, step=step), shift, "tensor_parallel", RING)
             if here is not None:
                 program.need(here)

@@ -38,6 +38,11 @@ class AttentionCore(Protocol):
         ...
 
     @property
+    def around(self) -> tuple[str, ...]:
+        """The axes that a sequence is cut over."""
+        ...
+
+    @property
     def sizes(self) -> tuple[float, float]:
         """Elements of a head's query (and key), and of its value."""
         ...

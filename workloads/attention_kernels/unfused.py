@@ -129,4 +129,6 @@ class Unfused(AttentionKernel):
 
     def _exchange(self, core: AttentionCore, operation: str, algorithm: str, which: int, parts: int) -> Exchange:
         element = core.precision
-        return Exchange(operation, algorithm, ("cp",), parts * core.key_value_elements[which] * BYTES[element], element)
+        return Exchange(
+            operation, algorithm, core.around, parts * core.key_value_elements[which] * BYTES[element], element
+        )

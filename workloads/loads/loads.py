@@ -8,7 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..mesh.mesh import DATA
+from ...hardware.frozen import FrozenArrays
+from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
 from ..routing.routers import choices, popularity
 
@@ -16,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Load:
+class Load(FrozenArrays):
     """Tokens (counting each of the top-k copies) of one layer and micro-batch.
 
     ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry; both broadcast over
@@ -92,12 +93,12 @@ class LoadModel:
         self.plan, self.mesh = setting.plan, setting.mesh
         spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
         self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
-        self.tokens = setting.micro_tokens(decoder) // self.mesh.size("cp", *(["tp"] if spread else []))
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *(["tp"] if spread else []))
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
         self._others = tuple(
-            1 if axis in self.axes or axis not in (*DATA, "cp") else length
+            1 if axis in self.axes or axis not in REPLICAS else length
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = 1 if self.balancer.level else prod(self._others)

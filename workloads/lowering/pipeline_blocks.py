@@ -79,7 +79,7 @@ class Blocks:
         """Whether the last micro-batch does more than the others: early reductions, or the update of an endless pipeline."""
         plan = self.this.setting.plan
         early = plan.gradients_overlap and not plan.sharding.shards_gradients
-        return early or (self.this.asynchronous and plan.pipeline == "2bw")
+        return early or (self.this.asynchronous and not PIPELINES.find(plan.pipeline).updates_each_micro_batch)
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]

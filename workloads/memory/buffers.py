@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...hardware.precisions import BYTES
+from ..mesh.axes import CONTEXT
 from ..plan.setting import Setting
 from .activations import Saved
 from .need import MemoryLine
@@ -46,7 +47,7 @@ def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:
         yield "all-to-all", "tokens sent and received", size
     if setting.plan.sequence_parallel:
         yield "gather", "all tokens of a layer's input", local.whole * saved.size("norm")
-    if (parts := setting.mesh.size("cp")) > 1:
+    if (parts := setting.mesh.size(*CONTEXT)) > 1:
         heads = max(1.0, model.key_value_heads / local.width)
         keys = local.tokens * heads * model.query_size * saved.size("attention")
         values = local.tokens * heads * model.value_size * saved.size("attention")

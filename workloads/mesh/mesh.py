@@ -10,23 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError, suggestion
+from .axes import AXES, DATA
 from .mesh_text import EXAMPLE, mesh_text
-
-AXES = {
-    "dp": "data parallel: replicas, each with its own tokens",
-    "fsdp": "sharded replicas: with --zero they share parameters, gradients and state, and dp replicates",
-    "ep": "expert parallel: parts of the experts; each rank has its own tokens",
-    "cp": "context parallel: parts of each sequence (ring self-attention)",
-    "tp": "tensor parallel: parts of every matrix (1-D); with --tensor 2d a grid of row x col",
-    "pp": "pipeline stages: consecutive layers",
-}
-"""Axes that a plan may name. ``--tensor 2d`` makes two others of tp, row and col."""
-
-DATA = ("dp", "fsdp", "ep")
-"""Axes whose ranks have tokens of their own."""
-
-TENSOR = ("tp", "row", "col")
-"""Axes along which matrices are cut."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +59,12 @@ class Mesh:
         at = self.axes.index("tp")
         axes = (*self.axes[:at], "row", "col", *self.axes[at + 1 :])
         return Mesh(axes, (*self.shape[:at], side, side, *self.shape[at + 1 :]))
+
+    def having(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """Those of these axes along which the mesh has more than one rank, in its order; the first of them where it has none."""
+        wanted = tuple(axes)
+        found = tuple(axis for axis, length in zip(self.axes, self.shape, strict=True) if axis in wanted and length > 1)
+        return found or wanted[:1]
 
     def along(self, axis: str, values: Sequence[float]) -> float | NDArray[np.float64]:
         """One value for each rank along an axis as an array that broadcasts over the mesh; a float where all are equal."""

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError, suggestion
+from ...hardware.frozen import FrozenArrays
 from ...hardware.machine import Machine
+from .axes import OUTWARD
 from .mesh import Mesh
 
 LEVELS = ("core_group", "node", "supernode")
 """Levels of the machine that an axis can index, from the inside: core groups of a node, nodes of a supernode, supernodes."""
-
-ORDER = ("row", "col", "tp", "cp", "fsdp", "ep", "dp", "pp")
-"""Axes from the one whose ranks talk most to the one whose ranks talk least."""
 
 NAMED = {
     "auto": "moda where the mesh has dp and ep only, grid with --tensor 2d, else megatron",
@@ -31,7 +30,7 @@ NAMED = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(FrozenArrays):
     """A mesh on a machine: ``node[rank]`` is the node that holds each rank.
 
     Built once for a plan; the network asks it which ranks form a group and which of those share a supernode.
@@ -149,7 +148,7 @@ def named(mesh: Mesh, placement: str | Mapping[str, str]) -> str | Mapping[str, 
     if placement == "auto":
         placement = "moda" if set(mesh.axes) <= {"dp", "ep"} else "grid" if "row" in mesh.axes else "megatron"
     if placement == "megatron":
-        return "block:" + ",".join(sorted(mesh.axes, key=ORDER.index))
+        return "block:" + ",".join(sorted(mesh.axes, key=OUTWARD.index))
     return placement
 
 
@@ -244,7 +243,7 @@ def _grid(mesh: Mesh, machine: Machine, per_node: int, used: int) -> Layout:
     inside = {axis: f"{axis} of a tile" for axis in ("row", "col")}
     cut.update({axis: [(axis, side // tile), (part, tile)] for axis, part in inside.items()})
     axes, sizes = zip(*(part for axis in mesh.axes for part in cut[axis]), strict=True)
-    order = [*inside.values(), *sorted(mesh.axes, key=ORDER.index)]
+    order = [*inside.values(), *sorted(mesh.axes, key=OUTWARD.index)]
     node = _filled(Mesh(axes, sizes), order, machine, per_node, used, "--placement grid")
     return Layout(mesh, node, per_node, used, machine.supernode)
 

@@ -155,8 +155,9 @@ class Rule:
         return master_bytes(formats) + sum(each.nbytes for each in self.slots(formats))
 
     def host_bytes(self, formats: Formats) -> float:
-        """Bytes read and written in host memory for a parameter: gradient, state twice, the new weight (ZeRO-Offload)."""
-        return BYTES[formats.gradient] + 2 * self.state_bytes(formats) + BYTES[formats.weight]
+        """Bytes read and written in host memory for a parameter: what a sweep takes on an accelerator too (ZeRO-Offload)."""
+        sweep = self.sweep(formats, self.flops)
+        return sweep.read + sweep.written
 
     def state(self, count: int, tensor: Tensor, formats: Formats) -> dict[str, Array]:
         """State of ``count`` elements of a tensor, before the first step."""

@@ -16,6 +16,7 @@ class PipeDream(OneForwardOneBackward):
     name = "pipedream"
     about = "asynchronous 1F1B with weight stashing: no bubble, p - s versions of stage s's weights"
     asynchronous = True
+    updates_each_micro_batch = True
 
     def weight_versions(self, stage: int, stages: int) -> int:
         """One for each micro-batch under way."""

@@ -21,8 +21,9 @@ class Pipeline(ABC):
     """A schedule of micro-batches over stages that hold consecutive layers of a model.
 
     ``asynchronous``: no flush between steps, so that weights change while micro-batches are under way and a stage keeps
-    several versions of them. ``splits_backward``: gradients of inputs (B) and of weights (W) are slots of their own.
-    ``chunked``: stages hold several chunks of layers.
+    several versions of them; with ``updates_each_micro_batch`` after each micro-batch, else once a step. ``splits_backward``:
+    gradients of inputs (B) and of weights (W) are slots of their own. ``chunked``: stages
+    hold several chunks of layers.
 
     A schedule is its :meth:`orders`; the rest follows from them. It may say in closed form what would otherwise be found by
     playing the orders: :meth:`synchronous_seconds` (or, where it never flushes, nothing) and :meth:`in_flight`.
@@ -32,6 +33,7 @@ class Pipeline(ABC):
     about: ClassVar[str]
     asynchronous: ClassVar[bool] = False
     splits_backward: ClassVar[bool] = False
+    updates_each_micro_batch: ClassVar[bool] = False
     chunked: ClassVar[bool] = False
 
     @property

@@ -59,7 +59,7 @@ def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | Non
             )
         return count
     if tokens % seq_len == 0:
-        usual = max(1, usual // seq_len) * seq_len  # a sequence is never cut in pieces
+        usual = max(usual, seq_len)  # a micro-batch is at least one sequence
     if tokens <= usual:
         return 1
     if tokens % usual == 0:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ...hardware.registry import Registry
+from ...hardware.registry import Registry
 
 
 def _machines() -> Iterable[str]:
@@ -24,7 +23,7 @@ def _models() -> Iterable[str]:
 
 
 def _axes() -> Iterable[str]:
-    from ..mesh.mesh import AXES
+    from ..mesh.axes import AXES
 
     return AXES
 
@@ -41,22 +40,22 @@ def _precisions() -> Iterable[str]:
     return POLICIES
 
 
-def _optimizers() -> Iterable[str]:
+def _optimizers() -> Registry[Any]:
     from ..optimizers import OPTIMIZERS
 
-    return OPTIMIZERS.names()
+    return OPTIMIZERS
 
 
-def _routers() -> Iterable[str]:
+def _routers() -> Registry[Any]:
     from ..routing.routers import ROUTERS
 
-    return ROUTERS.names()
+    return ROUTERS
 
 
-def _balancers() -> Iterable[str]:
+def _balancers() -> Registry[Any]:
     from ..routing.balancers import BALANCERS
 
-    return BALANCERS.names()
+    return BALANCERS
 
 
 def _collectives() -> Iterable[str]:
@@ -71,34 +70,34 @@ def _algorithms() -> Iterable[str]:
     return dict.fromkeys(name for each in ALGORITHMS.values() for name in each.names())
 
 
-def _all_to_alls() -> Iterable[str]:
+def _all_to_alls() -> Registry[Any]:
     from ..collectives import ALGORITHMS
 
-    return ALGORITHMS["all-to-all"].names()
+    return ALGORITHMS["all-to-all"]
 
 
-def _pipelines() -> Iterable[str]:
+def _pipelines() -> Registry[Any]:
     from ..pipelines import PIPELINES
 
-    return PIPELINES.names()
+    return PIPELINES
 
 
-def _shardings() -> Iterable[str]:
+def _shardings() -> Registry[Any]:
     from ..sharding import SHARDINGS
 
-    return SHARDINGS.names()
+    return SHARDINGS
 
 
-def _attention_kernels() -> Iterable[str]:
+def _attention_kernels() -> Registry[Any]:
     from ..attention_kernels import ATTENTION_KERNELS
 
-    return ATTENTION_KERNELS.names()
+    return ATTENTION_KERNELS
 
 
-def _recomputations() -> Iterable[str]:
+def _recomputations() -> Registry[Any]:
     from ..recomputation import RECOMPUTATIONS
 
-    return RECOMPUTATIONS.names()
+    return RECOMPUTATIONS
 
 
 def _stage_layers() -> Iterable[str]:
@@ -121,7 +120,7 @@ def _routings() -> Iterable[str]:
     return dict.fromkeys(name for kind in get_args(get_args(AnyFabric)[0]) for name in kind.routings())
 
 
-KINDS: dict[str, Callable[[], Iterable[str]]] = {
+KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "machines": _machines,
     "models": _models,
     "axes": _axes,
@@ -146,18 +145,19 @@ KINDS: dict[str, Callable[[], Iterable[str]]] = {
 
 def names_of(kind: str) -> tuple[str, ...]:
     """All names of a kind; raises ``KeyError`` for an unknown kind."""
-    return tuple(KINDS[kind]())
+    found = KINDS[kind]()
+    return tuple(found.names() if isinstance(found, Registry) else found)
 
 
-def _registries() -> dict[str, Registry[Any]]:
-    from ..pipelines import PIPELINES
-    from ..recomputation import RECOMPUTATIONS
-    from ..sharding import SHARDINGS
-
-    return {"pipelines": PIPELINES, "shardings": SHARDINGS, "recomputations": RECOMPUTATIONS}
+def registry_of(kind: str) -> Registry[Any] | None:
+    """The registry of a kind, which also finds a user's own; None where there are only names."""
+    found = KINDS[kind]() if kind else None
+    return found if isinstance(found, Registry) else None
 
 
 def searched_names_of(kind: str) -> tuple[str, ...]:
     """The names of a kind that a search tries unasked, plug-ins among them; none of a kind that does not say."""
-    registry = _registries().get(kind)
-    return tuple(name for name in registry.names() if registry.find(name).searched) if registry else ()
+    registry = registry_of(kind)
+    if registry is None:
+        return ()
+    return tuple(name for name in registry.names() if getattr(registry.find(name), "searched", False))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
+from ..mesh.axes import CONTEXT, SHARDED
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..optimizers import Adam
@@ -50,14 +51,17 @@ class Rule:
         return f"{self.first} with {self.second}"
 
 
+CUT = " or ".join(CONTEXT)
+"""How errors name the axes that cut sequences."""
+
 RULES = (
     Rule(
         "--tensor 2d",
         "--sequence-parallel",
         lambda g: g.plan.tensor == "2d" and g.plan.sequence_parallel,
-        "the grid cuts tokens and hidden already",
+        "the grid already cuts tokens and hidden elements",
     ),
-    Rule("--tensor 2d", "cp", lambda g: g.plan.tensor == "2d" and g.has("cp"), "both cut sequences"),
+    Rule("--tensor 2d", CUT, lambda g: g.plan.tensor == "2d" and g.has(*CONTEXT), "both cut sequences"),
     Rule(
         "--tensor 2d",
         "experts",
@@ -68,37 +72,37 @@ RULES = (
         "--tensor 2d",
         "--zero 3 or ++",
         lambda g: g.plan.tensor == "2d" and g.plan.sharding.shards_weights,
-        "weights are spread over the grid already; --zero 1 and 2 go with it",
+        "the grid already cuts the weights; --zero 1 and 2 are allowed",
     ),
     Rule(
         "--sequence-parallel",
         "no tp",
         lambda g: g.plan.sequence_parallel and not g.has("tp", "row"),
-        "it cuts what tensor parallelism leaves whole: give the mesh tp",
+        "it cuts what tensor parallelism leaves whole; add tp to the mesh",
     ),
     Rule(
-        "cp",
+        CUT,
         "an encoder-decoder",
-        lambda g: g.has("cp") and g.model.encoder_layers > 0,
-        "the two sequences have lengths of their own",
+        lambda g: g.has(*CONTEXT) and g.model.encoder_layers > 0,
+        "input and output sequences may differ in length",
     ),
     Rule(
         "pp",
         "an encoder-decoder",
         lambda g: g.has("pp") and g.model.encoder_layers > 0,
-        "stages would pass on two sequences",
+        "stages would have to pass on two sequences",
     ),
     Rule(
         "pp",
         "--zero 3 or ++",
         lambda g: g.has("pp") and g.plan.sharding.shards_weights,
-        "weights would come once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 go with pp",
+        "weights would be gathered once for every micro-batch (Narayanan et al. 2021); --zero 1 and 2 are allowed",
     ),
     Rule(
         "pp",
         "--depth message",
         lambda g: g.has("pp") and g.plan.depth == "message",
-        "the stages of a pipeline are played block by block; use fluid or bound",
+        "a pipeline is simulated block by block; use fluid or bound",
     ),
     Rule(
         "an asynchronous --pipeline",
@@ -110,7 +114,7 @@ RULES = (
         "an asynchronous --pipeline",
         "--offload of optimizer, parameters or experts",
         lambda g: g.asynchronous and bool(g.plan.offloads & {"optimizer", "parameters", "experts"}),
-        "weights change within the pipeline; --offload activations goes with it",
+        "weights change while the pipeline runs; --offload activations is allowed",
     ),
     Rule(
         "--offload optimizer",
@@ -122,19 +126,19 @@ RULES = (
         "--offload optimizer",
         "an --optimizer of whole tensors",
         lambda g: "optimizer" in g.plan.offloads and not g.plan.optimizing.hosted,
-        "parts of tensors meet on accelerators, as adafactor, lamb and muon need them; use adam, adamw, sgd or adam8bit",
+        "adafactor, lamb and muon need whole tensors, which are gathered on accelerators; use adam, adamw, sgd or adam8bit",
     ),
     Rule(
         "--accounting fp32",
         "another --optimizer than Adam",
         lambda g: g.plan.accounting == "fp32" and not isinstance(g.plan.optimizing, Adam),
-        "its 24 bytes a parameter have 8 for Adam's two moments",
+        "8 of its 24 bytes a parameter are Adam's two moments",
     ),
     Rule(
         "--offload experts",
         "no experts",
         lambda g: "experts" in g.plan.offloads and not g.model.experts,
-        "the model has none",
+        "the model has no experts",
     ),
     Rule(
         "--offload-delay",
@@ -145,20 +149,20 @@ RULES = (
     Rule(
         "--zero ++",
         "no fsdp",
-        lambda g: g.plan.sharding.keeps_second_shard and not g.has("fsdp"),
-        "the secondary shard lives along fsdp: give the mesh fsdp for the ranks of a node",
+        lambda g: g.plan.sharding.keeps_second_shard and not g.has(*SHARDED),
+        "the second shard of the weights is spread over fsdp; add fsdp to the mesh, with the ranks of a node",
     ),
     Rule(
         "--recompute products",
         "--attention unfused",
         lambda g: g.plan.recomputation.keeps_products and g.plan.kernel.keeps_scores,
-        "it keeps what the fused kernel brings",
+        "it keeps the outputs of the fused kernel; use --attention fused",
     ),
     Rule(
         "--recompute products",
         "experts",
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
-        "which products of experts are kept is not modelled",
+        "which products of experts it would keep is not modelled",
     ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
@@ -208,10 +212,10 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
         parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
     tokens = batch.micro_tokens
-    yield "tokens of a micro-batch", tokens, "cp", mesh.size("cp")
-    yield "tokens of a sequence", batch.seq_len, "cp", mesh.size("cp")
+    yield "tokens of a micro-batch", tokens, CUT, mesh.size(*CONTEXT)
+    yield "tokens of a sequence", batch.seq_len, CUT, mesh.size(*CONTEXT)
     if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
-        yield "tokens that a rank has of a micro-batch", tokens // mesh.size("cp"), "tp", mesh.size("tp")
+        yield "tokens that a rank has of a micro-batch", tokens // mesh.size(*CONTEXT), "tp", mesh.size("tp")
     if grid > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
 

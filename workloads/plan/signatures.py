@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .option import Option, grouped
@@ -20,18 +21,21 @@ def documented(chosen: Callable[[Option], bool] = lambda option: True) -> Callab
 
     def decorate(function: F) -> F:
         if function.__doc__:  # python -OO has none
-            lines = [
-                f"{option.name}: {described(option)}"
-                for _, members in grouped(Plan.options())
-                for option in members
-                if chosen(option)
+            told = [
+                _told(option.name) for _, members in grouped(Plan.options()) for option in members if chosen(option)
             ]
-            told = [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="      ") for line in lines]
             head = "Options of the plan; what is left out comes from the model's own plan, else from the default:"
             function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__), "", head, "", *told])
         return function
 
     return decorate
+
+
+@cache
+def _told(name: str) -> str:
+    """The paragraph of an option in a docstring."""
+    line = f"{name}: {described(Plan.options()[name])}"
+    return textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="      ")
 
 
 def described(option: Option) -> str:

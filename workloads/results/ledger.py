@@ -124,9 +124,9 @@ class Ledger:
         """Rows of the trace, one for each observed class of ranks."""
         work = operation.work
         nbytes: Amount = 0.0
-        where = ("", "", "")
+        where = ("", "", "", "")
         if isinstance(work, Exchange):
-            where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes))
+            where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes), work.algorithm)
             nbytes = work.nbytes
         for name, rank in self.observed.items():
             times, amounts = (at(begin, rank), at(end, rank)), (at(nbytes, rank), at(work.flops, rank))

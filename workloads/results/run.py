@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from ...hardware.errors import InputError
 from ...hardware.files import write_whole
+from ...hardware.records import describe
+from .totals import Totals
 from .trace import COLUMNS, TraceRow
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ class Run:
     ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
     """
 
-    totals: dict[str, Any]
+    totals: Totals
     plan: dict[str, Any]
     classes: dict[str, dict[str, Any]]
     trace: list[TraceRow] = field(repr=False)
@@ -39,7 +43,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """The totals, as plain data."""
-        return self.totals
+        return self.totals.plain()
 
     def to_frame(self) -> pd.DataFrame:
         """The trace as a data frame, with times in seconds from the start of the step."""
@@ -51,7 +55,7 @@ class Run:
         """Use of each kind of link as a data frame."""
         import pandas as pd
 
-        return pd.DataFrame(self.totals["links"])
+        return pd.DataFrame([each.model_dump() for each in self.totals.links])
 
     def save(self, path: str | Path) -> None:
         """Write the whole run as JSON; raises :class:`InputError` where that is impossible."""
@@ -61,7 +65,7 @@ class Run:
         """The whole run as plain data."""
         return {
             "format": FORMAT,
-            "summary": self.totals,
+            "summary": self.totals.plain(),
             "plan": self.plan,
             "classes": self.classes,
             "expert_load": self.expert_load,
@@ -84,7 +88,7 @@ class Run:
             if trace["columns"] != list(COLUMNS):
                 raise InputError(f"{name}: trace.columns must be {', '.join(COLUMNS)}")
             rows = list(_rows(trace["rows"], name))
-            return cls(plain["summary"], plain["plan"], plain["classes"], rows, plain["expert_load"])
+            return cls(_totals(plain["summary"], name), plain["plan"], plain["classes"], rows, plain["expert_load"])
         except (KeyError, TypeError) as reason:
             raise InputError(f"{name}: a run has no or a wrong {reason}") from None
 
@@ -98,6 +102,14 @@ class Run:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as reason:
             raise InputError(f"{path}: no run can be read from it: {reason}") from None
         return cls.from_plain(plain, str(path))
+
+
+def _totals(summary: Any, name: str) -> Totals:
+    """The totals of a file; raises :class:`InputError` that names the key which is wrong."""
+    try:
+        return Totals.model_validate(summary)
+    except ValidationError as wrong:
+        raise InputError(f"{name}: summary.{describe(Totals, wrong)}") from None
 
 
 def _rows(rows: Any, name: str) -> Iterator[TraceRow]:

@@ -30,6 +30,7 @@ class TraceRow(NamedTuple):
     nbytes: float
     flops: float
     limit: str
+    algorithm: str
     label: str
     role: str
     part: str | None
@@ -42,13 +43,13 @@ class TraceRow(NamedTuple):
     def of(
         cls,
         operation: Operation,
-        exchange: tuple[str, str, str],
+        exchange: tuple[str, str, str, str],
         ranks: str,
         times: tuple[float, float],
         amounts: tuple[float, float],
         limit: str,
     ) -> TraceRow:
-        """The row of an operation in step 0: an ``exchange``'s (collective, axes, level), (start, end), (bytes, FLOPs)."""
+        """The row of an operation in step 0: (collective, axes, level, algorithm), (start, end), (bytes, FLOPs)."""
         task = operation.task
         return cls(
             0,
@@ -57,11 +58,12 @@ class TraceRow(NamedTuple):
             operation.phase,
             operation.category,
             operation.stream,
-            *exchange,
+            *exchange[:3],
             ranks,
             *times,
             *amounts,
             limit,
+            exchange[3],
             operation.label,
             task.role.value,
             task.part,
@@ -117,7 +119,7 @@ KINDS = (
     _WHOLE,
     *[_TEXT] * 9,
     *[_NUMBER] * 4,
-    *[_TEXT] * 3,
+    *[_TEXT] * 4,
     _MAYBE_TEXT,
     _MAYBE_WHOLE,
     _TEXT,

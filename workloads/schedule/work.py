@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.frozen import FrozenArrays
 from ...hardware.precisions import Precision
 from ...hardware.units import si
 from ..collectives import ROOTED
@@ -26,7 +27,7 @@ COUNT, COUNT_BYTES = "int64", 8
 
 
 @dataclass(frozen=True)
-class Gemm:
+class Gemm(FrozenArrays):
     """``count`` matrix products C[m, n] += A[m, k] B[k, n] in one precision.
 
     ``onto``: bytes of an element of the sum in memory to which C is added, as gradients of micro-batches are; 0 where C is new.
@@ -55,7 +56,7 @@ class Gemm:
 
 
 @dataclass(frozen=True)
-class FusedAttention:
+class FusedAttention(FrozenArrays):
     """``count`` attentions in one kernel that keeps its scores to itself (FlashAttention, Dao et al. 2022).
 
     ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
@@ -95,7 +96,7 @@ class FusedAttention:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(FrozenArrays):
     """An operator that passes once over ``size`` elements, bound by memory.
 
     For each element it reads and writes so many bytes and computes ``each`` FLOPs.
@@ -120,7 +121,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(FrozenArrays):
     """A serial loop on the management core: ``steps`` of a few instructions each."""
 
     kind: ClassVar[str] = "loop"
@@ -138,7 +139,7 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class Bookkeeping:
+class Bookkeeping(FrozenArrays):
     """What a framework does once a step for each parameter that a rank holds: zero, unscale, check, copy into buckets.
 
     Or for each of ``shards``: a view, a copy and their start for one rank's part of one tensor, gathered or scattered.
@@ -160,7 +161,7 @@ class Bookkeeping:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Exchange(FrozenArrays):
     """A collective over the groups along ``axes``, of numbers in the format ``element``.
 
     ``nbytes`` is a rank's payload: for an all-to-all what it sends in all, its own part included; for the others the
@@ -183,6 +184,7 @@ class Exchange:
     root: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.root and (self.operation not in ROOTED or self.root < 0):
             raise ValueError(f"{self.operation} with root {self.root}; {' and '.join(ROOTED)} have one, from 0 on")
 
@@ -199,7 +201,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class HostCopy:
+class HostCopy(FrozenArrays):
     """``nbytes`` over a rank's link to its host, ``in`` to the accelerator or ``out`` of it."""
 
     kind: ClassVar[str] = "host_copy"
@@ -218,7 +220,7 @@ class HostCopy:
 
 
 @dataclass(frozen=True)
-class HostSweep:
+class HostSweep(FrozenArrays):
     """Work on the host's cores that passes once over ``size`` elements in its memory, ``nbytes`` read and written for each."""
 
     kind: ClassVar[str] = "host_sweep"

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from ...hardware.precisions import Precision
 from ...hardware.registry import Policy
+from ..mesh.axes import SHARDED
 from ..mesh.mesh import Mesh
 from ..schedule.work import Amount
 
@@ -74,11 +75,11 @@ class Sharding(Policy):
 
     def axes(self, replicas: Sequence[str]) -> tuple[str, ...]:
         """Over which of the axes of replicas it shards: along ``fsdp`` where the mesh has it, over all of them elsewhere."""
-        return tuple(axis for axis in replicas if axis == "fsdp") or tuple(replicas)
+        return tuple(axis for axis in replicas if axis in SHARDED) or tuple(replicas)
 
     def second_shard(self, replicas: Sequence[str]) -> tuple[str, ...]:
         """The axes of the second shard of weights, where there is one."""
-        return tuple(axis for axis in replicas if axis == "fsdp")
+        return tuple(axis for axis in replicas if axis in SHARDED)
 
     def reduction(self, vector: Vector, mesh: Mesh) -> Iterator[Transfer]:
         """What brings a vector of gradients to where it is applied.

@@ -53,8 +53,8 @@ class LocalAttention(Half):
 
     def _owner(self, step: int) -> int:
         """Whose keys or values are here at a step."""
-        ring = self.place.ring or tuple(range(self.place.of("cp")))
-        return ring[(ring.index(self.place.me("cp")) - step) % len(ring)]
+        ring = self.place.ring or tuple(range(self.place.of(self.place.context)))
+        return ring[(ring.index(self.place.me(self.place.context)) - step) % len(ring)]
 
     def _block(self, step: int) -> slice:
         """The columns of scores that belong to them."""
@@ -65,7 +65,7 @@ class LocalAttention(Half):
         def take(block: Array) -> None:
             self._moving = block
 
-        return Message("shift", ("cp",), np.ascontiguousarray(self._moving), take)
+        return Message("shift", (self.place.context,), np.ascontiguousarray(self._moving), take)
 
     # --- forward ----------------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,9 @@ class LocalAttention(Half):
             self._take_heads()
             self._moving = self._keys
             sequences, tokens, heads, _ = self._queries.shape
-            self._scores = np.empty((sequences, heads, tokens, tokens * self.place.of("cp")), dtype=self._queries.dtype)
+            self._scores = np.empty(
+                (sequences, heads, tokens, tokens * self.place.of(self.place.context)), dtype=self._queries.dtype
+            )
         self._scores[..., self._block(step)] = f.scores(self._queries, self._moving)
 
     def _take_heads(self) -> None:
@@ -104,7 +106,7 @@ class LocalAttention(Half):
 
     def _by_owner(self) -> Array:
         """Room for the gradient of every rank's keys or values, ``[cp, …]``."""
-        return np.zeros((self.place.of("cp"), *self._keys.shape), dtype=self._keys.dtype)
+        return np.zeros((self.place.of(self.place.context), *self._keys.shape), dtype=self._keys.dtype)
 
     def _differentiate_values(self, step: int) -> None:
         if step == 0:
@@ -121,7 +123,7 @@ class LocalAttention(Half):
         def take(mine: Array) -> None:
             self._dvalues = mine[None]
 
-        return Message("reduce-scatter", ("cp",), self._dvalues, take)
+        return Message("reduce-scatter", (self.place.context,), self._dvalues, take)
 
     def _softmax_grad(self, step: int) -> None:
         self._back = f.softmax_grad(self._attention, self._back)
@@ -142,7 +144,7 @@ class LocalAttention(Half):
         def take(mine: Array) -> None:
             self._dkeys = mine[None]
 
-        return Message("reduce-scatter", ("cp",), self._dkeys, take)
+        return Message("reduce-scatter", (self.place.context,), self._dkeys, take)
 
     def _first_gradient(self) -> Array:
         return f.columns_of(self._dqueries, self._dkeys[0], self._dvalues[0])

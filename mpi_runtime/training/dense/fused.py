@@ -23,7 +23,7 @@ class FusedAttention(LocalAttention):
 
     def __init__(self, shared: Shared, prefix: str) -> None:
         super().__init__(shared, prefix)
-        self._steps = self.place.of("cp")
+        self._steps = self.place.of(self.place.context)
         self._blocks: dict[int, Array] = {}  # keys with values, by step
         self._shares: dict[int, Array] = {}  # of the gradients of a step's block, the rank's own
         self._before_me: dict[int, Array] = {}  # those of the ranks that met it before
@@ -54,7 +54,7 @@ class FusedAttention(LocalAttention):
         def take(block: Array) -> None:
             self._blocks[step + 1] = block
 
-        return Message("shift", ("cp",), self._blocks[step], take)
+        return Message("shift", (self.place.context,), self._blocks[step], take)
 
     def _meet(self, step: int) -> None:
         self._begin()
@@ -90,7 +90,7 @@ class FusedAttention(LocalAttention):
             if follows:
                 self._before_me[step] = coming[-1]
 
-        return Message("shift", ("cp",), np.stack(leaving), take)
+        return Message("shift", (self.place.context,), np.stack(leaving), take)
 
     def _meet_again(self, step: int) -> None:
         self._begin_back()

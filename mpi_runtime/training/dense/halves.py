@@ -61,6 +61,7 @@ class Half(ABC):
     """
 
     name = ""
+    begins_way_back = False
     products_of: tuple[Operand, ...] = ()
 
     def __init__(self, shared: Shared, prefix: str) -> None:
@@ -174,7 +175,7 @@ class Half(ABC):
         width = self.shared.sizes.hidden
         back = f.norm_dgrad(self._before, self.normal, self.inverse, self._parameters, sums, width)
         above = self.shared.gradient
-        self.shared.gradient = back if above is None or self.name == "output" else above + back
+        self.shared.gradient = back if above is None or self.begins_way_back else above + back
         self._before = None
 
     # --- exchanges of tensor parallelism ----------------------------------------------------------------------------------
@@ -252,6 +253,7 @@ class Output(Half):
     """Final norm, scores over the vocabulary by the embedding's weights, and the loss."""
 
     name = "output"
+    begins_way_back = True
     products_of = ("logits",)
 
     def __init__(self, shared: Shared, prefix: str = "") -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ....workloads.lowering.data_parallel.held_tensors import together
 from ....workloads.lowering.data_parallel.sharding import held, layers_of
-from ....workloads.mesh.mesh import DATA
+from ....workloads.mesh.axes import REPLICAS
 from ....workloads.model.precision import PARTS, Formats, Part
 from ....workloads.optimizers import TensorShare
 from ....workloads.plan.setting import Setting
@@ -57,7 +57,7 @@ class Shards:
     def of(cls, setting: Setting, place: Place) -> Shards:
         """The plan's."""
         mesh = setting.mesh
-        replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp"))
+        replicas = tuple(axis for axis in mesh.axes if axis in REPLICAS)
         sharding = setting.plan.sharding
         axes = sharding.axes(replicas)
         if not sharding.shards_state or mesh.size(*axes) == 1:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....workloads.mesh.axes import CONTEXT
+
 Array = NDArray[Any]
 
 
@@ -107,6 +109,11 @@ class Place:
     def of(self, axis: str) -> int:
         """Ranks along an axis."""
         return self.ranks.get(axis, 1)
+
+    @cached_property
+    def context(self) -> str:
+        """The axis that sequences are cut over; the first of them where none is."""
+        return next((axis for axis in CONTEXT if self.of(axis) > 1), CONTEXT[0])
 
     @cached_property
     def grid(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from ....workloads.mesh.mesh import DATA
+from ....workloads.mesh.axes import CONTEXT, DATA
 from ....workloads.model.model import Model
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
@@ -41,7 +41,7 @@ class DenseTraining:
         self.setting, self.transport = setting, transport
         mesh, plan = setting.mesh, setting.plan
         self.sizes = sizes_of(setting.model)
-        around = transport.along(("cp",))
+        around = transport.along(mesh.having(CONTEXT))
         self.place = Place(
             dict(zip(mesh.axes, coordinate, strict=True)),
             dict(zip(mesh.axes, mesh.shape, strict=True)),
@@ -74,7 +74,7 @@ class DenseTraining:
         shape = [self.place.of(axis) for axis in axes]
         replica = int(np.ravel_multi_index([self.place.me(axis) for axis in axes], shape)) if axes else 0
         mine = np.split(values, self.setting.mesh.replicas)[replica]
-        part = mine[:, self.place.part(values.shape[1], "cp")]
+        part = mine[:, self.place.part(values.shape[1], self.place.context)]
         return part.reshape(self.setting.batch.micro_batches, -1, part.shape[1])
 
     def _micro_batch(self, number: int) -> MicroBatch:

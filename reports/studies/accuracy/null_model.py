@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....hardware.precisions import BYTES
+from ....workloads.mesh.axes import CONTEXT
 from ....workloads.plan.setting import Setting
 from .conventions import step_flops
 
@@ -48,7 +49,7 @@ def guess_of(setting: Setting, accelerator: str, measured: float) -> Guess:
     passes = (
         6 if plan.recomputation.repeats_layers else 4
     )  # all-reduces of a layer: two forward, two backward, two again
-    activations = batch.tokens / mesh.size("cp") * model.hidden * HALF * model.depth / stages
+    activations = batch.tokens / mesh.size(*CONTEXT) * model.hidden * HALF * model.depth / stages
     rings = passes * 2 * (tp - 1) / tp * activations / link * (1 + bubble)
     held = model.parameters.total / (tp * stages) * HALF
     share = setting.machine.injection / min(mesh.ranks, setting.ranks_per_node)

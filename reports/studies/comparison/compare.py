@@ -11,9 +11,13 @@ import numpy as np
 
 from ....hardware.errors import InputError
 from ....workloads.results.run import Run
-from .rows import ComparisonRow, Errors, OperationRow, Seen, exposed_rows, grouped_rows, kinds, row_of
-from .sides import Link, Match, Side, SideTotals, differences, matches, require_same_plan
+from ....workloads.results.totals import LinkUse, Totals
+from .rows import ComparisonRow, Errors, OperationRow, Seen, exposed_rows, grouped_rows, kind, row_of
+from .sides import Match, Side, differences, matches, require_same_plan
 from .timeline import Timeline, timeline
+
+COMPARED = ("bytes_per_step", "mean_utilisation", "max_utilisation")
+"""What is compared of the use of each kind of link."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Pair:
 
     name: str
     files: tuple[str, str]
-    totals: tuple[SideTotals, SideTotals]
+    totals: tuple[Totals, Totals]
     plans: tuple[dict[str, Any], dict[str, Any]]
     notes: list[str]
     matched: list[Match]
@@ -167,7 +171,7 @@ def compare_pair(name: str, predicted: Side, measured: Side) -> Pair:
         phases=exposed_rows(ours.phases, theirs.phases, theirs.each_step_phases),
         categories=exposed_rows(ours.breakdown, theirs.breakdown, theirs.each_step_breakdown),
         groups={
-            "kinds": grouped_rows(seen, predicted.what, kinds(ours, predicted.run.plan)),
+            "kinds": grouped_rows(seen, predicted.what, kind),
             "axes": grouped_rows(seen, predicted.what, lambda name, what: what.axes),
             "levels": grouped_rows(seen, predicted.what, lambda name, what: what.level),
         },
@@ -192,14 +196,14 @@ def over_pairs(pairs: Sequence[Pair]) -> dict[str, Any]:
     return {"pairs": [pair.name for pair in pairs], **found, "rank_correlation": correlation}
 
 
-def _links(ours: Sequence[Link], theirs: Sequence[Link]) -> list[dict[str, Any]]:
+def _links(ours: Sequence[LinkUse], theirs: Sequence[LinkUse]) -> list[dict[str, Any]]:
     """Kinds of link that both sides tell of: bytes of a step, and shares of it that links are busy."""
     there = {link.kind: link for link in theirs}
     return [
         {
             "kind": link.kind,
-            **{f"predicted_{key}": value for key, value in link if key != "kind"},
-            **{f"measured_{key}": value for key, value in there[link.kind] if key != "kind"},
+            **{f"predicted_{key}": getattr(link, key) for key in COMPARED},
+            **{f"measured_{key}": getattr(there[link.kind], key) for key in COMPARED},
         }
         for link in ours
         if link.kind in there

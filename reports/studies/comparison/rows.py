@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ....workloads.results.trace import TraceRow
 from ....workloads.schedule.operation import Role
-from .sides import Match, Side, SideTotals, What
+from .sides import Match, Side, What
 
 Array = NDArray[np.float64]
 
 ROUTED = (Role.DISPATCH, Role.COMBINE)
-"""Exchanges whose algorithm the plan names: the others' is not in a Run."""
+"""Exchanges whose algorithm the plan chooses."""
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,8 @@ def grouped_rows(
     ]
 
 
-def kinds(totals: SideTotals, plan: Mapping[str, Any]) -> Callable[[str, What], str]:
-    """The kind of an operation; of an exchange its collective, with its algorithm where the Run tells it."""
-    replaced = any(warning.startswith("all-to-all over") for warning in totals.warnings)  # by a flat one, somewhere
-
-    def found(name: str, what: What) -> str:
-        if not what.collective:
-            return what.kind
-        known = what.collective == "all-to-all" and what.role in ROUTED and not replaced and plan.get("all_to_all")
-        return f"{what.collective} ({plan['all_to_all']})" if known else what.collective
-
-    return found
+def kind(name: str, what: What) -> str:
+    """The kind of an operation; of an exchange its collective, with the algorithm where the plan chooses it."""
+    if not what.collective:
+        return what.kind
+    return f"{what.collective} ({what.algorithm})" if what.role in ROUTED else what.collective

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ....hardware.errors import InputError, suggestion
-from ....hardware.records import describe
 from ....workloads.results.run import Run
+from ....workloads.results.totals import Totals
 from ....workloads.results.trace import RECOMPUTED, TraceRow, column_of
 from ....workloads.schedule.operation import CATEGORIES, Role
 
@@ -29,45 +29,6 @@ SAME_PLAN = ("seq_len", "top_k", "precision", "balancer", "all_to_all", "zero", 
 
 NOTED_PLAN = ("router", "drift", "seed")
 """Options that decide loads: where they differ, so may the tokens that experts carry."""
-
-
-class Link(BaseModel):
-    """Use of one kind of link, of a summary's ``links``; a run may not know all of it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    kind: str
-    bytes_per_step: float | None = None
-    mean_utilisation: float | None = None
-    max_utilisation: float | None = None
-
-
-class SideTotals(BaseModel):
-    """The part of a run's summary that is compared; the keys are those of ``docs/formats/json.md``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-    machine: str
-    model: str
-    parameters: dict[str, int]
-    mesh: dict[str, int]
-    placement: str | dict[str, str]
-    ranks: int
-    nodes: int
-    supernodes: int
-    tokens_per_rank: int
-    micro_batches: int
-    step_seconds: float = Field(gt=0)
-    each_step_seconds: list[float] = Field(min_length=1)
-    phases: dict[str, float]
-    breakdown: dict[str, float]
-    each_step_phases: dict[str, list[float]] = {}
-    each_step_breakdown: dict[str, list[float]] = {}
-    load_balance: dict[str, float]
-    fitted_constants: list[str]
-    warnings: list[str] = []
-    links: list[Link] = []
-    measured: dict[str, Any] | None = None
 
 
 class Observed(BaseModel):
@@ -89,6 +50,7 @@ class What(NamedTuple):
     collective: str
     axes: str
     level: str
+    algorithm: str
     label: str
     role: str
     part: str | None
@@ -115,7 +77,6 @@ class Side:
 
     name: str
     run: Run
-    totals: SideTotals
     classes: Mapping[str, Observed]
     what: Mapping[str, What]
 
@@ -124,10 +85,6 @@ class Side:
         """Read a file, or take a run as it is; raises :class:`InputError` that names the file and what is wrong in it."""
         run = source if isinstance(source, Run) else Run.load(source)
         name = name or ("run" if isinstance(source, Run) else str(source))
-        try:
-            totals = SideTotals.model_validate(run.totals)
-        except ValidationError as wrong:
-            raise InputError(f"{name}: summary.{describe(SideTotals, wrong)}") from None
         if not isinstance(run.plan, dict):
             raise InputError(f"{name}: plan must be a table of options")
         try:
@@ -135,7 +92,12 @@ class Side:
         except ValidationError as wrong:
             key = ".".join(map(str, wrong.errors()[0]["loc"]))
             raise InputError(f"{name}: classes.{key}: {wrong.errors()[0]['msg'].lower()}") from None
-        return cls(name, run, totals, classes, _checked(name, run, totals, classes))
+        return cls(name, run, classes, _checked(name, run, classes))
+
+    @property
+    def totals(self) -> Totals:
+        """The run's totals."""
+        return self.run.totals
 
     @property
     def steps(self) -> int:
@@ -175,11 +137,11 @@ class Match(NamedTuple):
     label: str
 
 
-def _checked(name: str, run: Run, totals: SideTotals, classes: Mapping[str, Observed]) -> dict[str, What]:
+def _checked(name: str, run: Run, classes: Mapping[str, Observed]) -> dict[str, What]:
     """What each operation is; raises :class:`InputError` for the first row of the trace that cannot be read."""
     what: dict[str, What] = {}
     for number, row in enumerate(run.trace):
-        if reason := _wrong(row, len(totals.each_step_seconds), classes):
+        if reason := _wrong(row, len(run.totals.each_step_seconds), classes):
             raise InputError(f"{name}: row {number} of the trace {reason}")
         if row.operation not in what:
             what[row.operation] = What.of(row)
@@ -248,7 +210,7 @@ def _require_same_operations(predicted: Side, measured: Side) -> None:
         for column, value, must in zip(
             map(column_of, What._fields), what, predicted.what.get(operation, what), strict=True
         ):
-            if value != must:
+            if value != must and column != "algorithm":  # another machine may need another one
                 raise InputError(
                     f"{measured.name}: {operation} has {column} {value or 'none'}, must have {must or 'none'}"
                     f" as in {predicted.name}"

@@ -119,13 +119,13 @@ def test_measured_bytes_are_told_by_port():
     """What ranks sent to each other, by the ports of those that share a node."""
     machine = box(nodes=2, core_groups=2)
     layout = place(Mesh.of({"ep": 4}), machine, "block:ep", 2)
-    by_kind = {row["kind"]: row for row in links(machine, layout, np.arange(16.0).reshape(4, 4), 1.0, 1)}
+    by_kind = {row.kind: row for row in links(machine, layout, np.arange(16.0).reshape(4, 4), 1.0, 1)}
     inside = {"port.out": [0 + 1, 4 + 5, 10 + 11, 14 + 15], "port.in": [0 + 4, 1 + 5, 10 + 14, 11 + 15]}
     for kind, nbytes in inside.items():
-        assert by_kind[kind]["bytes_per_step"] == sum(nbytes)
-        assert by_kind[kind]["busiest"] == int(np.argmax(nbytes))
-        assert by_kind[kind]["max_utilisation"] == max(nbytes) / PORT
-    assert by_kind["nic.out"]["bytes_per_step"] == 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
+        assert by_kind[kind].bytes_per_step == sum(nbytes)
+        assert by_kind[kind].busiest == int(np.argmax(nbytes))
+        assert by_kind[kind].max_utilisation == max(nbytes) / PORT
+    assert by_kind["nic.out"].bytes_per_step == 2 + 3 + 6 + 7 + 8 + 9 + 12 + 13
 
 
 def test_an_accelerator_is_a_rank():
@@ -164,10 +164,10 @@ def test_measured_links_carry_their_bytes_in_the_time_that_they_are_busy():
     sent = np.zeros((4, 4))
     sent[0, 1:] = 5.0, 6.0, 8.0
     rows = links(machine, layout, sent, seconds, 2)
-    assert {row["kind"]: row["links"] for row in rows if row["kind"].startswith("nic")} == {"nic.out": 1, "nic.in": 1}
+    assert {row.kind: row.links for row in rows if row.kind in ("nic.out", "nic.in")} == {"nic.out": 1, "nic.in": 1}
     for row in rows:
-        carried = row["mean_utilisation"] * row["links"] * row["capacity_bytes_per_second"] * seconds
-        assert carried == pytest.approx(2 * row["bytes_per_step"])
+        carried = row.mean_utilisation * row.links * row.capacity_bytes_per_second * seconds
+        assert carried == pytest.approx(2 * row.bytes_per_step)
 
 
 @pytest.mark.parametrize(

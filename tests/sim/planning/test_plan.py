@@ -5,7 +5,6 @@ import random
 import re
 import shlex
 import signal
-import time
 from itertools import pairwise
 
 import athanor as athanor_package
@@ -23,9 +22,10 @@ from athanor.sim.simulate import simulate
 from athanor.workloads.memory import memory, sample_loads
 from athanor.workloads.model.model import Model, load_model
 from athanor.workloads.pipelines import PIPELINES, Pipeline, Slot
+from athanor.workloads.plan.setting import Setting
 from hypothesis import given
 from hypothesis import strategies as st
-from support.command_line import ATHANOR, athanor, start
+from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.mpi_jobs import job, needs_mpi
 from support.paths import ROOT
 
@@ -274,6 +274,27 @@ def test_a_model_s_own_plan_gives_what_is_not_searched():
     assert {options["zero"] for options in seen} == {"0", "1", "2", "3"}
 
 
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("gpt3-175b", {"mesh": {"pp": 2, "tp": 512}}),
+        ("gpt3-175b", {"mesh": {"pp": 64, "tp": 2}, "stage_layers": "even"}),
+        ("gpt3-175b", {"mesh": {"pp": 2, "dp": 64}, "zero": "3"}),
+        ("gpt3-175b", {"mesh": {"dp": 128}, "global_batch": 100}),
+        ("mixtral-8x7b", {"mesh": {"ep": 16, "dp": 8}}),
+    ],
+)
+def test_reasons_have_no_numbers_of_single_plans(model, options):
+    """What breaks one rule is counted under one reason, whatever its sizes."""
+    with pytest.raises(InputError) as wrong:
+        Setting.of("selene", model, options)
+    said = reason(wrong.value)
+    assert said == wrong.value.rule
+    numbers = set(re.findall(r"\d+", str(wrong.value))) - {"3"}  # of ZeRO's stage, which belongs to the rule
+    assert not numbers & set(re.findall(r"\d+", said)), said
+    assert model not in said
+
+
 WIDE = {
     "tensor": ["1d", "2d"],
     "attention": ["unfused", "fused"],
@@ -416,7 +437,10 @@ def test_a_search_goes_on_where_it_stopped(answer):
         ({"tries": ("zero=4",)}, "--try zero=4: no such value 4"),
         ({"tries": ("pipeline",)}, "--try pipeline: write pipeline=VALUE,..."),
         ({"tries": ("zero=1",), "zero": "3"}, "--try zero: --zero fixes it already; give one of the two"),
-        ({"tries": ("offload=disk",)}, "--try offload=disk: no such value disk (none, optimizer"),
+        (
+            {"tries": ("offload=disk",)},
+            "--try offload=disk: no such value disk (none, optimizer, parameters, activations, experts)",
+        ),
         ({"tries": ("sequence-parallel=1",)}, "--try sequence-parallel=1: write sequence-parallel=on,off"),
         ({"memory": -1.0}, "--max-memory -1: must be above 0"),
     ],
@@ -516,11 +540,9 @@ def test_an_interrupted_search_tells_its_best_so_far_and_goes_on(tmp_path):
     large = [*COMMAND[:-4], "--gpus", "512", "--global-batch", "512", "--jobs", "1", "--out", str(tmp_path)]
     process = start([*ATHANOR, *large])
     points = tmp_path / "points.jsonl"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not (points.exists() and points.read_text().count("\n") >= 3):
-        time.sleep(0.05)
+    assert eventually(lambda: has_lines(points, 3))
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "athanor: interrupted"
     assert "(interrupted)" in out
@@ -534,7 +556,7 @@ def test_an_interrupted_search_tells_its_best_so_far_and_goes_on(tmp_path):
 @needs_mpi
 def test_ranks_of_a_job_search_together(tmp_path):
     alone = athanor(*COMMAND, *FEW, "--json", "-")
-    both = job(2, "athanor", *COMMAND, *FEW, "--json", "-", timeout=120)
+    both = job(2, "athanor", *COMMAND, *FEW, "--json", "-")
     assert both.returncode == 0, both.stderr
     one, two = json.loads(alone.stdout), json.loads(both.stdout)
     for plain in (one, two):
@@ -544,7 +566,7 @@ def test_ranks_of_a_job_search_together(tmp_path):
 
 @needs_mpi
 def test_what_a_job_cannot_write_ends_all_its_ranks():
-    done = job(2, "athanor", *COMMAND, *FEW, "--json", "/no/such/folder/plan.json", timeout=60)
+    done = job(2, "athanor", *COMMAND, *FEW, "--json", "/no/such/folder/plan.json")
     assert done.returncode == 2
     assert done.stderr.count("athanor: /no/such/folder/plan.json: cannot be written") == 1
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, Loop
+from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, HostSweep, Loop
 from oracles.transformer.approximations import NOMINAL, Charge, charges
-from oracles.transformer.counting import SIZES, Memory, Message
+from oracles.transformer.counting import SIZES, Memory, Message, Operator
 from oracles.transformer.model import Transformer, adam
 from oracles.transformer.rank import Rank
 from oracles.transformer.shapes import FORMATS, Choices, Group
@@ -30,7 +30,7 @@ from support.operators import (
     TOKENS,
     made,
 )
-from support.strategies import flat
+from support.strategies import flat, hosted
 
 ALONE, PLAIN = Group(), Choices()
 MODELS = [DENSE, DROPPING, ODD, GATED, LATENT, EXPERTS, SHARED, CHOICES, BOTH, BOTH_DROPPING, PATCHES]
@@ -192,6 +192,25 @@ def test_adam(precision, zero):
     assert len(found) == len(FORMATS[precision])
 
 
+@pytest.mark.parametrize("precision", sorted(FORMATS))
+def test_adam_on_the_host(precision):
+    """The host's memory is read and written as the accelerator's would be."""
+    options = {
+        "mesh": {"dp": 4},
+        "precision": precision,
+        "zero": "1",
+        "tokens_per_rank": TOKENS,
+        "offload": "optimizer",
+    }
+    operations = lower_step(Setting.of(hosted(flat()), DENSE, options))[0].operations
+    found = sum(each.work.size * each.work.nbytes for each in operations if isinstance(each.work, HostSweep))
+    memory = Memory()
+    for part, formats in FORMATS[precision].items():
+        if count := getattr(DENSE.parameters, part):
+            adam(memory, count, formats)
+    assert found == approx(sum(each.read + each.written for each in memory.done) / 4)
+
+
 @pytest.mark.parametrize("precision", ["O0", "O2", "O3", "bf16"])
 def test_eight_bits_become_weights(precision):
     """ZeRO++ gathers weights in eight bits: each is read once, and written in the format that it is kept in."""
@@ -219,3 +238,18 @@ def test_both_owners_of_a_tied_embedding_tell_each_other_its_gradient(stages, pi
     assert pairs == [(stages - 1, 0), (0, stages - 1)], "from whom to whom: stages between have no gradient of it"
     untied = lower_step(Setting.of(flat(), here.model_copy(update={"tied": False}), options))[0].operations
     assert not [each for each in untied if "tied" in each.name]
+
+
+@pytest.mark.parametrize("choices, most", [(PLAIN, 0.04), (Choices("fp8", fused=True, accumulates=True), 0.08)])
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_what_is_left_out_is_little(model, choices, most):
+    """All approximations together, in bytes of a micro-batch; and vectors, which nobody is charged for.
+
+    Tokens are few here and weights many, of whose gradients' formats most of it comes: with more tokens it is less.
+    """
+    rank, _ = counted(model, ALONE, choices)
+    operators = [each for each in rank.memory.done if isinstance(each, Operator)]
+    truth = sum(each.read + each.written for each in operators)
+    charge = sum(each.read + each.written for each in charges(rank.memory.done, rank).values())
+    assert charge == approx(truth, rel=most)
+    assert sum(each.few for each in operators) < 0.003 * truth

@@ -23,7 +23,7 @@ from support.strategies import (
 SINGLE = 4
 WEIGHTS = SINGLE * PARAMETERS
 ENDS = SINGLE * (DENSE.vocabulary * DENSE.hidden + 2 * DENSE.hidden)
-ADAM = SINGLE + 2 * 2 * SINGLE + SINGLE  # gradient, both moments in and out, the new weight
+ADAM = SINGLE + 2 * 3 * SINGLE  # gradient; both moments and the weight, of which there is no other copy, in and out
 LINK, MEMORY = 2e7, 4e7  # bytes per second of a host
 FAST = flat(injection=1e7)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...mesh.mesh import TENSOR
+from ...mesh.axes import TENSOR
 from ...model.precision import Part
 from ...model.tensors import Tensor, Tensors, tensors_of_input, tensors_of_layer, tensors_of_output
 from ...optimizers.optimizer import Rule

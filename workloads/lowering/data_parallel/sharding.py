@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from ...mesh.mesh import DATA, TENSOR
+from ....hardware.frozen import FrozenArrays
+from ...mesh.axes import REPLICAS, TENSOR
 from ...model.model import Parameters
 from ...model.precision import Part
 from ...pipelines.stage_layers import layers_by_part
@@ -14,7 +15,7 @@ from ...schedule.work import Amount
 
 
 @dataclass(frozen=True)
-class Holding:
+class Holding(FrozenArrays):
     """Parameters of one part of the model that a rank holds: an array along pp where stages hold unequal parts.
 
     They are replicated over ``replicas``; of these, ZeRO spreads what it shards over ``shards``.
@@ -111,6 +112,6 @@ def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
         counts = [getattr(each, part) / mesh.size(*CUT[part]) for each in stages]
         if any(counts):
             amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
-            replicas = tuple(axis for axis in mesh.axes if axis in (*DATA, "cp") and axis not in CUT[part])
+            replicas = tuple(axis for axis in mesh.axes if axis in REPLICAS and axis not in CUT[part])
             found.append(Holding(part, amount, replicas, setting.plan.sharding.axes(replicas)))
     return found

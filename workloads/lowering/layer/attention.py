@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ....hardware.precisions import Precision
+from ...mesh.axes import CONTEXT
 from ...schedule.operation import ModelPart, Operand, Role, Task
 from ...schedule.work import FusedAttention, Gemm, Sweep
 from ..builder import Program
@@ -100,9 +101,14 @@ class AttentionLayer:
         return self.local.formats["attention"].compute
 
     @property
+    def around(self) -> tuple[str, ...]:
+        """The axes that a sequence is cut over."""
+        return self.local.mesh.having(CONTEXT)
+
+    @property
     def parts(self) -> int:
         """Ranks that a sequence is cut over."""
-        return self.local.mesh.size("cp")
+        return self.local.mesh.size(*CONTEXT)
 
     @property
     def keys(self) -> float:

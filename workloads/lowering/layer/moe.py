@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ....hardware.frozen import FrozenArrays
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
 from ...routing.balancers.balancer import BalancingStep
@@ -18,7 +19,7 @@ from .rank_share import NORM_FLOPS, Local
 
 
 @dataclass(frozen=True, eq=False)
-class Flow:
+class Flow(FrozenArrays):
     """What a layer's load means for its operations: made once, used by the forward and the backward pass.
 
     One is equal to itself alone: passes that carry the same one are alike.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ....hardware.precisions import BYTES, Precision
+from ...mesh.axes import CONTEXT
 from ...mesh.mesh import Mesh
 from ...model.model import Model
 from ...model.precision import Formats, Part
@@ -42,7 +43,7 @@ class Local:
         model, mesh = setting.model, setting.mesh
         length = float((decoder and model.decoder_seq_len) or setting.batch.seq_len)
         tokens = float(setting.micro_tokens(decoder))
-        parts = mesh.size("cp")
+        parts = mesh.size(*CONTEXT)
         sums = setting.batch.micro_batches > 1
         return cls(model, formats, setting.plan, mesh, tokens / parts / mesh.size("row"), length / parts, length, sums)
 

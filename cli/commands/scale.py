@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, load
-from .options import machine_option, overcommit_option, plan_options, result_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, load
+from ..options import machine_option, overcommit_option, plan_options, result_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
@@ -21,12 +21,12 @@ from .sections import SectionedCommand
 @plan_options()
 @overcommit_option
 @result_options
-@click.option("--nodes", help="Node counts, such as 6000,12000,96000; by default shares of the plan's.")
+@click.option("--nodes", help="Node counts, such as 6000,12000,96000.  [default: fractions of the plan's nodes]")
 @click.option(
     "--grow",
     type=click.Choice(["experts", "data"]),
-    help="What grows with the nodes in weak scaling beside the batch: experts (with ep: ever larger models), or only data"
-    " (dp: more replicas of the same model).  [default: experts where the mesh has ep]",
+    help="What grows with the nodes in weak scaling: experts and batch (a larger model at each point), or only the batch"
+    " (data: more replicas of the same model).  [default: experts if the mesh has ep]",
 )
 def scale(
     kind: Any,
@@ -41,11 +41,11 @@ def scale(
 ) -> None:
     """Scale a model over node counts: weak (the batch grows along, and see --grow) or strong (model and batch stay).
 
-    With --out, finished points are kept: an interrupted study goes on where it stopped.
+    With --out, finished points are kept: an interrupted study continues when it runs again.
     """
-    from ..reports.pages.output_folder import Folder, Points
-    from ..sim.studies.scaling import Study
-    from ..sim.studies.scaling import scale as scale_study
+    from ...reports.pages.output_folder import Folder, Points
+    from ...sim.studies.scaling import Study
+    from ...sim.studies.scaling import scale as scale_study
 
     counts = _node_counts(nodes)
     check_writable(json_path)
@@ -81,13 +81,13 @@ def scale(
         _write_study(folder, study)
     emit(json_path, study.to_plain())
     if json_path != "-":
-        from ..reports.tables.runs import study_table
+        from ...reports.tables.runs import study_table
 
         console().print(study_table(study))
 
 
 def _write_study(folder: Any, study: Any) -> None:
-    from ..reports.pages.scaling import write_study
+    from ...reports.pages.scaling import write_study
 
     write_study(folder, study, command_text())
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text
-from .options import result_options
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text
+from ..options import result_options
 
 
 @click.command()
 @click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
 @result_options
 def validate(data: str | None, json_path: str | None, out: str | None) -> None:
-    """Predict published measurements, and tell how far off: by source and in all, a null model beside it (a minute or two).
+    """Predict published measurements, and print the errors by source and overall, beside a null model (a minute or two).
 
-    Rows that cannot be predicted are listed with the reason. Interrupted, it shows (and with --out writes) what it has.
+    Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out.
     """
-    from ..reports.pages.accuracy import show_accuracy, write_accuracy
-    from ..reports.pages.output_folder import Folder
-    from ..reports.studies.accuracy.memory_rows import with_memory
-    from ..reports.studies.accuracy.rows import read_rows
-    from ..reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
-    from ..reports.studies.accuracy.validate import validate as predict_all
+    from ...reports.pages.accuracy import show_accuracy, write_accuracy
+    from ...reports.pages.output_folder import Folder
+    from ...reports.studies.accuracy.memory_rows import with_memory
+    from ...reports.studies.accuracy.rows import read_rows
+    from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
+    from ...reports.studies.accuracy.validate import validate as predict_all
 
     rows = list(with_memory(read_rows(data)))
     check_writable(json_path)

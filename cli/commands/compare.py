@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text
-from .options import result_options
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text
+from ..options import result_options
 
 
 @click.command()
@@ -18,9 +18,9 @@ def compare(files: tuple[str, ...], json_path: str | None, out: str | None) -> N
     Files come in pairs: what athanor simulate -o wrote, then a run of the same model, mesh, placement and batch. With
     several pairs, also whether the predictions put the configurations in their true order.
     """
-    from ..reports.pages.comparison import show_comparison, write_comparison
-    from ..reports.pages.output_folder import Folder
-    from ..reports.studies.comparison.compare import Comparison, Pair, compare_runs, require_pairs
+    from ...reports.pages.comparison import show_comparison, write_comparison
+    from ...reports.pages.output_folder import Folder
+    from ...reports.studies.comparison.compare import Comparison, Pair, compare_runs, require_pairs
 
     require_pairs(files)
     check_writable(json_path)

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, emit
-from .inputs import load
-from .options import json_option, machine_option, plan_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...reports.tables.terminal import check_writable, emit
+from ..inputs import load
+from ..options import json_option, machine_option, plan_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
@@ -24,7 +24,7 @@ def lower(
     machine: str, model: str, settings: tuple[str, ...], step: int, json_path: str | None, **options: Any
 ) -> None:
     """Print the schedule of a step: every operation, its stream, and what it waits for."""
-    from ..workloads.lowering import lower as lower_to_schedule
+    from ...workloads.lowering import lower as lower_to_schedule
 
     check_writable(json_path)
     schedule = lower_to_schedule(*load(machine, model, settings), step, **options)

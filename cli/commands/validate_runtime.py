@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text
-from .options import result_options
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text
+from ..options import result_options
 
 
 @click.command("validate-runtime")
-@click.option("--trees", help="Of the study's trees only these, such as 2x2,2x4.  [default: 2x2,2x4,4x4]")
+@click.option("--trees", help="Trees to run on, such as 2x2,2x4.  [default: 2x2,2x4,4x4]")
 @result_options
 def validate_runtime(trees: str | None, json_path: str | None, out: str | None) -> None:
-    """Run training steps on emulated clusters, and tell how far their predictions were off (takes minutes).
+    """Run training steps on emulated clusters, and print how far the predictions were off (takes minutes).
 
-    Calibrates in one job, measures in others, predicts from nominal rates alone and from calibrated ones. With --out,
-    finished cells are kept: an interrupted study goes on where it stopped.
+    Calibrates in one job, measures in others, and predicts from nominal and from calibrated rates. With --out,
+    finished cells are kept: an interrupted study continues when it runs again.
     """
-    from ..reports.pages.output_folder import Folder, Points
-    from ..reports.pages.runtime_validation import show_validation, write_validation
-    from ..reports.studies.runtime_validation import chosen, steps_of, validate
+    from ...reports.pages.output_folder import Folder, Points
+    from ...reports.pages.runtime_validation import show_validation, write_validation
+    from ...reports.studies.runtime_validation import chosen, steps_of, validate
 
     check_writable(json_path)
     picked = chosen(trees)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit
+from ...reports.tables.terminal import check_writable, console, emit
 
 
 @click.command("list")
@@ -20,6 +20,10 @@ from ..reports.tables.terminal import check_writable, console, emit
             "balancers",
             "precisions",
             "optimizers",
+            "pipelines",
+            "shardings",
+            "recomputations",
+            "attention-kernels",
             "collectives",
             "fabrics",
             "network-models",
@@ -28,7 +32,7 @@ from ..reports.tables.terminal import check_writable, console, emit
 )
 def list_(what: str) -> None:
     """List what there is to choose from."""
-    from .choices import listing
+    from ..choices import listing
 
     console().print(listing(what))
 
@@ -39,17 +43,17 @@ def list_(what: str) -> None:
 @click.option("--json", "json_path", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
 def show(what: str, name: str, json_path: str | None) -> None:
     """Show a machine or a model: every number with its unit and source."""
-    from ..reports.tables import runs as tables
+    from ...reports.tables import runs as tables
 
     check_writable(json_path)
     if what == "machine":
-        from ..hardware.machine import load_machine
+        from ...hardware.machine import load_machine
 
         machine = load_machine(name)
         rows, shown = list(machine.numbers()), tables.machine_table(machine)
     else:
-        from ..reports.content.inputs import model_rows
-        from ..workloads.model.model import load_model
+        from ...reports.content.inputs import model_rows
+        from ...workloads.model.model import load_model
 
         model = load_model(name)
         rows, shown = model_rows(model), tables.model_table(model)

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit
-from .inputs import command_text, load
-from .options import machine_option, overcommit_option, plan_options, result_options, run_file_option
-from .run_files import repeating, run_file_argument
-from .sections import SectionedCommand
+from ...reports.tables.terminal import check_writable, console, emit
+from ..inputs import command_text, load
+from ..options import machine_option, overcommit_option, plan_options, result_options, run_file_option
+from ..run_files import repeating, run_file_argument
+from ..sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
@@ -31,8 +31,8 @@ def simulate(
     **options: Any,
 ) -> None:
     """Simulate training steps: time, where it goes, memory, load and links."""
-    from ..reports.pages.output_folder import Folder
-    from ..sim.simulate import simulate as simulate_run
+    from ...reports.pages.output_folder import Folder
+    from ...sim.simulate import simulate as simulate_run
 
     hardware, chosen = load(machine, model, settings)
     check_writable(output, json_path)
@@ -41,12 +41,12 @@ def simulate(
     if output:
         run.save(output)
     if folder:
-        from ..reports.pages.run import write_run
+        from ...reports.pages.run import write_run
 
         again = repeating(folder.path, machine, model, settings, run.plan, allow_overcommit)
         write_run(folder, run, hardware, chosen, command_text(), again)
     emit(json_path, run.summary())
     if json_path != "-":
-        from ..reports.tables.runs import show_run
+        from ...reports.tables.runs import show_run
 
         show_run(console(), run.summary(), run.summary()["links"])

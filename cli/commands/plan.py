@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, load
-from .options import machine_option, plan_options, required_option, result_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, load
+from ..options import machine_option, plan_options, required_option, result_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 if TYPE_CHECKING:
-    from ..reports.pages.output_folder import Folder
-    from ..sim.planning.question import Question
-    from ..sim.planning.search import Search
+    from ...reports.pages.output_folder import Folder
+    from ...sim.planning.question import Question
+    from ...sim.planning.search import Search
 
 SMALL = 20_000
 """Plans up to which one process is quicker than several, which have to start."""
@@ -26,20 +26,22 @@ SMALL = 20_000
 @click.command("plan", cls=SectionedCommand)
 @run_file_argument("search")
 @machine_option()
-@click.option("--gpus", type=int, help="Ranks that the plan is for, an accelerator each.")
-@click.option("--nodes", type=int, help="The same as nodes, of which all ranks are taken.")
+@click.option("--gpus", type=int, help="Ranks to plan for, with an accelerator each.")
+@click.option("--nodes", type=int, help="Nodes to plan for, instead of --gpus: all their ranks are used.")
 @required_option("global_batch")
-@click.option("--max-memory", metavar="SIZE", help="Bytes that a rank may take, such as 60GB.  [default: all it has]")
+@click.option("--max-memory", metavar="SIZE", help="Memory that a rank may use, such as 60GB.  [default: all it has]")
 @click.option(
     "--try",
     "tries",
     multiple=True,
     metavar="KEY=V,...",
-    help="Values of a choice or sizes of an axis to search, instead of the usual ones: tp=4,8 or pipeline=1f1b,2bw.",
+    help="Values of an option, or sizes of a mesh axis, to search instead of the usual ones: tp=4,8 or pipeline=1f1b,2bw.",
 )
-@click.option("--limit", type=int, help="Refuse a search of more plans.  [default: 1000000]")
-@click.option("--simulate", "simulated", type=int, default=10, show_default=True, help="Plans that the engine runs.")
-@click.option("--jobs", type=int, help="Processes.  [default: one a core; under mpiexec its ranks]")
+@click.option("--limit", type=int, help="Refuse to search more plans than this.  [default: 1000000]")
+@click.option(
+    "--simulate", "simulated", type=int, default=10, show_default=True, help="How many of the best plans to simulate."
+)
+@click.option("--jobs", type=int, help="Processes to search with.  [default: one a core; under mpiexec its ranks]")
 @plan_options(lambda option: option.fixable)
 @result_options
 def plan(
@@ -57,15 +59,15 @@ def plan(
     out: str | None,
     **options: Any,
 ) -> None:
-    """Search the fastest plan: every mesh, placement, pipeline, ZeRO level, recomputation and micro-batch.
+    """Find the fastest plan: searches every mesh, placement, pipeline, ZeRO level, recomputation and micro-batch.
 
-    Options of a plan that are given hold for all; the others are searched. All plans are ranked by formula, the best
-    simulated. With --out, finished meshes are kept: an interrupted search goes on where it stopped. Under mpiexec all
-    its ranks search.
+    An option that you give is the same in all plans; the others are searched. All plans are ranked by an estimate, and the
+    best are simulated. With --out, finished meshes are kept: an interrupted search continues when it runs again. Under
+    mpiexec all ranks search.
     """
-    from ..sim.planning.question import Question
-    from ..sim.planning.space import MOST, Space
-    from ..sim.planning.workers import workers
+    from ...sim.planning.question import Question
+    from ...sim.planning.space import MOST, Space
+    from ...sim.planning.workers import workers
 
     hardware, chosen = load(machine, model, settings)
     if limit is not None and limit < 1:
@@ -91,8 +93,8 @@ def _search(
     question: Question, crew: Any, limit: int, simulated: int, folder: Folder | None, json_path: str | None
 ) -> Search:
     """Search with progress; an interruption leaves what there is."""
-    from ..reports.pages.output_folder import Points
-    from ..sim.planning.search import search
+    from ...reports.pages.output_folder import Points
+    from ...sim.planning.search import search
 
     points = Points(folder) if folder else None
     latest: list[Search] = []
@@ -123,7 +125,7 @@ def _search(
 
 def _tell(this: Search, folder: Folder | None, json_path: str | None) -> None:
     """What was found, to where it was asked for."""
-    from ..reports.pages.plan import show_search, write_search
+    from ...reports.pages.plan import show_search, write_search
 
     plain = this.plain()
     if folder:
@@ -134,21 +136,21 @@ def _tell(this: Search, folder: Folder | None, json_path: str | None) -> None:
 
 
 def _folder(out: str | None) -> Folder | None:
-    from ..reports.pages.output_folder import Folder
+    from ...reports.pages.output_folder import Folder
 
     return Folder(out) if out else None
 
 
 def _under_mpi() -> bool:
     """Whether a launcher has started several ranks."""
-    from ..mpi_runtime.job.environment import Launcher
+    from ...mpi_runtime.job.environment import Launcher
 
     launcher = Launcher.of(os.environ)
     return launcher is not None and launcher.ranks > 1
 
 
 def _nbytes(text: str | None) -> float | None:
-    from ..hardware.units import read_bytes
+    from ...hardware.units import read_bytes
 
     if text is None:
         return None

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import load
-from .options import json_option, machine_option, plan_options
-from .run_files import run_file_argument
-from .sections import SectionedCommand
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import load
+from ..options import json_option, machine_option, plan_options
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
 
 MOST_REMEDIES = 12
 """Ways to make a plan fit that are told."""
@@ -23,14 +23,14 @@ MOST_REMEDIES = 12
 @plan_options()
 @json_option("Write the account as JSON; - for standard output.")
 def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str | None, **options: Any) -> None:
-    """Tell what a rank holds: by part and stage, by operator, whether it fits, and what would make it fit.
+    """Tell what a rank keeps in memory, by part, stage and operator; whether it fits, and what would make it fit.
 
-    Nothing is simulated. Exit status 3 where the plan does not fit; the tables and the JSON are there all the same.
+    Nothing is simulated. The exit status is 3 if the plan does not fit; tables and JSON are written all the same.
     """
-    from ..hardware.errors import DoesNotFit
-    from ..reports.pages.memory import plain, show
-    from ..workloads.memory import Remedy, account, remedies, sample_loads, shortage
-    from ..workloads.plan.setting import Setting
+    from ...hardware.errors import DoesNotFit
+    from ...reports.pages.memory import plain, show
+    from ...workloads.memory import Remedy, account, remedies, sample_loads, shortage
+    from ...workloads.plan.setting import Setting
 
     check_writable(json_path)
     setting = Setting.of(*load(machine, model, settings), options)
@@ -55,4 +55,6 @@ def memory(machine: str, model: str, settings: tuple[str, ...], json_path: str |
         raise
     tell()
     if not need.fits:
-        raise DoesNotFit(shortage(setting, need) + ("" if ways else "; no change that was tried makes it fit"))
+        raise DoesNotFit(
+            shortage(setting, need) + ("" if ways else "; none of the changes that were tried makes it fit")
+        )

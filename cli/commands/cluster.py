@@ -9,33 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit
 
 if TYPE_CHECKING:
-    from ..mpi_runtime.cluster import Cluster, Shape
+    from ...mpi_runtime.cluster import Cluster, Shape
 
-NAME = click.option("--name", default="default", show_default=True, help="Which cluster, where there are several.")
+NAME = click.option("--name", default="default", show_default=True, help="Name of the cluster, if there are several.")
 
 
 @click.group()
 def cluster() -> None:
-    """An emulated cluster: a pruned fat tree with real TCP and real MPI, out of network namespaces of this computer."""
+    """An emulated cluster: a pruned fat tree with real TCP and real MPI, made of network namespaces of this computer."""
 
 
 @cluster.command()
 @NAME
-@click.option("--supernodes", type=int, default=2, show_default=True, help="Supernodes.")
+@click.option("--supernodes", type=int, default=2, show_default=True, help="Number of supernodes.")
 @click.option("--nodes", type=int, default=2, show_default=True, help="Nodes of each supernode.")
-@click.option("--node-rate", default="200 Mbit/s", show_default=True, help="What a node sends and receives.")
-@click.option("--taper", default="3/16", show_default=True, help="Share of its nodes' rates that an uplink carries.")
-@click.option("--tcp-buffer", help="What a TCP connection may have under way; by default what shares links best.")
-@click.option("--congestion-control", help="TCP's algorithm, one of those that the kernel has; by default reno.")
+@click.option("--node-rate", default="200 Mbit/s", show_default=True, help="Rate at which a node sends, and receives.")
+@click.option(
+    "--taper", default="3/16", show_default=True, help="Rate of a supernode's uplink over the rates of its nodes."
+)
+@click.option("--tcp-buffer", help="Buffer of a TCP connection.  [default: the size that shares links best]")
+@click.option("--congestion-control", help="TCP's congestion control, one that the kernel has.  [default: reno]")
 @click.option("--loopback", is_flag=True, help="Plain TCP on the loopback device: no nodes, links or rates.")
 @click.option("-o", "output", metavar="FILE", help="Write the cluster's machine file.")
 def up(name: str, loopback: bool, output: str | None, **flags: Any) -> None:
     """Build a cluster; it stays until it is taken down."""
-    from ..mpi_runtime.cluster import Cluster, Shape
+    from ...mpi_runtime.cluster import Cluster, Shape
 
     check_writable(output)
     given = {key: value for key, value in flags.items() if value is not None}
@@ -50,16 +52,18 @@ def up(name: str, loopback: bool, output: str | None, **flags: Any) -> None:
 
 @cluster.command()
 @NAME
-@click.option("-n", "ranks", type=int, help="Ranks; by default as many as the nodes take.")
+@click.option("-n", "ranks", type=int, help="Number of ranks.  [default: as many as fit the nodes]")
 @click.option("--ranks-per-node", type=click.IntRange(1), default=1, show_default=True, help="Ranks of a node.")
-@click.option("--limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Kill the job after that.")
+@click.option(
+    "--limit", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Kill the job after so many seconds."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, command: tuple[str, ...]) -> None:
     """Run an MPI job: athanor cluster run -- athanor execute ...
 
-    Its exit status is this command's; 124 where it was killed after --limit.
+    Ends with the exit status of the job, or with 124 if the job was killed after --limit.
     """
-    from ..mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster import Cluster
 
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _end)
@@ -68,11 +72,11 @@ def run(name: str, ranks: int | None, ranks_per_node: int, limit: float | None, 
 
 
 @cluster.command()
-@click.option("--json", "json_path", metavar="FILE", help="Write it as JSON; - for standard output.")
+@click.option("--json", "json_path", metavar="FILE", help="Write the status as JSON; - for standard output.")
 def status(json_path: str | None) -> None:
     """Show which clusters are up: shape, nodes, the kernel's own rates, and bytes over each uplink."""
-    from ..mpi_runtime.cluster import Cluster
-    from ..mpi_runtime.cluster.report import report
+    from ...mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster.report import report
 
     check_writable(json_path)
     clusters = Cluster.all()
@@ -92,8 +96,8 @@ def status(json_path: str | None) -> None:
 @NAME
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 def machine(name: str, output: str) -> None:
-    """Write the machine file of a cluster, from its nominal rates alone, for athanor simulate --machine FILE."""
-    from ..mpi_runtime.cluster import Cluster
+    """Write the machine file of a cluster, with its nominal rates only, for athanor simulate --machine FILE."""
+    from ...mpi_runtime.cluster import Cluster
 
     found = Cluster.of(name)
     if found.state.holder is None:
@@ -103,10 +107,10 @@ def machine(name: str, output: str) -> None:
 
 @cluster.command()
 @NAME
-@click.option("--all", "every", is_flag=True, help="All clusters.")
+@click.option("--all", "every", is_flag=True, help="Remove all clusters.")
 def down(name: str, every: bool) -> None:
     """Take a cluster down, and end whatever runs on it."""
-    from ..mpi_runtime.cluster import Cluster
+    from ...mpi_runtime.cluster import Cluster
 
     for each in Cluster.all() if every else [Cluster.of(name)]:
         each.down()
@@ -128,14 +132,14 @@ def _described(made: Cluster) -> str:
 
 
 def _bits(rate: float) -> str:
-    from ..hardware.units import si
+    from ...hardware.units import si
 
     return si(8 * rate, "bit/s")
 
 
 def _show_links(found: dict[str, Any]) -> None:
-    from ..hardware.units import si
-    from ..reports.tables.runs import table
+    from ...hardware.units import si
+    from ...reports.tables.runs import table
 
     addresses = {node["name"]: node["address"] for node in found["nodes"]}
     rows = [
@@ -155,8 +159,8 @@ def _show_links(found: dict[str, Any]) -> None:
 
 
 def _write_machine(output: str, shape: Shape) -> None:
-    from ..hardware.files import write_whole
-    from ..hardware.machine_writer import machine_toml
-    from ..mpi_runtime.cluster import machine_of
+    from ...hardware.files import write_whole
+    from ...hardware.machine_writer import machine_toml
+    from ...mpi_runtime.cluster import machine_of
 
     write_whole(output, machine_toml(machine_of(shape)))

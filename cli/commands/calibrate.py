@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.core import ParameterSource
 
-from ..hardware.errors import InputError, suggestion
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text
-from .options import result_options, runtime_options
-from .sections import SectionedCommand
+from ...hardware.errors import InputError, suggestion
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text
+from ..options import result_options, runtime_options
+from ..sections import SectionedCommand
 
 if TYPE_CHECKING:
-    from ..hardware.precisions import Precision
+    from ...hardware.precisions import Precision
 
 ACCELERATOR_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("--device", {"help": "With --accelerator: cpu, cuda or cuda:N.  [default: the first GPU, else cpu]"}),
@@ -58,14 +58,14 @@ def accelerator_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=SectionedCommand)
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 @click.option(
-    "--like", metavar="MACHINE", help="Take structure and nominal rates from a machine: its name, or a TOML file."
+    "--like", metavar="MACHINE", help="Take structure and nominal rates from this machine, a name or a TOML file."
 )
-@click.option("--nodes-per-supernode", type=int, help="Hosts in a row that share a supernode.  [default: of --like]")
+@click.option("--nodes-per-supernode", type=int, help="Consecutive hosts that share a supernode.  [default: as --like]")
 @click.option(
     "--network-only", is_flag=True, help="Measure the network only, and take compute rates from the machine of --like."
 )
-@click.option("--quick", is_flag=True, help="Fewer sizes, shapes and samples: some seconds, larger errors.")
-@click.option("--fresh", is_flag=True, help="Measure anew what an earlier calibration has kept.")
+@click.option("--quick", is_flag=True, help="Use fewer sizes, shapes and samples: takes seconds, with larger errors.")
+@click.option("--fresh", is_flag=True, help="Measure again, ignoring the points that an earlier calibration has kept.")
 @accelerator_options
 @runtime_options
 @result_options
@@ -79,12 +79,12 @@ def calibrate(
     accelerator: bool,
     **options: Any,
 ) -> None:
-    """Measure the computers of a job, and write a machine file of them: mpiexec -n P athanor calibrate -o FILE.
+    """Measure the computers of a job and write their machine file: mpiexec -n P athanor calibrate -o FILE.
 
-    Messages by level, links that all ranks fill, collectives by algorithm, products and memory; each number with its standard
-    error. With --accelerator one GPU or processor instead: products over shapes, layouts and precisions, attention,
-    memory-bound operators and starts, to which the compute model is fitted; the error on shapes held out is printed.
-    Finished points are kept beside FILE: an interrupted calibration goes on where it stopped.
+    Measures messages at each level, links that all ranks use at once, collectives by algorithm, matrix products and memory,
+    each with its standard error. With --accelerator, measures one GPU or processor instead: products over shapes, layouts
+    and precisions, attention, memory-bound operators and starts. The compute model is fitted to half of these, and its
+    error on the other half is printed. Finished points are kept beside FILE: an interrupted calibration continues.
     """
     _of_one_kind(accelerator)
     mine = {name: options.pop(name) for name in ("device", "threads", "precision", "seconds", "peaks")}
@@ -92,15 +92,15 @@ def calibrate(
         mine |= {name: options[name] for name in ("quick", "fresh")}
         _calibrate_accelerator(output, like, json_path, out, **mine)
         return
-    from ..mpi_runtime.job.environment import prepare
+    from ...mpi_runtime.job.environment import prepare
 
     prepare()
-    from ..hardware.files import write_whole
-    from ..hardware.machine import load_machine
-    from ..hardware.machine_writer import machine_toml
-    from ..mpi_runtime.calibration.calibrate import CalibrationTask
-    from ..mpi_runtime.calibration.calibrate import calibrate as calibrate_job
-    from ..reports.pages.output_folder import Folder
+    from ...hardware.files import write_whole
+    from ...hardware.machine import load_machine
+    from ...hardware.machine_writer import machine_toml
+    from ...mpi_runtime.calibration.calibrate import CalibrationTask
+    from ...mpi_runtime.calibration.calibrate import calibrate as calibrate_job
+    from ...reports.pages.output_folder import Folder
 
     task = CalibrationTask(Path(output), like=load_machine(like) if like else None, **options)
 
@@ -113,8 +113,8 @@ def calibrate(
         found = calibrate_job(task, expect_ranks=expect_ranks, time_limit=time_limit, ready=ready, advance=advance)
     if found is None:
         return
-    from ..reports.pages import calibration as report
-    from ..reports.studies.calibration_checks import Told
+    from ...reports.pages import calibration as report
+    from ...reports.studies.calibration_checks import Told
 
     write_whole(Path(output), machine_toml(found.machine))
     told = Told.of(found)
@@ -140,11 +140,11 @@ def _of_one_kind(accelerator: bool) -> None:
 def _calibrate_accelerator(
     output: str, like: str | None, json_path: str | None, out: str | None, **options: Any
 ) -> None:
-    from ..hardware.files import write_whole
-    from ..hardware.machine import load_machine
-    from ..hardware.machine_writer import machine_toml
-    from ..mpi_runtime.accelerator.calibrate import AcceleratorTask, calibrate_accelerator
-    from ..reports.pages.output_folder import Folder
+    from ...hardware.files import write_whole
+    from ...hardware.machine import load_machine
+    from ...hardware.machine_writer import machine_toml
+    from ...mpi_runtime.accelerator.calibrate import AcceleratorTask, calibrate_accelerator
+    from ...reports.pages.output_folder import Folder
 
     peaks = dict(_peak(text) for text in options.pop("peaks"))
     task = AcceleratorTask(
@@ -162,8 +162,8 @@ def _calibrate_accelerator(
 
     with progress("calibrate") as advance:
         found = calibrate_accelerator(task, ready=ready, advance=advance)
-    from ..reports.pages import accelerator as report
-    from ..reports.studies.accelerator_errors import plain
+    from ...reports.pages import accelerator as report
+    from ...reports.studies.accelerator_errors import plain
 
     write_whole(Path(output), machine_toml(found.machine))
     if out:
@@ -175,8 +175,8 @@ def _calibrate_accelerator(
 
 def _peak(text: str) -> tuple[Precision, float]:
     """``bf16=989TFLOP/s`` as a precision and FLOP/s."""
-    from ..hardware.precisions import BYTES
-    from ..hardware.units import parse
+    from ...hardware.precisions import BYTES
+    from ...hardware.units import parse
 
     name, _, rate = (part.strip() for part in text.partition("="))
     if name not in BYTES:

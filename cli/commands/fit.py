@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .options import result_options
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..options import result_options
 
 
 @click.command()
 @click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric", "library"]))
 @click.argument("name", required=False)
 @click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
-@click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold none out.")
+@click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold out none.")
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
 @result_options
 def fit(
@@ -27,11 +27,11 @@ def fit(
     json_path: str | None,
     out: str | None,
 ) -> None:
-    """Fit what data sheets do not say to published runs (takes minutes).
+    """Fit constants that data sheets do not give to published runs (takes minutes).
 
-    ``fit bagualu`` prints that machine's [calibration] tables; interrupted, the fits that are done. ``fit accelerator A100`` and
-    ``fit fabric selene`` and ``fit library DeepSpeed`` fit constants to every second row about it, and print how far the other
-    rows are from their predictions, also with each model and each source left out.
+    ``fit bagualu`` prints the machine's [calibration] tables; after an interrupt, those that are done. ``fit accelerator A100``,
+    ``fit fabric selene`` and ``fit library DeepSpeed`` fit constants to every second row about it. They print the errors of
+    the other rows, and the errors with each model and each source left out of the fit.
     """
     check_writable(output, json_path)
     if what == "bagualu":
@@ -50,7 +50,7 @@ def fit(
 
 
 def _bagualu(output: str | None) -> None:
-    from ..reports.studies.reproductions.bagualu.fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
+    from ...reports.studies.reproductions.bagualu.fit import BaguaLuFit, calibration_table, fit_bagualu, write_machine
 
     fits: list[tuple[str, BaguaLuFit]] = []
     try:
@@ -67,11 +67,11 @@ def _bagualu(output: str | None) -> None:
 
 
 def _constants(what: str, name: str, data: str | None, all_rows: bool, json_path: str | None, out: str | None) -> None:
-    from ..reports.pages.fit import show_fit, toml_of
-    from ..reports.pages.output_folder import Folder
-    from ..reports.studies.accuracy.fitting import fit as fit_target
-    from ..reports.studies.accuracy.rows import read_rows
-    from ..reports.studies.accuracy.targets import target_of
+    from ...reports.pages.fit import show_fit, toml_of
+    from ...reports.pages.output_folder import Folder
+    from ...reports.studies.accuracy.fitting import fit as fit_target
+    from ...reports.studies.accuracy.rows import read_rows
+    from ...reports.studies.accuracy.targets import target_of
 
     target, rows = target_of(what, name), read_rows(data)
     folder = Folder(out) if out else None

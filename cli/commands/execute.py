@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, first
-from .options import (
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, first
+from ..options import (
     machine_option,
     overcommit_option,
     plan_options,
@@ -17,8 +17,8 @@ from .options import (
     run_file_option,
     runtime_options,
 )
-from .run_files import repeating, run_file_argument
-from .sections import SectionedCommand
+from ..run_files import repeating, run_file_argument
+from ..sections import SectionedCommand
 
 
 @click.command(cls=SectionedCommand)
@@ -32,9 +32,11 @@ from .sections import SectionedCommand
     type=click.Choice(["gemm", "sleep"]),
     default="gemm",
     show_default=True,
-    help="gemm: NumPy, with the operations' real shapes; sleep: a virtual accelerator that takes the machine's time.",
+    help="gemm: NumPy, in the operations' real shapes; sleep: a virtual accelerator that takes the machine file's time.",
 )
-@click.option("--compute-scale", type=float, default=1.0, show_default=True, help="gemm: times so many rows.")
+@click.option(
+    "--compute-scale", type=float, default=1.0, show_default=True, help="With gemm: compute so many times the rows."
+)
 @click.option(
     "--collectives",
     type=click.Choice(["rounds", "library"]),
@@ -43,7 +45,9 @@ from .sections import SectionedCommand
     help="rounds: the schedule's own algorithms over Isend and Irecv; library: the MPI library's collectives.",
 )
 @click.option(
-    "--check/--no-check", default=True, help="Compare a first, unmeasured step with NumPy alone.  [default: check]"
+    "--check/--no-check",
+    default=True,
+    help="Compare a first step, which is not measured, with NumPy alone.  [default: check]",
 )
 @result_options
 @run_file_option
@@ -68,13 +72,13 @@ def execute(
     The mesh has as many ranks as are started. Times, loads and links are measured; the machine names where ranks live, and with
     --compute sleep how fast they compute.
     """
-    from ..mpi_runtime.job.environment import prepare
+    from ...mpi_runtime.job.environment import prepare
 
     prepare()
-    from ..mpi_runtime.execute.execute import Way
-    from ..mpi_runtime.execute.execute import execute as execute_run
-    from ..reports.pages.output_folder import Folder
-    from .inputs import load
+    from ...mpi_runtime.execute.execute import Way
+    from ...mpi_runtime.execute.execute import execute as execute_run
+    from ...reports.pages.output_folder import Folder
+    from ..inputs import load
 
     hardware, chosen = load(machine, model, settings)
     way = Way(compute, compute_scale, collectives, check, allow_overcommit)
@@ -101,12 +105,12 @@ def execute(
     if output:
         run.save(output)
     for folder in folders:
-        from ..reports.pages.run import write_run
+        from ...reports.pages.run import write_run
 
         again = repeating(folder.path, machine, model, settings, run.plan, allow_overcommit)
         write_run(folder, run, hardware, chosen, command_text(), again)
     emit(json_path, run.summary())
     if json_path != "-":
-        from ..reports.tables.runs import show_run
+        from ...reports.tables.runs import show_run
 
         show_run(console(), run.summary(), run.summary()["links"])

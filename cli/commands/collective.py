@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..hardware.errors import InputError
-from ..reports.tables.terminal import check_writable, console, emit, progress
-from .inputs import command_text, named_machine
-from .options import collective_options, result_options
-from .sections import SectionedCommand
+from ...hardware.errors import InputError
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, named_machine
+from ..options import collective_options, result_options
+from ..sections import SectionedCommand
 
 if TYPE_CHECKING:
-    from ..hardware.machine import Machine
+    from ...hardware.machine import Machine
 
 
 @click.command(cls=SectionedCommand)
 @collective_options
-@click.option("--sweep", is_flag=True, help="Sizes from 1 KiB and ranks from 2 up: curves, and the best by both.")
+@click.option(
+    "--sweep",
+    is_flag=True,
+    help="Simulate sizes from 1 KiB and ranks from 2 up: curves, and the fastest algorithms.",
+)
 @result_options
 def collective(
     machine: str,
@@ -32,14 +36,14 @@ def collective(
     out: str | None,
     **options: Any,
 ) -> None:
-    """Simulate one collective: time, bandwidths, what no algorithm could beat, and the use of links.
+    """Simulate one collective: time, bandwidths, the bound that no algorithm can beat, and the use of links.
 
-    With --sweep and --out, finished points are kept: an interrupted sweep goes on where it stopped.
+    With --sweep and --out, finished points are kept: an interrupted sweep continues when it runs again.
     """
-    from ..reports.pages import collective as report
-    from ..reports.pages.output_folder import Folder
-    from ..sim.studies.collective import collective as simulate_one
-    from ..sim.studies.collective_sweep import compare
+    from ...reports.pages import collective as report
+    from ...reports.pages.output_folder import Folder
+    from ...sim.studies.collective import collective as simulate_one
+    from ...sim.studies.collective_sweep import compare
 
     check_writable(json_path)
     nbytes = _nbytes(size or ("64 MiB" if sweep else "1 MiB"))
@@ -75,10 +79,10 @@ def _sweep(
     options: dict[str, Any],
 ) -> None:
     """All algorithms of an operation over sizes and ranks."""
-    from ..reports.pages.collective import show_sweep, write_sweep
-    from ..reports.pages.output_folder import Folder, Points
-    from ..sim.studies.collective_sweep import CollectiveSweep
-    from ..sim.studies.collective_sweep import sweep as sweep_study
+    from ...reports.pages.collective import show_sweep, write_sweep
+    from ...reports.pages.output_folder import Folder, Points
+    from ...sim.studies.collective_sweep import CollectiveSweep
+    from ...sim.studies.collective_sweep import sweep as sweep_study
 
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None
@@ -115,7 +119,7 @@ def _sweep(
 
 
 def _nbytes(text: str) -> float:
-    from ..hardware.units import read_bytes
+    from ...hardware.units import read_bytes
 
     try:
         return read_bytes(text)

@@ -1,0 +1,14 @@
+"""Records whose arrays cannot be written to, as their other fields cannot be set anew."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class FrozenArrays:
+    """A base of frozen dataclasses: their arrays are read-only from then on, wherever they are used."""
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
