@@ -131,7 +131,9 @@ def coverage_map(out: Path, jobs: int) -> dict:
         files = dict.fromkeys(
             path for name in POOL for path in sorted((ROOT / name).rglob("test_*.py")) or [ROOT / name]
         )
-        parts = _in_children(list(files), _covered, jobs, out)
+        slow = out / "slow.json"
+        left_out = json.loads(slow.read_text()) if slow.exists() else []
+        parts = _in_children(list(files), lambda path: _covered(path, left_out), jobs, out)
         lines: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         seconds: dict[str, float] = {}
         for part in parts:
@@ -140,11 +142,12 @@ def coverage_map(out: Path, jobs: int) -> dict:
                 for line, tests in of_file.items():
                     lines[path][line] += tests
         kept.write_text(json.dumps({"lines": lines, "seconds": seconds}))
+        slow.write_text(json.dumps(sorted({*left_out, *(name for name, each in seconds.items() if each > 2 * SLOW)})))
     return json.loads(kept.read_text())
 
 
-def _covered(path: Path) -> dict:
-    """What the tests of a file execute; runs in a child."""
+def _covered(path: Path, left_out: list[str]) -> dict:
+    """What the tests of a file execute, but for those that were slow before; runs in a child."""
     import coverage
     import pytest
     from coverage.exceptions import CoverageWarning
@@ -171,7 +174,7 @@ def _covered(path: Path) -> dict:
                 failed.add(report.nodeid)
 
     measured.start()
-    pytest.main([str(path), *_options()], plugins=[Contexts()])
+    pytest.main([str(path), *_options(), *(f"--deselect={name}" for name in left_out)], plugins=[Contexts()])
     measured.stop()
     data, lines = measured.get_data(), {}
     for name in data.measured_files():

@@ -64,6 +64,8 @@ class Setting:
                 raise
             plan = plan.changed(micro_batch=None)  # the model's own, which what the user asks for does not divide by
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
+            if batch.tokens % batch.seq_len:  # parts of sequences: no size of micro-batches would mend that
+                raise
         check(Given(chosen, plan, mesh, batch, hardware))
         return cls(hardware, chosen, plan, mesh, batch, per_node, options.get("placement") is not None)
 
