@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 import types
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import InputError, suggestion
+from .frozen_dict import frozen
 
 R = TypeVar("R", bound="Record")
 
@@ -21,6 +23,21 @@ class Record(BaseModel):
 
     # Schemas are built when they are first needed: parts of a machine within the machine's, other kinds of fabric never.
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
+
+    def model_post_init(self, context: Any) -> None:
+        """Freeze what it holds as well."""
+        self._freeze()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, frozen too."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied._freeze()
+        return copied
+
+    def _freeze(self) -> None:
+        for name in type(self).model_fields:
+            if type(value := self.__dict__.get(name)) in (dict, list):
+                self.__dict__[name] = frozen(value)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class MoeHoldings:
     """
 
     def __init__(
-        self, setting: Setting, formats: dict[Part, Formats], schedule: Schedule, transport: Transport
+        self, setting: Setting, formats: Mapping[Part, Formats], schedule: Schedule, transport: Transport
     ) -> None:
         self.setting, self.layered = setting, setting.plan.gradients_overlap
         self.vectors: dict[Key, Held] = {}

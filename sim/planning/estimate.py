@@ -120,7 +120,7 @@ class Estimator:
                 )
                 found = self.network.on(layout, placement)
             except AthanorError as reason:
-                found = InputError(str(reason), "ranks that have no place on the machine")
+                found = InputError(str(reason), "ranks have no place on the machine")
             self._wires[key] = found
         if isinstance(found, InputError):
             raise found

@@ -59,12 +59,11 @@ class PipelineTimes:
             first, last = _ends(self._of(pipeline, stages, micro_batches), stages)
             return (last - first) / _steps(count, micro_batches)
         step = _round(pipeline, stages, micro_batches)
-        more = max(0, micro_batches - step - count) // step
-        if more < 2:
+        few = step + count
+        if micro_batches < few + 2 * step:
             return _ends(self._of(pipeline, stages, micro_batches), stages)[0]
-        few = micro_batches - more * step
         one, two = (_ends(self._of(pipeline, stages, each), stages)[0] for each in (few, few + step))
-        return one + more * (two - one)
+        return one + (micro_batches - few) / step * (two - one)
 
     def _of(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> Turns:
         key = (pipeline, stages.stages, micro_batches, stages.chunks)

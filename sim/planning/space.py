@@ -201,7 +201,7 @@ class Space:
         for (name,) in self._block("pipeline", self._usual("pipeline", mesh)).values if stages > 1 else ():
             for (count,) in self._chunks(name, stages):
                 found += [(name, count, way) for way in self._ways(stages, count)]
-        if {each[2] for each in found} == {"even"} and "stage_layers" not in self.question.model.plan:
+        if {each[2] for each in found} == {"even"} and self.question.plan.stage_layers == "even":
             return Block(("pipeline", "chunks"), [each[:2] for each in found])
         return Block(STAGES, found)
 

@@ -10,7 +10,7 @@ from ...workloads.lowering import finish
 from ...workloads.lowering.builder import Program
 from ...workloads.lowering.data_parallel.sharding import parts_of
 from ...workloads.lowering.data_parallel.weight_gathering import Gathered
-from ...workloads.lowering.pipeline_blocks import Blocks
+from ...workloads.lowering.pipeline_blocks import Blocks, last_differs
 from ...workloads.model.model import Layer
 from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
 from ...workloads.plan.setting import Setting
@@ -150,8 +150,10 @@ class StepTimes:
 
         (ahead, passed), (back, made) = seconds("F"), seconds("B")
         weights = seconds("W")[0] if split else 0.0
-        at_last = seconds("W" if split else "B", last=True)[0]
-        return PartSeconds(ahead, back, weights, ahead - passed, back - made, at_last - (weights if split else back))
+        tail = 0.0
+        if last_differs(setting):
+            tail = seconds("W" if split else "B", last=True)[0] - (weights if split else back)
+        return PartSeconds(ahead, back, weights, ahead - passed, back - made, tail)
 
     def _block(
         self,

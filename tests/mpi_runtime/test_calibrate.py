@@ -498,21 +498,8 @@ def points_kept(path):
     return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
 
 
-def resumed(tmp_path, kept):
-    """Finish an interrupted calibration; what it had kept is taken as it is."""
-    done = job(2, "athanor", "calibrate", "-o", tmp_path / "m.toml", "--quick", "--json", "-")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    after = points_kept(tmp_path / "m.toml.samples.jsonl")
-    assert after[: len(kept)] == kept
-    keys = [(entry["point"]["kind"], entry["point"]["series"], entry["point"]["size"]) for entry in after]
-    assert len(set(keys)) == len(keys) > len(kept)  # nothing was measured twice
-    assert told["points_kept_from_before"] == len(kept)
-    assert load_machine(tmp_path / "m.toml").unsourced() == []
-
-
 @needs_mpi
-def test_an_interrupted_calibration_goes_on_where_it_stopped(tmp_path):
+def test_an_interrupted_calibration_keeps_its_points(tmp_path):
     process = begin(2, "athanor", "calibrate", "-o", tmp_path / "m.toml", "--quick")
     ranks, path = ranks_of(process, 2), tmp_path / "m.toml.samples.jsonl"
     assert eventually(lambda: points_kept_whole(path))
@@ -521,9 +508,24 @@ def test_an_interrupted_calibration_goes_on_where_it_stopped(tmp_path):
     assert (status, said(err)) == (130, ["athanor: interrupted"]) and "Measured" not in out
     assert gone(ranks)
     assert not (tmp_path / "m.toml").exists()
-    kept = points_kept(path)
-    assert kept
-    resumed(tmp_path, kept)
+    assert points_kept(path)
+
+
+@needs_mpi
+def test_a_calibration_goes_on_where_one_before_it_stopped(calibrated, tmp_path):
+    """Some way into what an interruption or a time limit leaves: the first points of a whole calibration, the last cut short."""
+    whole = (calibrated[0] / "machine.toml.samples.jsonl").read_text().splitlines(keepends=True)
+    first, path = whole[: 2 * len(whole) // 3], tmp_path / "m.toml.samples.jsonl"
+    path.write_text("".join(first) + whole[len(first)][:40])
+    done = job(2, "athanor", "calibrate", "-o", tmp_path / "m.toml", "--quick", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    told, lines = json.loads(done.stdout), path.read_text().splitlines()
+    after = [json.loads(text) for number, text in enumerate(lines) if number != len(first)]
+    assert after[: len(first)] == [json.loads(text) for text in first]
+    keys = [(entry["point"]["kind"], entry["point"]["series"], entry["point"]["size"]) for entry in after]
+    assert len(set(keys)) == len(keys) > len(first)  # nothing was measured twice
+    assert told["points_kept_from_before"] == len(first)
+    assert load_machine(tmp_path / "m.toml").unsourced() == []
 
 
 def points_kept_whole(path):
@@ -532,16 +534,17 @@ def points_kept_whole(path):
 
 
 @needs_mpi
-def test_a_time_limit_keeps_what_was_measured(tmp_path):
+def test_a_time_limit_keeps_what_was_measured(calibrated, tmp_path):
+    """Points that are there when it strikes, of this run or of one before; that each is kept at once, interruptions show."""
+    folder, _ = calibrated
+    first = (folder / "machine.toml.samples.jsonl").read_text().splitlines(keepends=True)[:4]
     path = tmp_path / "m.toml.samples.jsonl"
-    for limit in (4, 6, 9, 13, 30, 60):  # until one suffices for the first points, on however slow a computer
-        done = job(2, "athanor", "calibrate", "-o", tmp_path / "m.toml", "--time-limit", str(limit))
-        assert (done.returncode, done.stdout) == (124, "")
-        assert said(done.stderr) == [f"athanor: --time-limit {limit}: the job ran longer and was ended"]
-        if points_kept_whole(path):
-            break
+    path.write_text("".join(first))
+    done = job(2, "athanor", "calibrate", "--quick", "-o", tmp_path / "m.toml", "--time-limit", "2")
+    assert (done.returncode, done.stdout) == (124, "")
+    assert said(done.stderr) == ["athanor: --time-limit 2: the job ran longer and was ended"]
     assert not (tmp_path / "m.toml").exists()
-    assert points_kept(path)
+    assert points_kept(path)[:4] == [json.loads(text) for text in first]
 
 
 def test_series_of_an_old_file_may_be_held_out_now(tmp_path):

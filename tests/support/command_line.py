@@ -67,6 +67,6 @@ def answering_interrupts():
 
 def start(command, **settings) -> subprocess.Popen[str]:
     """Start a process that can be interrupted; its output is kept, as text."""
-    kept = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **settings}
+    kept = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **settings}
     with answering_interrupts():
         return subprocess.Popen([*map(str, command)], **kept)

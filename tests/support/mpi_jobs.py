@@ -29,7 +29,12 @@ def command(ranks, *args):
 def job(ranks, *args, timeout=PATIENCE, **environment):
     """Run a job to its end; returns its CompletedProcess with text."""
     return subprocess.run(
-        command(ranks, *args), capture_output=True, text=True, timeout=timeout, env={**os.environ, **environment}
+        command(ranks, *args),
+        stdin=subprocess.DEVNULL,  # mpiexec reads it: in the background of a terminal that would stop it
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
     )
 
 
@@ -53,7 +58,7 @@ def told(folder, ranks, commands, timeout=PATIENCE):
     words, path = [[str(word) for word in words] for words in commands], folder.parent / f"{folder.name}.told.json"
     done = subprocess.run(
         command(ranks, "python", JOBS / "commands.py", path, json.dumps(words)),
-        cwd=folder, capture_output=True, text=True, timeout=timeout,
+        cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     found = []

@@ -35,6 +35,18 @@ def test_a_placement_that_nobody_typed_stops_no_mesh_for_which_there_is_room(nod
         assert free.placement != seed
 
 
+def test_a_models_micro_batch_gives_way_and_a_typed_one_does_not():
+    """A model's plan is made for its own batch; three sequences a rank are no pairs."""
+    own = DENSE.model_copy(update={"plan": {**DENSE.plan, "micro_batch": 2}})
+    machine = tree(nodes=8, supernode=8, tokens_per_node=own.seq_len)
+    asked = {"mesh": {"dp": 2}, "global_batch": 6}
+    found = Setting.of(machine, own, asked)
+    assert (found.plan.micro_batch, found.batch.micro_batches) == (None, 3)
+    assert Setting.of(machine, own, {**asked, "global_batch": 8}).plan.micro_batch == 2
+    with pytest.raises(InputError, match="--micro-batch 2"):
+        Setting.of(machine, own, {**asked, "micro_batch": 2})
+
+
 def test_a_placement_that_gave_way_is_told_and_kept():
     """Three replicas do not divide over supernodes of two nodes."""
     machine = tree(nodes=9, supernode=2)

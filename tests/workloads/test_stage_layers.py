@@ -241,7 +241,7 @@ def test_the_search_looks_at_unequal_stages():
     for mesh in space.meshes:
         plans = list(space.plans(mesh))
         assert len(plans) == space.count(mesh)
-        assert {each.get("stage_layers") for each in plans} == {"ends" if "pp" in mesh else None}
+        assert {each.get("stage_layers") for each in plans} == {"ends" if "pp" in mesh else "even"}
     assert {each["chunks"] for each in space.plans({"pp": 3, "dp": 8})} == {1, 2, 4, 8}
 
 

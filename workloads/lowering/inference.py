@@ -8,6 +8,7 @@ without it only those that were chosen come, and are waited for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +54,7 @@ def lower_pass(setting: Setting, each: Pass, prefetch: bool) -> Schedule:
     return program.schedule()
 
 
-def cache_bytes(setting: Setting, formats: dict[Part, Formats], sequences: int, tokens: int) -> float:
+def cache_bytes(setting: Setting, formats: Mapping[Part, Formats], sequences: int, tokens: int) -> float:
     """Bytes of a rank's kept keys and values; of latent attention only what they are made from."""
     model, width = setting.model, setting.mesh.size("tp", "col")
     each: float = 2 * max(1.0, model.key_value_heads / width) * model.query_size
@@ -63,7 +64,7 @@ def cache_bytes(setting: Setting, formats: dict[Part, Formats], sequences: int, 
     return layers * each * sequences * tokens * BYTES[formats["attention"].compute]
 
 
-def weight_bytes(setting: Setting, formats: dict[Part, Formats]) -> tuple[float, float]:
+def weight_bytes(setting: Setting, formats: Mapping[Part, Formats]) -> tuple[float, float]:
     """Bytes of a rank's weights: on the accelerator (with room for two layers of what streams in), and in host memory."""
     away = setting.plan.offload_shares
     device = host = 0.0
@@ -106,7 +107,7 @@ class Chosen(LayerHook):
     """Fetches the experts that a layer's tokens chose, as many as differ in the mean of uniform choices."""
 
     setting: Setting
-    formats: dict[Part, Formats]
+    formats: Mapping[Part, Formats]
 
     def before(self, program: Program, layer: int, again: bool) -> None:
         """They come before the layer; the gate before them takes next to no time."""

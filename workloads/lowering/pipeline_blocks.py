@@ -51,6 +51,15 @@ def hands_on(operation: Operation) -> bool:
     return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
 
 
+def last_differs(setting: Setting) -> bool:
+    """Whether the last micro-batch does more than others: early reductions, or the update of an endless pipeline."""
+    plan = setting.plan
+    if plan.gradients_overlap and not plan.sharding.shards_gradients:
+        return True
+    pipeline = PIPELINES.find(plan.pipeline)
+    return setting.mesh.size("pp") > 1 and pipeline.asynchronous and not pipeline.updates_each_micro_batch
+
+
 class Blocks:
     """Collects blocks; passes that are alike share one."""
 
@@ -76,10 +85,8 @@ class Blocks:
 
     @property
     def last_differs(self) -> bool:
-        """Whether the last micro-batch does more than the others: early reductions, or the update of an endless pipeline."""
-        plan = self.this.setting.plan
-        early = plan.gradients_overlap and not plan.sharding.shards_gradients
-        return early or (self.this.asynchronous and not PIPELINES.find(plan.pipeline).updates_each_micro_batch)
+        """Whether the last micro-batch does more than the others."""
+        return last_differs(self.this.setting)
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -62,7 +62,7 @@ class Account:
         self,
         setting: Setting,
         loads: list[Load],
-        formats: dict[ModelPart, Formats],
+        formats: Mapping[ModelPart, Formats],
         stages: MemoryStages | None = None,
     ) -> None:
         self.setting, self.loads, self.formats = setting, loads, formats

@@ -9,9 +9,10 @@ and one copy of the scores fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
@@ -56,17 +57,17 @@ class Saved:
     """Rows of a setting's layers in the formats of one precision policy."""
 
     setting: Setting
-    formats: dict[Part, Formats]
-    stacks: dict[bool, Local]  # of the encoder (True) and of all else
+    formats: Mapping[Part, Formats]
+    stacks: Mapping[bool, Local]  # of the encoder (True) and of all else
     loads: LoadModel | None
 
     @classmethod
-    def of(cls, setting: Setting, formats: dict[Part, Formats]) -> Saved:
+    def of(cls, setting: Setting, formats: Mapping[Part, Formats]) -> Saved:
         """What the layers of a setting keep."""
         here = Local.of(setting, formats, decoder=True)
         encoder = Local.of(setting, formats) if setting.model.encoder_layers else here
         loads = LoadModel(setting) if setting.model.experts else None
-        return cls(setting, formats, {True: encoder, False: here}, loads)
+        return cls(setting, formats, FrozenDict({True: encoder, False: here}), loads)
 
     def layer(self, kind: Layer) -> list[SavedTensor]:
         """The rows of a layer, in the order of its forward pass."""

@@ -9,7 +9,7 @@ al. 2023, section 3.2). PipeDream and 2BW keep several versions of the weights (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -38,7 +38,7 @@ def all_of(part: Part) -> float:
 class ModelState:
     """What a rank of each stage holds for the model's parameters, in the formats of one policy."""
 
-    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: MemoryStages) -> None:
+    def __init__(self, setting: Setting, formats: Mapping[Part, Formats], stages: MemoryStages) -> None:
         self.setting, self.formats, self.stages = setting, formats, stages
         self.plan = setting.plan
 

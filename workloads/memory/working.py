@@ -10,7 +10,7 @@ which a stage has room for the largest:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ SIDES = 2
 class Working:
     """Lines of what is in work on each stage, in the formats of one policy."""
 
-    def __init__(self, setting: Setting, formats: dict[Part, Formats], stages: MemoryStages) -> None:
+    def __init__(self, setting: Setting, formats: Mapping[Part, Formats], stages: MemoryStages) -> None:
         self.setting, self.formats, self.stages = setting, formats, stages
 
     def resident(self) -> Iterator[MemoryLine]:

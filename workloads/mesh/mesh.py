@@ -54,7 +54,7 @@ class Mesh:
         if side * side != width:
             raise InputError(
                 f"--tensor 2d: tp={width} is no square; the grid is q x q, nearest {side * side} or {(side + 1) ** 2}",
-                "--tensor 2d with a tp that is no square",
+                "--tensor 2d: tp is no square",
             )
         at = self.axes.index("tp")
         axes = (*self.axes[:at], "row", "col", *self.axes[at + 1 :])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ...hardware.errors import InputError, suggestion
+from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import Precision
 
 Part = Literal["expert", "ffn", "attention", "gate", "embedding", "norm"]
@@ -59,23 +61,27 @@ _EVERYWHERE = {
     "fp8": _EIGHT,
 }
 
-POLICIES: dict[str, dict[Part, Formats]] = {
-    name: dict.fromkeys(PARTS, formats) for name, formats in _EVERYWHERE.items()
-}
-POLICIES["layerwise"] = {
-    part: _HALF_BUT_UPDATE if part in ("expert", "ffn", "attention") else _SINGLE for part in PARTS
-}
+POLICIES: Mapping[str, Mapping[Part, Formats]] = FrozenDict(
+    {name: FrozenDict(dict.fromkeys(PARTS, formats)) for name, formats in _EVERYWHERE.items()}
+    | {
+        "layerwise": FrozenDict(
+            {part: _HALF_BUT_UPDATE if part in ("expert", "ffn", "attention") else _SINGLE for part in PARTS}
+        )
+    }
+)
 
-DESCRIPTIONS = {
-    "O0": "everything in single precision",
-    "O1": "GEMMs in half, weights, gradients and update in single",
-    "O2": "everything in half but the update",
-    "O3": "everything in half",
-    "fp64": "everything in double precision, to check results",
-    "bf16": "bfloat16 with gradients and update in single (Megatron)",
-    "fp8": "the same, products with weights in eight bits (Transformer Engine)",
-    "layerwise": "FFN and attention in half with a single update, all else in single (BaGuaLu)",
-}
+DESCRIPTIONS: Mapping[str, str] = FrozenDict(
+    {
+        "O0": "everything in single precision",
+        "O1": "GEMMs in half, weights, gradients and update in single",
+        "O2": "everything in half but the update",
+        "O3": "everything in half",
+        "fp64": "everything in double precision, to check results",
+        "bf16": "bfloat16 with gradients and update in single (Megatron)",
+        "fp8": "the same, products with weights in eight bits (Transformer Engine)",
+        "layerwise": "FFN and attention in half with a single update, all else in single (BaGuaLu)",
+    }
+)
 """Source of O0-O3: NVIDIA APEX, as the BaGuaLu overview sums them up; of layerwise: the same overview."""
 
 
@@ -108,7 +114,7 @@ class PrecisionSchedule:
         """The policies that occur, in order."""
         return [name for name, _ in self.spans]
 
-    def at(self, iteration: int) -> dict[Part, Formats]:
+    def at(self, iteration: int) -> Mapping[Part, Formats]:
         """The policy of an iteration, counted from 0."""
         for name, length in self.spans:
             if length is None or iteration < length:

@@ -47,7 +47,7 @@ class Interleaved(Pipeline):
         if chunks < 2:
             raise InputError(
                 f"--chunks {chunks}: --pipeline interleaved needs at least 2 a stage; 1f1b has one",
-                "--pipeline interleaved of one chunk",
+                "--pipeline interleaved with one chunk",
             )
 
     def check(self, stages: int, micro_batches: int, chunks: int) -> None:
@@ -56,7 +56,7 @@ class Interleaved(Pipeline):
         if micro_batches % stages:
             raise InputError(
                 f"--pipeline interleaved: {micro_batches} micro-batches are no multiple of pp={stages} stages",
-                "--pipeline interleaved with micro-batches that are no multiple of the stages",
+                "--pipeline interleaved: micro-batches are no multiple of the stages",
             )
 
 

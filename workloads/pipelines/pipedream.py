@@ -44,5 +44,5 @@ class TwoBufferedWeights(OneForwardOneBackward):
             raise InputError(
                 f"--pipeline 2bw: {micro_batches} micro-batches a step, must be at least the pp={stages} stages,"
                 " or two versions of the weights are too few",
-                "--pipeline 2bw with fewer micro-batches than stages",
+                "--pipeline 2bw: fewer micro-batches than stages",
             )

@@ -12,7 +12,7 @@ WAYS = ("even", "ends")
 
 OTHERWISE = "N,N,... says how many each has"
 
-UNDIVIDED = "layers that do not divide over the stages"
+UNDIVIDED = "layers do not divide over the stages"
 """The rule that a way to divide layers breaks."""
 
 

@@ -117,11 +117,20 @@ class StageSeconds:
         return most
 
     def least(self, micro_batches: int) -> float:
-        """Seconds that no order of so many micro-batches takes less than: every stage has its work, and waits for the first."""
-        before = accumulate(
-            (each.forward - each.forward_after + self.send for each in self.parts[: self.stages - 1]), initial=0.0
-        )
-        return max(micro_batches * busy + wait for busy, wait in zip(self.busy, before, strict=True))
+        """Seconds that no order of so many micro-batches takes less than.
+
+        Every stage waits for the first micro-batch, and has its work; what it does backward then still has the way back.
+        """
+        there, back, most = 0.0, 0.0, 0.0
+        last = min(each.weights for each in self.parts[:: self.stages])  # what the first stage then still does
+        for stage, busy in enumerate(self.busy):
+            chunks = self.parts[stage :: self.stages]
+            beside = max(each.backward_after for each in chunks) if stage else 0.0
+            returned = micro_batches * (busy - self.weights[stage]) - beside + back + last
+            most = max(most, there + max(micro_batches * busy, returned))
+            there += chunks[0].forward - chunks[0].forward_after + self.send
+            back += min(each.backward - each.backward_after for each in chunks) + self.send
+        return most
 
     def pace(self, ahead: int = 1) -> float:
         """Seconds a micro-batch in the steady state of one chunk a stage: those of the slowest :class:`Circle`."""

@@ -41,7 +41,7 @@ class Batch:
                 raise InputError(
                     f"--global-batch {plan.global_batch:,}: its {plan.global_batch * seq_len:,} tokens"
                     f" (--seq-len {seq_len:,}) do not divide over {mesh.replicas:,} data-parallel ranks",
-                    "--global-batch that does not divide over the data-parallel ranks",
+                    "--global-batch does not divide over the data-parallel ranks",
                 )
         micro_batch = plan.micro_batch or (1 if mesh.size("pp") > 1 and tokens % seq_len == 0 else None)
         return cls(tokens, _micro_batches(tokens, usual, seq_len, micro_batch), seq_len)
@@ -55,7 +55,7 @@ def _micro_batches(tokens: int, usual: int, seq_len: int, micro_batch: int | Non
             raise InputError(
                 f"--micro-batch {micro_batch}: {micro_batch * seq_len:,} tokens do not divide the {tokens:,} of a rank in a step"
                 " (--tokens-per-rank, --global-batch)",
-                "--micro-batch that does not divide a rank's sequences",
+                "--micro-batch does not divide a rank's sequences",
             )
         return count
     if tokens % seq_len == 0:

@@ -185,13 +185,13 @@ def check(given: Given) -> None:
     if given.plan.prototypes and given.model.experts % given.plan.prototypes:
         raise InputError(
             f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}",
-            "--prototypes that does not divide the experts",
+            "--prototypes does not divide the experts",
         )
     for what, size, by, parts in _divisions(given):
         if size % parts:
             raise InputError(
                 f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}",
-                f"{by} that does not divide the {what}",
+                f"{by} does not divide the {what}",
             )
     _offload(given)
 

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import InputError, suggestion
+from ...hardware.frozen_dict import frozen
 from ..mesh.mesh_text import mesh_sizes
 from .option import REQUIRED, Option, option, options_of, read_options
 
@@ -344,7 +345,7 @@ class Plan:
         if wrong:
             raise InputError(wrong)
         for key, value in found.items():
-            object.__setattr__(self, key, value)
+            object.__setattr__(self, key, frozen(value))
 
     @classmethod
     def options(cls) -> Mapping[str, Option]:

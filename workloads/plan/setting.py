@@ -57,7 +57,15 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
-        batch = Batch.of(plan, chosen, hardware, mesh, per_node)
+        try:
+            batch = Batch.of(plan, chosen, hardware, mesh, per_node)
+        except InputError:
+            if plan.micro_batch is None or options.get("micro_batch") is not None:
+                raise
+            plan = plan.changed(micro_batch=None)  # the model's own, which what the user asks for does not divide by
+            batch = Batch.of(plan, chosen, hardware, mesh, per_node)
+            if batch.tokens % batch.seq_len:  # parts of sequences: no size of micro-batches would mend that
+                raise
         check(Given(chosen, plan, mesh, batch, hardware))
         return cls(hardware, chosen, plan, mesh, batch, per_node, options.get("placement") is not None)
 

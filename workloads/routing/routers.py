@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError
+from ...hardware.frozen_dict import FrozenDict
 from ...hardware.records import find
 from ...hardware.registry import Policy, Registry
 
@@ -71,7 +73,7 @@ class Recorded(Router):
     new ones, so that the most popular twentieth of the experts keeps its share of the tokens.
     """
 
-    table: dict[int, Array] = field(repr=False)
+    table: Mapping[int, Array] = field(repr=False)
     first: int = 0
     about: ClassVar[str] = "table:NAME or table:FILE.csv, popularity as recorded; @ITERATION says where to start"
 
@@ -109,7 +111,8 @@ class Recorded(Router):
                 f"{name_or_path}: needs rows with shares of zero or more, some above zero, at every iteration"
             )
         return cls(
-            {i: shares / shares.sum() for i, shares in sorted(table.items())}, min(table) if first is None else first
+            FrozenDict({i: _fixed(shares / shares.sum()) for i, shares in sorted(table.items())}),
+            min(table) if first is None else first,
         )
 
     def shares(self, experts: int, step: int) -> Array:
@@ -121,6 +124,12 @@ class Recorded(Router):
         quantiles = np.linspace(0.0, 1.0, len(recorded) + 1)
         reached = np.concatenate([[0.0], np.cumsum(recorded)])
         return np.diff(np.interp(np.linspace(0.0, 1.0, experts + 1), quantiles, reached))
+
+
+def _fixed(values: Array) -> Array:
+    """The array, which nobody can change any more."""
+    values.setflags(write=False)
+    return values
 
 
 ROUTERS: Registry[Router] = Registry("router", {"uniform": Uniform, "zipf": Zipf, "table": Recorded}, interface=Router)

@@ -184,7 +184,7 @@ class DenseHoldings:
     where they are of one.
     """
 
-    def __init__(self, setting: Setting, sizes: Sizes, place: Place, formats: dict[Part, Formats]) -> None:
+    def __init__(self, setting: Setting, sizes: Sizes, place: Place, formats: Mapping[Part, Formats]) -> None:
         self.shards, self.steps, seed = Shards.of(setting, place), 0, setting.plan.seed
         stage, last = place.me("pp"), place.of("pp") - 1
         names: dict[int | None, list[str]] = {layer: layer_names(layer) for layer in layers_of(setting, stage)}

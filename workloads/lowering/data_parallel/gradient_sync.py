@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,7 +38,7 @@ class Update:
     """
 
     setting: Setting
-    formats: dict[Part, Formats]
+    formats: Mapping[Part, Formats]
 
     def synchronise(self, program: Program, holdings: list[Holding], at: Task, aside: bool = False) -> int | None:
         """Reduce the gradients of these holdings, at once or beside what follows; returns the last operation aside.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class RuledTensors:
     """
 
     rule: Rule
-    tensors: dict[Tensor, Amount]
+    tensors: Mapping[Tensor, Amount]
     parameters: Amount
 
 

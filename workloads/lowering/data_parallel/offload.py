@@ -9,6 +9,7 @@ an update changes of them goes back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +57,7 @@ class Activations(LayerHook):
     """Sends the input of each layer to the host after its forward pass, and fetches it before its backward pass."""
 
     setting: Setting
-    stacks: dict[bool, Local]
+    stacks: Mapping[bool, Local]
     _gone: dict[int, int] = field(default_factory=dict)
 
     def before(self, program: Program, layer: int, again: bool) -> None:
@@ -114,7 +115,7 @@ def weights_out(program: Program, update: Update) -> None:
         program.add(Task(Role.WEIGHT_RETURN), copy, "offload", "update.weights.out")
 
 
-def gradient_bytes(setting: Setting, formats: dict[Part, Formats], holdings: list[Holding]) -> Amount:
+def gradient_bytes(setting: Setting, formats: Mapping[Part, Formats], holdings: list[Holding]) -> Amount:
     """Bytes of the rank's share of these gradients, as far as the host updates with them."""
     away = setting.plan.offload_shares["optimizer"]
     parts = [each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each) for each in holdings]

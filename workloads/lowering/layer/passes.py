@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ....hardware.frozen_dict import FrozenDict
 from ...loads.loads import LoadModel
 from ...model.model import Layer
 from ...model.precision import Formats, Part
@@ -26,14 +27,14 @@ class Passes:
     """Lowers passes through any of a model's layers."""
 
     setting: Setting
-    stacks: dict[bool, Local]  # of the encoder (True) and of all else
+    stacks: Mapping[bool, Local]  # of the encoder (True) and of all else
     tensor: NoTensorParallel
     ends: Ends
-    experts: dict[bool, MixtureOfExperts]  # the same, where the model has any
+    experts: Mapping[bool, MixtureOfExperts]  # the same, where the model has any
     around: tuple[LayerHook, ...] = ()
 
     @classmethod
-    def of(cls, setting: Setting, formats: dict[Part, Formats], around: Iterable[LayerHook] = ()) -> Passes:
+    def of(cls, setting: Setting, formats: Mapping[Part, Formats], around: Iterable[LayerHook] = ()) -> Passes:
         """The passes of a setting in these formats."""
         model, mesh = setting.model, setting.mesh
         here = Local.of(setting, formats, decoder=True)
@@ -51,7 +52,7 @@ class Passes:
             for which, local in stacks.items()
             if model.experts
         }
-        return cls(setting, stacks, tensor, Ends(encoder, here, tensor), experts, tuple(around))
+        return cls(setting, FrozenDict(stacks), tensor, Ends(encoder, here, tensor), FrozenDict(experts), tuple(around))
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True

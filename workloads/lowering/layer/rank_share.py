@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ....hardware.precisions import BYTES, Precision
@@ -29,7 +30,7 @@ class Local:
     """
 
     model: Model
-    formats: dict[Part, Formats]
+    formats: Mapping[Part, Formats]
     plan: Plan
     mesh: Mesh
     tokens: float
@@ -38,7 +39,7 @@ class Local:
     accumulates: bool = False
 
     @classmethod
-    def of(cls, setting: Setting, formats: dict[Part, Formats], decoder: bool = False) -> Local:
+    def of(cls, setting: Setting, formats: Mapping[Part, Formats], decoder: bool = False) -> Local:
         """The rank's part of a micro-batch; of the decoder's where it stands beside an encoder."""
         model, mesh = setting.model, setting.mesh
         length = float((decoder and model.decoder_seq_len) or setting.batch.seq_len)
