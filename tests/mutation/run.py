@@ -46,11 +46,11 @@ POOL = (
 )
 """Tests that may notice something, the likeliest first: others start programs, MPI among them, or look at networks alone."""
 
-SLOW = 2.0
-"""Seconds above which a test is not asked."""
+SLOW = 5.0
+"""Seconds of a processor above which a test is not asked."""
 
-LIMIT, LIMIT_OF_ONE = 40.0, 15.0
-"""Seconds of tests that are asked of a mutant, as they took unchanged, and by how many times and seconds it may exceed that."""
+LIMIT, PATIENCE, TIMES = 60.0, 60.0, 10
+"""Seconds of a processor of tests that are asked of a mutant; and how long it may take: some, and as many times what they took."""
 
 LIBRARIES = (
     "numpy",
@@ -79,10 +79,15 @@ def main() -> int:
         sys.exit(f"athanor is {found and found.origin}, not that of {ROOT}, which would be changed in vain")
     known = coverage_map(out, wanted.jobs)
     results = _results(out)
-    left = [each for each in drawn if each.key not in results]
+    left = [each for each in drawn if not _settled(results.get(each.key), known)]
     print(f"{len(drawn)} mutants, {len(drawn) - len(left)} known already", flush=True)
     run(left, known, out, results, wanted.jobs)
     return report([(each, results[each.key]) for each in drawn], out, wanted.least)
+
+
+def _settled(result: dict | None, known: dict) -> bool:
+    """Whether a mutant need not be run again: it was killed, or survived the tests that there are."""
+    return result is not None and (result["verdict"] in ("killed", "timeout") or result["tests"] == known["digest"])
 
 
 def _arguments() -> argparse.Namespace:
@@ -143,7 +148,7 @@ def coverage_map(out: Path, jobs: int) -> dict:
                     lines[path][line] += tests
         kept.write_text(json.dumps({"lines": lines, "seconds": seconds}))
         slow.write_text(json.dumps(sorted({*left_out, *(name for name, each in seconds.items() if each > 2 * SLOW)})))
-    return json.loads(kept.read_text())
+    return {**json.loads(kept.read_text()), "digest": digest.hexdigest()[:12]}
 
 
 def _covered(path: Path, left_out: list[str]) -> dict:
@@ -165,9 +170,9 @@ def _covered(path: Path, left_out: list[str]) -> dict:
         @pytest.hookimpl(hookwrapper=True)
         def pytest_runtest_protocol(self, item):
             measured.switch_context(item.nodeid)
-            begin = time.perf_counter()
+            begin = time.process_time()
             yield
-            seconds[item.nodeid] = time.perf_counter() - begin
+            seconds[item.nodeid] = time.process_time() - begin
 
         def pytest_runtest_logreport(self, report):
             if report.failed:
@@ -229,7 +234,7 @@ def run(left: list[Mutant], known: dict, out: Path, results: dict, jobs: int) ->
                 mutant = waiting.pop(0)
                 tests = asked(mutant, known)
                 told = out / f"told-{os.getpid()}-{len(waiting)}"
-                patience = LIMIT_OF_ONE + 5 * sum(known["seconds"][name] for name in tests)
+                patience = PATIENCE + TIMES * sum(known["seconds"][name] for name in tests)
                 pid = os.fork()
                 if not pid:
                     _child(mutant, tests, told)
