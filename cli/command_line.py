@@ -14,6 +14,7 @@ from importlib import import_module
 import click
 
 from ..hardware.errors import AthanorError, Ended
+from ..hardware.own_code import reason_in_own_code
 from .inputs import first
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -94,6 +95,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except Exception as reason:
+        told = reason_in_own_code(reason)
+        if not told:
+            raise
+        _fail(f"{told}: raised by a class of your own, not by Athanor", 2, first())
 
 
 def _fail(message: str, status: int, speaks: bool = True) -> None:

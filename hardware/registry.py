@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from .errors import InputError, suggestion
+from .own_code import belongs_to_user, in_one_line
 
 T = TypeVar("T")
 
@@ -73,15 +74,18 @@ class Registry(Mapping[str, T], Generic[T]):
             return cast(T, entry)
         parse: Callable[[str], T] | None = getattr(entry, "parse", None)
         try:
-            if parse is not None:
-                return parse(argument)
-            if argument:
+            if argument and parse is None:
                 raise ValueError("takes no argument")
-            return cast(Callable[[], T], entry)()
+            made = parse(argument) if parse is not None else cast(Callable[[], T], entry)()
+            return made if name in self._known else self._checked(made, text, f"what {name} makes")
         except ValueError as reason:
             raise InputError(f"{self.flag} {text}: {name} {reason}") from None
         except TypeError as reason:  # such as: an abstract class
             raise InputError(f"{self.flag} {text}: {reason}") from None
+        except (Exception, SystemExit) as reason:
+            if name in self._known or isinstance(reason, InputError):
+                raise
+            raise InputError(f"{self.flag} {text}: cannot be made: {in_one_line(reason)}") from None
 
     def has(self, text: str) -> bool:
         """Whether :meth:`find` finds what ``text`` asks for."""
@@ -140,9 +144,9 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._checked(point.load(), text, point.value)
         except InputError:
             raise
-        except Exception as reason:
+        except (Exception, SystemExit) as reason:
             raise InputError(
-                f"{self.flag} {text}: the plug-in {point.value} cannot be loaded: {type(reason).__name__}: {reason}"
+                f"{self.flag} {text}: the plug-in {point.value} cannot be loaded: {in_one_line(reason)}"
             ) from None
 
     def _own(self, text: str) -> tuple[Any, str, str]:
@@ -161,21 +165,30 @@ class Registry(Mapping[str, T], Generic[T]):
             if missing.name is None or not f"{module}.".startswith(f"{missing.name}."):
                 raise InputError(f"{self.flag} {text}: module {module} cannot be imported: {missing}") from None
             raise InputError(f"{unknown}; nor is there a module {missing.name}") from None
-        except Exception as reason:
-            raise InputError(
-                f"{self.flag} {text}: module {module} cannot be imported: {type(reason).__name__}: {reason}"
-            ) from None
+        except (Exception, SystemExit) as reason:
+            raise InputError(f"{self.flag} {text}: module {module} cannot be imported: {in_one_line(reason)}") from None
         if not hasattr(found, name):
-            classes = [each for each, value in vars(found).items() if isinstance(value, type) and each[0] != "_"]
-            raise InputError(f"{self.flag} {text}: module {module} has no {name}{suggestion(name, classes)}")
+            raise InputError(f"{self.flag} {text}: module {module} has no {name}{self._offered(found, name)}")
         return self._checked(getattr(found, name), text, f"{module}:{name}"), name, argument
+
+    def _offered(self, module: Any, name: str) -> str:
+        """The classes of a module that are of this kind, and the nearest to ``name``."""
+        kinds = [value for each, value in vars(module).items() if isinstance(value, type) and each[0] != "_"]
+        own = [each.__name__ for each in kinds if each.__module__ == module.__name__ and not self._lacking(each)]
+        return suggestion(name, own) if own else f", nor any class that is a {self.kind}"
+
+    def _lacking(self, entry: Any) -> list[str]:
+        """What a class or object lacks to be of this kind."""
+        if self._interface is None:
+            return []
+        wanted = dict.fromkeys([*vars(self._interface), *vars(self._interface).get("__annotations__", {})])
+        return [each for each in wanted if each[0] != "_" and not hasattr(entry, each)]
 
     def _checked(self, entry: Any, text: str, where: str) -> Any:
         """The class or object, once it has what its kind must have."""
-        if self._interface is not None:
-            wanted = dict.fromkeys([*vars(self._interface), *vars(self._interface).get("__annotations__", {})])
-            if lacks := [each for each in wanted if each[0] != "_" and not hasattr(entry, each)]:
-                raise InputError(f"{self.flag} {text}: {where} is no {self.kind}: it has no {', '.join(lacks)}")
+        if lacks := self._lacking(entry):
+            raise InputError(f"{self.flag} {text}: {where} is no {self.kind}: it has no {', '.join(lacks)}")
+        belongs_to_user(entry.__module__ if isinstance(entry, type) else type(entry).__module__)
         return entry
 
     def _line(self, name: str) -> str:

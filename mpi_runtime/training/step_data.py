@@ -13,6 +13,7 @@ from ...workloads.loads.token_assignment import decisions
 from ...workloads.model.precision import Part
 from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
+from ...workloads.routing.balancers.balancer import pairs_of
 from ...workloads.schedule.operation import Does, Operation, Role, Task
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
@@ -188,7 +189,7 @@ class Training:
         wanted = np.zeros((home.shape[2], ranks, ranks), dtype=np.int64)
         for choice in range(home.shape[2]):
             np.add.at(wanted[choice], (np.arange(ranks)[:, None], home[:, :, choice]), 1)
-        layer.routing.assign(self.loads.balancer.pairs(wanted, self.loads.tokens)[self.me])
+        layer.routing.assign(pairs_of(self.loads.balancer, wanted, self.loads.tokens)[self.me])
 
     def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""

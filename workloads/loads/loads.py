@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...hardware.frozen import FrozenArrays
 from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
+from ..routing.balancers.balancer import carried_by
 from ..routing.routers import choices, popularity
 
 Array = NDArray[np.float64]
@@ -124,7 +125,7 @@ class LoadModel:
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
         wanted = self.wanted(layer, step, micro_batch)
-        carried = self.balancer.carry(wanted, self.tokens)
+        carried = carried_by(self.balancer, wanted, self.tokens)
         every = wanted.sum(axis=0)
         mean = self.tokens * self.top_k
         copies = self.ranks * self.tokens * self.top_k * self.groups

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..routing.balancers.balancer import pairs_of
 from .loads import LoadModel
 
 Experts = NDArray[np.int64]
@@ -59,7 +60,7 @@ def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArra
         wanted = np.zeros((loads.top_k, loads.ranks, loads.ranks), dtype=np.int64)
         for choice in range(loads.top_k):
             np.add.at(wanted[choice], (np.arange(loads.ranks)[:, None], home[:, :, choice]), 1)
-        found.append(balancer.pairs(wanted, loads.tokens))
+        found.append(pairs_of(balancer, wanted, loads.tokens))
     return np.array(found)
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from ...hardware.errors import InputError
-from .order import Order, most_in_flight
+from .order import Order, Slot, extent, most_in_flight, validate
 from .stage_seconds import StageSeconds
 
 CLOSE = 0.02
@@ -84,6 +84,20 @@ class Pipeline(ABC):
                 f"--pipeline {self.name}: {micro_batches} micro-batches, must be at least 1", "no micro-batches"
             )
         self.check_chunks(stages, chunks)
+
+    def check_orders(self, stages: int, micro_batches: int, chunks: int) -> None:
+        """Raise :class:`InputError` where the orders are not those of so many stages, micro-batches and chunks."""
+        orders = self.orders(stages, micro_batches, chunks)
+        what = f"--pipeline {self.name}: orders({stages}, {micro_batches}, {chunks})"
+        if not isinstance(orders, list) or not all(isinstance(slot, Slot) for order in orders for slot in order):
+            raise InputError(f"{what} must give a list of Slots for each stage")
+        found = (len(orders), *reversed(extent(orders)))
+        if found != (stages, micro_batches, chunks):
+            raise InputError(f"{what} gives {found[0]} stages, {found[1]} micro-batches, {found[2]} chunks")
+        try:
+            validate(orders)
+        except InputError as wrong:
+            raise InputError(f"{what}: {wrong}") from None
 
     def check_chunks(self, stages: int, chunks: int) -> None:
         """Raise :class:`InputError` where a stage cannot hold so many chunks."""

@@ -11,7 +11,7 @@ from ..mesh.axes import CONTEXT, SHARDED
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..optimizers import Adam
-from ..pipelines import find_pipeline
+from ..pipelines import PIPELINES, find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from .batch import Batch
 from .plan import Plan
@@ -226,6 +226,8 @@ def _pipeline(given: Given) -> None:
     chosen = find_pipeline(plan.pipeline)
     if stages > 1:
         chosen.check(stages, given.batch.micro_batches, plan.chunks)
+        if plan.pipeline not in PIPELINES:  # those that come with Athanor are checked by its tests
+            chosen.check_orders(stages, given.batch.micro_batches, plan.chunks)
         layers_by_part(plan.stage_layers, given.model.depth, stages, plan.chunks)
     elif plan.chunks > 1:
         raise InputError(

@@ -143,7 +143,13 @@ def popularity(router: Router, experts: int, layer: int, step: int, drift: float
     those that trade places: who is popular wanders, how uneven popularity is does not. In the mean at most the share d of all
     tokens changes its expert from one step to the next.
     """
-    chances = router.shares(experts, step)[_walk(experts, layer, drift, seed).at(step)]
+    shares = np.asarray(router.shares(experts, step), dtype=np.float64)
+    if shares.shape != (experts,) or not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
+        raise InputError(
+            f"--router: {type(router).__name__}.shares({experts}, {step}) gives shape {shares.shape}, from"
+            f" {shares.min(initial=np.inf):g}, sum {shares.sum():g}: must be {experts} shares from 0 on that sum to 1"
+        )
+    chances = shares[_walk(experts, layer, drift, seed).at(step)]
     return chances / float(chances.sum())
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ....hardware.frozen import FrozenArrays
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
-from ...routing.balancers.balancer import BalancingStep
+from ...routing.balancers.balancer import steps_of
 from ...schedule.operation import Role, Task
 from ...schedule.work import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
 from ..builder import Program
@@ -84,8 +84,7 @@ class MixtureOfExperts:
         add(at.doing(Role.PRODUCT, "gate"), self._gate())
         add(at.doing(Role.GATE_CHOICE), sweep("gate", self._scores, reads=self._passes, writes=self._chosen))
         if balance:
-            for each in self.loads.balancer.operations(self.loads.ranks, self.loads.tokens, top_k):
-                found = BalancingStep(*each)
+            for found in steps_of(self.loads.balancer, self.loads.ranks, self.loads.tokens, top_k):
                 task = at.doing(found.role, step=found.choice)
                 add(task, self._over_axes(found.work), "balancing", f"moe.{found.name}")
             counts = Exchange("all-to-all", "linear", self.loads.axes, float(COUNT_BYTES * self.loads.experts), COUNT)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....hardware.errors import InputError
 from ....hardware.registry import Policy
 from ...schedule.operation import Role
 from ...schedule.work import Work
@@ -75,3 +76,55 @@ class Balancer(Policy, ABC):
     def operations(self, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep | tuple[str, Work]]:
         """What the policy itself does in each layer before tokens are sent; by default nothing."""
         yield from ()
+
+
+def carried_by(balancer: Balancer, wanted: Tokens, tokens: int) -> Carried:
+    """What a policy carries of ``wanted[choice, group, rank]``; raises :class:`InputError` where it breaks its own law.
+
+    Tokens are counts, none is made or lost in a group, and where the policy says that it levels loads they are level.
+    """
+    found = balancer.carry(wanted, tokens)
+    of = f"--balancer: {type(balancer).__name__}.carry"
+    groups, ranks = wanted.shape[1:]
+    if not isinstance(found, Carried):
+        raise InputError(f"{of} gives {type(found).__name__}, must give Carried(tokens, moved, dropped)")
+    for name, value, shape in zip(
+        found.__dataclass_fields__, vars(found).values(), (wanted.shape[1:], (groups,), (groups,)), strict=True
+    ):
+        if np.shape(value) != shape:
+            raise InputError(f"{of} gives {name} of shape {np.shape(value)}, must be {shape}")
+        if not np.min(value) >= 0:  # not a number is not either
+            raise InputError(f"{of} gives {np.min(value)} {name}, must be counts from 0 on")
+    kept = found.tokens.sum(axis=-1) + found.dropped
+    asked = wanted.sum(axis=(0, 2))
+    if not np.array_equal(kept, asked):
+        group = int(np.argmax(kept != asked))
+        raise InputError(
+            f"{of} carries {found.tokens[group].sum():,} and drops {found.dropped[group]:,} of {asked[group]:,} tokens"
+            f" that a group of {ranks} ranks wants carried: the two must sum to these"
+        )
+    if balancer.level and not (found.tokens == found.tokens[0, 0]).all():
+        raise InputError(f"{of} gives ranks different loads, though the class says level = True")
+    return found
+
+
+def pairs_of(balancer: Balancer, wanted: Tokens, tokens: int) -> Tokens:
+    """Tokens ``[senders, receivers]`` that travel in a group; raises :class:`InputError` where these are not what is carried."""
+    found = np.asarray(balancer.pairs(wanted, tokens))
+    of = f"--balancer: {type(balancer).__name__}.pairs"
+    if found.shape != wanted.shape[1:] or found.min(initial=0) < 0:
+        raise InputError(
+            f"{of} gives shape {found.shape}, from {found.min(initial=0)}: must be counts {wanted.shape[1:]}"
+        )
+    carried = carried_by(balancer, wanted.sum(axis=1)[:, None], tokens).tokens[0]
+    if not np.array_equal(found.sum(axis=0), carried):
+        raise InputError(f"{of} brings other counts to ranks than carry does: the sums over senders must be the same")
+    return found
+
+
+def steps_of(balancer: Balancer, ranks: int, tokens: int, top_k: int) -> Iterator[BalancingStep]:
+    """The operations that a policy costs; raises :class:`InputError` for what is none."""
+    for each in balancer.operations(ranks, tokens, top_k) or ():
+        if not isinstance(each, tuple) or len(each) < 2 or not isinstance(each[1], get_args(Work)):
+            raise InputError(f"--balancer: {type(balancer).__name__}.operations gives {each!r}, must give (name, work)")
+        yield BalancingStep(*each)
