@@ -159,10 +159,32 @@ def test_recomputation_of_every_second_product(model, group):
     hold(model, GROUPS[group], Choices(recompute="products", fused=True))
 
 
-@pytest.mark.parametrize("model", [EXPERTS, CHOICES], ids=lambda model: model.name)
-def test_prototypes_look_at_the_scores_once(model):
-    hold(model, Group(ep=2), Choices(prototypes=True), top_k=4)
-    hold(model, Group(ep=2), top_k=4)
+@pytest.mark.parametrize("recompute", ["selective", "products", "full"])
+@pytest.mark.parametrize("model", [DROPPING, GATED], ids=lambda model: model.name)
+def test_recomputation_on_a_grid(model, recompute):
+    hold(model, GROUPS["grid"], Choices(recompute=recompute, fused=recompute == "products"))
+
+
+@pytest.mark.parametrize(
+    "router, balancer", [("zipf:1.0", "none"), ("uniform", "swipe"), ("zipf:1.2", "capacity:1.25")]
+)
+def test_what_goes_from_each_rank_to_each_other_adds_up(router, balancer):
+    """Tokens sent are those received, back they go the same way; where pairs of ranks are known they say the same."""
+    options = {"mesh": {"ep": 4}, "router": router, "balancer": balancer, "tokens_per_rank": TOKENS, "top_k": 2}
+    operations = lower_step(Setting.of(flat(), CHOICES, options), pairwise=True)[0].operations
+    found = {
+        each.name: each.work for each in operations if isinstance(each.work, Exchange) and each.work.pairs is not None
+    }
+    assert {name.split(".")[2] for name in found} == {"dispatch", "combine"}
+    for name, work in found.items():
+        sent, received = (
+            np.broadcast_to(each, (4,))
+            for each in (work.nbytes, work.nbytes if work.received is None else work.received)
+        )
+        assert received.sum() == approx(sent.sum())
+        carried, axis = (received, 1) if name.endswith(("dispatch", "combine.grad")) else (sent, 2)
+        assert work.pairs.sum(axis=(0, axis)) == approx(carried), "what experts carry comes to them, and leaves them"
+        assert work.pairs.sum() == approx(sent.sum())
 
 
 @pytest.mark.parametrize("accumulates", [False, True])

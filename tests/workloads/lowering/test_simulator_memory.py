@@ -56,3 +56,53 @@ def test_steps_of_an_all_to_all_are_kept_for_each_rank():
     (plain, more), (many, most) = share(1, "pairwise-shift"), share(8, "pairwise-shift")
     assert most - many == pytest.approx(8 * (more - plain)), "so many bytes a rank for each step"
     assert len(set(share(1, "two-level"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({}, {"steps": 3}),
+        ({}, {"tokens_per_rank": 1 << 20}),
+        ({}, {"balancer": "none"}),
+        ({}, {"mesh": {"ep": 32, "dp": 400}}),
+        ({"drift": 0.0}, {"drift": 0.5}),
+        ({"top_k": 1}, {"top_k": 8}),
+        ({"speed_spread": 0.0}, {"speed_spread": 0.1}),
+    ],
+    ids=str,
+)
+def test_more_of_anything_needs_more(less, more):
+    """Steps, micro-batches, ranks, loads that differ, choices that drift: each has arrays or rows of its own."""
+    model = load_model("moda-tiny").with_experts(1 << 10)
+    base = {"mesh": {"ep": 32, "dp": 4}, "balancer": "swipe", "tokens_per_rank": 1 << 15}
+
+    def estimate(options):
+        return estimate_bytes(Setting.of("sunway-oceanlight", model, {**base, **options}))
+
+    assert (
+        estimate(more)
+        > estimate(less)
+        > estimate_bytes(Setting.of("sunway-oceanlight", "moda-tiny", {"mesh": {"ep": 4}}))
+    )
+
+
+def test_choices_of_experts_are_arrays_of_all_experts():
+    """Popularity, its shares, and each choice's own: some arrays of eight bytes an expert, more with each choice and each layer that drifts."""
+    few, many = (load_model("moda-tiny").with_experts(count) for count in (1 << 10, 1 << 14))
+
+    def each(**options):
+        here = {"mesh": {"ep": 4, "dp": 1}, **options}
+        return (
+            (
+                estimate_bytes(Setting.of("sunway-oceanlight", many, here))
+                - estimate_bytes(Setting.of("sunway-oceanlight", few, here))
+            )
+            / (many.experts - few.experts)
+            / 8
+        )
+
+    one = each(top_k=1)
+    assert one > 6
+    assert each(top_k=3) - each(top_k=2) == pytest.approx(each(top_k=2) - one)
+    assert each(top_k=2) > one
+    assert each(top_k=1, drift=0.5) - one == pytest.approx(2 * few.layers)
