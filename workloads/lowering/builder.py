@@ -54,14 +54,14 @@ class Program:
         self, layout: Layout, wanted: Callable[[Task], bool] = lambda task: True, beside_products: bool = False
     ) -> None:
         self.layout, self.wanted, self.beside_products = layout, wanted, beside_products
-        self._before: int | None = None  # what the operation before the last one was
+        self._began: set[int] = set()  # what the last operation waited for
         self._coming: int | None = None  # what the next product runs beside
         self.phase: Phase = "forward"
         self.micro_batch: int | None = None
         self.recomputed = False
         self._operations: list[Operation] = []
         self._last: int | None = None
-        self._beside: list[int] = []
+        self._beside: dict[int, None] = {}  # what runs aside and nobody waits for yet, in order
         self._joined: list[int] = []
         self._notes: dict[str, None] = {}
 
@@ -74,9 +74,9 @@ class Program:
         stream = COMMUNICATION if isinstance(work, Exchange) else COMPUTE
         if self._coming is not None and not isinstance(work, Gemm):
             self._settle()
-        waits = {*self._joined, *([] if self._last is None else [self._last])}
+        waits = {*self._joined, *_some(self._last)}
         self._joined = []
-        self._before, self._last = self._last, self._append(task, work, category, stream, waits, label)
+        self._began, self._last = waits, self._append(task, work, category, stream, waits, label)
         self._settle()
 
     def _beside_product(self, task: Task, work: Work, category: Category, label: str) -> bool:
@@ -87,7 +87,7 @@ class Program:
             self._coming = self._append(task, work, category, TENSOR, waits, label)
             return True
         if self._last is not None and isinstance(self._operations[self._last].work, Gemm):
-            waits = {*self._joined, *_some(self._before)}
+            waits = {*self._joined, *self._began}
             self._joined.append(self._append(task, work, category, TENSOR, waits, label))
             return True
         return False
@@ -111,26 +111,25 @@ class Program:
 
         Returns its number, for :meth:`need` and ``after``.
         """
-        waits = {number for number in (self._last, after) if number is not None}
+        waits = {*_some(self._last), *_some(after)}
         number = self._append(task, work, category, stream, waits, label)
-        self._beside.append(number)
+        self._beside[number] = None
         return number
 
     def at_once(self, task: Task, work: Work, category: Category, stream: str, label: str = "") -> int:
         """The same, for what waits for nothing but its stream."""
         number = self._append(task, work, category, stream, set(), label)
-        self._beside.append(number)
+        self._beside[number] = None
         return number
 
     def need(self, number: int) -> None:
         """Let the next operation wait for one that runs aside."""
         self._joined.append(number)
-        if number in self._beside:
-            self._beside.remove(number)
+        self._beside.pop(number, None)
 
     def join(self) -> None:
         """Let the next operation wait for everything that runs aside."""
-        self._joined, self._beside = [*self._joined, *self._beside], []
+        self._joined, self._beside = [*self._joined, *self._beside], {}
 
     def schedule(self) -> Schedule:
         """The schedule of all that was appended."""

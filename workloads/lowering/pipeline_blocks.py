@@ -23,7 +23,7 @@ def pipeline(this: TrainingStep) -> PipelineWork:
     stages = setting.mesh.size("pp")
     name = setting.plan.pipeline if stages > 1 else "1f1b"
     chosen = PIPELINES.find(name)
-    chunks, count = setting.plan.chunks if stages > 1 else 1, setting.batch.micro_batches
+    chunks, count = setting.plan.chunks, setting.batch.micro_batches
     blocks = Blocks(this, stages * chunks)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
     uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
@@ -35,7 +35,7 @@ def pipeline(this: TrainingStep) -> PipelineWork:
         blocks=tuple(blocks.made),
         uses=uses,
         first_layer=tuple(part.start for part in blocks.parts),
-        activations=handed_on(setting, this.passes(last=False).stacks[False]) if stages > 1 else None,
+        activations=handed_on(setting, this.bare.stacks[False]) if stages > 1 else None,
         along=tuple(stages if axis == "pp" else 1 for axis in setting.mesh.axes),
     )
 
@@ -128,7 +128,7 @@ class Blocks:
     def _gather(self, program: Program, which: str) -> None:
         """Ranks of tp put together what each has received a part of."""
         program.phase = "forward" if which == "F" else "backward"
-        local = self.this.passes(last=False).stacks[False]
+        local = self.this.bare.stacks[False]
         element = local.formats["norm"].compute
         whole = Exchange("all-gather", "ring", ("tp",), local.stream * BYTES[element], element)
         task = Task(Role.STAGE_GATHER, "stage", gradient=None if which == "F" else "input")

@@ -18,14 +18,14 @@ from .layer.passes import Passes
 
 
 class TrainingStep:
-    """A step of a setting; ``seen`` are the loads that were drawn for it."""
+    """A step of a setting; ``seen`` are the loads that were drawn for it, ``bare`` its passes with nothing around them."""
 
     def __init__(self, setting: Setting, step: int, pairwise: bool = False) -> None:
         self.setting, self.number, self.pairwise = setting, step, pairwise
         self.formats = setting.plan.precisions.at(step)
         self.update = Update(setting, self.formats)
         self.seen: list[Load] = []
-        self._plain = Passes.of(setting, self.formats)
+        self.bare = Passes.of(setting, self.formats)
 
     @property
     def layout(self) -> Layout:
@@ -52,7 +52,7 @@ class TrainingStep:
         found = {}
         for layer, each in enumerate(self.setting.model.stack):
             if each.moe:
-                experts = self._plain.experts[each.encoder]
+                experts = self.bare.experts[each.encoder]
                 load = experts.loads.sample(layer, self.number, micro_batch)
                 if self.pairwise:
                     load = replace(load, pairs=between(experts.loads, layer, self.number, micro_batch))
@@ -66,9 +66,9 @@ class TrainingStep:
         ``split`` is B or W where backward passes are split: only the second then completes gradients.
         """
         mine = tuple(range(self.setting.model.depth)) if layers is None else layers
-        return replace(self._plain, around=tuple(self.around(last, mine, split, first)))
+        return replace(self.bare, around=tuple(self.around(last, mine, split, first)))
 
-    def around(self, last: bool, layers: tuple[int, ...], split: str = "", first: bool = False) -> list[LayerHook]:
+    def around(self, last: bool, layers: tuple[int, ...], split: str, first: bool) -> list[LayerHook]:
         """What happens around the layers of these passes."""
         plan, found = self.setting.plan, list[LayerHook]()
         if split != "W":
@@ -77,7 +77,7 @@ class TrainingStep:
             if first and plan.weights_overlap:
                 found.append(Gathered(self.update, layers))
             if "activations" in plan.offloads:
-                found.append(Activations(self.setting, self._plain.stacks))
+                found.append(Activations(self.setting, self.bare.stacks))
         each_time = plan.sharding.shards_gradients
         reduce = each_time or (last and plan.gradients_overlap)
         if reduce and split != "B":

@@ -53,6 +53,6 @@ def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:
         values = local.tokens * heads * model.value_size * saved.size("attention")
         yield "ring", *setting.plan.kernel.ring_buffer(keys, values, parts)
     if (side := setting.mesh.size("row")) > 1:
-        wide = model.ffn_hidden * max(1, model.matrices - 1)
+        wide = model.ffn_hidden * (model.matrices - 1)
         size = (local.tokens * wide / side + model.hidden * wide / side**2) * saved.size("ffn")
         yield "summa", "blocks of a product that are sent around", size

@@ -174,8 +174,7 @@ def _changed(setting: Setting, options: Change) -> Setting:
     """The same setting with other options; raises :class:`InputError` where they do not go together."""
     plan = {**setting.plan.to_plain(), **options}
     bare = setting.model.model_copy(update={"plan": {}})
-    other = Setting.of(setting.machine, bare, {key: value for key, value in plan.items() if value is not None})
-    return replace(other, model=setting.model)
+    return Setting.of(setting.machine, bare, {key: value for key, value in plan.items() if value is not None})
 
 
 def _loads(other: Setting, known: Known) -> list[Load]:

@@ -27,7 +27,7 @@ class MemoryStages:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.count = setting.mesh.size("pp")
-        self.chunks = setting.plan.chunks if self.count > 1 else 1
+        self.chunks = setting.plan.chunks
         self.layers = [
             [layers_of(setting, stage, chunk) for chunk in range(self.chunks)] for stage in range(self.count)
         ]
@@ -85,7 +85,7 @@ class MemoryStages:
     def by_stage(self, amount: float | Array) -> Array:
         """An amount that is a float, or an array over the mesh that differs along pp alone."""
         values = np.asarray(amount, dtype=np.float64).reshape(-1)
-        return np.broadcast_to(values, (self.count,)) if values.size == 1 else values
+        return np.broadcast_to(values, (self.count,))
 
     def carried(self, loads: list[Load]) -> Array:
         """Tokens that the fullest rank's experts carry, over all layers of a stage and micro-batches under way.
