@@ -71,7 +71,7 @@ class Rooms:
             plan.offload,
         )
         key = (*key, plan.optimizer)
-        key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches == 1)
+        key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = Sums.of(account.resident(), stages.count)
         moving = (shape(setting), plan.offload, policy, alike, plan.sharding.shards_weights)
@@ -89,7 +89,7 @@ class Rooms:
         """The fullest stage."""
         total = nbytes[:HOST].sum(axis=0)
         stage = int(np.maximum(total / self.capacity, nbytes[HOST] / self.host_capacity).argmax())
-        parts = dict(zip(PARTS, nbytes[:HOST, stage].tolist(), strict=True))
+        parts = {part: float(nbytes[row, stage]) for row, part in enumerate(PARTS)}
         return Memory(
             **parts,
             capacity=self.capacity,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from ...workloads.pipelines import Pipeline, sequence
@@ -34,9 +35,8 @@ class Turns(NamedTuple):
 
 @dataclass
 class PipelineTimes:
-    """Steps of pipelines. Orders are put in sequence once for each size, and played once for each set of seconds."""
+    """Steps of pipelines. Orders are played once for each set of seconds."""
 
-    _turns: dict[tuple[Pipeline, int, int, int], Turns] = field(default_factory=dict)
     _played: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def step_seconds(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
@@ -56,26 +56,18 @@ class PipelineTimes:
     def _play(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
         count = stages.stages
         if pipeline.asynchronous:
-            first, last = _ends(self._of(pipeline, stages, micro_batches), stages)
+            first, last = _ends(pipeline, stages, micro_batches)
             return (last - first) / _steps(count, micro_batches)
         step = _round(pipeline, stages, micro_batches)
         few = step + count
         if micro_batches < few + 2 * step:
-            return _ends(self._of(pipeline, stages, micro_batches), stages)[0]
-        one, two = (_ends(self._of(pipeline, stages, each), stages)[0] for each in (few, few + step))
+            return _ends(pipeline, stages, micro_batches)[0]
+        one, two = (_ends(pipeline, stages, each)[0] for each in (few, few + step))
         return one + (micro_batches - few) / step * (two - one)
 
-    def _of(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> Turns:
-        key = (pipeline, stages.stages, micro_batches, stages.chunks)
-        if key not in self._turns:
-            if len(self._turns) > KEPT_TURNS:
-                self._turns.clear()
-            self._turns[key] = _turns(*key)
-        return self._turns[key]
 
-
-KEPT, KEPT_TURNS = 20_000, 500
-"""Answers and orders that are kept at once."""
+KEPT = 20_000
+"""Answers that are kept at once."""
 
 PASS = {"F": 0, "B": 1, "W": 2}
 PASSES = 4
@@ -99,6 +91,7 @@ def _steps(stages: int, micro_batches: int) -> int:
     return stages * max(1, ROUNDS // micro_batches)
 
 
+@lru_cache(maxsize=500)
 def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> Turns:
     if pipeline.asynchronous:
         orders = streamed(pipeline, stages, micro_batches, 2 * _steps(stages, micro_batches)).orders
@@ -121,8 +114,9 @@ def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> 
     return Turns(stage, which, source, far, cuts)
 
 
-def _ends(turns: Turns, stages: StageSeconds) -> list[float]:
+def _ends(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> list[float]:
     """When all is done, or when the steps end that ``cuts`` name: a slot begins when its stage is free and its input there."""
+    turns = _turns(pipeline, stages.stages, micro_batches, stages.chunks)
     split = any(each.weights for each in stages.parts)
     busy, made = list[float](), list[float]()
     for each in stages.parts:

@@ -111,8 +111,8 @@ class Question:
     def digest(self) -> str:
         """A short name for all that the answer depends on."""
         parts = [
-            self.machine.model_dump(mode="json"),
-            self.model.model_dump(mode="json"),
+            self.machine.model_dump_json(),
+            self.model.model_dump_json(),
             self.plan.to_plain(),
         ]
         text = json.dumps(

@@ -91,10 +91,10 @@ class Space:
         """The ranks' divisors that also divide what an axis cuts; of stages as many as have layers."""
         model = self.question.model
         grid = 2 if "2d" in (self.question.fixed.get("tensor"), *self.question.tries.get("tensor", ())) else 1
-        cut = {"tp": model.heads**grid, "ep": max(1, model.experts), **dict.fromkeys(CONTEXT, self.question.seq_len)}
+        cut = {"tp": model.heads**grid, "ep": model.experts, **dict.fromkeys(CONTEXT, self.question.seq_len)}
         sizes = divisors_of(self.question.ranks)
         if axis == "pp":
-            return [size for size in sizes if size == 1 or self._ways(size, 1)]
+            return [size for size in sizes if self._ways(size, 1)]
         return [size for size in sizes if cut.get(axis, size) % size == 0]
 
     def _ways(self, stages: int, chunks: int) -> list[str]:
@@ -174,7 +174,7 @@ class Space:
         }
         together = self.question
         for key, values in narrow.items():
-            if key in self.question.fixed or len(self.question.tries.get(key, (1, 2))) == 1:
+            if key in self.question.fixed or len(self.question.tries.get(key, ())) == 1:
                 continue
             one = Space(self.question.changed(tries={**self.question.tries, key: values}), self.offloads)
             together = together.changed(tries={**together.tries, key: values})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...workloads.lowering.builder import Program
@@ -13,7 +13,7 @@ from ...workloads.lowering.step import TrainingStep
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.model import Layer
 from ...workloads.plan.setting import Setting
-from ...workloads.schedule.operation import Task
+from ...workloads.schedule.operation import Gradient, Task
 
 Pass = Literal["forward", "backward", "inputs", "weights"]
 """Forward, backward, and the halves of a backward pass that is split."""
@@ -39,48 +39,50 @@ MICRO_BATCHES = Span("micro-batches")
 """All micro-batches of a step."""
 
 
-def add(program: Program, task: Task, span: Span, split: bool = False) -> None:
-    """Append a span; a backward pass as its two halves where it is split, of which a program may want only one."""
-    halves: list[tuple[Task, Span]] = [(task, span)]
-    if span.which == "backward" and split:
-        halves = [
-            (task.doing(task.role, gradient="input"), replace(span, which="inputs")),
-            (task.doing(task.role, gradient="weight"), replace(span, which="weights")),
-        ]
-    for each, half in halves:
-        work: Any = half
-        program.add(each, work, label=span.place)
+def add(program: Program, span: Span, gradient: Gradient | None = None) -> None:
+    """Append a span; it says itself what it is of, and its task no more than which gradients it makes."""
+    work: Any = span
+    program.add(Task(gradient=gradient), work, "compute", span.place)
+
+
+def add_backward(program: Program, place: Place, layer: Layer | None, split: bool) -> None:
+    """Append a backward pass, as its two halves where it is split, of which a program may want only one."""
+    if not split:
+        add(program, Span(place, "backward", layer))
+        return
+    add(program, Span(place, "inputs", layer), "input")
+    add(program, Span(place, "weights", layer), "weight")
 
 
 @dataclass(frozen=True)
 class SpanEnds(Ends):
     """Both ends of a model, and the turn from encoder to decoder, as spans."""
 
-    split: bool = False
+    split: bool
 
     def embed(self, program: Program) -> None:
         """Before the first layer."""
-        add(program, Task(part="embedding"), Span("embedding"), self.split)
+        add(program, Span("embedding"))
 
     def embed_backward(self, program: Program) -> None:
         """The way back."""
-        add(program, Task(part="embedding"), Span("embedding", "backward"), self.split)
+        add_backward(program, "embedding", None, self.split)
 
     def turn(self, program: Program) -> None:
         """Between encoder and decoder."""
-        add(program, Task(part="decoder embedding"), Span("turn"), self.split)
+        add(program, Span("turn"))
 
     def turn_backward(self, program: Program) -> None:
         """The way back."""
-        add(program, Task(part="decoder embedding"), Span("turn", "backward"), self.split)
+        add_backward(program, "turn", None, self.split)
 
     def output(self, program: Program) -> None:
         """After the last layer."""
-        add(program, Task(part="output"), Span("output"), self.split)
+        add(program, Span("output"))
 
     def output_backward(self, program: Program) -> None:
         """The way back."""
-        add(program, Task(part="output"), Span("output", "backward"), self.split)
+        add_backward(program, "output", None, self.split)
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ class SpanPasses(Passes):
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through a layer."""
-        add(program, Task(layer=layer), Span("layer", "forward", self.setting.model.stack[layer]), self.split)
+        add(program, Span("layer", "forward", self.setting.model.stack[layer]))
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass, with what is worked out again."""
-        add(program, Task(layer=layer), Span("layer", "backward", self.setting.model.stack[layer]), self.split)
+        add_backward(program, "layer", self.setting.model.stack[layer], self.split)
 
 
 class SpanStep(TrainingStep):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from ...workloads.lowering import finish
 from ...workloads.lowering.builder import Program
@@ -15,11 +16,13 @@ from ...workloads.model.model import Layer
 from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
-from ...workloads.schedule.operation import Role, Task
 from .collective_times import Wires
 from .pass_times import Key, PassTimes, dealt, seconds_of
 from .spans import MICRO_BATCHES, Span, SpanStep, add
 from .timeline import REPEATED, Timeline
+
+MicroBatch = Literal["first", "another", "last"]
+"""Which micro-batch a block is of."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class StepTimes:
             return 0.0
         (held,) = self._every(setting)
         around, (_, spans) = self.around(setting, wires), self.passes.of(setting, wires)
-        first, usual = (self._block(setting, wires, around, held, "F", False, first=first) for first in (True, False))
+        first, usual = (self._block(setting, wires, around, held, "F", False, each) for each in ("first", "another"))
         return first.run(spans)[0] - usual.run(spans)[0]
 
     def whole(self, setting: Setting, wires: Wires, micro_batches: float) -> float:
@@ -145,14 +148,14 @@ class StepTimes:
     def _part(
         self, setting: Setting, wires: Wires, around: Around, held: Held, split: bool, spans: Mapping[Span, float]
     ) -> PartSeconds:
-        def seconds(which: str, last: bool = False) -> tuple[float, float]:
-            return self._block(setting, wires, around, held, which, split, last).run(spans)
+        def seconds(which: str, micro_batch: MicroBatch = "another") -> tuple[float, float]:
+            return self._block(setting, wires, around, held, which, split, micro_batch).run(spans)
 
         (ahead, passed), (back, made) = seconds("F"), seconds("B")
         weights = seconds("W")[0] if split else 0.0
         tail = 0.0
         if last_differs(setting):
-            tail = seconds("W" if split else "B", last=True)[0] - (weights if split else back)
+            tail = seconds("W" if split else "B", "last")[0] - (weights if split else back)
         return PartSeconds(ahead, back, weights, ahead - passed, back - made, tail)
 
     def _block(
@@ -163,20 +166,19 @@ class StepTimes:
         held: Held,
         which: str,
         split: bool,
-        last: bool = False,
-        first: bool = False,
+        micro_batch: MicroBatch,
     ) -> Timeline:
         """The timeline of a block; of many layers that are alike only some are lowered."""
-        key = (held.key, which, split, last, first)
+        key = (held.key, which, split, micro_batch)
         found = around.blocks.get(key)
         if found is not None:
             return found
         few = held.layers[:REPEATED] if held.even and len(held.layers) > REPEATED else held.layers
         if few != held.layers:
-            short = self._lowered(setting, wires, held.ends, few, which, split, last, first)
+            short = self._lowered(setting, wires, held.ends, few, which, split, micro_batch)
             found = short.repeated(len(held.layers) - REPEATED)
         if found is None:
-            found = self._lowered(setting, wires, held.ends, held.layers, which, split, last, first)
+            found = self._lowered(setting, wires, held.ends, held.layers, which, split, micro_batch)
         around.blocks[key] = found
         return found
 
@@ -188,11 +190,10 @@ class StepTimes:
         layers: range,
         which: str,
         split: bool,
-        last: bool,
-        first: bool,
+        micro_batch: MicroBatch,
     ) -> Timeline:
         blocks = Blocks(SpanStep(setting, wires.layout), len(self._every(setting)))
-        operations = blocks.make(layers, which, split, ends, {}, last, first)
+        operations = blocks.make(layers, which, split, ends, {}, micro_batch == "last", micro_batch == "first")
         return Timeline.of(operations, lambda each: seconds_of(each, wires, self.costs))
 
     def _whole(self, setting: Setting, wires: Wires) -> Timeline:
@@ -200,7 +201,7 @@ class StepTimes:
         step, program = SpanStep(setting, wires.layout), Program(wires.layout)
         if setting.composed and setting.plan.weights_overlap:
             Gathered.ahead(program, step.update)
-        add(program, Task(Role.MICRO_BATCHES), MICRO_BATCHES)
+        add(program, MICRO_BATCHES)
         program.phase = "update"
         if not step.asynchronous:
             finish(program, step)

@@ -1,0 +1,243 @@
+"""Where exchanges share no links, the estimate is the engine's to the last digits; and no plan changes what another takes."""
+
+import random
+
+import athanor
+import numpy as np
+import pytest
+from athanor.hardware.machine import load_machine
+from athanor.sim.planning import estimate, pass_times, pipeline_times, step_times
+from athanor.sim.planning.estimate import Estimator
+from athanor.sim.planning.question import Question
+from athanor.sim.planning.space import Space
+from athanor.sim.planning.step_times import Held
+from athanor.workloads.memory import memory, sample_loads
+from athanor.workloads.model.model import Layer, Model, load_model
+from athanor.workloads.plan.setting import Setting
+
+
+def sized(name, **changed):
+    """A model of the catalogue with other values, and no plan of its own."""
+    return Model(**{**load_model(name).model_dump(), "plan": {}, **changed})
+
+
+DENSE = sized("megatron-1.7b", layers=6)
+EXPERTS = sized("moda-tiny", layers=6)
+MIXED = sized("moda-tiny", layers=7, moe_every=2, dense_first=1)
+TWO_STACKS = sized("t5-large", layers=5, encoder_layers=3)
+EXPERTS_IN_BOTH = sized("switch-xxl", layers=3, encoder_layers=5)
+SMALL = sized("gpt-tiny", layers=6)
+
+BATCH = {"global_batch": 16, "micro_batch": 1}
+QUIET = {"balancer": "even", "overlap": "none"}
+
+ONE_STAGE = [
+    ("selene", DENSE, {"mesh": {"dp": 16}}),
+    ("cluster-64", DENSE, {"mesh": {"dp": 4, "tp": 4}}),
+    ("cloud-brain-2", DENSE, {"mesh": {"dp": 4, "tp": 4}, "recompute": "full"}),
+    ("cluster-64", DENSE, {"mesh": {"dp": 8}, "precision": "O1:1,O2"}),
+    *(
+        ("selene", DENSE, {"mesh": {"dp": 8}, "zero": zero, "overlap": overlap})
+        for zero in "0123"
+        for overlap in ("none", "gradients", "all")
+    ),
+    ("selene", DENSE, {"mesh": {"dp": 8}, "offload": "activations"}),
+    ("selene", DENSE, {"mesh": {"dp": 8}, "zero": "1", "offload": "optimizer"}),
+    ("selene", DENSE, {"mesh": {"dp": 8}, "zero": "1", "offload": "parameters:0.5"}),
+    ("selene", DENSE, {"mesh": {"cp": 8}}),
+    ("selene", DENSE, {"mesh": {"cp": 8}, "attention": "fused"}),
+    ("selene", DENSE, {"mesh": {"tp": 8}, "tensor_overlap": True, "sequence_parallel": True}),
+    ("selene", DENSE, {"mesh": {"tp": 4}, "tensor": "2d", "micro_batch": 2}),
+    ("cluster-64", EXPERTS, {"mesh": {"ep": 4, "dp": 2}, **QUIET}),
+    ("cluster-64", MIXED, {"mesh": {"ep": 4, "tp": 2}, **QUIET}),
+    ("cluster-64", EXPERTS_IN_BOTH, {"mesh": {"ep": 4, "dp": 2}, **QUIET}),
+    ("selene", TWO_STACKS, {"mesh": {"tp": 8}}),
+    ("selene", TWO_STACKS, {"mesh": {"dp": 8}, "overlap": "gradients", "zero": "1"}),
+]
+
+
+def both(machine, model, options):
+    """(estimated, simulated) seconds of a step, on links that are looked at as the estimate does."""
+    setting = Setting.of(load_machine(machine), model, options)
+    asked = Question(setting.machine, model, setting.mesh.ranks, setting.ranks_per_node, {}, {}, {}, 1e15)
+    true = athanor.simulate(machine, model, depth="bound", allow_overcommit=True, **options).summary()["step_seconds"]
+    return Estimator(asked).seconds(setting), true
+
+
+@pytest.mark.parametrize(("machine", "model", "options"), ONE_STAGE)
+def test_a_step_in_one_stage_takes_what_the_engine_says_to_the_digit(machine, model, options):
+    estimated, true = both(machine, model, {**BATCH, **options})
+    assert estimated == pytest.approx(true, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "gpipe"}),
+        (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "1f1b", "zero": "1", "overlap": "gradients"}),
+        (DENSE, {"mesh": {"pp": 3, "tp": 2}, "pipeline": "interleaved", "chunks": 2, "global_batch": 6}),
+        (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "zb-h1"}),
+        (DENSE, {"mesh": {"pp": 2, "tp": 2}, "pipeline": "zb-h2", "precision": "O1:1,O2"}),
+        (DENSE, {"mesh": {"pp": 2, "tp": 4}, "pipeline": "1f1b", "scatter_gather": True}),
+        (EXPERTS, {"mesh": {"pp": 2, "ep": 4}, "pipeline": "1f1b", **QUIET}),
+        (MIXED, {"mesh": {"pp": 3, "ep": 2}, "stage_layers": "2,3,2", "pipeline": "zb-h1", **QUIET}),
+    ],
+)
+def test_a_step_in_stages_takes_what_the_engine_says_but_for_a_message(model, options):
+    """How ends of messages fall between passes is all that a closed form leaves out."""
+    estimated, true = both("cluster-64", model, {**BATCH, **options})
+    assert estimated == pytest.approx(true, rel=2e-3)
+
+
+WAYS = {
+    "zero": ["0", "1", "2", "3"],
+    "overlap": ["none", "gradients", "all"],
+    "recompute": ["none", "full"],
+    "attention": ["unfused", "fused"],
+    "sequence_parallel": [False, True],
+    "offload": ["none", "optimizer", "activations"],
+    "micro_batch": [1, 2, 4, 8],
+    "pipeline": ["1f1b", "zb-h1", "interleaved"],
+    "chunks": [1, 2, 3],
+    "placement": ["megatron", "block:tp,dp", "block:dp,tp"],
+}
+MESHES = ({"dp": 8}, {"dp": 4, "tp": 2}, {"dp": 2, "tp": 4}, {"pp": 2, "dp": 4}, {"pp": 2, "tp": 2, "dp": 2}, {"pp": 6})
+
+
+def some_plans(asked, count, seed):
+    """Settings that are plans, of all kinds, many of them alike in much."""
+    draw, estimator, found = random.Random(seed), Estimator(asked), []
+    while len(found) < count:
+        mesh = draw.choice(MESHES)
+        options = {name: draw.choice(values) for name, values in WAYS.items()}
+        options["chunks"] = options["chunks"] if options["pipeline"] == "interleaved" and "pp" in mesh else 1
+        if "tp" not in mesh or "pp" in mesh:
+            options["placement"] = "megatron"
+        try:
+            found.append(estimator.setting(mesh, options))
+        except athanor.InputError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("kept", [0, 10_000])
+def test_what_is_known_of_one_plan_serves_others_only_where_it_is_the_same(kept, monkeypatch):
+    """However many answers are kept, an estimator that has seen other plans says what a fresh one does."""
+    monkeypatch.setattr(step_times, "KEPT", kept)
+    monkeypatch.setattr(pipeline_times, "KEPT", kept)
+    monkeypatch.setattr(estimate, "KEPT_LAYOUTS", kept)
+    asked = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9)
+    used = Estimator(asked)
+    for setting in some_plans(asked, 40, kept):
+        fresh = Estimator(asked)
+        need = used.memory(setting)
+        exact = memory(setting, sample_loads(setting))
+        assert used.seconds(setting) == fresh.seconds(setting), setting.plan
+        assert (need.total, need.host) == pytest.approx((exact.total, exact.host), rel=1e-12), setting.plan
+        assert used.memory(setting) == need == fresh.memory(setting)
+        assert used.wires(setting) is used.wires(setting)
+    assert len(used.steps._parts) <= kept + 1
+    assert len(used._wires) <= kept + 1
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [
+        [{"micro_batch": 16}, {"micro_batch": 8}, {"micro_batch": 4}],
+        [{"optimizer": "adam"}, {"optimizer": "sgd"}],
+        [{"precision": "O1"}, {"precision": "O2"}],
+    ],
+    ids=str,
+)
+def test_memory_of_plans_that_differ_in_one_thing(plans):
+    """Also whichever comes first."""
+    asked = Question(load_machine("cluster-64"), SMALL, 2, 1, {"global_batch": 32}, {}, {}, 1e9)
+    for order in (plans, plans[::-1]):
+        estimator = Estimator(asked)
+        for options in order:
+            setting = estimator.setting({"dp": 2}, options)
+            assert estimator.memory(setting).total == memory(setting, sample_loads(setting)).total
+
+
+@pytest.mark.parametrize("room", [1e4, 1e15])
+def test_the_fullest_stage_is_that_which_lacks_most(room):
+    """Of device and host, whichever is nearer to its end: with a small host another stage may be the fullest."""
+    machine = load_machine("selene")
+    asked = Question(machine, SMALL, 2, 8, {"global_batch": 8}, {}, {}, room)
+    estimator = Estimator(asked)
+    setting = estimator.setting({"pp": 2}, {"offload": "optimizer", "zero": "1", "stage_layers": "5,1", "micro_batch": 1})
+    need = estimator.memory(setting)
+    assert need.fits == (room > 1e9)
+    account = memory(setting, sample_loads(setting))
+    assert (need.capacity, need.host_capacity) == (room, account.host_capacity)
+    assert need.host > 0
+    assert {part: size for part, size in need.table().items() if size} == pytest.approx(
+        {part: size for part, size in account.table().items() if size}
+    )
+
+
+MOE, PLAIN = Layer(moe=True), Layer()
+
+
+def test_parts_that_take_as_long_are_known_by_one_key():
+    """Equal layers wherever they stand; of layers that differ those with the same at the same places."""
+    middle = (False, False)
+    assert Held(range(2, 4), (PLAIN, PLAIN), middle).key == Held(range(4, 6), (PLAIN, PLAIN), middle).key
+    every = [
+        Held(range(2, 4), (PLAIN, PLAIN), middle),
+        Held(range(2, 5), (PLAIN,) * 3, middle),
+        Held(range(2, 4), (PLAIN, PLAIN), (True, False)),
+        Held(range(2, 4), (PLAIN, PLAIN), (False, True)),
+        Held(range(2, 4), (MOE, MOE), middle),
+        Held(range(2, 4), (PLAIN, MOE), middle),
+        Held(range(4, 6), (PLAIN, MOE), middle),
+        Held(range(2, 4), (MOE, PLAIN), middle),
+        Held(range(2, 4), (PLAIN, MOE), (False, True)),
+    ]
+    assert len({held.key for held in every}) == len(every)
+
+
+def test_ranks_of_experts_count_as_the_fullest_of_them():
+    """Loads that differ from rank to rank are those of the fullest, and estimates no less than what an even load takes."""
+    asked = Question(load_machine("cluster-64"), EXPERTS, 8, 2, {"global_batch": 16, "overlap": "none"}, {}, {}, 1e15)
+    estimator, seconds = Estimator(asked), {}
+    for balancer in ("even", "none"):
+        setting = estimator.setting({"ep": 4, "dp": 2}, {"balancer": balancer, "micro_batch": 1})
+        true = sample_loads(setting)
+        known = estimator.passes.loads(setting)
+        assert len(known) == len(true) == EXPERTS.layers
+        for load in known:
+            assert np.size(load.sent) == np.size(load.received) == 1
+        assert known[0].received == pytest.approx(float(np.max(true[0].received)))
+        assert known[0].sent == pytest.approx(float(np.max(true[0].sent)))
+        seconds[balancer] = estimator.seconds(setting)
+    assert seconds["none"] > seconds["even"]
+
+
+def test_spaces_of_mixed_models_hold_what_their_memory_takes():
+    """Layers of two kinds in stages: every plan's memory is the account's."""
+    asked = Question.of(load_machine("cluster-64"), MIXED, {"global_batch": 8, "micro_batch": 1}, ("pp=1,2,3", "ep=1,2"), 6)
+    estimator, seen = Estimator(asked), 0
+    for mesh in Space(asked).meshes:
+        plans = list(Space(asked).plans(mesh))
+        for options in random.Random(1).sample(plans, min(8, len(plans))):
+            try:
+                setting = estimator.setting(mesh, options)
+            except athanor.InputError:
+                continue
+            exact = memory(setting, sample_loads(setting))
+            assert estimator.memory(setting).total == pytest.approx(exact.total, rel=1e-12)
+            seen += 1
+    assert seen > 5
+
+
+def test_what_runs_beside_other_things_is_no_sum():
+    """Operations on a stream of their own; all others come one after another."""
+    setting = Setting.of("selene", DENSE, {"mesh": {"tp": 8}, "tensor_overlap": True, **BATCH})
+    asked = Question(setting.machine, DENSE, 8, 8, {}, {}, {}, 1e15)
+    estimator = Estimator(asked)
+    estimator.seconds(setting)
+    (works,) = estimator.passes._lowered.values()
+    assert any(work.beside for work in works.values())
+    for work in works.values():
+        assert bool(work.beside) == (not pass_times.in_turn(work.beside))
