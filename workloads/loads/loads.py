@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -35,6 +35,10 @@ class Load(FrozenArrays):
     moved_fraction: float
     dropped_fraction: float
     pairs: NDArray[np.int64] | None = None  # [groups, senders, receivers] of a group, where every message is looked at
+
+    def of_tokens(self, factor: float) -> Load:
+        """What ranks send and carry of so many times the tokens, spread in the same way."""
+        return replace(self, sent=self.sent * factor, received=self.received * factor, pairs=None)
 
 
 class LoadStatistics:

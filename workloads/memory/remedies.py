@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any
 
@@ -136,12 +136,12 @@ def _offloads(setting: Setting) -> list[Change]:
     shares = setting.plan.offload_shares
     whole = {name for name, share in shares.items() if share == 1}
     parts = {name: f"{name}:{share:g}" for name, share in shares.items() if share < 1}
-    found = []
+    found = dict[str, None]()
     for each in sets:
         if not each <= whole:
             kept = {text for name, text in parts.items() if name not in each}
-            found.append({"offload": ",".join(sorted(each | whole | kept))})
-    return found
+            found[",".join(sorted(each | whole | kept))] = None
+    return [{"offload": names} for names in found]
 
 
 def _meshes(setting: Setting) -> Iterator[Change]:
@@ -184,7 +184,4 @@ def _loads(other: Setting, known: Known) -> list[Load]:
     if other.mesh not in known:
         known[other.mesh] = (other.batch.micro_tokens, sample_loads(other))
     tokens, loads = known[other.mesh]
-    factor = other.batch.micro_tokens / tokens
-    if factor == 1:
-        return loads
-    return [replace(load, sent=load.sent * factor, received=load.received * factor) for load in loads]
+    return [load.of_tokens(other.batch.micro_tokens / tokens) for load in loads]
