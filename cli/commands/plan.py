@@ -37,7 +37,11 @@ SMALL = 20_000
     metavar="KEY=V,...",
     help="Values of an option, or sizes of a mesh axis, to search instead of the usual ones: tp=4,8 or pipeline=1f1b,2bw.",
 )
-@click.option("--limit", type=int, help="Refuse to search more plans than this.  [default: 1000000]")
+@click.option(
+    "--limit",
+    type=int,
+    help="Refuse to search more plans than this.  [default: above 1,000,000, fewer values of some options are tried]",
+)
 @click.option(
     "--simulate", "simulated", type=int, default=10, show_default=True, help="How many of the best plans to simulate."
 )
@@ -66,7 +70,7 @@ def plan(
     mpiexec all ranks search.
     """
     from ...sim.planning.question import Question
-    from ...sim.planning.space import MOST, Space
+    from ...sim.planning.space import Space
     from ...sim.planning.workers import workers
 
     hardware, chosen = load(machine, model, settings)
@@ -85,12 +89,12 @@ def plan(
             return
         check_writable(json_path)
         folder = _folder(out)
-        this = _search(question, crew, limit or MOST, simulated, folder, json_path)
+        this = _search(question, crew, limit, simulated, folder, json_path)
     _tell(this, folder, json_path)
 
 
 def _search(
-    question: Question, crew: Any, limit: int, simulated: int, folder: Folder | None, json_path: str | None
+    question: Question, crew: Any, limit: int | None, simulated: int, folder: Folder | None, json_path: str | None
 ) -> Search:
     """Search with progress; an interruption leaves what there is."""
     from ...reports.pages.output_folder import Points

@@ -23,6 +23,14 @@ SHOWN = 12
 COLUMNS = ("mesh", "placement", "options", "step s", "formula", "GB a rank")
 
 
+def narrowing(found: dict[str, Any]) -> str:
+    """What was left out where there were too many plans, and how to have it."""
+    return (
+        f"too many plans: only those of {found['narrowed']} were searched, {found['left_out']:,} were not;"
+        " a --try of yours names other values, --limit allows more plans"
+    )
+
+
 def show_search(console: Console, found: dict[str, Any]) -> None:
     """What a search found: the best plans, the front, what limits the best, and what would change it."""
     pruned = sum(found["pruned"].values())
@@ -33,6 +41,8 @@ def show_search(console: Console, found: dict[str, Any]) -> None:
         + (" [yellow](interrupted)[/]" if found["interrupted"] else "")
     )
     console.print(f"{found['plans_per_second']:,.0f} plans a second and core in closed form\n")
+    if found["narrowed"]:
+        console.print(f"[yellow]{narrowing(found)}[/]\n")
     why = [(text, f"{count:,}", f"{count / found['enumerated']:.1%}") for text, count in found["pruned"].items()]
     console.print(table("Pruned", ["because of", "plans", "share"], why[:SHOWN]))
     console.print(table("Best plans", COLUMNS, [plan_row(each) for each in found["plans"][:SHOWN]], 3))
@@ -182,6 +192,8 @@ def write_search(folder: Folder, found: dict[str, Any], question: Question, comm
     counted = f"{found['enumerated']:,} plans, {found['ranked']:,} ranked by formula, the best simulated."
     lead = f"{best_plan(found)} {counted}"
     warnings = ["the search was interrupted: this is what it knew"] if found["interrupted"] else []
+    if found["narrowed"]:
+        warnings.append(narrowing(found))
     title = f"Plans of {found['model']} on {found['ranks']:,} ranks of {found['machine']}"
     commands = [command, *(each["command"] for each in found["plans"][:3])]
     write_report(folder, title, lead, sections, commands, warnings)

@@ -46,6 +46,8 @@ class Search:
 
     ``found`` is what the closed form says, ``played`` what the engine says of the plans named best (by their place in
     ``found.best``), ``changes`` what would change the best plan's step time. An interrupted search has what it has.
+    ``narrowed`` are the only values of open choices that were looked at where there were too many plans, and ``left_out`` the
+    plans that this put aside.
     """
 
     question: Question
@@ -55,6 +57,8 @@ class Search:
     changes: Changes | None = None
     done: int = 0
     interrupted: bool = False
+    narrowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    left_out: int = 0
 
     @property
     def plans(self) -> list[tuple[Ranked, Played | None]]:
@@ -89,6 +93,8 @@ class Search:
             "enumerated": found.enumerated,
             "pruned": dict(found.pruned.most_common()),
             "ranked": found.ranked,
+            "narrowed": tries_text(self.narrowed),
+            "left_out": self.left_out,
             "plans_per_second": rate,
             "search_seconds": found.seconds,
             "plans": [self._plan(*each) for each in plans],
@@ -155,6 +161,11 @@ class Search:
         }
 
 
+def tries_text(tries: Mapping[str, tuple[Any, ...]]) -> str:
+    """``--try micro-batch=1,2 --try zero=1,3``: values of choices, as the command line takes them."""
+    return " ".join(f"--try {key.replace('_', '-')}={','.join(map(str, values))}" for key, values in tries.items())
+
+
 def step_seconds(plan: Ranked, done: Played | None) -> float:
     """What the engine says, else the closed form."""
     return float(done.summary["step_seconds"]) if done and done.summary else plan.seconds
@@ -163,7 +174,7 @@ def step_seconds(plan: Ranked, done: Played | None) -> float:
 def search(
     question: Question,
     *,
-    limit: int = MOST,
+    limit: int | None = None,
     simulated: int = KEEP,
     workers: Workers | None = None,
     known: Mapping[str, dict[str, Any]] | None = None,
@@ -173,22 +184,28 @@ def search(
     """Search; the same object again and again as it comes to know more, so that an interruption leaves what there is.
 
     ``known`` are meshes that an earlier search has done, by the key with which ``on_mesh`` was called. Raises
-    :class:`InputError` where there are more plans than ``limit``, or none, and :class:`DoesNotFit` where none fits.
+    :class:`InputError` where there are more plans than ``limit``, or none, and :class:`DoesNotFit` where none fits. Without a
+    limit, open choices are narrowed where there are more plans than :data:`~athanor.sim.planning.space.MOST`, and the answer
+    says to what.
     """
     crew = workers or Here()
     spaces = [Space(question)]
     if "offload" not in question.fixed and "offload" not in question.tries and question.machine.node.host_memory:
         away = OFFLOADS + (OF_EXPERTS if question.model.experts else ())
         spaces.append(Space(question, away))
-    spaces[0].require_few(limit)
     this = Search(question, spaces[0])
-    for number, space in enumerate(spaces):
+    for number, every in enumerate(spaces):
         if number and this.found.best:
             break
+        space, left = every.narrowed(MOST) if limit is None else (every, {})
+        space.require_few(limit or MOST)
+        question = space.question
         if number:
-            space.require_few(limit)
             advance(f"nothing fits without a host: {space.size:,} plans that offload")
-            this = Search(question, space, RankedPlans(pruned=this.found.pruned, enumerated=this.found.enumerated))
+        if left:
+            advance(f"{every.size:,} plans are more than {MOST:,}: only {tries_text(left)}")
+        before = RankedPlans(pruned=this.found.pruned, enumerated=this.found.enumerated)
+        this = Search(question, space, before, narrowed=left, left_out=every.size - space.size)
         yield from _rank(
             this, crew, simulated * MORE, known or {}, on_mesh, advance, f"offload{number}" if number else ""
         )
@@ -210,7 +227,7 @@ def plan(
     nodes: int | None = None,
     max_memory: float | None = None,
     tries: Sequence[str] = (),
-    limit: int = MOST,
+    limit: int | None = None,
     simulated: int = KEEP,
     jobs: int = 1,
     **options: Unpack[PlanOptions],
@@ -219,7 +236,7 @@ def plan(
 
     Options of a plan that are given hold for all plans, the others are searched; ``global_batch`` has to be given, and either
     ``gpus`` or ``nodes``. ``tries`` are values of choices and sizes of axes to search (``"pipeline=1f1b,zb-h1"``, ``"tp=4,8"``),
-    ``max_memory`` is in bytes, ``limit`` the most plans, ``simulated`` how many of the best the engine runs, ``jobs`` processes.
+    ``max_memory`` is in bytes, ``limit`` the most plans (see :func:`search`), ``simulated`` how many of the best the engine runs, ``jobs`` processes.
     A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of` and :func:`search` raise.
     """
     machine, model, given, _ = resolved(machine, model, options, None)

@@ -42,7 +42,18 @@ NEARLY_EVEN = ""
 """Layers as evenly as they can be: stands for ``even``, or for a list where they do not divide."""
 
 MOST = 1_000_000
-"""Plans above which a search is refused unless ``--limit`` allows more: some minutes of one core."""
+"""Plans above which a search looks at :data:`USUAL` values only, unless ``--limit`` allows more: some minutes of one core."""
+
+USUAL: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("micro_batch", (1, 2, 4, 8)),
+    ("chunks", (2, 4)),
+    ("micro_batch", (1, 2)),
+    ("pipeline", ("1f1b", "interleaved")),
+    ("recompute", ("none", "full")),
+    ("overlap", ("gradients",)),
+    ("zero", ("1", "3")),
+)
+"""To what open choices are narrowed, one after another until the plans are few enough: what most published runs take."""
 
 Options = dict[str, Any]
 
@@ -147,6 +158,20 @@ class Space:
                 return WITHOUT[name]
             case _:
                 return Plan.options()[name].tried_unasked() or own
+
+    def narrowed(self, most: int) -> tuple[Space, dict[str, tuple[Any, ...]]]:
+        """The space with as few choices narrowed to :data:`USUAL` as leave at most so many plans, and what these are left.
+
+        The space itself where it is small enough. Choices that are fixed, or whose values are named, stay as they are.
+        """
+        space, left = self, dict[str, tuple[Any, ...]]()
+        for key, values in USUAL:
+            if space.size <= most:
+                break
+            if key not in self.question.fixed and key not in self.question.tries:
+                left[key] = values
+                space = Space(self.question.changed(tries={**self.question.tries, **left}), self.offloads)
+        return space, left
 
     def require_few(self, most: int) -> None:
         """Raise :class:`InputError` where there are more plans than ``most``, with bounds that leave fewer, or no mesh at all."""
