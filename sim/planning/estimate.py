@@ -39,8 +39,8 @@ class Estimator:
 
     A step is what the lowering makes of it: passes through a layer of each kind are lowered once for each shape of a rank's work
     and become spans; blocks, what acts around layers and what comes after them are lowered around these spans, and all begin and
-    end as the engine lets them (:class:`~.timeline.Timeline`). Micro-batches then go through their pipeline by its closed form.
-    What shares links is not slowed down, and ranks that differ count as the slowest of them.
+    end as the engine lets them (:class:`~.timeline.SpanTimeline`). Micro-batches then go through their pipeline by its closed
+    form. What shares links is not slowed down, and ranks that differ count as the slowest of them.
     """
 
     def __init__(self, question: Question) -> None:

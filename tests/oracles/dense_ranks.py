@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 from athanor.mpi_runtime.training.dense.attention import LocalAttention
-from athanor.mpi_runtime.training.dense.fused import FusedAttention
+from athanor.mpi_runtime.training.dense.fused import FusedLocalAttention
 from athanor.mpi_runtime.training.dense.local import MicroBatch
 from athanor.mpi_runtime.training.dense.shards import Place, cut, initial, join, kind, layer_names
 from athanor.mpi_runtime.training.optimizer_rounds import update_alone
@@ -244,7 +244,7 @@ class Ranks:
                 batch(place, words),
                 batch(place, targets),
                 words.size,
-                FusedAttention if self.fused else LocalAttention,
+                FusedLocalAttention if self.fused else LocalAttention,
             )
             for place, weights, gradients in zip(self.places, self.weights, self.gradients, strict=True)
         ]

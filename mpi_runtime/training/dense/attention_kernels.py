@@ -7,12 +7,12 @@ from types import MappingProxyType
 
 from ....workloads.attention_kernels import AttentionKernel, Fused, Unfused
 from .attention import LocalAttention
-from .fused import FusedAttention
+from .fused import FusedLocalAttention
 
 COMPUTED: Mapping[type[AttentionKernel], type[LocalAttention]] = MappingProxyType(
     {
         Unfused: LocalAttention,
-        Fused: FusedAttention,
+        Fused: FusedLocalAttention,
     }
 )
 """Kernels that have one; plans with others are executed without real numbers."""

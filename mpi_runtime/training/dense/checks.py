@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ....hardware.precisions import BYTES
-from ....workloads.optimizers.optimizer import Pass
+from ....workloads.optimizers.optimizer import UpdatePass
 from ....workloads.plan.setting import Setting
 from ...devices import TYPES
 from ...job.world import World
@@ -93,7 +93,7 @@ class DenseChecks:
         for of, each in self.training.holdings.tensors:
             if of is not flat:
                 continue
-            if all(isinstance(step, Pass) for step in each.rule.steps(each.tensor, flat.formats)):
+            if all(isinstance(step, UpdatePass) for step in each.rule.steps(each.tensor, flat.formats)):
                 fresh = replace(each, state=each.rule.state(len(each.index), each.tensor, flat.formats))
                 update_alone(optimizer, each.part, fresh.share(found, master, flat.reduced, 1, 1))
             else:

@@ -11,7 +11,7 @@ from .halves import Shared
 from .messages import Array, Message
 
 
-class FusedAttention(LocalAttention):
+class FusedLocalAttention(LocalAttention):
     """Causal attention as a fused kernel works it out (Dao et al. 2022), under ``cp`` a ring of them (Liu et al. 2023).
 
     Forward, keys with values (a block) go to the next rank, which meets them in its next step; sums are corrected with each

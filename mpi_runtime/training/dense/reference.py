@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....workloads.model.precision import POLICIES
-from ....workloads.optimizers import Adam, Optimizer, Rule, TensorShare
+from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
 from .shards import Sizes, initial
@@ -58,7 +58,7 @@ class Reference:
                 update_alone(self.optimizer, part_of(name), share)
         return loss
 
-    def _rule(self, name: str, weight: WeightTensor) -> Rule:
+    def _rule(self, name: str, weight: WeightTensor) -> UpdateRule:
         return self.optimizer.rule(part_of(name), weight.tensor)
 
     def loss(self, words: Index, targets: Index) -> float:

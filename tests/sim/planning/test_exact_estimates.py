@@ -10,7 +10,7 @@ from athanor.sim.planning import estimate, pass_times, pipeline_times, step_time
 from athanor.sim.planning.estimate import Estimator
 from athanor.sim.planning.question import Question
 from athanor.sim.planning.space import Space
-from athanor.sim.planning.step_times import Held
+from athanor.sim.planning.step_times import HeldLayers
 from athanor.workloads.memory import memory, sample_loads
 from athanor.workloads.model.model import Layer, Model, load_model
 from athanor.workloads.plan.setting import Setting
@@ -165,7 +165,9 @@ def test_the_fullest_stage_is_that_which_lacks_most(room):
     machine = load_machine("selene")
     asked = Question(machine, SMALL, 2, 8, {"global_batch": 8}, {}, {}, room)
     estimator = Estimator(asked)
-    setting = estimator.setting({"pp": 2}, {"offload": "optimizer", "zero": "1", "stage_layers": "5,1", "micro_batch": 1})
+    setting = estimator.setting(
+        {"pp": 2}, {"offload": "optimizer", "zero": "1", "stage_layers": "5,1", "micro_batch": 1}
+    )
     need = estimator.memory(setting)
     assert need.fits == (room > 1e9)
     account = memory(setting, sample_loads(setting))
@@ -182,17 +184,17 @@ MOE, PLAIN = Layer(moe=True), Layer()
 def test_parts_that_take_as_long_are_known_by_one_key():
     """Equal layers wherever they stand; of layers that differ those with the same at the same places."""
     middle = (False, False)
-    assert Held(range(2, 4), (PLAIN, PLAIN), middle).key == Held(range(4, 6), (PLAIN, PLAIN), middle).key
+    assert HeldLayers(range(2, 4), (PLAIN, PLAIN), middle).key == HeldLayers(range(4, 6), (PLAIN, PLAIN), middle).key
     every = [
-        Held(range(2, 4), (PLAIN, PLAIN), middle),
-        Held(range(2, 5), (PLAIN,) * 3, middle),
-        Held(range(2, 4), (PLAIN, PLAIN), (True, False)),
-        Held(range(2, 4), (PLAIN, PLAIN), (False, True)),
-        Held(range(2, 4), (MOE, MOE), middle),
-        Held(range(2, 4), (PLAIN, MOE), middle),
-        Held(range(4, 6), (PLAIN, MOE), middle),
-        Held(range(2, 4), (MOE, PLAIN), middle),
-        Held(range(2, 4), (PLAIN, MOE), (False, True)),
+        HeldLayers(range(2, 4), (PLAIN, PLAIN), middle),
+        HeldLayers(range(2, 5), (PLAIN,) * 3, middle),
+        HeldLayers(range(2, 4), (PLAIN, PLAIN), (True, False)),
+        HeldLayers(range(2, 4), (PLAIN, PLAIN), (False, True)),
+        HeldLayers(range(2, 4), (MOE, MOE), middle),
+        HeldLayers(range(2, 4), (PLAIN, MOE), middle),
+        HeldLayers(range(4, 6), (PLAIN, MOE), middle),
+        HeldLayers(range(2, 4), (MOE, PLAIN), middle),
+        HeldLayers(range(2, 4), (PLAIN, MOE), (False, True)),
     ]
     assert len({held.key for held in every}) == len(every)
 
@@ -216,7 +218,9 @@ def test_ranks_of_experts_count_as_the_fullest_of_them():
 
 def test_spaces_of_mixed_models_hold_what_their_memory_takes():
     """Layers of two kinds in stages: every plan's memory is the account's."""
-    asked = Question.of(load_machine("cluster-64"), MIXED, {"global_batch": 8, "micro_batch": 1}, ("pp=1,2,3", "ep=1,2"), 6)
+    asked = Question.of(
+        load_machine("cluster-64"), MIXED, {"global_batch": 8, "micro_batch": 1}, ("pp=1,2,3", "ep=1,2"), 6
+    )
     estimator, seen = Estimator(asked), 0
     for mesh in Space(asked).meshes:
         plans = list(Space(asked).plans(mesh))
