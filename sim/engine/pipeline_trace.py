@@ -70,5 +70,5 @@ def _arrival(stages: PipelineStages, rank: tuple[int, ...], stage: int, place: i
     task, label = handed_on(slot, 0)
     operation = Operation(label, PHASE[slot.kind], "pipeline_transfer", ARRIVALS, exchange, task=task)
     where = (exchange.operation, "+".join(exchange.axes), stages.traffic.layout.span(exchange.axes), exchange.algorithm)
-    times = (sent, sent + float(found.seconds[elsewhere]))
+    times = (sent, at(stages.played[0].came[stage][place], rank))
     return TraceRow.of(operation, where, name, times, (at(exchange.nbytes, elsewhere), 0.0), found.limit)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...workloads.pipelines import Kind
 from ...workloads.schedule.work import Exchange
-from ..network.links import Array, LinkLoads
+from ..network.links import Array, Index, LinkLoads
 from ..network.phases.transfers import Traffic
 
 
@@ -17,12 +17,13 @@ from ..network.phases.transfers import Traffic
 class Handover:
     """Messages from every stage to the next (``F``) or the one before (``B``), from each rank to the one in its place there.
 
-    ``seconds`` has the mesh's shape, by sender; ``loads`` are the bytes of one message of each sender, and ``limit`` the kind of
-    link that holds the slowest back. The last stage sends to the first only where a pipeline ``wraps`` around, as one of
-    several chunks does.
+    ``seconds`` has the mesh's shape, by sender, and so has ``wire``, the part of them in which bytes pass; ``loads`` are the
+    bytes of one message of each sender, and ``limit`` the kind of link that holds the slowest back. The last stage sends to the
+    first only where a pipeline ``wraps`` around, as one of several chunks does.
     """
 
     seconds: Array
+    wire: Array
     limit: str
     loads: LinkLoads
 
@@ -43,9 +44,67 @@ class Handover:
         finish, limit = demand.alone
         node = traffic.layout.node
         latency = traffic.machine.fabric.latencies(node[source], node[target])
-        seconds = np.zeros(mesh.ranks)
-        seconds[source] = demand.group_seconds(finish) + latency + traffic.machine.calibration.message_overhead
+        wire, fixed = np.zeros(mesh.ranks), np.zeros(mesh.ranks)
+        wire[source] = demand.group_seconds(finish)
+        fixed[source] = latency + traffic.machine.calibration.message_overhead
         if sends is not None:
             times = np.broadcast_to(np.array(sends, dtype=np.float64), members.shape)[chosen]
             loads = traffic.phases.one_each(source[:, None], target[:, None], (sent * times)[:, None])[1]
-        return cls(seconds.reshape(mesh.shape), limit, loads)
+        return cls((wire + fixed).reshape(mesh.shape), wire.reshape(mesh.shape), limit, loads)
+
+
+@dataclass
+class SharedCards:
+    """What hand-overs and blocks of a pipeline share: the links that a stage's messages pass, and what blocks send over them.
+
+    Messages inside nodes and messages between nodes take different ways.
+    """
+
+    traffic: Traffic
+    activations: Exchange
+    handovers: Mapping[Kind, Handover]
+    wraps: bool
+    axis: int
+    _ways: dict[tuple[int, int], int] = field(default_factory=dict)
+    _passed: dict[tuple[int, int, bool], dict[str, Index]] = field(default_factory=dict)
+
+    def way(self, sender: int, receiver: int) -> int:
+        """0 where all messages stay in their nodes, else 1."""
+        key = (sender, receiver)
+        if key not in self._ways:
+            node = self.traffic.layout.node.reshape(self.traffic.layout.mesh.shape)
+            ends = (node.take([stage], axis=self.axis) for stage in key)
+            self._ways[key] = int(not np.equal(*ends).all())
+        return self._ways[key]
+
+    def share(self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float) -> float:
+        """The part of a block's ``seconds`` in which its ``loads`` keep those links busy that messages of a stage pass."""
+        if not seconds:
+            return 0.0
+        passed = self._links(stage, way, out)
+        busy = (
+            float((loads.loads[kind.name][passed[kind.name]] / kind.capacity).max(initial=0.0))
+            for kind in loads.kinds
+            if kind.name in passed and kind.name in loads.loads
+        )
+        return min(1.0, max(busy, default=0.0) / seconds)
+
+    def _links(self, stage: int, way: int, out: bool) -> dict[str, Index]:
+        """Links that messages out of a stage, or into it, pass on one way, by kind."""
+        key = (stage, way, out)
+        if key not in self._passed:
+            mesh = self.traffic.layout.mesh
+            members = mesh.groups(self.activations.axes)
+            count, found = members.shape[1], dict[str, Index]()
+            for kind in self.handovers:
+                by = 1 if kind == "F" else -1
+                sender = stage if out else (stage - by) % count
+                receiver = (sender + by) % count
+                if (not self.wraps and receiver != sender + by) or self.way(sender, receiver) != way:
+                    continue
+                ends = members[:, sender][:, None], members[:, receiver][:, None]
+                loads = self.traffic.phases.one_each(*ends, np.ones((len(members), 1)))[1]
+                for name, nbytes in loads.loads.items():
+                    found[name] = np.union1d(found.get(name, np.zeros(0, dtype=np.int64)), np.flatnonzero(nbytes))
+            self._passed[key] = found
+        return self._passed[key]

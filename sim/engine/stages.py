@@ -19,7 +19,7 @@ from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
-from .stage_transfers import Handover
+from .stage_transfers import Handover, SharedCards
 
 if TYPE_CHECKING:
     from .step_engine import BlockRun
@@ -45,6 +45,7 @@ class PipelineStages:
     _runs: dict[int, BlockRun] = field(default_factory=dict)
     _seconds: dict[tuple[int, int], Seconds] = field(default_factory=dict)
     _making: dict[tuple[int, int], Seconds] = field(default_factory=dict)
+    _shares: dict[tuple[int, int, int, bool], float] = field(default_factory=dict)
 
     def run(self, ready: Array) -> Passed:
         """Play the pipeline from ``ready`` on."""
@@ -54,6 +55,11 @@ class PipelineStages:
             for key, spent in self._parts(stage).items():
                 parts.setdefault(key, [0.0] * self.work.stages)[stage] = spent
         seconds = self._joined([timing.parts(stage, first[stage]).seconds for stage in stages])
+        backlog = self._busiest - float(seconds.max())
+        if backlog > 0:  # cables that several stages share, and that have not carried all by then
+            key = PHASE["B"], "pipeline_transfer"
+            parts[key] = [spent + backlog for spent in parts.get(key, [0.0] * self.work.stages)]
+            seconds = seconds + backlog
         endless = PIPELINES.find(self.work.name).asynchronous
         return Passed(
             end=ready + seconds,
@@ -67,24 +73,35 @@ class PipelineStages:
         latest: Array = seconds.max(axis=self.axis, keepdims=True)
         return latest
 
-    def count(self, loads: LinkLoads) -> int:
-        """Add the bytes of all that was run to ``loads``, on every link; returns the events behind it."""
-        events = sum(len(order) - first for order, first in zip(self.orders, self.first, strict=True))
+    @cached_property
+    def loads(self) -> LinkLoads:
+        """Bytes of all that was run, on every link."""
+        found = LinkLoads(self.traffic.phases.kinds)
         for number, times in self._times.items():
-            events += self._runs[number].events * sum(times)
             if len(set(times)) == 1:
-                loads.plus(self._runs[number].loads, float(times[0]))
+                found.plus(self._runs[number].loads, float(times[0]))
             else:
-                self._count_apart(loads, self.work.blocks[number], times)
+                self._count_apart(found, self.work.blocks[number], times)
         for kind in self.handovers:
-            loads.plus(self._handover(kind, self._sends(kind)).loads, 1.0)
-        return events
+            found.plus(self._handover(kind, self._sends(kind)).loads, 1.0)
+        return found
+
+    @property
+    def events(self) -> int:
+        """Events of all that was run."""
+        slots = sum(len(order) - first for order, first in zip(self.orders, self.first, strict=True))
+        return slots + sum(self._runs[number].events * sum(times) for number, times in self._times.items())
+
+    @property
+    def _busiest(self) -> float:
+        """Seconds that the busiest link needs for its bytes: no pipeline is shorter."""
+        return max((float(seconds.max()) for _, seconds in self.loads.busy()), default=0.0)
 
     @cached_property
     def played(self) -> tuple[Timing, list[int]]:
         """Clocks of all slots, and the place in each stage's order at which the step begins."""
         pipeline, work = PIPELINES.find(self.work.name), self.work
-        asked = self._duration, self._transfer, self._made
+        asked = self._duration, self._transfer, self._made, self if self.handovers else None
         if pipeline.asynchronous:
             return play_endless(pipeline, work.stages, work.micro_batches, *asked)
         return play(pipeline.orders(work.stages, work.micro_batches, work.chunks), *asked), [0] * work.stages
@@ -147,6 +164,24 @@ class PipelineStages:
 
     def _transfer(self, sender: int, receiver: int, kind: Kind) -> Seconds:
         return self._at(self.handovers[kind].seconds, sender)
+
+    def wire(self, sender: int, receiver: int, kind: Kind) -> tuple[Seconds, int]:
+        """Seconds of a message in which it keeps cards busy, and its way."""
+        return self._at(self.handovers[kind].wire, sender), self._cards.way(sender, receiver)
+
+    def share(self, stage: int, slot: Slot, way: int, out: bool) -> float:
+        """Of a slot's seconds the part in which its own exchanges keep the cards of messages busy."""
+        number = self.block(stage, slot)
+        key = stage, number, way, out
+        if key not in self._shares:
+            run = self.block_run(number)
+            self._shares[key] = self._cards.share(stage, way, out, run.loads, float(run.seconds.max()))
+        return self._shares[key]
+
+    @cached_property
+    def _cards(self) -> SharedCards:
+        assert self.work.activations is not None and self.axis is not None
+        return SharedCards(self.traffic, self.work.activations, self.handovers, self.work.chunks > 1, self.axis)
 
     def _handover(self, kind: Kind, sends: Sequence[int] | None = None) -> Handover:
         assert self.work.activations is not None

@@ -196,7 +196,8 @@ class Engine:
         stages = PipelineStages(work, self.machine, self.traffic, self._block, self.ledger.observed)
         passed = stages.run(ready)
         self.ledger.passed(number, passed)
-        self.env.events += stages.count(self.loads)
+        self.loads.plus(stages.loads, 1.0)
+        self.env.events += stages.events
         yield self._until(passed.end)
         self.finished[number].succeed()
 

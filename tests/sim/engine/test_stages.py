@@ -105,7 +105,8 @@ def test_stages_that_end_early_go_on_early():
 def naive(schedule, machine=MACHINE):
     """Every rank's flat step: one SimPy process for each of its streams; ``{(operation, rank): (begin, end)}``.
 
-    An exchange begins with the last of its group and takes as long as alone; a message arrives so long after it was sent.
+    An exchange begins with the last of its group and takes as long as alone. A message waits for its sender's card, then for its
+    receiver's, and keeps both busy until it has arrived.
     """
     mesh, env = schedule.mesh, simpy.Environment()
     layout, times, arrived = schedule.layout, {}, {}
@@ -122,8 +123,14 @@ def naive(schedule, machine=MACHINE):
     def event(of, key):
         return of.setdefault(key, env.event())
 
-    def message(seconds, key, sent):
-        yield env.timeout(seconds)
+    outs, ins = ([simpy.Resource(env) for _ in range(mesh.ranks)] for _ in range(2))
+
+    def message(seconds, key, sender, sent):
+        if seconds:
+            with outs[sender].request() as out, ins[key[1]].request() as into:
+                yield out
+                yield into
+                yield env.timeout(seconds)
         event(arrived, key).succeed((sent, env.now))
 
     def stream(rank, coordinate, mine, done):
@@ -137,7 +144,7 @@ def naive(schedule, machine=MACHINE):
                 step = (1 if work.algorithm == "next" else -1) * mesh.ranks // mesh.shape[0]
                 receiver = (rank + step) % mesh.ranks
                 name = operation.name.removesuffix(".send")
-                env.process(message(work.nbytes / machine.injection, (name, receiver), env.now))
+                env.process(message(work.nbytes / machine.injection, (name, receiver), rank, env.now))
             elif isinstance(work, Exchange):
                 group = tuple(
                     length for axis, length in zip(mesh.axes, coordinate, strict=True) if axis not in work.axes
@@ -167,7 +174,10 @@ def naive(schedule, machine=MACHINE):
 
 @st.composite
 def pipelines(draw):
-    """A schedule: some work, a pipeline with blocks of loops and collectives, differing from stage to stage, an update."""
+    """A schedule: some work, a pipeline with blocks of loops and collectives, differing from stage to stage, an update.
+
+    Either blocks send something or stages do, so that nothing shares a card; and no two things happen at once by chance.
+    """
     stages, name = (
         draw(st.integers(1, 4)),
         draw(st.sampled_from([n for n, p in PIPELINES.items() if not p.asynchronous])),
@@ -176,13 +186,17 @@ def pipelines(draw):
     chunks = draw(st.integers(2, 3)) if name == "interleaved" else 1
     micro_batches = stages * draw(st.integers(1, 3)) if name == "interleaved" else draw(st.integers(1, 6))
     mesh = Mesh.of({"pp": stages, "dp": draw(st.integers(1, 3))})
-    seconds, nbytes = st.integers(0, 9).map(float), st.integers(0, 60).map(float)
+    handing_over, random = draw(st.booleans()), np.random.default_rng(draw(st.integers(0, 999)))
+    seconds = st.integers(0, 9).map(lambda most: float(random.uniform(0.01, 1 + most)))
+    nbytes = st.integers(0, 60).map(lambda most: float(random.uniform(0, most)))
 
     def block():
         operations = []
-        for number in range(draw(st.integers(0, 4))):
+        for number in range(draw(st.integers(int(handing_over), 4))):
             work = draw(
-                st.one_of(
+                seconds.map(Loop)
+                if handing_over
+                else st.one_of(
                     seconds.map(Loop), nbytes.map(lambda size: Exchange("all-reduce", "ring", ("dp",), size, "fp32"))
                 )
             )
@@ -205,7 +219,8 @@ def pipelines(draw):
             blocks += [block() for _ in range(count)]
         uses.append(tuple(mine))
     along = tuple(stages if axis == "pp" else 1 for axis in mesh.axes)
-    send = Exchange("shift", "next", ("pp",), draw(nbytes), "fp32") if stages > 1 else None
+    sent = draw(nbytes) if handing_over else 0.0
+    send = Exchange("shift", "next", ("pp",), sent, "fp32") if stages > 1 else None
     work = PipelineWork(
         name, stages, micro_batches, chunks, tuple(blocks), tuple(uses), tuple(range(stages * chunks)), send, along
     )
@@ -327,10 +342,13 @@ def test_the_pace_of_an_endless_pipeline(stages, between, data):
     mesh = Mesh.of({"pp": stages})
     work = [[float(data.draw(st.integers(1, 9))) for _ in range(2)] for _ in range(stages)]
     blocks = [(one("l0.work", "compute", Loop(each)),) for seconds in work for each in seconds]
-    plain = pipeline_of("pipedream", stages, 12, 1, mesh, blocks[:2], 10.0 * between)
+    plain = pipeline_of("pipedream", stages, 12, 1, mesh, blocks[:2])
     uses = tuple(((2 * stage,), (2 * stage + 1,)) for stage in range(stages))
     pipeline = replace(plain, blocks=tuple(blocks), uses=uses)
-    result, _ = stepped(Schedule(layout_of(mesh), (one("micro-batches", "compute", pipeline),)))
+    slow = MACHINE.model_copy(
+        update={"calibration": MACHINE.calibration.model_copy(update={"message_overhead": between})}
+    )
+    result, _ = stepped(Schedule(layout_of(mesh), (one("micro-batches", "compute", pipeline),)), slow)
     trips = [
         (sum(map(sum, work[i : j + 1])) + 2 * (j - i) * between) / (j - i + 1)
         for i in range(stages)

@@ -1,0 +1,249 @@
+"""Hand-overs of a pipeline on the cards of its stages: they queue, and share them with what stages themselves send."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from ...workloads.pipelines import Kind, Order, Step
+
+
+class Message(NamedTuple):
+    """A hand-over: ``wire`` seconds out of its sender's card and into its receiver's, then ``latency`` until it is there.
+
+    Messages of one ``way`` (inside a node, or out of it) leave a stage through the same card, and enter one through the same.
+    """
+
+    wire: float
+    latency: float
+    way: int = 0
+
+
+class Clocks(NamedTuple):
+    """Of a slot: its begin, when its result was made, its end, and when its input left its maker and came (0 where none did)."""
+
+    begin: float
+    made: float
+    end: float
+    sent: float
+    came: float
+
+
+Share = Callable[[int, int, int, bool], float]
+"""``share(stage, place, way, out)``: the part of a slot's seconds in which its own exchanges keep a card busy, out or in."""
+
+Place = tuple[int, int]
+"""A stage, and a place in its order."""
+
+
+class Event(NamedTuple):
+    """A slot that began, or the message with its result: events stand in an order in which each comes after what it needs.
+
+    ``began`` and ``ended`` are those of the message on the wire.
+    """
+
+    place: Place
+    message: bool
+    began: float = 0.0
+    ended: float = 0.0
+
+
+@dataclass(eq=False)
+class _Progress:
+    """Something that goes on at a speed that changes: seconds of it that are left at full speed."""
+
+    left: float
+    since: float
+    speed: float = 0.0
+    version: int = 0
+
+    def settle(self, now: float) -> None:
+        """Count what has been done until now."""
+        self.left -= self.speed * (now - self.since)
+        self.since = now
+
+
+@dataclass(eq=False)
+class _Slot(_Progress):
+    """A slot at work, until its result is made and then until its end."""
+
+    place: Place = (0, 0)
+    begin: float = 0.0
+    after: float = 0.0  # seconds of its work that come when its result is made
+    made: float = -1.0
+
+
+@dataclass(eq=False)
+class _Sending(_Progress):
+    """A message that waits for its cards or passes."""
+
+    source: Place = (0, 0)
+    target: Place = (0, 0)
+    way: int = 0
+    latency: float = 0.0
+    made: float = 0.0
+    began: float = 0.0
+
+
+class Cards:
+    """A pipeline event by event.
+
+    A card sends, and receives, one message of the pipeline at a time, first come first served. Exchanges of a slot take
+    ``share`` of its seconds on the same card. While a message passes, slot and message get on at ``1 / (1 + share)`` of their
+    speed: in the bursts of the slot both have half of the card, between them the message has all of it, so that the card is
+    never idle meanwhile and never does more than it can.
+    """
+
+    def __init__(
+        self,
+        orders: Sequence[Order],
+        steps: Sequence[Step],
+        work: Sequence[Sequence[float]],
+        parts: Sequence[Sequence[float]],
+        message: Callable[[int, int, Kind], Message],
+        share: Share,
+    ) -> None:
+        self.orders, self.work, self.parts, self.message, self.share = orders, work, parts, message, share
+        where: list[Place] = [(stage, place) for stage, place, *_ in steps]
+        self.reader = {
+            where[source]: (stage, place) for stage, place, source, sender in steps if source >= 0 and sender != stage
+        }
+        self.needs = set(self.reader.values())
+        self.came: dict[Place, tuple[float, float]] = {}
+        self.clocks: list[list[Clocks]] = [[] for _ in orders]
+        self.log: list[Event] = []
+        self._running: list[_Slot | None] = [None] * len(orders)
+        self._queues: dict[tuple[int, int], deque[_Sending]] = {}
+        self._busy: dict[tuple[int, int, bool], _Sending] = {}
+        self._held: dict[tuple[int, int], deque[_Sending]] = {}
+        self._events: list[tuple[float, int, int, _Progress | Place]] = []
+        self._now, self._count = 0.0, 0
+
+    def play(self) -> list[list[Clocks]]:
+        """Clocks of all slots, ``[stage][place]``."""
+        for stage in range(len(self.orders)):
+            self._next(stage)
+        while self._events:
+            self._now, _, version, what = heappop(self._events)
+            if not isinstance(what, _Progress):
+                self._next(what[0])
+            elif version == what.version:
+                what.left, what.since = 0.0, self._now
+                self._slot_goes_on(what) if isinstance(what, _Slot) else self._arrives(what)
+        return self.clocks
+
+    def _push(self, at: float, version: int, what: _Progress | Place) -> None:
+        self._count += 1
+        heappush(self._events, (at, self._count, version, what))
+
+    def _pace(self, what: _Progress, speed: float) -> None:
+        """Go on at another speed."""
+        if speed != what.speed:
+            what.settle(self._now)
+            what.speed, what.version = speed, what.version + 1
+            self._push(self._now + max(what.left, 0.0) / speed, what.version, what)
+
+    def _next(self, stage: int) -> None:
+        """Begin a stage's next slot, if it is free and the input has come."""
+        place = (stage, len(self.clocks[stage]))
+        if self._running[stage] is not None or place[1] == len(self.orders[stage]):
+            return
+        if place in self.needs and self.came.get(place, (0.0, float("inf")))[1] > self._now:
+            return
+        work, part = self.work[stage][place[1]], self.parts[stage][place[1]]
+        self.log.append(Event(place, False))
+        slot = _Slot(part, self._now, place=place, begin=self._now, after=work - part)
+        self._running[stage] = slot
+        self._stage_changes(stage)
+
+    def _slot_goes_on(self, slot: _Slot) -> None:
+        """Its result is made, or it has ended."""
+        stage = slot.place[0]
+        if slot.made < 0:
+            slot.made = self._now
+            target = self.reader.get(slot.place)
+            if target is not None:
+                self._hand_over(slot.place, target)
+            if slot.after > 0:
+                slot.left, slot.version = slot.after, slot.version + 1
+                self._push(self._now + slot.left / slot.speed, slot.version, slot)
+                return
+        self.clocks[stage].append(Clocks(slot.begin, slot.made, self._now, *self.came.pop(slot.place, (0.0, 0.0))))
+        slot.version += 1  # no event of it that is still to come counts
+        self._running[stage] = None
+        self._stage_changes(stage)
+        self._next(stage)
+
+    def _hand_over(self, source: Place, target: Place) -> None:
+        """A message stands in the queue of its sender's card."""
+        wire, latency, way = self.message(source[0], target[0], self.orders[source[0]][source[1]].kind)
+        message = _Sending(wire, self._now, source=source, target=target, way=way, latency=latency, made=self._now)
+        if wire <= 0:
+            self._there(message)
+            return
+        queue = self._queues.setdefault((source[0], way), deque())
+        queue.append(message)
+        if len(queue) == 1:
+            self._send(message)
+
+    def _send(self, message: _Sending) -> None:
+        """The first in the queue goes, once its receiver's card is free."""
+        into = (message.target[0], message.way)
+        if (*into, False) in self._busy:
+            self._held.setdefault(into, deque()).append(message)
+            return
+        self._busy[message.source[0], message.way, True] = self._busy[*into, False] = message
+        message.since = message.began = self._now
+        self._message_changes(message)
+        for stage in {message.source[0], message.target[0]}:
+            self._slot_changes(stage)
+
+    def _arrives(self, message: _Sending) -> None:
+        """The last byte has passed: both cards are free."""
+        sender, receiver, way = message.source[0], message.target[0], message.way
+        del self._busy[sender, way, True], self._busy[receiver, way, False]
+        queue = self._queues[sender, way]
+        queue.popleft()
+        self._there(message)
+        for stage in {sender, receiver}:
+            self._slot_changes(stage)
+        held = self._held.get((receiver, way))
+        if held:
+            self._send(held.popleft())
+        if queue:
+            self._send(queue[0])
+
+    def _there(self, message: _Sending) -> None:
+        at = self._now + message.latency
+        self.log.append(Event(message.source, True, message.began or message.made, self._now))
+        self.came[message.target] = message.made, at
+        self._push(at, 0, message.target)
+
+    def _stage_changes(self, stage: int) -> None:
+        """Another slot runs, or none."""
+        self._slot_changes(stage)
+        for way, out in ((way, out) for way in (0, 1) for out in (True, False)):
+            message = self._busy.get((stage, way, out))
+            if message is not None:
+                self._message_changes(message)
+
+    def _slot_changes(self, stage: int) -> None:
+        slot = self._running[stage]
+        if slot is None:
+            return
+        shares = [
+            self.share(*slot.place, way, out)
+            for way in (0, 1)
+            for out in (True, False)
+            if (stage, way, out) in self._busy
+        ]
+        self._pace(slot, 1.0 / (1.0 + max(shares, default=0.0)))
+
+    def _message_changes(self, message: _Sending) -> None:
+        ends = ((message.source[0], True), (message.target[0], False))
+        running = [(slot, out) for stage, out in ends if (slot := self._running[stage]) is not None]
+        shares = [self.share(*slot.place, message.way, out) for slot, out in running]
+        self._pace(message, 1.0 / (1.0 + max(shares, default=0.0)))
