@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from ..hardware.errors import InternalError
 from ..hardware.machine import Machine
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
@@ -94,7 +95,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
         **_interval(setting.machine, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
-        links=_links(results),
+        links=_possible(_links(results), setting),
         events=sum(result.events for result in results),
         warnings=cautions(setting, need, schedule.notes),
         wall_seconds=time.perf_counter() - started,
@@ -163,6 +164,22 @@ def _by_load(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tup
     order = np.argsort(np.asarray(burden), axis=None, kind="stable")
     places = {"lightest": order[0], "median": order[len(order) // 2], "heaviest": order[-1]}
     return {name: tuple(int(at) for at in np.unravel_index(place, np.shape(burden))) for name, place in places.items()}
+
+
+ROUNDING = 1e-6
+"""By how much a link's use may come out above 1: what clocks and bytes are rounded by."""
+
+
+def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
+    """The same links; raises :class:`InternalError` where one would have carried more than it can."""
+    for link in links:
+        if link.max_utilisation > 1 + ROUNDING:
+            raise InternalError(
+                f"{link.kind} number {link.busiest} carries {link.max_utilisation:.1%} of what it can in this step, which no link"
+                f" does: please report it, with the plan {setting.model.name} on {setting.machine.name},"
+                f" {setting.plan.to_plain()}"
+            )
+    return links
 
 
 def _links(results: list[StepResult]) -> list[LinkUse]:
