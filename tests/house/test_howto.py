@@ -108,7 +108,6 @@ def test_pages_add_what_they_say(tmp_path, monkeypatch):
                     assert words[:at] in ([], ["mpiexec", "-n", "2"])
                     (jobs if at else alone).append(words[at:])
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(alone)], cwd=here, capture_output=True, text=True, timeout=200
     )
