@@ -211,7 +211,7 @@ def test_the_last_micro_batch_differs_where_it_reduces_or_updates(options, diffe
 @pytest.mark.parametrize(("tp", "options", "parts"), [(1, {}, 1), (2, {}, 2), (2, {"sequence_parallel": True}, 1)])
 def test_what_stages_pass_on_is_cut_over_ranks_of_tp_and_put_together_again(tp, options, parts):
     whole_of = pipeline_of(4, mesh={"pp": 2, "tp": tp}, **options)[1]
-    schedule, work = pipeline_of(4, mesh={"pp": 2, "tp": tp}, scatter_gather=tp > 1, **options)
+    _, work = pipeline_of(4, mesh={"pp": 2, "tp": tp}, scatter_gather=tp > 1, **options)
     assert work.activations.nbytes == pytest.approx(whole_of.activations.nbytes / parts)
     for virtual, of_part in enumerate(work.uses):
         for which, uses in enumerate(of_part):
