@@ -55,6 +55,8 @@ ONE_STAGE = [
     ("selene", TWO_STACKS, {"mesh": {"tp": 8}}),
     ("selene", TWO_STACKS, {"mesh": {"dp": 8}, "overlap": "gradients", "zero": "1"}),
     ("selene", DENSE, {"mesh": {"dp": 2}, "zero": "1", "offload": "optimizer"}),  # alone on a node of eight
+    ("cluster-64", DENSE, {"mesh": {"dp": 8}, "zero": "1", "overlap": "all"}),  # the first pass waits for its weights
+    ("cluster-64", SMALL, {"mesh": {"dp": 8}, "zero": "2", "overlap": "all", "global_batch": 32}),
 ]
 
 
