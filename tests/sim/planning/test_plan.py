@@ -29,7 +29,6 @@ from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lin
 from support.mpi_jobs import job, needs_mpi
 from support.paths import ROOT
 
-
 TORUS = load_machine("fugaku").changed({"nodes": 96, "fabric.shape": [4, 6, 4]})
 """Fugaku's nodes and links on a torus that takes a moment: what is asked of it needs 16 ranks."""
 
