@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.sim.planning import ranking
-from athanor.sim.planning.ranking import MEMORY, ROOMIER, Kept, Ranked, RankedPlans, pareto, rank, reason
+from athanor.sim.planning.ranking import MEMORY, ROOMIER, KeptPlans, Ranked, RankedPlans, pareto, rank, reason
 from athanor.workloads.memory.need import Memory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ def beaten(plan, others):
 
 @given(points, st.integers(1, 4))
 def test_a_plan_is_wanted_where_it_could_be_among_the_fastest_or_on_the_front(made, keep):
-    kept, before = Kept(keep), []
+    kept, before = KeptPlans(keep), []
     for number, point in enumerate(made):
         plan = ranked(*point, number)
         times = sorted(each.seconds for each in before)
