@@ -19,11 +19,11 @@ class LocalAttention(Half):
     Li et al. 2021).
     """
 
-    name = "attention"
+    operator = "attention"
     products_of = ("qkv", "out")
 
-    def __init__(self, shared: Shared, prefix: str) -> None:
-        super().__init__(shared, prefix)
+    def __init__(self, shared: Shared, layer: int | None) -> None:
+        super().__init__(shared, layer)
         nothing = np.zeros((0, 0, 0, 0))
         self._queries = self._keys = self._values = self._moving = nothing
         self._scores = self._attention = self._context = nothing
