@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from athanor.mpi_runtime.training.dense import functions as f
 from athanor.mpi_runtime.training.dense.reference import Reference
-from athanor.mpi_runtime.training.dense.shards import EMBEDDING, Place, Sizes, Weight, cut, initial, join, local_shape
+from athanor.mpi_runtime.training.dense.weights.shards import (
+    EMBEDDING,
+    Place,
+    Sizes,
+    Weight,
+    cut,
+    initial,
+    join,
+    local_shape,
+)
 from athanor.workloads.schedule.work import Exchange
 from oracles.dense_ranks import EXCHANGING, Ranks, Tasks
 

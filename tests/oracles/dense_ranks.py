@@ -4,10 +4,18 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-from athanor.mpi_runtime.training.dense.attention import LocalAttention
-from athanor.mpi_runtime.training.dense.fused import FusedLocalAttention
+from athanor.mpi_runtime.training.dense.attention.fused import FusedLocalAttention
+from athanor.mpi_runtime.training.dense.attention.unfused import LocalAttention
 from athanor.mpi_runtime.training.dense.local import MicroBatch
-from athanor.mpi_runtime.training.dense.shards import EMBEDDING, OUTPUT_NORM, Place, cut, initial, join, of_layer
+from athanor.mpi_runtime.training.dense.weights.shards import (
+    EMBEDDING,
+    OUTPUT_NORM,
+    Place,
+    cut,
+    initial,
+    join,
+    of_layer,
+)
 from athanor.mpi_runtime.training.optimizer_rounds import update_alone
 from athanor.workloads.model.tensors import Tensor
 from athanor.workloads.optimizers import Adam, TensorShare

@@ -14,11 +14,11 @@ from ...devices import TYPES
 from ...job.world import World
 from ..checks import TOLERANCE, compare
 from ..optimizer_rounds import update_alone
-from .holdings import Flat
 from .messages import Array
 from .reference import Reference, Weights
-from .shards import Weight, cut
 from .training import DenseTraining, batch_of
+from .weights.holdings import Flat
+from .weights.shards import Weight, cut
 
 EXACT = 1e-11
 """Relative to the largest number, where all is in double precision: only the order of sums differs."""

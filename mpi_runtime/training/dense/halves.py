@@ -14,7 +14,7 @@ from ....workloads.schedule.operation import Does, Operand, Role, Task
 from . import functions as f
 from .messages import Array, Message
 from .products import Product, TableProduct
-from .shards import Operator, Place, ProductWeight, Sizes, Weight
+from .weights.shards import Operator, Place, ProductWeight, Sizes, Weight
 
 Index = NDArray[np.int64]
 Compute = Callable[[int], None]

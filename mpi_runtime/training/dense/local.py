@@ -8,10 +8,10 @@ import numpy as np
 
 from ....workloads.schedule.operation import ModelPart, Role, Task
 from . import functions as f
-from .attention import LocalAttention
+from .attention.unfused import LocalAttention
 from .halves import Half, Index, LocalFeedForward, Output, Shared
 from .messages import Array, Message
-from .shards import EMBEDDING, Place, Sizes, Weight
+from .weights.shards import EMBEDDING, Place, Sizes, Weight
 
 
 class MicroBatch:

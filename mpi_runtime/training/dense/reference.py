@@ -12,8 +12,8 @@ from ....workloads.model.precision import POLICIES
 from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
-from .shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial, of_layer
-from .tensors import WeightTensor, part_of, tensors_of
+from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial, of_layer
+from .weights.tensors import WeightTensor, part_of, tensors_of
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]

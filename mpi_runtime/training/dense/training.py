@@ -19,13 +19,13 @@ from ...messages.transport import Transport
 from ..optimizer_rounds import OptimizerRounds, part_updated
 from ..stand_ins import stage_message
 from ..tokens import Tokens
-from .attention_kernels import COMPUTED
+from .attention.kernels import COMPUTED
 from .carrying import carry
 from .halves import Index
-from .holdings import DenseHoldings
 from .local import MicroBatch
 from .messages import Array
-from .shards import EMBEDDING, Place, Sizes
+from .weights.holdings import DenseHoldings
+from .weights.shards import EMBEDDING, Place, Sizes
 
 Steps = Generator[Requests, None, None]
 

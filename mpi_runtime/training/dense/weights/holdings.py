@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ....workloads.lowering.data_parallel.held_tensors import together
-from ....workloads.lowering.data_parallel.sharding import held, layers_of
-from ....workloads.mesh.axes import REPLICAS
-from ....workloads.model.precision import PARTS, Formats, Part
-from ....workloads.optimizers import TensorShare
-from ....workloads.plan.setting import Setting
-from ....workloads.schedule.operation import Role, Task
-from ....workloads.schedule.work import Exchange
-from ...devices import TYPES
-from ..optimizer_rounds import HeldTensor
-from .messages import Array, Message
+from .....workloads.lowering.data_parallel.held_tensors import together
+from .....workloads.lowering.data_parallel.sharding import held, layers_of
+from .....workloads.mesh.axes import REPLICAS
+from .....workloads.model.precision import PARTS, Formats, Part
+from .....workloads.optimizers import TensorShare
+from .....workloads.plan.setting import Setting
+from .....workloads.schedule.operation import Role, Task
+from .....workloads.schedule.work import Exchange
+from ....devices import TYPES
+from ...optimizer_rounds import HeldTensor
+from ..messages import Array, Message
 from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, initial, local_shape, of_layer
 from .tensors import Index, WeightTensor, along, index_of, part_of, tensors_of
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....workloads.schedule.operation import Role
-from . import functions as f
-from .halves import Half, Shared
-from .messages import Array, Message
+from .....workloads.schedule.operation import Role
+from .. import functions as f
+from ..halves import Half, Shared
+from ..messages import Array, Message
 
 
 class LocalAttention(Half):

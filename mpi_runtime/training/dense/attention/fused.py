@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....workloads.schedule.operation import Role
-from . import functions as f
-from .attention import LocalAttention
-from .halves import Shared
-from .messages import Array, Message
+from .....workloads.schedule.operation import Role
+from .. import functions as f
+from ..halves import Shared
+from ..messages import Array, Message
+from .unfused import LocalAttention
 
 
 class FusedLocalAttention(LocalAttention):

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ....workloads.mesh.axes import CONTEXT
+from .....workloads.mesh.axes import CONTEXT
 
 Array = NDArray[Any]
 Operator = Literal["embedding", "attention", "ffn", "output"]

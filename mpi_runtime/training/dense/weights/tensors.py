@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ....workloads.model.precision import Part
-from ....workloads.model.tensors import Tensor
+from .....workloads.model.precision import Part
+from .....workloads.model.tensors import Tensor
 from .shards import Place, Sizes, Weight, WeightKind, cut, local_shape
 
 Index = NDArray[np.int64]
