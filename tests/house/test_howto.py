@@ -25,6 +25,7 @@ ADDED = {
     "add-a-machine": ("machine", "my-cluster"),
     "add-a-mesh-axis": ("site", 2),
     "add-a-model": ("model", "my-model"),
+    "add-a-recomputation": ("recompute", "own_recomputation:FeedForwardAgain"),
     "add-a-router": ("router", "own_routers:Geometric:0.5"),
     "add-a-sharding": ("zero", "mics"),
     "add-a-strategy": ("pipeline", "own_pipelines:Sequential"),
