@@ -165,7 +165,9 @@ def test_the_fullest_stage_is_that_which_lacks_most(room):
     machine = load_machine("selene")
     asked = Question(machine, SMALL, 2, 8, {"global_batch": 8}, {}, {}, room)
     estimator = Estimator(asked)
-    setting = estimator.setting({"pp": 2}, {"offload": "optimizer", "zero": "1", "stage_layers": "5,1", "micro_batch": 1})
+    setting = estimator.setting(
+        {"pp": 2}, {"offload": "optimizer", "zero": "1", "stage_layers": "5,1", "micro_batch": 1}
+    )
     need = estimator.memory(setting)
     assert need.fits == (room > 1e9)
     account = memory(setting, sample_loads(setting))
@@ -216,7 +218,9 @@ def test_ranks_of_experts_count_as_the_fullest_of_them():
 
 def test_spaces_of_mixed_models_hold_what_their_memory_takes():
     """Layers of two kinds in stages: every plan's memory is the account's."""
-    asked = Question.of(load_machine("cluster-64"), MIXED, {"global_batch": 8, "micro_batch": 1}, ("pp=1,2,3", "ep=1,2"), 6)
+    asked = Question.of(
+        load_machine("cluster-64"), MIXED, {"global_batch": 8, "micro_batch": 1}, ("pp=1,2,3", "ep=1,2"), 6
+    )
     estimator, seen = Estimator(asked), 0
     for mesh in Space(asked).meshes:
         plans = list(Space(asked).plans(mesh))
