@@ -67,7 +67,7 @@ def _slots(
         made, last = _block(flat, block, work.first_layer[virtual], slot.micro_batch, before)
         gone = _message(work, slot, virtual, arrives=False)
         if gone is not None:
-            flat.append(replace(gone, after=_others(flat, gone.stream, set(made))))
+            flat.append(replace(gone, after=_others(flat, gone.stream, set(made or before))))
         before = last or before
     return before
 
