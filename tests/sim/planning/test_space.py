@@ -6,8 +6,7 @@ from math import prod
 
 import pytest
 from athanor.hardware.errors import InputError
-from athanor.sim.planning import space as space_module
-from athanor.sim.planning.space import OUTERMOST_FIRST, USUAL, Space, divisors_of, placements
+from athanor.sim.planning.space import OUTERMOST_FIRST, Space, divisors_of, placements
 from athanor.workloads.pipelines import PIPELINES
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,37 +189,7 @@ def test_placements_trade_the_inside_between_experts_and_replicas(mesh, expected
     assert placements(mesh) == expected
 
 
-# --- narrowing -----------------------------------------------------------------------------------------------------------
-
-
-def test_as_few_choices_are_narrowed_as_it_takes():
-    space = Space(asked(batch=64, tries=("tp=1,2",)))
-    narrower, left = space.narrowed(space.size)
-    assert narrower is space
-    assert left == {}
-    sizes, steps = [space.size], []
-    for number in range(1, len(USUAL) + 1):
-        tries = dict(USUAL[:number])
-        sizes.append(Space(space.question.changed(tries={**space.question.tries, **tries})).size)
-        steps.append(tries)
-    assert sizes == sorted(sizes, reverse=True)
-    for number, (size, tries) in enumerate(zip(sizes[1:], steps, strict=True)):
-        if size < sizes[number]:
-            for most in (size, sizes[number] - 1):
-                found, left = space.narrowed(most)
-                assert (found.size, left) == (size, tries)
-                assert found.offloads == space.offloads
-    found, left = space.narrowed(0)
-    assert found.size == sizes[-1]
-
-
-def test_what_is_fixed_or_named_is_not_narrowed():
-    space = Space(asked(batch=64, tries=("zero=0,1,2,3",), micro_batch=4), ("optimizer",))
-    found, left = space.narrowed(1)
-    assert not {"zero", "micro_batch"} & set(left)
-    assert found.question.tries["zero"] == ("0", "1", "2", "3")
-    assert found.offloads == ("optimizer",)
-    assert set(left) == {key for key, _ in USUAL} - {"zero", "micro_batch"}
+# --- bounds --------------------------------------------------------------------------------------------------------------
 
 
 def bounds(space, most):
@@ -260,8 +229,3 @@ def test_bounds_name_what_is_open():
 def test_sizes_that_no_mesh_has_are_named():
     with pytest.raises(InputError, match=r"--try tp=3, --try pp=1,2: no mesh of 4 ranks"):
         Space(asked(tries=("tp=3", "pp=1,2"), **FEW)).require_few(10)
-
-
-def test_the_most_that_a_search_takes_unasked():
-    """Some minutes of one core, at the planner's thousands of plans a second."""
-    assert space_module.MOST == 10**6
