@@ -10,8 +10,8 @@ from athanor.sim import simulate as simulation
 from athanor.workloads.model.model import Model, load_model
 
 MACHINES = ("cluster-64", "dgx1-v100", "laptop")
-DENSE = Model(**{**load_model("gpt-tiny").model_dump(), "plan": {}, "layers": 4})
-EXPERTS = Model(**{**load_model("moda-tiny").model_dump(), "plan": {}, "layers": 4})
+DENSE = Model(**{**load_model("gpt-tiny").model_dump(), "plan": {}, "layers": 2})
+EXPERTS = Model(**{**load_model("moda-tiny").model_dump(), "plan": {}, "layers": 2})
 WAYS = {
     "zero": ["0", "1", "2", "3"],
     "overlap": ["none", "gradients", "all"],
@@ -23,7 +23,7 @@ WAYS = {
     "balancer": ["none", "even", "swipe"],
     "jitter": [0.0, 0.0, 0.1],
     "depth": ["auto", "auto", "bound", "fluid"],
-    "global_batch": [16, 32],
+    "global_batch": [8, 16],
 }
 
 
@@ -34,15 +34,18 @@ def drawn(random):
     axes = ["dp", "tp", "pp", "ep"] if model is EXPERTS else ["dp", "tp", "pp"]
     mesh = {axis: size for axis in axes if (size := random.choice([1, 2, 4])) > 1} or {"dp": 2}
     options["chunks"] = 2 if options["pipeline"] == "interleaved" and "pp" in mesh else 1
-    slower = {"node.interface_bandwidth": load_machine("cluster-64").node.interface_bandwidth * random.choice([1, 0.01])}
+    slower = {
+        "node.interface_bandwidth": load_machine("cluster-64").node.interface_bandwidth * random.choice([1, 0.01])
+    }
     machine = random.choice(MACHINES)
     return load_machine(machine).changed(slower) if machine == "cluster-64" else machine, model, mesh, options
 
 
-def test_no_link_of_any_plan_carries_more_than_it_can():
+@pytest.mark.parametrize("seed", range(5))
+def test_no_link_of_any_plan_carries_more_than_it_can(seed):
     """Five hundred random plans: what simulates does so without an internal error, and uses are shares."""
-    draw, done = random.Random(1), 0
-    for _ in range(500):
+    draw, done = random.Random(seed), 0
+    for _ in range(100):
         machine, model, mesh, options = drawn(draw)
         try:
             run = athanor.simulate(machine, model, mesh=mesh, allow_overcommit=True, **options)
@@ -50,7 +53,7 @@ def test_no_link_of_any_plan_carries_more_than_it_can():
             continue
         done += 1
         assert all(0 <= link["max_utilisation"] <= 1 + simulation.ROUNDING for link in run.summary()["links"])
-    assert done > 150
+    assert done > 25
 
 
 def test_a_link_that_did_too_much_is_told(monkeypatch):
