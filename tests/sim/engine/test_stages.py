@@ -233,6 +233,7 @@ def pipelines(draw):
     return Schedule(layout_of(mesh), operations)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pipelines())
 def test_pipelines_are_what_every_rank_does_by_itself(schedule):
