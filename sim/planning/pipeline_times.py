@@ -61,15 +61,15 @@ class PipelineTimes:
             return (last - first) / _steps(count, micro_batches)
         step = _round(pipeline, stages, micro_batches)
         few = step + count
-        ends = (
-            (lambda each: _queued(pipeline, stages, each))
-            if stages.crowded
-            else (lambda each: _ends(pipeline, stages, each)[0])
-        )
         if micro_batches < few + 2 * step:
-            return ends(micro_batches)
-        one, two = ends(few), ends(few + step)
+            return self._end(pipeline, stages, micro_batches)
+        one, two = (self._end(pipeline, stages, each) for each in (few, few + step))
         return one + (micro_batches - few) / step * (two - one)
+
+    def _end(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+        if stages.crowded:
+            return _queued(pipeline, stages, micro_batches)
+        return _ends(pipeline, stages, micro_batches)[0]
 
 
 KEPT = 20_000

@@ -127,10 +127,11 @@ def naive(schedule, machine=MACHINE):
 
     def message(seconds, key, sender, sent):
         if seconds:
-            with outs[sender].request() as out, ins[key[1]].request() as into:
+            with outs[sender].request() as out:
                 yield out
-                yield into
-                yield env.timeout(seconds)
+                with ins[key[1]].request() as into:
+                    yield into
+                    yield env.timeout(seconds)
         event(arrived, key).succeed((sent, env.now))
 
     def stream(rank, coordinate, mine, done):
