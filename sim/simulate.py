@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -29,6 +31,7 @@ from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
+from .network.phases.phases import with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
@@ -44,12 +47,16 @@ def simulate(
     model: str | Path | Model | None = None,
     *,
     allow_overcommit: bool | None = None,
+    bottleneck: bool = False,
     **options: Unpack[PlanOptions],
 ) -> Run:
     """Simulate training steps of ``model`` on ``machine``.
 
     Both are a catalogue name, a path to a TOML file, or an object. Without a model, ``machine`` is the path of a run file
-    (``athanor.simulate("run.toml")``), whose values ``options`` override. Raises ``InputError`` for bad input and ``DoesNotFit``
+    (``athanor.simulate("run.toml")``), whose values ``options`` override. With ``bottleneck``, the summary says what limits the
+    step, and by how much it would shorten on better machines, each of which is simulated.
+
+    Raises ``InputError`` for bad input and ``DoesNotFit``
     where a rank's memory is too small, unless ``allow_overcommit``.
     """
     started = time.perf_counter()
@@ -57,15 +64,25 @@ def simulate(
     setting = Setting.of(machine, model, chosen)
     require_room(setting)
     try:
-        return _run(setting, setting.plan.depth, overcommit, started)
+        run = run_setting(setting, setting.plan.depth, overcommit, started)
     except TooManyClasses:
         if setting.plan.depth != "auto":
             raise
-        return _run(setting, "bound", overcommit, started)
+        run = run_setting(setting, "bound", overcommit, started)
+    if not bottleneck:
+        return run
+    from .bottleneck import bottleneck as limits
+
+    def again(changed: Setting, faster: Mapping[str, float]) -> Totals:
+        return run_setting(changed, run.totals.network.depth, True, started, faster).totals
+
+    return replace(run, totals=run.totals.model_copy(update={"bottleneck": limits(setting, run.totals, again)}))
 
 
-def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -> Run:
-    """The steps of a setting at a depth, and what they tell together."""
+def run_setting(
+    setting: Setting, depth: str, allow_overcommit: bool, started: float, faster: Mapping[str, float] | None = None
+) -> Run:
+    """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
     results: list[StepResult] = []
     needs: list[Memory] = []
@@ -83,6 +100,8 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
             depth = _depth(depth, setting, loads)
             traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
             observed = _observed(setting.mesh, schedule, balance, noise)
+            if faster and traffic:
+                traffic.phases = with_faster(traffic.phases, faster)
         if traffic:
             results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
         else:
@@ -200,6 +219,7 @@ def _links(results: list[StepResult]) -> list[LinkUse]:
                 mean_utilisation=float(busy[used].mean()) / seconds,
                 max_utilisation=float(busy.max()) / seconds,
                 busiest=int(busy.argmax()),
+                level=kind.level,
             )
         )
     return rows
