@@ -107,9 +107,18 @@ class LoadModel:
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = 1 if self.balancer.level else prod(self._others)
+        self._chances: tuple[int, dict[int, Array]] = (-1, {})  # of a step, by layer: its micro-batches share them
 
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
+        if self._chances[0] != step:
+            self._chances = (step, {})
+        of_step = self._chances[1]
+        if layer not in of_step:
+            of_step[layer] = self._work_out(layer, step)
+        return of_step[layer]
+
+    def _work_out(self, layer: int, step: int) -> Array:
         plan = self.plan
         wanted = popularity(self.router, self.experts, layer, step, plan.drift, plan.seed)
         if not plan.prototypes:
