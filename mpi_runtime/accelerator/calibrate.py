@@ -13,8 +13,8 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from ...hardware.version import version
-from ..calibration.keep import Kept
-from ..calibration.samples import Series
+from ..calibration.keep import KeptSamples
+from ..calibration.samples import SampleSeries
 from ..job.environment import Launcher, keep_memory
 from .bench import TorchBench
 from .device import MeasuredDevice
@@ -91,7 +91,7 @@ def calibrate_accelerator(
     solver()
     precisions = device.precisions(task.precisions)
     ready()
-    kept = Kept(task.samples_file, {"athanor": version(), **device.about()}, task.fresh)
+    kept = KeptSamples(task.samples_file, {"athanor": version(), **device.about()}, task.fresh)
     measurer = Measurer(TorchBench(device), kept, task.budget)
     measured = measurer.measure(plan(device.kind, precisions, task.quick), advance)
     advance("fitting")
@@ -136,6 +136,6 @@ def _warnings(task: AcceleratorTask, measured: Measured) -> list[str]:
     return found
 
 
-def _rejected(series: Sequence[Series]) -> float:
+def _rejected(series: Sequence[SampleSeries]) -> float:
     samples = sum(len(each.seconds) for each in series)
     return sum(sum(each.rejected.values()) for each in series) / samples if samples else 0.0

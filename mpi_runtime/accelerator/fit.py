@@ -14,7 +14,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from ..calibration.points import BenchPoint
-from ..calibration.samples import Series
+from ..calibration.samples import SampleSeries
 from .model import Constants, Predictor
 
 Array = NDArray[np.float64]
@@ -166,7 +166,7 @@ def counts(point: BenchPoint) -> bool:
 class Fitter:
     """Fits constants to the points that are not held out; ``machine`` has the peaks, and what the fit leaves alone."""
 
-    def __init__(self, series: Sequence[Series], machine: Machine) -> None:
+    def __init__(self, series: Sequence[SampleSeries], machine: Machine) -> None:
         self.machine = machine
         self.told = [each for each in series if _told(each.point)]
         self.measured = np.array([each.median for each in self.told])
@@ -242,7 +242,7 @@ class Fitter:
         efficiency = {kind: held.pop(f"efficiency.{kind}") if one is None else one for kind in self.precisions}
         return Constants(efficiency, shapes=tried.shapes, **held)
 
-    def _of(self, kind: str) -> list[Series]:
+    def _of(self, kind: str) -> list[SampleSeries]:
         return [each for each in self.told if each.point.kind == kind]
 
 
@@ -251,7 +251,7 @@ def _told(point: BenchPoint) -> bool:
     return point.kind == "start" or (counts(point) and not point.held_out)
 
 
-def checks(series: Sequence[Series], machine: Machine) -> list[HeldOutCheck]:
+def checks(series: Sequence[SampleSeries], machine: Machine) -> list[HeldOutCheck]:
     """Every measured operator beside the machine's prediction of it."""
     told = [each for each in series if each.point.kind != "loop"]
     predicted = Predictor([each.point for each in told]).seconds(machine)

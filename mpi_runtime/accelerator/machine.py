@@ -11,7 +11,7 @@ from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from ...hardware.units import si
 from ..calibration.machine import BEYOND, DIGITS
-from ..calibration.samples import Series
+from ..calibration.samples import SampleSeries
 from ..calibration.structure import bare
 from ..calibration.topology import Topology
 from .device import MeasuredDevice
@@ -36,7 +36,7 @@ class AcceleratorBuilder:
     where: str
     warnings: list[str] = field(default_factory=list)
 
-    def base(self, series: Sequence[Series]) -> Machine:
+    def base(self, series: Sequence[SampleSeries]) -> Machine:
         """The machine before anything is fitted: its structure, and peaks by data sheets or the best rates of fitted products."""
         machine = self.like or self._bare()
         nominal = {**(machine.core_group.peak if self.like else {}), **self.peaks}
@@ -61,7 +61,7 @@ class AcceleratorBuilder:
         changed = {"core_group": group, "interval": None, "sources": {**machine.sources, **sources}}
         return machine.model_copy(update=changed)
 
-    def make(self, base: Machine, fit: AcceleratorFit, series: Sequence[Series]) -> Machine:
+    def make(self, base: Machine, fit: AcceleratorFit, series: Sequence[SampleSeries]) -> Machine:
         """The machine with its fitted constants, rounded to digits that mean something, and their sources."""
         found = _rounded(fit.constants)
         machine = found.applied(base)
@@ -119,7 +119,7 @@ class AcceleratorBuilder:
         told = f"fitted to {fit.points} points, {fit.samples:,} samples"
         return f"calibrated: standard error: {fit.certainty(name)}; {told}; {self.where}"
 
-    def _host(self, machine: Machine, series: Sequence[Series]) -> Machine:
+    def _host(self, machine: Machine, series: Sequence[SampleSeries]) -> Machine:
         """What is not the device's: a step of a loop, and what nothing was measured of."""
         sources, group, node = dict(machine.sources), machine.core_group, machine.node
         if loop := next((each for each in series if each.point.kind == "loop"), None):
@@ -164,7 +164,7 @@ class AcceleratorBuilder:
         return machine.model_copy(update={"core_group": group, "sources": sources})
 
 
-def best_product(series: Sequence[Series], precision: Precision) -> Series | None:
+def best_product(series: Sequence[SampleSeries], precision: Precision) -> SampleSeries | None:
     """The product of a precision that ran fastest, of those that are fitted to."""
     products = [
         each

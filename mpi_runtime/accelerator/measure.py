@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Protocol
 
-from ..calibration.keep import Kept
+from ..calibration.keep import KeptSamples
 from ..calibration.points import BenchPoint
-from ..calibration.samples import Series, judged
+from ..calibration.samples import SampleSeries, judged
 from .points import family
 
 SAMPLES, LEAST = 15, 3
@@ -63,7 +63,7 @@ class Bench(Protocol):
 class Measured:
     """The series of the points that were measured, now or before; how many were not, by reason."""
 
-    series: list[Series] = field(default_factory=list)
+    series: list[SampleSeries] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     resumed: int = 0
 
@@ -84,7 +84,7 @@ class _Pace:
 class Measurer:
     """Measures points on a bench within ``budget`` seconds, and keeps each that is finished."""
 
-    def __init__(self, bench: Bench, kept: Kept, budget: float) -> None:
+    def __init__(self, bench: Bench, kept: KeptSamples, budget: float) -> None:
         self.bench, self.kept, self.budget = bench, kept, budget
         self.paces: dict[tuple[Any, ...], _Pace] = {}
         self.longest = 0.0  # seconds of the point that took most: no first one of a family is begun with less left
@@ -121,7 +121,7 @@ class Measurer:
         found.series = [known[point.key] for point in points if point.key in known]
         return found
 
-    def _point(self, point: BenchPoint, share: float, until: float) -> Series:
+    def _point(self, point: BenchPoint, share: float, until: float) -> SampleSeries:
         """The samples of a point: as many as fit into its share of the budget, and three at least."""
         began = self.bench.now()
         pace = self.paces.get(family(point))

@@ -16,11 +16,11 @@ from ..devices import Computing
 from ..job.world import TIME_LIMIT, World, guarded, start
 from . import compute, structure
 from .findings import Findings
-from .keep import Kept, job_of
+from .keep import KeptSamples, job_of
 from .machine import Calibrated, MachineBuilder, where
 from .network import NetworkBench
 from .points import BenchPoint, PointBatch, batches
-from .samples import Action, Sampler, Series
+from .samples import Action, Sampler, SampleSeries
 from .topology import Topology, socket
 
 SAMPLES, QUICK_SAMPLES = 15, 10
@@ -117,11 +117,11 @@ def calibrate(
         supernode = structure.supernode_of(task.like, task.nodes_per_supernode)
         sockets = world.comm.allgather(socket())
         topology = world.agree(lambda: Topology(tuple(world.host), tuple(sockets), supernode))
-        job = _Job(world, task, topology)
+        job = _CalibrationJob(world, task, topology)
         return job.run(advance if world.first else lambda text: None)
 
 
-class _Job:
+class _CalibrationJob:
     """One job: what it is to measure, and what it has."""
 
     def __init__(self, world: World, task: CalibrationTask, topology: Topology) -> None:
@@ -129,7 +129,7 @@ class _Job:
         self.sampler = Sampler(world, task.longest, task.patience)
         self.on_kernel = int(np.bincount(self.sampler.kernels).max())
         self.base = world.agree(self._base)
-        self.kept: Kept | None = world.agree(self._kept)
+        self.kept: KeptSamples | None = world.agree(self._kept)
         self.network, self.device = NetworkBench(world, topology), Computing()
         self.resumed = 0
         self.left_out: list[str] = []
@@ -140,17 +140,17 @@ class _Job:
             return structure.like(self.task.nominal, self.topology)
         return structure.bare(self.task.output.stem, self.topology, self.on_kernel, PRECISIONS)
 
-    def _kept(self) -> Kept | None:
+    def _kept(self) -> KeptSamples | None:
         """The samples file, on rank 0."""
         if not self.world.first:
             return None
-        return Kept(self.task.samples_file, job_of(self.world), self.task.fresh)
+        return KeptSamples(self.task.samples_file, job_of(self.world), self.task.fresh)
 
     def run(self, advance: Callable[[str], None]) -> CalibrationOutcome | None:
         """Measure batch after batch, then put together what they say."""
         began = time.strftime("%Y-%m-%d")
         swept = self.world.comm.allreduce(compute.swept_bytes(self.on_kernel), op=_least())
-        found: list[Series] = []
+        found: list[SampleSeries] = []
         for batch in batches(self.topology, self.task.quick, swept, not self.task.network_only):
             found += self._batch(batch)
             measured = {series.point.key for series in found}
@@ -167,9 +167,9 @@ class _Job:
         job = job_of(self.world)
         return CalibrationOutcome(self.task, calibrated, findings, job, {**self.world.describe(), **self._about()})
 
-    def _batch(self, batch: PointBatch) -> list[Series]:
+    def _batch(self, batch: PointBatch) -> list[SampleSeries]:
         """The series of a batch, in its order: those that are kept, and those that are measured now."""
-        known: dict[str, Series] = {}
+        known: dict[str, SampleSeries] = {}
         wanted: list[int] | None = None
         if self.kept is not None:
             known = {point.key: series for point in batch.points if (series := self.kept.of(point, self.task.samples))}
@@ -206,7 +206,7 @@ class _Job:
             "samples_file": str(self.task.samples_file),
         }
 
-    def _warnings(self, found: list[Series]) -> Iterator[str]:
+    def _warnings(self, found: list[SampleSeries]) -> Iterator[str]:
         """What to know before believing the machine."""
         disturbed = sum(not series.clean for series in found)
         if disturbed:
@@ -229,7 +229,7 @@ class _Job:
             yield f"sizes above one that took longer than {self.task.longest:g} s were left out of {'; '.join(names[:3])}{more}"
 
 
-def _missing(points: list[BenchPoint], known: dict[str, Series], longest: float) -> Iterator[int]:
+def _missing(points: list[BenchPoint], known: dict[str, SampleSeries], longest: float) -> Iterator[int]:
     """The points that are to be measured: those that are not known, but for sizes above one that is known to take too long."""
     ended = {series.point.series for series in known.values() if series.median > longest}
     return (number for number, point in enumerate(points) if point.key not in known and point.series not in ended)

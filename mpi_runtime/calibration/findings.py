@@ -15,7 +15,7 @@ from ...hardware.units import si
 from .fits import Curve, curve, line, rate_of_large, standard_error
 from .points import LARGE, SMALLEST
 from .products import Products
-from .samples import Series
+from .samples import SampleSeries
 from .topology import Topology
 
 Array = NDArray[np.float64]
@@ -47,11 +47,11 @@ class FittedNumber:
 
     name: str
     detail: Mapping[str, Any]
-    series: tuple[Series, ...]
+    series: tuple[SampleSeries, ...]
     curve: Curve
 
     @classmethod
-    def of(cls, name: str, series: Sequence[Series]) -> FittedNumber | None:
+    def of(cls, name: str, series: Sequence[SampleSeries]) -> FittedNumber | None:
         """The fit of the points that are not held out; None where there are none."""
         told = [each for each in series if not each.point.held_out]
         if not told:
@@ -75,18 +75,18 @@ class FittedNumber:
 class Findings:
     """All that follows from the samples of a job, for a machine whose structure and nominal rates are known."""
 
-    def __init__(self, series: Iterable[Series], topology: Topology, machine: Machine) -> None:
+    def __init__(self, series: Iterable[SampleSeries], topology: Topology, machine: Machine) -> None:
         self.series, self.topology, self.machine = list(series), topology, machine
-        self.by_kind: dict[str, dict[str, list[Series]]] = {}
+        self.by_kind: dict[str, dict[str, list[SampleSeries]]] = {}
         for each in self.series:
             self.by_kind.setdefault(each.point.kind, {}).setdefault(each.point.series, []).append(each)
 
-    def of(self, kind: str) -> list[Series]:
+    def of(self, kind: str) -> list[SampleSeries]:
         """The series of a kind."""
         return [each for found in self.by_kind.get(kind, {}).values() for each in found]
 
     def number(
-        self, key: str, series: Sequence[Series], unit: str, how: str, statistic: Statistic, scale: float = 1.0
+        self, key: str, series: Sequence[SampleSeries], unit: str, how: str, statistic: Statistic, scale: float = 1.0
     ) -> CalibrationFindings:
         """A number that follows from the medians of some series."""
         value = scale * statistic([each.median for each in series])
@@ -147,7 +147,7 @@ class Findings:
             found[links] = self._rate(links, series, senders, f"slope above {LARGE >> 10} KiB, all busy: {name}")
         return found
 
-    def _rate(self, key: str, series: Sequence[Series], senders: float, how: str) -> CalibrationFindings:
+    def _rate(self, key: str, series: Sequence[SampleSeries], senders: float, how: str) -> CalibrationFindings:
         sizes = [each.point.size for each in series]
         return self.number(key, series, "B/s", how, lambda medians: rate_of_large(sizes, medians, LARGE), senders)
 

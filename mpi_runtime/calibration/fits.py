@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .samples import Series
+from .samples import SampleSeries
 
 Array = NDArray[np.float64]
 
@@ -147,7 +147,7 @@ def rate_of_large(sizes: Sequence[float], seconds: Sequence[float], least: float
     return 1.0 / slope if slope > 0 else max(x / y for x, y in large)
 
 
-def standard_error(series: Sequence[Series], statistic: Callable[[Sequence[float]], float]) -> float:
+def standard_error(series: Sequence[SampleSeries], statistic: Callable[[Sequence[float]], float]) -> float:
     """How much a number that follows from the medians of some series varies: these are resampled from their own samples."""
     random = np.random.default_rng(len(series))
     found = []

@@ -10,7 +10,7 @@ from typing import Any
 from ...hardware.errors import InputError
 from ..job.world import World
 from .points import BenchPoint
-from .samples import Series
+from .samples import SampleSeries
 
 FORMAT = "athanor-samples/1"
 
@@ -21,7 +21,7 @@ def job_of(world: World) -> dict[str, Any]:
     return {"ranks": world.size, "hosts": hosts, "library": world.library}
 
 
-class Kept:
+class KeptSamples:
     """The points that a samples file holds of a job; those of other jobs stay where they are.
 
     A line that an interruption cut short is passed over. Of a point that was measured again the last line counts.
@@ -29,7 +29,7 @@ class Kept:
 
     def __init__(self, path: Path, job: dict[str, Any], fresh: bool = False) -> None:
         self.path, self.job = path, job
-        self.known: dict[str, Series] = {}
+        self.known: dict[str, SampleSeries] = {}
         self._ends_well = True
         if path.exists():
             text = self._read()
@@ -48,7 +48,7 @@ class Kept:
         try:
             entry = json.loads(line)
             if entry["format"] == FORMAT and entry["job"] == self.job:
-                series = Series(
+                series = SampleSeries(
                     BenchPoint(**entry["point"]),
                     entry["repeats"],
                     tuple(entry["seconds"]),
@@ -59,14 +59,14 @@ class Kept:
         except (json.JSONDecodeError, KeyError, TypeError):
             return
 
-    def of(self, point: BenchPoint, samples: int) -> Series | None:
+    def of(self, point: BenchPoint, samples: int) -> SampleSeries | None:
         """The series of a point, where it has so many samples that count; it may be held out now, or not."""
         series = self.known.get(point.key)
         if series is None or series.point.detail != point.detail or len(series.seconds) < samples:
             return None
-        return Series(point, series.repeats, series.seconds, series.reasons, series.date)
+        return SampleSeries(point, series.repeats, series.seconds, series.reasons, series.date)
 
-    def keep(self, series: Series) -> None:
+    def keep(self, series: SampleSeries) -> None:
         """Append a finished point."""
         self.known[series.point.key] = series
         entry = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...hardware.machine import Machine
 from ...hardware.precisions import Precision
 from .fits import REPLICATES
-from .samples import Series
+from .samples import SampleSeries
 
 Array = NDArray[np.float64]
 
@@ -34,14 +34,14 @@ class Efficiency:
 class Products:
     """Measured products, and the start of an operator that does nothing."""
 
-    def __init__(self, products: Sequence[Series], starts: Sequence[Series] = ()) -> None:
+    def __init__(self, products: Sequence[SampleSeries], starts: Sequence[SampleSeries] = ()) -> None:
         self.products, self.starts = list(products), list(starts)
         self.shape = np.array([[each.point.detail[side] for side in "mnk"] for each in products], dtype=np.float64)
         self.precisions: list[Precision] = [each.point.detail["precision"] for each in products]
         self.seconds = np.array([each.median for each in products])
         self.flops = 2.0 * self.shape.prod(axis=1)
 
-    def best(self, precision: Precision) -> tuple[float, float, Series] | None:
+    def best(self, precision: Precision) -> tuple[float, float, SampleSeries] | None:
         """(FLOP/s, standard error, product) of the best rate in a precision; None where none was measured."""
         rates = [
             (flops / seconds, each)
@@ -77,7 +77,7 @@ class Products:
         efficiency, overhead = self._fit(machine, ranks_per_node, measured, starts)
         random = np.random.default_rng(len(measured))
 
-        def medians(series: Sequence[Series]) -> Array:
+        def medians(series: Sequence[SampleSeries]) -> Array:
             return np.array([np.median(random.choice(each.used, len(each.used))) for each in series])
 
         again = np.array(
@@ -117,7 +117,7 @@ class Products:
         return float(efficiency), float(overhead)
 
 
-def _resampled(series: Series) -> Iterator[Array]:
+def _resampled(series: SampleSeries) -> Iterator[Array]:
     """Resamplings of the samples of a series."""
     random = np.random.default_rng(len(series.used))
     for _ in range(REPLICATES):

@@ -62,7 +62,7 @@ REASONS = ("foreign", "switched", "apart", "outlier")
 
 
 @dataclass(frozen=True)
-class Series:
+class SampleSeries:
     """The samples of a point: seconds of one run each, and why a sample was rejected (or nothing)."""
 
     point: BenchPoint
@@ -129,7 +129,9 @@ class Series:
         }
 
 
-def judged(point: BenchPoint, repeats: int, seconds: Sequence[float], reasons: Sequence[str], date: str = "") -> Series:
+def judged(
+    point: BenchPoint, repeats: int, seconds: Sequence[float], reasons: Sequence[str], date: str = ""
+) -> SampleSeries:
     """The series of a point; gross outliers among the samples that nothing else disturbed are marked."""
     values, marked = np.array(seconds), list(reasons)
     free = values[[not reason for reason in marked]] if "" in marked else values
@@ -137,7 +139,7 @@ def judged(point: BenchPoint, repeats: int, seconds: Sequence[float], reasons: S
     deviation = 1.4826 * float(np.median(np.abs(free - middle)))
     gross = (values > middle + GROSS * deviation) & (values > TIMES * middle)
     marked = [reason or ("outlier" if far else "") for reason, far in zip(marked, gross, strict=True)]
-    return Series(point, repeats, tuple(map(float, seconds)), tuple(marked), date)
+    return SampleSeries(point, repeats, tuple(map(float, seconds)), tuple(marked), date)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Sampler:
         self.foreign = 0.0  # CPU seconds that others took,
         self.passed = 0.0  # in so many seconds of samples with their starts
 
-    def batch(self, points: Sequence[BenchPoint], actions: Sequence[Action | None], wanted: int) -> list[Series]:
+    def batch(self, points: Sequence[BenchPoint], actions: Sequence[Action | None], wanted: int) -> list[SampleSeries]:
         """Measure points until each has ``wanted`` clean samples, or twice as many of any kind; as many where it takes too long.
 
         Samples of the points are taken in turn, in an order that is shuffled anew each time. Of a series, points after one

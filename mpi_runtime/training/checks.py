@@ -15,7 +15,7 @@ from ..job.world import World
 from ..messages.groups import Group
 from ..messages.transport import Transport
 from .flat_vectors import FlatVector
-from .moe_holdings import Held, initial_expert
+from .moe_holdings import HeldExperts, initial_expert
 from .optimizer_rounds import mean_of, update_alone
 from .step_data import Training
 
@@ -161,6 +161,6 @@ def compare(what: str, found: Array, expected: Array, tolerance: float | None = 
     return expected.size
 
 
-def vectors_of(held: dict[Any, Held]) -> dict[Any, Array]:
+def vectors_of(held: dict[Any, HeldExperts]) -> dict[Any, Array]:
     """Copies of all weights."""
     return {key: each.vector.weights.copy() for key, each in held.items()}

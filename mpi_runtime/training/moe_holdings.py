@@ -27,7 +27,7 @@ Key = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldExperts:
     """A vector, the axes along which ranks have the same one, how many these are, and the parts of the model in it."""
 
     vector: FlatVector
@@ -47,7 +47,7 @@ class MoeHoldings:
         self, setting: Setting, formats: Mapping[Part, Formats], schedule: Schedule, transport: Transport
     ) -> None:
         self.setting, self.layered = setting, setting.plan.gradients_overlap
-        self.vectors: dict[Key, Held] = {}
+        self.vectors: dict[Key, HeldExperts] = {}
         parts: dict[Key, list[Holding]] = {}
         for each in held(setting):
             parts.setdefault((each.replicas, formats[each.part].gradient), []).append(each)
@@ -73,7 +73,7 @@ class MoeHoldings:
                 [int(each) for each in homes],
                 list(self._placed(parts_of)),
             )
-            self.vectors[key] = Held(vector, key[0], setting.mesh.size(*key[0]), parts_of)
+            self.vectors[key] = HeldExperts(vector, key[0], setting.mesh.size(*key[0]), parts_of)
 
     @staticmethod
     def key(operation: Operation) -> Key:
@@ -81,7 +81,7 @@ class MoeHoldings:
         assert isinstance(operation.work, Exchange)
         return operation.work.axes, operation.work.element
 
-    def of_part(self, part: Part) -> Held:
+    def of_part(self, part: Part) -> HeldExperts:
         """What holds a part of the model."""
         return next(each for each in self.vectors.values() if part in each.parts)
 

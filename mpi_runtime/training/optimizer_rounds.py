@@ -19,11 +19,11 @@ from ...workloads.lowering.data_parallel.sharding import held
 from ...workloads.model.precision import PARTS, Formats, Part
 from ...workloads.model.tensors import Tensor
 from ...workloads.optimizers import Optimizer
-from ...workloads.optimizers.optimizer import Gather, Request, Rule, TensorShare, Update
+from ...workloads.optimizers.optimizer import Gather, Request, TensorShare, Update, UpdateRule
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Task
 from ...workloads.schedule.work import Exchange
-from ...workloads.sharding import Transfer
+from ...workloads.sharding import ShardTransfer
 from .dense.messages import Message
 
 Array = NDArray[Any]
@@ -40,7 +40,7 @@ class HeldTensor:
 
     part: Part
     tensor: Tensor
-    rule: Rule
+    rule: UpdateRule
     here: slice
     index: Index
     others: Callable[[], Sequence[Index]]
@@ -121,7 +121,7 @@ class OptimizerRounds:
     def start_step(self) -> None:
         """Nothing is updated yet."""
         self._at: dict[Part, int] = dict.fromkeys(self._steps, 0)
-        self._rule: Rule | None = None
+        self._rule: UpdateRule | None = None
         self._under: list[_Under] = []
         self._answers: list[Array] = []
 
@@ -195,6 +195,6 @@ def _joined(values: list[Array]) -> Array:
     return np.concatenate(values) if values else np.zeros(0, dtype=np.float32)
 
 
-def _any(transfer: Transfer) -> Exchange:
+def _any(transfer: ShardTransfer) -> Exchange:
     """An exchange of which only the operation counts."""
     return Exchange(transfer.operation, "ring", transfer.axes, transfer.nbytes, transfer.element)

@@ -20,7 +20,7 @@ from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
 from .dense.carrying import carry
-from .moe_holdings import Held, Key, MoeHoldings, initial_expert
+from .moe_holdings import HeldExperts, Key, MoeHoldings, initial_expert
 from .moe_layer import MoeLayer
 from .optimizer_rounds import HeldTensor, OptimizerRounds, part_updated
 from .stand_ins import Blank, Steps
@@ -233,7 +233,7 @@ class Training:
         }
         return moves[task.does](stream, exchange)
 
-    def _vector(self, held: Held, layer: int | None, stream: str, exchange: Exchange) -> Steps:
+    def _vector(self, held: HeldExperts, layer: int | None, stream: str, exchange: Exchange) -> Steps:
         vector = held.vector
         if exchange.operation == "all-gather":
             cells = vector.gathered()

@@ -39,16 +39,17 @@ class Estimator:
 
     A step is what the lowering makes of it: passes through a layer of each kind are lowered once for each shape of a rank's work
     and become spans; blocks, what acts around layers and what comes after them are lowered around these spans, and all begin and
-    end as the engine lets them (:class:`~.timeline.Timeline`). Micro-batches then go through their pipeline by its closed form.
-    What shares links is not slowed down, and ranks that differ count as the slowest of them.
+    end as the engine lets them (:class:`~.timeline.SpanTimeline`). Micro-batches then go through their pipeline by its closed
+    form. What shares links is not slowed down, and ranks that differ count as the slowest of them.
     """
 
     def __init__(self, question: Question) -> None:
         self.question = question
         machine, per_node = question.machine, question.ranks_per_node
-        processor = machine.processor(per_node)
+        present = min(question.ranks, per_node)  # they alone share their node's host
+        processor = machine.processor(per_node, present)
         room = float("inf") if processor.host_memory is None else processor.host_memory
-        self.costs, self.network = Costs(machine, per_node), CollectiveTimes(machine)
+        self.costs, self.network = Costs(machine, per_node, present), CollectiveTimes(machine)
         self.passes, self.pipelines = PassTimes(self.costs), PipelineTimes()
         self.steps = StepTimes(self.costs, self.passes)
         self.rooms = Rooms(question.memory, room)

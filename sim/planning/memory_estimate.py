@@ -22,7 +22,7 @@ HOST, COPIES, LIBRARIES = range(len(PARTS), len(PARTS) + 3)
 
 
 @dataclass(frozen=True)
-class Sums:
+class MemorySums:
     """Bytes by part and stage, ``[parts + 3, stages]``.
 
     The last rows are host memory, copies for the update (in no part), and what libraries keep (in ``other`` too).
@@ -31,7 +31,7 @@ class Sums:
     nbytes: Array
 
     @classmethod
-    def of(cls, lines: Iterable[MemoryLine], stages: int) -> Sums:
+    def of(cls, lines: Iterable[MemoryLine], stages: int) -> MemorySums:
         """What lines of an account come to."""
         found = np.zeros((len(PARTS) + 3, stages))
         for line in lines:
@@ -49,8 +49,8 @@ class Rooms:
     capacity: float
     host_capacity: float
     _stages: dict[Key, MemoryStages] = field(default_factory=dict)
-    _resident: dict[Key, Sums] = field(default_factory=dict)
-    _passing: dict[Key, Sums] = field(default_factory=dict)
+    _resident: dict[Key, MemorySums] = field(default_factory=dict)
+    _passing: dict[Key, MemorySums] = field(default_factory=dict)
     _saved: dict[tuple[Key, str], Saved] = field(default_factory=dict)
 
     def need(self, setting: Setting, loads: list[Load]) -> Memory:
@@ -78,10 +78,10 @@ class Rooms:
         key = (*key, plan.optimizer)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
-            self._resident[key] = Sums.of(account.resident(), stages.count)
+            self._resident[key] = MemorySums.of(account.resident(), stages.count)
         moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights)
         if moving not in self._passing:
-            self._passing[moving] = Sums.of(account.passing(), stages.count)
+            self._passing[moving] = MemorySums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
         nbytes = stays + passes
         if account.working and (framework := setting.processor.framework):

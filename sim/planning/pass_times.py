@@ -21,7 +21,7 @@ from ...workloads.schedule.operation import COMPUTE, Operation, Task
 from ...workloads.schedule.work import Exchange
 from .collective_times import Wires
 from .spans import Pass, Place, Span
-from .timeline import Timeline
+from .timeline import SpanTimeline
 
 Key = tuple[object, ...]
 
@@ -53,7 +53,7 @@ class Work:
     def seconds(self, wires: Wires, costs: Costs) -> float:
         """Seconds on the links of a layout."""
         if self.beside:
-            return Timeline.of(self.beside, lambda each: seconds_of(each, wires, costs)).run({})[0]
+            return SpanTimeline.of(self.beside, lambda each: seconds_of(each, wires, costs)).run({})[0]
         return self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges)
 
 

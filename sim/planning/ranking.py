@@ -96,7 +96,7 @@ class RankedPlans:
 LISTS = ("best", "front", "by_mesh", "roomier")
 
 
-class Kept:
+class KeptPlans:
     """The plans of a mesh that anybody will ask for: the fastest ``keep``, and those that no other beats in time and memory.
 
     ``slowest`` is the last of the fastest; ``front`` are (seconds, bytes), faster ones first.
@@ -134,7 +134,7 @@ def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) ->
     A pipeline whose order would have to be played is not, where a bound says that its plan is none of those.
     """
     found, started = RankedPlans(), time.process_time()
-    fits, roomier = Kept(keep), Kept(1)
+    fits, roomier = KeptPlans(keep), KeptPlans(1)
     for options in space.plans(mesh):
         found.enumerated += 1
         try:

@@ -230,9 +230,9 @@ def plan(
 
     Options of a plan that are given hold for all plans, the others are searched; ``global_batch`` has to be given, and either
     ``gpus`` or ``nodes``. ``tries`` are values of choices and sizes of axes to search (``"pipeline=1f1b,zb-h1"``, ``"tp=4,8"``),
-    ``max_memory`` is in bytes, ``limit`` the most plans (see :func:`search`), ``simulated`` how many of the best the engine runs,
-    ``jobs`` processes.
-    A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of` and :func:`search` raise.
+    ``max_memory`` is in bytes, ``limit`` the most plans (see :func:`search`), ``simulated`` how many of the best the engine
+    runs, ``jobs`` processes. A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of`
+    and :func:`search` raise.
     """
     machine, model, given, _ = resolved(machine, model, options, None)
     asked = Question.of(load_machine(machine), load_model(model), given, tries, gpus, nodes, max_memory)

@@ -203,19 +203,17 @@ class Space:
             "overlap": ("gradients",),
             "micro_batch": (1,),
         }
-        together = self.question
+        together, flags = self.question, list[str]()
         for key, values in narrow.items():
             if key in self.question.fixed or len(self.question.tries.get(key, ())) == 1:
                 continue
             one = Space(self.question.changed(tries={**self.question.tries, key: values}), self.offloads)
             together = together.changed(tries={**together.tries, key: values})
-            flag = f"--{key.replace('_', '-')} {values[0]}"
+            flags.append(f"--{key.replace('_', '-')} {values[0]}")
             if one.size <= most:
-                yield flag, one.size
-        every = Space(together, self.offloads)
-        flags = " ".join(f"--{key.replace('_', '-')} {narrow[key][0]}" for key in narrow if key in together.tries)
+                yield flags[-1], one.size
         if flags:
-            yield flags, every.size
+            yield " ".join(flags), Space(together, self.offloads).size
 
     def _block(self, name: str, default: Any) -> Block:
         """The values of one choice: that which is fixed, those to be tried, or the usual ones, narrowed."""

@@ -11,7 +11,7 @@ from ...workloads.lowering import finish
 from ...workloads.lowering.builder import Program
 from ...workloads.lowering.data_parallel.sharding import parts_of
 from ...workloads.lowering.data_parallel.weight_gathering import Gathered
-from ...workloads.lowering.pipeline_blocks import Blocks, last_differs
+from ...workloads.lowering.pipeline_blocks import PipelineBlocks, last_differs
 from ...workloads.model.model import Layer
 from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
 from ...workloads.plan.setting import Setting
@@ -19,7 +19,7 @@ from ...workloads.schedule.costs import Costs
 from .collective_times import Wires
 from .pass_times import Key, PassTimes, dealt, seconds_of
 from .spans import MICRO_BATCHES, Span, SpanStep, add
-from .timeline import REPEATED, Timeline
+from .timeline import REPEATED, SpanTimeline
 
 MicroBatch = Literal["first", "another", "last"]
 """Which micro-batch a block is of."""
@@ -33,12 +33,12 @@ class Around:
     """
 
     key: Key
-    blocks: dict[Key, Timeline] = field(default_factory=dict)
-    whole: dict[bool, Timeline] = field(default_factory=dict)
+    blocks: dict[Key, SpanTimeline] = field(default_factory=dict)
+    whole: dict[bool, SpanTimeline] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldLayers:
     """What a part of a model holds: layers, and whether embedding and output are with them."""
 
     layers: range
@@ -64,7 +64,7 @@ class StepTimes:
     passes: PassTimes
     _around: dict[Key, Around] = field(default_factory=dict)
     _parts: dict[Key, list[PartSeconds]] = field(default_factory=dict)
-    _held: dict[Key, list[Held]] = field(default_factory=dict)
+    _held: dict[Key, list[HeldLayers]] = field(default_factory=dict)
     _pipelines: dict[str, Pipeline] = field(default_factory=dict)
 
     def pipeline(self, setting: Setting) -> Pipeline:
@@ -134,19 +134,19 @@ class StepTimes:
             self._around[key] = Around(key)
         return self._around[key]
 
-    def _every(self, setting: Setting) -> list[Held]:
+    def _every(self, setting: Setting) -> list[HeldLayers]:
         stages, plan, stack = setting.mesh.size("pp"), setting.plan, setting.model.stack
         key = (stages, plan.chunks if stages > 1 else 1, plan.stage_layers)
         if key not in self._held:
             parts = parts_of(setting)
             self._held[key] = [
-                Held(layers, tuple(stack[layer] for layer in layers), (at == 0, at == len(parts) - 1))
+                HeldLayers(layers, tuple(stack[layer] for layer in layers), (at == 0, at == len(parts) - 1))
                 for at, layers in enumerate(parts)
             ]
         return self._held[key]
 
     def _part(
-        self, setting: Setting, wires: Wires, around: Around, held: Held, split: bool, spans: Mapping[Span, float]
+        self, setting: Setting, wires: Wires, around: Around, held: HeldLayers, split: bool, spans: Mapping[Span, float]
     ) -> PartSeconds:
         def seconds(which: str, micro_batch: MicroBatch = "another") -> tuple[float, float]:
             return self._block(setting, wires, around, held, which, split, micro_batch).run(spans)
@@ -163,11 +163,11 @@ class StepTimes:
         setting: Setting,
         wires: Wires,
         around: Around,
-        held: Held,
+        held: HeldLayers,
         which: str,
         split: bool,
         micro_batch: MicroBatch,
-    ) -> Timeline:
+    ) -> SpanTimeline:
         """The timeline of a block; of many layers that are alike only some are lowered."""
         key = (held.key, which, split, micro_batch)
         found = around.blocks.get(key)
@@ -191,12 +191,12 @@ class StepTimes:
         which: str,
         split: bool,
         micro_batch: MicroBatch,
-    ) -> Timeline:
-        blocks = Blocks(SpanStep(setting, wires.layout), len(self._every(setting)))
+    ) -> SpanTimeline:
+        blocks = PipelineBlocks(SpanStep(setting, wires.layout), len(self._every(setting)))
         operations = blocks.make(layers, which, split, ends, {}, micro_batch == "last", micro_batch == "first")
-        return Timeline.of(operations, lambda each: seconds_of(each, wires, self.costs))
+        return SpanTimeline.of(operations, lambda each: seconds_of(each, wires, self.costs))
 
-    def _whole(self, setting: Setting, wires: Wires) -> Timeline:
+    def _whole(self, setting: Setting, wires: Wires) -> SpanTimeline:
         """As :func:`~athanor.workloads.lowering.lower_step` has it."""
         step, program = SpanStep(setting, wires.layout), Program(wires.layout)
         if setting.composed and setting.plan.weights_overlap:
@@ -205,7 +205,7 @@ class StepTimes:
         program.phase = "update"
         if not step.asynchronous:
             finish(program, step)
-        return Timeline.of(program.schedule().operations, lambda each: seconds_of(each, wires, self.costs))
+        return SpanTimeline.of(program.schedule().operations, lambda each: seconds_of(each, wires, self.costs))
 
 
 KEPT = 5_000

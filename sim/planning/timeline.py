@@ -16,7 +16,7 @@ REPEATED = 4
 """Layers that are lowered of many alike: the first and the last, and two between them that show what all others are."""
 
 
-class Entry(NamedTuple):
+class TimelineEntry(NamedTuple):
     """An operation: the number of its stream, its seconds or what stands for them, and the entries that it waits for."""
 
     stream: int
@@ -26,34 +26,34 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Timeline:
+class SpanTimeline:
     """Operations in program order, by the engine's rule. ``made`` are those on which rests what a block passes on.
 
     Where all run one after another, ``serial`` says how often each span comes, and ``alone`` are the seconds of the others.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[TimelineEntry, ...]
     streams: int
     made: tuple[int, ...]
     serial: Mapping[Span, int] | None
     alone: float
 
     @classmethod
-    def of(cls, operations: Sequence[Operation], seconds: Callable[[Operation], float]) -> Timeline:
+    def of(cls, operations: Sequence[Operation], seconds: Callable[[Operation], float]) -> SpanTimeline:
         """The timeline of a block; ``seconds`` are those of an operation that is no span."""
         numbers: dict[str, int] = {}
-        entries, last = list[Entry](), dict[int, int]()
+        entries, last = list[TimelineEntry](), dict[int, int]()
         for number, each in enumerate(operations):
             stream = numbers.setdefault(each.stream, len(numbers))
             span = each.work if isinstance(each.work, Span) else None
-            entries.append(Entry(stream, 0.0 if span else seconds(each), span, each.after))
+            entries.append(TimelineEntry(stream, 0.0 if span else seconds(each), span, each.after))
             if hands_on(each):
                 last[stream] = number
         serial = all(each.stream in (COMPUTE, COMMUNICATION) for each in operations)
         return cls._made(entries, len(numbers), tuple(last.values()), serial)
 
     @classmethod
-    def _made(cls, entries: Sequence[Entry], streams: int, made: tuple[int, ...], serial: bool) -> Timeline:
+    def _made(cls, entries: Sequence[TimelineEntry], streams: int, made: tuple[int, ...], serial: bool) -> SpanTimeline:
         passes_all_on = not entries or len(entries) - 1 in made
         counts = Counter(each.span for each in entries if each.span is not None) if serial and passes_all_on else None
         return cls(tuple(entries), streams, made, counts, sum(each.seconds for each in entries))
@@ -74,7 +74,7 @@ class Timeline:
             done.append(begin)
         return max(free, default=0.0), max((done[number] for number in self.made), default=0.0)
 
-    def repeated(self, times: int) -> Timeline | None:
+    def repeated(self, times: int) -> SpanTimeline | None:
         """The same with ``times`` more of the layers between the first and the last; None where these are not alike.
 
         ``self`` has :data:`REPEATED` layers. What comes from the end of the first layer's span to that of the second's has to
@@ -91,7 +91,7 @@ class Timeline:
         far = any(number < ends[0] - period for each in once for number in each.after)
         if far or [_moved(each, period) for each in once] != list(again):
             return None
-        more, shift = list[Entry](), times * period
+        more, shift = list[TimelineEntry](), times * period
         for time in range(1, times + 1):
             more += [_moved(each, time * period) for each in once]
         later = [
@@ -102,5 +102,5 @@ class Timeline:
         return self._made([*self.entries[: ends[1]], *more, *later], self.streams, made, self.serial is not None)
 
 
-def _moved(entry: Entry, by: int) -> Entry:
+def _moved(entry: TimelineEntry, by: int) -> TimelineEntry:
     return entry._replace(after=tuple(number + by for number in entry.after))

@@ -16,11 +16,11 @@ from athanor.hardware.records import build
 from athanor.mpi_runtime.calibration.calibrate import CalibrationTask
 from athanor.mpi_runtime.calibration.findings import Findings, FittedNumber
 from athanor.mpi_runtime.calibration.fits import curve, line, rate_of_large, standard_error
-from athanor.mpi_runtime.calibration.keep import Kept
+from athanor.mpi_runtime.calibration.keep import KeptSamples
 from athanor.mpi_runtime.calibration.machine import MachineBuilder
 from athanor.mpi_runtime.calibration.points import LARGE, BenchPoint, batches, groups
 from athanor.mpi_runtime.calibration.products import Products
-from athanor.mpi_runtime.calibration.samples import Series, judged, reason
+from athanor.mpi_runtime.calibration.samples import SampleSeries, judged, reason
 from athanor.mpi_runtime.calibration.structure import bare, like, supernode_of
 from athanor.mpi_runtime.calibration.topology import Topology
 from support.command_line import eventually
@@ -329,18 +329,18 @@ def test_a_machine_of_one_rank_has_a_source_for_every_number():
 def test_kept_points_are_those_of_the_same_job(tmp_path):
     path, mine, other = tmp_path / "m.toml.samples.jsonl", {"ranks": 2}, {"ranks": 4}
     first = series(BenchPoint("links", "ring", 1024, {"links": "ring"}), 1e-3)
-    Kept(path, mine).keep(first)
-    Kept(path, other).keep(series(first.point, 9.0))
+    KeptSamples(path, mine).keep(first)
+    KeptSamples(path, other).keep(series(first.point, 9.0))
     with path.open("a") as lines:
         lines.write('{"format": "athanor-samples/1", "job": {"ra')  # what an interruption leaves
-    kept = Kept(path, mine)
+    kept = KeptSamples(path, mine)
     assert kept.of(first.point, 12) == first
     assert kept.of(first.point, 13) is None  # more samples are wanted than it has
     assert kept.of(BenchPoint("links", "ring", 1024, {"links": "nic"}), 12) is None
     kept.keep(series(first.point, 2e-3))
-    assert Kept(path, mine).of(first.point, 12).median == pytest.approx(2e-3)
-    assert Kept(path, other).of(first.point, 12).median == pytest.approx(9.0)
-    assert Kept(path, mine, fresh=True).known == {}
+    assert KeptSamples(path, mine).of(first.point, 12).median == pytest.approx(2e-3)
+    assert KeptSamples(path, other).of(first.point, 12).median == pytest.approx(9.0)
+    assert KeptSamples(path, mine, fresh=True).known == {}
 
 
 def test_what_makes_no_task(tmp_path):
@@ -515,7 +515,7 @@ def test_an_interrupted_calibration_keeps_its_points(tmp_path):
 def test_a_calibration_goes_on_where_one_before_it_stopped(calibrated, tmp_path):
     """Some way into what an interruption or a time limit leaves: the first points of a whole calibration, the last cut short."""
     whole = (calibrated[0] / "machine.toml.samples.jsonl").read_text().splitlines(keepends=True)
-    first, path = whole[: 2 * len(whole) // 3], tmp_path / "m.toml.samples.jsonl"
+    first, path = whole[: 9 * len(whole) // 10], tmp_path / "m.toml.samples.jsonl"
     path.write_text("".join(first) + whole[len(first)][:40])
     done = job(2, "athanor", "calibrate", "-o", tmp_path / "m.toml", "--quick", "--json", "-")
     assert done.returncode == 0, done.stderr
@@ -550,6 +550,6 @@ def test_a_time_limit_keeps_what_was_measured(calibrated, tmp_path):
 def test_series_of_an_old_file_may_be_held_out_now(tmp_path):
     """Which points are held out is a matter of the fit, not of the measurement."""
     path, job_of = tmp_path / "s.jsonl", {"ranks": 2}
-    Kept(path, job_of).keep(series(BenchPoint("collective", "x", 8), 1.0))
-    found = Kept(path, job_of).of(BenchPoint("collective", "x", 8, held_out=True), 1)
-    assert isinstance(found, Series) and found.point.held_out
+    KeptSamples(path, job_of).keep(series(BenchPoint("collective", "x", 8), 1.0))
+    found = KeptSamples(path, job_of).of(BenchPoint("collective", "x", 8, held_out=True), 1)
+    assert isinstance(found, SampleSeries) and found.point.held_out

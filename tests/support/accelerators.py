@@ -10,7 +10,7 @@ from athanor.mpi_runtime.accelerator.machine import AcceleratorBuilder
 from athanor.mpi_runtime.accelerator.measure import Measurer
 from athanor.mpi_runtime.accelerator.model import Constants, Predictor
 from athanor.mpi_runtime.accelerator.points import plan
-from athanor.mpi_runtime.calibration.keep import Kept
+from athanor.mpi_runtime.calibration.keep import KeptSamples
 
 HALVES = ("fp32", "bf16")
 PEAKS = {"fp32": 60e12, "fp16": 900e12, "bf16": 900e12, "fp8": 1800e12, "fp64": 30e12}
@@ -75,7 +75,7 @@ class MadeUpBench:
 
 
 def kept(tmp_path, name="m.toml"):
-    return Kept(tmp_path / f"{name}.samples.jsonl", {"device": "made-up"})
+    return KeptSamples(tmp_path / f"{name}.samples.jsonl", {"device": "made-up"})
 
 
 def measured(kind, tmp_path, noise=0.0, quick=False, precisions=HALVES):

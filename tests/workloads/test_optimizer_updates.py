@@ -11,7 +11,7 @@ from athanor.workloads.optimizers import OPTIMIZERS, TensorShare
 from athanor.workloads.optimizers import hyperparameters as usual
 from athanor.workloads.optimizers.adam8bit import CODES, dequantise, quantise
 from athanor.workloads.optimizers.muon import newton_schulz
-from athanor.workloads.optimizers.optimizer import Gather, Pass, Products, Sum, Sums
+from athanor.workloads.optimizers.optimizer import Gather, Sum, Sums, UpdatePass, UpdateProducts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,7 +135,9 @@ def test_muons_products_are_those_that_it_makes():
     for tensor in (MATRIX, Tensor(20, 12)):
         Counted.flops = 0
         newton_schulz(np.random.default_rng(0).standard_normal((tensor.rows, tensor.columns)).view(Counted))
-        (products,) = (each for each in OPTIMIZERS.find("muon").steps(tensor, FORMATS) if isinstance(each, Products))
+        (products,) = (
+            each for each in OPTIMIZERS.find("muon").steps(tensor, FORMATS) if isinstance(each, UpdateProducts)
+        )
         assert sum(2 * m * n * k * times for m, n, k, times in products.shapes) == Counted.flops
 
 
@@ -213,7 +215,9 @@ def test_shares_of_a_tensor_come_to_the_update_of_the_whole(optimizer, place, cu
             requests = [_sent(each, answer) for each, answer in zip(updates, answers, strict=True)]
         steps = rule.steps(tensor, FORMATS)
         assert asked == [
-            Sum if isinstance(each, Sums) else Gather for each in steps if not isinstance(each, Pass | Products)
+            Sum if isinstance(each, Sums) else Gather
+            for each in steps
+            if not isinstance(each, UpdatePass | UpdateProducts)
         ]
     found = np.zeros(tensor.size)
     for index, mine in zip(places, weights, strict=True):

@@ -20,7 +20,7 @@ from athanor.workloads.model.model import Parameters, list_models
 from athanor.workloads.model.precision import POLICIES, Formats
 from athanor.workloads.model.tensors import Tensor, tensors_of_input, tensors_of_layer, tensors_of_output
 from athanor.workloads.optimizers import OPTIMIZERS
-from athanor.workloads.optimizers.optimizer import Pass, Products, Sums, Whole
+from athanor.workloads.optimizers.optimizer import Sums, UpdatePass, UpdateProducts, WholeTensor
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.work import Exchange, Gemm, HostSweep, Sweep
 
@@ -97,14 +97,14 @@ def test_lowered_bytes_flops_and_exchanges_are_the_policys_own(plan, optimizer):
             rule = setting.plan.optimizing.rule(each.part, tensor)
             for step in rule.steps(tensor, formats[each.part]):
                 match step:
-                    case Pass():
+                    case UpdatePass():
                         expected["swept"] = expected["swept"] + own * (step.read + step.written)
                         expected["flops"] = expected["flops"] + own * step.flops
                     case Sums() if not alone:
                         expected["sums"] = expected["sums"] + 4 * step.numbers * count
-                    case Whole() if not alone:
+                    case WholeTensor() if not alone:
                         expected["whole"] = expected["whole"] + BYTES[step.element] * tensor.size * count
-                    case Products():
+                    case UpdateProducts():
                         touched = count if parts == 1 else np.minimum(count, count / parts + 1)
                         each_matrix = sum(2 * m * n * k * times for m, n, k, times in step.shapes)
                         expected["products"] = expected["products"] + touched * each_matrix

@@ -32,7 +32,7 @@ class Blocks(ABC):
 
 
 @dataclass(frozen=True)
-class Nothing(Blocks):
+class NoBlocks(Blocks):
     """A message without content."""
 
     def of(self, position: int, partner: int, step: int, size: int) -> Index:

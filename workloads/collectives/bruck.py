@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .blocks import Cyclic, Nothing, OffsetBit
+from .blocks import Cyclic, NoBlocks, OffsetBit
 from .patterns import Shift, powers_below
 from .round import Round
 
@@ -28,4 +28,4 @@ def all_gather(outer: int, inner: int) -> Iterator[Round]:
 def dissemination_barrier(outer: int, inner: int) -> Iterator[Round]:
     """Empty messages over distances 1, 2, 4, …: then everyone has heard of everyone (Hensgen, Finkel and Manber 1988)."""
     for distance in powers_below(outer * inner):
-        yield Round("group", Shift(distance), "gather", 0.0, Nothing())
+        yield Round("group", Shift(distance), "gather", 0.0, NoBlocks())

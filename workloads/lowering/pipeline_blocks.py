@@ -24,7 +24,7 @@ def pipeline(this: TrainingStep) -> PipelineWork:
     name = setting.plan.pipeline if stages > 1 else "1f1b"
     chosen = PIPELINES.find(name)
     chunks, count = setting.plan.chunks, setting.batch.micro_batches
-    blocks = Blocks(this, stages * chunks)
+    blocks = PipelineBlocks(this, stages * chunks)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
     uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
     return PipelineWork(
@@ -60,7 +60,7 @@ def last_differs(setting: Setting) -> bool:
     return setting.mesh.size("pp") > 1 and pipeline.asynchronous and not pipeline.updates_each_micro_batch
 
 
-class Blocks:
+class PipelineBlocks:
     """Collects blocks; passes that are alike share one."""
 
     def __init__(self, this: TrainingStep, virtual_stages: int) -> None:

@@ -9,7 +9,7 @@ from .adam8bit import Adam8Bit
 from .adamw import AdamW
 from .lamb import Lamb
 from .muon import Muon
-from .optimizer import Optimizer, Rule, TensorShare, single
+from .optimizer import Optimizer, TensorShare, UpdateRule, single
 from .sgd import Sgd
 
 OPTIMIZERS: Registry[Optimizer] = Registry(
@@ -28,4 +28,4 @@ OPTIMIZERS: Registry[Optimizer] = Registry(
 """Optimizers; ``find`` takes a user's own too, and hyper-parameters behind a colon: ``sgd:momentum=0.95``."""
 
 
-__all__ = ["OPTIMIZERS", "Adam", "Optimizer", "Rule", "TensorShare", "single"]
+__all__ = ["OPTIMIZERS", "Adam", "Optimizer", "TensorShare", "UpdateRule", "single"]

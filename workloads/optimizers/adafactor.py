@@ -14,14 +14,14 @@ from . import hyperparameters as usual
 from .optimizer import (
     Array,
     Optimizer,
-    Pass,
-    Rule,
-    Slot,
+    StateSlot,
     Step,
     Sum,
     Sums,
     TensorShare,
     Update,
+    UpdatePass,
+    UpdateRule,
     single,
     weight_bytes,
     written_bytes,
@@ -46,11 +46,11 @@ class Adafactor(Optimizer):
     flops: ClassVar[float] = 20
     hosted: ClassVar[bool] = False
 
-    def rule(self, part: Part, tensor: Tensor) -> Rule:
+    def rule(self, part: Part, tensor: Tensor) -> UpdateRule:
         """Vectors have nothing to factor."""
         return self if tensor.matrix else AdafactorOfVectors(self)
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """Nothing by element."""
         return ()
 
@@ -61,7 +61,7 @@ class Adafactor(Optimizer):
     def steps(self, tensor: Tensor, formats: Formats) -> tuple[Step, ...]:
         """Sums of squares by rows and columns; sizes of update and weights; weights. Updates are worked out twice, not kept."""
         return (
-            Pass("", BYTES[formats.gradient], 0.0, 4),
+            UpdatePass("", BYTES[formats.gradient], 0.0, 4),
             Sums("factors", tensor.rows + tensor.columns),
             *self.ends(formats, 0.0),
         )
@@ -70,9 +70,9 @@ class Adafactor(Optimizer):
         """The two sweeps that follow second moments, of which ``second`` bytes a parameter are read."""
         gradient, weight = BYTES[formats.gradient] + second, weight_bytes(formats)
         return (
-            Pass("sizes", gradient + weight, 0.0, 8),
+            UpdatePass("sizes", gradient + weight, 0.0, 8),
             Sums("norms", 2),
-            Pass("apply", gradient + weight, written_bytes(formats), 8),
+            UpdatePass("apply", gradient + weight, written_bytes(formats), 8),
         )
 
     def update(self, share: TensorShare) -> Update:
@@ -102,7 +102,7 @@ class Adafactor(Optimizer):
 
 
 @dataclass(frozen=True)
-class AdafactorOfVectors(Rule):
+class AdafactorOfVectors(UpdateRule):
     """The same with a second moment for each element."""
 
     of: Adafactor
@@ -110,14 +110,14 @@ class AdafactorOfVectors(Rule):
     name: ClassVar[str] = "vectors"
     flops: ClassVar[float] = 20
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """The second moment."""
         return (single("second", formats),)
 
     def steps(self, tensor: Tensor, formats: Formats) -> tuple[Step, ...]:
         """Second moments; then as for matrices."""
         moment = BYTES[formats.moments]
-        return Pass("", BYTES[formats.gradient] + moment, moment, 4), *self.of.ends(formats, moment)
+        return UpdatePass("", BYTES[formats.gradient] + moment, moment, 4), *self.of.ends(formats, moment)
 
     def update(self, share: TensorShare) -> Update:
         """Second moments, then the update with them."""

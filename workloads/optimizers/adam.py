@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model.precision import Formats
 from . import hyperparameters as usual
-from .optimizer import Array, Optimizer, Slot, TensorShare, Update, single
+from .optimizer import Array, Optimizer, StateSlot, TensorShare, Update, single
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Adam(Optimizer):
     flops: ClassVar[float] = 12
     """Of moments 3 and 4, root, sum, quotient, and the step's product and difference; it is bound by memory."""
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """Both moments."""
         return single("first", formats), single("second", formats)
 

@@ -13,7 +13,7 @@ from ..model.precision import Formats, Part
 from ..model.tensors import Tensor
 from . import hyperparameters as usual
 from .adam import Adam
-from .optimizer import Array, Rule, Slot, TensorShare, Update
+from .optimizer import Array, StateSlot, TensorShare, Update, UpdateRule
 
 SCALE = BYTES["fp32"] / usual.BLOCK
 """Bytes an element of its block's largest value."""
@@ -35,15 +35,15 @@ class Adam8Bit(Adam):
     flops: ClassVar[float] = 20
     """Adam's, and four a moment to find the scale, to divide by it, to find the code and to multiply again."""
 
-    def rule(self, part: Part, tensor: Tensor) -> Rule:
+    def rule(self, part: Part, tensor: Tensor) -> UpdateRule:
         """Moments of embeddings, norms and biases in full."""
         if part in ("embedding", "norm") or not tensor.matrix:
             return Adam(self.learning_rate, self.beta1, self.beta2)
         return self
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """Both moments: a byte each, and their scales."""
-        return Slot("first", "fp8", 1 + SCALE), Slot("second", "fp8", 1 + SCALE)
+        return StateSlot("first", "fp8", 1 + SCALE), StateSlot("second", "fp8", 1 + SCALE)
 
     def state(self, count: int, tensor: Tensor, formats: Formats) -> dict[str, Array]:
         """Codes of zero, and scales."""

@@ -13,13 +13,13 @@ from ..model.tensors import Tensor
 from . import hyperparameters as usual
 from .optimizer import (
     Optimizer,
-    Pass,
-    Slot,
+    StateSlot,
     Step,
     Sum,
     Sums,
     TensorShare,
     Update,
+    UpdatePass,
     single,
     weight_bytes,
     written_bytes,
@@ -46,7 +46,7 @@ class Lamb(Optimizer):
     flops: ClassVar[float] = 20
     hosted: ClassVar[bool] = False
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """Both moments."""
         return single("first", formats), single("second", formats)
 
@@ -55,11 +55,11 @@ class Lamb(Optimizer):
         gradient, moments = BYTES[formats.gradient], 2 * BYTES[formats.moments]
         weight = weight_bytes(formats)
         return (
-            Pass(
+            UpdatePass(
                 "", gradient + moments + weight, moments + gradient, 18
             ),  # Adam's and the decay's 14, two sums of squares
             Sums("norms", 2),
-            Pass("apply", gradient + weight, written_bytes(formats), 2),
+            UpdatePass("apply", gradient + weight, written_bytes(formats), 2),
         )
 
     def update(self, share: TensorShare) -> Update:

@@ -16,14 +16,14 @@ from .optimizer import (
     Array,
     Gather,
     Optimizer,
-    Pass,
-    Products,
-    Rule,
-    Slot,
+    StateSlot,
     Step,
     TensorShare,
     Update,
-    Whole,
+    UpdatePass,
+    UpdateProducts,
+    UpdateRule,
+    WholeTensor,
     single,
     weight_bytes,
     written_bytes,
@@ -56,13 +56,13 @@ class Muon(Optimizer):
 
     hosted: ClassVar[bool] = False
 
-    def rule(self, part: Part, tensor: Tensor) -> Rule:
+    def rule(self, part: Part, tensor: Tensor) -> UpdateRule:
         """AdamW for what is no hidden matrix."""
         if part in HIDDEN and tensor.matrix:
             return self
         return AdamW(self.learning_rate, self.beta1, self.beta2, self.weight_decay)
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """The momentum."""
         return (single("momentum", formats),)
 
@@ -78,10 +78,10 @@ class Muon(Optimizer):
         times = usual.NEWTON_SCHULZ_STEPS
         shapes = ((short, short, long, times), (short, short, short, times), (short, long, short, times))
         return (
-            Pass("", BYTES[formats.gradient] + moment, moment + size, 4),
-            Whole("whole", formats.weight),
-            Products("orthogonal", shapes, formats.compute),
-            Pass("apply", size + weight_bytes(formats), written_bytes(formats), 4),
+            UpdatePass("", BYTES[formats.gradient] + moment, moment + size, 4),
+            WholeTensor("whole", formats.weight),
+            UpdateProducts("orthogonal", shapes, formats.compute),
+            UpdatePass("apply", size + weight_bytes(formats), written_bytes(formats), 4),
         )
 
     def update(self, share: TensorShare) -> Update:

@@ -1,6 +1,6 @@
 """What an optimizer is: what it keeps, what an update reads, writes, computes and exchanges, and the update itself in NumPy.
 
-An :class:`Optimizer` has a :class:`Rule` for each tensor, often itself. The same rule is asked by the lowering
+An :class:`Optimizer` has a :class:`UpdateRule` for each tensor, often itself. The same rule is asked by the lowering
 (:meth:`Rule.steps`), by the account of memory (:meth:`Rule.slots`, :meth:`Rule.kept`), by the planner through both, and by the
 runtime (:meth:`Rule.update`): what it yields there are the exchanges that its steps speak of.
 """
@@ -23,7 +23,7 @@ from ..model.tensors import Tensor
 Array = NDArray[Any]
 
 
-class Slot(NamedTuple):
+class StateSlot(NamedTuple):
     """A number kept for every parameter: its name, its format in memory, and its bytes with its share of scales."""
 
     name: str
@@ -32,7 +32,7 @@ class Slot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pass:
+class UpdatePass:
     """One sweep over the rank's share: bytes read and written and FLOPs, each for a parameter."""
 
     name: str
@@ -50,7 +50,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeTensor:
     """The parts of the tensor come together on every rank that has one, in this format."""
 
     name: str
@@ -58,7 +58,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Products:
+class UpdateProducts:
     """Matrix products on the whole tensor, as (m, n, k, how many), by every rank that has a part of it."""
 
     name: str
@@ -66,7 +66,7 @@ class Products:
     precision: Precision
 
 
-Step = Pass | Sums | Whole | Products
+Step = UpdatePass | Sums | WholeTensor | UpdateProducts
 
 
 class Sum(NamedTuple):
@@ -113,7 +113,7 @@ class TensorShare:
             self.weights[...] = self.master
 
 
-class Rule:
+class UpdateRule:
     """How tensors are updated.
 
     A subclass gives :meth:`slots`, ``flops`` and :meth:`update`. Where an update needs more than one sweep over each parameter,
@@ -124,7 +124,7 @@ class Rule:
     flops: ClassVar[float]
     """FLOPs of an update for one parameter."""
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """What is kept for every parameter beside the weights; ZeRO shards it."""
         raise NotImplementedError
 
@@ -144,11 +144,11 @@ class Rule:
         """Update a share in place; yields :class:`Sum` and :class:`Gather`, and is sent what they ask for."""
         raise NotImplementedError
 
-    def sweep(self, formats: Formats, flops: float) -> Pass:
+    def sweep(self, formats: Formats, flops: float) -> UpdatePass:
         """One sweep over gradients, state and weights; without a master copy the weights are read too."""
         weight, state = BYTES[formats.weight], self.state_bytes(formats)
         read = BYTES[formats.gradient] + state + (0 if formats.master else weight)
-        return Pass("", float(read), float(state + weight), flops)
+        return UpdatePass("", float(read), float(state + weight), flops)
 
     def state_bytes(self, formats: Formats) -> float:
         """Bytes a parameter that only the update needs: the master copy and the slots."""
@@ -171,7 +171,7 @@ TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float
 
 
 @dataclass(frozen=True)
-class Optimizer(Rule, Policy):
+class Optimizer(UpdateRule, Policy):
     """A rule that users can name, and the rules of tensors that it does not update itself.
 
     A subclass is a frozen dataclass; its fields are hyper-parameters, numbers with defaults. ``name`` is what operations are
@@ -198,14 +198,14 @@ class Optimizer(Rule, Policy):
                 raise ValueError(f"needs a number from 0 on for {key}, such as {key}=0.1")
         return cls(**values)
 
-    def rule(self, part: Part, tensor: Tensor) -> Rule:
+    def rule(self, part: Part, tensor: Tensor) -> UpdateRule:
         """The rule of a tensor of a part of the model."""
         return self
 
 
-def single(name: str, formats: Formats) -> Slot:
+def single(name: str, formats: Formats) -> StateSlot:
     """A slot in the format of moments."""
-    return Slot(name, formats.moments, BYTES[formats.moments])
+    return StateSlot(name, formats.moments, BYTES[formats.moments])
 
 
 def kept_precision(formats: Formats) -> Precision:

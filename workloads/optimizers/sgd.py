@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ..model.precision import Formats
 from . import hyperparameters as usual
-from .optimizer import Optimizer, Slot, TensorShare, Update, single
+from .optimizer import Optimizer, StateSlot, TensorShare, Update, single
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sgd(Optimizer):
     flops: ClassVar[float] = 4
     """A product and a sum for the momentum, and for the step."""
 
-    def slots(self, formats: Formats) -> tuple[Slot, ...]:
+    def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """The momentum."""
         return (single("momentum", formats),)
 

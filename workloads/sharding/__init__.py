@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...hardware.registry import Registry
 from .hierarchical import Hierarchical
 from .replicated import Replicated
-from .sharding import Sharding, Transfer, Vector
+from .sharding import Sharding, ShardTransfer, Vector
 from .zero import ShardedGradients, ShardedState, ShardedWeights
 from .zero_plus_plus import ZeroPlusPlus
 
@@ -24,4 +24,4 @@ SHARDINGS: Registry[Sharding] = Registry(
 )
 """Kinds of sharding by the names that ``--zero`` takes."""
 
-__all__ = ["SHARDINGS", "Sharding", "Transfer", "Vector"]
+__all__ = ["SHARDINGS", "ShardTransfer", "Sharding", "Vector"]

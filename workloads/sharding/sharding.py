@@ -28,7 +28,7 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class ShardTransfer:
     """An exchange of a vector: ``nbytes`` over ``axes``, in ``element``; ``label`` tells it from others of the vector.
 
     ``algorithm`` is None where rings, or two levels of them, are chosen by the groups. ``quantised`` is the bytes of an element
@@ -81,22 +81,22 @@ class Sharding(Policy):
         """The axes of the second shard of weights, where there is one."""
         return tuple(axis for axis in replicas if axis in SHARDED)
 
-    def reduction(self, vector: Vector, mesh: Mesh) -> Iterator[Transfer]:
+    def reduction(self, vector: Vector, mesh: Mesh) -> Iterator[ShardTransfer]:
         """What brings a vector of gradients to where it is applied.
 
         An all-reduce, or a reduce-scatter to shards; where these do not span all replicas, what is left of a gradient is
         all-reduced over the others (PyTorch's HSDP; MiCS, Zhang et al. 2022).
         """
         if not self.shards_state:
-            yield Transfer("all-reduce", "all-reduce", vector.replicas, vector.nbytes, vector.element)
+            yield ShardTransfer("all-reduce", "all-reduce", vector.replicas, vector.nbytes, vector.element)
             return
         width = mesh.size(*vector.shards)
         if width > 1:
-            yield Transfer("reduce-scatter", "reduce-scatter", vector.shards, vector.nbytes, vector.element)
+            yield ShardTransfer("reduce-scatter", "reduce-scatter", vector.shards, vector.nbytes, vector.element)
         rest = tuple(axis for axis in vector.replicas if axis not in vector.shards)
         if mesh.size(*rest) > 1:
-            yield Transfer("all-reduce", "all-reduce", rest, vector.nbytes / width, vector.element)
+            yield ShardTransfer("all-reduce", "all-reduce", rest, vector.nbytes / width, vector.element)
 
-    def gathering(self, vector: Vector, again: bool) -> Transfer:
+    def gathering(self, vector: Vector, again: bool) -> ShardTransfer:
         """What brings a layer's weights together before a pass; ``again`` is the backward one."""
-        return Transfer("all-gather", "all-gather", vector.shards, vector.nbytes, vector.element, "ring")
+        return ShardTransfer("all-gather", "all-gather", vector.shards, vector.nbytes, vector.element, "ring")

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ...hardware.precisions import BYTES
 from ..mesh.mesh import Mesh
-from .sharding import Transfer, Vector
+from .sharding import ShardTransfer, Vector
 from .zero import ShardedWeights
 
 WEIGHT = 1.0
@@ -33,21 +33,21 @@ class ZeroPlusPlus(ShardedWeights):
         """All of them."""
         return tuple(replicas)
 
-    def reduction(self, vector: Vector, mesh: Mesh) -> Iterator[Transfer]:
+    def reduction(self, vector: Vector, mesh: Mesh) -> Iterator[ShardTransfer]:
         """4-bit gradients by an all-to-all inside, then one across; each rank adds up what it gets."""
         nbytes = vector.nbytes / BYTES[vector.element] * GRADIENT
         inner = self.second_shard(vector.replicas)
         outer = tuple(axis for axis in vector.replicas if axis not in inner)
         width = mesh.size(*inner)
         if width > 1:
-            yield Transfer("all-to-all.inner", "all-to-all", inner, nbytes, "int4", "linear", GRADIENT)
+            yield ShardTransfer("all-to-all.inner", "all-to-all", inner, nbytes, "int4", "linear", GRADIENT)
         if mesh.size(*outer) > 1:
-            yield Transfer("all-to-all.outer", "all-to-all", outer, nbytes / width, "int4", "linear", GRADIENT)
+            yield ShardTransfer("all-to-all.outer", "all-to-all", outer, nbytes / width, "int4", "linear", GRADIENT)
 
-    def gathering(self, vector: Vector, again: bool) -> Transfer:
+    def gathering(self, vector: Vector, again: bool) -> ShardTransfer:
         """Forward 8-bit weights over all replicas, backward those of the second shard as they are."""
         if again:
             inner = self.second_shard(vector.replicas)
-            return Transfer("all-gather", "all-gather", inner, vector.nbytes, vector.element, "ring")
+            return ShardTransfer("all-gather", "all-gather", inner, vector.nbytes, vector.element, "ring")
         nbytes = vector.nbytes / BYTES[vector.element] * WEIGHT
-        return Transfer("all-gather", "all-gather", vector.replicas, nbytes, "int8", "ring", WEIGHT)
+        return ShardTransfer("all-gather", "all-gather", vector.replicas, nbytes, "int8", "ring", WEIGHT)

@@ -13,7 +13,7 @@ from ...model.precision import Formats, Part
 from ...plan.setting import Setting
 from ...schedule.operation import Role, Task
 from ...schedule.work import Amount, Bookkeeping, Exchange
-from ...sharding import Transfer, Vector
+from ...sharding import ShardTransfer, Vector
 from ..builder import GRADIENTS, Program
 from .held_tensors import HeldTensors
 from .optimizer_steps import OptimizerStep, optimizer_steps
@@ -139,7 +139,7 @@ class Update:
         """(name, exchange) of what makes sharded weights whole."""
         for each in self.vectors(holdings, "weight"):
             if self.setting.mesh.size(*each.shards) > 1:
-                whole = Transfer("all-gather", "all-gather", each.shards, each.nbytes, each.element)
+                whole = ShardTransfer("all-gather", "all-gather", each.shards, each.nbytes, each.element)
                 yield f"{each.kind}.{each.element}.all-gather", self.exchange(program, whole)
 
     def vectors(self, holdings: list[Holding], what: str) -> Iterator[GradientVector]:
@@ -168,7 +168,7 @@ class Update:
         for each in self.setting.plan.sharding.reduction(vector, self.setting.mesh):
             yield each.label, self.exchange(program, each)
 
-    def exchange(self, program: Program, transfer: Transfer) -> Exchange:
+    def exchange(self, program: Program, transfer: ShardTransfer) -> Exchange:
         """By rings, unless the kind of sharding says otherwise; over all ranks of a mesh, in two levels."""
         axes = transfer.axes
         whole = set(axes) == set(self.setting.mesh.axes)

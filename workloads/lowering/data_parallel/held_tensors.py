@@ -11,7 +11,7 @@ import numpy as np
 from ...mesh.axes import TENSOR
 from ...model.precision import Part
 from ...model.tensors import Tensor, Tensors, tensors_of_input, tensors_of_layer, tensors_of_output
-from ...optimizers.optimizer import Rule
+from ...optimizers.optimizer import UpdateRule
 from ...plan.setting import Setting
 from ...schedule.work import Amount
 from .sharding import CUT, Holding, layers_of, shards
@@ -25,7 +25,7 @@ class RuledTensors:
     them; both are arrays along pp where stages differ.
     """
 
-    rule: Rule
+    rule: UpdateRule
     tensors: Mapping[Tensor, Amount]
     parameters: Amount
 
@@ -39,7 +39,7 @@ class HeldTensors:
 
     def ruled(self, holding: Holding) -> list[RuledTensors]:
         """The tensors of a holding of the whole model, by the rule that updates them."""
-        optimizer, found = self.setting.plan.optimizing, dict[Rule, dict[Tensor, Amount]]()
+        optimizer, found = self.setting.plan.optimizing, dict[UpdateRule, dict[Tensor, Amount]]()
         for tensor, count in self.of(holding.part).items():
             found.setdefault(optimizer.rule(holding.part, tensor), {})[tensor] = count
         if len(found) == 1:

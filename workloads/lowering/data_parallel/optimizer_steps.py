@@ -9,14 +9,14 @@ import numpy as np
 
 from ....hardware.precisions import BYTES
 from ...model.precision import Formats
-from ...optimizers.optimizer import Pass, Products, Rule, Step, Sums, Whole, kept_precision
+from ...optimizers.optimizer import Step, Sums, UpdatePass, UpdateProducts, UpdateRule, WholeTensor, kept_precision
 from ...plan.setting import Setting
 from ...schedule.work import Amount, Exchange, Gemm, Sweep, Work
-from ...sharding import Transfer
+from ...sharding import ShardTransfer
 from .held_tensors import HeldTensors, RuledTensors, matrices_touched, together
 from .sharding import Holding, shards
 
-Exchanging = Callable[[Transfer], Exchange]
+Exchanging = Callable[[ShardTransfer], Exchange]
 """Makes an exchange of what is to be sent, by the algorithm that fits its groups."""
 
 
@@ -26,7 +26,7 @@ class OptimizerStep:
 
     label: str
     work: Work
-    rule: Rule
+    rule: UpdateRule
     begins: bool
 
 
@@ -67,25 +67,27 @@ def _works(
     first, axes = steps[0][0], together(setting, holding)
     alone = setting.mesh.size(*axes) == 1
     match first:
-        case Pass():
+        case UpdatePass():
             count = ruled_tensors.parameters / shards(setting, holding)
             yield Sweep(count, first.read, first.written, first.flops, "fp32")
         case Sums():
             if not alone:
                 numbers = _total((step.numbers * count for step, count in steps if isinstance(step, Sums)))
                 element = kept_precision(formats)
-                yield exchanging(Transfer("sums", "all-reduce", axes, BYTES[element] * numbers, element))
-        case Whole():
+                yield exchanging(ShardTransfer("sums", "all-reduce", axes, BYTES[element] * numbers, element))
+        case WholeTensor():
             if not alone:
                 elements = _total((tensor.size * count for tensor, count in ruled_tensors.tensors.items()))
-                yield exchanging(Transfer("whole", "all-gather", axes, BYTES[first.element] * elements, first.element))
-        case Products():
+                yield exchanging(
+                    ShardTransfer("whole", "all-gather", axes, BYTES[first.element] * elements, first.element)
+                )
+        case UpdateProducts():
             for step, count in steps:
-                if isinstance(step, Products):
+                if isinstance(step, UpdateProducts):
                     yield from _products(step, matrices_touched(setting, holding, count))
 
 
-def _products(step: Products, matrices: Amount) -> Iterator[Gemm]:
+def _products(step: UpdateProducts, matrices: Amount) -> Iterator[Gemm]:
     """Products of so many matrices; where stages have unequal numbers, rows are in proportion to them."""
     mean = float(np.mean(matrices))
     if not mean:
