@@ -17,6 +17,9 @@ from ...hardware.errors import InputError
 from ...hardware.frozen_dict import FrozenDict
 from ...hardware.records import find
 from ...hardware.registry import Policy, Registry
+from .choices import choices
+
+__all__ = ["ROUTERS", "Recorded", "Router", "Uniform", "Zipf", "choices", "popularity"]
 
 Array = NDArray[np.float64]
 CATALOGUE = Path(__file__).parent / "popularity"
@@ -179,36 +182,3 @@ class _Walk:
 @lru_cache(maxsize=1024)
 def _walk(experts: int, layer: int, drift: float, seed: int) -> _Walk:
     return _Walk(experts, layer, drift, seed)
-
-
-def choices(chances: Array, top_k: int) -> Array:
-    """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice, none chosen twice.
-
-    Exact for the first two, where p₂(j) = p(j) Σ_{i≠j} p(i)/(1 - p(i)). For later ones the choices are read as
-    arrivals of exponential clocks with rates p: by the time that c have arrived in the mean, j has with probability 1
-    - exp(-p(j) t).
-    """
-    if top_k >= len(chances):
-        return np.full((top_k, len(chances)), 1.0 / len(chances))
-    rows = [chances]
-    if top_k > 1:
-        odds = chances / np.maximum(1.0 - chances, 1e-300)
-        rows.append(chances * (odds.sum() - odds))
-    for count in range(3, top_k + 1):
-        taken = np.sum(rows, axis=0)
-        room = np.maximum(1.0 - taken, 0.0)  # a token chooses an expert once
-        row = np.clip(_arrived(chances, count) - taken, 0.0, room)
-        spare = room - row
-        rows.append(row / row.sum() if row.sum() >= 1 else row + (1 - row.sum()) * spare / spare.sum())
-    return np.array([row / row.sum() for row in rows])
-
-
-def _arrived(rates: Array, count: int) -> Array:
-    """Probability of each clock to have rung when ``count`` have in the mean (bisection on the time)."""
-    low, high = 0.0, 1.0
-    while -np.expm1(-rates * high).sum() < count and high < 1e18:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if -np.expm1(-rates * middle).sum() < count else (low, middle)
-    return -np.expm1(-rates * high)
