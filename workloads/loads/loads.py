@@ -13,6 +13,7 @@ from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
 from ..routing.balancers.balancer import carried_by
 from ..routing.choices import choices
+from ..routing.drift import walk
 from ..routing.routers import popularity
 from ..routing.token_counts import token_counts
 
@@ -121,11 +122,16 @@ class LoadModel:
 
     def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
-        random = np.random.default_rng([self.plan.seed, 3, step, micro_batch, layer])
+        random = self.random(3, layer, step, micro_batch)
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
             return np.array([random.multinomial(total, row, size=self.groups) for row in self._of_prototypes(first)])
         return token_counts(first, self.top_k, total, self.groups, random)
+
+    def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
+        """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""
+        drawn = walk(self.experts, layer, self.plan.drift, self.plan.seed).at(step)[1]
+        return np.random.default_rng([self.plan.seed, purpose, drawn, *others, layer])
 
     def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, ranks]`` of each expert-parallel group that want experts of each rank."""

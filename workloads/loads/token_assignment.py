@@ -30,7 +30,7 @@ def decisions(loads: LoadModel, layer: int, step: int, micro_batch: int, group: 
 
     They want exactly what ``loads.of_experts`` counts. Every rank that asks gets the same answer.
     """
-    random = np.random.default_rng([loads.plan.seed, 6, step, micro_batch, layer, group])
+    random = loads.random(6, layer, step, micro_batch, group)
     wanted = loads.of_experts(layer, step, micro_batch)[:, group]
     return dealt(wanted, random).reshape(loads.ranks, loads.tokens, loads.top_k)
 

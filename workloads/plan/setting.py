@@ -57,6 +57,11 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
+        for node in plan.slowness_of_nodes:
+            if node >= hardware.nodes:
+                raise InputError(
+                    f"--slow-nodes {plan.slow_nodes}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}"
+                )
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
         except InputError:

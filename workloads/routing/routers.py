@@ -6,7 +6,6 @@ import csv
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -18,6 +17,7 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.records import find
 from ...hardware.registry import Policy, Registry
 from .choices import choices
+from .drift import walk
 
 __all__ = ["ROUTERS", "Recorded", "Router", "Uniform", "Zipf", "choices", "popularity"]
 
@@ -142,9 +142,7 @@ ROUTERS: Registry[Router] = Registry("router", {"uniform": Uniform, "zipf": Zipf
 def popularity(router: Router, experts: int, layer: int, step: int, drift: float, seed: int) -> Array:
     """Probability ``[experts]`` of each expert to be a token's first choice.
 
-    Which expert is popular differs from layer to layer. With ``drift`` d, every expert is each step with probability d among
-    those that trade places: who is popular wanders, how uneven popularity is does not. In the mean at most the share d of all
-    tokens changes its expert from one step to the next.
+    Which expert is popular differs from layer to layer, and from step to step as ``drift`` says (:mod:`.drift`).
     """
     shares = np.asarray(router.shares(experts, step), dtype=np.float64)
     if shares.shape != (experts,) or not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
@@ -152,33 +150,5 @@ def popularity(router: Router, experts: int, layer: int, step: int, drift: float
             f"--router: {type(router).__name__}.shares({experts}, {step}) gives shape {shares.shape}, from"
             f" {shares.min(initial=np.inf):g}, sum {shares.sum():g}: must be {experts} shares from 0 on that sum to 1"
         )
-    chances = shares[_walk(experts, layer, drift, seed).at(step)]
+    chances = shares[walk(experts, layer, drift, seed).at(step)[0]]
     return chances / float(chances.sum())
-
-
-class _Walk:
-    """The places of experts in the order of popularity, step after step; each step is drawn from a seed of its own."""
-
-    def __init__(self, experts: int, layer: int, drift: float, seed: int) -> None:
-        self.layer, self.drift, self.seed = layer, drift, seed
-        self.first = np.random.default_rng([seed, 1, layer]).permutation(experts)
-        self.step, self.places = 0, self.first
-
-    def at(self, step: int) -> NDArray[np.int64]:
-        """The places at a step; going on from the step asked for last costs only the steps between."""
-        if not self.drift:
-            return self.first
-        if step < self.step:
-            self.step, self.places = 0, self.first
-        while self.step < step:
-            self.step += 1
-            random = np.random.default_rng([self.seed, 2, self.layer, self.step])
-            trading = np.flatnonzero(random.random(len(self.places)) < self.drift)
-            self.places = self.places.copy()
-            self.places[trading] = self.places[random.permutation(trading)]
-        return self.places
-
-
-@lru_cache(maxsize=1024)
-def _walk(experts: int, layer: int, drift: float, seed: int) -> _Walk:
-    return _Walk(experts, layer, drift, seed)
