@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -12,6 +13,7 @@ from ...hardware.frozen import FrozenArrays
 from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
 from ..routing.balancers.balancer import carried_by
+from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
 from ..routing.routers import popularity
@@ -114,6 +116,9 @@ class LoadModel:
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = prod(self._others)
+        self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
+            decoder, {}
+        )
 
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
@@ -150,13 +155,34 @@ class LoadModel:
         shares: Array = rows / rows.sum(axis=1, keepdims=True)
         return shares
 
+    def past(self, layer: int, step: int, micro_batch: int) -> Past:
+        """What a balancing policy may know of a layer's earlier steps."""
+        return Past(
+            step,
+            layer,
+            micro_batch,
+            loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
+            results=lambda earlier: self._carried(layer, earlier, micro_batch),
+        )
+        """Tokens ``[groups, ranks]`` carried in an earlier step: each step may follow from those before, from the first one on."""
+    def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[groups, ranks]`` carried in an earlier step: from the first step on, since each may follow from those before."""
+        kept = self._kept.setdefault((layer, micro_batch), deque(maxlen=MOST_STEPS_AGO))
+        if kept and step < kept[0][0]:
+            kept.clear()
+        for at in range(kept[-1][0] + 1 if kept else 0, step + 1):
+            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch)
+            kept.append((at, carried_by(self.balancer, wanted, self.tokens, past).tokens))
+        return next(tokens for at, tokens in kept if at == step)
+
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
         wanted = self.wanted(layer, step, micro_batch)
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:
             wanted = wanted[:, :1]
-        carried = carried_by(self.balancer, wanted, self.tokens)
+        past = self.past(layer, step, micro_batch)
+        carried = carried_by(self.balancer, wanted, self.tokens, past.of_group(0) if self.balancer.level else past)
         copies = self.ranks * self.tokens * self.top_k * wanted.shape[1]
         return Load(
             sent=self._per_group(carried.tokens.mean(axis=-1)),

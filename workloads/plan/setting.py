@@ -81,6 +81,11 @@ class Setting:
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
+    def past_loads(self) -> dict[Any, Any]:
+        """Loads of earlier steps, kept for balancing policies that look back."""
+        return {}
+
+    @cached_property
     def layout(self) -> Layout:
         """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
         return self._placed[1]
