@@ -164,9 +164,9 @@ class LoadModel:
             loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
             results=lambda earlier: self._carried(layer, earlier, micro_batch),
         )
-        """Tokens ``[groups, ranks]`` carried in an earlier step: each step may follow from those before, from the first one on."""
+
     def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
-        """Tokens ``[groups, ranks]`` carried in an earlier step: from the first step on, since each may follow from those before."""
+        """Tokens ``[groups, ranks]`` carried in an earlier step, from the first on: each may follow from those before."""
         kept = self._kept.setdefault((layer, micro_batch), deque(maxlen=MOST_STEPS_AGO))
         if kept and step < kept[0][0]:
             kept.clear()
