@@ -226,8 +226,8 @@ def _on_cards(
     def share(stage: int, place: int, way: int, out: bool) -> float:
         return sharing.share(stage, orders[stage][place], way, out)
 
-    slowest = [[[float(np.max(each)) for each in some] for some in of] for of in (work, parts)]
-    cards = Cards(orders, steps, *slowest, message, share)
+    slowest, made = ([[float(np.max(each)) for each in some] for some in of] for of in (work, parts))
+    cards = Cards(orders, steps, slowest, made, message, share)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)
@@ -266,7 +266,14 @@ def _of_each_rank(
 ) -> Timing:
     """The clocks of ranks that differ: events in the order of the slowest ranks', each rank on its own clock."""
     orders = cards.orders
-    begins, mades, ends, waits, comes, slowed = ([[] for _ in orders] for _ in range(6))  # type: list[list[list[Any]]]
+    begins, mades, ends, waits, comes, slowed = (
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+    )
     free: list[Any] = [0.0] * len(orders)
     busy: dict[tuple[int, int, bool], Any] = {}
     came: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -300,3 +307,8 @@ def _of_each_rank(
         waits[stage].append(under_way)
         comes[stage].append(there)
     return Timing(orders, begins, mades, ends, waits, comes, slowed)
+
+
+def _lists(orders: Sequence[Order]) -> list[list[Any]]:
+    """An empty list for each stage."""
+    return [[] for _ in orders]

@@ -132,7 +132,10 @@ class Cards:
                 self._next(what[0])
             elif version == what.version:
                 what.left, what.since = 0.0, self._now
-                self._slot_goes_on(what) if isinstance(what, _Slot) else self._arrives(what)
+                if isinstance(what, _Slot):
+                    self._slot_goes_on(what)
+                elif isinstance(what, _Sending):
+                    self._arrives(what)
         return self.clocks
 
     def _push(self, at: float, version: int, what: _Progress | Place) -> None:
