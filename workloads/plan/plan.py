@@ -156,7 +156,8 @@ class Plan:
     drift: float = option(
         "Experts",
         0.0,
-        "Share of the experts whose popularity changes from one step to the next.",
+        "How much loads of experts change from one step to the next: 0 keeps them, 1 draws them anew, in between they"
+        " correlate by 1 - X.",
         least=0,
         most=1,
     )
@@ -331,6 +332,13 @@ class Plan:
         less=1,
         fixable=False,
     )
+    slow_nodes: str = option(
+        "Noise and steps",
+        "none",
+        "Nodes, counted from 0, that compute slower than the others, and how many times as long they take: 3:1.2,7:1.5.",
+        form="NODE:FACTOR,...",
+        fixable=False,
+    )
     steps: int = option("Noise and steps", 1, "Training steps, one after another.", more=0, fixable=False)
     seed: int = option(
         "Noise and steps", 0, "Seed of all that is drawn: routing, jitter and speeds.", least=0, inference=True
@@ -394,6 +402,7 @@ class Plan:
             self.kernel,
             Mesh.of(self.mesh),
             self.offloads,
+            self.slowness_of_nodes,
             parse(self.stage_layers),
         )
         try:
@@ -479,6 +488,26 @@ class Plan:
                 found[name] = 0.0
             if not 0 < found[name] <= 1:
                 raise InputError(f"--offload {text}: the share must be above 0 and at most 1, as in {name}:0.5")
+        return found
+
+    @property
+    def slowness_of_nodes(self) -> dict[int, float]:
+        """How many times as long nodes take that are named as slow (or, below 1, as fast)."""
+        found: dict[int, float] = {}
+        for text in [] if self.slow_nodes == "none" else self.slow_nodes.split(","):
+            name, _, factor = (part.strip() for part in text.partition(":"))
+            node = int(name) if name.isdecimal() else -1
+            try:
+                times = float(factor)
+            except ValueError:
+                times = 0.0
+            if node < 0 or not 0 < times < float("inf"):
+                raise InputError(
+                    f"--slow-nodes {text}: write NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2"
+                )
+            if node in found:
+                raise InputError(f"--slow-nodes {self.slow_nodes}: node {node} is named twice")
+            found[node] = times
         return found
 
     def changed(self, **options: Any) -> Plan:
