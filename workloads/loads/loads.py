@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -116,6 +117,7 @@ class LoadModel:
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = prod(self._others)
+        self._several, self._known = setting.batch.micro_batches > 1, dict[tuple[int, int], Array]()
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -123,7 +125,15 @@ class LoadModel:
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
         first = self._popularity(layer, step)
-        return self._of_prototypes(first) if self.plan.prototypes else choices(first, self.top_k)
+        return self._of_prototypes(first) if self.plan.prototypes else self._choices(layer, step)
+
+    def _choices(self, layer: int, step: int) -> Array:
+        """Chances of all choices; those of a step are kept where several micro-batches ask for them."""
+        if (layer, step) not in self._known:
+            if any(at != step for _, at in self._known) or not self._several:
+                self._known.clear()
+            self._known[layer, step] = choices(self._popularity(layer, step), self.top_k)
+        return self._known[layer, step]
 
     def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
@@ -131,7 +141,7 @@ class LoadModel:
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
             return np.array([random.multinomial(total, row, size=self.groups) for row in self._of_prototypes(first)])
-        return token_counts(first, self.top_k, total, self.groups, random)
+        return token_counts(first, self.top_k, total, self.groups, random, partial(self._choices, layer, step))
 
     def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
         """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""

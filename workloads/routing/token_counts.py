@@ -10,6 +10,7 @@ have in all are then within 3 % of the deviations (Zipf 1), those of first, seco
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -29,17 +30,25 @@ ROUNDS = 40
 """Rounds in which the variances are found that conditioned counts have before."""
 
 
-def token_counts(chances: Array, top_k: int, tokens: int, groups: int, random: np.random.Generator) -> Counts:
+def token_counts(
+    chances: Array,
+    top_k: int,
+    tokens: int,
+    groups: int,
+    random: np.random.Generator,
+    all_choices: Callable[[], Array] | None = None,
+) -> Counts:
     """Tokens ``[top_k, groups, experts]`` that choose each expert first, second, …: every row sums to ``tokens``.
 
-    ``chances`` are those of a first choice. Summed over choices, an expert has at most ``tokens``.
+    ``chances`` are those of a first choice; ``all_choices`` gives :func:`~.choices.choices` of them where it is known. Summed
+    over choices, an expert has at most ``tokens``.
     """
     experts = len(chances)
     if top_k == 1:
         return random.multinomial(tokens, chances / chances.sum(), size=(1, groups))
     if sum(comb(experts, chosen) for chosen in range(top_k)) * experts * groups <= MOST_CELLS:
         return _from_set_to_set(chances, top_k, tokens, groups, random)
-    return _by_expert(choices(chances, top_k), tokens, groups, random)
+    return _by_expert(all_choices() if all_choices else choices(chances, top_k), tokens, groups, random)
 
 
 def _from_set_to_set(chances: Array, top_k: int, tokens: int, groups: int, random: np.random.Generator) -> Counts:
