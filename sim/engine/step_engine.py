@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,9 +22,14 @@ from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import LinkLoads
 from ..network.phases.transfers import Traffic, Transfer
 from ..network.shared_network import SharedNetwork
+from .block_batches import Batch
 from .noise import Noise
 
 Array = NDArray[np.float64]
+
+
+MOST_EXCHANGES = 1024
+"""Exchanges with the network to themselves that are kept at most: those of a stage's passes come again soon or never."""
 
 
 class CountingEnvironment(simpy.Environment):
@@ -50,7 +55,7 @@ class BlockRun:
     made: Array
     seconds: Array
     parts: Mapping[tuple[str, str], Array]
-    rows: list[TraceRow]
+    rows: Sequence[TraceRow]
     loads: LinkLoads
     events: int
 
@@ -61,7 +66,7 @@ class StepResult:
 
     seconds: float
     exposed: dict[str, dict[str, float]]  # [phase][category], means over ranks that sum to ``seconds``
-    rows: list[TraceRow]
+    rows: Sequence[TraceRow]
     loads: LinkLoads
     events: int
 
@@ -72,6 +77,19 @@ class Taken(NamedTuple):
     seconds: float | Array
     longest: float
     limit: str
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """An exchange that had the network to itself: seconds, and the bytes of its transfers on links."""
+
+    seconds: float | Array
+    transfers: Sequence[Transfer]
+
+    def count(self, loads: LinkLoads) -> None:
+        """Add its bytes."""
+        for transfer in self.transfers:
+            loads.plus(transfer.loads, 1.0 if transfer.factor is None else transfer.factor)
 
 
 class Engine:
@@ -94,6 +112,7 @@ class Engine:
         noise: Noise,
         observed: Mapping[str, tuple[int, ...]],
         exposure: Exposure | None = None,
+        costs: Costs | None = None,
     ) -> None:
         self.machine, self.schedule, self.traffic, self.noise = machine, schedule, traffic, noise
         self.mesh = schedule.mesh
@@ -106,7 +125,8 @@ class Engine:
         senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
         self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
         self.known: dict[Transfer, Taken] = {}
-        self.costs = Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
+        self.exchanged: dict[tuple[object, ...], tuple[Exchange, Exchanged]] = {}
+        self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
 
@@ -212,7 +232,7 @@ class Engine:
         """Stages over their blocks; ranks that end early go on early."""
         from .stages import PipelineStages
 
-        stages = PipelineStages(work, self.machine, self.traffic, self._block, self.ledger.observed)
+        stages = PipelineStages(work, self.machine, self.traffic, self, self.ledger.observed)
         passed = stages.run(ready)
         self.ledger.passed(number, passed)
         self.loads.plus(stages.loads, 1.0)
@@ -220,16 +240,32 @@ class Engine:
         yield self._until(passed.end)
         self.finished[number].succeed()
 
-    def _block(self, number: int, operations: Block) -> BlockRun:
+    def block(self, number: int, operations: Block) -> BlockRun:
         """A block of a pipeline by itself, on the same network."""
         exposure = RankExposure()
-        schedule = Schedule(self.schedule.layout, operations)
-        inner = Engine(self.machine, schedule, self.traffic, self.noise.within(number), self.ledger.observed, exposure)
+        schedule, noise = Schedule(self.schedule.layout, operations), self.noise.within(number)
+        inner = Engine(self.machine, schedule, self.traffic, noise, self.ledger.observed, exposure, self.costs)
         inner.made = np.zeros([1] * len(self.mesh.shape))
         inner._play()
         inner._add_up()
         seconds = inner.ledger.settle()
         return BlockRun(inner.made, seconds, exposure.parts, inner.ledger.rows, inner.loads, inner.env.events)
+
+    def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
+        """The same of several, which have one form (:func:`~.block_batches.form`)."""
+        return Batch(self, numbers, blocks).run()
+
+    def by_itself(self, exchange: Exchange) -> Exchanged:
+        """An exchange with the network to itself; even ones, and those on the same bytes, repeat."""
+        key = (id(exchange.nbytes), id(exchange.received)) if _uneven(exchange) else (exchange.nbytes,)
+        key = (exchange.operation, exchange.algorithm, exchange.axes, *key)
+        if key not in self.exchanged:
+            transfers = self.traffic.transfers(exchange)
+            seconds = sum(self._by_itself(exchange, each).seconds for each in transfers) if transfers else 0.0
+            self.exchanged[key] = exchange, Exchanged(seconds, transfers)
+            if len(self.exchanged) > MOST_EXCHANGES:
+                del self.exchanged[next(iter(self.exchanged))]
+        return self.exchanged[key][1]
 
     def _load(self, transfer: Transfer) -> None:
         """Count the bytes on every link; those of transfers that share their loads are added up once, at the end."""
@@ -246,3 +282,8 @@ class Engine:
         """Add what transfers share to the bytes on links."""
         for loads, factor in self.shared.items():
             self.loads.plus(loads, factor)
+
+
+def _uneven(exchange: Exchange) -> bool:
+    """Whether ranks send or receive unequal amounts."""
+    return exchange.received is not None or not isinstance(exchange.nbytes, float)

@@ -15,7 +15,7 @@ from .layer.moe import Flow
 
 @dataclass(frozen=True)
 class Gap:
-    """What an operation lacks: the flow's exchange, or fields of its work that are amounts of the flow, of a layer of the stage."""
+    """What an operation lacks of a layer's flow: its exchange, or fields of its work that are amounts of the flow."""
 
     layer: int
     exchange: str | None
@@ -65,7 +65,9 @@ class Template:
                 found = [amounts[id(getattr(work, name))] for name in open_fields]
                 gaps[number] = Gap(found[0][0], None, tuple(zip(open_fields, (name for _, name in found), strict=True)))
             else:
-                raise InternalError(f"{operation.label}: {', '.join(open_fields)} follow from a load in a way of their own")
+                raise InternalError(
+                    f"{operation.label}: {', '.join(open_fields)} follow from a load in a way of their own"
+                )
         return cls(operations, gaps)
 
     def filled(self, flow: Callable[[int], Flow]) -> Block:

@@ -10,9 +10,9 @@ from ..pipelines import PIPELINES
 from ..plan.setting import Setting
 from ..schedule.operation import COMPUTE, Block, Operation, Role, Task
 from ..schedule.work import Exchange, PipelineWork
+from .block_templates import Template
 from .builder import COMMUNICATION, Program
 from .data_parallel.sharding import held, parts_of
-from .block_templates import Template
 from .layer.moe import Flow
 from .layer.rank_share import Local
 from .step import TrainingStep
