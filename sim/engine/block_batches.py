@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,7 +123,7 @@ def _together(works: Sequence[Work], dimensions: int) -> Work:
     first = works[0]
     if all(work is first for work in works):
         return first
-    values = {}
+    values: dict[str, Any] = {}
     for each in fields(first):
         of_all = [getattr(work, each.name) for work in works]
         alike = all(_same(value, of_all[0]) for value in of_all)
