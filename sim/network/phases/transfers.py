@@ -56,6 +56,7 @@ class Traffic:
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str], Groups] = {}
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
+        self._parts: dict[tuple[Groups, bytes], Groups] = {}
         self._latencies: dict[_Key, float | Array] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
 
@@ -89,8 +90,11 @@ class Traffic:
                 found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
         return found
 
-    def _uneven(self, exchange: Exchange) -> list[Transfer]:
-        """Bytes differ from rank to rank; what a round brings is what the next one sends on."""
+    def _uneven(self, exchange: Exchange, only: Array | None = None) -> list[Transfer]:
+        """Bytes differ from rank to rank; what a round brings is what the next one sends on.
+
+        ``only``: which ranks there are at all, whole groups of them.
+        """
         algorithm, outer, inner = self._shape(exchange)
         check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
         held = full(self.layout, exchange.nbytes)
@@ -98,6 +102,8 @@ class Traffic:
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, algorithm, outer, inner):
             scope = self._scope(exchange.axes, each.scope)
+            if only is not None:
+                scope = self._part(scope, only)
             groups = scope.members
             if each.action == "exchange":
                 share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
@@ -121,7 +127,8 @@ class Traffic:
         if self.layout.mesh.size(*exchange.axes) == 1:
             return found
         if exchange.received is not None or not isinstance(exchange.nbytes, float):
-            for transfer in self._uneven(replace(exchange, nbytes=np.asarray(exchange.nbytes) * times)):
+            held = np.asarray(exchange.nbytes) * times
+            for transfer in self._uneven(replace(exchange, nbytes=held), full(self.layout, times)):
                 found.plus(transfer.loads, 1.0)
             return found
         held, weight = full(self.layout, exchange.nbytes * times), self._factors_of(exchange)
@@ -179,6 +186,13 @@ class Traffic:
             members = np.ascontiguousarray(self.layout.scope(axes, scope))
             self._scopes[key] = self._groups.setdefault((members.shape, members.tobytes()), Groups(members))
         return self._scopes[key]
+
+    def _part(self, scope: Groups, only: Array) -> Groups:
+        """The groups of which ``only`` is not zero."""
+        key = (scope, only.tobytes())
+        if key not in self._parts:
+            self._parts[key] = Groups(scope.members[only[scope.members[:, 0]] != 0])
+        return self._parts[key]
 
     def _transfer(
         self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
