@@ -70,7 +70,7 @@ class Batch:
             if isinstance(operation.work, Exchange):
                 axes = tuple(at + 1 for at in engine.mesh.positions(operation.work.axes) if clock.shape[at + 1] > 1)
                 begin = clock.max(axis=axes, keepdims=True)
-                end = begin + self._exchanged(works, loads)
+                end = begin + self._exchanged([work for work in works if isinstance(work, Exchange)], loads)
                 spend(operation.category, operation.phase, end - begin)
                 spend("imbalance", operation.phase, begin - clock)
             else:
@@ -103,7 +103,7 @@ class Batch:
             return 1.0
         return np.stack([np.asarray(noise.within(number).of_operation(place)) for number in self.numbers])
 
-    def _exchanged(self, works: Sequence[Work], loads: Sequence[LinkLoads]) -> Array | float:
+    def _exchanged(self, works: Sequence[Exchange], loads: Sequence[LinkLoads]) -> Array | float:
         """Seconds of an exchange of each block, whose bytes are counted."""
         if all(work is works[0] for work in works):
             found = self.engine.by_itself(works[0])

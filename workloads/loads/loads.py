@@ -159,7 +159,8 @@ class LoadModel:
         if ahead > 1 and not self.plan.prototypes:
             drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead)
             if drawn is not None:
-                return drawn[micro_batch % ahead]
+                found: NDArray[np.int64] = drawn[micro_batch % ahead]
+                return found
         return self._by_rank(self.of_experts(layer, step, micro_batch))
 
     def _ahead(self, layer: int, step: int, first: int, count: int) -> NDArray[np.int64] | None:

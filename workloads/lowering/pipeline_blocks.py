@@ -62,7 +62,7 @@ def last_differs(setting: Setting) -> bool:
 
 
 class PipelineBlocks:
-    """Collects blocks; passes that are alike share one."""
+    """Collects blocks; passes that are alike share one, and those that differ in loads alone a :class:`Template`."""
 
     def __init__(self, this: TrainingStep, virtual_stages: int) -> None:
         self.this, self.virtual_stages = this, virtual_stages

@@ -48,7 +48,8 @@ def token_counts(
         return random.multinomial(tokens, chances / chances.sum(), size=(1, groups))
     if _few(experts, top_k, groups):
         return _from_set_to_set(chances, top_k, tokens, groups, random)
-    return _by_expert(all_choices() if all_choices else choices(chances, top_k), tokens, groups, [random])[0]
+    found: Counts = _by_expert(all_choices() if all_choices else choices(chances, top_k), tokens, groups, [random])[0]
+    return found
 
 
 def many_token_counts(
