@@ -139,9 +139,12 @@ class Processor:
         return Cost(*(np.where(better, rounds * a, count * b) for a, b in zip(whole, split, strict=True)))
 
     def attention_rate(self, precision: Precision) -> float:
-        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach."""
+        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach.
+
+        Machines say it on full scores, of which a causal mask leaves half to be worked out.
+        """
         tiles = self.core_group.tiles
-        return self.peak(precision) * (tiles.attention if tiles else self.gemm_efficiency)
+        return self.peak(precision) * (tiles.attention / 2 if tiles else self.gemm_efficiency)
 
     def sweep(self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision) -> Cost:
         """Cost of an operator that passes once over ``size`` elements, spread over the core groups.

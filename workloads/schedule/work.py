@@ -60,7 +60,8 @@ class FusedAttention(FrozenArrays):
     """``count`` attentions in one kernel that keeps its scores to itself (FlashAttention, Dao et al. 2022).
 
     ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
-    keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more.
+    keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more. ``share``
+    is that of all pairs of a query and a key that the kernel works out (:func:`causal_share`); what a mask hides it skips.
     """
 
     kind: ClassVar[str] = "attention"
@@ -72,17 +73,18 @@ class FusedAttention(FrozenArrays):
     count: Amount
     products: int
     precision: Precision
+    share: float = 1.0
 
     @property
     def flops(self) -> Amount:
-        """2 · queries · keys · elements for each product.
+        """2 · queries · keys · share · elements for each product.
 
         Forward scores have the size of keys, outputs that of values; of the five products backward three have the first
         (scores again, gradients of queries and of keys) and two the second (those of weights and of values).
         """
         of_values = self.products // 2
         elements = (self.products - of_values) * self.size + of_values * self.value_size
-        return 2.0 * self.queries * self.keys * elements * self.count
+        return 2.0 * self.queries * self.keys * self.share * elements * self.count
 
     @property
     def elements(self) -> Amount:
@@ -92,7 +94,17 @@ class FusedAttention(FrozenArrays):
 
     def __str__(self) -> str:
         """The shape."""
-        return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}] {self.precision}"
+        part = "" if self.share == 1 else f", {self.share:.4g} of it"
+        return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}{part}] {self.precision}"
+
+
+def causal_share(queries: float, keys: float) -> float:
+    """The part of all pairs that a causal mask leaves where the last ``queries`` of ``keys`` tokens look back, at themselves too.
+
+    The first of them sees ``keys - queries + 1``, the last one all: in the mean ``keys - (queries - 1) / 2``. Of a whole
+    sequence that is half of the square and half of its diagonal; of one new token, all.
+    """
+    return 1.0 - (queries - 1.0) / (2.0 * keys)
 
 
 @dataclass(frozen=True)
