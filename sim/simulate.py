@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from ..hardware.machine import Machine
+from ..hardware.precisions import Precision
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
 from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
@@ -69,6 +70,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
     results: list[StepResult] = []
     needs: list[Memory] = []
     flops: list[float] = []
+    products: list[dict[Precision, float]] = []
     balance = LoadStatistics()
     for step in range(plan.steps):
         schedule, loads = lower_step(setting, step, pairwise=depth == "message")
@@ -77,6 +79,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
             require_fit(setting, loads, needs[-1])
         balance.add(loads)
         flops.append(schedule.total_flops())
+        products.append(schedule.product_flops())
         noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, step)
         if not step:
             depth = _depth(depth, setting, loads)
@@ -91,7 +94,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
     need = max(needs, key=lambda each: each.total)
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
     totals = Totals(
-        **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
+        **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops)), products),
         **_interval(setting.machine, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_links(results),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -23,11 +23,20 @@ UNBOUNDED = sys.maxsize
 
 @dataclass(frozen=True)
 class LinkKind:
-    """``count`` links of one kind, each of ``capacity`` bytes per second in its one direction."""
+    """``count`` links of one kind, each of ``capacity`` bytes per second in its one direction.
+
+    Where they are not all alike, ``capacity`` is the largest and ``rates`` are those of each.
+    """
 
     name: str
     capacity: float
     count: int
+    rates: Array | None = field(default=None, compare=False)
+
+    @property
+    def each(self) -> Array | float:
+        """Bytes per second of each link, or of all."""
+        return self.capacity if self.rates is None else self.rates
 
 
 @dataclass(frozen=True)

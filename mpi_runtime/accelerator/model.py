@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from ...hardware.machine import Machine
 from ...hardware.precisions import BYTES, Precision
 from ...hardware.tiles import Tiles
+from ...workloads.model.flops import causal_share
 from ...workloads.schedule.costs import compute_seconds
-from ...workloads.schedule.work import FusedAttention, Gemm, Loop, Sweep, Work, causal_share
+from ...workloads.schedule.work import FusedAttention, Gemm, Loop, Sweep, Work
 from ..calibration.points import BenchPoint
 from .points import SWEEPS
 

@@ -68,9 +68,10 @@ class Model(Record):
     ``experts`` counts those of one layer; every ``moe_every``-th layer after the first ``dense_first`` has them, the others a
     dense FFN. An FFN or expert is two matrices, ``hidden`` × ``ffn_hidden`` (``expert_hidden``) and back, three where it is
     ``gated``. ``shared_experts`` see every token. With fewer ``kv_heads`` than heads, heads share keys and values (grouped-query
-    attention). Attention is ``causal`` but in an encoder; BERT reads both ways. ``tied``: the output layer shares the embedding's weights. ``positions`` are learned position embeddings. Of a
-    sequence of ``seq_len``, ``patches`` are those of an image, projected from ``patch_values`` numbers each, and the rest text; a
-    decoder beside an encoder has ``decoder_seq_len``. ``published_parameters`` is what the authors say that the model has.
+    attention). Attention is ``causal`` but in an encoder; BERT reads both ways. ``tied``: the output layer shares the embedding's
+    weights. ``positions`` are learned position embeddings. Of a sequence of ``seq_len``, ``patches`` are those of an image,
+    projected from ``patch_values`` numbers each, and the rest text; a decoder beside an encoder has ``decoder_seq_len``.
+    ``published_parameters`` is what the authors say that the model has.
     """
 
     name: str

@@ -61,7 +61,8 @@ class FusedAttention(FrozenArrays):
 
     ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
     keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more. ``share``
-    is that of all pairs of a query and a key that the kernel works out (:func:`causal_share`); what a mask hides it skips.
+    is that of all pairs of a query and a key that the kernel works out: it skips what a mask hides
+    (:func:`~athanor.workloads.model.flops.causal_share`).
     """
 
     kind: ClassVar[str] = "attention"
@@ -96,15 +97,6 @@ class FusedAttention(FrozenArrays):
         """The shape."""
         part = "" if self.share == 1 else f", {self.share:.4g} of it"
         return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}{part}] {self.precision}"
-
-
-def causal_share(queries: float, keys: float) -> float:
-    """The part of all pairs that a causal mask leaves where the last ``queries`` of ``keys`` tokens look back, at themselves too.
-
-    The first of them sees ``keys - queries + 1``, the last one all: in the mean ``keys - (queries - 1) / 2``. Of a whole
-    sequence that is half of the square and half of its diagonal; of one new token, all.
-    """
-    return 1.0 - (queries - 1.0) / (2.0 * keys)
 
 
 @dataclass(frozen=True)
@@ -280,6 +272,16 @@ class PipelineWork:
         """The number of the block for a pass (0 F, 1 B, 2 W) of a micro-batch through a virtual stage."""
         numbers = self.uses[virtual][which]
         return numbers[micro_batch if len(numbers) > 1 else 0]
+
+    @property
+    def runs(self) -> list[float]:
+        """How often each block runs in a step, on all stages together."""
+        found = [0.0] * len(self.blocks)
+        for passes in self.uses:
+            for numbers in passes:
+                for number in numbers:
+                    found[number] += self.micro_batches / len(numbers)
+        return found
 
     @property
     def flops(self) -> Amount:

@@ -119,7 +119,9 @@ def nominal_flops(name, operator):
 
     The reference works out all scores of a fused kernel; of those that a mask hides a kernel spares the products.
     """
-    return operator.products * operator.visible if operator.kind != "sweep" else NOMINAL[kind_of(name)] * operator.elements
+    return (
+        operator.products * operator.visible if operator.kind != "sweep" else NOMINAL[kind_of(name)] * operator.elements
+    )
 
 
 def kind_of(name):

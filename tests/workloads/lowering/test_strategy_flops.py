@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.tiles import Tiles
+from athanor.workloads.model.flops import causal_share
 from athanor.workloads.model.model import Model
 from athanor.workloads.schedule.costs import Costs
-from athanor.workloads.schedule.work import FusedAttention, causal_share
+from athanor.workloads.schedule.work import FusedAttention
 from pytest import approx
 from support.strategies import (
     BOTH,

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from ....hardware.precisions import Precision
 from ...mesh.axes import CONTEXT
+from ...model.flops import causal_share
 from ...schedule.operation import ModelPart, Operand, Role, Task
-from ...schedule.work import FusedAttention, Gemm, Sweep, causal_share
+from ...schedule.work import FusedAttention, Gemm, Sweep
 from ..builder import Program
 from ..tensor_parallel.none import Cut, NoTensorParallel
 from .rank_share import NORM_FLOPS, Local
