@@ -12,6 +12,7 @@ import numpy as np
 
 from ..hardware.errors import InternalError
 from ..hardware.machine import Machine
+from ..hardware.precisions import Precision
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
 from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
@@ -87,6 +88,7 @@ def run_setting(
     results: list[StepResult] = []
     needs: list[Memory] = []
     flops: list[float] = []
+    products: list[dict[Precision, float]] = []
     balance = LoadStatistics()
     for step in range(plan.steps):
         schedule, loads = lower_step(setting, step, pairwise=depth == "message")
@@ -95,6 +97,7 @@ def run_setting(
             require_fit(setting, loads, needs[-1])
         balance.add(loads)
         flops.append(schedule.total_flops())
+        products.append(schedule.product_flops())
         noise = Noise.of(setting, step)
         if not step:
             depth = _depth(depth, setting, loads)
@@ -111,7 +114,7 @@ def run_setting(
     need = max(needs, key=lambda each: each.total)
     seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
     totals = Totals(
-        **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
+        **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops)), products),
         **_interval(setting.machine, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(results), setting),

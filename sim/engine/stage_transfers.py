@@ -83,7 +83,7 @@ class SharedCards:
             return 0.0
         passed = self._links(stage, way, out)
         busy = (
-            float((loads.loads[kind.name][passed[kind.name]] / kind.capacity).max(initial=0.0))
+            float(((loads.loads[kind.name] / kind.each)[passed[kind.name]]).max(initial=0.0))
             for kind in loads.kinds
             if kind.name in passed and kind.name in loads.loads
         )

@@ -140,7 +140,7 @@ class LinkLoads:
         """Seconds that every link of each loaded kind needs for its bytes."""
         for kind in self.kinds:
             if kind.name in self.loads and self.loads[kind.name].any():
-                yield kind, self.loads[kind.name] / kind.capacity
+                yield kind, self.loads[kind.name] / kind.each
 
 
 @dataclass(frozen=True)
