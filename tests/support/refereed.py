@@ -77,7 +77,7 @@ def mesh_of(random: np.random.Generator, sizes: dict[str, list[int]], most: int)
     while True:
         mesh = {axis: int(random.choice(some)) for axis, some in sizes.items()}
         if np.prod(list(mesh.values())) <= most:
-            return {axis: mesh[axis] for axis in random.permutation(list(mesh))}
+            return {axis: mesh[axis] for axis in map(str, random.permutation(list(mesh)))}
 
 
 def staged(random: np.random.Generator, mesh: dict[str, int]) -> dict[str, Any]:
