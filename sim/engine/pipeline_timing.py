@@ -30,6 +30,13 @@ class Sharing(Protocol):
     def share(self, stage: int, slot: Slot, way: int, out: bool) -> float:
         """Of a slot's seconds the part in which its own exchanges keep a card busy that sends, or receives, these messages."""
 
+    @property
+    def crowds(self) -> object | None:
+        """None where slots of different stages never slow each other."""
+
+    def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
+        """By how much longer than alone stages take for the slots that they run at once; asked where there are crowds."""
+
 
 class Parts(NamedTuple):
     """Where a stage's seconds went: its work, waiting while its input was under way, and waiting for it to be made."""
@@ -113,7 +120,7 @@ def play(
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     later, sooner = (np.maximum, np.minimum) if any(isinstance(each, np.ndarray) for each in amounts) else (max, min)
     alone = _played(orders, steps, work, parts, between, later, sooner)
-    if sharing is None or not between or not _meet(alone, steps, sharing):
+    if sharing is None or not between or not (sharing.crowds or _meet(alone, steps, sharing)):
         return alone
     return _on_cards(orders, steps, work, parts, between, sharing)
 
@@ -226,8 +233,12 @@ def _on_cards(
     def share(stage: int, place: int, way: int, out: bool) -> float:
         return sharing.share(stage, orders[stage][place], way, out)
 
+    def stretch(running: Sequence[int | None]) -> list[float]:
+        slots = (None if place is None else (stage, orders[stage][place]) for stage, place in enumerate(running))
+        return sharing.stretch(list(slots))
+
     slowest = [[[float(np.max(each)) for each in some] for some in of] for of in (work, parts)]
-    cards = Cards(orders, steps, *slowest, message, share)
+    cards = Cards(orders, steps, *slowest, message, share, stretch if sharing.crowds else None)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)

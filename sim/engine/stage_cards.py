@@ -35,6 +35,9 @@ class Clocks(NamedTuple):
 Share = Callable[[int, int, int, bool], float]
 """``share(stage, place, way, out)``: the part of a slot's seconds in which its own exchanges keep a card busy, out or in."""
 
+Stretch = Callable[[Sequence[int | None]], list[float]]
+"""``stretch(running)``: by how much longer than alone each stage takes while stages run the slots at these places of theirs."""
+
 Place = tuple[int, int]
 """A stage, and a place in its order."""
 
@@ -94,7 +97,7 @@ class Cards:
     A card sends, and receives, one message of the pipeline at a time, first come first served. Exchanges of a slot take
     ``share`` of its seconds on the same card. While a message passes, slot and message get on at ``1 / (1 + share)`` of their
     speed: in the bursts of the slot both have half of the card, between them the message has all of it, so that the card is
-    never idle meanwhile and never does more than it can.
+    never idle meanwhile and never does more than it can. With ``stretch``, slots that run at once slow each other too.
     """
 
     def __init__(
@@ -105,7 +108,9 @@ class Cards:
         parts: Sequence[Sequence[float]],
         message: Callable[[int, int, Kind], Message],
         share: Share,
+        stretch: Stretch | None = None,
     ) -> None:
+        self.stretch, self._stretched = stretch, [1.0] * len(orders)
         self.orders, self.work, self.parts, self.message, self.share = orders, work, parts, message, share
         where: list[Place] = [(stage, place) for stage, place, *_ in steps]
         self.reader = {
@@ -224,6 +229,12 @@ class Cards:
 
     def _stage_changes(self, stage: int) -> None:
         """Another slot runs, or none."""
+        if self.stretch:
+            before = self._stretched
+            self._stretched = self.stretch([slot and slot.place[1] for slot in self._running])
+            for other, (old, new) in enumerate(zip(before, self._stretched, strict=True)):
+                if old != new and other != stage:
+                    self._slot_changes(other)
         self._slot_changes(stage)
         for way, out in ((way, out) for way in (0, 1) for out in (True, False)):
             message = self._busy.get((stage, way, out))
@@ -240,7 +251,7 @@ class Cards:
             for out in (True, False)
             if (stage, way, out) in self._busy
         ]
-        self._pace(slot, 1.0 / (1.0 + max(shares, default=0.0)))
+        self._pace(slot, 1.0 / (self._stretched[stage] + max(shares, default=0.0)))
 
     def _message_changes(self, message: _Sending) -> None:
         ends = ((message.source[0], True), (message.target[0], False))
