@@ -1,9 +1,9 @@
 """How far the engine is from a referee that plays every rank, stream and message: ``python benchmarks/referee.py [--record]``.
 
-Random plans of each kind of ``tests/support/refereed.py``, of up to 16 ranks and a few of up to 64, are played by the referee of
-``tests/oracles/referee`` and by the engine at each depth. Printed are errors of the step's seconds, engine over referee. ``--record``
-keeps them in ``referee.json``, of which the page on accuracy has its table. ``--plans N`` takes N plans of each kind, ``--kind
-TEXT`` only kinds whose name contains it, and ``--worst N`` also prints the N plans of each kind that are furthest off.
+Random plans of each kind of ``tests/support/refereed.py``, of up to 16 ranks and some of up to 64, are played by the referee of
+``tests/oracles/referee`` and by the engine at each depth. Printed are errors of the step's seconds, engine over referee.
+``--record`` keeps them in ``referee.json``, of which the page on accuracy has its table. ``--plans N`` takes N plans of each
+kind, ``--kind TEXT`` only kinds whose name contains it, and ``--worst N`` also prints the N plans that are furthest off.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.pipelines import Kind, Order, Pipeline, Slot, Step, sequence, streamed
-from .stage_cards import Cards, Clocks, Message
+from .stage_cards import Cards, Clocks, Message, Slowing
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
@@ -27,8 +27,8 @@ class Sharing(Protocol):
     def wire(self, sender: int, receiver: int, kind: Kind) -> tuple[Seconds, int]:
         """Seconds of a message, within those of its transfer, in which it keeps cards busy; and which way it takes."""
 
-    def share(self, stage: int, slot: Slot, way: int, out: bool) -> float:
-        """Of a slot's seconds the part in which its own exchanges keep a card busy that sends, or receives, these messages."""
+    def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
+        """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
 
     @property
     def crowds(self) -> object | None:
@@ -201,7 +201,7 @@ def _meet(timing: Timing, steps: Sequence[Step], sharing: Sharing) -> bool:
         if not np.any(wire):
             continue
         for at, here, out in ((sender, places[source][1], True), (stage, place, False)):
-            if sharing.share(at, timing.orders[at][here], way, out):
+            if any(sharing.share(at, timing.orders[at][here], way, out)):
                 return True
         made = timing.made[sender][places[source][1]]
         sent = float(np.min(made)), float(np.max(made + wire))
@@ -230,15 +230,15 @@ def _on_cards(
         longest = float(np.max(wire))
         return Message(longest, float(np.max(seconds)) - longest, way)
 
-    def share(stage: int, place: int, way: int, out: bool) -> float:
+    def share(stage: int, place: int, way: int, out: bool) -> Slowing:
         return sharing.share(stage, orders[stage][place], way, out)
 
     def stretch(running: Sequence[int | None]) -> list[float]:
         slots = (None if place is None else (stage, orders[stage][place]) for stage, place in enumerate(running))
         return sharing.stretch(list(slots))
 
-    slowest = [[[float(np.max(each)) for each in some] for some in of] for of in (work, parts)]
-    cards = Cards(orders, steps, *slowest, message, share, stretch if sharing.crowds else None)
+    whole, made = ([[float(np.max(each)) for each in some] for some in of] for of in (work, parts))
+    cards = Cards(orders, steps, whole, made, message, share, stretch if sharing.crowds else None)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)
@@ -277,7 +277,8 @@ def _of_each_rank(
 ) -> Timing:
     """The clocks of ranks that differ: events in the order of the slowest ranks', each rank on its own clock."""
     orders = cards.orders
-    begins, mades, ends, waits, comes, slowed = ([[] for _ in orders] for _ in range(6))  # type: list[list[list[Any]]]
+    every: list[list[list[Any]]] = [[[] for _ in orders] for _ in range(6)]
+    begins, mades, ends, waits, comes, slowed = every
     free: list[Any] = [0.0] * len(orders)
     busy: dict[tuple[int, int, bool], Any] = {}
     came: dict[tuple[int, int], tuple[Any, Any]] = {}

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MOST_OPERATIONS = 20_000
 """Operations of blocks that are run once more, stage by stage: about a second. Above, all stages run a block at once."""
 
+MOST_MEETINGS = 500_000
+"""Slots times stages up to which slots that run at once slow each other: seconds."""
+
 MOST_MATES = 8
 """Other stages at once whose bursts are told one by one; of more the mean counts."""
 

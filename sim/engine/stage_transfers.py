@@ -9,8 +9,9 @@ import numpy as np
 
 from ...workloads.pipelines import Kind
 from ...workloads.schedule.work import Exchange
-from ..network.links import Array, Index, LinkLoads
+from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
+from .stage_cards import Slowing
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SharedCards:
     wraps: bool
     axis: int
     _ways: dict[tuple[int, int], int] = field(default_factory=dict)
-    _passed: dict[tuple[int, int, bool], dict[str, Index]] = field(default_factory=dict)
+    _parts: dict[tuple[int, int, bool], dict[str, Array]] = field(default_factory=dict)
 
     def way(self, sender: int, receiver: int) -> int:
         """0 where all messages stay in their nodes, else 1."""
@@ -77,34 +78,49 @@ class SharedCards:
             self._ways[key] = int(not np.equal(*ends).all())
         return self._ways[key]
 
-    def share(self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float) -> float:
-        """The part of a block's ``seconds`` in which its ``loads`` keep those links busy that messages of a stage pass."""
+    def share(self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float) -> Slowing:
+        """How a stage's messages and a block of ``seconds`` and ``loads`` slow each other, on the link where they do most."""
         if not seconds:
-            return 0.0
-        passed = self._links(stage, way, out)
-        busy = (
-            float((loads.loads[kind.name][passed[kind.name]] / kind.capacity).max(initial=0.0))
+            return Slowing(0.0, 0.0)
+        taken = self._taken(stage, way, out)
+        found = [
+            Slowing.of(min(1.0, busy), part)
             for kind in loads.kinds
-            if kind.name in passed and kind.name in loads.loads
+            if kind.name in taken and kind.name in loads.loads
+            for busy, part in self._meetings(loads.loads[kind.name] / kind.capacity / seconds, taken[kind.name])
+        ]
+        return Slowing(
+            max((each.block for each in found), default=0.0), max((each.message for each in found), default=0.0)
         )
-        return min(1.0, max(busy, default=0.0) / seconds)
 
-    def _links(self, stage: int, way: int, out: bool) -> dict[str, Index]:
-        """Links that messages out of a stage, or into it, pass on one way, by kind."""
+    def _meetings(self, busy: Array, taken: Array) -> set[tuple[float, float]]:
+        """What blocks and messages take of links that both pass."""
+        both = (busy > 0) & (taken > 0)
+        return set(zip(busy[both].tolist(), taken[both].tolist(), strict=True))
+
+    def _taken(self, stage: int, way: int, out: bool) -> dict[str, Array]:
+        """The part of each link, by kind, that messages out of a stage, or into it, take while they pass on one way."""
         key = (stage, way, out)
-        if key not in self._passed:
+        if key not in self._parts:
             mesh = self.traffic.layout.mesh
             members = mesh.groups(self.activations.axes)
-            count, found = members.shape[1], dict[str, Index]()
-            for kind in self.handovers:
+            count, found = members.shape[1], dict[str, Array]()
+            nbytes = mesh.full(np.asarray(self.activations.nbytes, dtype=np.float64))
+            for kind, handover in self.handovers.items():
                 by = 1 if kind == "F" else -1
                 sender = stage if out else (stage - by) % count
                 receiver = (sender + by) % count
                 if (not self.wraps and receiver != sender + by) or self.way(sender, receiver) != way:
                     continue
-                ends = members[:, sender][:, None], members[:, receiver][:, None]
-                loads = self.traffic.phases.one_each(*ends, np.ones((len(members), 1)))[1]
-                for name, nbytes in loads.loads.items():
-                    found[name] = np.union1d(found.get(name, np.zeros(0, dtype=np.int64)), np.flatnonzero(nbytes))
-            self._passed[key] = found
-        return self._passed[key]
+                source = members[:, sender]
+                wire = float(handover.wire.reshape(-1)[source].max())
+                if not wire:
+                    continue
+                ends = source[:, None], members[:, receiver][:, None]
+                loads = self.traffic.phases.one_each(*ends, nbytes[source][:, None])[1]
+                for link in loads.kinds:
+                    if link.name in loads.loads:
+                        part = np.minimum(loads.loads[link.name] / link.capacity / wire, 1.0)
+                        found[link.name] = np.maximum(found.get(link.name, 0.0), part)
+            self._parts[key] = found
+        return self._parts[key]

@@ -19,6 +19,7 @@ from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
+from .stage_cards import Slowing
 from .stage_crowds import StageCrowds
 from .stage_transfers import Handover, SharedCards
 
@@ -49,7 +50,7 @@ class PipelineStages:
     _runs: dict[int, BlockRun] = field(default_factory=dict)
     _seconds: dict[tuple[int, int], Seconds] = field(default_factory=dict)
     _making: dict[tuple[int, int], Seconds] = field(default_factory=dict)
-    _shares: dict[tuple[int, int, int, bool], float] = field(default_factory=dict)
+    _shares: dict[tuple[int, int, int, bool], Slowing] = field(default_factory=dict)
 
     def run(self, ready: Array) -> Passed:
         """Play the pipeline from ``ready`` on."""
@@ -187,8 +188,8 @@ class PipelineStages:
         """Seconds of a message in which it keeps cards busy, and its way."""
         return self._at(self.handovers[kind].wire, sender), self._cards.way(sender, receiver)
 
-    def share(self, stage: int, slot: Slot, way: int, out: bool) -> float:
-        """Of a slot's seconds the part in which its own exchanges keep the cards of messages busy."""
+    def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
+        """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
         number = self.block(stage, slot)
         key = stage, number, way, out
         if key not in self._shares:
