@@ -37,6 +37,10 @@ class Ended(AthanorError):
         self.exit_status = exit_status
 
 
+class InternalError(RuntimeError):
+    """A result that no machine can give: a fault of Athanor, not of its user. The message says of what plan it was."""
+
+
 def suggestion(found: str, allowed: Iterable[str]) -> str:
     """``" (a, b, c); did you mean b?"``: what is allowed, and the nearest of it where one is near."""
     names = list(allowed)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
+from ..hardware.errors import InternalError
 from ..hardware.machine import Machine
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
@@ -28,6 +31,7 @@ from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
+from .network.phases.phases import with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
@@ -43,12 +47,16 @@ def simulate(
     model: str | Path | Model | None = None,
     *,
     allow_overcommit: bool | None = None,
+    bottleneck: bool = False,
     **options: Unpack[PlanOptions],
 ) -> Run:
     """Simulate training steps of ``model`` on ``machine``.
 
     Both are a catalogue name, a path to a TOML file, or an object. Without a model, ``machine`` is the path of a run file
-    (``athanor.simulate("run.toml")``), whose values ``options`` override. Raises ``InputError`` for bad input and ``DoesNotFit``
+    (``athanor.simulate("run.toml")``), whose values ``options`` override. With ``bottleneck``, the summary says what limits the
+    step, and by how much it would shorten on better machines, each of which is simulated.
+
+    Raises ``InputError`` for bad input and ``DoesNotFit``
     where a rank's memory is too small, unless ``allow_overcommit``.
     """
     started = time.perf_counter()
@@ -56,15 +64,25 @@ def simulate(
     setting = Setting.of(machine, model, chosen)
     require_room(setting)
     try:
-        return _run(setting, setting.plan.depth, overcommit, started)
+        run = run_setting(setting, setting.plan.depth, overcommit, started)
     except TooManyClasses:
         if setting.plan.depth != "auto":
             raise
-        return _run(setting, "bound", overcommit, started)
+        run = run_setting(setting, "bound", overcommit, started)
+    if not bottleneck:
+        return run
+    from .bottleneck import bottleneck as limits
+
+    def again(changed: Setting, faster: Mapping[str, float]) -> Totals:
+        return run_setting(changed, run.totals.network.depth, True, started, faster).totals
+
+    return replace(run, totals=run.totals.model_copy(update={"bottleneck": limits(setting, run.totals, again)}))
 
 
-def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -> Run:
-    """The steps of a setting at a depth, and what they tell together."""
+def run_setting(
+    setting: Setting, depth: str, allow_overcommit: bool, started: float, faster: Mapping[str, float] | None = None
+) -> Run:
+    """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
     results: list[StepResult] = []
     needs: list[Memory] = []
@@ -82,6 +100,8 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
             depth = _depth(depth, setting, loads)
             traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
             observed = _observed(setting.mesh, schedule, balance, noise)
+            if faster and traffic:
+                traffic.phases = with_faster(traffic.phases, faster)
         if traffic:
             results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
         else:
@@ -94,7 +114,7 @@ def _run(setting: Setting, depth: str, allow_overcommit: bool, started: float) -
         **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops))),
         **_interval(setting.machine, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
-        links=_links(results),
+        links=_possible(_links(results), setting),
         events=sum(result.events for result in results),
         warnings=cautions(setting, need, schedule.notes),
         wall_seconds=time.perf_counter() - started,
@@ -165,6 +185,22 @@ def _by_load(mesh: Mesh, balance: LoadStatistics, noise: Noise) -> dict[str, tup
     return {name: tuple(int(at) for at in np.unravel_index(place, np.shape(burden))) for name, place in places.items()}
 
 
+ROUNDING = 1e-6
+"""By how much a link's use may come out above 1: what clocks and bytes are rounded by."""
+
+
+def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
+    """The same links; raises :class:`InternalError` where one would have carried more than it can."""
+    for link in links:
+        if link.max_utilisation > 1 + ROUNDING:
+            raise InternalError(
+                f"{link.kind} number {link.busiest} carries {link.max_utilisation:.1%} of what it can in this step, which no link"
+                f" does: please report it, with the plan {setting.model.name} on {setting.machine.name},"
+                f" {setting.plan.to_plain()}"
+            )
+    return links
+
+
 def _links(results: list[StepResult]) -> list[LinkUse]:
     """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
     seconds = sum(result.seconds for result in results)
@@ -183,6 +219,7 @@ def _links(results: list[StepResult]) -> list[LinkUse]:
                 mean_utilisation=float(busy[used].mean()) / seconds,
                 max_utilisation=float(busy.max()) / seconds,
                 busiest=int(busy.argmax()),
+                level=kind.level,
             )
         )
     return rows

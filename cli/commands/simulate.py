@@ -18,6 +18,11 @@ from ..sections import SectionedCommand
 @machine_option()
 @plan_options()
 @overcommit_option
+@click.option(
+    "--bottleneck",
+    is_flag=True,
+    help="Say what limits the step, and by how much better links, cards, memory and core groups would shorten it.",
+)
 @result_options
 @run_file_option
 def simulate(
@@ -25,6 +30,7 @@ def simulate(
     model: str,
     settings: tuple[str, ...],
     allow_overcommit: bool,
+    bottleneck: bool,
     json_path: str | None,
     out: str | None,
     output: str | None,
@@ -37,7 +43,7 @@ def simulate(
     hardware, chosen = load(machine, model, settings)
     check_writable(output, json_path)
     folder = Folder(out) if out else None
-    run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, **options)
+    run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, bottleneck=bottleneck, **options)
     if output:
         run.save(output)
     if folder:

@@ -67,8 +67,10 @@ class Dragonfly(Fabric):
     def kinds(self, nodes: int, injection: float, efficiency: float = 1.0) -> list[LinkKind]:
         """Local and global links of all groups, used or not."""
         return [
-            LinkKind("local", efficiency * self.local_bandwidth, self._locals),
-            LinkKind("global", efficiency * self.global_bandwidth, self.groups * (self.groups - 1) * self.parallel),
+            LinkKind("local", efficiency * self.local_bandwidth, self._locals, "local"),
+            LinkKind(
+                "global", efficiency * self.global_bandwidth, self.groups * (self.groups - 1) * self.parallel, "global"
+            ),
         ]
 
     @property

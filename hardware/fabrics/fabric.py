@@ -23,11 +23,19 @@ UNBOUNDED = sys.maxsize
 
 @dataclass(frozen=True)
 class LinkKind:
-    """``count`` links of one kind, each of ``capacity`` bytes per second in its one direction."""
+    """``count`` links of one kind, each of ``capacity`` bytes per second in its one direction.
+
+    ``level`` is what they are part of, with those in the other direction: the interfaces, a tier of switches.
+    """
 
     name: str
     capacity: float
     count: int
+    level: str
+
+
+INTERFACES = "nic"
+"""The level of a node's network interfaces, which lie below all others."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,11 @@ class Fabric(Record):
     def is_tree(self) -> bool:
         """Whether the links form a tree."""
         return self.levels(1, 1.0) is not None
+
+    @property
+    def uplinks_by_level(self) -> dict[str, int]:
+        """How many cables of a node's rate lead out of a domain of each level of switches; empty where none can be added."""
+        return {}
 
     @property
     def cables(self) -> int:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from ..records import Record
 from ..units import Ratio, SecondsOrZero
-from .fabric import Array, Index, Level, require_room
+from .fabric import INTERFACES, Array, Index, Level, require_room
 from .tree import Tree
 
 
@@ -37,7 +37,8 @@ class FatTree(Tree):
 
     A switch with ``down`` children has ``down * taper`` uplinks of node rate, each to a parent of its own. So a
     subtree ends in as many switches as the switches below them have uplinks, and its trunk carries its nodes'
-    injection times all tapers on the way (Öhring et al., IPPS 1995).
+    injection times all tapers on the way (Öhring et al., IPPS 1995). Links out of subtrees that end in switches of a
+    tier have the tier's name in the machine file: ``tiers.0`` are those of the leaf switches.
 
     ``adaptive`` routing makes all uplinks of a subtree one resource, as if messages were spread perfectly over the
     switches that it ends in. ``static`` routing is D-mod-K: node d is reached over cable d mod K of a subtree with K
@@ -76,6 +77,11 @@ class FatTree(Tree):
         return tuple(accumulate((tier.uplinks for tier in self.tiers[:-1]), mul))
 
     @property
+    def uplinks_by_level(self) -> dict[str, int]:
+        """Those of a subtree below each tier; a subtree of the first tier is a leaf switch."""
+        return {f"tiers.{number}": count for number, count in enumerate(self.uplinks)}
+
+    @property
     def cables(self) -> int:
         """The most uplinks of a subtree where routes are static; else its trunk is one."""
         return max(self.uplinks, default=1) if self.routing == "static" else 1
@@ -92,12 +98,12 @@ class FatTree(Tree):
     def levels(self, nodes: int, injection: float) -> list[Level]:
         """The interfaces, then the trunk of each level of subtrees, from the leaf switches up."""
         node = np.arange(nodes)
-        found = [Level("nic", node, injection, 1, np.zeros_like(node))]
+        found = [Level(INTERFACES, node, injection, 1, np.zeros_like(node))]
         trunk = injection
         for number, (tier, size, uplinks) in enumerate(zip(self.tiers, self.sizes[1:], self.uplinks, strict=False), 1):
             trunk *= tier.down * (tier.taper or 0.0)
             cables = uplinks if self.routing == "static" else 1
-            found.append(Level(f"trunk{number}", node // size, trunk / cables, cables, node % cables))
+            found.append(Level(f"tiers.{number - 1}", node // size, trunk / cables, cables, node % cables))
         return found
 
     def latency(self, crossed: Index | int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from ..units import Ratio, SecondsOrZero
-from .fabric import Array, Index, Level
+from .fabric import INTERFACES, Array, Index, Level
 from .tree import Tree
 
 
@@ -34,6 +34,11 @@ class PrunedFatTree(Tree):
         return max(1, round(self.supernode * self.taper))
 
     @property
+    def uplinks_by_level(self) -> dict[str, int]:
+        """Those of a supernode."""
+        return {"trunk": self.uplinks}
+
+    @property
     def cables(self) -> int:
         """The uplinks where routes are static; else the trunk is one."""
         return self.uplinks if self.routing == "static" else 1
@@ -55,7 +60,7 @@ class PrunedFatTree(Tree):
         node = np.arange(nodes)
         trunk = self.taper * self.supernode * injection
         return [
-            Level("nic", node, injection, 1, np.zeros_like(node)),
+            Level(INTERFACES, node, injection, 1, np.zeros_like(node)),
             Level("trunk", node // self.supernode, trunk / self.cables, self.cables, node % self.cables),
         ]
 

@@ -60,7 +60,7 @@ class Rails(Fabric):
             "rail": (card, gpus),
             "spine": (self.spine_taper * self.islands * card, self.island),
         }
-        return [LinkKind(f"{name}.{way}", *rate) for name, rate in rates.items() for way in ("out", "in")]
+        return [LinkKind(f"{name}.{way}", *rate, name) for name, rate in rates.items() for way in ("out", "in")]
 
     def routes(self, source: Index, target: Index, nodes: int) -> Index:
         """Two links inside an island or along a rail, four from rail to rail."""

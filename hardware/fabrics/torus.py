@@ -53,7 +53,7 @@ class Torus(Fabric):
         """The links of the whole torus, in each dimension one a node and direction: routes pass nodes that are not used."""
         rate, count = efficiency * self.link_bandwidth, prod(self.shape)
         axes = "xyz"[: len(self.shape)]
-        return [LinkKind(f"{axis}.{way}", rate, count) for axis in axes for way in ("plus", "minus")]
+        return [LinkKind(f"{axis}.{way}", rate, count, axis) for axis in axes for way in ("plus", "minus")]
 
     def routes(self, source: Index, target: Index, nodes: int) -> Index:
         """One dimension after another, a hop at a time."""

@@ -33,7 +33,7 @@ class Tree(Fabric):
     def kinds(self, nodes: int, injection: float, efficiency: float = 1.0) -> list[LinkKind]:
         """Links out of and into the domains of each level; their rates follow from ``injection`` alone."""
         return [
-            LinkKind(f"{level.name}.{way}", level.capacity, level.domains * level.cables)
+            LinkKind(f"{level.name}.{way}", level.capacity, level.domains * level.cables, level.name)
             for level in self.levels(nodes, injection)[1:]
             for way in ("out", "in")
         ]

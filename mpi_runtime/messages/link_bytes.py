@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.fabrics.fabric import LinkKind
+from ...hardware.fabrics.fabric import INTERFACES, LinkKind
 from ...hardware.machine import Machine
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
@@ -23,7 +23,10 @@ def links(machine: Machine, layout: Layout, sent: NDArray[np.float64], seconds: 
     np.add.at(between, (layout.node[:, None], layout.node[None, :]), sent)
     source, target = np.nonzero(between)
     apart = source != target
-    kinds = [*inside.kinds, *(LinkKind(name, machine.injection, nodes) for name in ("nic.out", "nic.in"))]
+    kinds = [
+        *inside.kinds,
+        *(LinkKind(f"{INTERFACES}.{way}", machine.injection, nodes, INTERFACES) for way in ("out", "in")),
+    ]
     near = np.where(layout.node[:, None] == layout.node[None, :], sent, 0.0)
     loads: list[NDArray[np.float64]] = [
         np.bincount(inside.link, near.sum(axis=end), kind.count).astype(np.float64, copy=False)

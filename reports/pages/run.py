@@ -13,6 +13,7 @@ from ..content.inputs import inputs
 from ..content.sections import Picture, Section
 from ..content.steps import breakdown_section
 from ..plots import runs as plots
+from ..tables.runs import bottleneck_text, percent
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 
@@ -51,6 +52,9 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
         Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
         *inputs(machine, model, run.plan),
     ]
+    if found := totals.get("bottleneck"):
+        rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
+        sections.insert(1, Section("Bottleneck", bottleneck_text(found) + ".", ("change", "step", "longer"), rows))
     title = f"{totals['model']} on {totals['machine']}"
     write_report(folder, title, answer(totals), sections, [command], totals["warnings"])
 

@@ -79,6 +79,10 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
         for row in links
     ]
     console.print(table("Links", ["kind", "links", "capacity", "bytes a step", "mean use", "most used"], used))
+    if found := totals.get("bottleneck"):
+        console.print(escape(bottleneck_text(found)))
+        rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
+        console.print(table("What would help, simulated", ["change", "step", "longer"], rows))
     load = totals["load_balance"]
     if totals["parameters"]["expert"]:
         console.print(
@@ -87,6 +91,14 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
         )
     for warning in totals["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def bottleneck_text(found: Mapping[str, Any]) -> str:
+    """What limits a step, in a sentence."""
+    exposed = f"{si(found['exposed_seconds'], 's')} of communication are exposed"
+    if found["level"] is None:
+        return f"{exposed}; no faster links would shorten the step"
+    return f"{exposed}; {found['level']} limits them, its busiest link is used {found['utilisation']:.0%} of the step"
 
 
 def show_inference(console: Console, found: dict[str, Any]) -> None:

@@ -237,8 +237,8 @@ def _on_cards(
         slots = (None if place is None else (stage, orders[stage][place]) for stage, place in enumerate(running))
         return sharing.stretch(list(slots))
 
-    whole, made = ([[float(np.max(each)) for each in some] for some in of] for of in (work, parts))
-    cards = Cards(orders, steps, whole, made, message, share, stretch if sharing.crowds else None)
+    slowest, made = ([[float(np.max(each)) for each in some] for some in of] for of in (work, parts))
+    cards = Cards(orders, steps, slowest, made, message, share, stretch if sharing.crowds else None)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)
@@ -277,8 +277,14 @@ def _of_each_rank(
 ) -> Timing:
     """The clocks of ranks that differ: events in the order of the slowest ranks', each rank on its own clock."""
     orders = cards.orders
-    every: list[list[list[Any]]] = [[[] for _ in orders] for _ in range(6)]
-    begins, mades, ends, waits, comes, slowed = every
+    begins, mades, ends, waits, comes, slowed = (
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+        _lists(orders),
+    )
     free: list[Any] = [0.0] * len(orders)
     busy: dict[tuple[int, int, bool], Any] = {}
     came: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -312,3 +318,8 @@ def _of_each_rank(
         waits[stage].append(under_way)
         comes[stage].append(there)
     return Timing(orders, begins, mades, ends, waits, comes, slowed)
+
+
+def _lists(orders: Sequence[Order]) -> list[list[Any]]:
+    """An empty list for each stage."""
+    return [[] for _ in orders]

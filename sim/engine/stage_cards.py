@@ -35,8 +35,8 @@ class Clocks(NamedTuple):
 class Slowing(NamedTuple):
     """By how much longer a slot, and a message, take for each second at full speed while both are under way."""
 
-    block: float
-    message: float
+    block: float = 0.0
+    message: float = 0.0
 
     @classmethod
     def of(cls, busy: float, part: float) -> Slowing:

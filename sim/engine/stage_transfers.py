@@ -81,7 +81,7 @@ class SharedCards:
     def share(self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float) -> Slowing:
         """How a stage's messages and a block of ``seconds`` and ``loads`` slow each other, on the link where they do most."""
         if not seconds:
-            return Slowing(0.0, 0.0)
+            return Slowing()
         taken = self._taken(stage, way, out)
         found = [
             Slowing.of(min(1.0, busy), part)

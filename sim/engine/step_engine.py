@@ -114,9 +114,28 @@ class Engine:
         """Simulate the step."""
         self._play()
         self._add_up()
+        seconds = self.ledger.close()
         return StepResult(
-            self.ledger.close(), self.ledger.exposure.seconds, self.ledger.rows, self.loads, self.env.events
+            seconds + self._backlog(seconds),
+            self.ledger.exposure.seconds,
+            self.ledger.rows,
+            self.loads,
+            self.env.events,
         )
+
+    def _backlog(self, seconds: float) -> float:
+        """What links still have to carry where exchanges run beside a pipeline, whose blocks do not meet them on the network.
+
+        The step lasts as long as its busiest link at least; the wait counts for these exchanges.
+        """
+        operations = self.schedule.operations
+        beside = [each for each in operations if isinstance(each.work, Exchange)]
+        if not beside or not any(isinstance(each.work, PipelineWork) for each in operations):
+            return 0.0
+        busiest = max((float(busy.max()) for _, busy in self.loads.busy()), default=0.0)
+        left = max(0.0, busiest - seconds)
+        self.ledger.exposure.spend(beside[-1].category, beside[-1].phase, np.full([1] * len(self.mesh.shape), left))
+        return left
 
     def _play(self) -> None:
         """Let all streams live."""

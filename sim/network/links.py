@@ -44,8 +44,8 @@ class Links:
         for level in levels:
             count = level.domains * level.cables
             kinds += [
-                LinkKind(f"{level.name}.out", level.capacity, count),
-                LinkKind(f"{level.name}.in", level.capacity, count),
+                LinkKind(f"{level.name}.out", level.capacity, count, level.name),
+                LinkKind(f"{level.name}.in", level.capacity, count, level.name),
             ]
         return cls(
             tuple(kinds),

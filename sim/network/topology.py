@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...hardware.fabrics.fabric import LinkKind
+from ...hardware.fabrics.fabric import INTERFACES, LinkKind
 from ...hardware.machine import Machine
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
@@ -33,7 +33,7 @@ class Graph:
         """The links between the first node and the last one that holds a rank."""
         nodes = int(layout.node.max()) + 1
         inside = NodeLinks.of(machine, layout)
-        interfaces = [LinkKind(name, machine.injection, nodes) for name in ("nic.out", "nic.in")]
+        interfaces = [LinkKind(f"{INTERFACES}.{way}", machine.injection, nodes, INTERFACES) for way in ("out", "in")]
         kinds = [*inside.kinds, *interfaces, *machine.fabric_links(nodes)]
         counts = [kind.count for kind in kinds]
         capacity = np.repeat([kind.capacity for kind in kinds], counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from ...hardware.errors import AthanorError, InputError
@@ -46,9 +46,10 @@ class Estimator:
     def __init__(self, question: Question) -> None:
         self.question = question
         machine, per_node = question.machine, question.ranks_per_node
-        processor = machine.processor(per_node)
+        present = min(question.ranks, per_node)  # they alone share their node's host
+        processor = machine.processor(per_node, present)
         room = float("inf") if processor.host_memory is None else processor.host_memory
-        self.costs, self.network = Costs(machine, per_node), CollectiveTimes(machine)
+        self.costs, self.network = Costs(machine, per_node, present), CollectiveTimes(machine)
         self.passes, self.pipelines = PassTimes(self.costs), PipelineTimes()
         self.steps = StepTimes(self.costs, self.passes)
         self.rooms = Rooms(question.memory, room)
@@ -88,9 +89,10 @@ class Estimator:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
             return self.steps.whole(setting, wires, work)
         local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
-        send = wires.seconds(handed_on(setting, local))
-        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send)
-        found = pipeline.step_seconds(of_stages, count)
+        message = handed_on(setting, local)
+        send, fixed = (wires.seconds(each) for each in (message, replace(message, nbytes=0.0)))
+        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, send - fixed)
+        found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:
             if worth and not worth(self.steps.whole(setting, wires, of_stages.least(count))):
                 return None

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from ...workloads.pipelines import Pipeline, sequence
+from ...workloads.pipelines import Pipeline, Slot, sequence
 from ...workloads.pipelines.never_flushed import streamed
 from ...workloads.pipelines.stage_seconds import PartSeconds, StageSeconds
+from ..engine.stage_cards import Cards, Message, Slowing
 
 LEAST = 8
 """Micro-batches at least by which a step is made longer to see how long more of them take."""
@@ -41,12 +42,12 @@ class PipelineTimes:
 
     def step_seconds(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
         """Seconds of a step."""
-        found = pipeline.step_seconds(stages, micro_batches)
+        found = None if stages.crowded else pipeline.step_seconds(stages, micro_batches)
         return self.played(pipeline, stages, micro_batches) if found is None else found
 
     def played(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
         """The same by playing the order; of many micro-batches some, which tell how long more of them take."""
-        key = (pipeline, stages.stages, micro_batches, stages.send, tuple(stages.parts))
+        key = (pipeline, stages.stages, micro_batches, stages.send, stages.wire, tuple(stages.parts))
         if key not in self._played:
             if len(self._played) > KEPT:
                 self._played.clear()
@@ -61,9 +62,14 @@ class PipelineTimes:
         step = _round(pipeline, stages, micro_batches)
         few = step + count
         if micro_batches < few + 2 * step:
-            return _ends(pipeline, stages, micro_batches)[0]
-        one, two = (_ends(pipeline, stages, each)[0] for each in (few, few + step))
+            return self._end(pipeline, stages, micro_batches)
+        one, two = (self._end(pipeline, stages, each) for each in (few, few + step))
         return one + (micro_batches - few) / step * (two - one)
+
+    def _end(self, pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+        if stages.crowded:
+            return _queued(pipeline, stages, micro_batches)
+        return _ends(pipeline, stages, micro_batches)[0]
 
 
 KEPT = 20_000
@@ -112,6 +118,25 @@ def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> 
         far.append(sender != mine)
     cuts = (last[len(last) // 2 - 1], last[-1]) if pipeline.asynchronous else ()
     return Turns(stage, which, source, far, cuts)
+
+
+def _queued(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> float:
+    """When all is done where messages queue for cards, as the engine plays it."""
+    orders = pipeline.orders(stages.stages, micro_batches, stages.chunks)
+    split = any(each.weights for each in stages.parts)
+
+    def work(stage: int, slot: Slot) -> tuple[float, float]:
+        part = stages.parts[slot.chunk * stages.stages + stage]
+        tail = part.tail if slot.micro_batch == micro_batches - 1 and slot.kind == ("W" if split else "B") else 0.0
+        seconds = {"F": part.forward, "B": part.backward, "W": part.weights}[slot.kind]
+        after = {"F": part.forward_after, "B": part.backward_after, "W": 0.0}[slot.kind]
+        return seconds + tail, seconds - after
+
+    slots = [[work(stage, slot) for slot in order] for stage, order in enumerate(orders)]
+    busy, made = ([[pair[which] for pair in each] for each in slots] for which in (0, 1))
+    message = Message(stages.wire, stages.send - stages.wire)
+    cards = Cards(orders, sequence(orders), busy, made, lambda *ends: message, lambda *slot: Slowing())
+    return max(each[-1].end for each in cards.play())
 
 
 def _ends(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> list[float]:

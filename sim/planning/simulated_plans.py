@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ...hardware.errors import AthanorError
@@ -12,9 +12,7 @@ from ...workloads.lowering import lower_step
 from ...workloads.plan.setting import Setting
 from ..engine.noise import Noise
 from ..engine.step_engine import Engine
-from ..network.phases.phases import Phases
-from ..network.phases.phases_by_route import ByRoute
-from ..network.phases.phases_on_trees import ByLevel
+from ..network.phases.phases import with_faster
 from ..network.phases.transfers import Traffic
 from ..simulate import simulate
 from .question import Question
@@ -45,9 +43,9 @@ def play(job: tuple[Question, dict[str, int], dict[str, Any]]) -> Played:
 
 
 def faster_links(job: tuple[Question, dict[str, int], dict[str, Any], str, str, float]) -> float | None:
-    """Step seconds of a plan where the links of a class have ``factor`` times their bandwidth; None where it cannot be played.
+    """Step seconds of a plan where the links of a level have ``factor`` times their bandwidth; None where it cannot be played.
 
-    A class is a kind of link in both directions: ``nic`` is ``nic.out`` and ``nic.in``.
+    A level is in both directions: ``nic`` is ``nic.out`` and ``nic.in``.
     """
     question, mesh, options, depth, link, factor = job
     bare = question.model.model_copy(update={"plan": {}})
@@ -55,7 +53,7 @@ def faster_links(job: tuple[Question, dict[str, int], dict[str, Any], str, str, 
         setting = Setting.of(question.machine, bare, options_of(question, mesh, options))
         schedule, _ = lower_step(setting)
         traffic = Traffic(setting.machine, setting.layout, depth)
-        traffic.phases = _faster(traffic.phases, link, factor)
+        traffic.phases = with_faster(traffic.phases, {link: factor})
         plan = setting.plan
         noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, 0)
         observed = {"all": (0,) * len(setting.mesh.shape)}
@@ -71,29 +69,9 @@ def faster_machine(job: tuple[Question, dict[str, int], dict[str, Any], dict[str
     return None if played.summary is None else float(played.summary["step_seconds"])
 
 
-def link_classes(summary: Mapping[str, Any]) -> list[str]:
-    """The classes of links that carry bytes in a run."""
-    return list(dict.fromkeys(link_class(row["kind"]) for row in summary["links"]))
-
-
-def link_class(kind: str) -> str:
-    """A kind of link without its direction."""
-    return kind.removesuffix(".out").removesuffix(".in")
-
-
-def _faster(phases: Phases, link: str, factor: float) -> Phases:
-    """The same phases with faster links of a class."""
-    kinds = tuple(
-        replace(kind, capacity=kind.capacity * factor) if link_class(kind.name) == link else kind
-        for kind in phases.kinds
-    )
-    if isinstance(phases, ByLevel):
-        return ByLevel(replace(phases.links, kinds=kinds), phases.depth)
-    assert isinstance(phases, ByRoute)
-    graph = phases.graph
-    rates = [new.capacity / old.capacity for new, old in zip(kinds, graph.kinds, strict=True)]
-    scale = [rates[number] for number in graph.kind]
-    return ByRoute(replace(graph, kinds=kinds, capacity=graph.capacity * scale), phases.depth)
+def levels_used(summary: Mapping[str, Any]) -> list[str]:
+    """The levels of links that carry bytes in a run."""
+    return list(dict.fromkeys(row["level"] for row in summary["links"]))
 
 
 def faster_parts(machine: Machine, offloads: bool) -> dict[str, dict[str, Any]]:

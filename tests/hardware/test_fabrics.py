@@ -278,7 +278,7 @@ def test_uplinks_and_taper_of_a_fat_tree():
     fabric = fat_tree((16, 0.5), (8, 0.25), (4, None))
     assert (fabric.supernode, fabric.supernodes(512), fabric.uplinks, fabric.cables) == (16, 32, (8, 16), 16)
     kinds = fabric.kinds(512, INJECTION)
-    assert [kind.name for kind in kinds] == ["trunk1.out", "trunk1.in", "trunk2.out", "trunk2.in"]
+    assert [kind.name for kind in kinds] == ["tiers.0.out", "tiers.0.in", "tiers.1.out", "tiers.1.in"]
     assert [kind.count for kind in kinds] == [32 * 8, 32 * 8, 4 * 16, 4 * 16]
     assert all(kind.capacity == pytest.approx(INJECTION) for kind in kinds)
     whole = fat_tree((16, 0.5), (8, 0.25), (4, None), routing="adaptive").kinds(512, INJECTION)
@@ -351,7 +351,7 @@ def test_latencies(fabric, target, seconds):
 
 def test_only_trees_have_levels():
     assert all(fabric.levels(8, 1.0) is None for fabric in (torus(4, 2), dragonfly(3, 2, 2, 1), rails(2, 4)))
-    assert [level.name for level in fat_tree((4, 0.5), (2, None)).levels(8, 1.0)] == ["nic", "trunk1"]
+    assert [level.name for level in fat_tree((4, 0.5), (2, None)).levels(8, 1.0)] == ["nic", "tiers.0"]
     assert [level.name for level in Crossbar(latency_node=0, latency_link=0).levels(8, 1.0)] == ["nic"]
 
 

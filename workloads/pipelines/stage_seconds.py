@@ -47,12 +47,19 @@ class Circle(NamedTuple):
 class StageSeconds:
     """The parts of a pipeline, chunk · stages + stage, and ``send`` seconds for a message between two of them.
 
-    Sums are over the chunks of a stage, a list with an item for each stage.
+    For ``wire`` of these a message keeps cards busy, which then send nothing else. Sums are over the chunks of a stage, a list
+    with an item for each stage.
     """
 
     parts: Sequence[PartSeconds]
     stages: int
     send: float
+    wire: float = 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether messages may come faster than a card sends them: no formula knows how they queue."""
+        return self.stages > 1 and self.wire > min(min(each.forward, each.backward) for each in self.parts)
 
     @property
     def chunks(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-OPTIONAL = ("step_seconds_low", "step_seconds_high", "measured")
+OPTIONAL = ("step_seconds_low", "step_seconds_high", "measured", "bottleneck")
 """Keys that only some runs have."""
 
 
@@ -20,7 +20,10 @@ class Network(BaseModel):
 
 
 class LinkUse(BaseModel):
-    """Use of one kind of link over all steps: how many are used, their bytes, the share of the time that they are busy."""
+    """Use of one kind of link over all steps: how many are used, their bytes, the share of the time that they are busy.
+
+    Links of a ``level`` in one direction are a kind.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
@@ -31,6 +34,31 @@ class LinkUse(BaseModel):
     mean_utilisation: float
     max_utilisation: float
     busiest: int
+    level: str = ""
+
+
+class WhatIf(BaseModel):
+    """A change of the machine, the step with it, and by how much that is shorter, as a share of the step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    change: str
+    step_seconds: float
+    gain: float
+
+
+class Bottleneck(BaseModel):
+    """The level of links that limits exposed communication, the use of its busiest link, and what would help, the most first.
+
+    ``level`` is None where no faster links would shorten the step; ``exposed_seconds`` are those of all communication.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    level: str | None
+    utilisation: float | None
+    exposed_seconds: float
+    changes: list[WhatIf]
 
 
 class Totals(BaseModel):
@@ -75,6 +103,7 @@ class Totals(BaseModel):
     events: int
     warnings: list[str]
     measured: dict[str, Any] | None = None
+    bottleneck: Bottleneck | None = None
     wall_seconds: float
     peak_rss_bytes: int
 

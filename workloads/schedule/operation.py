@@ -26,6 +26,8 @@ Category = Literal[
     "other",
 ]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
+EXCHANGED: frozenset[Category] = frozenset({"all_to_all", "gradient_sync", "tensor_parallel", "pipeline_transfer"})
+"""Communication between ranks."""
 Phase = Literal["forward", "backward", "update"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 COMPUTE = "compute"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from ....hardware.fabrics.fabric import LinkKind
@@ -30,6 +32,19 @@ class Phases(Protocol):
 
     def farthest(self, groups: Index) -> Array:
         """Seconds of the longest latency between members of each group, ``[groups]``."""
+
+
+def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:
+    """The same phases on links of which each level in ``faster`` has so many times its bandwidth."""
+    from .phases_by_route import ByRoute
+
+    kinds = tuple(replace(kind, capacity=kind.capacity * faster.get(kind.level, 1.0)) for kind in made.kinds)
+    if isinstance(made, ByLevel):
+        return ByLevel(replace(made.links, kinds=kinds), made.depth)
+    assert isinstance(made, ByRoute)
+    graph = made.graph
+    scale = [kinds[number].capacity / graph.kinds[number].capacity for number in graph.kind]
+    return ByRoute(replace(graph, kinds=kinds, capacity=graph.capacity * scale), made.depth)
 
 
 def phases(machine: Machine, layout: Layout, depth: str) -> Phases:

@@ -127,10 +127,11 @@ def naive(schedule, machine=MACHINE):
 
     def message(seconds, key, sender, sent):
         if seconds:
-            with outs[sender].request() as out, ins[key[1]].request() as into:
+            with outs[sender].request() as out:
                 yield out
-                yield into
-                yield env.timeout(seconds)
+                with ins[key[1]].request() as into:
+                    yield into
+                    yield env.timeout(seconds)
         event(arrived, key).succeed((sent, env.now))
 
     def stream(rank, coordinate, mine, done):
@@ -233,6 +234,7 @@ def pipelines(draw):
     return Schedule(layout_of(mesh), operations)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(pipelines())
 def test_pipelines_are_what_every_rank_does_by_itself(schedule):
