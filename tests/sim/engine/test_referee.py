@@ -17,7 +17,7 @@ from support.refereed import KINDS, case
 
 HELD = {
     "pipelines, slow hand-overs": (0.01, 0.05),
-    "pipelines, stages that send": (0.02, 0.1),
+    "pipelines, stages that send": (0.01, 0.05),
     "pipelines, uneven experts": (0.01, 0.05),
     "uneven experts": (0.002, 0.02),
     "groups that drift, a shared trunk": (0.06, 0.2),
