@@ -201,7 +201,7 @@ def _meet(timing: Timing, steps: Sequence[Step], sharing: Sharing) -> bool:
         if not np.any(wire):
             continue
         for at, here, out in ((sender, places[source][1], True), (stage, place, False)):
-            if any(sharing.share(at, timing.orders[at][here], way, out)):
+            if sharing.share(at, timing.orders[at][here], way, out).block:
                 return True
         made = timing.made[sender][places[source][1]]
         sent = float(np.min(made)), float(np.max(made + wire))

@@ -33,13 +33,18 @@ class Clocks(NamedTuple):
 
 
 class Slowing(NamedTuple):
-    """By how much longer a slot, and a message, take for each second at full speed while both are under way."""
+    """By how much longer a slot, and a message, take for each second at full speed while both are under way.
+
+    ``crowded``: on a link on which stages meet, so that it adds to how they slow each other. On another link a slot that is slow
+    anyway leaves a message its part.
+    """
 
     block: float = 0.0
     message: float = 0.0
+    crowded: bool = False
 
     @classmethod
-    def of(cls, busy: float, part: float) -> Slowing:
+    def of(cls, busy: float, part: float, crowded: bool = False) -> Slowing:
         """Of a link that a slot keeps ``busy`` for a part of its time, in bursts, and of which a message takes a ``part``.
 
         In a burst the message gets half of the link, or what it takes, if that is less. It has all it takes between bursts.
@@ -47,7 +52,7 @@ class Slowing(NamedTuple):
         got = min(part, 0.5)
         burst = busy / (1.0 - got)
         block = 1.0 - busy + burst
-        return cls(block - 1.0, 1.0 / (1.0 - burst / block * (1.0 - got / part)) - 1.0)
+        return cls(block - 1.0, 1.0 / (1.0 - burst / block * (1.0 - got / part)) - 1.0, crowded)
 
 
 Share = Callable[[int, int, int, bool], Slowing]
@@ -267,12 +272,14 @@ class Cards:
         if slot is None:
             return
         shares = [
-            self.share(*slot.place, way, out).block
+            self.share(*slot.place, way, out)
             for way in (0, 1)
             for out in (True, False)
             if (stage, way, out) in self._busy
         ]
-        self._pace(slot, 1.0 / (self._stretched[stage] + max(shares, default=0.0)))
+        stretch = self._stretched[stage]
+        slower = (stretch + each.block if each.crowded else max(stretch, 1.0 + each.block) for each in shares)
+        self._pace(slot, 1.0 / max(slower, default=stretch))
 
     def _message_changes(self, message: _Sending) -> None:
         ends = ((message.source[0], True), (message.target[0], False))

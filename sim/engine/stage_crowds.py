@@ -9,6 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout
@@ -43,8 +44,8 @@ class Burst(NamedTuple):
     levels: dict[int, float]
 
 
-def meet(work: PipelineWork, traffic: Traffic, axis: int) -> bool:
-    """Whether any link carries what two stages send within their blocks.
+def met(work: PipelineWork, traffic: Traffic, axis: int) -> dict[str, NDArray[np.bool_]]:
+    """Which links, by kind, carry what more than one stage sends within its blocks; kinds that have none are left out.
 
     Stages send with odd weights. Where one alone loads a link, weighted bytes over bytes are that stage's weight.
     """
@@ -52,34 +53,37 @@ def meet(work: PipelineWork, traffic: Traffic, axis: int) -> bool:
     shape = [work.stages if number == axis else 1 for number in range(len(traffic.layout.mesh.shape))]
     exchanges = (each.work for block in work.blocks for each in block if isinstance(each.work, Exchange))
     kinds = {(each.operation, each.algorithm, each.axes) for each in exchanges}
-    ratios: dict[str, Array] = {}
+    owner: dict[str, Array] = {}
+    found: dict[str, NDArray[np.bool_]] = {}
     for operation, algorithm, axes in sorted(kinds):
         unit = Exchange(operation, algorithm, axes, 1.0, "fp32")
         bytes_on, weighted = (count.weighted(unit, each) for each in (np.ones(shape), weights.reshape(shape)))
         for name, here in bytes_on.loads.items():
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found = np.where(here > 0, weighted.loads[name] / here, np.nan)
-            before = ratios.setdefault(name, np.full(len(found), np.nan))
-            if (np.abs(found - before) > 1e-9).any():
-                return True
-            ratios[name] = np.where(np.isnan(found), before, found)
-    known = [values[~np.isnan(values)] for values in ratios.values()]
-    return any((np.abs(values[:, None] - weights).min(axis=1, initial=np.inf) > 1e-9).any() for values in known)
+            loaded = here > 0
+            ratio = weighted.loads[name] / np.where(loaded, here, 1.0)
+            before = owner.setdefault(name, np.zeros(len(here)))
+            place = np.minimum(np.searchsorted(weights, ratio * (1 - 1e-9)), work.stages - 1)
+            several = loaded & (np.abs(weights[place] - ratio) > 1e-9 * ratio)
+            several |= loaded & (before > 0) & (np.abs(before - ratio) > 1e-9 * ratio)
+            owner[name] = np.where(loaded, ratio, before)
+            found[name] = found.get(name, np.zeros(len(here), dtype=np.bool_)) | several
+    return {name: links for name, links in found.items() if links.any()}
 
 
 @dataclass
 class StageCrowds:
     """Stages whose exchanges meet: what each takes alone, and by how much those that run at once stretch each other.
 
-    ``run(stage, number, operations, traffic)`` runs a block on the ranks of one stage. Where stages run at once, each is taken
-    to send at times that have nothing to do with those of the others; what meets on a link shares it max-min fairly, stage by
-    stage.
+    ``run(stage, number, operations, traffic)`` runs a block on the ranks of one stage; ``links`` are those on which stages meet.
+    Where stages run at once, each is taken to send at times that have nothing to do with those of the others; what meets on a
+    link shares it max-min fairly, stage by stage.
     """
 
     work: PipelineWork
     traffic: Traffic
     axis: int
     run: Callable[[int, int, Block, Traffic], BlockRun]
+    links: dict[str, NDArray[np.bool_]]
     _runs: dict[Slot, BlockRun] = field(default_factory=dict)
     _traffics: dict[int, Traffic] = field(default_factory=dict)
     _bursts: dict[Slot, Burst] = field(default_factory=dict)
@@ -103,9 +107,10 @@ class StageCrowds:
             for each in passes
             for number in each
         }
-        if sum(len(work.blocks[number]) for _, number in used) > MOST_OPERATIONS or not meet(work, traffic, axis):
+        if sum(len(work.blocks[number]) for _, number in used) > MOST_OPERATIONS:
             return None
-        return cls(work, traffic, axis, run)
+        links = met(work, traffic, axis)
+        return cls(work, traffic, axis, run, links) if links else None
 
     def alone(self, stage: int, number: int) -> BlockRun:
         """A block on one stage while the others are silent."""

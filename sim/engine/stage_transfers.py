@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...workloads.pipelines import Kind
 from ...workloads.schedule.work import Exchange
@@ -78,25 +79,24 @@ class SharedCards:
             self._ways[key] = int(not np.equal(*ends).all())
         return self._ways[key]
 
-    def share(self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float) -> Slowing:
-        """How a stage's messages and a block of ``seconds`` and ``loads`` slow each other, on the link where they do most."""
-        if not seconds:
-            return Slowing()
-        taken = self._taken(stage, way, out)
-        found = [
-            Slowing.of(min(1.0, busy), part)
-            for kind in loads.kinds
-            if kind.name in taken and kind.name in loads.loads
-            for busy, part in self._meetings(loads.loads[kind.name] / kind.capacity / seconds, taken[kind.name])
-        ]
-        return Slowing(
-            max((each.block for each in found), default=0.0), max((each.message for each in found), default=0.0)
-        )
+    def share(
+        self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float, met: Mapping[str, NDArray[np.bool_]]
+    ) -> Slowing:
+        """How a stage's messages and a block of ``seconds`` and ``loads`` slow each other, on the link where they do most.
 
-    def _meetings(self, busy: Array, taken: Array) -> set[tuple[float, float]]:
-        """What blocks and messages take of links that both pass."""
-        both = (busy > 0) & (taken > 0)
-        return set(zip(busy[both].tolist(), taken[both].tolist(), strict=True))
+        On links that are ``met``, by kind, what other stages send meets them too.
+        """
+        taken, found = self._taken(stage, way, out), [Slowing()]
+        for kind in loads.kinds if seconds else ():
+            if kind.name not in taken or kind.name not in loads.loads:
+                continue
+            busy, parts = np.minimum(loads.loads[kind.name] / kind.capacity / seconds, 1.0), taken[kind.name]
+            crowd = met.get(kind.name, np.zeros(len(busy), dtype=np.bool_))
+            both = (busy > 0) & (parts > 0)
+            each = zip(busy[both].tolist(), parts[both].tolist(), crowd[both].tolist(), strict=True)
+            found += [Slowing.of(*some) for some in set(each)]
+        most = max(found, key=lambda each: each.block)
+        return most._replace(message=max(each.message for each in found))
 
     def _taken(self, stage: int, way: int, out: bool) -> dict[str, Array]:
         """The part of each link, by kind, that messages out of a stage, or into it, take while they pass on one way."""

@@ -193,8 +193,9 @@ class PipelineStages:
         number = self.block(stage, slot)
         key = stage, number, way, out
         if key not in self._shares:
-            seconds = float(np.max(self._duration(stage, slot)))
-            self._shares[key] = self._cards.share(stage, way, out, self.block_run(number).loads, seconds)
+            seconds, loads = float(np.max(self._duration(stage, slot))), self.block_run(number).loads
+            met = self.crowds.links if self.crowds else {}
+            self._shares[key] = self._cards.share(stage, way, out, loads, seconds, met)
         return self._shares[key]
 
     @cached_property
