@@ -20,6 +20,9 @@ Seconds = float | NDArray[np.float64]
 MOST_SLOTS = 500_000
 """Slots that are played at most to find a steady state: about a second."""
 
+MOST_ON_CARDS = 20_000
+"""The same where messages queue, event by event: there stages may take turns in a rhythm of many steps."""
+
 
 class Sharing(Protocol):
     """What hand-overs of a pipeline have to share."""
@@ -150,7 +153,8 @@ def play_endless(
         settled = all(np.allclose(each, paces[0], rtol=1e-9, atol=0) for each in paces) and all(
             np.allclose(two, 2 * each, rtol=1e-9, atol=0) for two, each in zip(both, paces, strict=True)
         )
-        if settled or 2 * sum(map(len, stream.orders)) > MOST_SLOTS:
+        most = MOST_SLOTS if timing.slowed is None else MOST_ON_CARDS
+        if settled or 2 * sum(map(len, stream.orders)) > most:
             return timing, stream.last
         steps *= 2
 
@@ -194,17 +198,25 @@ def _meet(timing: Timing, steps: Sequence[Step], sharing: Sharing) -> bool:
     """Whether any message finds a card busy, with another message or with what slots send, if nothing queues."""
     cards: dict[tuple[int, int, bool], list[tuple[float, float]]] = {}
     places = [(stage, place) for stage, place, *_ in steps]
+    wires: dict[tuple[int, int, Kind], tuple[Seconds, int]] = {}
     for stage, place, source, sender in steps:
         if source < 0 or sender == stage:
             continue
-        wire, way = sharing.wire(sender, stage, timing.orders[stage][place].kind)
-        if not np.any(wire):
+        key = sender, stage, timing.orders[stage][place].kind
+        if key not in wires:
+            wires[key] = sharing.wire(*key)
+        wire, way = wires[key]
+        if not (wire.any() if isinstance(wire, np.ndarray) else wire):
             continue
         for at, here, out in ((sender, places[source][1], True), (stage, place, False)):
             if sharing.share(at, timing.orders[at][here], way, out).block:
                 return True
         made = timing.made[sender][places[source][1]]
-        sent = float(np.min(made)), float(np.max(made + wire))
+        passed = made + wire
+        if isinstance(made, float) and isinstance(passed, float):
+            sent = made, passed
+        else:
+            sent = float(np.min(made)), float(np.max(passed))
         cards.setdefault((sender, way, True), []).append(sent)
         cards.setdefault((stage, way, False), []).append(sent)
     for each in cards.values():
