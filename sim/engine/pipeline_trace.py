@@ -33,7 +33,7 @@ def _of_rank(stages: PipelineStages, ready: float, name: str, rank: tuple[int, .
 
     @cache
     def told(number: int) -> list[TraceRow]:
-        return [row for row in stages.block_run(number).rows if row.ranks == name]
+        return [row for row in stages.stage_run(stage, number).rows if row.ranks == name]
 
     detailed = sum(len(told(stages.block(stage, slot))) for slot in order[first:]) <= MOST_ROWS
     for place in range(first, len(order)):

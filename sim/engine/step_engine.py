@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -212,7 +212,7 @@ class Engine:
         """Stages over their blocks; ranks that end early go on early."""
         from .stages import PipelineStages
 
-        stages = PipelineStages(work, self.machine, self.traffic, self._block, self.ledger.observed)
+        stages = PipelineStages(work, self.machine, self.traffic, self._block, self._stage_block, self.ledger.observed)
         passed = stages.run(ready)
         self.ledger.passed(number, passed)
         self.loads.plus(stages.loads, 1.0)
@@ -222,9 +222,21 @@ class Engine:
 
     def _block(self, number: int, operations: Block) -> BlockRun:
         """A block of a pipeline by itself, on the same network."""
-        exposure = RankExposure()
-        schedule = Schedule(self.schedule.layout, operations)
-        inner = Engine(self.machine, schedule, self.traffic, self.noise.within(number), self.ledger.observed, exposure)
+        return self._inner(number, operations, self.traffic, self.ledger.observed)
+
+    def _stage_block(self, stage: int, number: int, operations: Block, traffic: Traffic) -> BlockRun:
+        """The same on the ranks of one stage, which ``traffic`` knows, while the others are silent."""
+        (axis,) = self.mesh.positions(("pp",))
+        mine = {name: rank for name, rank in self.ledger.observed.items() if rank[axis] == stage}
+        observed = {name: (*rank[:axis], 0, *rank[axis + 1 :]) for name, rank in mine.items()}
+        return self._inner(number, operations, traffic, observed)
+
+    def _inner(
+        self, number: int, operations: Block, traffic: Traffic, observed: Mapping[str, tuple[int, ...]]
+    ) -> BlockRun:
+        exposure, noise = RankExposure(), replace(self.noise.within(number), layout=traffic.layout)
+        inner = Engine(self.machine, Schedule(traffic.layout, operations), traffic, noise, observed, exposure)
+        inner.costs = self.costs
         inner.made = np.zeros([1] * len(self.mesh.shape))
         inner._play()
         inner._add_up()
