@@ -26,10 +26,10 @@ class Node(Record):
     ``inside`` is a ``ring``, one resource of ``ring_bandwidth`` for all of the node's traffic, or a ``switch`` that
     never is the bottleneck itself, to which each core group has a port of ``ring_bandwidth`` in either direction, or ``links``
     from each core group to each other one, of ``ring_bandwidth`` for all of a core group's together and in either direction.
-    Of the ``interfaces`` each core group has its share as ``cards`` of its ``own``, or all are ``shared``; where the file does not
-    say, GPUs (``inside`` a switch or links) have their own. Where a switch adds up what an all-reduce sends through it, a port
-    does so at ``inside_reduction``; with ``network_reduction`` the switches between nodes add up too. Of the rates inside and
-    between nodes, a library's all-to-alls reach the shares ``inside_all_to_all`` and ``network_all_to_all``.
+    Of the ``interfaces`` each core group has its share as ``cards`` of its ``own``, or all are ``shared``; where the file does
+    not say, GPUs (``inside`` a switch or links) have their own. Where a switch adds up what an all-reduce sends through it, a
+    port does so at ``inside_reduction``; with ``network_reduction`` the switches between nodes add up too. Of the rates inside
+    and between nodes, a library's all-to-alls reach the shares ``inside_all_to_all`` and ``network_all_to_all``.
     A host beyond the core groups has ``host_memory`` bytes a node, which is read and written at
     ``host_memory_bandwidth`` in all, and a ``host_link`` (PCIe) to each core group, its rate in one direction.
     """
