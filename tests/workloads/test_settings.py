@@ -77,7 +77,8 @@ def test_a_placement_that_gave_way_is_told_and_kept():
 def test_a_step_whose_size_nobody_named_cuts_no_sequence(seq_len, usual):
     """As many whole sequences as the machine's tokens hold, and one at least, however long."""
     machine = tree(nodes=8, supernode=8, tokens_per_node=usual)
-    batch = Setting.of(machine, DENSE, {"mesh": {"dp": 2}, "seq_len": seq_len}).batch
+    own = DENSE.model_copy(update={"plan": {}})
+    batch = Setting.of(machine, own, {"mesh": {"dp": 2}, "seq_len": seq_len}).batch
     assert batch.micro_tokens == batch.tokens == max(usual // seq_len, 1) * seq_len
 
 
