@@ -1,7 +1,10 @@
-"""What all tests share: Hypothesis without deadlines, and what is made once for all workers."""
+"""What all tests share: Hypothesis without deadlines, bytecode that is kept, and what is made once for all workers."""
 
 import fcntl
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,19 @@ from support.wheel import InstalledWheel, install
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("athanor", deadline=None)
 settings.load_profile("athanor")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep bytecode for this run where the user keeps none: else each program that a test starts compiles all libraries anew.
+
+    The folder is made before workers start and is known to them and to every program by the environment.
+    """
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="athanor-bytecode-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        sys.dont_write_bytecode, sys.pycache_prefix = False, folder
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ SMALL = 20_000
 @click.option(
     "--limit",
     type=int,
-    help="Refuse to search more plans than this.  [default: above 1,000,000, fewer values of some options are tried]",
+    help="Refuse to search more plans than this.  [default: above 500,000, fewer values of some options are tried]",
 )
 @click.option(
     "--simulate", "simulated", type=int, default=10, show_default=True, help="How many of the best plans to simulate."

@@ -10,7 +10,7 @@ from ...workloads.mesh.axes import CONTEXT
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
 from ..devices import TYPES
-from ..training.dense.attention_kernels import COMPUTED
+from ..training.dense.attention.kernels import COMPUTED
 
 Kind = Literal["experts", "dense", "blank"]
 """Data that a schedule is executed on: tokens that are routed to experts, a dense model, or bytes of no meaning."""

@@ -25,9 +25,10 @@ COLUMNS = ("mesh", "placement", "options", "step s", "formula", "GB a rank")
 
 def narrowing(found: dict[str, Any]) -> str:
     """What was left out where there were too many plans, and how to have it."""
+    kept = "; ".join(f"{key.replace('_', '-')} {', '.join(map(str, each))}" for key, each in found["narrowed"].items())
     return (
-        f"too many plans: only those of {found['narrowed']} were searched, {found['left_out']:,} were not;"
-        " a --try of yours names other values, --limit allows more plans"
+        f"too many plans: only those with {kept} were searched, {found['left_out']:,} others were not;"
+        " --try names other values, --limit allows more plans"
     )
 
 

@@ -46,9 +46,10 @@ class Estimator:
     def __init__(self, question: Question) -> None:
         self.question = question
         machine, per_node = question.machine, question.ranks_per_node
-        processor = machine.processor(per_node)
+        present = min(question.ranks, per_node)  # they alone share their node's host
+        processor = machine.processor(per_node, present)
         room = float("inf") if processor.host_memory is None else processor.host_memory
-        self.costs, self.network = Costs(machine, per_node), CollectiveTimes(machine)
+        self.costs, self.network = Costs(machine, per_node, present), CollectiveTimes(machine)
         self.passes, self.pipelines = PassTimes(self.costs), PipelineTimes()
         self.steps = StepTimes(self.costs, self.passes)
         self.rooms = Rooms(question.memory, room)

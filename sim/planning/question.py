@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +35,8 @@ class Question:
     """A search: ``fixed`` are options of the plan that all plans share, ``tries`` values of those that are open.
 
     ``memory`` is what a rank may take at most, in bytes. ``axes[axis]`` are the sizes that an axis may have. ``said`` are the
-    words that name machine and model on the command line, where these are not their names.
+    words that name machine and model on the command line, where these are not their names. Open choices of which ``tries`` names
+    no values keep to those of ``narrowed``, where they have any of these.
     """
 
     machine: Machine
@@ -47,6 +48,7 @@ class Question:
     axes: Mapping[str, tuple[int, ...]]
     memory: float
     said: tuple[str, ...] = ()
+    narrowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -116,7 +118,8 @@ class Question:
             self.plan.to_plain(),
         ]
         text = json.dumps(
-            [version(), *parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes], sort_keys=True
+            [version(), *parts, self.ranks, self.memory, sorted(self.fixed), self.tries, self.axes, self.narrowed],
+            sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

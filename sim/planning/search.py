@@ -46,8 +46,8 @@ class Search:
 
     ``found`` is what the closed form says, ``played`` what the engine says of the plans named best (by their place in
     ``found.best``), ``changes`` what would change the best plan's step time. An interrupted search has what it has.
-    ``narrowed`` are the only values of open choices that were looked at where there were too many plans, and ``left_out`` the
-    plans that this put aside.
+    ``left_out`` are the plans that were put aside where there were too many: ``question.narrowed`` are the values of open choices
+    that were looked at.
     """
 
     question: Question
@@ -57,7 +57,6 @@ class Search:
     changes: Changes | None = None
     done: int = 0
     interrupted: bool = False
-    narrowed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     left_out: int = 0
 
     @property
@@ -93,7 +92,7 @@ class Search:
             "enumerated": found.enumerated,
             "pruned": dict(found.pruned.most_common()),
             "ranked": found.ranked,
-            "narrowed": tries_text(self.narrowed),
+            "narrowed": {key: list(values) for key, values in question.narrowed.items()},
             "left_out": self.left_out,
             "plans_per_second": rate,
             "search_seconds": found.seconds,
@@ -161,11 +160,6 @@ class Search:
         }
 
 
-def tries_text(tries: Mapping[str, tuple[Any, ...]]) -> str:
-    """``--try micro-batch=1,2 --try zero=1,3``: values of choices, as the command line takes them."""
-    return " ".join(f"--try {key.replace('_', '-')}={','.join(map(str, values))}" for key, values in tries.items())
-
-
 def step_seconds(plan: Ranked, done: Played | None) -> float:
     """What the engine says, else the closed form."""
     return float(done.summary["step_seconds"]) if done and done.summary else plan.seconds
@@ -197,15 +191,15 @@ def search(
     for number, every in enumerate(spaces):
         if number and this.found.best:
             break
-        space, left = every.narrowed(MOST) if limit is None else (every, {})
+        space = every.narrowed(MOST) if limit is None else every
         space.require_few(limit or MOST)
         question = space.question
         if number:
             advance(f"nothing fits without a host: {space.size:,} plans that offload")
-        if left:
-            advance(f"{every.size:,} plans are more than {MOST:,}: only {tries_text(left)}")
+        if question.narrowed:
+            advance(f"{every.size:,} plans: {space.size:,} of usual {', '.join(question.narrowed)}")
         before = RankedPlans(pruned=this.found.pruned, enumerated=this.found.enumerated)
-        this = Search(question, space, before, narrowed=left, left_out=every.size - space.size)
+        this = Search(question, space, before, left_out=this.left_out + every.size - space.size)
         yield from _rank(
             this, crew, simulated * MORE, known or {}, on_mesh, advance, f"offload{number}" if number else ""
         )
@@ -236,8 +230,9 @@ def plan(
 
     Options of a plan that are given hold for all plans, the others are searched; ``global_batch`` has to be given, and either
     ``gpus`` or ``nodes``. ``tries`` are values of choices and sizes of axes to search (``"pipeline=1f1b,zb-h1"``, ``"tp=4,8"``),
-    ``max_memory`` is in bytes, ``limit`` the most plans (see :func:`search`), ``simulated`` how many of the best the engine runs, ``jobs`` processes.
-    A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of` and :func:`search` raise.
+    ``max_memory`` is in bytes, ``limit`` the most plans (see :func:`search`), ``simulated`` how many of the best the engine
+    runs, ``jobs`` processes. A run file may stand for machine and model, as in ``simulate()``. Raises what :meth:`Question.of`
+    and :func:`search` raise.
     """
     machine, model, given, _ = resolved(machine, model, options, None)
     asked = Question.of(load_machine(machine), load_model(model), given, tries, gpus, nodes, max_memory)
@@ -305,6 +300,7 @@ def require_some(this: Search) -> None:
         raise DoesNotFit(
             f"{what}: none of {this.found.enumerated:,} plans fits {question.memory / 1e9:.1f} GB a rank{roomy};"
             " more ranks, a larger --max-memory or a smaller --global-batch"
+            + (f"; {this.left_out:,} plans were not searched, a larger --limit does" if this.left_out else "")
         )
     why = ", ".join(f"{count:,} {text}" for text, count in pruned.most_common(3))
     raise InputError(f"{what}: none of {this.found.enumerated:,} plans can be: {why}")

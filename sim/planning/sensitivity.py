@@ -88,18 +88,17 @@ def _of_machine(
     step: float,
     workers: Workers,
 ) -> list[Better]:
-    """One run of the engine for each part."""
+    """One run of the engine for each part; in the same order whoever of the workers was first."""
     found = []
     links, depth = link_classes(summary), summary["network"]["depth"]
     jobs = [(question, best.mesh, best.options, depth, link, TWICE) for link in links]
-    for number, seconds in workers.results(faster_links, jobs):
+    for number, seconds in sorted(workers.results(faster_links, jobs)):
         if seconds is not None:
             found.append(Better(f"{links[number]} bandwidth", seconds, 1 - seconds / step))
     parts = faster_parts(question.machine, best.options["offload"] != "none")
     settings = list(parts.items())
-    for number, seconds in workers.results(
-        faster_machine, [(question, best.mesh, best.options, each) for _, each in settings]
-    ):
+    jobs_of_parts = [(question, best.mesh, best.options, each) for _, each in settings]
+    for number, seconds in sorted(workers.results(faster_machine, jobs_of_parts)):
         if seconds is not None:
             found.append(Better(settings[number][0], seconds, 1 - seconds / step))
     if roomier:

@@ -41,7 +41,7 @@ WITHOUT: dict[str, list[Any]] = {"sequence_parallel": [False], "expert_tensor": 
 NEARLY_EVEN = ""
 """Layers as evenly as they can be: stands for ``even``, or for a list where they do not divide."""
 
-MOST = 1_000_000
+MOST = 500_000
 """Plans above which a search looks at :data:`USUAL` values only, unless ``--limit`` allows more: some minutes of one core."""
 
 USUAL: tuple[tuple[str, tuple[Any, ...]], ...] = (
@@ -51,9 +51,12 @@ USUAL: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("pipeline", ("1f1b", "interleaved")),
     ("recompute", ("none", "full")),
     ("overlap", ("gradients",)),
-    ("zero", ("1", "3")),
+    ("zero", ("1", "2", "3")),
 )
-"""To what open choices are narrowed, one after another until the plans are few enough: what most published runs take."""
+"""To what open choices are narrowed, one after another until the plans are few enough: what most published runs take.
+
+What needs the least memory is always among it, so that narrowing never leaves out all that fits.
+"""
 
 Options = dict[str, Any]
 
@@ -159,19 +162,22 @@ class Space:
             case _:
                 return Plan.options()[name].tried_unasked() or own
 
-    def narrowed(self, most: int) -> tuple[Space, dict[str, tuple[Any, ...]]]:
-        """The space with as few choices narrowed to :data:`USUAL` as leave at most so many plans, and what these are left.
+    def narrowed(self, most: int) -> Space:
+        """The space with as few choices narrowed to :data:`USUAL` as leave at most so many plans, or all of them if need be.
 
-        The space itself where it is small enough. Choices that are fixed, or whose values are named, stay as they are.
+        The space itself where it is small enough. Choices that are fixed, or whose values are named, stay as they are. What was
+        narrowed is in :attr:`Question.narrowed`.
         """
-        space, left = self, dict[str, tuple[Any, ...]]()
+        space = self
         for key, values in USUAL:
             if space.size <= most:
                 break
             if key not in self.question.fixed and key not in self.question.tries:
-                left[key] = values
-                space = Space(self.question.changed(tries={**self.question.tries, **left}), self.offloads)
-        return space, left
+                left = {**space.question.narrowed, key: values}
+                fewer = Space(self.question.changed(narrowed=left), self.offloads)
+                if fewer.size < space.size:
+                    space = fewer
+        return space
 
     def require_few(self, most: int) -> None:
         """Raise :class:`InputError` where there are more plans than ``most``, with bounds that leave fewer, or no mesh at all."""
@@ -197,26 +203,27 @@ class Space:
             "overlap": ("gradients",),
             "micro_batch": (1,),
         }
-        together = self.question
+        together, flags = self.question, list[str]()
         for key, values in narrow.items():
             if key in self.question.fixed or len(self.question.tries.get(key, ())) == 1:
                 continue
             one = Space(self.question.changed(tries={**self.question.tries, key: values}), self.offloads)
             together = together.changed(tries={**together.tries, key: values})
-            flag = f"--{key.replace('_', '-')} {values[0]}"
+            flags.append(f"--{key.replace('_', '-')} {values[0]}")
             if one.size <= most:
-                yield flag, one.size
-        every = Space(together, self.offloads)
-        flags = " ".join(f"--{key.replace('_', '-')} {narrow[key][0]}" for key in narrow if key in together.tries)
+                yield flags[-1], one.size
         if flags:
-            yield flags, every.size
+            yield " ".join(flags), Space(together, self.offloads).size
 
     def _block(self, name: str, default: Any) -> Block:
-        """The values of one choice: that which is fixed, those to be tried, or the usual ones."""
+        """The values of one choice: that which is fixed, those to be tried, or the usual ones, narrowed."""
         fixed, tries = self.question.fixed, self.question.tries
         if name in fixed:
             return Block((name,), [(fixed[name],)])
-        return Block((name,), [(value,) for value in tries.get(name, default)])
+        if name in tries:
+            return Block((name,), [(value,) for value in tries[name]])
+        few = self.question.narrowed.get(name, default)
+        return Block((name,), [(value,) for value in default if value in few] or [(value,) for value in default])
 
     def _pipelines(self, mesh: dict[str, int]) -> Block:
         """Schedules with their chunks and the layers of their stages; without stages the usual one stands for all."""

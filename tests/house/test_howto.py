@@ -25,6 +25,7 @@ ADDED = {
     "add-a-machine": ("machine", "my-cluster"),
     "add-a-mesh-axis": ("site", 2),
     "add-a-model": ("model", "my-model"),
+    "add-a-recomputation": ("recompute", "own_recomputation:FeedForwardAgain"),
     "add-a-router": ("router", "own_routers:Geometric:0.5"),
     "add-a-sharding": ("zero", "mics"),
     "add-a-strategy": ("pipeline", "own_pipelines:Sequential"),
@@ -108,7 +109,6 @@ def test_pages_add_what_they_say(tmp_path, monkeypatch):
                     assert words[:at] in ([], ["mpiexec", "-n", "2"])
                     (jobs if at else alone).append(words[at:])
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(alone)], cwd=here, capture_output=True, text=True, timeout=200
     )

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from athanor.mpi_runtime.training.dense import functions as f
 from athanor.mpi_runtime.training.dense.reference import Reference
-from athanor.mpi_runtime.training.dense.shards import Place, Sizes, cut, initial, join, local_shape
+from athanor.mpi_runtime.training.dense.weights.shards import (
+    EMBEDDING,
+    Place,
+    Sizes,
+    Weight,
+    cut,
+    initial,
+    join,
+    local_shape,
+)
 from athanor.workloads.schedule.work import Exchange
 from oracles.dense_ranks import EXCHANGING, Ranks, Tasks
 
@@ -37,9 +46,9 @@ def close(found, expected, tolerance):
 def test_gradients_are_finite_differences(sizes):
     model, (words, targets), step = Reference(sizes, seed=1), batch(sizes, 3), 1e-5
     model.differentiate(words, targets)
-    gradients = {name: each.copy() for name, each in model.gradients.items()}
+    gradients = {weight: each.copy() for weight, each in model.gradients.items()}
     random = np.random.default_rng(2)
-    for name, weights in model.weights.items():
+    for weight, weights in model.weights.items():
         direction = random.standard_normal(weights.shape)
         ends = []
         for way in (1, -1):
@@ -47,15 +56,15 @@ def test_gradients_are_finite_differences(sizes):
             ends.append(model.loss(words, targets))
             weights -= way * step * direction
         expected = (ends[0] - ends[1]) / (2 * step)
-        assert np.sum(gradients[name] * direction) == pytest.approx(expected, rel=1e-6, abs=1e-9), name
-        assert np.abs(gradients[name]).max() > 1e-4
+        assert np.sum(gradients[weight] * direction) == pytest.approx(expected, rel=1e-6, abs=1e-9), str(weight)
+        assert np.abs(gradients[weight]).max() > 1e-4
 
 
 def test_attention_looks_back_only():
     model, (words, targets) = Reference(SMALL, seed=1), batch(SMALL, 1)
     changed = words.copy()
     changed[0, 5] = (changed[0, 5] + 1) % SMALL.vocabulary
-    per_token = [f.losses(model._forward(each, targets)[-1]["parts"]) for each in (words, changed)]
+    per_token = [f.losses(model._forward(each, targets)[1].parts) for each in (words, changed)]
     assert (per_token[0][:5] == per_token[1][:5]).all() and (per_token[0][5:] != per_token[1][5:]).all()
 
 
@@ -87,12 +96,12 @@ def test_the_loss_is_the_cross_entropy_however_the_vocabulary_is_cut():
 @pytest.mark.parametrize("mesh", [{"tp": 4}, {"row": 2, "col": 2}])
 def test_what_is_cut_can_be_joined(sizes, mesh):
     ranks = Ranks(sizes, mesh, seed=5)
-    for name in sizes.names():
-        whole = initial(name, sizes, 5)
-        parts = [(place, cut(whole, name, sizes, place)) for place in ranks.places]
-        assert all(part.shape == local_shape(name, sizes, place) for place, part in parts)
-        assert (join(parts, name, sizes) == whole).all()
-        if sizes.vocabulary % 4 == 0 and not name.endswith("norm"):
+    for weight in sizes.weights():
+        whole = initial(weight, sizes, 5)
+        parts = [(place, cut(whole, weight, sizes, place)) for place in ranks.places]
+        assert all(part.shape == local_shape(weight, sizes, place) for place, part in parts)
+        assert (join(parts, weight, sizes) == whole).all()
+        if sizes.vocabulary % 4 == 0 and weight.kind != "norm":
             assert sum(part.size for _, part in parts) == whole.size
 
 
@@ -100,14 +109,14 @@ def test_heads_and_gates_are_cut_by_themselves():
     """A rank's queries, keys and values are those of the same heads; its gates and values those of the same columns."""
     place = Place({"tp": 1}, {"tp": 2})
     columns = np.tile(np.arange(3 * SMALL.hidden), (SMALL.hidden, 1))
-    assert cut(columns, "l0.attention.qkv", SMALL, place)[0].tolist() == [*range(12, 24)]
+    assert cut(columns, Weight(0, "attention", "qkv"), SMALL, place)[0].tolist() == [*range(12, 24)]
     columns = np.tile(np.arange(2 * MODERN.ffn_hidden), (MODERN.hidden, 1))
-    assert cut(columns, "l0.ffn.up", MODERN, place)[0].tolist() == [*range(6, 12), *range(18, 24)]
+    assert cut(columns, Weight(0, "ffn", "up"), MODERN, place)[0].tolist() == [*range(6, 12), *range(18, 24)]
 
 
 def test_words_that_pad_the_vocabulary_are_never_guessed():
     ranks, words = Ranks(Sizes(1, 4, 4, 2, 8, 12, vocabulary=5), {"tp": 4}, seed=5), np.zeros((1, 4), dtype=int)
-    held = [each["embedding"] for each in ranks.weights]
+    held = [each[EMBEDDING] for each in ranks.weights]
     assert [each.shape for each in held] == [(2, 8)] * 4 and not held[3].any() and not held[2][1].any()
     assert ranks.step(words, words + 4) == pytest.approx(Reference(ranks.sizes, 5).step(words, words + 4), rel=1e-12)
     assert not held[3].any() and not held[2][1].any()
@@ -170,12 +179,12 @@ def test_strategies_train_as_one_process_does(strategy, recompute):
     for step in range(2):
         words, targets = batch(sizes, sequences, seed=step)
         assert ranks.step(words, targets, micro_batches) == pytest.approx(model.step(words, targets), rel=1e-12)
-        for name in sizes.names():
-            close(ranks.joined(ranks.gradients, name), model.gradients[name], 1e-12)
-    for name in sizes.names():
-        before = initial(name, sizes, 6)
-        assert np.abs(model.weights[name] - before).max() > 1e-4
-        close(ranks.joined(ranks.weights, name), model.weights[name], 1e-8)
+        for weight in sizes.weights():
+            close(ranks.joined(ranks.gradients, weight), model.gradients[weight], 1e-12)
+    for weight in sizes.weights():
+        before = initial(weight, sizes, 6)
+        assert np.abs(model.weights[weight] - before).max() > 1e-4
+        close(ranks.joined(ranks.weights, weight), model.weights[weight], 1e-8)
 
 
 def test_single_precision_stays_single():
@@ -196,8 +205,8 @@ def test_single_precision_stays_single():
         assert ranks.step(words, targets, 1) == pytest.approx(model.step(words, targets), rel=1e-5)
         assert kinds == {np.dtype(np.float32)}
         assert {each.dtype for each in ranks.gradients[0].values()} == {np.dtype(np.float32)}
-        for name in SMALL.names():
-            close(ranks.joined(ranks.gradients, name), model.gradients[name], 1e-4)
+        for weight in SMALL.weights():
+            close(ranks.joined(ranks.gradients, weight), model.gradients[weight], 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ PLANS = {
         {"mesh": {"dp": 4}, "zero": "hierarchical", "precision": "layerwise"},
         {"mesh": {"dp": 2, "tp": 2}, "precision": "O0"},
     ],
-    "many micro-batches": [  # which blocks stand for
-        {"mesh": {"dp": 4}, "tokens_per_rank": 2112, "micro_batch": 1, "zero": "1"},
+    "many micro-batches, modern": [  # which blocks stand for
+        {"mesh": {"dp": 4}, "tokens_per_rank": 1056, "micro_batch": 1, "zero": "1"},
     ],
     "pipeline": [
         {"mesh": {"pp": 4}},

@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import tomllib
 
 import athanor
 import numpy as np
 import pytest
 from athanor.hardware.machine_writer import machine_toml
+from athanor.hardware.records import build
 from athanor.mpi_runtime.cluster import Shape, machine_of
+from athanor.workloads.model.model import Model
 from athanor.workloads.results.run import COLUMNS, Run
 from support.mpi_jobs import BIN, begin, finish, gone, job, needs_mpi, ranks_of, says, told
 from support.paths import JOBS
@@ -47,6 +50,24 @@ PLANS = [
 ]
 
 
+NARROW = """
+name = "narrow"
+layers = 2
+heads = 4
+hidden = 64
+ffn_hidden = 256
+experts = 4
+vocabulary = 250
+seq_len = 64
+
+[plan]
+precision = "O0"
+balancer = "swipe"
+zero = "hierarchical"
+accounting = "bagualu"
+"""
+"""moda-tiny with a quarter of every width, so with the same proportions, and a sixteenth of what is computed and checked."""
+
 PAYLOADS = "--mesh ep=2,dp=2 --balancer none --router zipf:1"
 WAYS = ["--balancer swipe", "--balancer none", "--balancer capacity:1.0", "--balancer swipe --all-to-all two-level"]
 TREE = Shape(supernodes=2, nodes=2, node_rate=1e9, taper=0.5)
@@ -54,16 +75,27 @@ TREE = Shape(supernodes=2, nodes=2, node_rate=1e9, taper=0.5)
 
 def all_runs(folder):
     """Execute everything that is executed on four ranks, in one job."""
+    (folder / "narrow.toml").write_text(NARROW)
     (folder / "tree.toml").write_text(machine_toml(machine_of(TREE)))
-    given = [*(f"{plan} --steps 2" for plan in PLANS), PAYLOADS]
-    given += [f"--machine tree.toml --mesh ep=4 --router zipf:1 {way}" for way in WAYS]
+    narrow = (
+        "--model narrow.toml --tokens-per-rank 64 " + plan
+        for plan in (*(f"{plan} --steps 2" for plan in PLANS), PAYLOADS)
+    )
+    tiny = (f"{' '.join(TINY)} --machine tree.toml --mesh ep=4 --router zipf:1 {way}" for way in WAYS)
+    given = [*narrow, *tiny]
     names = [f"run{number}.json" for number in range(len(given))]
     commands = [
-        ["execute", *TINY, "-o", name, "--json", "-", *words.split()] for name, words in zip(names, given, strict=True)
+        ["execute", "-o", name, "--json", "-", *words.split()] for name, words in zip(names, given, strict=True)
     ]
     for name, answer in zip(names, told(folder, 4, commands), strict=True):
         assert answer.statuses == {0}, answer.errors
         assert json.loads(answer.out) == Run.load(folder / name).summary()
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """The model of plans and of PAYLOADS."""
+    return build(Model, tomllib.loads(NARROW), "narrow")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +106,7 @@ def executed(once):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_step_does_what_its_schedule_says(plan, executed):
+def test_a_step_does_what_its_schedule_says(plan, executed, narrow):
     """Checked by the job itself (tokens, gradients, weights), and here against the simulation of the same."""
     run = executed(plan)
     options = dict(zip(plan.split()[::2], plan.split()[1::2], strict=True))
@@ -82,7 +114,7 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
     mesh = {axis: int(size) for axis, size in (part.split("=") for part in options.pop("--mesh").split(","))}
     given = {key.removeprefix("--").replace("-", "_"): value for key, value in options.items()}
     given |= {key: int(given[key]) for key in ("top_k", "micro_batch", "seq_len") if key in given}
-    simulated = athanor.simulate("laptop", "moda-tiny", mesh=mesh, tokens_per_rank=64, steps=2, **given)
+    simulated = athanor.simulate("laptop", narrow, mesh=mesh, tokens_per_rank=64, steps=2, **given)
     measured, predicted = run.summary(), simulated.summary()
     checked = measured["measured"]["checked"]
     assert measured["measured"]["ranks_per_host"] == measured["measured"]["ranks_sharing_memory"] == [4]
@@ -110,10 +142,10 @@ def test_a_step_does_what_its_schedule_says(plan, executed):
         assert bus["bytes_per_step"] == pytest.approx(expected["bytes_per_step"], rel=padding)
 
 
-def test_payloads_are_those_of_the_schedule(executed):
+def test_payloads_are_those_of_the_schedule(executed, narrow):
     run = executed(PAYLOADS)
     simulated = athanor.simulate(
-        "laptop", "moda-tiny", mesh={"ep": 2, "dp": 2}, tokens_per_rank=64, balancer="none", router="zipf:1"
+        "laptop", narrow, mesh={"ep": 2, "dp": 2}, tokens_per_rank=64, balancer="none", router="zipf:1"
     )
     coordinates = {name: each["coordinate"] for name, each in simulated.classes.items()}
     ranks = {name: each["coordinate"] for name, each in run.classes.items()}

@@ -259,6 +259,7 @@ def run(left: list[Mutant], known: dict, out: Path, results: dict, jobs: int) ->
                     "key": mutant.key,
                     "verdict": verdict,
                     "by": by,
+                    "tests": known["digest"],
                     "seconds": round(time.monotonic() - begin, 2),
                 }
                 results[mutant.key] = result

@@ -4,10 +4,18 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-from athanor.mpi_runtime.training.dense.attention import LocalAttention
-from athanor.mpi_runtime.training.dense.fused import FusedLocalAttention
+from athanor.mpi_runtime.training.dense.attention.fused import FusedLocalAttention
+from athanor.mpi_runtime.training.dense.attention.unfused import LocalAttention
 from athanor.mpi_runtime.training.dense.local import MicroBatch
-from athanor.mpi_runtime.training.dense.shards import Place, cut, initial, join, kind, layer_names
+from athanor.mpi_runtime.training.dense.weights.shards import (
+    EMBEDDING,
+    OUTPUT_NORM,
+    Place,
+    cut,
+    initial,
+    join,
+    of_layer,
+)
 from athanor.mpi_runtime.training.optimizer_rounds import update_alone
 from athanor.workloads.model.tensors import Tensor
 from athanor.workloads.optimizers import Adam, TensorShare
@@ -182,7 +190,7 @@ class Ranks:
         numbers = product(*(range(size) for size in mesh.values()))
         self.places = [Place(dict(zip(mesh, each, strict=True)), mesh, sequence_parallel) for each in numbers]
         self.weights = [
-            {name: cut(initial(name, sizes, seed).astype(kind), name, sizes, place) for name in self.held(place)}
+            {each: cut(initial(each, sizes, seed).astype(kind), each, sizes, place) for each in self.held(place)}
             for place in self.places
         ]
         self.moments = [
@@ -197,30 +205,30 @@ class Ranks:
         return range(first, first + self.of_part[part])
 
     def held(self, place):
-        """Names of the weights of a rank's stage."""
+        """The weights of a rank's stage."""
         stage, last = place.me("pp"), place.of("pp") - 1
         for chunk in range(self.chunks):
             for layer in self.layers(stage, chunk):
-                yield from layer_names(layer)
+                yield from of_layer(layer)
         if stage == 0 or (stage == last and self.sizes.tied):
-            yield "embedding"
+            yield EMBEDDING
         if stage == last:
-            yield "output.norm"
+            yield OUTPUT_NORM
             if not self.sizes.tied:
-                yield "output.logits"
+                yield self.sizes.table
 
     def step(self, words, targets, micro_batches=1):
         """Train on a batch; returns the loss."""
-        self.gradients = [{name: np.zeros_like(each) for name, each in held.items()} for held in self.weights]
+        self.gradients = [{weight: np.zeros_like(each) for weight, each in held.items()} for held in self.weights]
         self.loss = 0.0
         for micro_batch in range(micro_batches):
             self.pass_through(words, targets, micro_batch, micro_batches)
         self.synchronise()
         self.count += 1
         for at, weights in enumerate(self.weights):
-            for name, each in weights.items():
-                tensor, flat = Tensor(1, each.size), self.gradients[at][name].reshape(-1)
-                index, moments = np.arange(each.size), self.moments[at][name]
+            for weight, each in weights.items():
+                tensor, flat = Tensor(1, each.size), self.gradients[at][weight].reshape(-1)
+                index, moments = np.arange(each.size), self.moments[at][weight]
                 share = TensorShare(tensor, index, each.reshape(-1), None, flat, moments, self.count)
                 update_alone(Adam(), "ffn", share)
         return self.loss
@@ -312,24 +320,24 @@ class Ranks:
 
     def synchronise(self):
         """Add up gradients over all ranks that saw other tokens, or use the same weight elsewhere."""
-        for name in self.sizes.names():
+        for weight in self.sizes.weights():
             groups = {}
             for place, gradients in zip(self.places, self.gradients, strict=True):
-                if name in gradients:
-                    axes = {*DATA, *summed_over(name, self.sizes, place)}
+                if weight in gradients:
+                    axes = {*DATA, *summed_over(weight, self.sizes, place)}
                     others = tuple(place.me(axis) for axis in self.mesh if axis not in axes)
                     groups.setdefault(others, []).append(gradients)
             for members in groups.values():
-                total = sum(each[name] for each in members)
+                total = sum(each[weight] for each in members)
                 for each in members:
-                    each[name][...] = total
+                    each[weight][...] = total
 
-    def joined(self, values, name):
+    def joined(self, values, weight):
         """A whole weight or gradient; parts that several ranks hold have to be the same."""
-        parts = [(place, held[name]) for place, held in zip(self.places, values, strict=True) if name in held]
-        whole = join(parts, name, self.sizes)
+        parts = [(place, held[weight]) for place, held in zip(self.places, values, strict=True) if weight in held]
+        whole = join(parts, weight, self.sizes)
         for place, part in parts:
-            np.testing.assert_allclose(cut(whole, name, self.sizes, place), part, rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(cut(whole, weight, self.sizes, place), part, rtol=1e-12, atol=1e-15)
         return whole
 
 
@@ -362,15 +370,15 @@ def carry(messages, to_previous=False):
                 raise AssertionError(each.operation)
 
 
-def summed_over(name, sizes, place):
+def summed_over(weight, sizes, place):
     """Axes beside those of data parallelism over which a weight's gradients have to be added up.
 
     ``cp``: ranks see other tokens; so do those of a norm where tokens are cut over ``tp`` or ``row``. An embedding that the
     output layer shares is used by the first and the last pipeline stage.
     """
     axes = ["cp"]
-    if kind(name) == "norm":
+    if weight.kind == "norm":
         axes += ["row", "tp"] if place.sequence_parallel else ["row"]
-    if name == "embedding" and sizes.tied:
+    if weight == EMBEDDING and sizes.tied:
         axes += ["pp"]
     return axes

@@ -20,11 +20,26 @@ WHY = missing()
 needs_cluster = pytest.mark.skipif(WHY is not None, reason=f"no cluster can be emulated here: {WHY}")
 
 
-@pytest.fixture
-def small(monkeypatch):
-    monkeypatch.setattr(validation, "TOKENS", 64)
-    monkeypatch.setattr(validation, "STEPS", 2)
-    monkeypatch.setattr(validation, "SKEWS", (0.0, 1.0, 0.5))
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    """Cells that are made up in a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "TOKENS", 64)
+        patch.setattr(validation, "STEPS", 2)
+        patch.setattr(validation, "SKEWS", (0.0, 1.0, 0.5))
+        yield
+
+
+@pytest.fixture(scope="module")
+def nominal(small):
+    """What a study would have kept of a machine that is as it says."""
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def slower(small):
+    """The study of a machine whose network is slower than it says."""
+    return validation.validate((TREE,), made_up(network=0.5, taper=0.8))
 
 
 def made_up(network=1.0, taper=1.0):
@@ -55,16 +70,16 @@ def test_cells_cover_the_study():
     assert [tree.supernodes * tree.nodes for tree in validation.TREES] == [4, 8, 16]
 
 
-def test_a_machine_that_is_as_it_says_is_predicted_exactly(small):
-    plain = validation.validate((TREE,), made_up()).plain()
+def test_a_machine_that_is_as_it_says_is_predicted_exactly(nominal):
+    plain = validation.validate((TREE,), nominal).plain()
     assert plain["zero_fit"]["cells"] == 12
     assert plain["zero_fit"]["mape"] == pytest.approx(0, abs=1e-9)
     assert plain["zero_fit"]["rank_correlation"] == pytest.approx(1)
     assert plain["cross_over_inside"] == pytest.approx(3 / 16)
 
 
-def test_a_slower_network_shows_in_nominal_predictions_and_not_in_calibrated_ones(small):
-    plain = validation.validate((TREE,), made_up(network=0.5, taper=0.8)).plain()
+def test_a_slower_network_shows_in_nominal_predictions_and_not_in_calibrated_ones(slower):
+    plain = slower.plain()
     assert -0.65 < plain["zero_fit"]["bias"] < -0.3
     assert plain["zero_fit"]["worst"] >= plain["zero_fit"]["mape"] > 0.3
     assert plain["calibrated"]["mape"] == pytest.approx(0, abs=1e-9)
@@ -75,10 +90,9 @@ def test_a_slower_network_shows_in_nominal_predictions_and_not_in_calibrated_one
         assert set(cell["zero_fit"]["phases"]) == {"forward", "backward", "update"}
 
 
-def test_its_report(small, tmp_path):
-    found = validation.validate((TREE,), made_up(network=0.9))
-    write_validation(Folder(tmp_path), found, "athanor validate-runtime")
-    assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(found.plain()))
+def test_its_report(slower, tmp_path):
+    write_validation(Folder(tmp_path), slower, "athanor validate-runtime")
+    assert json.loads((tmp_path / "validation.json").read_text()) == json.loads(json.dumps(slower.plain()))
     assert len((tmp_path / "cells.csv").read_text().splitlines()) == 1 + 16
     report = (tmp_path / "report.html").read_text()
     assert (
@@ -86,8 +100,8 @@ def test_its_report(small, tmp_path):
     )
 
 
-def test_what_was_kept_is_not_measured_again(small, monkeypatch):
-    kept = made_up()
+def test_what_was_kept_is_not_measured_again(nominal, monkeypatch):
+    kept = dict(nominal)
     lacking = [cell.name for cell in validation.cells(TREE)][3]
     whole = kept.pop(lacking)
     measured, new = [], {}

@@ -10,7 +10,7 @@ and one copy of the scores fewer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
@@ -30,7 +30,8 @@ MASK = 1
 class SavedTensor:
     """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
 
-    ``entry``, ``core`` and ``product`` say what kinds of recomputation ask (:class:`~athanor.workloads.recomputation.SavedRow`).
+    ``entry``, ``core``, ``feed_forward`` and ``product`` say what kinds of recomputation ask
+    (:class:`~athanor.workloads.recomputation.SavedRow`).
     """
 
     operator: str
@@ -39,6 +40,7 @@ class SavedTensor:
     cut: Cut
     core: bool = False
     entry: bool = False
+    feed_forward: bool = False
     product: float = 0.0
     carried: bool = False
 
@@ -75,7 +77,8 @@ class Saved:
         rows = list(self._attention("attention", local, local))
         if kind.cross:
             rows += self._attention("cross", local, self.stacks[True])
-        return [*rows, *(self._experts(local) if kind.moe else self._ffn(local))]
+        first, *others = self._experts(local) if kind.moe else self._ffn(local)
+        return [*rows, first, *(replace(each, feed_forward=True) for each in others)]
 
     def size(self, part: Part) -> int:
         """Bytes of an activation of a part."""
@@ -114,6 +117,7 @@ class Saved:
             yield SavedTensor(where, each.what, each.nbytes, "tp", core=each.core, product=each.product)
 
     def _ffn(self, local: Local) -> Iterator[SavedTensor]:
+        """The network's input first."""
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
         yield SavedTensor("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
@@ -135,7 +139,7 @@ class Saved:
         yield SavedTensor(f"{at}.down", "its input", elements * size, "tp")
 
     def _experts(self, local: Local) -> Iterator[SavedTensor]:
-        """Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
+        """Their input first. Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
         assert self.loads is not None
         model, size, ups = local.model, self.size("expert"), local.model.matrices - 1
         spread = "tp" in self.loads.axes

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...hardware.errors import DoesNotFit, InputError
 from ..loads.loads import Load
+from ..mesh.axes import REPLICAS
 from ..mesh.mesh import Mesh
 from ..plan.setting import Setting
 from ..recomputation import RECOMPUTATIONS
@@ -106,7 +107,9 @@ def _families(setting: Setting) -> list[list[Change]]:
 
 
 def _more_sharded(setting: Setting) -> list[str]:
-    """Kinds of sharding that leave less on a rank than the plan's: state, then gradients, then weights."""
+    """Kinds of sharding that leave less on a rank than the plan's: state, then gradients, then weights; none without replicas."""
+    if setting.mesh.size(*REPLICAS) == 1:
+        return []
 
     def depth(kind: Sharding) -> int:
         return kind.shards_state + kind.shards_gradients + kind.shards_weights
@@ -145,7 +148,10 @@ def _offloads(setting: Setting) -> list[Change]:
 
 
 def _meshes(setting: Setting) -> Iterator[Change]:
-    """Fewer replicas in favour of tensor parallelism (inside a node) or stages; global batch and micro-batches stay."""
+    """Fewer replicas in favour of tensor parallelism (inside a node) or stages.
+
+    The global batch stays, and so do micro-batches of whole sequences.
+    """
     plan, batch, mesh = setting.plan, setting.batch, setting.plan.mesh
     sequences, rest = divmod(batch.micro_tokens, batch.seq_len)
     for factor in (2**power for power in range(1, mesh["dp"].bit_length())):

@@ -12,6 +12,7 @@ class SavedRow(Protocol):
     """What an operator of a layer would keep of a micro-batch.
 
     ``entry``: the layer's input, from which all else can be worked out again. ``core``: of the core of attention, such as scores.
+    ``feed_forward``: of the feed-forward network or the experts, behind their input, from which it can be worked out again.
     ``product``: the share of it that is the output of a product with weights, or of attention.
     """
 
@@ -23,6 +24,11 @@ class SavedRow(Protocol):
     @property
     def core(self) -> bool:
         """Whether it is of the core of attention."""
+        ...
+
+    @property
+    def feed_forward(self) -> bool:
+        """Whether it is of the feed-forward network or the experts, behind their input."""
         ...
 
     @property
@@ -40,6 +46,10 @@ class RepeatedLayer(Protocol):
 
     def attention_core(self) -> None:
         """Queries meet keys, and values are weighted with what comes of it; nothing, where the kernel does so by itself."""
+        ...
+
+    def feed_forward(self) -> None:
+        """The feed-forward network with its norm, or the experts; tokens go to the experts that they went to."""
         ...
 
     def between_products(self) -> None:

@@ -14,11 +14,11 @@ from ...devices import TYPES
 from ...job.world import World
 from ..checks import TOLERANCE, compare
 from ..optimizer_rounds import update_alone
-from .holdings import Flat
 from .messages import Array
 from .reference import Reference, Weights
-from .shards import cut
 from .training import DenseTraining, batch_of
+from .weights.holdings import Flat
+from .weights.shards import Weight, cut
 
 EXACT = 1e-11
 """Relative to the largest number, where all is in double precision: only the order of sums differs."""
@@ -61,10 +61,10 @@ class DenseChecks:
         model = Reference(training.sizes, training.setting.plan.seed, optimizer=training.setting.plan.optimizing)
         for flat in training.holdings.flats:
             for piece in flat.pieces:
-                self._round(model.weights, piece.name, flat)
-        start = {name: each.copy() for name, each in model.weights.items()}
+                self._round(model.weights, piece.weight, flat)
+        start = {weight: each.copy() for weight, each in model.weights.items()}
         expected = model.step(*batch_of(training.setting, 0))
-        self._change = max(float(np.abs(model.weights[name] - each).max()) for name, each in start.items())
+        self._change = max(float(np.abs(model.weights[weight] - each).max()) for weight, each in start.items())
         compare("the loss", loss, np.array([expected]), self.tolerance)
         found = {"losses": 1, "gradients": 0, "weights": 0}
         for flat, before in zip(training.holdings.flats, self.before, strict=True):
@@ -100,14 +100,14 @@ class DenseChecks:
                 found[each.here] = flat.share[each.here]
         return found
 
-    def _round(self, weights: Weights, name: str, flat: Flat) -> None:
+    def _round(self, weights: Weights, weight: Weight, flat: Flat) -> None:
         """The serial model begins with weights as they are kept."""
-        weights[name] = weights[name].astype(TYPES[flat.formats.weight]).astype(np.float64)
+        weights[weight] = weights[weight].astype(TYPES[flat.formats.weight]).astype(np.float64)
 
     def _expected(self, values: Weights, flat: Flat) -> Array:
         """A whole vector as the serial model has it, with its padding."""
         training = self.training
-        parts = [cut(values[piece.name], piece.name, training.sizes, training.place) for piece in flat.pieces]
+        parts = [cut(values[piece.weight], piece.weight, training.sizes, training.place) for piece in flat.pieces]
         whole = np.zeros(flat.width * flat.shards.count)
         joined = np.concatenate([part.reshape(-1) for part in parts])
         whole[: len(joined)] = joined

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ....workloads.schedule.operation import Does, Operand, Role, Task
 from . import functions as f
 from .messages import Array, Message
 from .products import Product, TableProduct
-from .shards import Place, Sizes
+from .weights.shards import Operator, Place, ProductWeight, Sizes, Weight
 
 Index = NDArray[np.int64]
 Compute = Callable[[int], None]
@@ -22,7 +23,7 @@ Exchanging = Callable[[int], Message]
 
 @dataclass
 class Shared:
-    """What all halves of a micro-batch know: weights and sums of gradients by name, and the residual stream's gradient.
+    """What all halves of a micro-batch know: weights and sums of gradients, and the residual stream's gradient.
 
     ``words`` and ``targets`` are those of this rank's sequences ``[sequences, tokens]``, its part of them under ``cp``;
     the loss is the mean of ``tokens`` tokens.
@@ -30,8 +31,8 @@ class Shared:
 
     sizes: Sizes
     place: Place
-    weights: Mapping[str, Array]
-    gradients: Mapping[str, Array]
+    weights: Mapping[Weight, Array]
+    gradients: Mapping[Weight, Array]
     words: Index
     targets: Index
     tokens: int
@@ -60,13 +61,14 @@ class Half(ABC):
     :attr:`result` goes out.
     """
 
-    name = ""
-    begins_way_back = False
-    products_of: tuple[Operand, ...] = ()
+    operator: ClassVar[Operator]
+    products_of: ClassVar[tuple[ProductWeight, ...]]
+    begins_way_back: ClassVar[bool] = False
 
-    def __init__(self, shared: Shared, prefix: str) -> None:
-        self.shared, self.place, self.prefix = shared, shared.place, prefix
-        self.products = {each: self._product(each) for each in self.products_of}
+    def __init__(self, shared: Shared, layer: int | None) -> None:
+        self.shared, self.place, self.layer = shared, shared.place, layer
+        self.gain = Weight(layer, self.operator, "norm")
+        self.products: dict[Operand, Product] = {each: self._product(each) for each in self.products_of}
         nothing = np.zeros((0, 0))
         self.entry: Array = nothing
         self.normal = self.inverse = self.rows = self._sums = nothing
@@ -111,9 +113,9 @@ class Half(ABC):
         """What the second product adds to the residual stream."""
         return self.products[self.products_of[1]].c if self._reduced is None else self._reduced
 
-    def _product(self, name: Operand) -> Product:
-        key = self.prefix + f"{self.name}.{name}"
-        first = name == self.products_of[0]
+    def _product(self, kind: ProductWeight) -> Product:
+        key = Weight(self.layer, self.operator, kind)
+        first = kind == self.products_of[0]
         return Product(
             self.place,
             lambda: self.shared.weights[key],
@@ -129,7 +131,7 @@ class Half(ABC):
 
     def _second_source(self) -> Array:
         """What the second product multiplies, in halves that have one."""
-        raise TypeError(f"{self.name} has one product")
+        raise TypeError(f"{self.operator} has one product")
 
     @abstractmethod
     def _first_gradient(self) -> Array:
@@ -142,7 +144,7 @@ class Half(ABC):
 
     @property
     def _parameters(self) -> Array:
-        return self.shared.weights[self.prefix + f"{self.name}.norm"]
+        return self.shared.weights[self.gain]
 
     def _norm(self, step: int) -> None:
         self._sums = f.norm_sums(self.entry)
@@ -160,7 +162,7 @@ class Half(ABC):
     def _norm_grad(self, step: int) -> None:
         if self._before is None:
             self._before = self.products[self.products_of[0]].da
-        total = self.shared.gradients[self.prefix + f"{self.name}.norm"]
+        total = self.shared.gradients[self.gain]
         total += f.norm_wgrad(self._before, self.normal, self._parameters)
         self._sums = f.norm_grad_sums(self._before, self.normal, self._parameters)
         if self.place.grid == 1:
@@ -225,11 +227,11 @@ class Half(ABC):
 class LocalFeedForward(Half):
     """The feed-forward network."""
 
-    name = "ffn"
+    operator = "ffn"
     products_of = ("up", "down")
 
-    def __init__(self, shared: Shared, prefix: str) -> None:
-        super().__init__(shared, prefix)
+    def __init__(self, shared: Shared, layer: int | None) -> None:
+        super().__init__(shared, layer)
         self._active = self._back = np.zeros((0, 0))
         self.computing |= {
             (Role.ACTIVATION, None, None): self._activate,
@@ -252,12 +254,12 @@ class LocalFeedForward(Half):
 class Output(Half):
     """Final norm, scores over the vocabulary by the embedding's weights, and the loss."""
 
-    name = "output"
+    operator = "output"
     begins_way_back = True
     products_of = ("logits",)
 
-    def __init__(self, shared: Shared, prefix: str = "") -> None:
-        super().__init__(shared, prefix)
+    def __init__(self, shared: Shared, layer: int | None = None) -> None:
+        super().__init__(shared, layer)
         self._axis = "col" if self.place.grid > 1 else "tp"
         self._first = self.place.me(self._axis) * shared.words_each
         self._targets = shared.mine(shared.targets)
@@ -270,7 +272,7 @@ class Output(Half):
         """The part of the mean loss that is this rank's tokens'; ranks of a tensor-parallel group share theirs."""
         return float(f.losses(self._parts).sum()) / self.shared.tokens
 
-    def _product(self, name: Operand) -> Product:
+    def _product(self, kind: ProductWeight) -> Product:
         table, weights, gradients = self.shared.sizes.table, self.shared.weights, self.shared.gradients
         where = self._first_source, self._first_gradient
         if self.place.grid > 1:

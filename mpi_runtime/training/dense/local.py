@@ -8,17 +8,17 @@ import numpy as np
 
 from ....workloads.schedule.operation import ModelPart, Role, Task
 from . import functions as f
-from .attention import LocalAttention
+from .attention.unfused import LocalAttention
 from .halves import Half, Index, LocalFeedForward, Output, Shared
 from .messages import Array, Message
-from .shards import Place, Sizes
+from .weights.shards import EMBEDDING, Place, Sizes, Weight
 
 
 class MicroBatch:
     """A micro-batch on its way through the layers of a rank and back.
 
     Operations come in the order of the Schedule: :meth:`compute` does those that compute, :meth:`message` gives the rank's side
-    of those that exchange. ``weights`` and ``gradients`` are the rank's parts by name; gradients are added to. ``words`` and
+    of those that exchange. ``weights`` and ``gradients`` are the rank's parts; gradients are added to. ``words`` and
     ``targets`` ``[sequences, tokens]`` are those of all tensor-parallel ranks of the replica, this rank's part of each
     sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``attention`` computes the plan's kernel.
 
@@ -29,8 +29,8 @@ class MicroBatch:
         self,
         sizes: Sizes,
         place: Place,
-        weights: Mapping[str, Array],
-        gradients: Mapping[str, Array],
+        weights: Mapping[Weight, Array],
+        gradients: Mapping[Weight, Array],
         words: Index,
         targets: Index,
         tokens: int,
@@ -116,7 +116,7 @@ class MicroBatch:
                 "output": Output,
             }
             made = halves[part]
-            self._halves[number] = made(self.shared, "" if layer is None else f"l{layer}.")
+            self._halves[number] = made(self.shared, layer)
         return self._halves[number]
 
     # --- embedding: tp cuts words; on a grid rows of ranks do, columns cut ``hidden``, and blocks go along the columns --------
@@ -128,7 +128,7 @@ class MicroBatch:
             self._entries[0] = part if step == 0 else self._entries[0] + part
             return
         first = self.place.me("tp") * shared.words_each
-        self._embedded = f.lookup(shared.weights["embedding"], shared.words.reshape(-1), first)
+        self._embedded = f.lookup(shared.weights[EMBEDDING], shared.words.reshape(-1), first)
         if self.place.of("tp") == 1:
             self._entries[0] = self._embedded
 
@@ -136,7 +136,7 @@ class MicroBatch:
         def take(block: Array) -> None:
             self._block = block
 
-        return Message("broadcast", ("row",), self.shared.weights["embedding"], take, step)
+        return Message("broadcast", ("row",), self.shared.weights[EMBEDDING], take, step)
 
     def _embedding_reduce(self, step: int) -> Message:
         """Every token finds its row on one rank."""
@@ -160,15 +160,15 @@ class MicroBatch:
     def _add_up(self, step: int) -> None:
         shared = self.shared
         if self.place.grid > 1:
-            self._block = np.zeros_like(shared.gradients["embedding"])
+            self._block = np.zeros_like(shared.gradients[EMBEDDING])
             f.lookup_grad(self._block, shared.mine(shared.words), shared.stream, step * shared.words_each)
             return
         first = self.place.me("tp") * shared.words_each
-        f.lookup_grad(shared.gradients["embedding"], shared.words.reshape(-1), shared.stream, first)
+        f.lookup_grad(shared.gradients[EMBEDDING], shared.words.reshape(-1), shared.stream, first)
 
     def _embedding_grad_reduce(self, step: int) -> Message:
         def take(block: Array) -> None:
-            total = self.shared.gradients["embedding"]
+            total = self.shared.gradients[EMBEDDING]
             total += block
 
         return Message("reduce", ("row",), self._block, take, step)

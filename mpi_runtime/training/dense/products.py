@@ -8,7 +8,7 @@ import numpy as np
 
 from ....workloads.schedule.operation import Gradient, Role
 from .messages import Array, Message
-from .shards import Place
+from .weights.shards import Place
 
 
 class Product:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,45 @@ from ....workloads.model.precision import POLICIES
 from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
-from .shards import Sizes, initial
-from .tensors import WeightTensor, part_of, tensors_of
+from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial, of_layer
+from .weights.tensors import WeightTensor, part_of, tensors_of
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
-Weights = dict[str, Array]
+Weights = dict[Weight, Array]
+
+
+@dataclass
+class KeptNorm:
+    """What the backward pass needs of a norm, all of it as rows of tokens; ``rows`` are its results."""
+
+    normal: Array
+    inverse: Array
+    rows: Array
+
+
+@dataclass
+class KeptLayer:
+    """What it needs of a layer; queries, keys and values are ``[sequences, tokens, heads, width]``."""
+
+    attention_norm: KeptNorm
+    queries: Array
+    keys: Array
+    values: Array
+    attention: Array
+    context: Array
+    ffn_norm: KeptNorm
+    inner: Array
+    active: Array
+
+
+@dataclass
+class KeptOutput:
+    """What it needs of the output layer."""
+
+    norm: KeptNorm
+    logits: Array
+    parts: Array
 
 
 class Reference:
@@ -33,16 +67,16 @@ class Reference:
         optimizer: Optimizer | None = None,
     ) -> None:
         self.sizes = sizes
-        self.weights: Weights = {name: initial(name, sizes, seed).astype(kind) for name in sizes.names()}
+        self.weights: Weights = {weight: initial(weight, sizes, seed).astype(kind) for weight in sizes.weights()}
         self.gradients: Weights = {}
         self.optimizer = optimizer or Adam()
         self._formats = POLICIES["fp64" if kind is np.float64 else "O0"]
         self._states = {
-            (name, weight): self._rule(name, weight).state(
-                weight.tensor.size, weight.tensor, self._formats[part_of(name)]
+            (weight, each): self._rule(weight, each).state(
+                each.tensor.size, each.tensor, self._formats[part_of(weight)]
             )
-            for name in self.weights
-            for weight in tensors_of(name, sizes)
+            for weight in self.weights
+            for each in tensors_of(weight, sizes)
         }
         self._steps = 0
 
@@ -50,82 +84,81 @@ class Reference:
         """Forward, backward and the optimizer; returns the mean loss of all tokens before the update."""
         loss = self.differentiate(words, targets)
         self._steps += 1
-        for name, weights in self.weights.items():
-            for weight in tensors_of(name, self.sizes):
-                state, index = self._states[name, weight], np.arange(weight.tensor.size)
-                gradient = mean_of(weight.of(self.gradients[name]), 1)
-                share = TensorShare(weight.tensor, index, weight.of(weights), None, gradient, state, self._steps)
-                update_alone(self.optimizer, part_of(name), share)
+        for weight, values in self.weights.items():
+            for each in tensors_of(weight, self.sizes):
+                state, index = self._states[weight, each], np.arange(each.tensor.size)
+                gradient = mean_of(each.of(self.gradients[weight]), 1)
+                share = TensorShare(each.tensor, index, each.of(values), None, gradient, state, self._steps)
+                update_alone(self.optimizer, part_of(weight), share)
         return loss
 
-    def _rule(self, name: str, weight: WeightTensor) -> UpdateRule:
-        return self.optimizer.rule(part_of(name), weight.tensor)
+    def _rule(self, weight: Weight, of: WeightTensor) -> UpdateRule:
+        return self.optimizer.rule(part_of(weight), of.tensor)
 
     def loss(self, words: Index, targets: Index) -> float:
         """The mean loss of all tokens."""
-        return float(f.losses(self._forward(words, targets)[-1]["parts"]).mean())
+        return float(f.losses(self._forward(words, targets)[1].parts).mean())
 
     def differentiate(self, words: Index, targets: Index) -> float:
         """The mean loss of all tokens; afterwards :attr:`gradients` are its gradients."""
-        kept = self._forward(words, targets)
-        self.gradients = {name: np.zeros_like(each) for name, each in self.weights.items()}
-        loss = float(f.losses(kept[-1]["parts"]).mean())
-        self._backward(words, targets, kept)
-        return loss
+        layers, output = self._forward(words, targets)
+        self.gradients = {weight: np.zeros_like(each) for weight, each in self.weights.items()}
+        self._backward(words, targets, layers, output)
+        return float(f.losses(output.parts).mean())
 
-    def _forward(self, words: Index, targets: Index) -> list[dict[str, Array]]:
-        """What the backward pass needs: of each layer, then of the output layer."""
+    def _forward(self, words: Index, targets: Index) -> tuple[list[KeptLayer], KeptOutput]:
+        """What the backward pass needs of each layer and of the output layer."""
         weights, sizes = self.weights, self.sizes
-        rows, kept = f.lookup(weights["embedding"], words.reshape(-1)), []
+        rows, kept = f.lookup(weights[EMBEDDING], words.reshape(-1)), []
         at = np.arange(words.shape[1])
         for layer in range(sizes.layers):
-            of, k = f"l{layer}.", self._norm(rows, f"l{layer}.attention.norm", "attention.")
-            qkv = k["attention.rows"] @ weights[of + "attention.qkv"]
-            k["q"], k["k"], k["v"] = f.heads_of(qkv.reshape(*words.shape, sizes.kv_heads, -1, sizes.head))
-            k["attention"] = f.softmax(f.scores(k["q"], k["k"]), at, at)
-            k["context"] = f.context(k["attention"], k["v"]).reshape(len(rows), -1)
-            rows = rows + k["context"] @ weights[of + "attention.out"]
-            k |= self._norm(rows, of + "ffn.norm", "ffn.")
-            k["inner"] = k["ffn.rows"] @ weights[of + "ffn.up"]
-            k["active"] = f.activate(k["inner"], sizes.gated)
-            rows = rows + k["active"] @ weights[of + "ffn.down"]
-            kept.append(k)
-        last = self._norm(rows, "output.norm", "output.")
-        last["logits"] = last["output.rows"] @ weights[sizes.table].T
-        last["parts"] = f.loss_parts(last["logits"], targets.reshape(-1))
-        return [*kept, last]
+            attention_gain, qkv, out, ffn_gain, up, down = of_layer(layer)
+            attention_norm = self._norm(rows, attention_gain)
+            columns = (attention_norm.rows @ weights[qkv]).reshape(*words.shape, sizes.kv_heads, -1, sizes.head)
+            queries, keys, values = f.heads_of(columns)
+            attention = f.softmax(f.scores(queries, keys), at, at)
+            context = f.context(attention, values).reshape(len(rows), -1)
+            rows = rows + context @ weights[out]
+            ffn_norm = self._norm(rows, ffn_gain)
+            inner = ffn_norm.rows @ weights[up]
+            active = f.activate(inner, sizes.gated)
+            rows = rows + active @ weights[down]
+            kept.append(KeptLayer(attention_norm, queries, keys, values, attention, context, ffn_norm, inner, active))
+        norm = self._norm(rows, OUTPUT_NORM)
+        logits = norm.rows @ weights[sizes.table].T
+        return kept, KeptOutput(norm, logits, f.loss_parts(logits, targets.reshape(-1)))
 
-    def _backward(self, words: Index, targets: Index, kept: list[dict[str, Array]]) -> None:
-        weights, gradients, k = self.weights, self.gradients, kept.pop()
-        back = f.loss_grad(k["logits"], k["parts"], targets.reshape(-1), words.size)
-        gradients[self.sizes.table] += back.T @ k["output.rows"]
-        gradient = self._norm_back(back @ weights[self.sizes.table], "output.norm", "output.", k)
+    def _backward(self, words: Index, targets: Index, layers: list[KeptLayer], output: KeptOutput) -> None:
+        weights, gradients = self.weights, self.gradients
+        back = f.loss_grad(output.logits, output.parts, targets.reshape(-1), words.size)
+        gradients[self.sizes.table] += back.T @ output.norm.rows
+        gradient = self._norm_back(back @ weights[self.sizes.table], OUTPUT_NORM, output.norm)
         for layer in reversed(range(self.sizes.layers)):
-            of, k = f"l{layer}.", kept[layer]
-            gradients[of + "ffn.down"] += k["active"].T @ gradient
-            back = f.activate_grad(k["inner"], gradient @ weights[of + "ffn.down"].T, self.sizes.gated)
-            gradients[of + "ffn.up"] += k["ffn.rows"].T @ back
-            gradient = gradient + self._norm_back(back @ weights[of + "ffn.up"].T, of + "ffn.norm", "ffn.", k)
-            gradients[of + "attention.out"] += k["context"].T @ gradient
-            back = self._attention_back((gradient @ weights[of + "attention.out"].T).reshape(k["q"].shape), k)
-            gradients[of + "attention.qkv"] += k["attention.rows"].T @ back
-            back = back @ weights[of + "attention.qkv"].T
-            gradient = gradient + self._norm_back(back, of + "attention.norm", "attention.", k)
-        f.lookup_grad(gradients["embedding"], words.reshape(-1), gradient)
+            attention_gain, qkv, out, ffn_gain, up, down = of_layer(layer)
+            k = layers[layer]
+            gradients[down] += k.active.T @ gradient
+            back = f.activate_grad(k.inner, gradient @ weights[down].T, self.sizes.gated)
+            gradients[up] += k.ffn_norm.rows.T @ back
+            gradient = gradient + self._norm_back(back @ weights[up].T, ffn_gain, k.ffn_norm)
+            gradients[out] += k.context.T @ gradient
+            back = self._attention_back((gradient @ weights[out].T).reshape(k.queries.shape), k)
+            gradients[qkv] += k.attention_norm.rows.T @ back
+            gradient = gradient + self._norm_back(back @ weights[qkv].T, attention_gain, k.attention_norm)
+        f.lookup_grad(gradients[EMBEDDING], words.reshape(-1), gradient)
 
-    def _norm(self, rows: Array, name: str, at: str) -> dict[str, Array]:
+    def _norm(self, rows: Array, gain: Weight) -> KeptNorm:
         normal, inverse = f.norm(rows, f.norm_sums(rows), self.sizes.hidden, self.sizes.rms)
-        return {at + "normal": normal, at + "inverse": inverse, at + "rows": f.scaled(normal, self.weights[name])}
+        return KeptNorm(normal, inverse, f.scaled(normal, self.weights[gain]))
 
-    def _norm_back(self, gradient: Array, name: str, at: str, k: dict[str, Array]) -> Array:
-        normal, parameters = k[at + "normal"], self.weights[name]
-        self.gradients[name] += f.norm_wgrad(gradient, normal, parameters)
-        sums = f.norm_grad_sums(gradient, normal, parameters)
-        return f.norm_dgrad(gradient, normal, k[at + "inverse"], parameters, sums, self.sizes.hidden)
+    def _norm_back(self, gradient: Array, gain: Weight, kept: KeptNorm) -> Array:
+        parameters = self.weights[gain]
+        self.gradients[gain] += f.norm_wgrad(gradient, kept.normal, parameters)
+        sums = f.norm_grad_sums(gradient, kept.normal, parameters)
+        return f.norm_dgrad(gradient, kept.normal, kept.inverse, parameters, sums, self.sizes.hidden)
 
-    def _attention_back(self, gradient: Array, k: dict[str, Array]) -> Array:
+    def _attention_back(self, gradient: Array, k: KeptLayer) -> Array:
         """Gradient of queries, keys and values as rows, from that of the context."""
-        back = f.softmax_grad(k["attention"], f.dattention(gradient, k["v"]))
+        back = f.softmax_grad(k.attention, f.dattention(gradient, k.values))
         heads = self.sizes.kv_heads
-        parts = f.dqueries(back, k["k"]), f.dkeys(back, k["q"], heads), f.dvalues(k["attention"], gradient, heads)
+        parts = f.dqueries(back, k.keys), f.dkeys(back, k.queries, heads), f.dvalues(k.attention, gradient, heads)
         return f.columns_of(*parts)

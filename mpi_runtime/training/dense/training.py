@@ -19,13 +19,13 @@ from ...messages.transport import Transport
 from ..optimizer_rounds import OptimizerRounds, part_updated
 from ..stand_ins import stage_message
 from ..tokens import Tokens
-from .attention_kernels import COMPUTED
+from .attention.kernels import COMPUTED
 from .carrying import carry
 from .halves import Index
-from .holdings import DenseHoldings
 from .local import MicroBatch
 from .messages import Array
-from .shards import Place, Sizes
+from .weights.holdings import DenseHoldings
+from .weights.shards import EMBEDDING, Place, Sizes
 
 Steps = Generator[Requests, None, None]
 
@@ -175,9 +175,9 @@ class DenseTraining:
         last = group.size - 1
         sender, receiver = (last, 0) if role is Role.TIED_GRADIENT_TO_FIRST else (0, last)
         if group.me == sender:
-            yield from self._send(group, stream, exchange, self.holdings.gradients["embedding"], receiver, 0)
+            yield from self._send(group, stream, exchange, self.holdings.gradients[EMBEDDING], receiver, 0)
         if group.me == receiver:
-            mine = self.holdings.gradients["embedding"]
+            mine = self.holdings.gradients[EMBEDDING]
             other = yield from self._receive(group, exchange, mine.shape, sender, 0)
             mine[...] = mine + other if receiver == 0 else other
 

@@ -261,7 +261,9 @@ def test_uneven_all_to_alls_in_classes_equal_single_messages(data):
     layout = place(Mesh.of({"ep": ranks}), machine, "block:ep")
     parts = np.array(data.draw(st.lists(st.integers(1, 40), min_size=ranks, max_size=ranks)), dtype=float)
     model = data.draw(st.sampled_from(["maxmin", "cm02"]))
-    sent = np.array(data.draw(st.lists(st.sampled_from([60.0, 600.0]), min_size=ranks, max_size=ranks)))
+    amount = st.sampled_from([60.0, 600.0])
+    alike = amount.map(lambda one: [one] * ranks)  # most others fill an interface up
+    sent = np.array(data.draw(alike | st.lists(amount, min_size=ranks, max_size=ranks)))
     steps = steps_of(machine, layout, "all-to-all", "linear", 60.0, model, share=parts / parts.sum(), sent=sent)
     assume(steps.ranks == ranks)
     merged = play_merged(steps)

@@ -11,6 +11,7 @@ from athanor.workloads.model.model import Model
 from athanor.workloads.schedule.costs import Costs
 from athanor.workloads.schedule.work import FusedAttention
 from pytest import approx
+from support.recomputation import OWN
 from support.strategies import (
     BOTH,
     DENSE,
@@ -45,6 +46,22 @@ class TestRecomputation:
         none, selective = (lowered(mesh={"dp": 1}, recompute=which) for which in ("none", "selective"))
         assert products(selective) - products(none) == approx(4 * B * S**2 * H * L)
         assert names(selective, "again.l1.attention") == [".scores", ".softmax", ".context"]
+
+    def test_the_feed_forward_network_alone(self):
+        """Its two products of 8 B s h² FLOPs a layer once more."""
+        none, own = (lowered(mesh={"dp": 1}, recompute=which) for which in ("none", OWN))
+        assert products(own) - products(none) == approx(16 * B * S * L * H**2)
+
+    def test_a_half_happens_again_as_it_was(self):
+        """With its exchanges, in the backward pass; tokens go to the experts that they went to."""
+        for model, mesh in ((DENSE, {"tp": 4}), (GATED, {"tp": 2}), (EXPERTS, {"ep": 4})):
+            schedule = lowered(model, mesh=mesh, recompute=OWN)
+            half = "moe" if model is EXPERTS else "ffn"
+            routing = (".counts", ".swipe")
+            forward = [name for name in names(schedule, f"l1.{half}") if not name.startswith(routing)]
+            again = names(schedule, f"again.l1.{half}")
+            assert again and again == forward[: len(again)]
+            assert names(schedule, "again.l1") == [f".{half}{each}" for each in again], "nothing else does"
 
     def test_it_all_happens_again_on_every_rank(self):
         """Model-parallel ranks repeat their exchanges too; routing is known already."""

@@ -13,6 +13,7 @@ from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.pipelines import PIPELINES, most_in_flight
 from athanor.workloads.schedule.work import Exchange
 from support.memory_settings import GB, TINY, gpt, gpus, layers_keep, moe, need, of, setting
+from support.recomputation import OWN
 
 # --- activations: Korthikanti et al. 2022 ------------------------------------------------------------------------------
 
@@ -30,6 +31,9 @@ def test_a_layer_keeps_what_the_formulas_of_korthikanti_say(layers, h, a, s, b, 
     assert kept() == pytest.approx(10 + 24 / tp + 5 * a * s / h / tp)
     assert kept(**cut) == pytest.approx((34 + 5 * a * s / h) / tp)
     assert kept(recompute="selective", **cut) == pytest.approx(34 / tp)
+    assert kept(recompute=OWN, **cut) == pytest.approx((15 + 5 * a * s / h) / tp), (
+        "19 s·b·h are of the FFN, 2 its norm's input"
+    )
     assert kept(recompute="full") == pytest.approx(2)
     assert kept(recompute="full", **cut) == pytest.approx(2 / tp)
 

@@ -98,6 +98,10 @@ class Passes:
         """The forward pass through one layer; without ``balance`` the routing is known already."""
         for attention in self.attentions(self.setting.model.stack[layer]):
             attention.forward(program, layer)
+        self.second_half(program, layer, flow, balance)
+
+    def second_half(self, program: Program, layer: int, flow: Flow | None, balance: bool) -> None:
+        """The forward pass through the FFN or the experts of a layer."""
         if flow is not None:
             self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
         else:
@@ -114,7 +118,7 @@ class Passes:
             attention.backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
-        """What was not kept: all of a layer, the core of its attention (Korthikanti et al. 2022), or every second product."""
+        """What was not kept."""
         program.recomputed = True
         self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
         program.recomputed = False
@@ -149,6 +153,10 @@ class _Repeated:
         if self.passes.setting.plan.kernel.keeps_scores:
             for attention in self._attentions:
                 attention.core(self.program, self.number)
+
+    def feed_forward(self) -> None:
+        """The FFN with its norm, or the experts."""
+        self.passes.second_half(self.program, self.number, self.flow, balance=False)
 
     def between_products(self) -> None:
         """What is between the products that are kept, and every second one."""

@@ -9,25 +9,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ....workloads.lowering.data_parallel.held_tensors import together
-from ....workloads.lowering.data_parallel.sharding import held, layers_of
-from ....workloads.mesh.axes import REPLICAS
-from ....workloads.model.precision import PARTS, Formats, Part
-from ....workloads.optimizers import TensorShare
-from ....workloads.plan.setting import Setting
-from ....workloads.schedule.operation import Role, Task
-from ....workloads.schedule.work import Exchange
-from ...devices import TYPES
-from ..optimizer_rounds import HeldTensor
-from .messages import Array, Message
-from .shards import Place, Sizes, cut, initial, layer_names, local_shape
+from .....workloads.lowering.data_parallel.held_tensors import together
+from .....workloads.lowering.data_parallel.sharding import held, layers_of
+from .....workloads.mesh.axes import REPLICAS
+from .....workloads.model.precision import PARTS, Formats, Part
+from .....workloads.optimizers import TensorShare
+from .....workloads.plan.setting import Setting
+from .....workloads.schedule.operation import Role, Task
+from .....workloads.schedule.work import Exchange
+from ....devices import TYPES
+from ...optimizer_rounds import HeldTensor
+from ..messages import Array, Message
+from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, initial, local_shape, of_layer
 from .tensors import Index, WeightTensor, along, index_of, part_of, tensors_of
 
 
 class ShardPiece(NamedTuple):
     """A weight's place in its vector."""
 
-    name: str
+    weight: Weight
     start: int
     shape: tuple[int, int]
 
@@ -129,7 +129,7 @@ class Flat:
         """Where the weights of a part of the model lie in this rank's share."""
         for each in self.pieces:
             low, high = max(each.start - self.first, 0), min(each.stop - self.first, self.width)
-            if part_of(each.name) == part and low < high:
+            if part_of(each.weight) == part and low < high:
                 yield slice(low, high)
 
     def inside(self, start: int, stop: int, number: int) -> tuple[int, int]:
@@ -143,33 +143,33 @@ class Flat:
         return each.share(self.share, self.master, self.reduced, 1, step)
 
 
-def _pieces(names: list[str], sizes: Sizes, place: Place) -> Iterator[ShardPiece]:
+def _pieces(weights: list[Weight], sizes: Sizes, place: Place) -> Iterator[ShardPiece]:
     start = 0
-    for name in names:
-        piece = ShardPiece(name, start, local_shape(name, sizes, place))
+    for weight in weights:
+        piece = ShardPiece(weight, start, local_shape(weight, sizes, place))
         start = piece.stop
         yield piece
 
 
-class View(Mapping[str, Array]):
-    """Weights or gradients by name, as matrices: gradients as they are kept, weights in the format that they are computed in."""
+class View(Mapping[Weight, Array]):
+    """Weights or gradients, as matrices: gradients as they are kept, weights in the format that they are computed in."""
 
     def __init__(self, flats: list[Flat], values: str) -> None:
         self.values_of = values
-        self._found = {piece.name: (flat, piece) for flat in flats for piece in flat.pieces}
+        self._found = {piece.weight: (flat, piece) for flat in flats for piece in flat.pieces}
 
-    def __getitem__(self, name: str) -> Array:
-        """The matrix of that name."""
-        flat, piece = self._found[name]
+    def __getitem__(self, weight: Weight) -> Array:
+        """The matrix of a weight."""
+        flat, piece = self._found[weight]
         vector: Array | None = getattr(flat, self.values_of)
-        assert vector is not None, f"{name} has not been fetched"
+        assert vector is not None, f"{weight} has not been fetched"
         matrix = vector[piece.start : piece.stop].reshape(piece.shape)
         if self.values_of == "weights" and matrix.dtype == np.float16:
             return matrix.astype(np.float32)  # BLAS has no halves
         return matrix
 
-    def __iter__(self) -> Iterator[str]:
-        """All names."""
+    def __iter__(self) -> Iterator[Weight]:
+        """All that there are."""
         return iter(self._found)
 
     def __len__(self) -> int:
@@ -187,15 +187,15 @@ class DenseHoldings:
     def __init__(self, setting: Setting, sizes: Sizes, place: Place, formats: Mapping[Part, Formats]) -> None:
         self.shards, self.steps, seed = Shards.of(setting, place), 0, setting.plan.seed
         stage, last = place.me("pp"), place.of("pp") - 1
-        names: dict[int | None, list[str]] = {layer: layer_names(layer) for layer in layers_of(setting, stage)}
-        names[None] = ["embedding"] if stage == 0 or (stage == last and sizes.tied) else []
+        weights: dict[int | None, list[Weight]] = {layer: of_layer(layer) for layer in layers_of(setting, stage)}
+        weights[None] = [EMBEDDING] if stage == 0 or (stage == last and sizes.tied) else []
         if stage == last:
-            names[None] += ["output.norm"] if sizes.tied else ["output.norm", sizes.table]
+            weights[None] += [OUTPUT_NORM] if sizes.tied else [OUTPUT_NORM, sizes.table]
         self.flats: list[Flat] = []
-        for layer, mine in names.items():
-            for each in dict.fromkeys(formats[part_of(name)] for name in mine):
-                these = [name for name in mine if formats[part_of(name)] == each]
-                made = [cut(initial(name, sizes, seed), name, sizes, place).reshape(-1) for name in these]
+        for layer, mine in weights.items():
+            for each in dict.fromkeys(formats[part_of(weight)] for weight in mine):
+                these = [weight for weight in mine if formats[part_of(weight)] == each]
+                made = [cut(initial(weight, sizes, seed), weight, sizes, place).reshape(-1) for weight in these]
                 pieces = list(_pieces(these, sizes, place))
                 self.flats.append(Flat(layer, pieces, np.concatenate(made), each, self.shards))
         self.setting, self.sizes, self.place = setting, sizes, place
@@ -224,30 +224,28 @@ class DenseHoldings:
         """What this rank's share of a vector has of each tensor in it."""
         optimizer = self.setting.plan.optimizing
         for piece in flat.pieces:
-            part, columns = part_of(piece.name), piece.shape[1]
-            for weight in tensors_of(piece.name, self.sizes):
-                start = piece.start + (weight.row or 0) * columns
-                index = self._index(flat, piece, weight, start, self.place, flat.shards.mine)
+            part, columns = part_of(piece.weight), piece.shape[1]
+            for each in tensors_of(piece.weight, self.sizes):
+                start = piece.start + (each.row or 0) * columns
+                index = self._index(flat, piece, each, start, self.place, flat.shards.mine)
                 first = max(start - flat.first, 0)
-                others = partial(self._others, flat, piece, weight, start)
-                rule = optimizer.rule(part, weight.tensor)
-                found = HeldTensor(part, weight.tensor, rule, slice(first, first + len(index)), index, others)
+                others = partial(self._others, flat, piece, each, start)
+                rule = optimizer.rule(part, each.tensor)
+                found = HeldTensor(part, each.tensor, rule, slice(first, first + len(index)), index, others)
                 found.start(flat.formats)
                 yield found
 
-    def _index(
-        self, flat: Flat, piece: ShardPiece, weight: WeightTensor, start: int, place: Place, number: int
-    ) -> Index:
+    def _index(self, flat: Flat, piece: ShardPiece, of: WeightTensor, start: int, place: Place, number: int) -> Index:
         """Where the elements that a shard has of a tensor lie in the whole one."""
-        every = index_of(piece.name, weight, self.sizes, place)
+        every = index_of(piece.weight, of, self.sizes, place)
         low, high = flat.inside(start, start + len(every), number)
         return every[low:high]
 
-    def _others(self, flat: Flat, piece: ShardPiece, weight: WeightTensor, start: int) -> list[Index]:
+    def _others(self, flat: Flat, piece: ShardPiece, of: WeightTensor, start: int) -> list[Index]:
         """The same for all ranks with parts of the tensor, in the order of the axes along which they are."""
         return [
-            self._index(flat, piece, weight, start, place, flat.shards.number(place))
-            for place in along(self.place, self._axes[part_of(piece.name)])
+            self._index(flat, piece, of, start, place, flat.shards.number(place))
+            for place in along(self.place, self._axes[part_of(piece.weight)])
         ]
 
     def release(self, layer: int) -> None:

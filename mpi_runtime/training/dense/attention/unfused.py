@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....workloads.schedule.operation import Role
-from . import functions as f
-from .halves import Half, Shared
-from .messages import Array, Message
+from .....workloads.schedule.operation import Role
+from .. import functions as f
+from ..halves import Half, Shared
+from ..messages import Array, Message
 
 
 class LocalAttention(Half):
@@ -19,11 +19,11 @@ class LocalAttention(Half):
     Li et al. 2021).
     """
 
-    name = "attention"
+    operator = "attention"
     products_of = ("qkv", "out")
 
-    def __init__(self, shared: Shared, prefix: str) -> None:
-        super().__init__(shared, prefix)
+    def __init__(self, shared: Shared, layer: int | None) -> None:
+        super().__init__(shared, layer)
         nothing = np.zeros((0, 0, 0, 0))
         self._queries = self._keys = self._values = self._moving = nothing
         self._scores = self._attention = self._context = nothing

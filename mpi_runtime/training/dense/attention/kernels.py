@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from ....workloads.attention_kernels import AttentionKernel, Fused, Unfused
-from .attention import LocalAttention
+from .....workloads.attention_kernels import AttentionKernel, Fused, Unfused
 from .fused import FusedLocalAttention
+from .unfused import LocalAttention
 
 COMPUTED: Mapping[type[AttentionKernel], type[LocalAttention]] = MappingProxyType(
     {

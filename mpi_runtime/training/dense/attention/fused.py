@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....workloads.schedule.operation import Role
-from . import functions as f
-from .attention import LocalAttention
-from .halves import Shared
-from .messages import Array, Message
+from .....workloads.schedule.operation import Role
+from .. import functions as f
+from ..halves import Shared
+from ..messages import Array, Message
+from .unfused import LocalAttention
 
 
 class FusedLocalAttention(LocalAttention):
@@ -21,8 +21,8 @@ class FusedLocalAttention(LocalAttention):
     Exchanges run beside the kernels, begun in any order: all that one leaves for the other is kept by step.
     """
 
-    def __init__(self, shared: Shared, prefix: str) -> None:
-        super().__init__(shared, prefix)
+    def __init__(self, shared: Shared, layer: int | None) -> None:
+        super().__init__(shared, layer)
         self._steps = self.place.of(self.place.context)
         self._blocks: dict[int, Array] = {}  # keys with values, by step
         self._shares: dict[int, Array] = {}  # of the gradients of a step's block, the rank's own

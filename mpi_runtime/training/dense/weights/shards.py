@@ -6,14 +6,54 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ....workloads.mesh.axes import CONTEXT
+from .....workloads.mesh.axes import CONTEXT
 
 Array = NDArray[Any]
+Operator = Literal["embedding", "attention", "ffn", "output"]
+"""What of the model a weight belongs to: a half of a layer, or an end."""
+
+ProductWeight = Literal["qkv", "out", "up", "down", "logits"]
+"""The kinds of weights that products take."""
+
+WeightKind = Literal["embedding", "norm", ProductWeight]
+
+
+class Weight(NamedTuple):
+    """Which weight of a model: the key of weights and gradients. ``layer`` is None of what is outside layers.
+
+    As text, which is for people only: ``l3.ffn.up``, ``output.norm``, ``embedding``.
+    """
+
+    layer: int | None
+    operator: Operator
+    kind: WeightKind
+
+    def __str__(self) -> str:
+        """Layer, operator and kind."""
+        place = "" if self.layer is None else f"l{self.layer}."
+        return place + (self.operator if self.operator == self.kind else f"{self.operator}.{self.kind}")
+
+
+EMBEDDING = Weight(None, "embedding", "embedding")
+OUTPUT_NORM = Weight(None, "output", "norm")
+LOGITS = Weight(None, "output", "logits")
+
+
+def of_layer(layer: int) -> list[Weight]:
+    """The weights of a layer, in the order of their operations."""
+    return [
+        Weight(layer, "attention", "norm"),
+        Weight(layer, "attention", "qkv"),
+        Weight(layer, "attention", "out"),
+        Weight(layer, "ffn", "norm"),
+        Weight(layer, "ffn", "up"),
+        Weight(layer, "ffn", "down"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -42,28 +82,28 @@ class Sizes:
         return self.heads // self.kv_heads
 
     @property
-    def table(self) -> str:
-        """Name of the output layer's weights."""
-        return "embedding" if self.tied else "output.logits"
+    def table(self) -> Weight:
+        """The output layer's weights."""
+        return EMBEDDING if self.tied else LOGITS
 
-    def names(self) -> Iterator[str]:
-        """Names of all weights."""
-        yield "embedding"
+    def weights(self) -> Iterator[Weight]:
+        """All weights."""
+        yield EMBEDDING
         for layer in range(self.layers):
-            yield from layer_names(layer)
-        yield "output.norm"
+            yield from of_layer(layer)
+        yield OUTPUT_NORM
         if not self.tied:
             yield self.table
 
-    def shape(self, name: str, parts: int = 1) -> tuple[int, ...]:
-        """The shape of a whole weight, with a dimension for everything that is cut by itself.
+    def shape(self, kind: WeightKind, parts: int = 1) -> tuple[int, ...]:
+        """The shape of a whole weight of a kind, with a dimension for everything that is cut by itself.
 
         A head's group stands with its keys and values: so cut, attention needs no other rank. The vocabulary is padded to a
         multiple of ``parts``.
         """
         hidden, inner = self.hidden, self.ffn_hidden
         words = -(-self.vocabulary // parts) * parts
-        return {
+        shapes: dict[WeightKind, tuple[int, ...]] = {
             "embedding": (words, hidden),
             "logits": (words, hidden),
             "qkv": (hidden, self.kv_heads, self.group + 2, self.head),
@@ -71,21 +111,8 @@ class Sizes:
             "up": (hidden, 2 if self.gated else 1, inner),
             "down": (inner, hidden),
             "norm": (1 if self.rms else 2, hidden),
-        }[kind(name)]
-
-
-KINDS = ("attention.norm", "attention.qkv", "attention.out", "ffn.norm", "ffn.up", "ffn.down")
-"""The weights of a layer, in the order of their operations."""
-
-
-def layer_names(layer: int) -> list[str]:
-    """Names of the weights of a layer, such as ``l3.ffn.up``."""
-    return [f"l{layer}.{each}" for each in KINDS]
-
-
-def kind(name: str) -> str:
-    """What kind of weight a name stands for: embedding, qkv, out, up, down, norm or logits."""
-    return name.rpartition(".")[2]
+        }
+        return shapes[kind]
 
 
 @dataclass(frozen=True)
@@ -136,7 +163,7 @@ class Place:
         return slice(self.me(axis) * each, (self.me(axis) + 1) * each)
 
 
-CUTS: dict[str, dict[int, str]] = {
+CUTS: dict[WeightKind, dict[int, str]] = {
     "embedding": {0: "tp"},
     "logits": {0: "tp"},
     "qkv": {1: "tp"},
@@ -147,7 +174,7 @@ CUTS: dict[str, dict[int, str]] = {
 }
 """Which dimension of a weight is cut over which axis: columns first, then rows (Megatron, Shoeybi et al. 2019)."""
 
-GRID_CUTS: dict[str, dict[int, str]] = {
+GRID_CUTS: dict[WeightKind, dict[int, str]] = {
     "embedding": {0: "row", 1: "col"},
     "logits": {0: "row", 1: "col"},
     "qkv": {0: "row", 1: "col"},
@@ -159,54 +186,54 @@ GRID_CUTS: dict[str, dict[int, str]] = {
 """The same for a square grid: blocks of every matrix (SUMMA; Optimus, Xu et al. 2021)."""
 
 
-def cut(whole: Array, name: str, sizes: Sizes, place: Place) -> Array:
+def cut(whole: Array, weight: Weight, sizes: Sizes, place: Place) -> Array:
     """A rank's part of a whole weight, as the matrix that its products take; words that pad the vocabulary are zeros."""
-    shape = sizes.shape(name, place.width)
-    missing = shape[0] - sizes.shape(name)[0]
+    shape = sizes.shape(weight.kind, place.width)
+    missing = shape[0] - sizes.shape(weight.kind)[0]
     if missing:
         whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), dtype=whole.dtype)])
-    part = whole.reshape(shape)[_slices(name, sizes, place)]
-    return np.ascontiguousarray(part).reshape(local_shape(name, sizes, place))
+    part = whole.reshape(shape)[_slices(weight, sizes, place)]
+    return np.ascontiguousarray(part).reshape(local_shape(weight, sizes, place))
 
 
-def local_shape(name: str, sizes: Sizes, place: Place) -> tuple[int, int]:
+def local_shape(weight: Weight, sizes: Sizes, place: Place) -> tuple[int, int]:
     """Shape of a rank's part as a matrix."""
-    shape = list(sizes.shape(name, place.width))
-    for dimension, axis in _cuts(name, place).items():
+    shape = list(sizes.shape(weight.kind, place.width))
+    for dimension, axis in _cuts(weight, place).items():
         shape[dimension] //= place.of(axis)
-    inputs = 2 if kind(name) == "out" else 1  # dimensions that a product adds up over
+    inputs = 2 if weight.kind == "out" else 1  # dimensions that a product adds up over
     return prod(shape[:inputs]), prod(shape[inputs:])
 
 
-def join(parts: list[tuple[Place, Array]], name: str, sizes: Sizes) -> Array:
+def join(parts: list[tuple[Place, Array]], weight: Weight, sizes: Sizes) -> Array:
     """The whole weight from the parts of ranks; of a part that several ranks hold, the last one counts."""
-    whole = np.empty(sizes.shape(name, parts[0][0].width), dtype=parts[0][1].dtype)
+    whole = np.empty(sizes.shape(weight.kind, parts[0][0].width), dtype=parts[0][1].dtype)
     for place, part in parts:
-        whole[_slices(name, sizes, place)] = part.reshape(whole[_slices(name, sizes, place)].shape)
-    rows, columns = local_shape(name, sizes, Place())
+        whole[_slices(weight, sizes, place)] = part.reshape(whole[_slices(weight, sizes, place)].shape)
+    rows, columns = local_shape(weight, sizes, Place())
     return whole.reshape(-1, columns)[:rows]
 
 
-def initial(name: str, sizes: Sizes, seed: int) -> Array:
+def initial(weight: Weight, sizes: Sizes, seed: int) -> Array:
     """A whole weight before training, as a matrix in double precision: any rank can make any, and cut its part out of it.
 
     Matrices have a standard deviation of one over the root of their inputs; norms have a gain near 1 and a shift near 0.
     """
-    number = list(sizes.names()).index(name)
+    number = list(sizes.weights()).index(weight)
     random = np.random.default_rng([seed, 9, number])
-    rows, columns = local_shape(name, sizes, Place())
+    rows, columns = local_shape(weight, sizes, Place())
     values: Array = random.standard_normal((rows, columns))
-    if kind(name) == "norm":
+    if weight.kind == "norm":
         values = np.array([[1.0], [0.0]])[:rows] + 0.02 * values
     else:
-        values *= (columns if kind(name) in ("embedding", "logits") else rows) ** -0.5
+        values *= (columns if weight.kind in ("embedding", "logits") else rows) ** -0.5
     return values
 
 
-def _cuts(name: str, place: Place) -> dict[int, str]:
-    return (GRID_CUTS if place.grid > 1 else CUTS)[kind(name)]
+def _cuts(weight: Weight, place: Place) -> dict[int, str]:
+    return (GRID_CUTS if place.grid > 1 else CUTS)[weight.kind]
 
 
-def _slices(name: str, sizes: Sizes, place: Place) -> tuple[slice, ...]:
-    shape, cuts = sizes.shape(name, place.width), _cuts(name, place)
+def _slices(weight: Weight, sizes: Sizes, place: Place) -> tuple[slice, ...]:
+    shape, cuts = sizes.shape(weight.kind, place.width), _cuts(weight, place)
     return tuple(place.part(size, cuts[at]) if at in cuts else slice(None) for at, size in enumerate(shape))

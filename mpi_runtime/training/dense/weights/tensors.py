@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ....workloads.model.precision import Part
-from ....workloads.model.tensors import Tensor
-from .shards import Place, Sizes, cut, kind, local_shape
+from .....workloads.model.precision import Part
+from .....workloads.model.tensors import Tensor
+from .shards import Place, Sizes, Weight, WeightKind, cut, local_shape
 
 Index = NDArray[np.int64]
 
-PART_OF: dict[str, Part] = {
+PART_OF: dict[WeightKind, Part] = {
     "embedding": "embedding",
     "logits": "embedding",
     "qkv": "attention",
@@ -39,25 +39,25 @@ class WeightTensor(NamedTuple):
         return matrix.reshape(-1) if self.row is None else matrix[self.row]
 
 
-def part_of(name: str) -> Part:
+def part_of(weight: Weight) -> Part:
     """The part of the model that a weight belongs to."""
-    return PART_OF[kind(name)]
+    return PART_OF[weight.kind]
 
 
-def tensors_of(name: str, sizes: Sizes) -> Iterator[WeightTensor]:
+def tensors_of(weight: Weight, sizes: Sizes) -> Iterator[WeightTensor]:
     """The tensors of a weight."""
-    rows, columns = local_shape(name, sizes, Place())
-    if part_of(name) == "norm":
+    rows, columns = local_shape(weight, sizes, Place())
+    if part_of(weight) == "norm":
         yield from (WeightTensor(Tensor(1, columns), row) for row in range(rows))
     else:
         yield WeightTensor(Tensor(rows, columns))
 
 
-def index_of(name: str, weight: WeightTensor, sizes: Sizes, place: Place) -> Index:
+def index_of(weight: Weight, of: WeightTensor, sizes: Sizes, place: Place) -> Index:
     """Where the elements of a rank's part lie in the whole tensor; words that pad the vocabulary, at the end, lie nowhere."""
-    rows, columns = local_shape(name, sizes, Place())
-    found = cut(_numbers(rows * columns).reshape(rows, columns), name, sizes, place) - 1
-    mine = weight.of(found) - (weight.row or 0) * columns
+    rows, columns = local_shape(weight, sizes, Place())
+    found = cut(_numbers(rows * columns).reshape(rows, columns), weight, sizes, place) - 1
+    mine = of.of(found) - (of.row or 0) * columns
     return mine[: int(np.count_nonzero(mine >= 0))]
 
 

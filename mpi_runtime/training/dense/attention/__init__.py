@@ -1,0 +1,1 @@
+"""Attention for real: a class for each kernel that is computed."""
