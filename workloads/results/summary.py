@@ -97,6 +97,12 @@ def cautions(setting: Setting, need: Memory, notes: Sequence[str]) -> list[str]:
         found.append(
             f"a micro-batch of {batch.micro_tokens:,} tokens is no whole number of sequences of {batch.seq_len:,}"
         )
+    if setting.own_micro_batch:
+        found.append(
+            f"the micro-batch of {setting.own_micro_batch:,} sequences that {setting.model.name} recommends does not divide"
+            f" {batch.tokens // batch.seq_len:,} of a rank: micro-batches of {batch.micro_tokens // batch.seq_len:,} instead"
+            " (--micro-batch)"
+        )
     if setting.placement != setting.plan.placement:
         found.append(
             f"--placement {setting.plan.placement}, which nobody typed, does not hold --mesh {setting.mesh} on"
