@@ -7,9 +7,8 @@ The command line, run files, :class:`~athanor.workloads.plan.plan_options.PlanOp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import InputError, suggestion
@@ -412,49 +411,49 @@ class Plan:
         except InputError as wrong:
             raise InputError(f"--{wrong}") from None
 
-    @property
+    @cached_property
     def router_policy(self) -> Router:
         """The router."""
         from ..routing.routers import ROUTERS
 
         return ROUTERS.find(self.router)
 
-    @property
+    @cached_property
     def balancing(self) -> Balancer:
         """The balancing policy."""
         from ..routing.balancers import BALANCERS
 
         return BALANCERS.find(self.balancer)
 
-    @property
+    @cached_property
     def optimizing(self) -> Optimizer:
         """The optimizer."""
         from ..optimizers import OPTIMIZERS
 
         return OPTIMIZERS.find(self.optimizer)
 
-    @property
+    @cached_property
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
         from ..model.precision import PrecisionSchedule
 
         return PrecisionSchedule.parse(self.precision)
 
-    @property
+    @cached_property
     def sharding(self) -> Sharding:
         """What data-parallel ranks share out."""
         from ..sharding import SHARDINGS
 
         return SHARDINGS.find(self.zero)
 
-    @property
+    @cached_property
     def kernel(self) -> AttentionKernel:
         """How attention is worked out."""
         from ..attention_kernels import ATTENTION_KERNELS
 
         return ATTENTION_KERNELS.find(self.attention)
 
-    @property
+    @cached_property
     def recomputation(self) -> Recomputation:
         """What the backward pass works out again."""
         from ..recomputation import RECOMPUTATIONS
@@ -471,7 +470,7 @@ class Plan:
         """Whether shards of updated weights are gathered beside the first forward pass of the next step."""
         return self.overlap == "all" and self.sharding.gathers_updates
 
-    @property
+    @cached_property
     def offloads(self) -> frozenset[str]:
         """What is kept in the host's memory, all of it or a share."""
         return frozenset(self.offload_shares)
@@ -514,9 +513,15 @@ class Plan:
 
     def changed(self, **options: Any) -> Plan:
         """The same plan with other values, which are taken as they are: they come from a plan or from code."""
-        other = copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__getstate__())
         other.__dict__.update(options)
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: copies work out anew what follows from them."""
+        own = self.__dict__
+        return {name: own[name] for name in self.__dataclass_fields__}
 
     def to_plain(self) -> dict[str, Any]:
         """The plan as plain data, by option."""
