@@ -17,7 +17,8 @@ from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
 from ..routing.routers import popularity
-from ..routing.token_counts import token_counts
+from ..routing.token_counts import scaled_counts, token_counts
+from ..routing.trace import Trace
 
 Array = NDArray[np.float64]
 
@@ -122,11 +123,15 @@ class LoadModel:
 
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
+        if isinstance(self.router, Trace):
+            return self._replayed(self.router, layer, step) / float(self.ranks * self.tokens)
         first = self._popularity(layer, step)
         return self._of_prototypes(first) if self.plan.prototypes else choices(first, self.top_k)
 
     def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
+        if isinstance(self.router, Trace):
+            return np.repeat(self._replayed(self.router, layer, step)[:, None], self.groups, axis=1)
         random = self.random(3, layer, step, micro_batch)
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
@@ -143,6 +148,13 @@ class LoadModel:
         every = self.of_experts(layer, step, micro_batch)
         found: NDArray[np.int64] = every.reshape(*every.shape[:2], self.ranks, -1).sum(axis=-1)
         return found
+
+    def _replayed(self, trace: Trace, layer: int, step: int) -> NDArray[np.int64]:
+        """Tokens ``[top_k, experts]`` of a group in the proportions of a trace; each group and micro-batch has the same."""
+        recorded, total = trace.at(layer, step), self.ranks * self.tokens
+        if not self.plan.prototypes:
+            return scaled_counts(recorded, self.top_k, total)
+        return np.array([scaled_counts(row, 1, total)[0] for row in self._of_prototypes(recorded.astype(np.float64))])
 
     def _popularity(self, layer: int, step: int) -> Array:
         return popularity(self.router, self.experts, layer, step, self.plan.drift, self.plan.seed)

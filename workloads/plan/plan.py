@@ -149,7 +149,8 @@ class Plan:
         "Experts",
         "uniform",
         "How popular the experts are: uniform, zipf:S (Zipf's law with exponent S), table:NAME or table:FILE.csv"
-        " (recorded popularity), or a class of yours as module:Class.",
+        " (recorded popularity), trace:FILE (recorded tokens of each step, layer and expert, replayed), or a class of yours"
+        " as module:Class.",
         form="ROUTER",
         names="routers",
         inference=True,

@@ -14,6 +14,7 @@ from ...hardware.node import Processor
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Model, load_model
+from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
 from .plan import Plan
@@ -79,6 +80,10 @@ class Setting:
             if batch.tokens % batch.seq_len:  # parts of sequences: no size of micro-batches would mend that
                 raise
         check(Given(chosen, plan, mesh, batch, hardware))
+        if chosen.experts and isinstance(plan.router_policy, Trace):
+            layers = [number for number, each in enumerate(chosen.stack) if each.moe]
+            top_k, groups = plan.top_k or chosen.top_k, plan.prototypes or 0
+            plan.router_policy.require_fit(chosen.experts, layers, top_k, groups, plan.drift)
         return cls(hardware, chosen, plan, mesh, batch, per_node, options.get("placement") is not None, own)
 
     @property
