@@ -216,7 +216,8 @@ def planner(record: dict[str, Any]) -> str:
         for row in record["searches"]
     ]
     columns = ("search", "plans", "that fit", "CPU s", "judged a second", "error of the formula, mean", "worst")
-    return "\n".join(lines_of(columns, rows))
+    made = f"{record['machine']}, {record['date']}, load {record['load']:.1f}: a busy machine judges fewer a second."
+    return "\n".join([*lines_of(columns, rows), "", made])
 
 
 def of_accuracy(table: str, record: dict[str, Any]) -> str:

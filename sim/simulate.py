@@ -95,7 +95,7 @@ def run_setting(
             require_fit(setting, loads, needs[-1])
         balance.add(loads)
         flops.append(schedule.total_flops())
-        noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, step)
+        noise = Noise.of(setting, step)
         if not step:
             depth = _depth(depth, setting, loads)
             traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None

@@ -195,9 +195,13 @@ class _Job:
             if gathered is not None:
                 assert tokens is not None
                 steps.append(observed.account(schedule, gathered, classes))
-                layers = zip(*tokens, strict=True)
                 copies = self.setting.batch.micro_tokens * self.setting.top_k
-                balance.add([observed.load(each, schedule, copies) for each in layers])
+                balance.add(
+                    [
+                        observed.load(each, schedule, copies, number // self.setting.model.layers)
+                        for number, each in enumerate(zip(*tokens, strict=True))
+                    ]
+                )
                 flops.append(schedule.total_flops() * self.way.compute_scale)
                 self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
         sent = self.comm.gather(self.transport.sent)

@@ -143,7 +143,7 @@ class _Stage:
         return begin
 
 
-def load(tokens: Sequence[Tokens], schedule: Schedule, copies: int) -> Load:
+def load(tokens: Sequence[Tokens], schedule: Schedule, copies: int, micro_batch: int) -> Load:
     """The load of one layer from what every rank of the mesh saw; ``copies`` are the (token, choice) pairs of a rank."""
     mesh = schedule.mesh
     groups = mesh.groups(("ep",))
@@ -156,6 +156,7 @@ def load(tokens: Sequence[Tokens], schedule: Schedule, copies: int) -> Load:
         received=every,
         wanted=wanted[0],
         carried=carried[0],
+        micro_batch=micro_batch,
         wanted_max_over_mean=float(wanted.max() / copies),
         max_over_mean=float((carried.max(axis=1) / np.maximum(carried.mean(axis=1), 1e-300)).max()),
         moved_fraction=sum(each.moved for each in tokens) / total,

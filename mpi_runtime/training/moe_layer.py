@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.routing.balancers.past import BEGINNING
 from ...workloads.schedule.operation import Role
 from ...workloads.schedule.work import Exchange
 from ..messages.rounds import Requests
@@ -30,6 +31,7 @@ class MoeLayer:
     def __init__(self, transport: Transport, routing: Routing, tokens: Array, weights: Array) -> None:
         self.transport, self.routing, self.tokens, self.weights = transport, routing, tokens, weights
         self.everyone = routing.wanted[None]  # what the whole group wants, for gates that know it
+        self.past = BEGINNING
         self.gradient = tokens
         self.merged = self.merged_gradient = tokens
         self.experts: LocalExperts | None = None

@@ -101,6 +101,7 @@ class Training:
                 weights = 2.0 ** -random.integers(0, 3, wanted.shape[1:]).astype(np.float64)
                 made = MoeLayer(self.transport, routing, tokens, weights)
                 made.everyone = wanted
+                made.past = self.loads.past(layer, step, micro_batch).of_group(self.group)
                 if not self._assigns_in_step:
                     self._assign(made)
                 made.parameters = self._parameters(layer) if self.real else None
@@ -189,7 +190,7 @@ class Training:
         wanted = np.zeros((home.shape[2], ranks, ranks), dtype=np.int64)
         for choice in range(home.shape[2]):
             np.add.at(wanted[choice], (np.arange(ranks)[:, None], home[:, :, choice]), 1)
-        layer.routing.assign(pairs_of(self.loads.balancer, wanted, self.loads.tokens)[self.me])
+        layer.routing.assign(pairs_of(self.loads.balancer, wanted, self.loads.tokens, layer.past)[self.me])
 
     def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""

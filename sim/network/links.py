@@ -171,10 +171,9 @@ class Messages:
         return cls(member, member // groups.shape[1], passed)
 
 
-def step_loads(links: Links, groups: Index, targets: Index, sent: Array) -> LinkLoads:
-    """Loads when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
+def step_loads(links: Links, messages: Messages, sent: Array) -> LinkLoads:
+    """Loads of messages when each member of a group has ``sent[g, i]`` bytes for whom it sends to."""
     loads = LinkLoads(links.kinds)
-    messages = Messages.of(links, groups, targets)
     nbytes = sent.reshape(-1)[messages.member]
     for kind, link in messages.passed.items():
         used = link >= 0

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...workloads.loads.loads import Load
 from ...workloads.memory.account import Account
+from ...workloads.memory.activations import Saved
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
@@ -50,6 +51,7 @@ class Rooms:
     _stages: dict[Key, MemoryStages] = field(default_factory=dict)
     _resident: dict[Key, MemorySums] = field(default_factory=dict)
     _passing: dict[Key, MemorySums] = field(default_factory=dict)
+    _saved: dict[tuple[Key, str], Saved] = field(default_factory=dict)
 
     def need(self, setting: Setting, loads: list[Load]) -> Memory:
         """Memory of the fullest rank; ``loads`` are those of its layers with experts."""
@@ -59,7 +61,10 @@ class Rooms:
     def _at(self, setting: Setting, loads: list[Load], policy: str) -> Memory:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         alike, stages = self._stages_of(setting)
-        account = Account(setting, loads, POLICIES[policy], stages)
+        here = shape(setting)
+        if (here, policy) not in self._saved:
+            self._saved[here, policy] = Saved.of(setting, POLICIES[policy])
+        account = Account(setting, loads, POLICIES[policy], stages, self._saved[here, policy])
         key: Key = (
             mesh.axes,
             mesh.shape,
@@ -74,7 +79,7 @@ class Rooms:
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
-        moving = (shape(setting), plan.offload, policy, alike, plan.sharding.shards_weights)
+        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights)
         if moving not in self._passing:
             self._passing[moving] = MemorySums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes

@@ -71,6 +71,8 @@ def seconds_of(operation: Operation, wires: Wires, costs: Costs) -> float:
 
 def as_even(exchange: Exchange) -> Exchange:
     """The exchange if all ranks had as much to send as the fullest one."""
+    if isinstance(exchange.nbytes, float) and exchange.received is None and exchange.pairs is None:
+        return exchange
     nbytes = (
         exchange.nbytes if exchange.received is None else np.maximum(np.max(exchange.nbytes), np.max(exchange.received))
     )

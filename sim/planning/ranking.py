@@ -115,6 +115,11 @@ class KeptPlans:
         place = bisect_right(self.front, (seconds, inf))
         return not place or nbytes < self.front[place - 1][1]
 
+    def has_equal(self, seconds: float, nbytes: float) -> bool:
+        """Whether a plan on the front takes as long and needs as much: which of them stays is for :attr:`Ranked.order` to say."""
+        place = bisect_right(self.front, (seconds, inf))
+        return bool(place) and self.front[place - 1] == (seconds, nbytes)
+
     def add(self, plan: Ranked) -> None:
         """Take a plan, and forget which others it beats."""
         self.plans.append(plan)
@@ -148,7 +153,7 @@ def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) ->
                     continue
                 kept = roomier
             seconds = estimator.seconds(setting, partial(kept.wants, nbytes=need.total))
-            if seconds is not None:
+            if seconds is not None and (kept.wants(seconds, need.total) or kept.has_equal(seconds, need.total)):
                 kept.add(Ranked(mesh, options, seconds, {**need.table(), "host": need.host}))
         except AthanorError as wrong:
             found.pruned[reason(wrong)] += 1

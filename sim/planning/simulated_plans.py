@@ -54,8 +54,7 @@ def faster_links(job: tuple[Question, dict[str, int], dict[str, Any], str, str, 
         schedule, _ = lower_step(setting)
         traffic = Traffic(setting.machine, setting.layout, depth)
         traffic.phases = with_faster(traffic.phases, {link: factor})
-        plan = setting.plan
-        noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, 0)
+        noise = Noise.of(setting, 0)
         observed = {"all": (0,) * len(setting.mesh.shape)}
         return Engine(setting.machine, schedule, traffic, noise, observed).run().seconds
     except AthanorError:

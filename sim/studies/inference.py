@@ -125,8 +125,7 @@ def infer(
 def _run(setting: Setting, traffic: Traffic, each: Pass, prefetch: bool) -> tuple[float, dict[str, float], float]:
     """Seconds of a pass, by category, and the bytes that come from the host."""
     schedule = lower_pass(setting, each, prefetch)
-    plan = setting.plan
-    noise = Noise(setting.layout, plan.speed_spread, plan.jitter, plan.seed, 0)
+    noise = Noise.of(setting, 0)
     result = Engine(setting.machine, schedule, traffic, noise, {}).run()
     parts: dict[str, float] = {}
     for phase in result.exposed.values():

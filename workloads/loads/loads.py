@@ -1,7 +1,8 @@
-"""How many tokens each expert-parallel rank carries in a layer: router popularity, then choices, then the balancing policy."""
+"""How many tokens each expert-parallel rank carries in a layer: popularity, then what tokens choose, then a balancer."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -12,7 +13,11 @@ from ...hardware.frozen import FrozenArrays
 from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
 from ..routing.balancers.balancer import carried_by
-from ..routing.routers import choices, popularity
+from ..routing.balancers.past import MOST_STEPS_AGO, Past
+from ..routing.choices import choices
+from ..routing.drift import walk
+from ..routing.routers import popularity
+from ..routing.token_counts import token_counts
 
 Array = NDArray[np.float64]
 
@@ -23,13 +28,14 @@ class Load(FrozenArrays):
 
     ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry; both broadcast over
     the mesh, and a float means that all ranks are alike. The shares are of all the layer's tokens,
-    ``wanted_max_over_mean`` is before balancing.
+    ``wanted_max_over_mean`` is before balancing, and of all groups.
     """
 
     sent: float | Array
     received: float | Array
     wanted: NDArray[np.int64]  # [ranks of a group]: tokens of the first group before balancing
     carried: NDArray[np.int64]  # [ranks of a group]: after it
+    micro_batch: int
     wanted_max_over_mean: float
     max_over_mean: float
     moved_fraction: float
@@ -44,7 +50,9 @@ class Load(FrozenArrays):
 class LoadStatistics:
     """What is kept of many layers' loads: worst and mean figures, and one layer in full.
 
-    ``add`` takes the loads of a step; nothing of them is kept but the first layer's tokens by rank.
+    The worst are those of each step's first micro-batch: of others a policy that levels loads may see none, and what is wanted
+    does not depend on the policy. ``add`` takes the loads of a step; nothing of them is kept but the
+    first layer's tokens by rank.
     """
 
     def __init__(self) -> None:
@@ -59,7 +67,8 @@ class LoadStatistics:
         self.first = self.first or (loads[0] if loads else None)
         for load in loads:
             self.received = self.received + load.received
-            self._worst = {key: max(value, getattr(load, key)) for key, value in self._worst.items()}
+            if not load.micro_batch:
+                self._worst = {key: max(value, getattr(load, key)) for key, value in self._worst.items()}
             self._sums = {key: value + getattr(load, key) for key, value in self._sums.items()}
         self._count += len(loads)
 
@@ -89,9 +98,9 @@ def _thinned(values: Array, most: int = 512) -> list[float]:
 class LoadModel:
     """Samples the loads of a plan's layers, step by step.
 
-    Only marginals are drawn: for each expert-parallel group, how many of its tokens want each rank's experts (a
-    multinomial draw), never which token wants which expert. Where the policy levels every load, one group stands for
-    all. ``decoder``: of a decoder's layers, beside an encoder.
+    Only counts are drawn (:mod:`..routing.token_counts`): for each expert-parallel group, how many of its tokens want each
+    expert first, second, …, never which token wants which expert. Only the carried loads of a policy that levels them are
+    those of one group for all. ``decoder``: of a decoder's layers, beside an encoder.
     """
 
     def __init__(self, setting: Setting, decoder: bool = False) -> None:
@@ -106,39 +115,82 @@ class LoadModel:
             1 if axis in self.axes or axis not in REPLICAS else length
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
-        self.groups = 1 if self.balancer.level else prod(self._others)
+        self.groups = prod(self._others)
+        self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
+            decoder, {}
+        )
 
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
-        plan = self.plan
-        wanted = popularity(self.router, self.experts, layer, step, plan.drift, plan.seed)
-        if not plan.prototypes:
-            return choices(wanted, self.top_k)
-        groups = np.arange(self.experts) * plan.prototypes // self.experts  # one choice among each group's experts
-        rows = np.where(groups == np.arange(plan.prototypes)[:, None], wanted, 0.0)
+        first = self._popularity(layer, step)
+        return self._of_prototypes(first) if self.plan.prototypes else choices(first, self.top_k)
+
+    def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
+        random = self.random(3, layer, step, micro_batch)
+        total, first = self.ranks * self.tokens, self._popularity(layer, step)
+        if self.plan.prototypes:
+            return np.array([random.multinomial(total, row, size=self.groups) for row in self._of_prototypes(first)])
+        return token_counts(first, self.top_k, total, self.groups, random)
+
+    def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
+        """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""
+        drawn = walk(self.experts, layer, self.plan.drift, self.plan.seed).at(step)[1]
+        return np.random.default_rng([self.plan.seed, purpose, drawn, *others, layer])
+
+    def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[top_k, groups, ranks]`` of each expert-parallel group that want experts of each rank."""
+        every = self.of_experts(layer, step, micro_batch)
+        found: NDArray[np.int64] = every.reshape(*every.shape[:2], self.ranks, -1).sum(axis=-1)
+        return found
+
+    def _popularity(self, layer: int, step: int) -> Array:
+        return popularity(self.router, self.experts, layer, step, self.plan.drift, self.plan.seed)
+
+    def _of_prototypes(self, first: Array) -> Array:
+        """Chances where each choice is among the experts of a group of its own (M6-T)."""
+        count = self.plan.prototypes or 1
+        groups = np.arange(self.experts) * count // self.experts
+        rows = np.where(groups == np.arange(count)[:, None], first, 0.0)
         shares: Array = rows / rows.sum(axis=1, keepdims=True)
         return shares
 
-    def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
-        """Tokens ``[top_k, groups, ranks]`` of each group that want experts of each rank, drawn for :attr:`groups` groups."""
-        by_rank = self.chances(layer, step).reshape(self.top_k, self.ranks, -1).sum(axis=-1)
-        random = np.random.default_rng([self.plan.seed, 3, step, micro_batch, layer])
-        total = self.ranks * self.tokens
-        return np.array([random.multinomial(total, row / row.sum(), size=self.groups) for row in by_rank])
+    def past(self, layer: int, step: int, micro_batch: int) -> Past:
+        """What a balancing policy may know of a layer's earlier steps."""
+        return Past(
+            step,
+            layer,
+            micro_batch,
+            loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
+            results=lambda earlier: self._carried(layer, earlier, micro_batch),
+        )
+
+    def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[groups, ranks]`` carried in an earlier step, from the first on: each may follow from those before."""
+        kept = self._kept.setdefault((layer, micro_batch), deque(maxlen=MOST_STEPS_AGO))
+        if kept and step < kept[0][0]:
+            kept.clear()
+        for at in range(kept[-1][0] + 1 if kept else 0, step + 1):
+            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch)
+            kept.append((at, carried_by(self.balancer, wanted, self.tokens, past).tokens))
+        return next(tokens for at, tokens in kept if at == step)
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
         wanted = self.wanted(layer, step, micro_batch)
-        carried = carried_by(self.balancer, wanted, self.tokens)
-        every = wanted.sum(axis=0)
-        mean = self.tokens * self.top_k
-        copies = self.ranks * self.tokens * self.top_k * self.groups
+        most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
+        if self.balancer.level:
+            wanted = wanted[:, :1]
+        past = self.past(layer, step, micro_batch)
+        carried = carried_by(self.balancer, wanted, self.tokens, past.of_group(0) if self.balancer.level else past)
+        copies = self.ranks * self.tokens * self.top_k * wanted.shape[1]
         return Load(
             sent=self._per_group(carried.tokens.mean(axis=-1)),
             received=self._per_rank(carried.tokens),
-            wanted=every[0].copy(),
+            wanted=wanted[:, 0].sum(axis=0),
             carried=carried.tokens[0].copy(),
-            wanted_max_over_mean=float(every.max() / mean),
+            micro_batch=micro_batch,
+            wanted_max_over_mean=most,
             max_over_mean=float((carried.tokens.max(axis=-1) / np.maximum(carried.tokens.mean(axis=-1), 1e-300)).max()),
             moved_fraction=float(carried.moved.sum() / copies),
             dropped_fraction=float(carried.dropped.sum() / copies),

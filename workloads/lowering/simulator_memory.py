@@ -57,7 +57,7 @@ def estimate_bytes(setting: Setting) -> float:
         hops = 2 + _hops(setting.machine)
         messages += float(PAIR + HOP * hops) * pairs + 24.0 * hops * min(pairs, PAIRS_AT_ONCE)
     experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
-    classes = 3 if not plan.balancing.level or plan.speed_spread else 1
+    classes = 3 if not plan.balancing.level or plan.speed_spread or plan.slowness_of_nodes else 1
     trace = ROW * OPERATIONS * layers * plan.steps * classes
     return BASE + 8.0 * ranks * arrays + messages + experts + trace
 

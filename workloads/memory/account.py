@@ -64,9 +64,10 @@ class Account:
         loads: list[Load],
         formats: Mapping[ModelPart, Formats],
         stages: MemoryStages | None = None,
+        saved: Saved | None = None,
     ) -> None:
         self.setting, self.loads, self.formats = setting, loads, formats
-        self.stages = stages or MemoryStages(setting)
+        self.stages, self._saved = stages or MemoryStages(setting), saved
 
     @cached_property
     def lines(self) -> list[MemoryLine]:
@@ -94,7 +95,7 @@ class Account:
         """What micro-batches bring: activations and buffers."""
         if self.setting.plan.accounting == "fp32":
             return
-        saved = Saved.of(self.setting, self.formats)
+        saved = self._saved or Saved.of(self.setting, self.formats)
         yield from self._kept(saved)
         yield from self._fetched(saved)
         yield from self._at_ends(saved)

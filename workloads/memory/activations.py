@@ -10,7 +10,8 @@ and one copy of the scores fewer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
@@ -44,7 +45,7 @@ class SavedTensor:
     product: float = 0.0
     carried: bool = False
 
-    @property
+    @cached_property
     def kept(self) -> tuple[str, ...]:
         """Under which kinds of recomputation it is kept until the backward pass, or a share of it."""
         return tuple(name for name, each in RECOMPUTATIONS.items() if each.kept(self))
@@ -62,6 +63,7 @@ class Saved:
     formats: Mapping[Part, Formats]
     stacks: Mapping[bool, Local]  # of the encoder (True) and of all else
     loads: LoadModel | None
+    _rows: dict[Layer, list[SavedTensor]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, setting: Setting, formats: Mapping[Part, Formats]) -> Saved:
@@ -73,12 +75,14 @@ class Saved:
 
     def layer(self, kind: Layer) -> list[SavedTensor]:
         """The rows of a layer, in the order of its forward pass."""
-        local = self.stacks[kind.encoder]
-        rows = list(self._attention("attention", local, local))
-        if kind.cross:
-            rows += self._attention("cross", local, self.stacks[True])
-        first, *others = self._experts(local) if kind.moe else self._ffn(local)
-        return [*rows, first, *(replace(each, feed_forward=True) for each in others)]
+        if kind not in self._rows:
+            local = self.stacks[kind.encoder]
+            rows = list(self._attention("attention", local, local))
+            if kind.cross:
+                rows += self._attention("cross", local, self.stacks[True])
+            first, *others = self._experts(local) if kind.moe else self._ffn(local)
+            self._rows[kind] = [*rows, first, *(replace(each, feed_forward=True) for each in others)]
+        return self._rows[kind]
 
     def size(self, part: Part) -> int:
         """Bytes of an activation of a part."""

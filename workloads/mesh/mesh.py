@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isqrt, prod
 
 import numpy as np
@@ -75,11 +76,16 @@ class Mesh:
 
     def size(self, *axes: str) -> int:
         """Ranks of a group along these axes together; axes that the mesh lacks count one."""
-        found = 1
-        for axis, length in zip(self.axes, self.shape, strict=True):  # no generator: it is asked for very often
-            if axis in axes:
-                found *= length
+        found = self._sizes.get(axes)
+        if found is None:
+            found = prod(length for axis, length in zip(self.axes, self.shape, strict=True) if axis in axes)
+            self._sizes[axes] = found
         return found
+
+    @cached_property
+    def _sizes(self) -> dict[tuple[str, ...], int]:
+        """What :meth:`size` has found: it is asked for very often."""
+        return {}
 
     def positions(self, axes: Iterable[str]) -> tuple[int, ...]:
         """The places of these axes in :attr:`axes`, those that the mesh lacks left out."""

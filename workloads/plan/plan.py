@@ -7,9 +7,8 @@ The command line, run files, :class:`~athanor.workloads.plan.plan_options.PlanOp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import InputError, suggestion
@@ -157,7 +156,8 @@ class Plan:
     drift: float = option(
         "Experts",
         0.0,
-        "Share of the experts whose popularity changes from one step to the next.",
+        "How much loads of experts change from one step to the next: 0 keeps them, 1 draws them anew, in between they"
+        " correlate by 1 - X.",
         least=0,
         most=1,
     )
@@ -332,6 +332,13 @@ class Plan:
         less=1,
         fixable=False,
     )
+    slow_nodes: str = option(
+        "Noise and steps",
+        "none",
+        "Nodes, counted from 0, that compute slower than the others, and how many times as long they take: 3:1.2,7:1.5.",
+        form="NODE:FACTOR,...",
+        fixable=False,
+    )
     steps: int = option("Noise and steps", 1, "Training steps, one after another.", more=0, fixable=False)
     seed: int = option(
         "Noise and steps", 0, "Seed of all that is drawn: routing, jitter and speeds.", least=0, inference=True
@@ -395,6 +402,7 @@ class Plan:
             self.kernel,
             Mesh.of(self.mesh),
             self.offloads,
+            self.slowness_of_nodes,
             parse(self.stage_layers),
         )
         try:
@@ -402,49 +410,49 @@ class Plan:
         except InputError as wrong:
             raise InputError(f"--{wrong}") from None
 
-    @property
+    @cached_property
     def router_policy(self) -> Router:
         """The router."""
         from ..routing.routers import ROUTERS
 
         return ROUTERS.find(self.router)
 
-    @property
+    @cached_property
     def balancing(self) -> Balancer:
         """The balancing policy."""
         from ..routing.balancers import BALANCERS
 
         return BALANCERS.find(self.balancer)
 
-    @property
+    @cached_property
     def optimizing(self) -> Optimizer:
         """The optimizer."""
         from ..optimizers import OPTIMIZERS
 
         return OPTIMIZERS.find(self.optimizer)
 
-    @property
+    @cached_property
     def precisions(self) -> PrecisionSchedule:
         """Precision policies by iteration."""
         from ..model.precision import PrecisionSchedule
 
         return PrecisionSchedule.parse(self.precision)
 
-    @property
+    @cached_property
     def sharding(self) -> Sharding:
         """What data-parallel ranks share out."""
         from ..sharding import SHARDINGS
 
         return SHARDINGS.find(self.zero)
 
-    @property
+    @cached_property
     def kernel(self) -> AttentionKernel:
         """How attention is worked out."""
         from ..attention_kernels import ATTENTION_KERNELS
 
         return ATTENTION_KERNELS.find(self.attention)
 
-    @property
+    @cached_property
     def recomputation(self) -> Recomputation:
         """What the backward pass works out again."""
         from ..recomputation import RECOMPUTATIONS
@@ -461,7 +469,7 @@ class Plan:
         """Whether shards of updated weights are gathered beside the first forward pass of the next step."""
         return self.overlap == "all" and self.sharding.gathers_updates
 
-    @property
+    @cached_property
     def offloads(self) -> frozenset[str]:
         """What is kept in the host's memory, all of it or a share."""
         return frozenset(self.offload_shares)
@@ -482,11 +490,37 @@ class Plan:
                 raise InputError(f"--offload {text}: the share must be above 0 and at most 1, as in {name}:0.5")
         return found
 
+    @property
+    def slowness_of_nodes(self) -> dict[int, float]:
+        """How many times as long nodes take that are named as slow (or, below 1, as fast)."""
+        found: dict[int, float] = {}
+        for text in [] if self.slow_nodes == "none" else self.slow_nodes.split(","):
+            name, _, factor = (part.strip() for part in text.partition(":"))
+            node = int(name) if name.isdecimal() else -1
+            try:
+                times = float(factor)
+            except ValueError:
+                times = 0.0
+            if node < 0 or not 0 < times < float("inf"):
+                raise InputError(
+                    f"--slow-nodes {text}: write NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2"
+                )
+            if node in found:
+                raise InputError(f"--slow-nodes {self.slow_nodes}: node {node} is named twice")
+            found[node] = times
+        return found
+
     def changed(self, **options: Any) -> Plan:
         """The same plan with other values, which are taken as they are: they come from a plan or from code."""
-        other = copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__getstate__())
         other.__dict__.update(options)
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: copies work out anew what follows from them."""
+        own = self.__dict__
+        return {name: own[name] for name in self.__dataclass_fields__}
 
     def to_plain(self) -> dict[str, Any]:
         """The plan as plain data, by option."""

@@ -49,7 +49,8 @@ class PlanOptions(TypedDict, total=False):
     """How popular the experts are: uniform, zipf:S (Zipf's law with exponent S), table:NAME or table:FILE.csv
     (recorded popularity), or a class of yours as module:Class.  [default: uniform]"""
     drift: float | None
-    """Share of the experts whose popularity changes from one step to the next.  [from 0 to 1; default: 0.0]"""
+    """How much loads of experts change from one step to the next: 0 keeps them, 1 draws them anew, in between they
+    correlate by 1 - X.  [from 0 to 1; default: 0.0]"""
     balancer: str | None
     """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a
     class of yours as module:Class.  [default: none]"""
@@ -125,6 +126,9 @@ class PlanOptions(TypedDict, total=False):
     0.0]"""
     speed_spread: float | None
     """Standard deviation of the nodes' speeds, relative to the speed.  [from 0 to below 1; default: 0.0]"""
+    slow_nodes: str | None
+    """Nodes, counted from 0, that compute slower than the others, and how many times as long they take: 3:1.2,7:1.5.
+    [default: none]"""
     steps: int | None
     """Training steps, one after another.  [above 0; default: 1]"""
     seed: int | None

@@ -57,6 +57,11 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
+        for node in plan.slowness_of_nodes:
+            if node >= hardware.nodes:
+                raise InputError(
+                    f"--slow-nodes {plan.slow_nodes}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}"
+                )
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
         except InputError:
@@ -74,6 +79,11 @@ class Setting:
         """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
         many = self.batch.micro_batches * self.model.depth > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
+
+    @cached_property
+    def past_loads(self) -> dict[Any, Any]:
+        """Loads of earlier steps, kept for balancing policies that look back."""
+        return {}
 
     @cached_property
     def layout(self) -> Layout:

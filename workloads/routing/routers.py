@@ -6,7 +6,6 @@ import csv
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,6 +16,10 @@ from ...hardware.errors import InputError
 from ...hardware.frozen_dict import FrozenDict
 from ...hardware.records import find
 from ...hardware.registry import Policy, Registry
+from .choices import choices
+from .drift import walk
+
+__all__ = ["ROUTERS", "Recorded", "Router", "Uniform", "Zipf", "choices", "popularity"]
 
 Array = NDArray[np.float64]
 CATALOGUE = Path(__file__).parent / "popularity"
@@ -139,9 +142,7 @@ ROUTERS: Registry[Router] = Registry("router", {"uniform": Uniform, "zipf": Zipf
 def popularity(router: Router, experts: int, layer: int, step: int, drift: float, seed: int) -> Array:
     """Probability ``[experts]`` of each expert to be a token's first choice.
 
-    Which expert is popular differs from layer to layer. With ``drift`` d, every expert is each step with probability d among
-    those that trade places: who is popular wanders, how uneven popularity is does not. In the mean at most the share d of all
-    tokens changes its expert from one step to the next.
+    Which expert is popular differs from layer to layer, and from step to step as ``drift`` says (:mod:`.drift`).
     """
     shares = np.asarray(router.shares(experts, step), dtype=np.float64)
     if shares.shape != (experts,) or not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
@@ -149,66 +150,5 @@ def popularity(router: Router, experts: int, layer: int, step: int, drift: float
             f"--router: {type(router).__name__}.shares({experts}, {step}) gives shape {shares.shape}, from"
             f" {shares.min(initial=np.inf):g}, sum {shares.sum():g}: must be {experts} shares from 0 on that sum to 1"
         )
-    chances = shares[_walk(experts, layer, drift, seed).at(step)]
+    chances = shares[walk(experts, layer, drift, seed).at(step)[0]]
     return chances / float(chances.sum())
-
-
-class _Walk:
-    """The places of experts in the order of popularity, step after step; each step is drawn from a seed of its own."""
-
-    def __init__(self, experts: int, layer: int, drift: float, seed: int) -> None:
-        self.layer, self.drift, self.seed = layer, drift, seed
-        self.first = np.random.default_rng([seed, 1, layer]).permutation(experts)
-        self.step, self.places = 0, self.first
-
-    def at(self, step: int) -> NDArray[np.int64]:
-        """The places at a step; going on from the step asked for last costs only the steps between."""
-        if not self.drift:
-            return self.first
-        if step < self.step:
-            self.step, self.places = 0, self.first
-        while self.step < step:
-            self.step += 1
-            random = np.random.default_rng([self.seed, 2, self.layer, self.step])
-            trading = np.flatnonzero(random.random(len(self.places)) < self.drift)
-            self.places = self.places.copy()
-            self.places[trading] = self.places[random.permutation(trading)]
-        return self.places
-
-
-@lru_cache(maxsize=1024)
-def _walk(experts: int, layer: int, drift: float, seed: int) -> _Walk:
-    return _Walk(experts, layer, drift, seed)
-
-
-def choices(chances: Array, top_k: int) -> Array:
-    """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice, none chosen twice.
-
-    Exact for the first two, where p₂(j) = p(j) Σ_{i≠j} p(i)/(1 - p(i)). For later ones the choices are read as
-    arrivals of exponential clocks with rates p: by the time that c have arrived in the mean, j has with probability 1
-    - exp(-p(j) t).
-    """
-    if top_k >= len(chances):
-        return np.full((top_k, len(chances)), 1.0 / len(chances))
-    rows = [chances]
-    if top_k > 1:
-        odds = chances / np.maximum(1.0 - chances, 1e-300)
-        rows.append(chances * (odds.sum() - odds))
-    for count in range(3, top_k + 1):
-        taken = np.sum(rows, axis=0)
-        room = np.maximum(1.0 - taken, 0.0)  # a token chooses an expert once
-        row = np.clip(_arrived(chances, count) - taken, 0.0, room)
-        spare = room - row
-        rows.append(row / row.sum() if row.sum() >= 1 else row + (1 - row.sum()) * spare / spare.sum())
-    return np.array([row / row.sum() for row in rows])
-
-
-def _arrived(rates: Array, count: int) -> Array:
-    """Probability of each clock to have rung when ``count`` have in the mean (bisection on the time)."""
-    low, high = 0.0, 1.0
-    while -np.expm1(-rates * high).sum() < count and high < 1e18:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if -np.expm1(-rates * middle).sum() < count else (low, middle)
-    return -np.expm1(-rates * high)

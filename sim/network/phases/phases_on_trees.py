@@ -33,9 +33,10 @@ class ByLevel:
 
     def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when each sends to at most one of its group."""
-        loads = step_loads(self.links, groups, targets, sent)
+        messages = Messages.of(self.links, groups, targets)
+        loads = step_loads(self.links, messages, sent)
         if self.depth == "bound":
-            return bound_demand(loads, _step_ends(self.links, groups, targets, sent, loads)), loads
+            return bound_demand(loads, _step_ends(messages, len(groups), sent, loads)), loads
         return step_demand(self.links, groups, targets, sent), loads
 
     def farthest(self, groups: Index) -> Array:
@@ -47,11 +48,10 @@ class ByLevel:
         return longest
 
 
-def _step_ends(links: Links, groups: Index, targets: Index, sent: Array, loads: LinkLoads) -> Array | None:
+def _step_ends(messages: Messages, groups: int, sent: Array, loads: LinkLoads) -> Array | None:
     """Seconds after which every link that a group's messages pass has carried its bytes; None where groups do not differ."""
-    messages = Messages.of(links, groups, targets)
     sends = sent.reshape(-1)[messages.member] > 0
-    ends = np.zeros(len(groups))
+    ends = np.zeros(groups)
     for kind, seconds in loads.busy():
         link = messages.passed[kind.name]
         used = sends & (link >= 0)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.sim.planning import ranking
-from athanor.sim.planning.ranking import MEMORY, ROOMIER, KeptPlans, Ranked, RankedPlans, pareto, rank, reason
+from athanor.sim.planning.ranking import MEMORY, ROOMIER, KeptPlans, Ranked, RankedPlans, fastest, pareto, rank, reason
 from athanor.workloads.memory.need import Memory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +41,16 @@ def test_a_plan_is_wanted_where_it_could_be_among_the_fastest_or_on_the_front(ma
         assert dict(kept.front) == {each.seconds: each.total for each in pareto(before)}, (
             "the last of equal times counts"
         )
+
+
+@given(points, st.integers(1, 4))
+def test_plans_that_are_neither_wanted_nor_equal_to_one_are_missed_by_nobody(made, keep):
+    kept, every = KeptPlans(keep), [ranked(*point, number) for number, point in enumerate(made)]
+    for plan in reversed(every):  # so that the last comer of equal ones is the first in order
+        if kept.wants(plan.seconds, plan.total) or kept.has_equal(plan.seconds, plan.total):
+            kept.add(plan)
+    assert fastest(kept.plans, keep) == fastest(every, keep)
+    assert pareto(kept.plans) == pareto(every)
 
 
 @given(points, points, st.integers(1, 4))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ....hardware.frozen import FrozenArrays
 from ...mesh.axes import REPLICAS, TENSOR
-from ...model.model import Parameters
+from ...model.model import Layer, Parameters
 from ...model.precision import Part
 from ...pipelines.stage_layers import layers_by_part
 from ...plan.setting import Setting
@@ -40,8 +40,15 @@ CUT: dict[Part, tuple[str, ...]] = {
 
 def held(setting: Setting) -> list[Holding]:
     """What a rank holds of the whole model."""
-    stages = setting.mesh.size("pp")
-    return _holdings(setting, [_of_stage(setting, stage) for stage in range(stages)])
+    stages, parts, stack = setting.mesh.size("pp"), parts_of(setting), setting.model.stack
+    known, found = dict[tuple[object, ...], Parameters](), list[Parameters]()
+    for stage in range(stages):
+        kinds = Counter(stack[layer] for part in parts[stage::stages] for layer in part)
+        key = (stage == 0, stage == stages - 1, *sorted((stack.index(kind), count) for kind, count in kinds.items()))
+        if key not in known:  # stages with as many layers of each kind hold as much
+            known[key] = _of_stage(setting, stage, kinds)
+        found.append(known[key])
+    return _holdings(setting, found)
 
 
 def held_of_layer(setting: Setting, layer: int) -> list[Holding]:
@@ -84,8 +91,7 @@ def shards(setting: Setting, holding: Holding) -> int:
     return setting.mesh.size(*holding.shards) if setting.plan.sharding.shards_state else 1
 
 
-def _of_stage(setting: Setting, stage: int) -> Parameters:
-    kinds = Counter(setting.model.stack[at] for at in layers_of(setting, stage))
+def _of_stage(setting: Setting, stage: int, kinds: Counter[Layer]) -> Parameters:
     total = _ends(setting, stage)
     for kind, count in kinds.items():
         each = setting.model.of_layer(kind)

@@ -7,6 +7,7 @@ from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity
 from .even import Even
 from .none import Unbalanced
+from .past import Past
 from .swipe import Swipe
 
 BALANCERS: Registry[Balancer] = Registry(
@@ -28,6 +29,7 @@ __all__ = [
     "Capacity",
     "Carried",
     "Even",
+    "Past",
     "Swipe",
     "Tokens",
     "Unbalanced",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, get_args
+from inspect import signature
+from typing import ClassVar, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ from ....hardware.errors import InputError
 from ....hardware.registry import Policy
 from ...schedule.operation import Role
 from ...schedule.work import Work
+from .past import BEGINNING, Past
 
+T = TypeVar("T")
 Tokens = NDArray[np.int64]
 
 
@@ -49,15 +52,16 @@ class Balancer(Policy, ABC):
     level: ClassVar[bool] = False
 
     @abstractmethod
-    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+    def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
         """Tokens carried, from those wanted.
 
         ``wanted[choice, group, rank]`` counts the tokens of an expert-parallel group whose first, second, … choice is
         an expert of each rank; every rank of the group has ``tokens`` tokens of its own. Tokens are conserved: carried
-        + dropped = wanted, summed over a group.
+        + dropped = wanted, summed over a group. ``past`` says which step, layer and micro-batch this is, and what was wanted
+        and carried in earlier steps; a policy of one's own that needs none of it may leave it out.
         """
 
-    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+    def pairs(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
         """Tokens ``[senders, receivers]`` of one group that travel, from ``wanted[choice, sender, receiver]``.
 
         Their sums over senders are what :meth:`carry` gives. Networks on which every message counts ask for it, and the MPI
@@ -65,7 +69,7 @@ class Balancer(Policy, ABC):
         their order too, the receivers that carry more than want them, the first of them first; the rest is dropped.
         """
         every = wanted.sum(axis=0)
-        room = self.carry(wanted.sum(axis=1)[:, None], tokens).tokens[0]
+        room = _asked(self.carry, wanted.sum(axis=1)[:, None], tokens, past).tokens[0]
         admitted = np.clip(room - (np.cumsum(every, axis=0) - every), 0, every)
         refused, seats = np.cumsum((every - admitted).sum(axis=1)), np.cumsum(room - admitted.sum(axis=0))
         reached = np.minimum(refused[:, None], seats)  # of the first senders' surplus, what the first receivers take
@@ -78,12 +82,21 @@ class Balancer(Policy, ABC):
         yield from ()
 
 
-def carried_by(balancer: Balancer, wanted: Tokens, tokens: int) -> Carried:
+def _asked(method: Callable[..., T], wanted: Tokens, tokens: int, past: Past) -> T:
+    """What a policy's method says; one that looks at no past takes two arguments."""
+    try:
+        signature(method).bind(wanted, tokens, past)
+    except TypeError:
+        return method(wanted, tokens)
+    return method(wanted, tokens, past)
+
+
+def carried_by(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
     """What a policy carries of ``wanted[choice, group, rank]``; raises :class:`InputError` where it breaks its own law.
 
     Tokens are counts, none is made or lost in a group, and where the policy says that it levels loads they are level.
     """
-    found = balancer.carry(wanted, tokens)
+    found = _asked(balancer.carry, wanted, tokens, past)
     of = f"--balancer: {type(balancer).__name__}.carry"
     groups, ranks = wanted.shape[1:]
     if not isinstance(found, Carried):
@@ -108,15 +121,15 @@ def carried_by(balancer: Balancer, wanted: Tokens, tokens: int) -> Carried:
     return found
 
 
-def pairs_of(balancer: Balancer, wanted: Tokens, tokens: int) -> Tokens:
+def pairs_of(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
     """Tokens ``[senders, receivers]`` that travel in a group; raises :class:`InputError` where these are not what is carried."""
-    found = np.asarray(balancer.pairs(wanted, tokens))
+    found = np.asarray(_asked(balancer.pairs, wanted, tokens, past))
     of = f"--balancer: {type(balancer).__name__}.pairs"
     if found.shape != wanted.shape[1:] or found.min(initial=0) < 0:
         raise InputError(
             f"{of} gives shape {found.shape}, from {found.min(initial=0)}: must be counts {wanted.shape[1:]}"
         )
-    carried = carried_by(balancer, wanted.sum(axis=1)[:, None], tokens).tokens[0]
+    carried = carried_by(balancer, wanted.sum(axis=1)[:, None], tokens, past).tokens[0]
     if not np.array_equal(found.sum(axis=0), carried):
         raise InputError(f"{of} brings other counts to ranks than carry does: the sums over senders must be the same")
     return found

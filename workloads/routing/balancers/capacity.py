@@ -11,6 +11,7 @@ import numpy as np
 from ...schedule.operation import Role
 from ...schedule.work import Loop
 from .balancer import Balancer, BalancingStep, Carried, Tokens
+from .past import BEGINNING, Past
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Capacity(Balancer):
             raise ValueError("takes a capacity factor above zero, such as capacity:1.25")
         return cls(factor)
 
-    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+    def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
         """What is wanted up to ``ceil(factor * tokens * top_k)`` tokens a rank."""
         limit = int(np.ceil(self.factor * tokens * len(wanted)))
         every = wanted.sum(axis=0)
         carried = np.minimum(every, limit)
         return Carried(carried, moved=np.zeros(len(every), dtype=np.int64), dropped=(every - carried).sum(axis=-1))
 
-    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+    def pairs(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
         """Choice by choice and sender by sender, as far as there is room."""
         limit = int(np.ceil(self.factor * tokens * len(wanted)))
         queue = wanted.reshape(-1, wanted.shape[2])

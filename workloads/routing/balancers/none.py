@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from .balancer import Balancer, Carried, Tokens
+from .past import BEGINNING, Past
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Unbalanced(Balancer):
 
     about: ClassVar[str] = "tokens go where the router wants them"
 
-    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+    def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
         """All that is wanted."""
         nothing = np.zeros(wanted.shape[1], dtype=np.int64)
         return Carried(wanted.sum(axis=0), moved=nothing, dropped=nothing)
 
-    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+    def pairs(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
         """All that is wanted."""
         every: Tokens = wanted.sum(axis=0)
         return every

@@ -11,6 +11,7 @@ import numpy as np
 from ...schedule.operation import Role
 from ...schedule.work import COUNT, COUNT_BYTES, Exchange, Loop
 from .balancer import Balancer, BalancingStep, Carried, Tokens
+from .past import BEGINNING, Past
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Swipe(Balancer):
     about: ClassVar[str] = "exactly the mean on every rank, surplus moved to others (BaGuaLu)"
     level: ClassVar[bool] = True
 
-    def carry(self, wanted: Tokens, tokens: int) -> Carried:
+    def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
         """Every rank carries ``tokens * top_k``; nothing is dropped."""
         top_k, groups, ranks = wanted.shape
         room = np.full((groups, ranks), tokens * top_k, dtype=np.int64)
@@ -40,7 +41,7 @@ class Swipe(Balancer):
             moved += surplus
         return Carried(tokens * top_k - room, moved=moved, dropped=np.zeros(groups, dtype=np.int64))
 
-    def pairs(self, wanted: Tokens, tokens: int) -> Tokens:
+    def pairs(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
         """Receivers admit senders in their order; what they refuse fills the room that is left, senders in their order too."""
         top_k, ranks = wanted.shape[:2]
         carried = np.zeros((ranks, ranks), dtype=np.int64)
