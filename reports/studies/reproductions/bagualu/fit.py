@@ -66,7 +66,7 @@ def results(machine: Machine, names: Iterable[str]) -> dict[str, float]:
     for name in names:
         if name == "placement_speedup":
             found[name] = (
-                simulate(machine, "moda-1.93t", placement="opposite", **size).summary()["step_seconds"]
+                simulate(machine, "moda-1.93t", **{**size, "placement": "opposite"}).summary()["step_seconds"]
                 / whole["step_seconds"]
             )
         elif name == "strong_speedup":
