@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.pipelines import Kind, Order, Pipeline, Slot, Step, sequence, streamed
-from .stage_cards import Cards, Clocks, Message, Slowing
+from .stage_cards import Cards, Clocks, Slowing, StageMessage
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
@@ -24,7 +24,7 @@ MOST_ON_CARDS = 20_000
 """The same where messages queue, event by event: there stages may take turns in a rhythm of many steps."""
 
 
-class Sharing(Protocol):
+class CardSharing(Protocol):
     """What hand-overs of a pipeline have to share."""
 
     def wire(self, sender: int, receiver: int, kind: Kind) -> tuple[Seconds, int]:
@@ -105,7 +105,7 @@ def play(
     duration: Callable[[int, Slot], Seconds],
     transfer: Callable[[int, int, Kind], Seconds],
     making: Callable[[int, Slot], Seconds] | None = None,
-    sharing: Sharing | None = None,
+    sharing: CardSharing | None = None,
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
@@ -135,7 +135,7 @@ def play_endless(
     duration: Callable[[int, Slot], Seconds],
     transfer: Callable[[int, int, Kind], Seconds],
     making: Callable[[int, Slot], Seconds] | None = None,
-    sharing: Sharing | None = None,
+    sharing: CardSharing | None = None,
 ) -> tuple[Timing, list[int]]:
     """Play an asynchronous pipeline until all stages take equally long for a step, and for the one before.
 
@@ -194,7 +194,7 @@ def _played(
     return Timing(orders, begins, mades, ends, waits, comes)
 
 
-def _meet(timing: Timing, steps: Sequence[Step], sharing: Sharing) -> bool:
+def _meet(timing: Timing, steps: Sequence[Step], sharing: CardSharing) -> bool:
     """Whether any message finds a card busy, with another message or with what slots send, if nothing queues."""
     cards: dict[tuple[int, int, bool], list[tuple[float, float]]] = {}
     places = [(stage, place) for stage, place, *_ in steps]
@@ -232,15 +232,15 @@ def _on_cards(
     work: list[list[Seconds]],
     parts: list[list[Seconds]],
     between: dict[tuple[int, int, Kind], Seconds],
-    sharing: Sharing,
+    sharing: CardSharing,
 ) -> Timing:
     """The same with cards: event by event for the slowest rank of each stage; others keep its order, and its slowing down."""
     wires = {key: sharing.wire(*key) if key[0] != key[1] else (0.0, 0) for key in between}
 
-    def message(sender: int, receiver: int, kind: Kind) -> Message:
+    def message(sender: int, receiver: int, kind: Kind) -> StageMessage:
         (wire, way), seconds = wires[sender, receiver, kind], between[sender, receiver, kind]
         longest = float(np.max(wire))
-        return Message(longest, float(np.max(seconds)) - longest, way)
+        return StageMessage(longest, float(np.max(seconds)) - longest, way)
 
     def share(stage: int, place: int, way: int, out: bool) -> Slowing:
         return sharing.share(stage, orders[stage][place], way, out)

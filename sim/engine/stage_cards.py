@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...workloads.pipelines import Kind, Order, Step
 
 
-class Message(NamedTuple):
+class StageMessage(NamedTuple):
     """A hand-over: ``wire`` seconds out of its sender's card and into its receiver's, then ``latency`` until it is there.
 
     Messages of one ``way`` (inside a node, or out of it) leave a stage through the same card, and enter one through the same.
@@ -129,7 +129,7 @@ class Cards:
         steps: Sequence[Step],
         work: Sequence[Sequence[float]],
         parts: Sequence[Sequence[float]],
-        message: Callable[[int, int, Kind], Message],
+        message: Callable[[int, int, Kind], StageMessage],
         share: Share,
         stretch: Stretch | None = None,
     ) -> None:

@@ -82,6 +82,6 @@ def test_a_gpu_alone_in_its_node():
 
 
 def test_links_of_unequal_rates_are_busy_by_their_own():
-    kind = LinkKind("nic.out", 8.0, 2, np.array([8.0, 1.0]))
+    kind = LinkKind("nic.out", 8.0, 2, "nic", np.array([8.0, 1.0]))
     ((_, busy),) = LinkLoads((kind,), {"nic.out": np.array([8.0, 8.0])}).busy()
     assert busy == approx([1.0, 8.0])

@@ -21,7 +21,6 @@ from .....hardware.files import write_whole
 from .....hardware.machine import CATALOGUE, Machine, Unknowns, load_machine
 from .....sim.simulate import simulate
 from .....sim.studies.scaling import scaled
-from .....workloads.plan.plan_options import PlanOptions
 from .....workloads.plan.setting import Setting
 from ....published import published
 
@@ -84,7 +83,7 @@ def results(machine: Machine, names: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def tokens_of(machine: Machine, model: str) -> PlanOptions:
+def tokens_of(machine: Machine, model: str) -> dict[str, Any]:
     """A step of just the machine's tokens a node, which are varied: MoDa's length of a sequence is not known."""
     per_node = Setting.of(machine, model, {}).ranks_per_node
     return {"tokens_per_rank": machine.calibration.tokens_per_node // per_node}
