@@ -9,7 +9,7 @@ import numpy as np
 from ....hardware.fabrics.fabric import LinkKind
 from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, step_loads
 from .flow_classes import Demand, bound_demand
-from .flow_symmetry import all_pairs_demand, step_demand
+from .flow_symmetry import Marks, all_pairs_demand, step_demand
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,48 @@ class ByLevel:
         """All links, kind by kind."""
         return self.links.kinds
 
-    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+    def all_pairs(
+        self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
         if self.depth == "bound":
-            return bound_demand(loads, _group_ends(self.links, groups.members, loads)), loads
-        return all_pairs_demand(self.links, groups, sent, share), loads
+            return bound_demand(loads, _group_ends(self.links, groups.members, loads), apart), loads
+        return all_pairs_demand(self.links, groups, sent, share, apart), loads
 
-    def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+    def one_each(
+        self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when each sends to at most one of its group."""
         loads = step_loads(self.links, groups, targets, sent)
         if self.depth == "bound":
-            return bound_demand(loads, _step_ends(self.links, groups, targets, sent, loads)), loads
-        return step_demand(self.links, groups, targets, sent), loads
+            return bound_demand(loads, _step_ends(self.links, groups, targets, sent, loads), apart), loads
+        return step_demand(self.links, groups, targets, sent, apart), loads
+
+    def ways(self, groups: Index) -> tuple[Index, Index] | None:
+        """Links inside the nodes that hold several members, and those of every domain that a group leaves and can fill."""
+        links, size, start = self.links, groups.shape[1], 0
+        group = np.repeat(np.arange(len(groups)), size)
+        node = links.domains[0][groups]
+        beside = np.zeros(groups.shape, dtype=bool)
+        beside[:, 1:] |= node[:, 1:] == node[:, :-1]
+        beside[:, :-1] |= node[:, 1:] == node[:, :-1]
+        near, found = beside.reshape(-1), []
+        for kind in links.inside.kinds:
+            found.append((start + links.inside.link[groups].reshape(-1)[near], group[near]))
+            start += kind.count
+        below: tuple[Index, float] | None = None
+        for name, domain, cables, _ in links.by_level():
+            kind = next(each for each in links.kinds if each.name == f"{name}.out")
+            home = domain[groups]
+            leaves = np.repeat(home[:, 0] != home[:, -1], size)
+            for _ in ("out", "in"):
+                if not _never_full(domain, kind.capacity, cables, below):
+                    at = home.reshape(-1)[leaves]
+                    found += [(start + at * cables + cable, group[leaves]) for cable in range(cables)]
+                start += kind.count
+            below = domain, kind.capacity * cables
+        return np.concatenate([link for link, _ in found]), np.concatenate([each for _, each in found])
 
     def farthest(self, groups: Index) -> Array:
         """Latency of the longest message when all send to all: members stand in order, so that the last one is the farthest."""
@@ -45,6 +74,15 @@ class ByLevel:
         each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
         longest: Array = each_way.reshape(groups.shape).max(axis=1)
         return longest
+
+
+def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index, float] | None) -> bool:
+    """Whether a domain's only link carries all that the links of the domains within it can bring."""
+    if below is None or cables > 1:
+        return False
+    inner, each = below
+    pairs = np.unique(np.stack([domain, inner]), axis=1)
+    return bool(np.bincount(pairs[0]).max() * each <= capacity * (1 + 1e-9))
 
 
 def _step_ends(links: Links, groups: Index, targets: Index, sent: Array, loads: LinkLoads) -> Array | None:
