@@ -263,11 +263,11 @@ class CellEngine:
         exchange, end = operation.work, begin
         assert isinstance(exchange, Exchange)
         last = float(begin.max())
-        if len(begin) > 1:
-            self._note(Kind(operation.stream, exchange.axes), assembly.rows, begin, last)
         if last > self.env.now:
             yield self.env.timeout(last - self.env.now)
         for transfer in self.traffic.transfers(exchange, assembly.part):
+            if len(end) > 1:
+                self._note(Kind(operation.stream, exchange.axes), assembly.rows, end, float(end.max()))
             started = self.env.now
             finish = yield from self.network.carry(transfer.demand, transfer.factor is not None)
             seconds, limit = transfer.group_seconds(finish)

@@ -183,10 +183,10 @@ class Engine:
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         mesh = self.mesh
         begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
-        self.drift.add(stream, exchange.axes, begin)
         yield self._until(begin)
         end, limit, longest = begin, "none", 0.0
         for transfer in self.traffic.transfers(exchange):
+            self.drift.add(stream, exchange.axes, end)
             started = self.env.now
             if self.alone:
                 taken = self._by_itself(exchange, transfer)
