@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class _Meeting:
 
 @dataclass(eq=False)
 class _Assembly:
-    """Some cells that meet in exchanges of a kind: the groups that lie in them, ``[groups, size]`` as places in their joint ranks."""
+    """Cells that meet in exchanges of a kind, and the groups in them, ``[groups, size]`` as places in the cells' joint ranks."""
 
     cells: list[int]
     ranks: Index
@@ -79,13 +79,13 @@ class CellEngine:
         self.network = FlowNetwork(self.env, whole.traffic.phases.kinds, apart)
         self.loads = LinkLoads(whole.traffic.phases.kinds)
         self.begins = {kind: Begins.of(batches.coupling.groups(kind)) for kind in batches.of_group}
-        self.lag = 0.0
+        self.most_late: dict[Kind, float] = {}
         of_rank = batches.cells()
         self.cells = [np.flatnonzero(of_rank == cell) for cell in range(int(of_rank.max()) + 1)]
         self.meets = {kind: self._assemblies(kind, of_rank, apart) for kind in batches.coupling.kinds}
-        self.everyone = _Assembly(
-            list(range(len(self.cells))), np.concatenate(self.cells), np.zeros((0, 0), int), np.zeros(0, int), None
-        )
+        nothing = np.zeros(0, dtype=np.int64)
+        every = np.concatenate(self.cells)
+        self.everyone = _Assembly(list(range(len(self.cells))), every, nothing[:, None], nothing, None)
         self.ledger = Ledger(self.schedule, whole.ledger.observed, type(whole.ledger.exposure)())
         self.made = None if whole.made is None else np.zeros_like(whole.made)
         self._books: dict[int, _Books] = {}
@@ -112,13 +112,22 @@ class CellEngine:
         for loads, factor in self._counted.items():
             self.loads.plus(loads, factor)
 
+    def notes(self) -> Iterator[str]:
+        """What is said of groups that were put together though they began apart."""
+        for kind, batch in self.batches.of_group.items():
+            played, wanted = int(batch.max()) + 1, self.batches.wanted[kind]
+            if played < wanted:
+                late = self.most_late.get(kind, 0.0) * 1e3
+                yield (
+                    f"{wanted} groups along {'+'.join(kind.axes)} that share links drift apart; they were played as {played},"
+                    f" in each of which the network waits for the last to come, {late:.3g} ms at most"
+                )
+
     def _assemblies(self, kind: Kind, of_rank: Index, apart: Any) -> list[_Assembly]:
         """Of a kind the cells that meet, ``[cell]``: those of a batch, or those that groups span."""
         groups = self.traffic.layout.groups(kind.axes)
-        if kind in self.batches.of_group:
-            label = self.batches.of_group[kind]
-        else:
-            label = _components(of_rank[groups], len(self.cells))
+        batched = kind in self.batches.of_group
+        label = self.batches.of_group[kind] if batched else _components(of_rank[groups], len(self.cells))
         found: list[_Assembly | None] = [None] * len(self.cells)
         place = np.empty(self.mesh.ranks, dtype=np.int64)
         for batch in range(int(label.max()) + 1):
@@ -126,7 +135,7 @@ class CellEngine:
             cells = np.unique(of_rank[groups[rows]]).tolist()
             ranks = np.concatenate([self.cells[cell] for cell in cells])
             place[ranks] = np.arange(len(ranks))
-            part = self.traffic.part(kind.axes, rows, apart) if kind in self.batches.of_group else None
+            part = self.traffic.part(kind.axes, rows, apart) if batched else None
             assembly = _Assembly(cells, ranks, place[groups[rows]], rows, part)
             for cell in cells:
                 found[cell] = assembly
@@ -286,7 +295,7 @@ class CellEngine:
         begins = np.full(len(self.begins[kind].late), last)
         begins[rows] = begin
         self.begins[kind].add(begins)
-        self.lag += float((last - begin).sum()) / len(self.begins[kind].late)
+        self.most_late[kind] = max(self.most_late.get(kind, 0.0), float(last - begin.min()))
 
     def _limited(self, number: int, longest: float, limit: str) -> None:
         """What held a transfer back, of which the longest counts."""
@@ -358,7 +367,7 @@ def _components(cells: Index, count: int) -> Index:
 
 
 def played_apart(whole: Engine) -> Played | None:
-    """The step of an engine cell by cell; None where its groups share no links, or cannot be told apart."""
+    """The step of an engine cell by cell; None where its groups share no links, or are too many to be told apart."""
     from .step_engine import Played
 
     batches, tries = whole.drift.batches(whole.traffic), 3
@@ -370,6 +379,6 @@ def played_apart(whole: Engine) -> Played | None:
         except TooManyClasses:
             break
         events = whole.env.events + engine.env.events
-        found = Played(engine.ledger, engine.loads, events, engine.made)
+        found = Played(engine.ledger, engine.loads, events, engine.made, tuple(engine.notes()))
         batches, tries = batches.finer(engine.begins), tries - 1
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,11 @@ from ..network.phases.transfers import Traffic
 AT_ONCE = 1e-11
 """Begins that differ by less than this part of the time since the step began are one."""
 
-MOST_BEGINS = 4_000
+MOST_BEGINS = 10_000
 """Begins of batches on the network in a step above which groups are put together: some seconds."""
+
+MOST_RANKS = 6_000_000
+"""The same of begins times ranks, since each looks at all links."""
 
 MOST_RESUMES = 150_000
 """The same of operations times cells."""
@@ -27,11 +30,16 @@ MOST_RESUMES = 150_000
 
 @dataclass
 class Begins:
-    """When the groups of a kind of exchange began, over all its exchanges: which always began together, and how late others were."""
+    """Over all exchanges of a kind: which groups always began together, how late each was in all, and any at most."""
 
     together: Index
     late: Array
-    apart: bool = False
+    most: float = 0.0
+
+    @property
+    def apart(self) -> bool:
+        """Whether any began at another time than others."""
+        return self.most > 0.0
 
     @classmethod
     def of(cls, groups: int) -> Begins:
@@ -45,7 +53,7 @@ class Begins:
         quantum = AT_ONCE * float(begins.max())
         if late.max() <= quantum:
             return
-        self.apart, self.late = True, self.late + late
+        self.late, self.most = self.late + late, max(self.most, float(late.max()))
         self.together = alike(self.together, np.round(late / quantum).astype(np.int64))
 
 
@@ -80,17 +88,35 @@ class Drift:
             shape = tuple(1 if place in along else length for place, length in enumerate(mesh.shape))
             self.kinds[Kind(stream, axes)].add(np.broadcast_to(begin, shape).reshape(-1))
 
+    @property
+    def _often(self) -> Mapping[Kind, int]:
+        """How many exchanges of each kind there are."""
+        works = ((each.stream, each.work) for each in self.schedule.operations)
+        return Counter(Kind(stream, work.axes) for stream, work in works if isinstance(work, Exchange))
+
+    def too_many(self, traffic: Traffic) -> Iterator[str]:
+        """What is said where groups drift apart that share links, and are too many to be told apart."""
+        for kind, begins in self.kinds.items():
+            if begins.apart and traffic.phases.crowded(traffic.layout.groups(kind.axes)):
+                yield (
+                    f"{len(begins.late):,} groups along {'+'.join(kind.axes)} that share links drift apart; they loaded the"
+                    f" network as one, from the last on, for which the first waited {begins.most * 1e3:.3g} ms at most"
+                )
+
     def batches(self, traffic: Traffic) -> Batches | None:
         """How groups are put together; None where those that drifted apart share no link, so that it made no difference."""
+        room, often = _room(self.schedule.mesh.ranks), self._often
+        apart = [kind for kind, begins in self.kinds.items() if begins.apart]
+        if room < MOST_BEGINS:  # ranks are many: what cannot be told apart anyway is not looked at closely
+            apart = [kind for kind in apart if traffic.phases.crowded(traffic.layout.groups(kind.axes))]
+        if all(room < 2 * often[kind] for kind in apart):
+            return None
         coupling = Coupling(traffic, self.kinds)
         if not coupling.known:
             return None
         coupled = coupling.coupled()
         if not any(self.kinds[kind].apart for kind in coupled):
             return None
-        often = Counter(
-            Kind(each.stream, each.work.axes) for each in self.schedule.operations if isinstance(each.work, Exchange)
-        )
         return Batches.of(self, coupling, coupled, often)
 
 
@@ -103,17 +129,19 @@ class Batches:
     wanted: Mapping[Kind, int]
 
     @classmethod
-    def of(cls, drift: Drift, coupling: Coupling, coupled: set[Kind], often: Mapping[Kind, int]) -> Batches:
+    def of(cls, drift: Drift, coupling: Coupling, coupled: set[Kind], often: Mapping[Kind, int]) -> Batches | None:
         """As many batches as can be played: those that begin apart, where there are too many the neighbours in time of them."""
         exact = {kind: drift.kinds[kind].together for kind in coupling.kinds if kind in coupled}
         wanted = {kind: int(batch.max()) + 1 for kind, batch in exact.items()}
-        room = {kind: MOST_BEGINS / len(exact) / often[kind] for kind in exact}
-        most = {kind: max(1, min(wanted[kind], int(room[kind]))) for kind in exact}
+        room = _room(drift.schedule.mesh.ranks) / sum(each > 1 for each in wanted.values())
+        most = {kind: max(1, min(wanted[kind], int(room / often[kind]))) for kind in exact}
         computing = sum(not isinstance(each.work, PipelineWork) for each in drift.schedule.operations)
         while True:
             found = {kind: _merged(batch, drift.kinds[kind].late, most[kind]) for kind, batch in exact.items()}
             cells = len(np.unique(_by_rank(coupling, found), axis=1).T)
-            if cells * computing <= MOST_RESUMES or max(most.values()) == 1:
+            if max(most.values()) == 1:
+                return None
+            if cells * computing <= MOST_RESUMES:
                 return cls(coupling, found, wanted)
             rarest = min((kind for kind in most if most[kind] > 1), key=lambda kind: often[kind])
             most[rarest] = max(1, most[rarest] // 2)
@@ -124,12 +152,17 @@ class Batches:
         return found
 
     def finer(self, drift: Mapping[Kind, Begins]) -> Batches | None:
-        """Batches split by when their groups began after all; None where they all began together, or more than wanted are there."""
+        """Batches split by when their groups began after all; None where these began together or no more batches can be."""
         split = {kind: alike(batch, drift[kind].together) for kind, batch in self.of_group.items()}
         wanted = {kind: int(batch.max()) + 1 for kind, batch in split.items()}
         whole = all(int(batch.max()) + 1 == self.wanted[kind] for kind, batch in self.of_group.items())
         more = any(wanted[kind] > self.wanted[kind] for kind in wanted)
         return Batches(self.coupling, split, wanted) if whole and more else None
+
+
+def _room(ranks: int) -> float:
+    """Begins of batches that can be played."""
+    return min(MOST_BEGINS, MOST_RANKS / ranks)
 
 
 def _by_rank(coupling: Coupling, batches: Mapping[Kind, Index]) -> Index:

@@ -73,7 +73,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Played:
-    """A step, or a block, that was played: its books, not closed yet, and ``made``, of a block when what it passes on was there."""
+    """A step or a block that was played: its books, not closed yet, and when all that a block passes on was there (``made``)."""
 
     ledger: Ledger
     loads: LinkLoads
@@ -143,7 +143,8 @@ class Engine:
 
             if (apart := played_apart(self)) is not None:
                 return apart
-        return Played(self.ledger, self.loads, self.env.events, self.made)
+        notes = tuple(self.drift.too_many(self.traffic)) if self.drift.apart else ()
+        return Played(self.ledger, self.loads, self.env.events, self.made, notes)
 
     def _play(self) -> None:
         """Let all streams live."""
@@ -186,7 +187,8 @@ class Engine:
         yield self._until(begin)
         end, limit, longest = begin, "none", 0.0
         for transfer in self.traffic.transfers(exchange):
-            self.drift.add(stream, exchange.axes, end)
+            if not (self.alone and transfer.demand.apart):
+                self.drift.add(stream, exchange.axes, end)
             started = self.env.now
             if self.alone:
                 taken = self._by_itself(exchange, transfer)

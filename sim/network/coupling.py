@@ -16,6 +16,9 @@ Owners = NDArray[np.int64]
 
 NOBODY, SEVERAL = -1, -2
 
+MOST_PAIRS = 10_000_000
+"""Pairs of batches above which a table of them is not worth its memory."""
+
 
 class Kind(NamedTuple):
     """Exchanges of one stream along the same axes."""
@@ -59,10 +62,8 @@ class Coupling:
             for second in self.kinds[number + 1 :]:
                 both = np.flatnonzero((owners[first] >= 0) & (owners[second] >= 0))
                 if first.stream == second.stream and len(both):
-                    width = int(batches[second].max()) + 1
-                    pairs = owners[first][both] * width + owners[second][both]
                     mine, other = batches[first][self.of_rank(first)], batches[second][self.of_rank(second)]
-                    both = both[~np.isin(pairs, mine * width + other)]
+                    both = both[~_together(mine, other, owners[first][both], owners[second][both])]
                 found[both] = True
         return found
 
@@ -78,3 +79,16 @@ class Coupling:
         owner[link] = batch[group]
         owner[link[owner[link] != batch[group]]] = SEVERAL
         return owner
+
+
+def _together(first: Index, second: Index, a: Index, b: Index) -> Marks:
+    """Whether some rank is in batches ``a[i]`` and ``b[i]``; ``first[rank]`` and ``second[rank]`` are the batches of each."""
+    width = int(second.max()) + 1
+    size = (int(first.max()) + 1) * width
+    if size > MOST_PAIRS:
+        found: Marks = np.isin(a * width + b, first * width + second)
+        return found
+    there = np.zeros(size, dtype=bool)
+    there[first * width + second] = True
+    known: Marks = there[a * width + b]
+    return known

@@ -29,7 +29,8 @@ class Demand:
 
     A group is done when the slowest of its flow classes is: ``members[kind, class]`` says which these are,
     ``kind[group]`` of which kind a group is (None: all groups alike), and ``scale[group]`` what share of the phase's
-    time a group takes (bound depth).
+    time a group takes (bound depth). ``apart`` says that no link which groups share can hold any of them back, whenever each of
+    them begins.
     """
 
     nbytes: Array
@@ -41,6 +42,7 @@ class Demand:
     members: NDArray[np.bool_]
     kind: Classes | None
     scale: float | Array
+    apart: bool = False
 
     def scaled(self, factor: float) -> Demand:
         """The same flows with ``factor`` times the bytes."""
@@ -92,11 +94,14 @@ class Demand:
         return self.names[int(np.where(on_route, used, -1.0).argmax())]
 
 
-def bound_demand(loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.bool_] | None = None) -> Demand:
+def bound_demand(
+    loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.bool_] | None = None, free: bool = False
+) -> Demand:
     """The phase as a single flow that fills its links in proportion to their bytes: done when the most loaded link is.
 
     ``group_ends`` are the seconds after which the links of each group are done, where they differ. Links that are looked at
-    ``apart``, of all kinds, carry what they carry; of each kind's others the most loaded one stands for all.
+    ``apart``, of all kinds, carry what they carry; of each kind's others the most loaded one stands for all. ``free``: no link
+    that groups share holds any of them back.
     """
     if apart is not None:
         return _bound_apart(loads, group_ends, apart)
@@ -120,6 +125,7 @@ def bound_demand(loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.b
         members=np.ones((1, 1), dtype=bool),
         kind=None,
         scale=1.0 if group_ends is None else group_ends / whole,
+        apart=free,
     )
 
 

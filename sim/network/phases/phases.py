@@ -36,6 +36,9 @@ class Phases(Protocol):
     ) -> tuple[Demand, LinkLoads]:
         """The same when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
 
+    def crowded(self, groups: Index) -> bool:
+        """Whether groups share links that can be full, as far as one sees at a glance."""
+
     def ways(self, groups: Index) -> tuple[Index, Index] | None:
         """Links (numbered over all kinds) that messages within groups can pass and that can be full, each with its group.
 

@@ -61,6 +61,11 @@ class ByRoute:
             np.maximum.at(longest, group, self.graph.latencies(source, target))
         return longest
 
+    def crowded(self, groups: Index) -> bool:
+        """Whether several groups leave their nodes."""
+        node = self.graph.layout.node[groups]
+        return int((node != node[:, :1]).any(axis=1).sum()) > 1
+
     def ways(self, groups: Index) -> tuple[Index, Index] | None:
         """The links of all routes within groups, and their groups; None where these are very many."""
         count, size = groups.shape
