@@ -18,7 +18,7 @@ from ..network.flow_network import FlowNetwork
 from ..network.links import Array, Index, LinkLoads
 from ..network.phases.flow_symmetry import TooManyClasses
 from ..network.phases.transfers import Part
-from .drift import Batches, Begins
+from .drift import AT_ONCE, Batches, Begins
 
 if TYPE_CHECKING:
     from .step_engine import Engine, Played
@@ -80,6 +80,7 @@ class CellEngine:
         self.loads = LinkLoads(whole.traffic.phases.kinds)
         self.begins = {kind: Begins.of(batches.coupling.groups(kind)) for kind in batches.of_group}
         self.most_late: dict[Kind, float] = {}
+        self.late = False
         of_rank = batches.cells()
         self.cells = [np.flatnonzero(of_rank == cell) for cell in range(int(of_rank.max()) + 1)]
         self.meets = {kind: self._assemblies(kind, of_rank, apart) for kind in batches.coupling.kinds}
@@ -274,6 +275,7 @@ class CellEngine:
         last = float(begin.max())
         if last > self.env.now:
             yield self.env.timeout(last - self.env.now)
+        self.late |= last < self.env.now * (1 - AT_ONCE)
         for transfer in self.traffic.transfers(exchange, assembly.part):
             if len(end) > 1:
                 self._note(Kind(operation.stream, exchange.axes), assembly.rows, end, float(end.max()))
@@ -288,6 +290,8 @@ class CellEngine:
             end = end + seconds
             if (left := started + longest - self.env.now) > 0:
                 yield self.env.timeout(left)
+        if len(end) > 1:
+            self.begins[Kind(operation.stream, exchange.axes)].add_ends(assembly.rows, end)
         return end
 
     def _note(self, kind: Kind, rows: Index, begin: Array, last: float) -> None:
@@ -370,7 +374,7 @@ def played_apart(whole: Engine) -> Played | None:
     """The step of an engine cell by cell; None where its groups share no links, or are too many to be told apart."""
     from .step_engine import Played
 
-    batches, tries = whole.drift.batches(whole.traffic), 3
+    batches, tries = whole.drift.batches(whole.traffic), 4
     found = None
     while batches is not None and tries:
         engine = CellEngine(whole, batches)
@@ -380,5 +384,5 @@ def played_apart(whole: Engine) -> Played | None:
             break
         events = whole.env.events + engine.env.events
         found = Played(engine.ledger, engine.loads, events, engine.made, tuple(engine.notes()))
-        batches, tries = batches.finer(engine.begins), tries - 1
+        batches, tries = batches.finer(engine.begins, engine.late), tries - 1
     return found

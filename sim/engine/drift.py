@@ -30,9 +30,10 @@ MOST_RESUMES = 150_000
 
 @dataclass
 class Begins:
-    """Over all exchanges of a kind: which groups always began together, how late each was in all, and any at most."""
+    """Over all exchanges of a kind: which groups always began together, which ended so, how late each was in all and any at most."""
 
     together: Index
+    ended: Index
     late: Array
     most: float = 0.0
 
@@ -44,7 +45,7 @@ class Begins:
     @classmethod
     def of(cls, groups: int) -> Begins:
         """Nothing seen yet."""
-        return cls(np.zeros(groups, dtype=np.int64), np.zeros(groups))
+        return cls(np.zeros(groups, dtype=np.int64), np.zeros(groups, dtype=np.int64), np.zeros(groups))
 
     def add(self, begins: Array) -> None:
         """The groups of an exchange began at these times."""
@@ -56,13 +57,25 @@ class Begins:
         self.late, self.most = self.late + late, max(self.most, float(late.max()))
         self.together = alike(self.together, np.round(late / quantum).astype(np.int64))
 
+    def add_ends(self, rows: Index, ends: Array) -> None:
+        """Some groups of an exchange ended at these times."""
+        quantum = AT_ONCE * float(ends.max())
+        if float(ends.max() - ends.min()) > quantum:
+            every = np.zeros(len(self.ended), dtype=np.int64)
+            every[rows] = np.round((ends - ends.min()) / quantum).astype(np.int64)
+            self.ended = alike(self.ended, every)
+
 
 @dataclass
 class Drift:
-    """What was seen of a step whose groups all loaded the network together."""
+    """What was seen of a step whose groups all loaded the network together.
+
+    ``coarse``: streams beside each other set links apart that are alike for one of them.
+    """
 
     schedule: Schedule
     kinds: Mapping[Kind, Begins] = field(default_factory=dict)
+    coarse: bool = False
 
     @classmethod
     def of(cls, schedule: Schedule) -> Drift:
@@ -77,8 +90,8 @@ class Drift:
 
     @property
     def apart(self) -> bool:
-        """Whether groups of any exchange did not begin together."""
-        return any(begins.apart for begins in self.kinds.values())
+        """Whether groups of any exchange did not begin together, or not all that begins together is alike."""
+        return self.coarse or any(begins.apart for begins in self.kinds.values())
 
     def add(self, stream: str, axes: tuple[str, ...], begin: Array) -> None:
         """An exchange began; ``begin`` broadcasts over the mesh, of size 1 along ``axes``."""
@@ -106,7 +119,7 @@ class Drift:
     def batches(self, traffic: Traffic) -> Batches | None:
         """How groups are put together; None where those that drifted apart share no link, so that it made no difference."""
         room, often = _room(self.schedule.mesh.ranks), self._often
-        apart = [kind for kind, begins in self.kinds.items() if begins.apart]
+        apart = [kind for kind, begins in self.kinds.items() if begins.apart or self.coarse]
         if room < MOST_BEGINS:  # ranks are many: what cannot be told apart anyway is not looked at closely
             apart = [kind for kind in apart if traffic.phases.crowded(traffic.layout.groups(kind.axes))]
         if all(room < 2 * often[kind] for kind in apart):
@@ -115,7 +128,7 @@ class Drift:
         if not coupling.known:
             return None
         coupled = coupling.coupled()
-        if not any(self.kinds[kind].apart for kind in coupled):
+        if not self.coarse and not any(self.kinds[kind].apart for kind in coupled):
             return None
         return Batches.of(self, coupling, coupled, often)
 
@@ -133,15 +146,15 @@ class Batches:
         """As many batches as can be played: those that begin apart, where there are too many the neighbours in time of them."""
         exact = {kind: drift.kinds[kind].together for kind in coupling.kinds if kind in coupled}
         wanted = {kind: int(batch.max()) + 1 for kind, batch in exact.items()}
-        room = _room(drift.schedule.mesh.ranks) / sum(each > 1 for each in wanted.values())
+        room = _room(drift.schedule.mesh.ranks) / max(1, sum(each > 1 for each in wanted.values()))
         most = {kind: max(1, min(wanted[kind], int(room / often[kind]))) for kind in exact}
         computing = sum(not isinstance(each.work, PipelineWork) for each in drift.schedule.operations)
         while True:
             found = {kind: _merged(batch, drift.kinds[kind].late, most[kind]) for kind, batch in exact.items()}
             cells = len(np.unique(_by_rank(coupling, found), axis=1).T)
-            if max(most.values()) == 1:
+            if max(most.values()) == 1 and not drift.coarse:
                 return None
-            if cells * computing <= MOST_RESUMES:
+            if cells * computing <= MOST_RESUMES or cells == 1:
                 return cls(coupling, found, wanted)
             rarest = min((kind for kind in most if most[kind] > 1), key=lambda kind: often[kind])
             most[rarest] = max(1, most[rarest] // 2)
@@ -151,9 +164,11 @@ class Batches:
         found: Index = alike(*_by_rank(self.coupling, self.of_group))
         return found
 
-    def finer(self, drift: Mapping[Kind, Begins]) -> Batches | None:
+    def finer(self, drift: Mapping[Kind, Begins], late: bool) -> Batches | None:
         """Batches split by when their groups began after all; None where these began together or no more batches can be."""
         split = {kind: alike(batch, drift[kind].together) for kind, batch in self.of_group.items()}
+        if late:  # what some groups do next came after others of their batch had ended, too
+            split = {kind: alike(batch, drift[kind].ended) for kind, batch in split.items()}
         wanted = {kind: int(batch.max()) + 1 for kind, batch in split.items()}
         whole = all(int(batch.max()) + 1 == self.wanted[kind] for kind, batch in self.of_group.items())
         more = any(wanted[kind] > self.wanted[kind] for kind in wanted)

@@ -127,17 +127,20 @@ class Engine:
         self.made: Array | None = None  # of a block: when all that it passes on was there
         self.drift = Drift.of(schedule)
         self.stages: dict[int, PipelineStages] = {}
+        self.of_blocks: list[str] = []  # notes of the blocks of a pipeline
 
     def run(self) -> StepResult:
         """Simulate the step."""
         played = self.played()
         exposed, rows = played.ledger.exposure.seconds, played.ledger.rows
-        return StepResult(played.ledger.close(), exposed, rows, played.loads, played.events, played.notes)
+        notes = tuple(dict.fromkeys([*played.notes, *self.of_blocks]))
+        return StepResult(played.ledger.close(), exposed, rows, played.loads, played.events, notes)
 
     def played(self) -> Played:
         """Play the step: as one, and where that is not enough cell by cell."""
         self._play()
         self._add_up()
+        self.drift.coarse = self.network.coarse and self.traffic.depth == "fluid"
         if self.drift.apart:
             from .cells import played_apart
 
@@ -248,6 +251,7 @@ class Engine:
         inner = Engine(self.machine, schedule, self.traffic, noise, self.ledger.observed, RankExposure())
         inner.made = np.zeros([1] * len(self.mesh.shape))
         played = inner.played()
+        self.of_blocks += played.notes
         seconds, exposure = played.ledger.settle(), played.ledger.exposure
         assert played.made is not None and isinstance(exposure, RankExposure)
         return BlockRun(played.made, seconds, exposure.parts, played.ledger.rows, played.loads, played.events)

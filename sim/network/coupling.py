@@ -17,7 +17,7 @@ Owners = NDArray[np.int64]
 NOBODY, SEVERAL = -1, -2
 
 MOST_PAIRS = 10_000_000
-"""Pairs of batches above which a table of them is not worth its memory."""
+"""Pairs of groups above which a table of them is not worth its memory."""
 
 
 class Kind(NamedTuple):
@@ -30,8 +30,8 @@ class Kind(NamedTuple):
 class Coupling:
     """The links that groups of each kind of exchange can fill, and which of these they share.
 
-    Groups, or batches of them, share a link if both use it and may be under way at once. Two that have a rank in common are
-    not, in one stream: that rank is done with the first before it begins the second.
+    Groups share a link if both use it and may be under way at once. Two that have a rank in common are not, in one stream: that
+    rank is done with the first before it begins the second. Groups of a batch begin together, but need not end so.
     """
 
     def __init__(self, traffic: Traffic, kinds: Iterable[Kind]) -> None:
@@ -53,17 +53,19 @@ class Coupling:
         return found
 
     def shared(self, batches: Mapping[Kind, Index]) -> Marks:
-        """The links that several batches share, ``batches[kind][group]`` being the number of the batch of each group."""
-        owners = {kind: self._owners(kind, batches[kind]) for kind in self.kinds}
+        """The links that groups of several batches share; ``batches[kind][group]`` is the number of the batch of each group."""
         found: Marks = np.zeros(self.links, dtype=bool)
-        for owner in owners.values():
-            found |= owner == SEVERAL
+        for kind in self.kinds:
+            found |= self._owners(kind, batches[kind]) == SEVERAL
+        owners = {kind: self._owners(kind, np.arange(self.groups(kind))) for kind in self.kinds}
         for number, first in enumerate(self.kinds):
             for second in self.kinds[number + 1 :]:
-                both = np.flatnonzero((owners[first] >= 0) & (owners[second] >= 0))
+                both = np.flatnonzero((owners[first] != NOBODY) & (owners[second] != NOBODY))
                 if first.stream == second.stream and len(both):
-                    mine, other = batches[first][self.of_rank(first)], batches[second][self.of_rank(second)]
-                    both = both[~_together(mine, other, owners[first][both], owners[second][both])]
+                    mine, other = owners[first][both], owners[second][both]
+                    single = (mine >= 0) & (other >= 0)
+                    single[single] = _together(self.of_rank(first), self.of_rank(second), mine[single], other[single])
+                    both = both[~single]
                 found[both] = True
         return found
 
@@ -82,7 +84,7 @@ class Coupling:
 
 
 def _together(first: Index, second: Index, a: Index, b: Index) -> Marks:
-    """Whether some rank is in batches ``a[i]`` and ``b[i]``; ``first[rank]`` and ``second[rank]`` are the batches of each."""
+    """Whether some rank is in groups ``a[i]`` and ``b[i]``; ``first[rank]`` and ``second[rank]`` are the groups of each."""
     width = int(second.max()) + 1
     size = (int(first.max()) + 1) * width
     if size > MOST_PAIRS:

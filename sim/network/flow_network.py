@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,7 +121,7 @@ class FlowNetwork:
         if len(slots):
             self._settle_soon()
 
-    def _call(self, delay: float, action) -> None:  # type: ignore[no-untyped-def]
+    def _call(self, delay: float, action: Callable[[], None]) -> None:
         timeout = self.env.timeout(delay)
         assert timeout.callbacks is not None
         timeout.callbacks.append(lambda _: action())
