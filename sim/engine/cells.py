@@ -202,7 +202,8 @@ class CellEngine:
         if key not in self._picks:
             places = np.broadcast_to(np.arange(seconds.size).reshape(seconds.shape), self.mesh.shape)
             self._picks[key] = places.reshape(-1)[self.cells[cell]]
-        return seconds.reshape(-1)[self._picks[key]]
+        picked: Array = seconds.reshape(-1)[self._picks[key]]
+        return picked
 
     def _meet(self, number: int, assembly: _Assembly, cell: int, ready: Array) -> Generator[simpy.Event, Any, _Meeting]:
         """Wait for the cells that take part; the last to come does what they came for."""

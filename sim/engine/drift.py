@@ -30,7 +30,7 @@ MOST_RESUMES = 150_000
 
 @dataclass
 class Begins:
-    """Over all exchanges of a kind: which groups always began together, which ended so, how late each was in all and any at most."""
+    """Over all exchanges of a kind: which groups always began, and ended, together, how late each was in all, and any."""
 
     together: Index
     ended: Index

@@ -148,10 +148,11 @@ def step_demand(links: Links, groups: Index, targets: Index, sent: Array, apart:
     messages = Messages.of(links, groups, targets)
     nbytes, group = sent.reshape(-1)[messages.member], messages.group
     start, own = 0, []
-    for kind in links.kinds if apart is not None else ():
-        link = messages.passed[kind.name]
-        own.append(np.where((link >= 0) & apart[start + link], link, -1))
-        start += kind.count
+    if apart is not None:
+        for kind in links.kinds:
+            link = messages.passed[kind.name]
+            own.append(np.where((link >= 0) & apart[start + link], link, -1))
+            start += kind.count
     colour = _refine(alike(nbytes, *own), [group, *messages.passed.values()])
     colours = checked(int(colour.max()) + 1)
     classes = _Classes(links)
@@ -210,9 +211,8 @@ def _own_links(links: Links, ranks: Index, apart: Marks) -> list[Index]:
         start += kind.count
     for level, (_, domain, cables, cable) in enumerate(links.by_level()):
         count = links.kinds[len(links.inside.kinds) + 2 * level].count
-        marked = (
-            (apart[start : start + count] | apart[start + count : start + 2 * count]).reshape(-1, cables).any(axis=1)
-        )
+        both = apart[start : start + count] | apart[start + count : start + 2 * count]
+        marked = np.asarray(both.reshape(-1, cables).any(axis=1))
         start += 2 * count
         found += [np.where(marked[domain[ranks]], domain[ranks], -1), np.where(marked.any(), cable[ranks], -1)]
     return found
