@@ -119,12 +119,17 @@ def run_setting(
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(results), setting),
         events=sum(result.events for result in results),
-        warnings=cautions(setting, need, schedule.notes),
+        warnings=cautions(setting, need, [*schedule.notes, *_notes(results)]),
         wall_seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
     )
     rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
+
+
+def _notes(results: list[StepResult]) -> list[str]:
+    """What the engine says of the first step of which it says something."""
+    return next((list(result.notes) for result in results if result.notes), [])
 
 
 def _interval(machine: Machine, seconds: float) -> dict[str, float]:

@@ -14,6 +14,7 @@ from ....workloads.mesh.node_cards import node_injection
 from ....workloads.mesh.placement import Layout
 from ..links import Array, Groups, Index, LinkLoads, Links
 from .flow_classes import Demand
+from .flow_symmetry import Marks
 from .phases_on_trees import ByLevel
 
 MOST_BY_ROUTE = 512
@@ -30,11 +31,27 @@ class Phases(Protocol):
     def kinds(self) -> tuple[LinkKind, ...]:
         """All links, kind by kind."""
 
-    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
-        """Flow classes and link loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other j."""
+    def all_pairs(
+        self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
+        """Flow classes and link loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other j.
 
-    def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+        Links that are looked at ``apart`` are alike to no other.
+        """
+
+    def one_each(
+        self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """The same when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
+
+    def crowded(self, groups: Index) -> bool:
+        """Whether groups share links that can be full, as far as one sees at a glance."""
+
+    def ways(self, groups: Index) -> tuple[Index, Index] | None:
+        """Links (numbered over all kinds) that messages within groups can pass and that can be full, each with its group.
+
+        None where nobody can tell with little effort.
+        """
 
     def farthest(self, groups: Index) -> Array:
         """Seconds of the longest latency between members of each group, ``[groups]``."""

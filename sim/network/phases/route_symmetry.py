@@ -12,12 +12,18 @@ import numpy as np
 from ..links import Array, Index
 from ..routes import Flows
 from .flow_classes import Demand
-from .flow_symmetry import Hash, alike, checked, met, scattered
+from .flow_symmetry import Hash, Marks, alike, checked, met, scattered
 
 
-def route_demand(flows: Flows, nbytes: Array, groups: int) -> Demand:
-    """Flow classes of messages with these bytes; raises :class:`~.flow_symmetry.TooManyClasses` where they are too many."""
-    colour, link_colour = _partition(flows, nbytes)
+def route_demand(flows: Flows, nbytes: Array, groups: int, apart: Marks | None = None) -> Demand:
+    """Flow classes of messages with these bytes; raises :class:`~.flow_symmetry.TooManyClasses` where they are too many.
+
+    Links that are looked at ``apart`` are alike to no other.
+    """
+    kind_of_link = flows.graph.kind
+    if apart is not None:
+        kind_of_link = np.where(apart, len(flows.graph.kinds) + np.arange(len(apart)), kind_of_link)
+    colour, link_colour = _partition(flows, nbytes, alike(kind_of_link, flows.graph.capacity))
     usage, example, link_class = _usage(flows, colour, link_colour)
     first = np.unique(colour, return_index=True)[1]
     like = alike(met(colour, flows.group, groups))
@@ -37,9 +43,9 @@ def route_demand(flows: Flows, nbytes: Array, groups: int) -> Demand:
     )
 
 
-def _partition(flows: Flows, nbytes: Array) -> tuple[Index, Index]:
+def _partition(flows: Flows, nbytes: Array, link_colour: Index) -> tuple[Index, Index]:
     """Colours of messages and of links, refined until no message splits."""
-    colour, link_colour = alike(nbytes), alike(flows.graph.kind, flows.graph.capacity)
+    colour = alike(nbytes)
     while True:
         link_colour = alike(link_colour, _on_links(flows, colour))
         finer = alike(colour, _on_ways(flows, link_colour))
