@@ -1,4 +1,4 @@
-"""How far the engine's one approximation goes.
+"""How near the engine is to the truth where groups of ranks drift apart.
 
 Random programs of ranks that drift apart and groups that contend run against the naive engine of ``tests/``, which has a
 process for each rank and a flow for each message.

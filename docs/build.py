@@ -89,6 +89,25 @@ def network(record: dict[str, Any]) -> str:
     )
 
 
+def referee(record: dict[str, Any]) -> str:
+    """The table of the engine's errors against the referee."""
+    columns = ("plans", "depth", "number", "exact", "bias", "mean error", "95 % within", "worst")
+    rows = [
+        (
+            row["kind"],
+            row["depth"],
+            str(row["plans"]),
+            f"{row['exact']:.0%}",
+            *(
+                f"{row[key]:+.1%}" if key in ("bias", "worst") else f"{row[key]:.1%}"
+                for key in ("bias", "mean", "most_of", "worst")
+            ),
+        )
+        for row in record["rows"]
+    ]
+    return "\n".join(lines_of(columns, rows, 2))
+
+
 def lines_of(columns: Any, rows: Any, text_columns: int = 1) -> list[str]:
     """A table in Markdown."""
     ruler = "---|" * text_columns + "---:|" * (len(columns) - text_columns)
@@ -257,6 +276,7 @@ def filled(path: Path) -> str:
         "fits": lambda: of_accuracy("by_fit", recorded("accuracy")),
         "measurements": lambda: of_accuracy("in_short", recorded("accuracy")),
         "planner": lambda: planner(recorded("planner")),
+        "referee": lambda: referee(recorded("referee")),
         "pipelines": pipelines,
         "exclusions": exclusions,
     }.items():

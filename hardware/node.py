@@ -26,11 +26,12 @@ class Node(Record):
     ``inside`` is a ``ring``, one resource of ``ring_bandwidth`` for all of the node's traffic, or a ``switch`` that
     never is the bottleneck itself, to which each core group has a port of ``ring_bandwidth`` in either direction, or ``links``
     from each core group to each other one, of ``ring_bandwidth`` for all of a core group's together and in either direction.
-    Where a switch adds up what an all-reduce sends through it, a port does so at ``inside_reduction``; with ``network_reduction``
-    the switches between nodes add up too. Of the rates inside and between nodes, a library's all-to-alls reach the shares
-    ``inside_all_to_all`` and ``network_all_to_all``.
-    A host beyond the core groups has ``host_memory`` bytes a node, which is read and written at
-    ``host_memory_bandwidth`` in all, and a ``host_link`` (PCIe) to each core group, its rate in one direction.
+    Of the ``interfaces`` each core group has its share as ``cards`` of its ``own``, or all are ``shared``; where the file does
+    not say, GPUs (``inside`` a switch or links) have their own. Where a switch adds up what an all-reduce sends through it, a
+    port does so at ``inside_reduction``; with ``network_reduction`` the switches between nodes add up too. Of the rates inside
+    and between nodes, a library's all-to-alls reach the shares ``inside_all_to_all`` and ``network_all_to_all``. A host beyond
+    the core groups has ``host_memory`` bytes a node, which is read and written at ``host_memory_bandwidth`` in all, and a
+    ``host_link`` (PCIe) to each core group, its rate in one direction.
     """
 
     core_groups: int = Field(gt=0)
@@ -40,6 +41,7 @@ class Node(Record):
     inside_all_to_all: Ratio | None = None
     interfaces: int = Field(gt=0)
     interface_bandwidth: BytesPerSecond
+    cards: Literal["own", "shared"] | None = None
     network_reduction: bool | None = None
     network_all_to_all: Ratio | None = None
     host_memory: Bytes | None = None
@@ -64,6 +66,11 @@ class Node(Record):
     def ports(self) -> bool:
         """Whether each core group has a port of its own to the others: to a switch, or all of its links together."""
         return self.inside != "ring"
+
+    @property
+    def own_cards(self) -> bool:
+        """Whether ranks drive the cards that are their share of the node's, and not all of them."""
+        return self.ports if self.cards is None else self.cards == "own"
 
     @property
     def injection(self) -> float:
@@ -139,9 +146,12 @@ class Processor:
         return Cost(*(np.where(better, rounds * a, count * b) for a, b in zip(whole, split, strict=True)))
 
     def attention_rate(self, precision: Precision) -> float:
-        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach."""
+        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach.
+
+        Machines say it on full scores, of which a causal mask leaves half to be worked out.
+        """
         tiles = self.core_group.tiles
-        return self.peak(precision) * (tiles.attention if tiles else self.gemm_efficiency)
+        return self.peak(precision) * (tiles.attention / 2 if tiles else self.gemm_efficiency)
 
     def sweep(self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision) -> Cost:
         """Cost of an operator that passes once over ``size`` elements, spread over the core groups.

@@ -89,10 +89,10 @@ class Computing:
                     at(work.m, coordinate) * self.scale, work.n, at(work.k, coordinate), work.count, work.precision
                 )
             case FusedAttention():
-                size, value = work.size, work.value_size
+                size, value, keys = work.size, work.value_size, work.keys * work.share
                 for each in range(work.products):
-                    n = work.keys if each % 2 == 0 else value
-                    k = size if each % 2 == 0 else work.keys
+                    n = keys if each % 2 == 0 else value
+                    k = size if each % 2 == 0 else keys
                     self.gemm(work.queries * self.scale, n, k, at(work.count, coordinate), work.precision)
             case Sweep():
                 size = at(work.size, coordinate) * self.scale

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..hardware.errors import InternalError
 from ..hardware.machine import Machine
+from ..hardware.precisions import Precision
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
 from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
@@ -86,7 +87,8 @@ def run_setting(
     """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
     needs: list[Memory] = []
-    figures, total = list[_Figures](), LinkLoads(())
+    figures, total, notes = list[_Figures](), LinkLoads(()), tuple[str, ...]()
+    products: list[dict[Precision, float]] = []
     balance = LoadStatistics()
     for step in range(plan.steps):
         schedule, loads = lower_step(setting, step, pairwise=depth == "message")
@@ -94,6 +96,7 @@ def run_setting(
         if not allow_overcommit:
             require_fit(setting, loads, needs[-1])
         balance.add(loads)
+        products.append(schedule.product_flops())
         noise = Noise.of(setting, step)
         if not step:
             depth = _depth(depth, setting, loads)
@@ -103,6 +106,7 @@ def run_setting(
                 traffic.phases = with_faster(traffic.phases, faster)
         result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 else {})
         figures.append(_Figures(result.seconds, result.exposed, schedule.total_flops(), result.events))
+        notes = notes or result.notes  # what the engine says of the first step of which it says something
         total.kinds = result.loads.kinds
         total.plus(result.loads, 1.0)
     (need,), seconds = needs, [each.seconds for each in figures]
@@ -114,12 +118,13 @@ def run_setting(
             seconds,
             [each.exposed for each in figures],
             float(np.mean([each.flops for each in figures])),
+            products,
         ),
         **_interval(setting.machine, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(total, sum(seconds), plan.steps), setting),
         events=sum(each.events for each in figures),
-        warnings=cautions(setting, need, schedule.notes),
+        warnings=cautions(setting, need, [*schedule.notes, *notes]),
         wall_seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -26,12 +26,24 @@ class LinkKind:
     """``count`` links of one kind, each of ``capacity`` bytes per second in its one direction.
 
     ``level`` is what they are part of, with those in the other direction: the interfaces, a tier of switches.
+    Where they are not all alike, ``capacity`` is the largest and ``rates`` are those of each.
     """
 
     name: str
     capacity: float
     count: int
     level: str
+    rates: Array | None = field(default=None, compare=False)
+
+    @property
+    def each(self) -> Array | float:
+        """Bytes per second of each link, or of all."""
+        return self.capacity if self.rates is None else self.rates
+
+    def faster(self, factor: float) -> LinkKind:
+        """The same links with ``factor`` times their bandwidth."""
+        rates = None if self.rates is None else self.rates * factor
+        return replace(self, capacity=self.capacity * factor, rates=rates)
 
 
 INTERFACES = "nic"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...hardware.machine import Machine
 from ...hardware.precisions import BYTES, Precision
 from ...hardware.tiles import Tiles
+from ...workloads.model.flops import causal_share
 from ...workloads.schedule.costs import compute_seconds
 from ...workloads.schedule.work import FusedAttention, Gemm, Loop, Sweep, Work
 from ..calibration.points import BenchPoint
@@ -21,7 +22,7 @@ Array = NDArray[np.float64]
 
 SHAPED = {
     Gemm: ("m", "n", "k", "count"),
-    FusedAttention: ("queries", "keys", "size", "value_size", "count"),
+    FusedAttention: ("queries", "keys", "size", "value_size", "count", "share"),
     Sweep: ("size",),
 }
 """Fields in which operations differ that are worked out together, as arrays."""
@@ -92,7 +93,9 @@ def _attention(detail: Mapping[str, Any]) -> tuple[Work, ...]:
     length, size, count = (float(detail[name]) for name in ("length", "size", "count"))
     precision: Precision = detail["precision"]
     if detail["fused"]:
-        return (FusedAttention(length, length, size, size, count, 5 if detail["backward"] else 2, precision),)
+        share = causal_share(length, length) if detail["causal"] else 1.0
+        products = 5 if detail["backward"] else 2
+        return (FusedAttention(length, length, size, size, count, products, precision, share),)
     scores, each = count * length * length, BYTES[precision]
     mask = [Sweep(scores, each, each, 1.0, precision)] if detail["causal"] else []
     read, written, flops = SWEEPS["softmax"]

@@ -186,7 +186,7 @@ class _Job:
         self._tell("first step done")
         plan, steps = self.setting.plan, []
         classes = observed.classes(self.schedule)
-        balance, flops = LoadStatistics(), []
+        balance, flops, products = LoadStatistics(), [], []
         self.transport.sent[:] = 0
         for step in range(plan.steps):
             schedule = lower_step(self.setting, step)[0] if step else self.schedule
@@ -203,6 +203,7 @@ class _Job:
                     ]
                 )
                 flops.append(schedule.total_flops() * self.way.compute_scale)
+                products.append(schedule.product_flops())
                 self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
         sent = self.comm.gather(self.transport.sent)
         uncertain = self.comm.gather(self.clock.uncertainty)
@@ -212,7 +213,14 @@ class _Job:
         seconds = [each.seconds for each in steps]
         totals = Totals(
             **summarise(
-                self.setting, self.need, balance, seconds, [each.exposed for each in steps], float(np.mean(flops))
+                self.setting,
+                self.need,
+                balance,
+                seconds,
+                [each.exposed for each in steps],
+                float(np.mean(flops)),
+                products,
+                self.way.compute_scale,
             ),
             network=Network(depth="measured", routing=self.setting.machine.fabric.routing),
             links=links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),

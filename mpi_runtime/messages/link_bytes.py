@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.fabrics.fabric import INTERFACES, LinkKind
+from ...hardware.fabrics.fabric import LinkKind
 from ...hardware.machine import Machine
+from ...workloads.mesh.node_cards import interfaces
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
 from ...workloads.results.totals import LinkUse
@@ -23,10 +24,7 @@ def links(machine: Machine, layout: Layout, sent: NDArray[np.float64], seconds: 
     np.add.at(between, (layout.node[:, None], layout.node[None, :]), sent)
     source, target = np.nonzero(between)
     apart = source != target
-    kinds = [
-        *inside.kinds,
-        *(LinkKind(f"{INTERFACES}.{way}", machine.injection, nodes, INTERFACES) for way in ("out", "in")),
-    ]
+    kinds = [*inside.kinds, *interfaces(machine, layout)]
     near = np.where(layout.node[:, None] == layout.node[None, :], sent, 0.0)
     loads: list[NDArray[np.float64]] = [
         np.bincount(inside.link, near.sum(axis=end), kind.count).astype(np.float64, copy=False)
@@ -47,12 +45,12 @@ def links(machine: Machine, layout: Layout, sent: NDArray[np.float64], seconds: 
 
 
 def _row(kind: LinkKind, load: NDArray[np.float64], seconds: float, steps: int) -> LinkUse:
-    busy = load / kind.capacity
+    busy = load / kind.each
     used = load > 0
     return LinkUse(
         kind=kind.name,
         links=int(used.sum()),
-        capacity_bytes_per_second=kind.capacity,
+        capacity_bytes_per_second=float(np.broadcast_to(kind.each, kind.count)[busy.argmax()]),
         bytes_per_step=float(load.sum()) / steps,
         mean_utilisation=float(busy[used].mean()) / seconds,
         max_utilisation=float(busy.max()) / seconds,

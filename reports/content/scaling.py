@@ -49,7 +49,19 @@ def answer(study: Study) -> str:
 def study_columns(study: Study) -> tuple[str, ...]:
     """Heads of :func:`study_rows`."""
     experts = ("experts",) if study.model.experts else ()
-    return ("nodes", "mesh", *experts, "parameters", "step", "FLOP/s", "tokens/s", "speed-up", "efficiency")
+    return (
+        "nodes",
+        "mesh",
+        *experts,
+        "parameters",
+        "step",
+        "FLOP/s",
+        "MFU",
+        "HFU",
+        "tokens/s",
+        "speed-up",
+        "efficiency",
+    )
 
 
 def study_rows(study: Study) -> list[tuple[str, ...]]:
@@ -58,7 +70,12 @@ def study_rows(study: Study) -> list[tuple[str, ...]]:
         (f"{point.nodes:,}", mesh_text(point.summary["mesh"]))
         + ((f"{point.experts:,}",) if study.model.experts else ())
         + (count_text(point.summary["parameters"]["total"], 4), si(point.summary["step_seconds"], "s"))
-        + (si(point.summary["flops_per_second"], "FLOP/s"), si(point.summary["tokens_per_second"], "tokens/s"))
+        + (
+            si(point.summary["flops_per_second"], "FLOP/s"),
+            f"{point.summary['mfu']:.1%}",
+            f"{point.summary['hfu']:.1%}",
+        )
+        + (si(point.summary["tokens_per_second"], "tokens/s"),)
         + (f"{point.speedup:.2f}", f"{point.efficiency:.1%}")
         for point in study.points
     ]
@@ -66,7 +83,7 @@ def study_rows(study: Study) -> list[tuple[str, ...]]:
 
 def study_points(study: Study) -> list[dict[str, Any]]:
     """The points as rows of a CSV file, numbers as they are, the mesh as on the command line."""
-    columns = ("ranks", "step_seconds", "tokens_per_second", "flops_per_second", "peak_fraction")
+    columns = ("ranks", "step_seconds", "tokens_per_second", "flops_per_second", "peak_fraction", "mfu", "hfu")
     return [
         {"nodes": point.nodes, "mesh": mesh_text(point.summary["mesh"]), "experts": point.experts}
         | {"parameters": point.summary["parameters"]["total"], **{key: point.summary[key] for key in columns}}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...hardware.units import si
 from .sections import Picture, Section
+from .words import dropped, of_peak
 
 
 def breakdown_section(summary: dict[str, Any], figures: Sequence[Picture]) -> Section:
@@ -18,7 +19,8 @@ def breakdown_section(summary: dict[str, Any], figures: Sequence[Picture]) -> Se
         if s > 0
     ]
     text = (
-        f"Step {si(step, 's')}, {si(summary['flops_per_second'], 'FLOP/s')}, {summary['peak_fraction']:.1%} of peak."
+        f"Step {si(step, 's')}, {si(summary['flops_per_second'], 'FLOP/s')}, {of_peak(summary)}."
+        f"{dropped(summary)}"
         " Seconds are means over ranks. Communication that computing hides is left out; imbalance is waiting for slower ranks."
     )
     return Section("Where the time goes", text, ("category", "seconds", "share"), rows, figures=figures)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...hardware.units import si
+
 
 def count_text(number: float, digits: int = 3) -> str:
     """A number of parameters as the field writes it: ``1.93 T``, ``122 B``, ``4.98 M``."""
@@ -25,3 +27,16 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
     return str(value)
+
+
+def of_peak(totals: Mapping[str, Any]) -> str:
+    """Model and hardware FLOPs over the peak; of runs that were written before both were told, what they have."""
+    if "mfu" not in totals:
+        return f"{totals['peak_fraction']:.1%} of peak"
+    return f"MFU {totals['mfu']:.1%}, HFU {totals['hfu']:.1%}"
+
+
+def dropped(totals: Mapping[str, Any]) -> str:
+    """A sentence on tokens that experts dropped; nothing where there are none."""
+    rate = totals.get("dropped_tokens_per_second", 0.0)
+    return f" Experts drop {si(rate, 'tokens/s')} more, which are not trained." if rate else ""

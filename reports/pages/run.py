@@ -12,6 +12,7 @@ from ...workloads.results.run import Run
 from ..content.inputs import inputs
 from ..content.sections import Picture, Section
 from ..content.steps import breakdown_section
+from ..content.words import of_peak
 from ..plots import runs as plots
 from ..tables.runs import bottleneck_text, percent
 from .html_page import write_report
@@ -64,7 +65,7 @@ def answer(totals: dict[str, Any]) -> str:
     memory, nodes = totals["memory_per_rank_bytes"], totals["nodes"]
     return (
         f"A step takes {si(totals['step_seconds'], 's')}: {si(totals['tokens_per_second'], 'tokens/s')},"
-        f" {si(totals['flops_per_second'], 'FLOP/s')}, {totals['peak_fraction']:.1%} of peak. The fullest rank holds"
+        f" {si(totals['flops_per_second'], 'FLOP/s')}, {of_peak(totals)}. The fullest rank holds"
         f" {si(memory['total'], 'B', 3)} of {si(memory['capacity'], 'B', 3)}. {totals['ranks']:,} ranks"
         f" ({mesh_text(totals['mesh'])}) on {nodes:,} node{'s' * (nodes > 1)}, {_how(totals)}."
     )

@@ -16,7 +16,7 @@ from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model
 from ...workloads.schedule.operation import CATEGORIES, PHASES
-from ..content.words import shown
+from ..content.words import dropped, of_peak, shown
 
 if TYPE_CHECKING:
     from ...sim.studies.scaling import Study
@@ -56,7 +56,7 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
     )
     console.print(
         f"step [bold]{si(step, 's')}[/], {si(totals['tokens_per_second'], 'tokens/s')},"
-        f" [bold]{si(totals['flops_per_second'], 'FLOP/s')}[/] = {totals['peak_fraction']:.1%} of peak\n"
+        f" [bold]{si(totals['flops_per_second'], 'FLOP/s')}[/] = {of_peak(totals)}{dropped(totals)}\n"
     )
     rows = [
         (

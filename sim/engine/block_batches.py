@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from ...workloads.lowering.pipeline_blocks import hands_on
 from ...workloads.results.trace import Rows
 from ...workloads.schedule.operation import Block
+from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
+from .drift import Drift
 
 if TYPE_CHECKING:
     from .step_engine import BlockRun, Engine
@@ -44,6 +46,13 @@ def form(block: Block) -> Hashable | None:
     return tuple(found) or None
 
 
+class Moved(NamedTuple):
+    """A transfer of all blocks: whether groups share no link, and its seconds."""
+
+    apart: bool
+    seconds: Array | float
+
+
 @dataclass(frozen=True)
 class Batch:
     """Runs blocks of one :func:`form`, by their numbers in the pipeline, for an engine."""
@@ -60,6 +69,7 @@ class Batch:
         clock: Array = np.zeros((count, *[1] * len(engine.mesh.shape)))
         parts: dict[tuple[str, str], Array] = {}
         loads = [LinkLoads(engine.traffic.phases.kinds) for _ in self.blocks]
+        drifts = [Drift.of(Schedule(engine.traffic.layout, block)) for block in self.blocks]
 
         def spend(category: str, phase: str, seconds: Array) -> None:
             before = parts.get((phase, category))
@@ -69,8 +79,12 @@ class Batch:
             works = [block[place].work for block in self.blocks]
             if isinstance(operation.work, Exchange):
                 axes = tuple(at + 1 for at in engine.mesh.positions(operation.work.axes) if clock.shape[at + 1] > 1)
-                begin = clock.max(axis=axes, keepdims=True)
-                end = begin + self._exchanged([work for work in works if isinstance(work, Exchange)], loads)
+                begin = end = clock.max(axis=axes, keepdims=True)
+                for taken in self._exchanged([work for work in works if isinstance(work, Exchange)], loads):
+                    for number, each in enumerate(drifts):
+                        if not taken.apart:
+                            each.add(operation.stream, operation.work.axes, end[number])
+                    end = end + taken.seconds
                 spend(operation.category, operation.phase, end - begin)
                 spend("imbalance", operation.phase, begin - clock)
             else:
@@ -82,7 +96,9 @@ class Batch:
             3 if isinstance(each.work, Exchange) else 2 for each in first
         )  # what SimPy would take: the streams' begin and end, and of each operation a wait or two and its end
         return [
-            BlockRun(
+            engine.block(self.numbers[number], self.blocks[number])  # cell by cell
+            if drifts[number].apart
+            else BlockRun(
                 clock[number],
                 clock[number],
                 {key: each[number if len(each) > 1 else 0] for key, each in parts.items()},
@@ -103,19 +119,20 @@ class Batch:
             return 1.0
         return np.stack([np.asarray(noise.within(number).of_operation(place)) for number in self.numbers])
 
-    def _exchanged(self, works: Sequence[Exchange], loads: Sequence[LinkLoads]) -> Array | float:
-        """Seconds of an exchange of each block, whose bytes are counted."""
-        if all(work is works[0] for work in works):
-            found = self.engine.by_itself(works[0])
-            for each in loads:
-                found.count(each)
-            return found.seconds
-        seconds = []
-        for work, each in zip(works, loads, strict=True):
-            found = self.engine.by_itself(work)
-            found.count(each)
-            seconds.append(_full(found.seconds, len(self.engine.mesh.shape)))
-        return _stacked(seconds)
+    def _exchanged(self, works: Sequence[Exchange], loads: Sequence[LinkLoads]) -> list[Moved]:
+        """The transfers of an exchange of each block, whose bytes are counted."""
+        same = all(work is works[0] for work in works)
+        found = [self.engine.by_itself(work) for work in (works[:1] if same else works)]
+        for number, each in enumerate(loads):
+            found[0 if same else number].count(each)
+        if same:
+            return [Moved(*each) for each in zip(found[0].apart, found[0].seconds, strict=True)]
+        return [
+            Moved(
+                found[0].apart[at], _stacked([_full(each.seconds[at], len(self.engine.mesh.shape)) for each in found])
+            )
+            for at in range(len(found[0].seconds))
+        ]
 
 
 def _together(works: Sequence[Work], dimensions: int) -> Work:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.pipelines import Kind, Order, Pipeline, Slot, Step, sequence, streamed
-from .stage_cards import Cards, Clocks, Message
+from .stage_cards import Cards, Clocks, Slowing, StageMessage
 
 Seconds = float | NDArray[np.float64]
 """Of the ranks of a stage: one number where they are alike, else an array of any shape that broadcasts with the others."""
@@ -20,15 +20,25 @@ Seconds = float | NDArray[np.float64]
 MOST_SLOTS = 500_000
 """Slots that are played at most to find a steady state: about a second."""
 
+MOST_ON_CARDS = 20_000
+"""The same where messages queue, event by event: there stages may take turns in a rhythm of many steps."""
 
-class Sharing(Protocol):
+
+class CardSharing(Protocol):
     """What hand-overs of a pipeline have to share."""
 
     def wire(self, sender: int, receiver: int, kind: Kind) -> tuple[Seconds, int]:
         """Seconds of a message, within those of its transfer, in which it keeps cards busy; and which way it takes."""
 
-    def share(self, stage: int, slot: Slot, way: int, out: bool) -> float:
-        """Of a slot's seconds the part in which its own exchanges keep a card busy that sends, or receives, these messages."""
+    def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
+        """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
+
+    @property
+    def crowds(self) -> object | None:
+        """None where slots of different stages never slow each other."""
+
+    def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
+        """By how much longer than alone stages take for the slots that they run at once; asked where there are crowds."""
 
 
 class Parts(NamedTuple):
@@ -95,7 +105,7 @@ def play(
     duration: Callable[[int, Slot], Seconds],
     transfer: Callable[[int, int, Kind], Seconds],
     making: Callable[[int, Slot], Seconds] | None = None,
-    sharing: Sharing | None = None,
+    sharing: CardSharing | None = None,
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
@@ -113,7 +123,7 @@ def play(
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     later, sooner = (np.maximum, np.minimum) if any(isinstance(each, np.ndarray) for each in amounts) else (max, min)
     alone = _played(orders, steps, work, parts, between, later, sooner)
-    if sharing is None or not between or not _meet(alone, steps, sharing):
+    if sharing is None or not between or not (sharing.crowds or _meet(alone, steps, sharing)):
         return alone
     return _on_cards(orders, steps, work, parts, between, sharing)
 
@@ -125,7 +135,7 @@ def play_endless(
     duration: Callable[[int, Slot], Seconds],
     transfer: Callable[[int, int, Kind], Seconds],
     making: Callable[[int, Slot], Seconds] | None = None,
-    sharing: Sharing | None = None,
+    sharing: CardSharing | None = None,
 ) -> tuple[Timing, list[int]]:
     """Play an asynchronous pipeline until all stages take equally long for a step, and for the one before.
 
@@ -143,7 +153,8 @@ def play_endless(
         settled = all(np.allclose(each, paces[0], rtol=1e-9, atol=0) for each in paces) and all(
             np.allclose(two, 2 * each, rtol=1e-9, atol=0) for two, each in zip(both, paces, strict=True)
         )
-        if settled or 2 * sum(map(len, stream.orders)) > MOST_SLOTS:
+        most = MOST_SLOTS if timing.slowed is None else MOST_ON_CARDS
+        if settled or 2 * sum(map(len, stream.orders)) > most:
             return timing, stream.last
         steps *= 2
 
@@ -183,21 +194,29 @@ def _played(
     return Timing(orders, begins, mades, ends, waits, comes)
 
 
-def _meet(timing: Timing, steps: Sequence[Step], sharing: Sharing) -> bool:
+def _meet(timing: Timing, steps: Sequence[Step], sharing: CardSharing) -> bool:
     """Whether any message finds a card busy, with another message or with what slots send, if nothing queues."""
     cards: dict[tuple[int, int, bool], list[tuple[float, float]]] = {}
     places = [(stage, place) for stage, place, *_ in steps]
+    wires: dict[tuple[int, int, Kind], tuple[Seconds, int]] = {}
     for stage, place, source, sender in steps:
         if source < 0 or sender == stage:
             continue
-        wire, way = sharing.wire(sender, stage, timing.orders[stage][place].kind)
-        if not np.any(wire):
+        key = sender, stage, timing.orders[stage][place].kind
+        if key not in wires:
+            wires[key] = sharing.wire(*key)
+        wire, way = wires[key]
+        if not (wire.any() if isinstance(wire, np.ndarray) else wire):
             continue
         for at, here, out in ((sender, places[source][1], True), (stage, place, False)):
-            if sharing.share(at, timing.orders[at][here], way, out):
+            if sharing.share(at, timing.orders[at][here], way, out).block:
                 return True
         made = timing.made[sender][places[source][1]]
-        sent = float(np.min(made)), float(np.max(made + wire))
+        passed = made + wire
+        if isinstance(made, float) and isinstance(passed, float):
+            sent = made, passed
+        else:
+            sent = float(np.min(made)), float(np.max(passed))
         cards.setdefault((sender, way, True), []).append(sent)
         cards.setdefault((stage, way, False), []).append(sent)
     for each in cards.values():
@@ -213,21 +232,25 @@ def _on_cards(
     work: list[list[Seconds]],
     parts: list[list[Seconds]],
     between: dict[tuple[int, int, Kind], Seconds],
-    sharing: Sharing,
+    sharing: CardSharing,
 ) -> Timing:
     """The same with cards: event by event for the slowest rank of each stage; others keep its order, and its slowing down."""
     wires = {key: sharing.wire(*key) if key[0] != key[1] else (0.0, 0) for key in between}
 
-    def message(sender: int, receiver: int, kind: Kind) -> Message:
+    def message(sender: int, receiver: int, kind: Kind) -> StageMessage:
         (wire, way), seconds = wires[sender, receiver, kind], between[sender, receiver, kind]
         longest = float(np.max(wire))
-        return Message(longest, float(np.max(seconds)) - longest, way)
+        return StageMessage(longest, float(np.max(seconds)) - longest, way)
 
-    def share(stage: int, place: int, way: int, out: bool) -> float:
+    def share(stage: int, place: int, way: int, out: bool) -> Slowing:
         return sharing.share(stage, orders[stage][place], way, out)
 
+    def stretch(running: Sequence[int | None]) -> list[float]:
+        slots = (None if place is None else (stage, orders[stage][place]) for stage, place in enumerate(running))
+        return sharing.stretch(list(slots))
+
     slowest, made = ([[float(np.max(each)) for each in some] for some in of] for of in (work, parts))
-    cards = Cards(orders, steps, slowest, made, message, share)
+    cards = Cards(orders, steps, slowest, made, message, share, stretch if sharing.crowds else None)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ...workloads.lowering.simulator_memory import MOST_ROWS
 from ...workloads.lowering.unroll import ARRIVALS, PHASE, handed_on
 from ...workloads.results.trace import TraceRow
 from ...workloads.schedule.operation import COMPUTE, Operation
@@ -14,9 +15,6 @@ from ..network.links import Array
 
 if TYPE_CHECKING:
     from .stages import PipelineStages
-
-MOST_ROWS = 20_000
-"""Rows of a class of ranks up to which every operation is told; above, every slot."""
 
 WORDS = {"F": "forward", "B": "backward", "W": "weights"}
 
@@ -35,7 +33,7 @@ def _of_rank(stages: PipelineStages, ready: float, name: str, rank: tuple[int, .
 
     @cache
     def told(number: int) -> list[TraceRow]:
-        return [row for row in stages.block_run(number).rows if row.ranks == name]
+        return [row for row in stages.stage_run(stage, number).rows if row.ranks == name]
 
     detailed = sum(len(told(stages.block(stage, slot))) for slot in order[first:]) <= MOST_ROWS
     for place in range(first, len(order)):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...workloads.pipelines import Kind, Order, Step
 
 
-class Message(NamedTuple):
+class StageMessage(NamedTuple):
     """A hand-over: ``wire`` seconds out of its sender's card and into its receiver's, then ``latency`` until it is there.
 
     Messages of one ``way`` (inside a node, or out of it) leave a stage through the same card, and enter one through the same.
@@ -32,8 +32,34 @@ class Clocks(NamedTuple):
     came: float
 
 
-Share = Callable[[int, int, int, bool], float]
-"""``share(stage, place, way, out)``: the part of a slot's seconds in which its own exchanges keep a card busy, out or in."""
+class Slowing(NamedTuple):
+    """By how much longer a slot, and a message, take for each second at full speed while both are under way.
+
+    ``crowded``: on a link on which stages meet, so that it adds to how they slow each other. On another link a slot that is slow
+    anyway leaves a message its part.
+    """
+
+    block: float = 0.0
+    message: float = 0.0
+    crowded: bool = False
+
+    @classmethod
+    def of(cls, busy: float, part: float, crowded: bool = False) -> Slowing:
+        """Of a link that a slot keeps ``busy`` for a part of its time, in bursts, and of which a message takes a ``part``.
+
+        In a burst the message gets half of the link, or what it takes, if that is less. It has all it takes between bursts.
+        """
+        got = min(part, 0.5)
+        burst = busy / (1.0 - got)
+        block = 1.0 - busy + burst
+        return cls(block - 1.0, 1.0 / (1.0 - burst / block * (1.0 - got / part)) - 1.0, crowded)
+
+
+Share = Callable[[int, int, int, bool], Slowing]
+"""``share(stage, place, way, out)``: how a slot and a message slow each other that goes out of its stage, or in."""
+
+Stretch = Callable[[Sequence[int | None]], list[float]]
+"""``stretch(running)``: by how much longer than alone each stage takes while stages run the slots at these places of theirs."""
 
 Place = tuple[int, int]
 """A stage, and a place in its order."""
@@ -91,10 +117,10 @@ class _Sending(_Progress):
 class Cards:
     """A pipeline event by event.
 
-    A card sends, and receives, one message of the pipeline at a time, first come first served. Exchanges of a slot take
-    ``share`` of its seconds on the same card. While a message passes, slot and message get on at ``1 / (1 + share)`` of their
-    speed: in the bursts of the slot both have half of the card, between them the message has all of it, so that the card is
-    never idle meanwhile and never does more than it can.
+    A card sends, and receives, one message of the pipeline at a time, first come first served. Exchanges of a slot keep the same
+    card busy in bursts. While a message passes, slot and message slow each other by ``share``: in the bursts of the slot both
+    have half of the card, between them the message has all of it, so that the card is never idle meanwhile and never does more
+    than it can. With ``stretch``, slots that run at once slow each other too.
     """
 
     def __init__(
@@ -103,9 +129,11 @@ class Cards:
         steps: Sequence[Step],
         work: Sequence[Sequence[float]],
         parts: Sequence[Sequence[float]],
-        message: Callable[[int, int, Kind], Message],
+        message: Callable[[int, int, Kind], StageMessage],
         share: Share,
+        stretch: Stretch | None = None,
     ) -> None:
+        self.stretch, self._stretched = stretch, [1.0] * len(orders)
         self.orders, self.work, self.parts, self.message, self.share = orders, work, parts, message, share
         where: list[Place] = [(stage, place) for stage, place, *_ in steps]
         self.reader = {
@@ -227,6 +255,12 @@ class Cards:
 
     def _stage_changes(self, stage: int) -> None:
         """Another slot runs, or none."""
+        if self.stretch:
+            before = self._stretched
+            self._stretched = self.stretch([None if slot is None else slot.place[1] for slot in self._running])
+            for other, (old, new) in enumerate(zip(before, self._stretched, strict=True)):
+                if old != new and other != stage:
+                    self._slot_changes(other)
         self._slot_changes(stage)
         for way, out in ((way, out) for way in (0, 1) for out in (True, False)):
             message = self._busy.get((stage, way, out))
@@ -243,10 +277,12 @@ class Cards:
             for out in (True, False)
             if (stage, way, out) in self._busy
         ]
-        self._pace(slot, 1.0 / (1.0 + max(shares, default=0.0)))
+        stretch = self._stretched[stage]
+        slower = (stretch + each.block if each.crowded else max(stretch, 1.0 + each.block) for each in shares)
+        self._pace(slot, 1.0 / max(slower, default=stretch))
 
     def _message_changes(self, message: _Sending) -> None:
         ends = ((message.source[0], True), (message.target[0], False))
         running = [(slot, out) for stage, out in ends if (slot := self._running[stage]) is not None]
-        shares = [self.share(*slot.place, message.way, out) for slot, out in running]
+        shares = [self.share(*slot.place, message.way, out).message for slot, out in running]
         self._pace(message, 1.0 / (1.0 + max(shares, default=0.0)))

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...workloads.pipelines import Kind
 from ...workloads.schedule.work import Exchange
-from ..network.links import Array, Index, LinkLoads
+from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
+from .stage_cards import Slowing
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class SharedCards:
     wraps: bool
     axis: int
     _ways: dict[tuple[int, int], int] = field(default_factory=dict)
-    _passed: dict[tuple[int, int, bool], dict[str, Index]] = field(default_factory=dict)
+    _parts: dict[tuple[int, int, bool], dict[str, Array]] = field(default_factory=dict)
 
     def way(self, sender: int, receiver: int) -> int:
         """0 where all messages stay in their nodes, else 1."""
@@ -77,34 +79,48 @@ class SharedCards:
             self._ways[key] = int(not np.equal(*ends).all())
         return self._ways[key]
 
-    def share(self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float) -> float:
-        """The part of a block's ``seconds`` in which its ``loads`` keep those links busy that messages of a stage pass."""
-        if not seconds:
-            return 0.0
-        passed = self._links(stage, way, out)
-        busy = (
-            float((loads.loads[kind.name][passed[kind.name]] / kind.capacity).max(initial=0.0))
-            for kind in loads.kinds
-            if kind.name in passed and kind.name in loads.loads
-        )
-        return min(1.0, max(busy, default=0.0) / seconds)
+    def share(
+        self, stage: int, way: int, out: bool, loads: LinkLoads, seconds: float, met: Mapping[str, NDArray[np.bool_]]
+    ) -> Slowing:
+        """How a stage's messages and a block of ``seconds`` and ``loads`` slow each other, on the link where they do most.
 
-    def _links(self, stage: int, way: int, out: bool) -> dict[str, Index]:
-        """Links that messages out of a stage, or into it, pass on one way, by kind."""
+        On links that are ``met``, by kind, what other stages send meets them too.
+        """
+        taken, found = self._taken(stage, way, out), [Slowing()]
+        for kind in loads.kinds if seconds else ():
+            if kind.name not in taken or kind.name not in loads.loads:
+                continue
+            busy, parts = np.minimum(loads.loads[kind.name] / kind.each / seconds, 1.0), taken[kind.name]
+            crowd = met.get(kind.name, np.zeros(len(busy), dtype=np.bool_))
+            both = (busy > 0) & (parts > 0)
+            each = zip(busy[both].tolist(), parts[both].tolist(), crowd[both].tolist(), strict=True)
+            found += [Slowing.of(*some) for some in set(each)]
+        most = max(found, key=lambda each: each.block)
+        return most._replace(message=max(each.message for each in found))
+
+    def _taken(self, stage: int, way: int, out: bool) -> dict[str, Array]:
+        """The part of each link, by kind, that messages out of a stage, or into it, take while they pass on one way."""
         key = (stage, way, out)
-        if key not in self._passed:
+        if key not in self._parts:
             mesh = self.traffic.layout.mesh
             members = mesh.groups(self.activations.axes)
-            count, found = members.shape[1], dict[str, Index]()
-            for kind in self.handovers:
+            count, found = members.shape[1], dict[str, Array]()
+            nbytes = mesh.full(np.asarray(self.activations.nbytes, dtype=np.float64))
+            for kind, handover in self.handovers.items():
                 by = 1 if kind == "F" else -1
                 sender = stage if out else (stage - by) % count
                 receiver = (sender + by) % count
                 if (not self.wraps and receiver != sender + by) or self.way(sender, receiver) != way:
                     continue
-                ends = members[:, sender][:, None], members[:, receiver][:, None]
-                loads = self.traffic.phases.one_each(*ends, np.ones((len(members), 1)))[1]
-                for name, nbytes in loads.loads.items():
-                    found[name] = np.union1d(found.get(name, np.zeros(0, dtype=np.int64)), np.flatnonzero(nbytes))
-            self._passed[key] = found
-        return self._passed[key]
+                source = members[:, sender]
+                wire = float(handover.wire.reshape(-1)[source].max())
+                if not wire:
+                    continue
+                ends = source[:, None], members[:, receiver][:, None]
+                loads = self.traffic.phases.one_each(*ends, nbytes[source][:, None])[1]
+                for link in loads.kinds:
+                    if link.name in loads.loads:
+                        part = np.minimum(loads.loads[link.name] / link.capacity / wire, 1.0)
+                        found[link.name] = np.maximum(found.get(link.name, 0.0), part)
+            self._parts[key] = found
+        return self._parts[key]

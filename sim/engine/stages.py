@@ -21,6 +21,8 @@ from ..network.phases.transfers import Traffic
 from .block_batches import AT_ONCE, form
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
+from .stage_cards import Slowing
+from .stage_crowds import StageCrowds
 from .stage_transfers import Handover, SharedCards
 
 if TYPE_CHECKING:
@@ -35,9 +37,10 @@ class PipelineStages:
     """The pipeline of a step on a machine.
 
     Blocks are run on demand by the ``engine``, once each and those of one form together, as if all stages did them at once; a
-    stage takes its own ranks' seconds, arrays over the mesh with size 1 along pp, or floats where they are alike. A message is
-    timed where all stages send at once, as they do while a pipeline is full. Of an endless pipeline one step is played that
-    others went before.
+    stage takes its own ranks' seconds, arrays over the mesh with size 1 along pp, or floats where they are alike. Where exchanges
+    of different stages meet on links, each stage's are run by themselves, and those that run at once slow each other
+    (:mod:`.stage_crowds`). A message is timed where all stages send at once, as they do while a pipeline is full. Of an endless
+    pipeline one step is played that others went before.
     """
 
     work: PipelineWork
@@ -48,7 +51,7 @@ class PipelineStages:
     _runs: dict[int, BlockRun] = field(default_factory=dict)
     _seconds: dict[tuple[int, int], Seconds] = field(default_factory=dict)
     _making: dict[tuple[int, int], Seconds] = field(default_factory=dict)
-    _shares: dict[tuple[int, int, int, bool], float] = field(default_factory=dict)
+    _shares: dict[tuple[int, int, int, bool], Slowing] = field(default_factory=dict)
 
     def run(self, ready: Array) -> Passed:
         """Play the pipeline from ``ready`` on."""
@@ -83,7 +86,7 @@ class PipelineStages:
         apart = {number: times for number, times in self._times.items() if len(set(times)) > 1}
         for number, times in self._times.items():
             if number not in apart:
-                found.plus(self._runs[number].loads, float(times[0]))
+                found.plus(self.block_run(number).loads, float(times[0]))
         self._count_apart(found, apart)
         for kind in self.handovers:
             found.plus(self._handover(kind, self._sends(kind)).loads, 1.0)
@@ -93,7 +96,7 @@ class PipelineStages:
     def events(self) -> int:
         """Events of all that was run."""
         slots = sum(len(order) - first for order, first in zip(self.orders, self.first, strict=True))
-        return slots + sum(self._runs[number].events * sum(times) for number, times in self._times.items())
+        return slots + sum(self.block_run(number).events * sum(times) for number, times in self._times.items())
 
     @property
     def _busiest(self) -> float:
@@ -163,6 +166,20 @@ class PipelineStages:
             found.setdefault(each, []).append(number)
         return found
 
+    def stage_run(self, stage: int, number: int) -> BlockRun:
+        """What a block takes on a stage that meets no other."""
+        return self.crowds.alone(stage, number) if self.crowds else self.block_run(number)
+
+    @cached_property
+    def crowds(self) -> StageCrowds | None:
+        """Stages whose own exchanges meet; None where none do."""
+        return StageCrowds.of(self.work, self.traffic, self.axis, self.engine.stage_block) if self.handovers else None
+
+    def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
+        """By how much longer stages take that run these slots at once."""
+        assert self.crowds is not None
+        return self.crowds.stretch([each and (each[0], self.block(*each)) for each in running])
+
     def source(self, stage: int, slot: Slot) -> tuple[int, int] | None:
         """The stage that makes a slot's input, and the place at which it does; None where no other stage does."""
         last = self.work.stages * self.work.chunks - 1
@@ -181,14 +198,14 @@ class PipelineStages:
         key = stage, self.block(stage, slot)
         seconds = self._seconds.get(key)
         if seconds is None:
-            seconds = self._seconds[key] = self._at(self.block_run(key[1]).seconds, stage)
+            seconds = self._seconds[key] = self._at(self.stage_run(stage, key[1]).seconds, stage)
         return seconds
 
     def _made(self, stage: int, slot: Slot) -> Seconds:
         key = stage, self.block(stage, slot)
         seconds = self._making.get(key)
         if seconds is None:
-            seconds = self._making[key] = self._at(self.block_run(key[1]).made, stage)
+            seconds = self._making[key] = self._at(self.stage_run(stage, key[1]).made, stage)
         return seconds
 
     def _transfer(self, sender: int, receiver: int, kind: Kind) -> Seconds:
@@ -198,13 +215,14 @@ class PipelineStages:
         """Seconds of a message in which it keeps cards busy, and its way."""
         return self._at(self.handovers[kind].wire, sender), self._cards.way(sender, receiver)
 
-    def share(self, stage: int, slot: Slot, way: int, out: bool) -> float:
-        """Of a slot's seconds the part in which its own exchanges keep the cards of messages busy."""
+    def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
+        """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
         number = self.block(stage, slot)
         key = stage, number, way, out
         if key not in self._shares:
-            run = self.block_run(number)
-            self._shares[key] = self._cards.share(stage, way, out, run.loads, float(run.seconds.max()))
+            seconds, loads = float(np.max(self._duration(stage, slot))), self.block_run(number).loads
+            met = self.crowds.links if self.crowds else {}
+            self._shares[key] = self._cards.share(stage, way, out, loads, seconds, met)
         return self._shares[key]
 
     @cached_property
@@ -246,7 +264,7 @@ class PipelineStages:
         """Where the seconds of a stage's ranks went, by phase and category."""
         found: dict[tuple[str, str], Seconds] = {}
         for number, count in self._counts[stage].items():
-            for key, seconds in self._runs[number].parts.items():
+            for key, seconds in self.stage_run(stage, number).parts.items():
                 found[key] = found.get(key, 0.0) + count * self._at(seconds, stage)
         for kind, (transfer, bubble) in self.played[0].waits(stage, self.first[stage]).items():
             for category, waited in (("pipeline_transfer", transfer), ("pipeline_bubble", bubble)):

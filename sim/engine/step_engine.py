@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import simpy
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
 from ...workloads.lowering.pipeline_blocks import hands_on
-from ...workloads.results.ledger import Ledger
+from ...workloads.results.ledger import Ledger, Passed
 from ...workloads.results.time_breakdown import Exposure, RankExposure
 from ...workloads.results.trace import TraceRow
 from ...workloads.schedule.costs import Costs
@@ -23,7 +23,11 @@ from ..network.links import LinkLoads
 from ..network.phases.transfers import Traffic, Transfer
 from ..network.shared_network import SharedNetwork
 from .block_batches import Batch
+from .drift import Drift
 from .noise import Noise
+
+if TYPE_CHECKING:
+    from .stages import PipelineStages
 
 Array = NDArray[np.float64]
 
@@ -69,6 +73,18 @@ class StepResult:
     rows: Sequence[TraceRow]
     loads: LinkLoads
     events: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Played:
+    """A step or a block that was played: its books, not closed yet, and when all that a block passes on was there (``made``)."""
+
+    ledger: Ledger
+    loads: LinkLoads
+    events: int
+    made: Array | None
+    notes: tuple[str, ...] = ()
 
 
 class Taken(NamedTuple):
@@ -81,10 +97,11 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Exchanged:
-    """An exchange that had the network to itself: seconds, and the bytes of its transfers on links."""
+    """An exchange that had the network to itself: its transfers, the seconds of each, and whether its groups share no link."""
 
-    seconds: float | Array
     transfers: Sequence[Transfer]
+    seconds: Sequence[float | Array]
+    apart: Sequence[bool]
 
     def count(self, loads: LinkLoads) -> None:
         """Add its bytes."""
@@ -100,8 +117,8 @@ class Engine:
     is done. A collective begins for a group when its last member has come; its bytes share the network with what other
     streams send meanwhile.
 
-    The one approximation: all groups of a collective load the network as one phase, which begins when the last group
-    begins; so groups that have drifted apart still contend as if they had not.
+    All groups of a collective load the network as one phase, which begins when the last group begins. Where groups that
+    share links turn out not to begin together, the step is played once more, cell by cell (:class:`~.cells.CellEngine`).
     """
 
     def __init__(
@@ -129,21 +146,33 @@ class Engine:
         self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
+        self.drift = Drift.of(schedule)
+        self.stages: dict[int, PipelineStages] = {}
+        self.of_blocks: list[str] = []  # notes of the blocks of a pipeline
 
     def run(self) -> StepResult:
         """Simulate the step."""
+        played = self.played()
+        exposed, rows = played.ledger.exposure.seconds, played.ledger.rows
+        notes = tuple(dict.fromkeys([*played.notes, *self.of_blocks]))
+        seconds = played.ledger.close()
+        seconds += self._backlog(seconds, played)
+        return StepResult(seconds, exposed, rows, played.loads, played.events, notes)
+
+    def played(self) -> Played:
+        """Play the step: as one, and where that is not enough cell by cell."""
         self._play()
         self._add_up()
-        seconds = self.ledger.close()
-        return StepResult(
-            seconds + self._backlog(seconds),
-            self.ledger.exposure.seconds,
-            self.ledger.rows,
-            self.loads,
-            self.env.events,
-        )
+        self.drift.coarse = self.network.coarse and self.traffic.depth == "fluid"
+        if self.drift.apart:
+            from .cells import played_apart
 
-    def _backlog(self, seconds: float) -> float:
+            if (apart := played_apart(self)) is not None:
+                return apart
+        notes = tuple(self.drift.too_many(self.traffic)) if self.drift.apart else ()
+        return Played(self.ledger, self.loads, self.env.events, self.made, notes)
+
+    def _backlog(self, seconds: float, played: Played) -> float:
         """What links still have to carry where exchanges run beside a pipeline, whose blocks do not meet them on the network.
 
         The step lasts as long as its busiest link at least; the wait counts for these exchanges.
@@ -152,9 +181,9 @@ class Engine:
         beside = [each for each in operations if isinstance(each.work, Exchange)]
         if not beside or not any(isinstance(each.work, PipelineWork) for each in operations):
             return 0.0
-        busiest = max((float(busy.max()) for _, busy in self.loads.busy()), default=0.0)
+        busiest = max((float(busy.max()) for _, busy in played.loads.busy()), default=0.0)
         left = max(0.0, busiest - seconds)
-        self.ledger.exposure.spend(beside[-1].category, beside[-1].phase, np.full([1] * len(self.mesh.shape), left))
+        played.ledger.exposure.spend(beside[-1].category, beside[-1].phase, np.full([1] * len(self.mesh.shape), left))
         return left
 
     def _play(self) -> None:
@@ -171,10 +200,10 @@ class Engine:
                 yield self.finished[other]
             ready = self.ledger.ready(number)
             if isinstance(operation.work, PipelineWork):
-                yield from self._pipeline(number, operation.work, ready)
+                yield from self._pipeline(number, ready)
                 continue
             if isinstance(operation.work, Exchange):
-                begin, end, limit = yield from self._communicate(operation.work, ready)
+                begin, end, limit = yield from self._communicate(stream, operation.work, ready)
             else:
                 begin, end, limit = yield from self._compute(number, operation, ready)
             self.ledger.done(number, ready, begin, end, limit)
@@ -190,18 +219,22 @@ class Engine:
         yield self._until(end)
         return ready, end, timed.limit
 
-    def _communicate(self, exchange: Exchange, ready: Array) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
+    def _communicate(
+        self, stream: str, exchange: Exchange, ready: Array
+    ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         mesh = self.mesh
         begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
         yield self._until(begin)
         end, limit, longest = begin, "none", 0.0
         for transfer in self.traffic.transfers(exchange):
+            if not (self.alone and transfer.demand.apart):
+                self.drift.add(stream, exchange.axes, end)
             started = self.env.now
             if self.alone:
                 taken = self._by_itself(exchange, transfer)
             else:
                 finish = yield from self.network.carry(transfer.demand)
-                taken = self._taken(exchange, transfer, finish)
+                taken = self.taken(exchange, transfer, finish)
             end = end + taken.seconds
             if taken.longest > longest:
                 longest, limit = taken.longest, taken.limit
@@ -215,12 +248,12 @@ class Engine:
     def _by_itself(self, exchange: Exchange, transfer: Transfer) -> Taken:
         """What a transfer takes where nothing else can be on the network; even ones repeat."""
         if transfer.factor is None:
-            return self._taken(exchange, transfer, transfer.demand.alone[0])
+            return self.taken(exchange, transfer, transfer.demand.alone[0])
         if transfer not in self.known:
-            self.known[transfer] = self._taken(exchange, transfer, transfer.demand.alone[0])
+            self.known[transfer] = self.taken(exchange, transfer, transfer.demand.alone[0])
         return self.known[transfer]
 
-    def _taken(self, exchange: Exchange, transfer: Transfer, finish: Array) -> Taken:
+    def taken(self, exchange: Exchange, transfer: Transfer, finish: Array) -> Taken:
         """What a transfer takes, given what its flow classes take: the slowest of an axis' groups counts for all of it."""
         mesh, (seconds, decided) = self.mesh, transfer.group_seconds(finish)
         if isinstance(seconds, np.ndarray):
@@ -228,28 +261,49 @@ class Engine:
             seconds = mesh.spread(seconds.reshape(groups, -1).max(axis=1), exchange.axes)
         return Taken(seconds, float(np.max(seconds)), decided)
 
-    def _pipeline(self, number: int, work: PipelineWork, ready: Array) -> Generator[simpy.Event, Any, None]:
+    def _pipeline(self, number: int, ready: Array) -> Generator[simpy.Event, Any, None]:
         """Stages over their blocks; ranks that end early go on early."""
-        from .stages import PipelineStages
-
-        stages = PipelineStages(work, self.machine, self.traffic, self, self.ledger.observed)
-        passed = stages.run(ready)
+        passed, loads, events = self.staged(number, ready)
         self.ledger.passed(number, passed)
-        self.loads.plus(stages.loads, 1.0)
-        self.env.events += stages.events
+        self.loads.plus(loads, 1.0)
+        self.env.events += events
         yield self._until(passed.end)
         self.finished[number].succeed()
 
+    def staged(self, number: int, ready: Array) -> tuple[Passed, LinkLoads, int]:
+        """A pipeline from ``ready`` on: what it gave, its bytes on links and its events. Blocks are run once."""
+        from .stages import PipelineStages
+
+        if number not in self.stages:
+            work = self.schedule.operations[number].work
+            assert isinstance(work, PipelineWork)
+            self.stages[number] = PipelineStages(work, self.machine, self.traffic, self, self.ledger.observed)
+        stages = self.stages[number]
+        return stages.run(ready), stages.loads, stages.events
+
     def block(self, number: int, operations: Block) -> BlockRun:
         """A block of a pipeline by itself, on the same network."""
-        exposure = RankExposure()
-        schedule, noise = Schedule(self.schedule.layout, operations), self.noise.within(number)
-        inner = Engine(self.machine, schedule, self.traffic, noise, self.ledger.observed, exposure, self.costs)
+        return self._inner(number, operations, self.traffic, self.ledger.observed)
+
+    def stage_block(self, stage: int, number: int, operations: Block, traffic: Traffic) -> BlockRun:
+        """The same on the ranks of one stage, which ``traffic`` knows, while the others are silent."""
+        (axis,) = self.mesh.positions(("pp",))
+        mine = {name: rank for name, rank in self.ledger.observed.items() if rank[axis] == stage}
+        observed = {name: (*rank[:axis], 0, *rank[axis + 1 :]) for name, rank in mine.items()}
+        return self._inner(number, operations, traffic, observed)
+
+    def _inner(
+        self, number: int, operations: Block, traffic: Traffic, observed: Mapping[str, tuple[int, ...]]
+    ) -> BlockRun:
+        noise = replace(self.noise.within(number), layout=traffic.layout)
+        schedule = Schedule(traffic.layout, operations)
+        inner = Engine(self.machine, schedule, traffic, noise, observed, RankExposure(), self.costs)
         inner.made = np.zeros([1] * len(self.mesh.shape))
-        inner._play()
-        inner._add_up()
-        seconds = inner.ledger.settle()
-        return BlockRun(inner.made, seconds, exposure.parts, inner.ledger.rows, inner.loads, inner.env.events)
+        played = inner.played()
+        self.of_blocks += played.notes
+        seconds, exposure = played.ledger.settle(), played.ledger.exposure
+        assert played.made is not None and isinstance(exposure, RankExposure)
+        return BlockRun(played.made, seconds, exposure.parts, played.ledger.rows, played.loads, played.events)
 
     def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
         """The same of several, which have one form (:func:`~.block_batches.form`)."""
@@ -261,8 +315,8 @@ class Engine:
         key = (exchange.operation, exchange.algorithm, exchange.axes, *key)
         if key not in self.exchanged:
             transfers = self.traffic.transfers(exchange)
-            seconds = sum(self._by_itself(exchange, each).seconds for each in transfers) if transfers else 0.0
-            self.exchanged[key] = exchange, Exchanged(seconds, transfers)
+            seconds = [self._by_itself(exchange, each).seconds for each in transfers]
+            self.exchanged[key] = exchange, Exchanged(transfers, seconds, [each.demand.apart for each in transfers])
             if len(self.exchanged) > MOST_EXCHANGES:
                 del self.exchanged[next(iter(self.exchanged))]
         return self.exchanged[key][1]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
+from ...workloads.mesh.node_cards import node_injection
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
 from ..network.links import Array, Index
@@ -53,9 +54,11 @@ def least_seconds(
     nodes = int(node.max()) + 1
     trunks = (machine.fabric.levels(nodes, machine.injection) or [])[1:]
     reduced = operation == "all-reduce" and bool(machine.node.inside_reduction or machine.node.network_reduction)
-    parts = [(node, machine.injection), *((level.domain[node], level.capacity * level.cables) for level in trunks)]
+    sends = node_injection(machine, layout)
+    parts: list[tuple[Index, Array]] = [(node, sends)]
+    parts += [(level.domain[node], np.full(level.domains, level.capacity * level.cables)) for level in trunks]
     if machine.node.ports:
-        beside = machine.injection if layout.nodes > 1 else 0.0
+        beside = sends[node] if layout.nodes > 1 else np.zeros(len(node))
         faster = max(1.0, (machine.node.inside_reduction or 0.0) / machine.node.ring_bandwidth) if reduced else 1.0
         parts.append((inside_node.link, inside_node.kinds[0].capacity * faster + beside))
     seconds = 0.0
@@ -70,10 +73,10 @@ def least_seconds(
             out, into = out + np.where(inside > 0, leaves, 0.0), into + np.where(inside > 0, enters, 0.0)
             if operation == "all-reduce" and not reduced:
                 total += 2 * (int((inside > 0).sum()) - 1) * nbytes
-        busy = int(((out + into) > 0).sum())
-        seconds = max(seconds, float(max(out.max(), into.max())) / (capacity * factor))
-        if busy:
-            seconds = max(seconds, total / (busy * capacity * factor))
+        busy = (out + into) > 0
+        seconds = max(seconds, float((np.maximum(out, into) / capacity).max()) / factor)
+        if busy.any():
+            seconds = max(seconds, total / (float(capacity[busy].sum()) * factor))
     return seconds
 
 

@@ -35,6 +35,7 @@ class Links:
     machine: Machine
     layout: Layout
     _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
+    _single: dict[tuple[Groups, int], bool] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
@@ -66,6 +67,17 @@ class Links:
     def by_level(self) -> Iterator[tuple[str, Index, int, Index]]:
         """(name, domain of each rank, cables, cable that leads to each rank) of every level."""
         yield from zip(self.names, self.domains, self.cables, self.cable, strict=True)
+
+    def single(self, groups: Groups, domain: Index) -> bool:
+        """Whether no two groups have members in one domain; ``domain[rank]`` is an array that is kept, as these are."""
+        key = (groups, id(domain))
+        if key not in self._single:
+            members = groups.members
+            number = np.arange(len(members))[:, None]
+            owner = np.empty(int(domain.max()) + 1, dtype=np.int64)
+            owner[domain[members]] = number
+            self._single[key] = bool((owner[domain[members]] == number).all())
+        return self._single[key]
 
     def segments(self, groups: Groups, level: int) -> Segments:
         """The runs of members of ``groups`` that share a domain of a level; kept, since layers repeat."""
@@ -140,7 +152,7 @@ class LinkLoads:
         """Seconds that every link of each loaded kind needs for its bytes."""
         for kind in self.kinds:
             if kind.name in self.loads and self.loads[kind.name].any():
-                yield kind, self.loads[kind.name] / kind.capacity
+                yield kind, self.loads[kind.name] / kind.each
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class SharedNetwork:
         self._rates: list[Array] = []  # empty while a phase has had the network to itself since it began
         self._updated = 0.0
         self._version = 0
+        self.coarse = False  # whether classes of a demand were taken as alike though others set their links apart
         self._joint: tuple[list[Demand], Array, Array] = ([], np.zeros((0, 0)), np.zeros(0))
 
     def carry(self, demand: Demand) -> Generator[simpy.Event, Array, Array]:
@@ -118,7 +119,8 @@ class SharedNetwork:
         demands = [phase.demand for phase in self._phases]
         before = self._joint[0]
         if len(demands) != len(before) or any(a is not b for a, b in zip(demands, before, strict=True)):
-            self._joint = (demands, *_together(demands))
+            usage, capacity, coarse = _together(demands)
+            self._joint, self.coarse = (demands, usage, capacity), self.coarse or coarse
         _, usage, capacity = self._joint
         left = np.concatenate([phase.left for phase in self._phases])
         weight = np.concatenate([demand.weight for demand in demands])
@@ -127,17 +129,21 @@ class SharedNetwork:
         return np.split(rates, np.cumsum([len(phase.left) for phase in self._phases])[:-1])
 
 
-def _together(demands: list[Demand]) -> tuple[Array, Array]:
-    """Usage and capacity over links that are alike for all demands: those that have the same class in each of them."""
+def _together(demands: list[Demand]) -> tuple[Array, Array, bool]:
+    """Usage and capacity over links that are alike for all demands: those that have the same class in each of them.
+
+    And whether some class of a demand is set apart by others: its flows then are held back by the fullest of its links.
+    """
     stacked = np.array([demand.link_class() for demand in demands])
     stacked = stacked[:, (stacked >= 0).any(axis=0)]
     joint = stacked[:, np.unique(alike(*stacked), return_index=True)[1]]
     capacity = np.zeros(joint.shape[1])
-    rows = []
+    rows, coarse = [], False
     for demand, classes in zip(demands, joint, strict=True):
         used = classes >= 0
+        coarse |= len(np.unique(classes[used])) < int(used.sum())
         part = np.zeros((len(demand.nbytes), joint.shape[1]))
         part[:, used] = demand.usage[:, classes[used]]
         capacity[used] = demand.capacity[classes[used]]
         rows.append(part)
-    return np.concatenate(rows), capacity
+    return np.concatenate(rows), capacity, coarse

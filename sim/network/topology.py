@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...hardware.fabrics.fabric import INTERFACES, LinkKind
+from ...hardware.fabrics.fabric import LinkKind
 from ...hardware.machine import Machine
+from ...workloads.mesh.node_cards import interfaces
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
 from .links import Array, Index
@@ -33,10 +34,9 @@ class Graph:
         """The links between the first node and the last one that holds a rank."""
         nodes = int(layout.node.max()) + 1
         inside = NodeLinks.of(machine, layout)
-        interfaces = [LinkKind(f"{INTERFACES}.{way}", machine.injection, nodes, INTERFACES) for way in ("out", "in")]
-        kinds = [*inside.kinds, *interfaces, *machine.fabric_links(nodes)]
+        kinds = [*inside.kinds, *interfaces(machine, layout), *machine.fabric_links(nodes)]
         counts = [kind.count for kind in kinds]
-        capacity = np.repeat([kind.capacity for kind in kinds], counts)
+        capacity = np.concatenate([np.broadcast_to(kind.each, kind.count) for kind in kinds])
         return cls(machine, layout, inside, nodes, tuple(kinds), np.repeat(np.arange(len(kinds)), counts), capacity)
 
     @property

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ...workloads.pipelines import Pipeline, Slot, sequence
 from ...workloads.pipelines.never_flushed import streamed
 from ...workloads.pipelines.stage_seconds import PartSeconds, StageSeconds
-from ..engine.stage_cards import Cards, Message
+from ..engine.stage_cards import Cards, Slowing, StageMessage
 
 LEAST = 8
 """Micro-batches at least by which a step is made longer to see how long more of them take."""
@@ -134,8 +134,8 @@ def _queued(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> flo
 
     slots = [[work(stage, slot) for slot in order] for stage, order in enumerate(orders)]
     busy, made = ([[pair[which] for pair in each] for each in slots] for which in (0, 1))
-    message = Message(stages.wire, stages.send - stages.wire)
-    cards = Cards(orders, sequence(orders), busy, made, lambda *ends: message, lambda *slot: 0.0)
+    message = StageMessage(stages.wire, stages.send - stages.wire)
+    cards = Cards(orders, sequence(orders), busy, made, lambda *ends: message, lambda *slot: Slowing())
     return max(each[-1].end for each in cards.play())
 
 

@@ -128,3 +128,16 @@ def drifting_program(seed):
         else:
             works.append(Exchange(*kind, axes, float(random.uniform(0, 100)), "fp32"))
     return machine, schedule_of(layout, works)
+
+
+def beside(seed):
+    """The same with exchanges on two streams, which wait for some of what came before, on any stream."""
+    machine, schedule = drifting_program(seed)
+    random = np.random.default_rng([seed, 1])
+    operations = []
+    for number, each in enumerate(schedule.operations):
+        exchanges = isinstance(each.work, Exchange)
+        stream = str(random.choice(["communication", "gradients"])) if exchanges else "compute"
+        after = tuple(other for other in range(number) if operations[other].stream != stream and random.random() < 0.4)
+        operations.append(Operation(each.name, each.phase, each.category, stream, each.work, after))
+    return machine, Schedule(schedule.layout, tuple(operations))

@@ -125,7 +125,7 @@ def test_schedules_round_trip_through_json_and_print(options):
         (lambda plain: plain.update(format="athanor-schedule/0"), 'format is "athanor-schedule/0", must be'),
         (lambda plain: plain.pop("operations"), "'operations'"),
         (lambda plain: plain["operations"][0].pop("work"), "operations\\[0\\] lacks 'work'"),
-        (lambda plain: plain.update(format="athanor-schedule/1"), "lower it again"),
+        (lambda plain: plain.update(format="athanor-schedule/2"), "lower it again"),
         (lambda plain: plain.update(opperations=[]), "has no key 'opperations'"),
         (lambda plain: plain["operations"][3].update(nam="x"), "operations\\[3\\] has no key 'nam'"),
         (

@@ -47,6 +47,21 @@ def test_a_models_micro_batch_gives_way_and_a_typed_one_does_not():
         Setting.of(machine, own, {**asked, "micro_batch": 2})
 
 
+def test_a_micro_batch_that_gave_way_is_told():
+    own = DENSE.model_copy(update={"plan": {**DENSE.plan, "micro_batch": 2}})
+    machine = tree(nodes=8, supernode=8, tokens_per_node=own.seq_len)
+    for count, told in ((6, 1), (8, 0)):
+        run = athanor.simulate(machine, own, mesh="dp=2", global_batch=count, allow_overcommit=True)
+        assert sum("micro-batch of 2 sequences" in warning for warning in run.summary()["warnings"]) == told
+
+
+def test_a_mesh_that_fits_does_not_fail_over_a_placement_nobody_typed():
+    """MoDa's own placement puts dp in supernodes, of whose 256 nodes 40 fill no whole part."""
+    model = MODEL.model_copy(update={"experts": 256})
+    mesh = "dp=40,ep=256"
+    assert Setting.of("sunway-oceanlight", model, {"mesh": mesh}).layout.mesh.ranks == 10240
+
+
 def test_a_placement_that_gave_way_is_told_and_kept():
     """Three replicas do not divide over supernodes of two nodes."""
     machine = tree(nodes=9, supernode=2)
@@ -56,6 +71,15 @@ def test_a_placement_that_gave_way_is_told_and_kept():
     assert run.plan["placement"] == run.summary()["placement"] == "megatron"
     with pytest.raises(InputError, match="--placement dp=node"):
         athanor.simulate(machine, own, mesh="dp=3,ep=2", placement="dp=node,ep=supernode")
+
+
+@given(seq_len=st.sampled_from([8, 100, 4096, 1_048_576]), usual=st.integers(1, 8192))
+def test_a_step_whose_size_nobody_named_cuts_no_sequence(seq_len, usual):
+    """As many whole sequences as the machine's tokens hold, and one at least, however long."""
+    machine = tree(nodes=8, supernode=8, tokens_per_node=usual)
+    own = DENSE.model_copy(update={"plan": {}})
+    batch = Setting.of(machine, own, {"mesh": {"dp": 2}, "seq_len": seq_len}).batch
+    assert batch.micro_tokens == batch.tokens == max(usual // seq_len, 1) * seq_len
 
 
 @given(

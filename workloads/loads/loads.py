@@ -18,7 +18,8 @@ from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
 from ..routing.routers import popularity
-from ..routing.token_counts import many_token_counts, token_counts
+from ..routing.token_counts import many_token_counts, scaled_counts, token_counts
+from ..routing.trace import Trace
 
 Array = NDArray[np.float64]
 
@@ -129,6 +130,8 @@ class LoadModel:
 
     def chances(self, layer: int, step: int) -> Array:
         """Probability ``[top_k, experts]`` of each expert to be a token's first, second, … choice."""
+        if isinstance(self.router, Trace):
+            return self._replayed(self.router, layer, step) / float(self.ranks * self.tokens)
         first = self._popularity(layer, step)
         return self._of_prototypes(first) if self.plan.prototypes else self._choices(layer, step)
 
@@ -142,6 +145,8 @@ class LoadModel:
 
     def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
+        if isinstance(self.router, Trace):
+            return np.repeat(self._replayed(self.router, layer, step)[:, None], self.groups, axis=1)
         random = self.random(3, layer, step, micro_batch)
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
@@ -156,7 +161,7 @@ class LoadModel:
     def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, ranks]`` of each expert-parallel group that want experts of each rank."""
         ahead = min(self._micro_batches, AHEAD // (8 * self.top_k * self.groups * self.ranks * self._layers))
-        if ahead > 1 and not self.plan.prototypes:
+        if ahead > 1 and not self.plan.prototypes and not isinstance(self.router, Trace):
             drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead)
             if drawn is not None:
                 found: NDArray[np.int64] = drawn[micro_batch % ahead]
@@ -180,6 +185,13 @@ class LoadModel:
     def _by_rank(self, of_experts: NDArray[np.int64]) -> NDArray[np.int64]:
         found: NDArray[np.int64] = of_experts.reshape(*of_experts.shape[:-1], self.ranks, -1).sum(axis=-1)
         return found
+
+    def _replayed(self, trace: Trace, layer: int, step: int) -> NDArray[np.int64]:
+        """Tokens ``[top_k, experts]`` of a group in the proportions of a trace; each group and micro-batch has the same."""
+        recorded, total = trace.at(layer, step), self.ranks * self.tokens
+        if not self.plan.prototypes:
+            return scaled_counts(recorded, self.top_k, total)
+        return np.array([scaled_counts(row, 1, total)[0] for row in self._of_prototypes(recorded.astype(np.float64))])
 
     def _popularity(self, layer: int, step: int) -> Array:
         return popularity(self.router, self.experts, layer, step, self.plan.drift, self.plan.seed)

@@ -13,6 +13,8 @@ import numpy as np
 from ...hardware.errors import DoesNotFit
 from ...hardware.machine import Machine
 from ..plan.setting import Setting
+from .data_parallel.sharding import parts_of
+from .pipeline_blocks import last_differs
 
 BASE = 110e6
 """Bytes of Python with its libraries."""
@@ -22,6 +24,15 @@ ARRAYS = 70
 
 ROW = 700
 """Bytes of one row of the trace. Measured."""
+
+SLOT = 600
+"""Bytes of one pass of a micro-batch through a stage, as it is played. Measured at 20,000 and 40,000 of them."""
+
+CLOCKS = 6
+"""Times of a pass that are numbers a rank where ranks differ."""
+
+MOST_ROWS = 20_000
+"""Rows of a rank's trace of a pipeline up to which it tells every operation; above, every pass."""
 
 MOST_PAIRS = 20_000_000
 """Pairs of ranks of an all-to-all above which one is refused on a fabric that is no tree: each has a route of its own."""
@@ -47,7 +58,8 @@ def estimate_bytes(setting: Setting) -> float:
     plan, model, ranks = setting.plan, setting.model, setting.mesh.ranks
     layers = model.layers * setting.batch.micro_batches
     arrays = float(ARRAYS)
-    if not plan.balancing.level:  # each layer's wanted and carried tokens, and what follows from them
+    uneven = bool(model.experts) and not plan.balancing.level
+    if uneven:  # each layer's wanted and carried tokens, and what follows from them
         arrays += 6 * layers
     if setting.machine.fabric.cables > 1:  # loads and shares by cable, for every run of a group in a supernode
         arrays += 2 * setting.machine.fabric.cables
@@ -57,9 +69,23 @@ def estimate_bytes(setting: Setting) -> float:
         hops = 2 + _hops(setting.machine)
         messages += float(PAIR + HOP * hops) * pairs + 24.0 * hops * min(pairs, PAIRS_AT_ONCE)
     experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
-    classes = 3 if not plan.balancing.level or plan.speed_spread or plan.slowness_of_nodes else 1
-    trace = ROW * OPERATIONS * layers * plan.steps * classes
+    classes = 3 if uneven or plan.speed_spread or plan.slowness_of_nodes or setting.mesh.size("pp") > 1 else 1
+    blocks = setting.composed and not uneven
+    trace = _of_blocks(setting, classes) if blocks else ROW * OPERATIONS * layers * plan.steps * classes
     return BASE + 8.0 * ranks * arrays + messages + experts + trace
+
+
+def _of_blocks(setting: Setting, classes: int) -> float:
+    """Bytes of a step whose micro-batches are alike: blocks are written once, their order is played, and its trace is short."""
+    plan, count = setting.plan, setting.batch.micro_batches
+    stages, chunks = setting.mesh.size("pp"), setting.plan.chunks
+    parts, stack = parts_of(setting), setting.model.stack
+    distinct = {(tuple(stack[layer] for layer in part), not at, at == len(parts) - 1) for at, part in enumerate(parts)}
+    written = OPERATIONS * sum(len(layers) for layers, *_ in distinct) * (2 if last_differs(setting) else 1)
+    passes = 3 * chunks * count
+    told = min(OPERATIONS * (1 + len(stack) // stages) * count, MOST_ROWS) + 2 * passes
+    clocks = 8.0 * CLOCKS * setting.mesh.ranks / stages if plan.jitter or plan.speed_spread else 0.0
+    return ROW * (written + told * plan.steps * classes) + (SLOT + clocks) * stages * passes
 
 
 def require_room(setting: Setting) -> None:

@@ -68,9 +68,10 @@ class Model(Record):
     ``experts`` counts those of one layer; every ``moe_every``-th layer after the first ``dense_first`` has them, the others a
     dense FFN. An FFN or expert is two matrices, ``hidden`` × ``ffn_hidden`` (``expert_hidden``) and back, three where it is
     ``gated``. ``shared_experts`` see every token. With fewer ``kv_heads`` than heads, heads share keys and values (grouped-query
-    attention). ``tied``: the output layer shares the embedding's weights. ``positions`` are learned position embeddings. Of a
-    sequence of ``seq_len``, ``patches`` are those of an image, projected from ``patch_values`` numbers each, and the rest text; a
-    decoder beside an encoder has ``decoder_seq_len``. ``published_parameters`` is what the authors say that the model has.
+    attention). Attention is ``causal`` but in an encoder; BERT reads both ways. ``tied``: the output layer shares the embedding's
+    weights. ``positions`` are learned position embeddings. Of a sequence of ``seq_len``, ``patches`` are those of an image,
+    projected from ``patch_values`` numbers each, and the rest text; a decoder beside an encoder has ``decoder_seq_len``.
+    ``published_parameters`` is what the authors say that the model has.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Model(Record):
     biases: bool = False
     norm: Literal["layer", "rms"] = "layer"
     dropout: bool = False
+    causal: bool = True
     experts: int = Field(default=0, ge=0)
     expert_hidden: int | None = Field(default=None, gt=0)
     top_k: int = Field(default=1, gt=0)
@@ -163,6 +165,10 @@ class Model(Record):
     def kinds(self) -> tuple[Layer, ...]:
         """The kinds of its layers, each once, in the order in which they come."""
         return tuple(dict.fromkeys(self.stack))
+
+    def is_causal(self, layer: Layer) -> bool:
+        """Whether tokens of a layer see none that come after them: a decoder's, unless the model reads both ways."""
+        return self.causal and not layer.encoder
 
     @property
     def depth(self) -> int:

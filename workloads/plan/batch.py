@@ -32,7 +32,7 @@ class Batch:
         """The batch of a plan; raises :class:`InputError` where sizes contradict or do not divide, with the numbers."""
         seq_len = plan.seq_len or model.seq_len
         usual = max(1, machine.calibration.tokens_per_node // ranks_per_node)
-        tokens = plan.tokens_per_rank or usual
+        tokens = plan.tokens_per_rank or max(1, usual // seq_len) * seq_len  # nobody asked to cut a sequence
         if plan.tokens_per_rank and plan.global_batch:
             raise InputError("--tokens-per-rank and --global-batch: give one of the two")
         if plan.global_batch:

@@ -46,8 +46,9 @@ class Plan:
     """The choices for a run, under the names that the command line gives them; what is None follows from the others.
 
     Batch: either ``tokens_per_rank`` (of a data-parallel rank, with all that share its tokens), or ``global_batch`` sequences of
-    ``seq_len`` over all of these, or the machine's own ``tokens_per_node``. A step is cut into micro-batches of ``micro_batch``
-    sequences; where none is named, into as few as keep each below the machine's ``tokens_per_node``, none less than a sequence.
+    ``seq_len`` over all of these, or the whole sequences in the machine's own ``tokens_per_node``, one at least. A step is cut
+    into micro-batches of ``micro_batch`` sequences; where none is named, into as few as keep each below the machine's
+    ``tokens_per_node``, none less than a sequence.
 
     Values are checked when a plan is made: raises :class:`InputError` with the option and what is allowed.
     """
@@ -148,7 +149,8 @@ class Plan:
         "Experts",
         "uniform",
         "How popular the experts are: uniform, zipf:S (Zipf's law with exponent S), table:NAME or table:FILE.csv"
-        " (recorded popularity), or a class of yours as module:Class.",
+        " (recorded popularity), trace:FILE (recorded tokens of each step, layer and expert, replayed), or a class of yours"
+        " as module:Class.",
         form="ROUTER",
         names="routers",
         inference=True,

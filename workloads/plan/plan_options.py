@@ -47,7 +47,8 @@ class PlanOptions(TypedDict, total=False):
     """Experts that each token is sent to.  [above 0; default: the model's own]"""
     router: str | None
     """How popular the experts are: uniform, zipf:S (Zipf's law with exponent S), table:NAME or table:FILE.csv
-    (recorded popularity), or a class of yours as module:Class.  [default: uniform]"""
+    (recorded popularity), trace:FILE (recorded tokens of each step, layer and expert, replayed), or a class of
+    yours as module:Class.  [default: uniform]"""
     drift: float | None
     """How much loads of experts change from one step to the next: 0 keeps them, 1 draws them anew, in between they
     correlate by 1 - X.  [from 0 to 1; default: 0.0]"""

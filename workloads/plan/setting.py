@@ -14,6 +14,7 @@ from ...hardware.node import Processor
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Model, load_model
+from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
 from .plan import Plan
@@ -29,6 +30,8 @@ MOST_FLAT = 256
 class Setting:
     """What is to run where. ``placement_typed`` says that a user has named the placement, which then holds or is refused.
 
+    ``own_micro_batch`` is the model's, where it has given way to sizes that a user has named.
+
     Everything that costs nothing is checked at once; the layout, an array of all ranks, is made when it is first asked for.
     """
 
@@ -39,6 +42,7 @@ class Setting:
     batch: Batch
     ranks_per_node: int
     placement_typed: bool = True
+    own_micro_batch: int | None = None
 
     @classmethod
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
@@ -62,17 +66,25 @@ class Setting:
                 raise InputError(
                     f"--slow-nodes {plan.slow_nodes}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}"
                 )
+        own: int | None = None
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
         except InputError:
             if plan.micro_batch is None or options.get("micro_batch") is not None:
                 raise
-            plan = plan.changed(micro_batch=None)  # the model's own, which what the user asks for does not divide by
+            own, plan = (
+                plan.micro_batch,
+                plan.changed(micro_batch=None),
+            )  # what is asked for does not divide by it
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
             if batch.tokens % batch.seq_len:  # parts of sequences: no size of micro-batches would mend that
                 raise
         check(Given(chosen, plan, mesh, batch, hardware))
-        return cls(hardware, chosen, plan, mesh, batch, per_node, options.get("placement") is not None)
+        if chosen.experts and isinstance(plan.router_policy, Trace):
+            layers = [number for number, each in enumerate(chosen.stack) if each.moe]
+            top_k, groups = plan.top_k or chosen.top_k, plan.prototypes or 0
+            plan.router_policy.require_fit(chosen.experts, layers, top_k, groups, plan.drift)
+        return cls(hardware, chosen, plan, mesh, batch, per_node, options.get("placement") is not None, own)
 
     @property
     def composed(self) -> bool:

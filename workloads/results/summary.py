@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ...hardware.precisions import Precision
 from ..loads.loads import LoadStatistics
 from ..memory import Memory
+from ..model.flops import forward_flops
 from ..plan.setting import Setting
 from ..schedule.operation import CATEGORIES, PHASES
 
@@ -23,17 +25,29 @@ def summarise(
     seconds: Sequence[float],
     exposed: Sequence[Exposed],
     flops: float,
+    products: Sequence[Mapping[Precision, float]],
+    scale: float = 1.0,
 ) -> dict[str, Any]:
     """The keys of the JSON contract that do not depend on who ran the steps; times are means over the steps.
 
-    ``seconds`` and ``exposed`` are of each step, ``flops`` of all ranks in one.
+    ``seconds`` and ``exposed`` are of each step, ``flops`` of all ranks in one; ``products`` are those of matrix products in each
+    step, by format. ``scale``: of the model's work so much was done.
     """
     layout, mesh, batch = setting.layout, setting.mesh, setting.batch
     step = float(np.mean(seconds))
     mean = {
         phase: {key: float(np.mean([each[phase][key] for each in exposed])) for key in CATEGORIES} for phase in PHASES
     }
-    counts = setting.model.parameters
+    counts, load = setting.model.parameters, balance.summary()
+    dropped = load["dropped_fraction"]
+    rate = mesh.replicas * batch.tokens / step
+    wanted = (
+        forward_flops(
+            setting.model, mesh.replicas * batch.tokens, batch.seq_len, setting.top_k, carried=1.0 - dropped
+        ).trained
+        * scale
+    )
+    peak = mesh.ranks * _peak(setting, products)
     return {
         "machine": setting.machine.name,
         "model": setting.model.name,
@@ -44,10 +58,14 @@ def summarise(
         "supernodes": layout.supernodes,
         "step_seconds": step,
         "each_step_seconds": [float(each) for each in seconds],
-        "tokens_per_second": mesh.replicas * batch.tokens / step,
+        "tokens_per_second": rate * (1.0 - dropped),
+        "dropped_tokens_per_second": rate * dropped,
         "flops_per_second": flops / step,
-        "peak_fraction": flops / step / (mesh.ranks * _peak(setting)),
+        "peak_fraction": flops / step / peak,
+        "mfu": wanted / step / peak,
+        "hfu": flops / step / peak,
         "flops_per_step": flops,
+        "model_flops_per_step": wanted,
         "tokens_per_rank": batch.tokens,
         "micro_batches": batch.micro_batches,
         "parameters": {**counts.model_dump(), "total": counts.total},
@@ -60,7 +78,7 @@ def summarise(
         },
         "memory_per_rank_bytes": need.table(),
         "fits": need.fits,
-        "load_balance": balance.summary(),
+        "load_balance": load,
         "fitted_constants": setting.machine.fitted(),
         "seed": setting.plan.seed,
     }
@@ -79,6 +97,12 @@ def cautions(setting: Setting, need: Memory, notes: Sequence[str]) -> list[str]:
         found.append(
             f"a micro-batch of {batch.micro_tokens:,} tokens is no whole number of sequences of {batch.seq_len:,}"
         )
+    if setting.own_micro_batch:
+        found.append(
+            f"the micro-batch of {setting.own_micro_batch:,} sequences that {setting.model.name} recommends does not divide"
+            f" {batch.tokens // batch.seq_len:,} of a rank: micro-batches of {batch.micro_tokens // batch.seq_len:,} instead"
+            " (--micro-batch)"
+        )
     if setting.placement != setting.plan.placement:
         found.append(
             f"--placement {setting.plan.placement}, which nobody typed, does not hold --mesh {setting.mesh} on"
@@ -96,9 +120,14 @@ def cautions(setting: Setting, need: Memory, notes: Sequence[str]) -> list[str]:
     return found
 
 
-def _peak(setting: Setting) -> float:
-    """FLOP/s of a rank in the fastest precision of the plan."""
-    policies = [setting.plan.precisions.at(step) for step in range(setting.plan.steps)]
-    used = {formats.compute for policy in policies for formats in policy.values()}
-    processor = setting.processor
-    return max(processor.peak(precision) for precision in used)
+def _peak(setting: Setting, products: Sequence[Mapping[Precision, float]]) -> float:
+    """FLOP/s at which a rank would run all products if each ran at the peak of its format.
+
+    Where products with weights have a format of their own (fp8), the peak is theirs for all that the same parts multiply.
+    """
+    processor, flops, seconds = setting.processor, 0.0, 0.0
+    for step, found in enumerate(products):
+        own = {formats.compute: formats.gemm for formats in setting.plan.precisions.at(step).values()}
+        flops += sum(found.values())
+        seconds += sum(amount / processor.peak(own.get(format, format)) for format, amount in found.items())
+    return flops / seconds if seconds else max(processor.core_group.peak.values()) * processor.groups

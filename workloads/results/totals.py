@@ -6,8 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-OPTIONAL = ("step_seconds_low", "step_seconds_high", "measured", "bottleneck")
-"""Keys that only some runs have."""
+OPTIONAL = (
+    "step_seconds_low",
+    "step_seconds_high",
+    "measured",
+    "bottleneck",
+    "mfu",
+    "hfu",
+    "model_flops_per_step",
+    "dropped_tokens_per_second",
+)
+"""Keys that only some runs have: of a kind, or since they began to be written."""
 
 
 class Network(BaseModel):
@@ -80,9 +89,13 @@ class Totals(BaseModel):
     step_seconds: float = Field(gt=0)
     each_step_seconds: list[float] = Field(min_length=1)
     tokens_per_second: float
+    dropped_tokens_per_second: float | None = None
     flops_per_second: float
     peak_fraction: float
+    mfu: float | None = None
+    hfu: float | None = None
     flops_per_step: float
+    model_flops_per_step: float | None = None
     tokens_per_rank: int
     micro_batches: int
     parameters: dict[str, int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +14,16 @@ from numpy.typing import NDArray
 from ...hardware.errors import InputError
 from ...hardware.frozen_dict import FrozenDict
 from ...hardware.records import find
-from ...hardware.registry import Policy, Registry
+from ...hardware.registry import Registry
 from .choices import choices
 from .drift import walk
+from .router import Router
+from .trace import Trace
 
 __all__ = ["ROUTERS", "Recorded", "Router", "Uniform", "Zipf", "choices", "popularity"]
 
 Array = NDArray[np.float64]
 CATALOGUE = Path(__file__).parent / "popularity"
-
-
-class Router(Policy, ABC):
-    """Sorted popularity: the share of first choices that the most popular expert has, the second, and so on."""
-
-    @abstractmethod
-    def shares(self, experts: int, step: int) -> Array:
-        """Shares ``[experts]`` in falling order, summing to 1, at a training step."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,9 @@ def _fixed(values: Array) -> Array:
     return values
 
 
-ROUTERS: Registry[Router] = Registry("router", {"uniform": Uniform, "zipf": Zipf, "table": Recorded}, interface=Router)
+ROUTERS: Registry[Router] = Registry(
+    "router", {"uniform": Uniform, "zipf": Zipf, "table": Recorded, "trace": Trace}, interface=Router
+)
 """Routers; :meth:`~athanor.hardware.registry.Registry.find` also takes a user's own."""
 
 

@@ -141,7 +141,8 @@ def _with_sum(trials: Counts, share: Array, total: int, randoms: Sequence[np.ran
     room = np.where(lacks > 0, trials - moved, moved)  # what the bounds have cut off, and what no variance could move
     most = room.sum(axis=-1, keepdims=True)
     moved += room * np.divide(lacks, most, out=np.zeros_like(lacks), where=most > 0)
-    return _rounded(np.clip(moved, 0.0, trials), total, randoms)
+    start = np.stack([random.random((*trials.shape[1:-1], 1)) for random in randoms])
+    return rounded(np.clip(moved, 0.0, trials), total, start)
 
 
 def _before_condition(variance: Array) -> Array:
@@ -177,14 +178,26 @@ def _counts(mean: Array, variance: Array, most: Counts, randoms: Sequence[np.ran
     return np.where(low, drawn, most - drawn)
 
 
-def _rounded(values: Array, total: int, randoms: Sequence[np.random.Generator]) -> Counts:
-    """Whole numbers next to the values, on average the values, that sum to ``total`` (systematic sampling of the fractions)."""
+def rounded(values: Array, total: int, start: Array | float) -> Counts:
+    """Whole numbers next to the values that sum to ``total``: systematic sampling of the fractions.
+
+    On average they are the values, if ``start`` is drawn from 0 to 1.
+    """
     whole = np.floor(values + 1e-9)
     reached = np.cumsum(np.maximum(values - whole, 0.0), axis=-1)
     more = total - whole.sum(axis=-1, keepdims=True)
     reached = np.minimum(reached, more)
     reached[..., -1:] = more
-    start = np.stack([random.random(more.shape[1:]) for random in randoms])
     extra = np.diff(np.floor(reached + start), axis=-1, prepend=0.0)
     found: Counts = (whole + extra).astype(np.int64)
     return found
+
+
+def scaled_counts(recorded: Counts | Array, top_k: int, tokens: int) -> Counts:
+    """Tokens ``[top_k, experts]`` in the proportions of recorded ones; an expert is as often first as second, … choice."""
+    every = rounded(recorded.astype(np.float64) * (top_k * tokens / float(recorded.sum())), top_k * tokens, 0.5)
+    ends = np.cumsum(every)
+    reached = (
+        np.append(0, ends) - np.arange(top_k)[:, None] + top_k - 1
+    ) // top_k  # copies are dealt to choices in turn
+    return np.diff(reached, axis=1)

@@ -13,7 +13,7 @@ from ...hardware.precisions import Precision
 from .operation import CATEGORIES, PHASES, Gradient, ModelPart, Operand, Operation, Overlap, Role, Task
 from .work import Bookkeeping, Exchange, FusedAttention, Gemm, HostCopy, HostSweep, Loop, PipelineWork, Sweep, Work
 
-FORMAT = "athanor-schedule/2"
+FORMAT = "athanor-schedule/3"
 
 Read = Callable[[Any, str], Any]
 """Takes plain data and the key where it stands; raises :class:`InputError` that names the key."""
@@ -156,6 +156,7 @@ WORKS: dict[type[Work], dict[str, Read]] = {
         "count": _amount,
         "products": _whole,
         "precision": _precision,
+        "share": _number,
     },
     Sweep: {"size": _amount, "read": _number, "written": _number, "each": _number, "precision": _precision},
     Loop: {"steps": _amount},

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...hardware.errors import InputError
+from ...hardware.precisions import Precision
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout
 from .codec import FORMAT, items, operation_from_plain, operation_to_plain, text
-from .operation import Operation
+from .operation import Block, Operation
+from .work import FusedAttention, Gemm, PipelineWork
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ class Schedule:
         """FLOPs of all ranks together."""
         each = sum(float(np.mean(operation.work.flops)) for operation in self.operations)
         return each * self.mesh.ranks
+
+    def product_flops(self) -> dict[Precision, float]:
+        """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
+        found = dict[Precision, float]()
+        for operation in self.operations:
+            blocks: list[tuple[float, Block]] = [(1.0, (operation,))]
+            if isinstance(work := operation.work, PipelineWork):
+                blocks = [(runs / work.stages, block) for runs, block in zip(work.runs, work.blocks, strict=True)]
+            for times, block in blocks:
+                for each in block:
+                    if isinstance(each.work, Gemm | FusedAttention):
+                        flops = times * self.mesh.ranks * float(np.mean(each.work.flops))
+                        found[each.work.precision] = found.get(each.work.precision, 0.0) + flops
+        return found
 
     def to_json(self) -> str:
         """The schedule as JSON text; arrays are written with their shape."""

@@ -60,7 +60,9 @@ class FusedAttention(FrozenArrays):
     """``count`` attentions in one kernel that keeps its scores to itself (FlashAttention, Dao et al. 2022).
 
     ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
-    keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more.
+    keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more. ``share``
+    is that of all pairs of a query and a key that the kernel works out: it skips what a mask hides
+    (:func:`~athanor.workloads.model.flops.causal_share`).
     """
 
     kind: ClassVar[str] = "attention"
@@ -72,17 +74,18 @@ class FusedAttention(FrozenArrays):
     count: Amount
     products: int
     precision: Precision
+    share: float = 1.0
 
     @property
     def flops(self) -> Amount:
-        """2 · queries · keys · elements for each product.
+        """2 · queries · keys · share · elements for each product.
 
         Forward scores have the size of keys, outputs that of values; of the five products backward three have the first
         (scores again, gradients of queries and of keys) and two the second (those of weights and of values).
         """
         of_values = self.products // 2
         elements = (self.products - of_values) * self.size + of_values * self.value_size
-        return 2.0 * self.queries * self.keys * elements * self.count
+        return 2.0 * self.queries * self.keys * self.share * elements * self.count
 
     @property
     def elements(self) -> Amount:
@@ -92,7 +95,8 @@ class FusedAttention(FrozenArrays):
 
     def __str__(self) -> str:
         """The shape."""
-        return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}] {self.precision}"
+        part = "" if self.share == 1 else f", {self.share:.4g} of it"
+        return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}{part}] {self.precision}"
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,16 @@ class PipelineWork:
         """The number of the block for a pass (0 F, 1 B, 2 W) of a micro-batch through a virtual stage."""
         numbers = self.uses[virtual][which]
         return numbers[micro_batch if len(numbers) > 1 else 0]
+
+    @property
+    def runs(self) -> list[float]:
+        """How often each block runs in a step, on all stages together."""
+        found = [0.0] * len(self.blocks)
+        for passes in self.uses:
+            for numbers in passes:
+                for number in numbers:
+                    found[number] += self.micro_batches / len(numbers)
+        return found
 
     @property
     def flops(self) -> Amount:

@@ -9,9 +9,9 @@ models count alike.
 from __future__ import annotations
 
 import re
-from collections import Counter
 
-from ....workloads.model.model import Layer, Model
+from ....workloads.model.flops import forward_flops
+from ....workloads.model.model import Model
 from .rows import PublishedRow
 
 SOURCES = re.compile(r"SC21|README 2020|bigscience|DeepSpeed|ZeRO|vTrain|alpa", re.IGNORECASE)
@@ -19,9 +19,6 @@ SOURCES = re.compile(r"SC21|README 2020|bigscience|DeepSpeed|ZeRO|vTrain|alpa", 
 
 WORDS = re.compile(r"hw FLOPs|incl\.? recompute", re.IGNORECASE)
 """Words in a note that say so."""
-
-BACKWARD = 2
-"""Backward passes cost two products for each of the forward pass."""
 
 
 def counts_recomputation(row: PublishedRow) -> bool:
@@ -33,20 +30,5 @@ def counts_recomputation(row: PublishedRow) -> bool:
 
 def step_flops(model: Model, sequences: float, seq_len: int, recomputed: bool) -> float:
     """FLOPs of a training step; ``recomputed`` counts the second forward pass through the layers."""
-    tokens = sequences * seq_len
-    passes = 1 + BACKWARD
-    layers = sum(count * _layer(model, layer, seq_len) for layer, count in Counter(model.stack).items())
-    output = 2.0 * model.hidden * model.vocabulary
-    return tokens * ((passes + recomputed) * layers + passes * output)
-
-
-def _layer(model: Model, layer: Layer, seq_len: int) -> float:
-    """FLOPs of a forward pass through a layer, for one token."""
-    wide = (model.heads + 2 * model.key_value_heads) * model.query_size
-    matrices = model.of_layer(layer).attention - (model.biases and not model.latent) * (wide + model.hidden)
-    attention = 2.0 * matrices + 2.0 * seq_len * model.heads * (model.query_size + model.value_size)
-    width = 2.0 * model.matrices * model.hidden
-    if not layer.moe:
-        return attention + width * model.ffn_hidden
-    experts = model.top_k + model.shared_experts
-    return attention + width * model.expert_width * experts + 2.0 * model.hidden * model.experts
+    forward = forward_flops(model, sequences * seq_len, seq_len, masked=False)
+    return forward.trained + recomputed * forward.layers

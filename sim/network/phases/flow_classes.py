@@ -29,7 +29,8 @@ class Demand:
 
     A group is done when the slowest of its flow classes is: ``members[kind, class]`` says which these are,
     ``kind[group]`` of which kind a group is (None: all groups alike), and ``scale[group]`` what share of the phase's
-    time a group takes (bound depth).
+    time a group takes (bound depth). ``apart`` says that no link which groups share can hold any of them back, whenever each of
+    them begins.
     """
 
     nbytes: Array
@@ -41,6 +42,7 @@ class Demand:
     members: NDArray[np.bool_]
     kind: Classes | None
     scale: float | Array
+    apart: bool = False
 
     def scaled(self, factor: float) -> Demand:
         """The same flows with ``factor`` times the bytes."""
@@ -92,11 +94,17 @@ class Demand:
         return self.names[int(np.where(on_route, used, -1.0).argmax())]
 
 
-def bound_demand(loads: LinkLoads, group_ends: Array | None) -> Demand:
+def bound_demand(
+    loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.bool_] | None = None, free: bool = False
+) -> Demand:
     """The phase as a single flow that fills its links in proportion to their bytes: done when the most loaded link is.
 
-    ``group_ends`` are the seconds after which the links of each group are done, where they differ.
+    ``group_ends`` are the seconds after which the links of each group are done, where they differ. Links that are looked at
+    ``apart``, of all kinds, carry what they carry; of each kind's others the most loaded one stands for all. ``free``: no link
+    that groups share holds any of them back.
     """
+    if apart is not None:
+        return _bound_apart(loads, group_ends, apart)
     busy = [(kind, seconds) for kind, seconds in loads.busy()]
     longest = [float(seconds.max()) for _, seconds in busy]
     used = np.array([kind.capacity for kind, _ in busy]) * np.array(longest)
@@ -114,6 +122,41 @@ def bound_demand(loads: LinkLoads, group_ends: Array | None) -> Demand:
         weight=np.array([1.0 / whole if whole else 1.0]),
         names=tuple(kind.name for kind, _ in busy),
         link_class=link_class,
+        members=np.ones((1, 1), dtype=bool),
+        kind=None,
+        scale=1.0 if group_ends is None else group_ends / whole,
+        apart=free,
+    )
+
+
+def _bound_apart(loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.bool_]) -> Demand:
+    """The same with a class for each loaded link that is looked at apart, and one for all others of its kind."""
+    carried = [loads.loads.get(kind.name, np.zeros(kind.count)) for kind in loads.kinds]
+    link_class = np.full(len(apart), -1, dtype=np.int64)
+    usage: list[float] = []
+    capacity: list[float] = []
+    names: list[str] = []
+    start = 0
+    for kind, nbytes in zip(loads.kinds, carried, strict=True):
+        here, own = apart[start : start + kind.count], link_class[start : start + kind.count]
+        single, rest = np.flatnonzero(here & (nbytes > 0)), ~here & (nbytes > 0)
+        own[single] = len(usage) + np.arange(len(single))
+        usage += list(nbytes[single])
+        if rest.any():
+            own[rest] = len(usage)
+            usage.append(float(nbytes[rest].max()))
+        capacity += [kind.capacity] * (len(usage) - len(capacity))
+        names += [kind.name] * (len(usage) - len(names))
+        start += kind.count
+    used, rates = np.array(usage), np.array(capacity)
+    whole = float((used / rates).max(initial=0.0))
+    return Demand(
+        nbytes=np.array([1.0 if whole else 0.0]),
+        usage=used[None, :],
+        capacity=rates,
+        weight=np.array([1.0 / whole if whole else 1.0]),
+        names=tuple(names),
+        link_class=lambda: link_class,
         members=np.ones((1, 1), dtype=bool),
         kind=None,
         scale=1.0 if group_ends is None else group_ends / whole,

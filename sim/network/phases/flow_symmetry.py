@@ -25,6 +25,9 @@ MOST_KINDS = 1_000
 
 Hash = NDArray[np.uint64]
 
+Marks = NDArray[np.bool_]
+"""For each link of all kinds whether it is marked."""
+
 
 class TooManyClasses(DoesNotFit):
     """Flows differ so much that the fluid depth is refused; the bound needs no classes."""
@@ -137,14 +140,20 @@ class _Classes:
         )
 
 
-def step_demand(links: Links, groups: Index, targets: Index, sent: Array) -> Demand:
+def step_demand(links: Links, groups: Index, targets: Index, sent: Array, apart: Marks | None = None) -> Demand:
     """Flow classes when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]`` (none: -1): flows are coloured.
 
-    Every group sends something.
+    Every group sends something. Links that are looked at ``apart`` are alike to no other.
     """
     messages = Messages.of(links, groups, targets)
     nbytes, group = sent.reshape(-1)[messages.member], messages.group
-    colour = _refine(alike(nbytes), [group, *messages.passed.values()])
+    start, own = 0, []
+    if apart is not None:
+        for kind in links.kinds:
+            link = messages.passed[kind.name]
+            own.append(np.where((link >= 0) & apart[start + link], link, -1))
+            start += kind.count
+    colour = _refine(alike(nbytes, *own), [group, *messages.passed.values()])
     colours = checked(int(colour.max()) + 1)
     classes = _Classes(links)
     for name, link in messages.passed.items():
@@ -156,10 +165,11 @@ def step_demand(links: Links, groups: Index, targets: Index, sent: Array) -> Dem
     return classes.demand(nbytes[first], _Census.of(colour, group, colours), np.arange(colours))
 
 
-def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array) -> Demand:
+def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apart: Marks | None = None) -> Demand:
     """Flow classes when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
 
-    Ranks are coloured, not flows: a flow class is (colour of the sender, colour of the receiver, levels crossed).
+    Ranks are coloured, not flows: a flow class is (colour of the sender, colour of the receiver, levels crossed). Links that
+    are looked at ``apart`` are alike to no other.
     """
     groups = among.members
     ranks, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
@@ -168,7 +178,8 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array) -> 
     homes = [domain[ranks] for domain in links.domains]
     lanes = [home * n + cable[ranks] for home, n, cable in zip(homes, links.cables, links.cable, strict=True)]
     slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive
-    colour = _refine(alike(nbytes, part), [group, *runs, *homes, *lanes, *slots])
+    own_links = _own_links(links, ranks, apart) if apart is not None else []
+    colour = _refine(alike(nbytes, part, *own_links), [group, *runs, *homes, *lanes, *slots])
     colours = checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
     first = np.unique(colour, return_index=True)[1]
     peers = _peers(colour, first, group, runs)
@@ -189,6 +200,22 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array) -> 
             flows, numbers, like = _by_cable(home, flows, _Census.of(colour, slots[level], colours), receiver, cables)
         classes.add(f"{name}.out", numbers, like, flows)
     return classes.demand(nbytes[first][sender] * part[first][receiver], _Census.of(colour, group, colours), sender)
+
+
+def _own_links(links: Links, ranks: Index, apart: Marks) -> list[Index]:
+    """For each rank the links inside its node, domains and cables that are looked at apart; -1 where they are not."""
+    start, found = 0, []
+    for kind in links.inside.kinds:
+        own = links.inside.link[ranks]
+        found.append(np.where(apart[start + own], own, -1))
+        start += kind.count
+    for level, (_, domain, cables, cable) in enumerate(links.by_level()):
+        count = links.kinds[len(links.inside.kinds) + 2 * level].count
+        both = apart[start : start + count] | apart[start + count : start + 2 * count]
+        marked = np.asarray(both.reshape(-1, cables).any(axis=1))
+        start += 2 * count
+        found += [np.where(marked[domain[ranks]], domain[ranks], -1), np.where(marked.any(), cable[ranks], -1)]
+    return found
 
 
 def _peers(colour: Index, first: Index, group: Index, runs: list[Index]) -> Array:

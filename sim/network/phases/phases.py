@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
+from ....workloads.mesh.node_cards import node_injection
 from ....workloads.mesh.placement import Layout
 from ..links import Array, Groups, Index, LinkLoads, Links
 from .flow_classes import Demand
+from .flow_symmetry import Marks
 from .phases_on_trees import ByLevel
+
+MOST_BY_ROUTE = 512
+"""Ranks up to which messages are looked at one by one where nodes of a tree send at unequal rates."""
 
 
 class Phases(Protocol):
@@ -24,11 +31,27 @@ class Phases(Protocol):
     def kinds(self) -> tuple[LinkKind, ...]:
         """All links, kind by kind."""
 
-    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
-        """Flow classes and link loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other j."""
+    def all_pairs(
+        self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
+        """Flow classes and link loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other j.
 
-    def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+        Links that are looked at ``apart`` are alike to no other.
+        """
+
+    def one_each(
+        self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """The same when each member sends ``sent[g, i]`` bytes to rank ``targets[g, i]``, or nothing where that is -1."""
+
+    def crowded(self, groups: Index) -> bool:
+        """Whether groups share links that can be full, as far as one sees at a glance."""
+
+    def ways(self, groups: Index) -> tuple[Index, Index] | None:
+        """Links (numbered over all kinds) that messages within groups can pass and that can be full, each with its group.
+
+        None where nobody can tell with little effort.
+        """
 
     def farthest(self, groups: Index) -> Array:
         """Seconds of the longest latency between members of each group, ``[groups]``."""
@@ -38,7 +61,7 @@ def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:
     """The same phases on links of which each level in ``faster`` has so many times its bandwidth."""
     from .phases_by_route import ByRoute
 
-    kinds = tuple(replace(kind, capacity=kind.capacity * faster.get(kind.level, 1.0)) for kind in made.kinds)
+    kinds = tuple(kind.faster(faster.get(kind.level, 1.0)) for kind in made.kinds)
     if isinstance(made, ByLevel):
         return ByLevel(replace(made.links, kinds=kinds), made.depth)
     assert isinstance(made, ByRoute)
@@ -48,9 +71,18 @@ def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:
 
 
 def phases(machine: Machine, layout: Layout, depth: str) -> Phases:
-    """Phases by levels where the fabric is a tree, which costs a few numbers a rank; else by routes, a few a message."""
-    levels = machine.fabric.levels(int(layout.node.max()) + 1, machine.injection)
-    if levels is not None:
+    """Phases by levels where the fabric is a tree, which costs a few numbers a rank; else by routes, a few a message.
+
+    Levels know one rate of all nodes. Where nodes hold unequally many ranks with cards of their own, few ranks are looked at by
+    routes; of many, all nodes send as the fullest one does.
+    """
+    levels, sends = (
+        machine.fabric.levels(int(layout.node.max()) + 1, machine.injection),
+        node_injection(machine, layout),
+    )
+    used = sends[layout.node]
+    if levels is not None and (layout.mesh.ranks > MOST_BY_ROUTE or np.ptp(used) == 0):
+        levels = [replace(levels[0], capacity=float(used.max())), *levels[1:]]
         return ByLevel(Links.of(machine, layout, levels), depth)
     from ..topology import Graph
     from .phases_by_route import ByRoute

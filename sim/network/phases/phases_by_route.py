@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
-from ....workloads.lowering.simulator_memory import require_pairs
+from ....workloads.lowering.simulator_memory import PAIRS_AT_ONCE, require_pairs
 from ..links import Array, Groups, Index, LinkLoads
 from ..routes import Flows, all_pairs
 from ..topology import Graph
 from .flow_classes import Demand, bound_demand
+from .flow_symmetry import Marks
 from .route_symmetry import route_demand
 
 
@@ -31,7 +32,9 @@ class ByRoute:
         """All links, kind by kind."""
         return self.graph.kinds
 
-    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+    def all_pairs(
+        self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group; raises ``DoesNotFit`` where pairs are too many."""
         count, size = groups.members.shape
         require_pairs(count, size)
@@ -39,15 +42,17 @@ class ByRoute:
             self._pairs[groups] = Flows.of_all_pairs(self.graph, groups.members)
         nbytes = sent[:, :, None] * share[:, None, :]
         others = ~np.eye(size, dtype=bool)
-        return self._phase(self._pairs[groups], nbytes[:, others].reshape(-1), count)
+        return self._phase(self._pairs[groups], nbytes[:, others].reshape(-1), count, apart)
 
-    def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+    def one_each(
+        self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when each sends to at most one of its group."""
         target = targets.reshape(-1)
         member = np.flatnonzero(target >= 0)
         group, source = member // groups.shape[1], groups.reshape(-1)[member]
         flows = Flows.between(self.graph, group, source, target[member])
-        return self._phase(flows, sent.reshape(-1)[member], len(groups))
+        return self._phase(flows, sent.reshape(-1)[member], len(groups), apart)
 
     def farthest(self, groups: Index) -> Array:
         """Latency of the longest message when all send to all, whichever pair of a group is the farthest."""
@@ -56,12 +61,28 @@ class ByRoute:
             np.maximum.at(longest, group, self.graph.latencies(source, target))
         return longest
 
-    def _phase(self, flows: Flows, nbytes: Array, groups: int) -> tuple[Demand, LinkLoads]:
+    def crowded(self, groups: Index) -> bool:
+        """Whether several groups leave their nodes."""
+        node = self.graph.layout.node[groups]
+        return int((node != node[:, :1]).any(axis=1).sum()) > 1
+
+    def ways(self, groups: Index) -> tuple[Index, Index] | None:
+        """The links of all routes within groups, and their groups; None where these are very many."""
+        count, size = groups.shape
+        if count * size * (size - 1) > PAIRS_AT_ONCE:
+            return None
+        flows = Flows.of_all_pairs(self.graph, groups)
+        links = [part.links for part in flows.parts]
+        owners = [np.repeat(part.own(flows.group), part.lengths) for part in flows.parts]
+        empty = np.zeros(0, dtype=np.int64)
+        return np.concatenate([empty, *links]), np.concatenate([empty, *owners])
+
+    def _phase(self, flows: Flows, nbytes: Array, groups: int, apart: Marks | None = None) -> tuple[Demand, LinkLoads]:
         """What messages with these bytes, in so many groups, ask of the network."""
         total = flows.loads(nbytes)
         ends = np.cumsum([kind.count for kind in self.kinds])
         by_kind = dict(zip((kind.name for kind in self.kinds), np.split(total, ends[:-1]), strict=True))
         loads = LinkLoads(self.kinds, by_kind)
         if self.depth == "bound":
-            return bound_demand(loads, flows.ends(nbytes, total / self.graph.capacity, groups)), loads
-        return route_demand(flows, nbytes, groups), loads
+            return bound_demand(loads, flows.ends(nbytes, total / self.graph.capacity, groups), apart), loads
+        return route_demand(flows, nbytes, groups, apart), loads

@@ -9,7 +9,7 @@ import numpy as np
 from ....hardware.fabrics.fabric import LinkKind
 from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, step_loads
 from .flow_classes import Demand, bound_demand
-from .flow_symmetry import all_pairs_demand, step_demand
+from .flow_symmetry import Marks, all_pairs_demand, step_demand
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,64 @@ class ByLevel:
         """All links, kind by kind."""
         return self.links.kinds
 
-    def all_pairs(self, groups: Groups, sent: Array, share: Array) -> tuple[Demand, LinkLoads]:
+    def all_pairs(
+        self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
         if self.depth == "bound":
-            return bound_demand(loads, _group_ends(self.links, groups.members, loads)), loads
-        return all_pairs_demand(self.links, groups, sent, share), loads
+            ends, free = _group_ends(self.links, groups, loads)
+            return bound_demand(loads, ends, apart, free), loads
+        return all_pairs_demand(self.links, groups, sent, share, apart), loads
 
-    def one_each(self, groups: Index, targets: Index, sent: Array) -> tuple[Demand, LinkLoads]:
+    def one_each(
+        self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
+    ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when each sends to at most one of its group."""
         messages = Messages.of(self.links, groups, targets)
         loads = step_loads(self.links, messages, sent)
         if self.depth == "bound":
-            return bound_demand(loads, _step_ends(messages, len(groups), sent, loads)), loads
-        return step_demand(self.links, groups, targets, sent), loads
+            return bound_demand(loads, _step_ends(messages, len(groups), sent, loads), apart), loads
+        return step_demand(self.links, groups, targets, sent, apart), loads
+
+    def crowded(self, groups: Index) -> bool:
+        """Whether several groups leave one domain, or lie in a node with a ring, or together fill a link."""
+        links, among, below = self.links, Groups(groups), None
+        if len(links.inside.kinds) == 1 and not links.single(among, links.inside.link):
+            return True
+        for name, domain, cables, _ in links.by_level():
+            kind = next(each for each in links.kinds if each.name == f"{name}.out")
+            leaves = domain[groups[:, 0]] != domain[groups[:, -1]]
+            full = leaves.any() and not _never_full(domain, kind.capacity, cables, below)
+            if full and not links.single(Groups(groups[leaves]), domain):
+                return True
+            below = domain, kind.capacity * cables
+        return False
+
+    def ways(self, groups: Index) -> tuple[Index, Index] | None:
+        """Links inside the nodes that hold several members, and those of every domain that a group leaves and can fill."""
+        links, size, start = self.links, groups.shape[1], 0
+        group = np.repeat(np.arange(len(groups)), size)
+        node = links.domains[0][groups]
+        beside = np.zeros(groups.shape, dtype=bool)
+        beside[:, 1:] |= node[:, 1:] == node[:, :-1]
+        beside[:, :-1] |= node[:, 1:] == node[:, :-1]
+        near, found = beside.reshape(-1), []
+        for kind in links.inside.kinds:
+            found.append((start + links.inside.link[groups].reshape(-1)[near], group[near]))
+            start += kind.count
+        below: tuple[Index, float] | None = None
+        for name, domain, cables, _ in links.by_level():
+            kind = next(each for each in links.kinds if each.name == f"{name}.out")
+            home = domain[groups]
+            leaves = np.repeat(home[:, 0] != home[:, -1], size)
+            for _ in ("out", "in"):
+                if not _never_full(domain, kind.capacity, cables, below):
+                    at = home.reshape(-1)[leaves]
+                    found += [(start + at * cables + cable, group[leaves]) for cable in range(cables)]
+                start += kind.count
+            below = domain, kind.capacity * cables
+        return np.concatenate([link for link, _ in found]), np.concatenate([each for _, each in found])
 
     def farthest(self, groups: Index) -> Array:
         """Latency of the longest message when all send to all: members stand in order, so that the last one is the farthest."""
@@ -46,6 +90,16 @@ class ByLevel:
         each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
         longest: Array = each_way.reshape(groups.shape).max(axis=1)
         return longest
+
+
+def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index, float] | None) -> bool:
+    """Whether a domain's only link carries all that the links of the domains within it can bring."""
+    if below is None or cables > 1:
+        return False
+    inner, each = below
+    outer = np.full(int(inner.max()) + 1, -1)
+    outer[inner] = domain
+    return bool(np.bincount(outer[outer >= 0]).max() * each <= capacity * (1 + 1e-9))
 
 
 def _step_ends(messages: Messages, groups: int, sent: Array, loads: LinkLoads) -> Array | None:
@@ -59,15 +113,29 @@ def _step_ends(messages: Messages, groups: int, sent: Array, loads: LinkLoads) -
     return None if (ends == ends[0]).all() else ends
 
 
-def _group_ends(links: Links, groups: Index, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ."""
+ROOM = 2.0
+"""A link that groups share holds none back if it needs this many times less for all their bytes than each for its own links:
+then it carries two exchanges at once, of which some groups are at the first and others at the second."""
+
+
+def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | None, bool]:
+    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ.
+
+    And whether links that groups share are so little loaded that they hold none of them back, whenever each begins.
+    """
+    groups = among.members
     uses = {kind.name: (links.inside.link, 1, np.ones(len(groups), dtype=bool)) for kind in links.inside.kinds}
     for name, domain, cables, _ in links.by_level():
         leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
         uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
-    ends = np.zeros(len(groups))
+    own, shared, crowded = np.zeros(len(groups)), np.zeros(len(groups)), 0.0
     for kind, seconds in loads.busy():
         domain, cables, used = uses[kind.name]
         worst = seconds.reshape(-1, cables).max(axis=1)
-        ends = np.maximum(ends, np.where(used, worst[domain[groups]].max(axis=1), 0.0))
-    return None if (ends == ends[0]).all() else ends
+        there = np.where(used, worst[domain[groups]].max(axis=1), 0.0)
+        if links.single(among, domain):
+            own = np.maximum(own, there)
+        else:
+            shared, crowded = np.maximum(shared, there), max(crowded, float(worst.max()))
+    ends, free = np.maximum(own, shared), crowded * ROOM <= float(own.min())
+    return None if (ends == ends[0]).all() else ends, free

@@ -12,13 +12,19 @@ import numpy as np
 from ..links import Array, Index
 from ..routes import Flows
 from .flow_classes import Demand
-from .flow_symmetry import Hash, alike, checked, met, scattered
+from .flow_symmetry import Hash, Marks, alike, checked, met, scattered
 
 
-def route_demand(flows: Flows, nbytes: Array, groups: int) -> Demand:
-    """Flow classes of messages with these bytes; raises :class:`~.flow_symmetry.TooManyClasses` where they are too many."""
-    colour, link_colour = _partition(flows, nbytes)
-    usage, kind, link_class = _usage(flows, colour, link_colour)
+def route_demand(flows: Flows, nbytes: Array, groups: int, apart: Marks | None = None) -> Demand:
+    """Flow classes of messages with these bytes; raises :class:`~.flow_symmetry.TooManyClasses` where they are too many.
+
+    Links that are looked at ``apart`` are alike to no other.
+    """
+    kind_of_link = flows.graph.kind
+    if apart is not None:
+        kind_of_link = np.where(apart, len(flows.graph.kinds) + np.arange(len(apart)), kind_of_link)
+    colour, link_colour = _partition(flows, nbytes, alike(kind_of_link, flows.graph.capacity))
+    usage, example, link_class = _usage(flows, colour, link_colour)
     first = np.unique(colour, return_index=True)[1]
     like = alike(met(colour, flows.group, groups))
     members = np.zeros((int(like.max()) + 1, len(first)), dtype=bool)
@@ -27,9 +33,9 @@ def route_demand(flows: Flows, nbytes: Array, groups: int) -> Demand:
     return Demand(
         nbytes=nbytes[first],
         usage=usage,
-        capacity=np.array([kinds[number].capacity for number in kind]),
+        capacity=flows.graph.capacity[example],
         weight=np.ones(len(first)),
-        names=tuple(kinds[number].name for number in kind),
+        names=tuple(kinds[number].name for number in flows.graph.kind[example]),
         link_class=lambda: link_class,
         members=members,
         kind=None if len(members) == 1 else like,
@@ -37,9 +43,9 @@ def route_demand(flows: Flows, nbytes: Array, groups: int) -> Demand:
     )
 
 
-def _partition(flows: Flows, nbytes: Array) -> tuple[Index, Index]:
+def _partition(flows: Flows, nbytes: Array, link_colour: Index) -> tuple[Index, Index]:
     """Colours of messages and of links, refined until no message splits."""
-    colour, link_colour = alike(nbytes), flows.graph.kind
+    colour = alike(nbytes)
     while True:
         link_colour = alike(link_colour, _on_links(flows, colour))
         finer = alike(colour, _on_ways(flows, link_colour))
@@ -69,7 +75,7 @@ def _marks(colour: Index) -> Hash:
 
 
 def _usage(flows: Flows, colour: Index, link_colour: Index) -> tuple[Array, Index, Index]:
-    """Messages of each colour on one link of each class, the kind of each class, and the class of every link (-1: not used)."""
+    """Messages of each colour on one link of each class, such a link, and the class of every link (-1: not used)."""
     used = np.zeros(len(link_colour), dtype=bool)
     for part in flows.parts:
         used[part.links] = True
@@ -86,4 +92,4 @@ def _usage(flows: Flows, colour: Index, link_colour: Index) -> tuple[Array, Inde
         counted = at >= 0
         by = np.repeat(part.own(colour), part.lengths)[counted]
         np.add.at(usage, by * shape[1] + at[counted], 1.0)
-    return usage.reshape(shape), flows.graph.kind[example], link_class
+    return usage.reshape(shape), example, link_class

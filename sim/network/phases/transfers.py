@@ -12,6 +12,7 @@ from ....workloads.mesh.placement import Layout
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand
+from .flow_symmetry import Marks
 from .phases import phases
 from .round_bytes import full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
@@ -46,6 +47,18 @@ class Transfer:
         return self.fixed + np.maximum(self.floor, moving), "messages" if by_messages else self.demand.alone[1]
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some of the groups along axes, ``rows`` of :meth:`Layout.groups`, whose messages begin together.
+
+    Links that they share with others that begin at other times are looked at ``apart``.
+    """
+
+    axes: tuple[str, ...]
+    rows: Index
+    apart: Marks
+
+
 class Traffic:
     """Turns exchanges into transfers for one layout; results are kept, since layers repeat."""
 
@@ -54,43 +67,49 @@ class Traffic:
         self.phases = phases(machine, layout, depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
-        self._scopes: dict[tuple[tuple[str, ...], str], Groups] = {}
+        self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
+        self._parts: dict[tuple[tuple[str, ...], bytes, bytes], Part] = {}
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
-        self._parts: dict[tuple[Groups, bytes], Groups] = {}
+        self._chosen: dict[tuple[Groups, bytes], Groups] = {}
         self._latencies: dict[_Key, float | Array] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
 
-    def transfers(self, exchange: Exchange) -> list[Transfer]:
-        """The transfers of an exchange, in order."""
+    def part(self, axes: tuple[str, ...], rows: Index, apart: Marks) -> Part:
+        """Some of the groups along axes; the same one for the same groups and links."""
+        key = (axes, rows.tobytes(), apart.tobytes())
+        return self._parts.setdefault(key, Part(axes, rows, apart))
+
+    def transfers(self, exchange: Exchange, part: Part | None = None) -> list[Transfer]:
+        """The transfers of an exchange, in order: those of all groups, or of a part of them."""
         if self.layout.mesh.size(*exchange.axes) == 1:
             return []
         if exchange.received is not None or not isinstance(exchange.nbytes, float):
-            return self._uneven(exchange)
-        key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes)
+            return self._uneven(exchange, part)
+        key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes, part)
         if key not in self._even:
-            self._even[key] = self._evenly(exchange, exchange.nbytes)
+            self._even[key] = self._evenly(exchange, exchange.nbytes, part)
         return self._even[key]
 
-    def _evenly(self, exchange: Exchange, nbytes: float) -> list[Transfer]:
+    def _evenly(self, exchange: Exchange, nbytes: float, part: Part | None) -> list[Transfer]:
         """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
-            scope = self._scope(exchange.axes, each.scope)
-            groups = scope.members
+            scope = self._scope(exchange.axes, each.scope, part)
+            groups, apart = scope.members, part.apart if part else None
             for step, times in each.distinct():
                 unit = (each.pattern, step, scope, weight)
                 if unit not in self._units:
                     ones = np.ones(groups.shape)
                     if each.everyone:
-                        self._units[unit] = self._all_pairs(weight, scope, ones, ones / groups.shape[1])
+                        self._units[unit] = self._all_pairs(weight, scope, ones, ones / groups.shape[1], apart)
                     else:
-                        self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones)
+                        self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
                 demand, loads = self._units[unit]
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
         return found
 
-    def _uneven(self, exchange: Exchange, only: Array | None = None) -> list[Transfer]:
+    def _uneven(self, exchange: Exchange, part: Part | None = None, only: Array | None = None) -> list[Transfer]:
         """Bytes differ from rank to rank; what a round brings is what the next one sends on.
 
         ``only``: which ranks there are at all, whole groups of them.
@@ -101,23 +120,23 @@ class Traffic:
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, algorithm, outer, inner):
-            scope = self._scope(exchange.axes, each.scope)
+            scope = self._scope(exchange.axes, each.scope, part)
             if only is not None:
-                scope = self._part(scope, only)
-            groups = scope.members
+                scope = self._among(scope, only)
+            groups, apart = scope.members, part.apart if part else None
             if each.action == "exchange":
                 share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
             if each.everyone:
                 sent = held[groups] * each.share
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
-                demand = self._all_pairs(weight, scope, sent, share)
+                demand = self._all_pairs(weight, scope, sent, share, apart)
                 found.append(self._transfer(each, 0, 1, scope, *demand, None))
                 continue
             for step, times in each.distinct():
-                part = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
-                sent = held[groups] * (part * times)
-                demand = self._one_each(weight, groups, _targets(each, groups, step), sent)
+                portion = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
+                sent = held[groups] * (portion * times)
+                demand = self._one_each(weight, groups, _targets(each, groups, step), sent, apart)
                 found.append(self._transfer(each, step, times, scope, *demand, None))
         return found
 
@@ -128,7 +147,7 @@ class Traffic:
             return found
         if exchange.received is not None or not isinstance(exchange.nbytes, float):
             held = np.asarray(exchange.nbytes) * times
-            for transfer in self._uneven(replace(exchange, nbytes=held), full(self.layout, times)):
+            for transfer in self._uneven(replace(exchange, nbytes=held), only=full(self.layout, times)):
                 found.plus(transfer.loads, 1.0)
             return found
         held, weight = full(self.layout, exchange.nbytes * times), self._factors_of(exchange)
@@ -155,22 +174,27 @@ class Traffic:
         return self._factors[key]
 
     def _all_pairs(
-        self, weight: TrafficFactors | None, scope: Groups, sent: Array, share: Array
+        self, weight: TrafficFactors | None, scope: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
         """:meth:`Phases.all_pairs` of what the bytes weigh."""
         if weight is not None:
             groups = scope.members
             others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
             sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
-        return self.phases.all_pairs(scope, sent, share)
+        return self.phases.all_pairs(scope, sent, share, apart)
 
     def _one_each(
-        self, weight: TrafficFactors | None, groups: Index, targets: Index, sent: Array
+        self,
+        weight: TrafficFactors | None,
+        groups: Index,
+        targets: Index,
+        sent: Array,
+        apart: Marks | None = None,
     ) -> tuple[Demand, LinkLoads]:
         """:meth:`Phases.one_each` of what the bytes weigh."""
         if weight is not None:
             sent = sent * weight.of(groups, targets, self.layout.node)
-        return self.phases.one_each(groups, targets, sent)
+        return self.phases.one_each(groups, targets, sent, apart)
 
     def _shape(self, exchange: Exchange) -> tuple[str, int, int]:
         """Algorithm, and the group as a grid of supernodes and ranks in each (one row where its parts are unequal)."""
@@ -178,21 +202,25 @@ class Traffic:
         outer, inner = (1, self.layout.mesh.size(*exchange.axes)) if grid is None else grid.shape[1:]
         return exchange.algorithm, outer, inner
 
-    def _scope(self, axes: tuple[str, ...], scope: str) -> Groups:
+    def _scope(self, axes: tuple[str, ...], scope: str, part: Part | None = None) -> Groups:
         """The groups in which a round runs, ``[groups, size]``."""
-        key = (axes, scope)
+        key = (axes, scope, part)
         if key not in self._scopes:
             # Scopes of different axes may be the very same groups: one object stands for them.
             members = np.ascontiguousarray(self.layout.scope(axes, scope))
-            self._scopes[key] = self._groups.setdefault((members.shape, members.tobytes()), Groups(members))
+            if part is not None:  # of these, those within the part's groups, which stand next to each other
+                of_group = members.reshape(len(self.layout.groups(axes)), -1, members.shape[1])
+                self._scopes[key] = Groups(of_group[part.rows].reshape(-1, members.shape[1]))
+            else:
+                self._scopes[key] = self._groups.setdefault((members.shape, members.tobytes()), Groups(members))
         return self._scopes[key]
 
-    def _part(self, scope: Groups, only: Array) -> Groups:
+    def _among(self, scope: Groups, only: Array) -> Groups:
         """The groups of which ``only`` is not zero."""
         key = (scope, only.tobytes())
-        if key not in self._parts:
-            self._parts[key] = Groups(scope.members[only[scope.members[:, 0]] != 0])
-        return self._parts[key]
+        if key not in self._chosen:
+            self._chosen[key] = Groups(scope.members[only[scope.members[:, 0]] != 0])
+        return self._chosen[key]
 
     def _transfer(
         self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None

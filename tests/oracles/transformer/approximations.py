@@ -115,8 +115,13 @@ def _is_embedding_gradient(name):
 
 
 def nominal_flops(name, operator):
-    """FLOPs as athanor states them: exact ones of products, nominal ones of what is bound by memory."""
-    return operator.products if operator.kind != "sweep" else NOMINAL[kind_of(name)] * operator.elements
+    """FLOPs as athanor states them: exact ones of products, nominal ones of what is bound by memory.
+
+    The reference works out all scores of a fused kernel; of those that a mask hides a kernel spares the products.
+    """
+    return (
+        operator.products * operator.visible if operator.kind != "sweep" else NOMINAL[kind_of(name)] * operator.elements
+    )
 
 
 def kind_of(name):

@@ -8,7 +8,7 @@ from oracles.transformer.rank import KEPT
 class Attention:
     """The attention half of a layer; ``source`` are tokens of an encoder, for a decoder that attends to them."""
 
-    def __init__(self, rank, name, tokens, source_tokens=None, length=None, source_length=None):
+    def __init__(self, rank, name, tokens, source_tokens=None, length=None, source_length=None, causal=True):
         model, group = rank.model, rank.group
         self.rank, self.name = rank, name
         self.heads = model.heads // group.width
@@ -18,6 +18,8 @@ class Attention:
         self.queries = (length or rank.length) // group.cp
         self.block = (source_length or length or rank.length) // group.cp
         self.sequences = tokens // self.queries
+        whole = self.queries * group.cp
+        self.visible = float(np.tri(whole).mean()) if causal and not self.cross else 1.0
         self.kept = {}
 
     # --- forward ------------------------------------------------------------------------------------------------
@@ -262,6 +264,7 @@ class Attention:
                 [kept["q"], kept["k"], kept["v"]],
                 [format],
                 kind="attention",
+                visible=self.visible,
                 shared=(self._spared(), 0.0),
             )
             total = total + made.values / cp
@@ -298,6 +301,7 @@ class Attention:
                 [kept["q"], kept["k"], kept["v"], kept["out"], d],
                 [format] * 3,
                 kind="attention",
+                visible=self.visible,
                 shared=(self._spared(), self._spared()),
             )
         return found

@@ -54,6 +54,7 @@ class Operator:
 
     ``elements`` are those of its largest tensor, ``made`` those of its first result, ``format`` is that of its first operand. A
     product may add ``onto`` what is there. ``shared`` are bytes that it would read and write more, if heads shared no keys.
+    ``visible`` is the part of its scores that no mask hides.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Operator:
     format: str = ""
     onto: bool = False
     shared: tuple = (0.0, 0.0)
+    visible: float = 1.0
     left_out: bool = False
 
 

@@ -26,7 +26,7 @@ class Transformer:
 
     def _layer(self, number, layer):
         rank, tokens, length = self.rank, self.tokens[layer.encoder], self.lengths[layer.encoder]
-        found = [Attention(rank, f"l{number}.attention", tokens, length=length)]
+        found = [Attention(rank, f"l{number}.attention", tokens, length=length, causal=not layer.encoder)]
         if layer.cross:
             more = {"source_tokens": self.tokens[True], "length": length, "source_length": self.lengths[True]}
             found.append(Attention(rank, f"l{number}.cross", tokens, **more))

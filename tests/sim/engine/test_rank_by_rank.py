@@ -193,7 +193,8 @@ def test_steps_of_ranks_that_stay_together_equal_the_engine(options, monkeypatch
         assert ours["max_utilisation"] == pytest.approx(theirs["max_utilisation"], rel=1e-6)
 
 
-def test_ranks_that_drift_are_faster_than_phases():
+def test_groups_that_drift_take_what_their_messages_take():
+    """Phases begin with their groups, so that what was said of them before (slower by up to a half) is not so."""
     options = {
         "mesh": {"ep": 4, "dp": 16},
         "all_to_all": "two-level",
@@ -202,7 +203,7 @@ def test_ranks_that_drift_are_faster_than_phases():
         "jitter": 0.1,
     }
     message, fluid = (athanor.simulate(**TINY, **options, depth=depth).summary() for depth in ("message", "fluid"))
-    assert message["step_seconds"] < 0.99 * fluid["step_seconds"]
+    assert fluid["step_seconds"] == pytest.approx(message["step_seconds"], rel=0.02)
     assert message["breakdown"]["compute"] == pytest.approx(fluid["breakdown"]["compute"], rel=1e-9)
 
 

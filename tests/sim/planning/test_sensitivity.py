@@ -10,8 +10,7 @@ from athanor.sim.planning.simulated_plans import (
     faster_links,
     faster_machine,
     faster_parts,
-    link_class,
-    link_classes,
+    levels_used,
     options_of,
     play,
 )
@@ -76,7 +75,7 @@ def test_links_of_a_class_are_faster_and_slower(machine):
     """Of fabrics on which messages are followed by level and by route alike."""
     question = asked(machine, sized(vocabulary=65536), gpus=4, **FEW)
     best, summary = best_of(question, {"dp": 4}, **FEW)
-    classes, step = link_classes(summary), summary["step_seconds"]
+    classes, step = levels_used(summary), summary["step_seconds"]
     job = (question, best.mesh, best.options, summary["network"]["depth"])
     assert faster_links((*job, "no such link", 0.1)) == pytest.approx(step, rel=1e-12)
     slower = [faster_links((*job, each, 0.5)) for each in classes]
@@ -90,9 +89,8 @@ def test_links_of_a_class_are_faster_and_slower(machine):
 
 
 def test_kinds_of_links_are_classes_without_directions():
-    assert [link_class(kind) for kind in ("nic.out", "nic.in", "port", "a.in.b")] == ["nic", "nic", "port", "a.in.b"]
-    rows = [{"kind": kind} for kind in ("port.in", "nic.out", "port.out", "nic.in")]
-    assert link_classes({"links": rows}) == ["port", "nic"]
+    rows = [{"kind": kind, "level": kind[:-4].rstrip(".")} for kind in ("port.out", "nic.out", "port.out", "nic.out")]
+    assert levels_used({"links": rows}) == ["port", "nic"]
 
 
 def test_what_cannot_be_played_says_so():
@@ -119,7 +117,7 @@ def test_each_part_of_the_machine_has_the_step_of_a_machine_where_it_is_twice_as
     best, summary = best_of(question, {"dp": 4}, offload="optimizer", **FEW)
     step, found = summary["step_seconds"], changes(question, best, summary, [], Here()).machine
     parts = faster_parts(question.machine, True)
-    links = {f"{name} bandwidth" for name in link_classes(summary)}
+    links = {f"{name} bandwidth" for name in levels_used(summary)}
     assert {each.part for each in found} == set(parts) | links
     for each in found:
         if each.part in parts:

@@ -1,8 +1,14 @@
 """What strategies compute: closed forms of the papers against the products of the lowered schedule."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.hardware.tiles import Tiles
+from athanor.workloads.model.flops import causal_share
 from athanor.workloads.model.model import Model
+from athanor.workloads.schedule.costs import Costs
 from athanor.workloads.schedule.work import FusedAttention
 from pytest import approx
 from support.recomputation import OWN
@@ -72,10 +78,53 @@ class TestRecomputation:
         apart, fused = (lowered(mesh={"dp": 1}, attention=which) for which in ("unfused", "fused"))
         kernels = [each.work for each in fused.operations if isinstance(each.work, FusedAttention)]
         assert [each.products for each in kernels] == [2] * L + [5] * L
-        core = sum(each.flops for each in kernels)
-        assert core == approx(7 * 2 * B * S**2 * H * L)
-        assert products(fused) + core == approx(products(apart) + 2 * B * S**2 * H * L)
+        core, left = sum(each.flops for each in kernels), np.tri(S).mean()
+        assert core == approx(7 * 2 * B * S**2 * H * L * left)
+        assert products(fused) + core / left == approx(products(apart) + 2 * B * S**2 * H * L)
         assert lowered(mesh={"dp": 1}, attention="fused", recompute="selective").operations == fused.operations
+
+
+class TestCausalMask:
+    @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (1, 9), (4, 9), (9, 9), (1024, 1024)])
+    def test_what_it_leaves(self, queries, keys):
+        """Every one of the last tokens sees itself and all before it."""
+        seen = np.arange(keys) <= np.arange(keys - queries, keys)[:, None]
+        assert causal_share(queries, keys) == approx(seen.mean())
+
+    @pytest.mark.parametrize("mesh", [{"dp": 1}, {"cp": 4}], ids=str)
+    def test_a_fused_kernel_skips_the_rest_unless_the_model_reads_both_ways(self, mesh):
+        """Also over parts of a sequence, and on a machine without tiles, where its time is that of its FLOPs."""
+        both = Model(name="both", **SHAPE, causal=False)
+        core = [_core(lowered(each, mesh=mesh, attention="fused")) * mesh.get("cp", 1) for each in (DENSE, both)]
+        assert core == [approx(7 * 2 * B * S**2 * H * L * part) for part in ((S + 1) / (2 * S), 1.0)]
+
+    def test_only_the_decoder_s_own_is_masked(self):
+        kernels = [each for each in lowered(BOTH, mesh={"dp": 1}, attention="fused").operations if _is_kernel(each)]
+        long, short = LENGTH, BOTH.decoder_seq_len
+        shares = {(each.work.queries, each.work.keys): each.work.share for each in kernels}
+        assert shares == {(long, long): 1.0, (short, long): 1.0, (short, short): approx((short + 1) / (2 * short))}
+
+    def test_time_follows_on_every_machine(self):
+        """A machine with tiles says its rate on full scores under a mask, so that a kernel without one takes twice as long."""
+        plain = flat().core_group
+        tiles = Tiles(shapes=((64, 64),), fill=0.0, cache_bandwidth=1e30, attention=0.5)
+        groups = (plain, plain.model_copy(update={"tiles": tiles}))
+        full = FusedAttention(4096.0, 4096.0, 64.0, 64.0, 64.0, 2, "fp32")
+        masked = replace(full, share=causal_share(4096, 4096))
+        for group in groups:
+            here = flat().model_copy(update={"core_group": group})
+            costs = Costs(here, here.node.core_groups)
+            assert costs.of(full).seconds == approx(costs.of(masked).seconds / masked.share)
+            if group.tiles:
+                assert costs.of(masked).seconds == approx(full.flops / (0.5 * group.peak["fp32"]), rel=1e-3)
+
+
+def _is_kernel(operation):
+    return isinstance(operation.work, FusedAttention)
+
+
+def _core(schedule):
+    return sum(each.work.flops for each in schedule.operations if _is_kernel(each))
 
 
 def active(model, layer):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ....hardware.precisions import Precision
 from ...mesh.axes import CONTEXT
+from ...model.flops import causal_share
 from ...schedule.operation import ModelPart, Operand, Role, Task
 from ...schedule.work import FusedAttention, Gemm, Sweep
 from ..builder import Program
@@ -15,12 +16,16 @@ from .rank_share import NORM_FLOPS, Local
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it."""
+    """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it.
+
+    ``causal``: a token sees none that come after it.
+    """
 
     local: Local
     tensor: NoTensorParallel
     part: ModelPart = "attention"
     source: Local | None = None
+    causal: bool = True
 
     def forward(self, program: Program, layer: int) -> None:
         """Pre-norm attention with its residual."""
@@ -87,13 +92,19 @@ class AttentionLayer:
         return Gemm(m, n, k, self._count, self.precision)
 
     def softmax(self, backward: bool) -> Sweep:
-        """A pass over all scores of the rank; no causal saving is taken."""
+        """A pass over all scores of the rank: operations apart work out what the mask then hides."""
         return self.local.softmax(self._count * self.queries * self.keys, backward)
 
     def fused(self, products: int, parts: int = 1) -> FusedAttention:
-        """One kernel of so many products of the rank's queries with one of so many parts of the keys."""
+        """One kernel of so many products of the rank's queries with one of so many parts of the keys.
+
+        Under a mask all parts, and all ranks along cp, have equally much of what it leaves (zigzag).
+        """
         size, value = self.sizes
-        return FusedAttention(self.queries, self.keys / parts, size, value, self._count, products, self.precision)
+        share = causal_share(self.queries * self.parts, self.keys) if self.causal else 1.0
+        return FusedAttention(
+            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share
+        )
 
     @property
     def precision(self) -> Precision:

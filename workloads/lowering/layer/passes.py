@@ -130,8 +130,9 @@ class Passes:
     def attentions(self, layer: Layer) -> list[AttentionLayer]:
         """Self-attention, and attention to the encoder."""
         local = self.stacks[layer.encoder]
-        own = AttentionLayer(local, self.tensor)
-        return [own, AttentionLayer(local, self.tensor, "cross attention", self.stacks[True])] if layer.cross else [own]
+        own = AttentionLayer(local, self.tensor, causal=self.setting.model.is_causal(layer))
+        cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], causal=False)
+        return [own, cross] if layer.cross else [own]
 
 
 @dataclass(frozen=True)

@@ -59,24 +59,34 @@ def targets() -> dict[str, float]:
 
 def results(machine: Machine, names: Iterable[str]) -> dict[str, float]:
     """What the simulator says of the named results on a machine."""
-    whole = simulate(machine, "moda-1.93t").summary()
+    size = tokens_of(machine, "moda-1.93t")
+    whole = simulate(machine, "moda-1.93t", **size).summary()
     found = {}
     for name in names:
         if name == "placement_speedup":
             found[name] = (
-                simulate(machine, "moda-1.93t", placement="opposite").summary()["step_seconds"] / whole["step_seconds"]
+                simulate(machine, "moda-1.93t", **{**size, "placement": "opposite"}).summary()["step_seconds"]
+                / whole["step_seconds"]
             )
         elif name == "strong_speedup":
-            reference = Setting.of(machine, "moda-1.93t", {})
+            reference = Setting.of(machine, "moda-1.93t", size)
             _, options = scaled(
                 "strong", reference, reference.layout.nodes // published("bagualu")["scaling"]["strong_ratio"]
             )
             found[name] = simulate(machine, "moda-1.93t", **options).summary()["step_seconds"] / whole["step_seconds"]
         else:
             model = name.removeprefix("eflops ")
-            totals = whole if model == whole["model"] else simulate(machine, model).summary()
+            totals = (
+                whole if model == whole["model"] else simulate(machine, model, **tokens_of(machine, model)).summary()
+            )
             found[name] = totals["flops_per_second"] / 1e18
     return found
+
+
+def tokens_of(machine: Machine, model: str) -> dict[str, Any]:
+    """A step of just the machine's tokens a node, which are varied: MoDa's length of a sequence is not known."""
+    per_node = Setting.of(machine, model, {}).ranks_per_node
+    return {"tokens_per_rank": machine.calibration.tokens_per_node // per_node}
 
 
 def ratios(machine: Machine, names: Sequence[str] = RESULTS) -> NDArray[np.float64]:
