@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-AT_ONCE = 1 << 17
+AT_ONCE = 1 << 16
 """Ranks of all blocks of a batch together: enough for arrays to pay, few enough that they stay small."""
 
 

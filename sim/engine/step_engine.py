@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-MOST_EXCHANGES = 1024
-"""Exchanges with the network to themselves that are kept at most: those of a stage's passes come again soon or never."""
+MOST_KEPT = 1 << 20
+"""Ranks of exchanges with the network to themselves that are kept: those of a stage's passes come again soon or never."""
 
 
 class CountingEnvironment(simpy.Environment):
@@ -97,16 +97,19 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Exchanged:
-    """An exchange that had the network to itself: its transfers, the seconds of each, and whether its groups share no link."""
+    """An exchange that had the network to itself, transfer by transfer.
 
-    transfers: Sequence[Transfer]
+    Bytes on links with their factors, seconds, and whether groups share no link.
+    """
+
+    loads: Sequence[tuple[LinkLoads, float]]
     seconds: Sequence[float | Array]
     apart: Sequence[bool]
 
     def count(self, loads: LinkLoads) -> None:
         """Add its bytes."""
-        for transfer in self.transfers:
-            loads.plus(transfer.loads, 1.0 if transfer.factor is None else transfer.factor)
+        for each, factor in self.loads:
+            loads.plus(each, factor)
 
 
 class Engine:
@@ -316,8 +319,9 @@ class Engine:
         if key not in self.exchanged:
             transfers = self.traffic.transfers(exchange)
             seconds = [self._by_itself(exchange, each).seconds for each in transfers]
-            self.exchanged[key] = exchange, Exchanged(transfers, seconds, [each.demand.apart for each in transfers])
-            if len(self.exchanged) > MOST_EXCHANGES:
+            loads = [(each.loads, 1.0 if each.factor is None else each.factor) for each in transfers]
+            self.exchanged[key] = exchange, Exchanged(loads, seconds, [each.demand.apart for each in transfers])
+            if len(self.exchanged) * self.mesh.ranks > MOST_KEPT:
                 del self.exchanged[next(iter(self.exchanged))]
         return self.exchanged[key][1]
 
