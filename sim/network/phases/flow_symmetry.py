@@ -184,7 +184,8 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apa
             del links.classes[next(iter(links.classes))]
         links.classes[key] = _classes_of(links, among, amounts)
     demand, sender, receiver = links.classes[key]
-    return replace(demand, nbytes=nbytes[sender] * part[receiver])
+    found: Demand = replace(demand, nbytes=nbytes[sender] * part[receiver])
+    return found
 
 
 def _in_order(colour: Index) -> Index:
