@@ -248,8 +248,13 @@ def skewed() -> str:
     words = "simulate --machine sunway-oceanlight --model moda-1.93t --router zipf:1.0 --balancer"
     both = [(name, command(f"{words} {name}")) for name in ("none", "swipe")]
     return printed(
-        *(line for name, lines in both for line in (f"--balancer {name}", f"  {lines[1]}", f"  {lines[-1]}"))
+        *(line for name, lines in both for line in (f"--balancer {name}", f"  {lines[1]}", f"  {_load(lines)}"))
     )
+
+
+def _load(lines: list[str]) -> str:
+    """The line that tells tokens carried."""
+    return next(line for line in lines if line.startswith("load"))
 
 
 def command(words: str) -> list[str]:

@@ -20,7 +20,7 @@ from ...workloads.plan.signatures import documented
 from .question import DIMENSIONS, Question
 from .ranking import MEMORY, Ranked, RankedPlans
 from .sensitivity import Changes, changes
-from .simulated_plans import Played, play
+from .simulated_plans import PlayedPlan, play
 from .space import MOST, Space
 from .workers import Here, Workers, rank_mesh
 from .workers import workers as workers_of
@@ -53,14 +53,14 @@ class Search:
     question: Question
     space: Space
     found: RankedPlans = field(default_factory=RankedPlans)
-    played: dict[int, Played] = field(default_factory=dict)
+    played: dict[int, PlayedPlan] = field(default_factory=dict)
     changes: Changes | None = None
     done: int = 0
     interrupted: bool = False
     left_out: int = 0
 
     @property
-    def plans(self) -> list[tuple[Ranked, Played | None]]:
+    def plans(self) -> list[tuple[Ranked, PlayedPlan | None]]:
         """Plans that were simulated, fastest first; then those that were not, in the order of the closed form."""
         every = [(each, self.played.get(place)) for place, each in enumerate(self.found.best)]
         simulated = [(each, done) for each, done in every if done and done.summary]
@@ -139,10 +139,10 @@ class Search:
             "memory": memory["total"] / self.question.memory,
         }
 
-    def _played_of(self, plan: Ranked) -> Played | None:
+    def _played_of(self, plan: Ranked) -> PlayedPlan | None:
         return next((self.played.get(place) for place, each in enumerate(self.found.best) if each == plan), None)
 
-    def _plan(self, plan: Ranked, done: Played | None) -> dict[str, Any]:
+    def _plan(self, plan: Ranked, done: PlayedPlan | None) -> dict[str, Any]:
         summary = done.summary if done else None
         memory = summary["memory_per_rank_bytes"] if summary else plan.memory
         return {
@@ -160,7 +160,7 @@ class Search:
         }
 
 
-def step_seconds(plan: Ranked, done: Played | None) -> float:
+def step_seconds(plan: Ranked, done: PlayedPlan | None) -> float:
     """What the engine says, else the closed form."""
     return float(done.summary["step_seconds"]) if done and done.summary else plan.seconds
 

@@ -19,7 +19,7 @@ from .question import Question
 
 
 @dataclass(frozen=True)
-class Played:
+class PlayedPlan:
     """What the engine says of a plan: its summary, or why it says nothing."""
 
     summary: dict[str, Any] | None
@@ -32,14 +32,14 @@ def options_of(question: Question, mesh: Mapping[str, int], options: Mapping[str
     return {**plan, **{key: value for key, value in options.items() if value is not None}, "mesh": dict(mesh)}
 
 
-def play(job: tuple[Question, dict[str, int], dict[str, Any]]) -> Played:
+def play(job: tuple[Question, dict[str, int], dict[str, Any]]) -> PlayedPlan:
     """Simulate a plan."""
     question, mesh, options = job
     bare = question.model.model_copy(update={"plan": {}})
     try:
-        return Played(simulate(question.machine, bare, **options_of(question, mesh, options)).summary())
+        return PlayedPlan(simulate(question.machine, bare, **options_of(question, mesh, options)).summary())
     except AthanorError as wrong:
-        return Played(None, str(wrong))
+        return PlayedPlan(None, str(wrong))
 
 
 def faster_links(job: tuple[Question, dict[str, int], dict[str, Any], str, str, float]) -> float | None:

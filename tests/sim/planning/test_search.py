@@ -8,7 +8,7 @@ from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.sim.planning import search as search_module
 from athanor.sim.planning.ranking import MEMORY, RankedPlans
 from athanor.sim.planning.search import MORE, Search, command, require_some, search, step_seconds
-from athanor.sim.planning.simulated_plans import Played, play
+from athanor.sim.planning.simulated_plans import PlayedPlan, play
 from athanor.sim.planning.space import Space
 from athanor.sim.planning.workers import Here
 from support.small_searches import FEW, asked, hosted, ranked, sized
@@ -18,7 +18,7 @@ QUESTION = asked(memory=2e6, **FEW)
 
 def played(seconds, **more):
     memory = dict.fromkeys(("parameters", "gradients", "optimizer", "activations", "other"), 1.0)
-    return Played(
+    return PlayedPlan(
         {
             "step_seconds": seconds,
             "memory_per_rank_bytes": {**memory, "total": 5e5, "capacity": 1e9},
@@ -45,7 +45,7 @@ ONE, TWO, THREE, FOUR = (
 
 
 def test_plans_that_were_simulated_come_first_by_what_the_engine_says():
-    failed = Played(None, "cannot be")
+    failed = PlayedPlan(None, "cannot be")
     this = answer([ONE, TWO, THREE, FOUR], {0: played(2.0), 1: failed, 2: played(1.5)})
     assert [(each.seconds, done and done.summary and done.summary["step_seconds"]) for each, done in this.plans] == [
         (1.3, 1.5),
@@ -88,7 +88,7 @@ def test_margins_are_to_the_second_best_and_to_the_best_of_another_mesh(best, by
 def test_limits_are_shares_of_the_best_plan_s_step():
     assert answer([], {}).limits() == {}
     assert answer([ONE], {}).limits() == {}
-    assert answer([ONE], {0: Played(None, "no")}).limits() == {}
+    assert answer([ONE], {0: PlayedPlan(None, "no")}).limits() == {}
     assert answer([ONE, TWO], {0: played(4.0), 1: played(2.0)}).limits() == {
         "breakdown": {"compute": 0.75, "optimizer": 0.25},
         "links": {"nic.out": 0.3, "port.in": 0.2},
@@ -98,7 +98,7 @@ def test_limits_are_shares_of_the_best_plan_s_step():
 
 
 def test_a_plan_is_told_with_the_engine_s_figures_where_there_are_some():
-    this = answer([ONE, TWO], {0: played(2.0), 1: Played(None, "because")}, front=[TWO, FOUR], by_mesh=[ONE])
+    this = answer([ONE, TWO], {0: played(2.0), 1: PlayedPlan(None, "because")}, front=[TWO, FOUR], by_mesh=[ONE])
     plain = this.plain()
     first, second = plain["plans"]
     assert first["mesh"] == {"dp": 4}
@@ -238,7 +238,7 @@ def test_the_best_of_another_mesh_is_simulated_where_all_others_are_of_one():
 
 
 def test_a_best_plan_that_cannot_be_simulated_has_no_limits(monkeypatch):
-    monkeypatch.setattr(search_module, "play", lambda job: Played(None, "broken"))
+    monkeypatch.setattr(search_module, "play", lambda job: PlayedPlan(None, "broken"))
     this = whole(asked(**FEW), simulated=1)
     assert this.changes is None
     assert this.limits() == {}
