@@ -26,6 +26,7 @@ RUNS = 5
 
 STEP = ["simulate", "--machine", "sunway-oceanlight", "--model", "moda-1.93t", "--json", "-"]
 UNEVEN = [*STEP, "--router", "zipf:1.0", "--balancer", "none"]
+ANYWAY = ["--allow-overcommit", "--json", "-"]
 SINGLE = [
     ("import athanor", [sys.executable, "-c", "import athanor"], 0.3, None),
     ("athanor --help", [*ATHANOR, "--help"], 0.3, None),
@@ -35,6 +36,25 @@ SINGLE = [
     ("one MoDa-174T step, 96,000 nodes", [*ATHANOR, *STEP[:4], "moda-174t", *STEP[5:]], None, None),
     ("weak scaling, 9 points to 96,000 nodes", [*ATHANOR, "scale", "weak", *STEP[1:]], 8.0, None),
     ("athanor reproduce bagualu", [*ATHANOR, "reproduce", "bagualu", "--json", "-"], None, None),
+    (
+        "a step of 96,000 nodes, uneven, 20 steps with drift",
+        [*ATHANOR, *UNEVEN, "--drift", "0.1", "--steps", "20"],
+        2.4,
+        300,
+    ),
+    (
+        "deepseek-v3 on eos-h100, uneven, 120 micro-batches",
+        [*ATHANOR, "simulate", "--machine", "eos-h100", "--model", "deepseek-v3", *UNEVEN[len(STEP) :], *ANYWAY],
+        6.0,
+        400,
+    ),
+    (
+        "mixtral-8x22b on selene, uneven, 64 micro-batches",
+        [*ATHANOR, "simulate", "--machine", "selene", "--model", "mixtral-8x22b", *UNEVEN[len(STEP) :], *ANYWAY]
+        + ["--mesh", "ep=8,tp=8,pp=8", "--global-batch", "512"],
+        10.0,
+        500,
+    ),
 ]
 GROWTH = [
     ("balanced (SWIPE)", [], 1.1),
