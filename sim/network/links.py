@@ -74,11 +74,7 @@ class Links:
         """Whether no two groups have members in one domain; ``domain[rank]`` is an array that is kept, as these are."""
         key = (groups, id(domain))
         if key not in self._single:
-            members = groups.members
-            number = np.arange(len(members))[:, None]
-            owner = np.empty(int(domain.max()) + 1, dtype=np.int64)
-            owner[domain[members]] = number
-            self._single[key] = bool((owner[domain[members]] == number).all())
+            self._single[key] = alone_in(groups.members, domain)
         return self._single[key]
 
     def segments(self, groups: Groups, level: int) -> Segments:
@@ -87,6 +83,14 @@ class Links:
         if key not in self._segments:
             self._segments[key] = Segments.of(groups.members, self.domains[level])
         return self._segments[key]
+
+
+def alone_in(groups: Index, domain: Index) -> bool:
+    """Whether no two of ``groups[g, i]`` have members in one domain."""
+    number = np.arange(len(groups))[:, None]
+    owner = np.empty(int(domain.max()) + 1, dtype=np.int64)
+    owner[domain[groups]] = number
+    return bool((owner[domain[groups]] == number).all())
 
 
 @dataclass(frozen=True, eq=False)

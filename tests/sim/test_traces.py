@@ -1,6 +1,8 @@
 """Traces that are made when they are asked for."""
 
+import gc
 import pickle
+import tracemalloc
 
 import athanor
 from athanor.workloads.model.model import load_model
@@ -36,3 +38,17 @@ def test_rows_are_made_once_and_travel_as_a_list():
     assert (len(later), later[0], later[-2:], list(later)) == (len(rows), rows[0], rows[-2:], rows)
     assert pickle.loads(pickle.dumps(later)) == rows
     assert made == [1]
+
+
+def test_a_longer_run_takes_no_more_memory():
+    peaks = []
+    for steps in (4, 24):
+        gc.collect()
+        tracemalloc.start()
+        told = rows_of(steps=steps)
+        gc.collect()
+        peaks.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        del told
+    rows = len(rows_of(steps=1).trace)
+    assert peaks[1] - peaks[0] < 20 * rows * 100  # a row takes more than three times these bytes; figures take a few thousand

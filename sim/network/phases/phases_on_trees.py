@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
-from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, step_loads
+from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, alone_in, step_loads
 from .flow_classes import Demand, bound_demand
 from .flow_symmetry import Marks, all_pairs_demand, step_demand
 
@@ -46,14 +46,14 @@ class ByLevel:
 
     def crowded(self, groups: Index) -> bool:
         """Whether several groups leave one domain, or lie in a node with a ring, or together fill a link."""
-        links, among, below = self.links, Groups(groups), None
-        if len(links.inside.kinds) == 1 and not links.single(among, links.inside.link):
+        links, below = self.links, None
+        if len(links.inside.kinds) == 1 and not alone_in(groups, links.inside.link):
             return True
         for name, domain, cables, _ in links.by_level():
             kind = next(each for each in links.kinds if each.name == f"{name}.out")
             leaves = domain[groups[:, 0]] != domain[groups[:, -1]]
             full = leaves.any() and not _never_full(domain, kind.capacity, cables, below)
-            if full and not links.single(Groups(groups[leaves]), domain):
+            if full and not alone_in(groups[leaves], domain):
                 return True
             below = domain, kind.capacity * cables
         return False
