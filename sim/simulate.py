@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
 from ..workloads.results.totals import LinkUse, Network, Totals
+from ..workloads.results.trace import Rows, TraceRow
 from ..workloads.schedule.schedule import Schedule
 from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
@@ -85,18 +86,16 @@ def run_setting(
 ) -> Run:
     """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
-    results: list[StepResult] = []
     needs: list[Memory] = []
-    flops: list[float] = []
+    figures, total, notes = list[_Figures](), LinkLoads(()), tuple[str, ...]()
     products: list[dict[Precision, float]] = []
     balance = LoadStatistics()
     for step in range(plan.steps):
         schedule, loads = lower_step(setting, step, pairwise=depth == "message")
-        needs.append(memory(setting, loads))
+        needs = [max([memory(setting, loads), *needs], key=lambda each: each.total)]
         if not allow_overcommit:
             require_fit(setting, loads, needs[-1])
         balance.add(loads)
-        flops.append(schedule.total_flops())
         products.append(schedule.product_flops())
         noise = Noise.of(setting, step)
         if not step:
@@ -105,31 +104,63 @@ def run_setting(
             observed = _observed(setting.mesh, schedule, balance, noise)
             if faster and traffic:
                 traffic.phases = with_faster(traffic.phases, faster)
-        if traffic:
-            results.append(Engine(setting.machine, schedule, traffic, noise, observed).run())
-        else:
-            from .engine.rank_engine import RankByRank
-
-            results.append(RankByRank(setting.machine, schedule, noise, observed).run())
-    need = max(needs, key=lambda each: each.total)
-    seconds, exposed = [result.seconds for result in results], [result.exposed for result in results]
+        result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 else {})
+        figures.append(_Figures(result.seconds, result.exposed, schedule.total_flops(), result.events))
+        notes = notes or result.notes  # what the engine says of the first step of which it says something
+        total.kinds = result.loads.kinds
+        total.plus(result.loads, 1.0)
+    (need,), seconds = needs, [each.seconds for each in figures]
     totals = Totals(
-        **summarise(setting, need, balance, seconds, exposed, float(np.mean(flops)), products),
+        **summarise(
+            setting,
+            need,
+            balance,
+            seconds,
+            [each.exposed for each in figures],
+            float(np.mean([each.flops for each in figures])),
+            products,
+        ),
         **_interval(setting.machine, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
-        links=_possible(_links(results), setting),
-        events=sum(result.events for result in results),
-        warnings=cautions(setting, need, [*schedule.notes, *_notes(results)]),
+        links=_possible(_links(total, sum(seconds), plan.steps), setting),
+        events=sum(each.events for each in figures),
+        warnings=cautions(setting, need, [*schedule.notes, *notes]),
         wall_seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
     )
-    rows = [row._replace(step=step) for step, result in enumerate(results) for row in result.rows]
+
+    def again() -> Iterator[TraceRow]:
+        for step in range(plan.steps):
+            schedule, _ = lower_step(setting, step, pairwise=depth == "message")
+            for row in _run_step(setting, schedule, traffic, Noise.of(setting, step), observed).rows:
+                yield row._replace(step=step)
+
+    rows = result.rows if plan.steps == 1 else Rows(again)
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 
-def _notes(results: list[StepResult]) -> list[str]:
-    """What the engine says of the first step of which it says something."""
-    return next((list(result.notes) for result in results if result.notes), [])
+class _Figures(NamedTuple):
+    """What is kept of a step: its trace is made anew where it is asked for, so that a long run takes the memory of a step."""
+
+    seconds: float
+    exposed: dict[str, dict[str, float]]
+    flops: float
+    events: int
+
+
+def _run_step(
+    setting: Setting,
+    schedule: Schedule,
+    traffic: Traffic | None,
+    noise: Noise,
+    observed: dict[str, tuple[int, ...]],
+) -> StepResult:
+    """A step; rows are told of the ``observed`` ranks."""
+    if traffic:
+        return Engine(setting.machine, schedule, traffic, noise, observed).run()
+    from .engine.rank_engine import RankByRank
+
+    return RankByRank(setting.machine, schedule, noise, observed).run()
 
 
 def _interval(machine: Machine, seconds: float) -> dict[str, float]:
@@ -209,12 +240,8 @@ def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
     return links
 
 
-def _links(results: list[StepResult]) -> list[LinkUse]:
+def _links(total: LinkLoads, seconds: float, steps: int) -> list[LinkUse]:
     """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
-    seconds = sum(result.seconds for result in results)
-    total = LinkLoads(results[0].loads.kinds)
-    for result in results:
-        total.plus(result.loads, 1.0)
     rows = []
     for kind, busy in total.busy():
         used = busy > 0
@@ -223,7 +250,7 @@ def _links(results: list[StepResult]) -> list[LinkUse]:
                 kind=kind.name,
                 links=int(used.sum()),
                 capacity_bytes_per_second=kind.capacity,
-                bytes_per_step=float(total.loads[kind.name].sum()) / len(results),
+                bytes_per_step=float(total.loads[kind.name].sum()) / steps,
                 mean_utilisation=float(busy[used].mean()) / seconds,
                 max_utilisation=float(busy.max()) / seconds,
                 busiest=int(busy.argmax()),

@@ -29,7 +29,6 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
     folder.frame("trace.csv", run.to_frame())
     folder.frame("links.csv", run.links_frame())
     step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}, "model"))
-    load = folder.figure("expert_load", plots.expert_load({f"balancer {run.plan['balancer']}": run.expert_load}))
     memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}, "model"))
     links = [
         (
@@ -43,21 +42,27 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
     ]
     sections = [
         breakdown_section(totals, [Picture(step, "One step, stacked by phase and category.")]),
-        Section(
-            "Expert load",
-            figures=[
-                Picture(load, f"Router {run.plan['router']}: tokens wanted and carried by each rank of one group.")
-            ],
-        ),
+        *_expert_load(folder, run),
         Section("Memory", figures=[Picture(memory, "Bytes of the fullest rank against its capacity.")]),
         Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
         *inputs(machine, model, run.plan),
     ]
     if found := totals.get("bottleneck"):
         rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
-        sections.insert(1, Section("Bottleneck", bottleneck_text(found) + ".", ("change", "step", "longer"), rows))
+        sections.insert(
+            1, Section("Bottleneck", bottleneck_text(found) + ".", ("change", "step", "change of the step"), rows)
+        )
     title = f"{totals['model']} on {totals['machine']}"
     write_report(folder, title, answer(totals), sections, [command], totals["warnings"])
+
+
+def _expert_load(folder: Folder, run: Run) -> list[Section]:
+    """Tokens of each rank's experts; nothing of a model without."""
+    if not run.expert_load:
+        return []
+    load = folder.figure("expert_load", plots.expert_load({f"balancer {run.plan['balancer']}": run.expert_load}))
+    about = f"Router {run.plan['router']}: tokens wanted and carried by each rank of one group, in the first layer."
+    return [Section("Expert load", figures=[Picture(load, about)])]
 
 
 def answer(totals: dict[str, Any]) -> str:

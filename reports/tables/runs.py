@@ -82,7 +82,7 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
     if found := totals.get("bottleneck"):
         console.print(escape(bottleneck_text(found)))
         rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
-        console.print(table("What would help, simulated", ["change", "step", "longer"], rows))
+        console.print(table("What would help, simulated", ["change", "step", "change of the step"], rows))
     load = totals["load_balance"]
     if totals["parameters"]["expert"]:
         console.print(
@@ -98,7 +98,10 @@ def bottleneck_text(found: Mapping[str, Any]) -> str:
     exposed = f"{si(found['exposed_seconds'], 's')} of communication are exposed"
     if found["level"] is None:
         return f"{exposed}; no faster links would shorten the step"
-    return f"{exposed}; {found['level']} limits them, its busiest link is used {found['utilisation']:.0%} of the step"
+    return (
+        f"{exposed}; of all links, faster ones of {found['level']} would shorten them most"
+        f" (the busiest is used {found['utilisation']:.0%} of the step)"
+    )
 
 
 def show_inference(console: Console, found: dict[str, Any]) -> None:

@@ -112,8 +112,9 @@ class Drift:
         for kind, begins in self.kinds.items():
             if begins.apart and traffic.phases.crowded(traffic.layout.groups(kind.axes)):
                 yield (
-                    f"{len(begins.late):,} groups along {'+'.join(kind.axes)} that share links drift apart; they loaded the"
-                    f" network as one, from the last on, for which the first waited {begins.most * 1e3:.3g} ms at most"
+                    f"{len(begins.late):,} groups along {'+'.join(kind.axes)} share links and do not begin together (up to"
+                    f" {begins.most * 1e3:.3g} ms apart); they are too many to be played apart and were taken to send at once,"
+                    " so the step may come out too long"
                 )
 
     def batches(self, traffic: Traffic) -> Batches | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,11 @@ import numpy as np
 from ...hardware.machine import Machine
 from ...workloads.pipelines import PIPELINES, Kind, Order, Slot
 from ...workloads.results.ledger import Passed
-from ...workloads.schedule.operation import Block
+from ...workloads.results.trace import Rows
 from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
+from .block_batches import AT_ONCE, form
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
 from .stage_cards import Slowing
@@ -24,7 +26,7 @@ from .stage_crowds import StageCrowds
 from .stage_transfers import Handover, SharedCards
 
 if TYPE_CHECKING:
-    from .step_engine import BlockRun
+    from .step_engine import BlockRun, Engine
 
 PASS = {"F": 0, "B": 1, "W": 2}
 PHASE = {"F": "forward", "B": "backward", "W": "backward"}
@@ -34,18 +36,17 @@ PHASE = {"F": "forward", "B": "backward", "W": "backward"}
 class PipelineStages:
     """The pipeline of a step on a machine.
 
-    Blocks are run on demand, once each, by ``run_block``, as if all stages did them at once; a stage takes its own ranks'
-    seconds, arrays over the mesh with size 1 along pp, or floats where they are alike. Where exchanges of different stages meet
-    on links, ``run_alone`` runs each stage's by itself, and those that run at once slow each other (:mod:`.stage_crowds`). A
-    message is timed where all stages send at once, as they do while a pipeline is full. Of an endless pipeline one step is played
-    that others went before.
+    Blocks are run on demand by the ``engine``, once each and those of one form together, as if all stages did them at once; a
+    stage takes its own ranks' seconds, arrays over the mesh with size 1 along pp, or floats where they are alike. Where exchanges
+    of different stages meet on links, each stage's are run by themselves, and those that run at once slow each other
+    (:mod:`.stage_crowds`). A message is timed where all stages send at once, as they do while a pipeline is full. Of an endless
+    pipeline one step is played that others went before.
     """
 
     work: PipelineWork
     machine: Machine
     traffic: Traffic
-    run_block: Callable[[int, Block], BlockRun]
-    run_alone: Callable[[int, int, Block, Traffic], BlockRun]
+    engine: Engine
     observed: Mapping[str, tuple[int, ...]]
     _runs: dict[int, BlockRun] = field(default_factory=dict)
     _seconds: dict[tuple[int, int], Seconds] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class PipelineStages:
             end=ready + seconds,
             parts={key: self._joined(each) for key, each in parts.items()},
             late=np.zeros_like(seconds) if endless or self.axis is None else self._latest(seconds) - seconds,
-            rows=list(stage_rows(self, ready)),
+            rows=Rows(lambda: stage_rows(self, ready)),
         )
 
     def _latest(self, seconds: Array) -> Array:
@@ -82,11 +83,11 @@ class PipelineStages:
     def loads(self) -> LinkLoads:
         """Bytes of all that was run, on every link."""
         found = LinkLoads(self.traffic.phases.kinds)
+        apart = {number: times for number, times in self._times.items() if len(set(times)) > 1}
         for number, times in self._times.items():
-            if len(set(times)) == 1:
+            if number not in apart:
                 found.plus(self.block_run(number).loads, float(times[0]))
-            else:
-                self._count_apart(found, self.work.blocks[number], times)
+        self._count_apart(found, apart)
         for kind in self.handovers:
             found.plus(self._handover(kind, self._sends(kind)).loads, 1.0)
         return found
@@ -136,8 +137,34 @@ class PipelineStages:
     def block_run(self, number: int) -> BlockRun:
         """What a block takes."""
         if number not in self._runs:
-            self._runs[number] = self.run_block(number, self.work.blocks[number])
+            together = self._together(number)
+            if len(together) == 1:
+                self._runs[number] = self.engine.block(number, self.work.blocks[number])
+            else:
+                runs = self.engine.blocks(together, [self.work.blocks[each] for each in together])
+                self._runs.update(zip(together, runs, strict=True))
         return self._runs[number]
+
+    def _together(self, number: int) -> list[int]:
+        """Numbers of the blocks that are run with one: of its form, from it on, as many as a batch may have."""
+        common = self._forms[number]
+        most = max(1, AT_ONCE // self.traffic.layout.mesh.ranks)
+        if common is None:
+            return [number]
+        alike = (each for each in self._alike[common] if each >= number and each not in self._runs)
+        return list(islice(alike, most))
+
+    @cached_property
+    def _forms(self) -> list[Hashable | None]:
+        return [form(block) for block in self.work.blocks]
+
+    @cached_property
+    def _alike(self) -> dict[Hashable, list[int]]:
+        """Numbers of the blocks of each form."""
+        found: dict[Hashable, list[int]] = {}
+        for number, each in enumerate(self._forms):
+            found.setdefault(each, []).append(number)
+        return found
 
     def stage_run(self, stage: int, number: int) -> BlockRun:
         """What a block takes on a stage that meets no other."""
@@ -146,7 +173,7 @@ class PipelineStages:
     @cached_property
     def crowds(self) -> StageCrowds | None:
         """Stages whose own exchanges meet; None where none do."""
-        return StageCrowds.of(self.work, self.traffic, self.axis, self.run_alone) if self.handovers else None
+        return StageCrowds.of(self.work, self.traffic, self.axis, self.engine.stage_block) if self.handovers else None
 
     def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
         """By how much longer stages take that run these slots at once."""
@@ -245,13 +272,19 @@ class PipelineStages:
                 found[key] = found.get(key, 0.0) + waited
         return found
 
-    def _count_apart(self, loads: LinkLoads, block: Block, times: Sequence[int]) -> None:
-        """Add the bytes of a block that stages run ``times`` often."""
-        often = np.array(times, dtype=np.float64).reshape(self.work.along)
-        exchanges = [operation.work for operation in block if isinstance(operation.work, Exchange)]
-        same = Counter(work for work in exchanges if _even(work))  # layers repeat
-        for work, count in [*same.items(), *((work, 1) for work in exchanges if not _even(work))]:
-            loads.plus(self._counter.weighted(work, often), float(count))
+    def _count_apart(self, loads: LinkLoads, apart: Mapping[int, Sequence[int]]) -> None:
+        """Add the bytes of blocks that stages run unequally often; layers repeat, and so do bytes forward and backward."""
+        found: dict[tuple[object, ...], tuple[Exchange, Array]] = {}
+        for number, times in apart.items():
+            often = np.array(times, dtype=np.float64).reshape(self.work.along)
+            for operation in self.work.blocks[number]:
+                work = operation.work
+                if isinstance(work, Exchange):
+                    key = (work,) if _even(work) else (work.algorithm, work.axes, id(work.nbytes), id(work.received))
+                    before = found.get(key)
+                    found[key] = work, often if before is None else before[1] + often
+        for work, often in found.values():
+            loads.plus(self._counter.weighted(work, often), 1.0)
 
     @cached_property
     def _counter(self) -> Traffic:

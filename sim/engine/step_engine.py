@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import LinkLoads
 from ..network.phases.transfers import Traffic, Transfer
 from ..network.shared_network import SharedNetwork
+from .block_batches import Batch
 from .drift import Drift
 from .noise import Noise
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from .stages import PipelineStages
 
 Array = NDArray[np.float64]
+
+
+MOST_KEPT = 1 << 20
+"""Ranks of exchanges with the network to themselves that are kept: those of a stage's passes come again soon or never."""
 
 
 class CountingEnvironment(simpy.Environment):
@@ -54,7 +59,7 @@ class BlockRun:
     made: Array
     seconds: Array
     parts: Mapping[tuple[str, str], Array]
-    rows: list[TraceRow]
+    rows: Sequence[TraceRow]
     loads: LinkLoads
     events: int
 
@@ -65,7 +70,7 @@ class StepResult:
 
     seconds: float
     exposed: dict[str, dict[str, float]]  # [phase][category], means over ranks that sum to ``seconds``
-    rows: list[TraceRow]
+    rows: Sequence[TraceRow]
     loads: LinkLoads
     events: int
     notes: tuple[str, ...] = ()
@@ -90,6 +95,23 @@ class Taken(NamedTuple):
     limit: str
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """An exchange that had the network to itself, transfer by transfer.
+
+    Bytes on links with their factors, seconds, and whether groups share no link.
+    """
+
+    loads: Sequence[tuple[LinkLoads, float]]
+    seconds: Sequence[float | Array]
+    apart: Sequence[bool]
+
+    def count(self, loads: LinkLoads) -> None:
+        """Add its bytes."""
+        for each, factor in self.loads:
+            loads.plus(each, factor)
+
+
 class Engine:
     """Runs a schedule once on a machine, all ranks starting at zero.
 
@@ -110,6 +132,7 @@ class Engine:
         noise: Noise,
         observed: Mapping[str, tuple[int, ...]],
         exposure: Exposure | None = None,
+        costs: Costs | None = None,
     ) -> None:
         self.machine, self.schedule, self.traffic, self.noise = machine, schedule, traffic, noise
         self.mesh = schedule.mesh
@@ -122,7 +145,8 @@ class Engine:
         senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
         self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
         self.known: dict[Transfer, Taken] = {}
-        self.costs = Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
+        self.exchanged: dict[tuple[object, ...], tuple[Exchange, Exchanged]] = {}
+        self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
         self.drift = Drift.of(schedule)
@@ -256,17 +280,15 @@ class Engine:
         if number not in self.stages:
             work = self.schedule.operations[number].work
             assert isinstance(work, PipelineWork)
-            self.stages[number] = PipelineStages(
-                work, self.machine, self.traffic, self._block, self._stage_block, self.ledger.observed
-            )
+            self.stages[number] = PipelineStages(work, self.machine, self.traffic, self, self.ledger.observed)
         stages = self.stages[number]
         return stages.run(ready), stages.loads, stages.events
 
-    def _block(self, number: int, operations: Block) -> BlockRun:
+    def block(self, number: int, operations: Block) -> BlockRun:
         """A block of a pipeline by itself, on the same network."""
         return self._inner(number, operations, self.traffic, self.ledger.observed)
 
-    def _stage_block(self, stage: int, number: int, operations: Block, traffic: Traffic) -> BlockRun:
+    def stage_block(self, stage: int, number: int, operations: Block, traffic: Traffic) -> BlockRun:
         """The same on the ranks of one stage, which ``traffic`` knows, while the others are silent."""
         (axis,) = self.mesh.positions(("pp",))
         mine = {name: rank for name, rank in self.ledger.observed.items() if rank[axis] == stage}
@@ -277,14 +299,31 @@ class Engine:
         self, number: int, operations: Block, traffic: Traffic, observed: Mapping[str, tuple[int, ...]]
     ) -> BlockRun:
         noise = replace(self.noise.within(number), layout=traffic.layout)
-        inner = Engine(self.machine, Schedule(traffic.layout, operations), traffic, noise, observed, RankExposure())
-        inner.costs = self.costs
+        schedule = Schedule(traffic.layout, operations)
+        inner = Engine(self.machine, schedule, traffic, noise, observed, RankExposure(), self.costs)
         inner.made = np.zeros([1] * len(self.mesh.shape))
         played = inner.played()
         self.of_blocks += played.notes
         seconds, exposure = played.ledger.settle(), played.ledger.exposure
         assert played.made is not None and isinstance(exposure, RankExposure)
         return BlockRun(played.made, seconds, exposure.parts, played.ledger.rows, played.loads, played.events)
+
+    def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
+        """The same of several, which have one form (:func:`~.block_batches.form`)."""
+        return Batch(self, numbers, blocks).run()
+
+    def by_itself(self, exchange: Exchange) -> Exchanged:
+        """An exchange with the network to itself; even ones, and those on the same bytes, repeat."""
+        key = (id(exchange.nbytes), id(exchange.received)) if _uneven(exchange) else (exchange.nbytes,)
+        key = (exchange.operation, exchange.algorithm, exchange.axes, *key)
+        if key not in self.exchanged:
+            transfers = self.traffic.transfers(exchange)
+            seconds = [self._by_itself(exchange, each).seconds for each in transfers]
+            loads = [(each.loads, 1.0 if each.factor is None else each.factor) for each in transfers]
+            self.exchanged[key] = exchange, Exchanged(loads, seconds, [each.demand.apart for each in transfers])
+            if len(self.exchanged) * self.mesh.ranks > MOST_KEPT:
+                del self.exchanged[next(iter(self.exchanged))]
+        return self.exchanged[key][1]
 
     def _load(self, transfer: Transfer) -> None:
         """Count the bytes on every link; those of transfers that share their loads are added up once, at the end."""
@@ -301,3 +340,8 @@ class Engine:
         """Add what transfers share to the bytes on links."""
         for loads, factor in self.shared.items():
             self.loads.plus(loads, factor)
+
+
+def _uneven(exchange: Exchange) -> bool:
+    """Whether ranks send or receive unequal amounts."""
+    return exchange.received is not None or not isinstance(exchange.nbytes, float)

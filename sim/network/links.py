@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Links:
     machine: Machine
     layout: Layout
     _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
+    classes: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of flows, as found
     _single: dict[tuple[Groups, int], bool] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

@@ -70,11 +70,15 @@ def test_tiers_are_named_as_in_the_machine_file():
     assert "one more uplink of tiers.0" in {each["change"] for each in run.summary()["bottleneck"]["changes"]}
 
 
-def test_the_command_says_it_in_words_and_in_the_report(tmp_path):
-    words = ["simulate", "--machine", "cluster-64", "--model", "moda-tiny", "--mesh", "ep=4,dp=2", "--bottleneck"]
+@pytest.mark.parametrize(("model", "mesh"), [("moda-tiny", "ep=4,dp=2"), ("gpt-tiny", "dp=8")])
+def test_the_command_says_it_in_words_and_in_the_report(model, mesh, tmp_path):
+    words = ["simulate", "--machine", "cluster-64", "--model", model, "--mesh", mesh, "--bottleneck"]
     done = CliRunner().invoke(cli, [*words, "--json", str(tmp_path / "run.json"), "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     told = json.loads((tmp_path / "run.json").read_text())["bottleneck"]
-    assert f"{told['level']} limits them" in done.output
+    assert f"faster ones of {told['level']} would shorten them most" in " ".join(done.output.split())
     assert "What would help, simulated" in done.output
-    assert "Bottleneck" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Bottleneck" in page
+    assert ("Expert load" in page) == (model == "moda-tiny")
+    assert (tmp_path / "out" / "expert_load.png").exists() == (model == "moda-tiny")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -17,10 +18,13 @@ from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
 from ..routing.routers import popularity
-from ..routing.token_counts import scaled_counts, token_counts
+from ..routing.token_counts import many_token_counts, scaled_counts, token_counts
 from ..routing.trace import Trace
 
 Array = NDArray[np.float64]
+
+AHEAD = 1 << 24
+"""Bytes of drawn counts of all layers up to which micro-batches are drawn together."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,9 @@ class LoadModel:
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = prod(self._others)
+        self._micro_batches, self._layers = setting.batch.micro_batches, setting.model.depth
+        self._known = dict[tuple[int, int], Array]()
+        self._drawn = dict[tuple[int, int, int], NDArray[np.int64]]()
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -126,7 +133,15 @@ class LoadModel:
         if isinstance(self.router, Trace):
             return self._replayed(self.router, layer, step) / float(self.ranks * self.tokens)
         first = self._popularity(layer, step)
-        return self._of_prototypes(first) if self.plan.prototypes else choices(first, self.top_k)
+        return self._of_prototypes(first) if self.plan.prototypes else self._choices(layer, step)
+
+    def _choices(self, layer: int, step: int) -> Array:
+        """Chances of all choices; those of a step are kept where several micro-batches ask for them."""
+        if (layer, step) not in self._known:
+            if any(at != step for _, at in self._known) or self._micro_batches == 1:
+                self._known.clear()
+            self._known[layer, step] = choices(self._popularity(layer, step), self.top_k)
+        return self._known[layer, step]
 
     def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
@@ -136,7 +151,7 @@ class LoadModel:
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
             return np.array([random.multinomial(total, row, size=self.groups) for row in self._of_prototypes(first)])
-        return token_counts(first, self.top_k, total, self.groups, random)
+        return token_counts(first, self.top_k, total, self.groups, random, partial(self._choices, layer, step))
 
     def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
         """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""
@@ -145,8 +160,30 @@ class LoadModel:
 
     def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[top_k, groups, ranks]`` of each expert-parallel group that want experts of each rank."""
-        every = self.of_experts(layer, step, micro_batch)
-        found: NDArray[np.int64] = every.reshape(*every.shape[:2], self.ranks, -1).sum(axis=-1)
+        ahead = min(self._micro_batches, AHEAD // (8 * self.top_k * self.groups * self.ranks * self._layers))
+        if ahead > 1 and not self.plan.prototypes and not isinstance(self.router, Trace):
+            drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead)
+            if drawn is not None:
+                found: NDArray[np.int64] = drawn[micro_batch % ahead]
+                return found
+        return self._by_rank(self.of_experts(layer, step, micro_batch))
+
+    def _ahead(self, layer: int, step: int, first: int, count: int) -> NDArray[np.int64] | None:
+        """What so many micro-batches want, drawn together; those that will be asked for next are kept."""
+        key = (layer, step, first)
+        if key not in self._drawn:
+            randoms = [self.random(3, layer, step, first + number) for number in range(count)]
+            rows = self._choices(layer, step)
+            drawn = many_token_counts(rows, self.ranks * self.tokens, self.groups, randoms)
+            if drawn is None:
+                return None
+            self._drawn[key] = self._by_rank(drawn)
+            while len(self._drawn) > 4 * self._layers:
+                del self._drawn[next(iter(self._drawn))]
+        return self._drawn[key]
+
+    def _by_rank(self, of_experts: NDArray[np.int64]) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = of_experts.reshape(*of_experts.shape[:-1], self.ranks, -1).sum(axis=-1)
         return found
 
     def _replayed(self, trace: Trace, layer: int, step: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from ..pipelines import PIPELINES
 from ..plan.setting import Setting
 from ..schedule.operation import COMPUTE, Block, Operation, Role, Task
 from ..schedule.work import Exchange, PipelineWork
+from .block_templates import Template
 from .builder import COMMUNICATION, Program
 from .data_parallel.sharding import held, parts_of
 from .layer.moe import Flow
@@ -61,13 +62,14 @@ def last_differs(setting: Setting) -> bool:
 
 
 class PipelineBlocks:
-    """Collects blocks; passes that are alike share one."""
+    """Collects blocks; passes that are alike share one, and those that differ in loads alone a :class:`Template`."""
 
     def __init__(self, this: TrainingStep, virtual_stages: int) -> None:
         self.this, self.virtual_stages = this, virtual_stages
         self.parts = parts_of(this.setting)
         self.made: list[Block] = []
         self._known: dict[object, int] = {}
+        self._templates: dict[object, Template] = {}
 
     def uses(self, virtual: int, split: bool, count: int, flows: list[dict[int, Flow]]) -> tuple[tuple[int, ...], ...]:
         """Numbers of the blocks of each pass of a virtual stage, by micro-batch; one where all are alike."""
@@ -96,7 +98,15 @@ class PipelineBlocks:
         key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self.last_differs)
         if key not in self._known:
             self._known[key] = len(self.made)
-            self.made.append(self.make(layers, which, split, ends, flows, last))
+            if carried:
+                form = (*key[:3], tuple(layer in flows for layer in layers), key[4])
+                if form not in self._templates:
+                    lacking = {layer: flow.lacking() for layer, flow in flows.items() if layer in layers}
+                    block = self.make(layers, which, split, ends, lacking, last)
+                    self._templates[form] = Template.of(block, {at - layers.start: lacking[at] for at in lacking})
+                self.made.append(self._templates[form].filled(lambda at: flows[layers.start + at]))
+            else:
+                self.made.append(self.make(layers, which, split, ends, flows, last))
         return self._known[key]
 
     def make(

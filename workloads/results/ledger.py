@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from ..schedule.operation import COMPUTE, Operation
 from ..schedule.schedule import Schedule
 from ..schedule.work import Amount, Exchange, at
 from .time_breakdown import Done, Exposure
-from .trace import TraceRow
+from .trace import Rows, TraceRow
 
 Array = NDArray[np.float64]
 
@@ -28,14 +29,13 @@ class Passed:
     end: Array
     parts: Mapping[tuple[str, str], Array]
     late: Array
-    rows: list[TraceRow]
+    rows: Sequence[TraceRow]
 
 
 class Ledger:
     """Takes in when operations begin and end on each rank, in the order of each stream, and accounts for every second.
 
-    Clocks are arrays that broadcast over the mesh. ``rows`` are those of a Run's trace, one for each operation and observed class
-    of ranks.
+    Clocks are arrays that broadcast over the mesh.
     """
 
     def __init__(
@@ -43,12 +43,18 @@ class Ledger:
     ) -> None:
         self.schedule, self.observed = schedule, observed
         self.exposure = exposure or Exposure()
-        self.rows: list[TraceRow] = []
+        self._rows: list[Sequence[TraceRow]] = []
         self._ends: dict[int, Array] = {}
         self._readers = Counter(number for operation in schedule.operations for number in operation.after)
         self._history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
         self._reached = _reached(schedule.operations)
         self._clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(schedule.mesh.shape)))
+
+    @property
+    def rows(self) -> Rows:
+        """Those of a Run's trace, one for each operation and observed class of ranks."""
+        parts = self._rows
+        return Rows(lambda: chain.from_iterable(parts))
 
     def ready(self, number: int) -> Array:
         """When each rank can begin an operation, all that it waits for being done; waiting is accounted for."""
@@ -86,7 +92,7 @@ class Ledger:
         self.exposure.late = pipeline.late
         if self._readers[number]:
             self._ends[number] = pipeline.end
-        self.rows += pipeline.rows
+        self._rows.append(pipeline.rows)
 
     def settle(self) -> Array:
         """Let every rank wait for its own last operations; returns when they are through."""
@@ -122,15 +128,19 @@ class Ledger:
 
     def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
         """Rows of the trace, one for each observed class of ranks."""
+        if not self.observed:
+            return
         work = operation.work
         nbytes: Amount = 0.0
         where = ("", "", "", "")
         if isinstance(work, Exchange):
             where = (work.operation, "+".join(work.axes), self.schedule.layout.span(work.axes), work.algorithm)
             nbytes = work.nbytes
+        rows = []
         for name, rank in self.observed.items():
             times, amounts = (at(begin, rank), at(end, rank)), (at(nbytes, rank), at(work.flops, rank))
-            self.rows.append(TraceRow.of(operation, where, name, times, amounts, limit))
+            rows.append(TraceRow.of(operation, where, name, times, amounts, limit))
+        self._rows.append(rows)
 
 
 def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +31,14 @@ class Run:
     """A simulated or measured run.
 
     ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
-    ranks; ``classes`` says which ranks those are; ``expert_load`` is the load of the
+    ranks, which may be made only when it is asked for; ``classes`` says which ranks those are; ``expert_load`` is the load of the
     ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
     """
 
     totals: Totals
     plan: dict[str, Any]
     classes: dict[str, dict[str, Any]]
-    trace: list[TraceRow] = field(repr=False)
+    trace: Sequence[TraceRow] = field(repr=False)
     expert_load: dict[str, list[float]] = field(repr=False)
 
     def summary(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Run:
         """The trace as a data frame, with times in seconds from the start of the step."""
         import pandas as pd
 
-        return pd.DataFrame(self.trace, columns=list(COLUMNS))
+        return pd.DataFrame(list(self.trace), columns=list(COLUMNS))
 
     def links_frame(self) -> pd.DataFrame:
         """Use of each kind of link as a data frame."""

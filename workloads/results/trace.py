@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from ..schedule.operation import Operation, Task
 
@@ -96,6 +97,49 @@ class TraceRow(NamedTuple):
             start=self.start + begin,
             end=self.end + begin,
         )
+
+
+class Rows(Sequence[TraceRow]):
+    """Rows of a trace that are made when somebody first asks for one: most runs are told by their totals."""
+
+    def __init__(self, make: Callable[[], Iterable[TraceRow]]) -> None:
+        self._make: Callable[[], Iterable[TraceRow]] | None = make
+        self._made: list[TraceRow] = []
+
+    @property
+    def made(self) -> list[TraceRow]:
+        """All of them."""
+        if self._make is not None:
+            self._made, self._make = list(self._make()), None
+        return self._made
+
+    @overload
+    def __getitem__(self, place: int) -> TraceRow: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[TraceRow]: ...
+
+    def __getitem__(self, place: int | slice) -> TraceRow | list[TraceRow]:
+        """A row, or a list of several."""
+        return self.made[place]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.made)
+
+    def __eq__(self, other: object) -> bool:
+        """The same rows, here or in a list."""
+        return isinstance(other, Rows | list) and self.made == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """As a list."""
+        return repr(self.made)
+
+    def __reduce__(self) -> tuple[type[list[TraceRow]], tuple[list[TraceRow]]]:
+        """To other processes it goes as a list."""
+        return list, (self.made,)
 
 
 RECOMPUTED = "recomputed"

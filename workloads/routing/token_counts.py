@@ -10,6 +10,7 @@ have in all are then within 3 % of the deviations (Zipf 1), those of first, seco
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -29,17 +30,44 @@ ROUNDS = 40
 """Rounds in which the variances are found that conditioned counts have before."""
 
 
-def token_counts(chances: Array, top_k: int, tokens: int, groups: int, random: np.random.Generator) -> Counts:
+def token_counts(
+    chances: Array,
+    top_k: int,
+    tokens: int,
+    groups: int,
+    random: np.random.Generator,
+    all_choices: Callable[[], Array] | None = None,
+) -> Counts:
     """Tokens ``[top_k, groups, experts]`` that choose each expert first, second, …: every row sums to ``tokens``.
 
-    ``chances`` are those of a first choice. Summed over choices, an expert has at most ``tokens``.
+    ``chances`` are those of a first choice; ``all_choices`` gives :func:`~.choices.choices` of them where it is known. Summed
+    over choices, an expert has at most ``tokens``.
     """
     experts = len(chances)
     if top_k == 1:
         return random.multinomial(tokens, chances / chances.sum(), size=(1, groups))
-    if sum(comb(experts, chosen) for chosen in range(top_k)) * experts * groups <= MOST_CELLS:
+    if _few(experts, top_k, groups):
         return _from_set_to_set(chances, top_k, tokens, groups, random)
-    return _by_expert(choices(chances, top_k), tokens, groups, random)
+    found: Counts = _by_expert(all_choices() if all_choices else choices(chances, top_k), tokens, groups, [random])[0]
+    return found
+
+
+def many_token_counts(
+    all_choices: Array, tokens: int, groups: int, randoms: Sequence[np.random.Generator]
+) -> Counts | None:
+    """:func:`token_counts` for each of several generators, ``[generators, top_k, groups, experts]``, to the last bit.
+
+    None where tokens are not drawn by expert, and one after another is as fast.
+    """
+    top_k, experts = all_choices.shape
+    if top_k == 1 or _few(experts, top_k, groups):
+        return None
+    return _by_expert(all_choices, tokens, groups, randoms)
+
+
+def _few(experts: int, top_k: int, groups: int) -> bool:
+    """Whether tokens are followed from set to set."""
+    return sum(comb(experts, chosen) for chosen in range(top_k)) * experts * groups <= MOST_CELLS
 
 
 def _from_set_to_set(chances: Array, top_k: int, tokens: int, groups: int, random: np.random.Generator) -> Counts:
@@ -79,31 +107,31 @@ def _sets(experts: int, top_k: int) -> list[tuple[NDArray[np.bool_], NDArray[np.
     return found
 
 
-def _by_expert(rows: Array, tokens: int, groups: int, random: np.random.Generator) -> Counts:
+def _by_expert(rows: Array, tokens: int, groups: int, randoms: Sequence[np.random.Generator]) -> Counts:
     """Each expert's exact law, and the sums: how many tokens choose it at all, then which of these first, which second."""
     top_k, experts = rows.shape
     chosen = np.minimum(rows.sum(axis=0), 1.0)
-    every = np.full((groups, experts), tokens)
-    left = _with_sum(every, chosen, top_k * tokens, random)
-    found = np.empty((top_k, groups, experts), dtype=np.int64)
+    every = np.full((len(randoms), groups, experts), tokens)
+    left = _with_sum(every, chosen, top_k * tokens, randoms)
+    found = np.empty((len(randoms), top_k, groups, experts), dtype=np.int64)
     for choice in range(top_k - 1):
         later = rows[choice:].sum(axis=0)
         share = np.divide(rows[choice], later, out=np.zeros(experts), where=later > 0)
-        found[choice] = _with_sum(left, share, tokens, random)
-        left = left - found[choice]
-    found[-1] = left
+        found[:, choice] = _with_sum(left, share, tokens, randoms)
+        left = left - found[:, choice]
+    found[:, -1] = left
     return found
 
 
-def _with_sum(trials: Counts, share: Array, total: int, random: np.random.Generator) -> Counts:
-    """Counts ``[groups, experts]`` from binomial laws of so many trials each, on condition that every group has ``total``.
+def _with_sum(trials: Counts, share: Array, total: int, randoms: Sequence[np.random.Generator]) -> Counts:
+    """Counts ``[generators, groups, experts]`` from binomial laws of so many trials each, if every group has ``total``.
 
     The counts that are drawn have a variance d, and are moved by d/Σd of what the sum lacks: so they end with d - d²/Σd, which is
     the binomial's. What is then no whole number is rounded at random, the sum being kept.
     """
     mean, variance = trials * share, trials * (share * (1.0 - share))
     before = _before_condition(variance)
-    drawn = _counts(mean, before, trials, random)
+    drawn = _counts(mean, before, trials, randoms)
     sums = before.sum(axis=-1, keepdims=True)
     moved = drawn + (total - drawn.sum(axis=-1, keepdims=True)) * np.divide(
         before, sums, out=np.zeros_like(before), where=sums > 0
@@ -113,23 +141,25 @@ def _with_sum(trials: Counts, share: Array, total: int, random: np.random.Genera
     room = np.where(lacks > 0, trials - moved, moved)  # what the bounds have cut off, and what no variance could move
     most = room.sum(axis=-1, keepdims=True)
     moved += room * np.divide(lacks, most, out=np.zeros_like(lacks), where=most > 0)
-    return rounded(np.clip(moved, 0.0, trials), total, random.random((*trials.shape[:-1], 1)))
+    start = np.stack([random.random((*trials.shape[1:-1], 1)) for random in randoms])
+    return rounded(np.clip(moved, 0.0, trials), total, start)
 
 
 def _before_condition(variance: Array) -> Array:
-    """The d with d - d²/Σd = ``variance``, by iteration."""
-    found = variance
+    """The d with d - d²/Σd = ``variance``, by iteration, for each generator as often as it takes."""
+    found, going = variance, np.ones((len(variance), 1, 1), dtype=bool)
     for _ in range(ROUNDS):
         sums = found.sum(axis=-1, keepdims=True)
         better = variance + found * np.divide(found, sums, out=np.zeros_like(found), where=sums > 0)
-        close = bool((np.abs(better - found) <= 1e-4 * better).all())
-        found = better
-        if close:
+        close = (np.abs(better - found) <= 1e-4 * better).all(axis=(1, 2), keepdims=True)
+        found = better if going.all() else np.where(going, better, found)
+        going = going & ~close
+        if not going.any():
             break
     return found
 
 
-def _counts(mean: Array, variance: Array, most: Counts, random: np.random.Generator) -> Array:
+def _counts(mean: Array, variance: Array, most: Counts, randoms: Sequence[np.random.Generator]) -> Array:
     """Independent counts of these means and variances: binomial, or Poisson where the variance is the mean and more.
 
     Counted from whichever of 0 and ``most`` is nearer, where they cannot pass the bound.
@@ -140,9 +170,11 @@ def _counts(mean: Array, variance: Array, most: Counts, random: np.random.Genera
     poisson = rate < 1e-6
     trials = np.where(poisson, 0.0, np.maximum(np.rint(near / np.where(poisson, 1.0, rate)), np.ceil(near)))
     rate = np.divide(near, trials, out=np.zeros_like(near), where=trials > 0)
-    drawn = random.binomial(trials.astype(np.int64), np.minimum(rate, 1.0)).astype(np.float64)
-    if poisson.any():
-        drawn += random.poisson(np.where(poisson, near, 0.0))
+    trials, rate, drawn = trials.astype(np.int64), np.minimum(rate, 1.0), np.empty(near.shape)
+    for number, random in enumerate(randoms):
+        drawn[number] = random.binomial(trials[number], rate[number])
+        if poisson[number].any():
+            drawn[number] += random.poisson(np.where(poisson[number], near[number], 0.0))
     return np.where(low, drawn, most - drawn)
 
 

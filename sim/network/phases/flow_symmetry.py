@@ -8,7 +8,7 @@ classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ MOST_CLASSES = 4_000
 
 MOST_KINDS = 1_000
 """Kinds of ranks above which it is refused, too: what each sees of each other is a matrix."""
+
+MOST_PATTERNS = 64
+"""Ways in which ranks of a group can be equal for which classes are kept."""
 
 Hash = NDArray[np.uint64]
 
@@ -169,17 +172,39 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apa
     """Flow classes when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
 
     Ranks are coloured, not flows: a flow class is (colour of the sender, colour of the receiver, levels crossed). Links that
-    are looked at ``apart`` are alike to no other.
+    are looked at ``apart`` are alike to no other. Classes follow from which ranks have equal amounts, not from these: they are
+    kept for the next exchange of the same groups.
     """
-    groups = among.members
-    ranks, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
+    ranks, nbytes, part = among.members.reshape(-1), sent.reshape(-1), share.reshape(-1)
+    own_links = _own_links(links, ranks, apart) if apart is not None else []
+    amounts = _in_order(alike(nbytes, part, *own_links))
+    key = (among, amounts.tobytes(), None if apart is None else apart.tobytes())
+    if key not in links.classes:
+        if len(links.classes) >= MOST_PATTERNS:
+            del links.classes[next(iter(links.classes))]
+        links.classes[key] = _classes_of(links, among, amounts)
+    demand, sender, receiver = links.classes[key]
+    found: Demand = replace(demand, nbytes=nbytes[sender] * part[receiver])
+    return found
+
+
+def _in_order(colour: Index) -> Index:
+    """The same colours, numbered by where each comes first."""
+    _, first, numbers = np.unique(colour, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[numbers]
+
+
+def _classes_of(links: Links, among: Groups, amounts: Index) -> tuple[Demand, Index, Index]:
+    """Flow classes of ranks with equal ``amounts`` where these are equal, and a sender and a receiver (flat) of each class."""
+    groups, ranks = among.members, among.members.reshape(-1)
     group = np.repeat(np.arange(len(groups)), groups.shape[1])
     runs = [links.segments(among, level).numbers() for level in links.levels]
     homes = [domain[ranks] for domain in links.domains]
     lanes = [home * n + cable[ranks] for home, n, cable in zip(homes, links.cables, links.cable, strict=True)]
     slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive
-    own_links = _own_links(links, ranks, apart) if apart is not None else []
-    colour = _refine(alike(nbytes, part, *own_links), [group, *runs, *homes, *lanes, *slots])
+    colour = _refine(amounts, [group, *runs, *homes, *lanes, *slots])
     colours = checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
     first = np.unique(colour, return_index=True)[1]
     peers = _peers(colour, first, group, runs)
@@ -199,7 +224,8 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apa
         if cables > 1:
             flows, numbers, like = _by_cable(home, flows, _Census.of(colour, slots[level], colours), receiver, cables)
         classes.add(f"{name}.out", numbers, like, flows)
-    return classes.demand(nbytes[first][sender] * part[first][receiver], _Census.of(colour, group, colours), sender)
+    demand = classes.demand(np.ones(len(sender)), _Census.of(colour, group, colours), sender)
+    return demand, first[sender], first[receiver]
 
 
 def _own_links(links: Links, ranks: Index, apart: Marks) -> list[Index]:

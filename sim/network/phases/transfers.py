@@ -70,6 +70,7 @@ class Traffic:
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
         self._parts: dict[tuple[tuple[str, ...], bytes, bytes], Part] = {}
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
+        self._chosen: dict[tuple[Groups, bytes], Groups] = {}
         self._latencies: dict[_Key, float | Array] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
 
@@ -108,8 +109,11 @@ class Traffic:
                 found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
         return found
 
-    def _uneven(self, exchange: Exchange, part: Part | None = None) -> list[Transfer]:
-        """Bytes differ from rank to rank; what a round brings is what the next one sends on."""
+    def _uneven(self, exchange: Exchange, part: Part | None = None, only: Array | None = None) -> list[Transfer]:
+        """Bytes differ from rank to rank; what a round brings is what the next one sends on.
+
+        ``only``: which ranks there are at all, whole groups of them.
+        """
         algorithm, outer, inner = self._shape(exchange)
         check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
         held = full(self.layout, exchange.nbytes)
@@ -117,6 +121,8 @@ class Traffic:
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, algorithm, outer, inner):
             scope = self._scope(exchange.axes, each.scope, part)
+            if only is not None:
+                scope = self._among(scope, only)
             groups, apart = scope.members, part.apart if part else None
             if each.action == "exchange":
                 share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
@@ -140,7 +146,8 @@ class Traffic:
         if self.layout.mesh.size(*exchange.axes) == 1:
             return found
         if exchange.received is not None or not isinstance(exchange.nbytes, float):
-            for transfer in self._uneven(replace(exchange, nbytes=np.asarray(exchange.nbytes) * times)):
+            held = np.asarray(exchange.nbytes) * times
+            for transfer in self._uneven(replace(exchange, nbytes=held), only=full(self.layout, times)):
                 found.plus(transfer.loads, 1.0)
             return found
         held, weight = full(self.layout, exchange.nbytes * times), self._factors_of(exchange)
@@ -207,6 +214,13 @@ class Traffic:
             else:
                 self._scopes[key] = self._groups.setdefault((members.shape, members.tobytes()), Groups(members))
         return self._scopes[key]
+
+    def _among(self, scope: Groups, only: Array) -> Groups:
+        """The groups of which ``only`` is not zero."""
+        key = (scope, only.tobytes())
+        if key not in self._chosen:
+            self._chosen[key] = Groups(scope.members[only[scope.members[:, 0]] != 0])
+        return self._chosen[key]
 
     def _transfer(
         self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None

@@ -30,6 +30,16 @@ class Flow(FrozenArrays):
     dispatch: Exchange
     combine: Exchange
 
+    def lacking(self) -> Flow:
+        """The same with amounts that are no numbers, each an array of its own: what is made of them shows where they go."""
+        rows, inner, out, back = (np.full(1, np.nan) for _ in range(4))
+        return Flow(
+            rows,
+            inner,
+            replace(self.dispatch, nbytes=out, received=back, pairs=None),
+            replace(self.combine, nbytes=back, received=out, pairs=None),
+        )
+
 
 @dataclass(frozen=True)
 class MixtureOfExperts:
