@@ -120,8 +120,8 @@ class CellEngine:
             if played < wanted:
                 late = self.most_late.get(kind, 0.0) * 1e3
                 yield (
-                    f"{wanted} groups along {'+'.join(kind.axes)} that share links drift apart; they were played as {played},"
-                    f" in each of which the network waits for the last to come, {late:.3g} ms at most"
+                    f"{wanted} groups along {'+'.join(kind.axes)} share links and do not begin together; they were played as"
+                    f" {played}, in which the first waits up to {late:.3g} ms for the last, so the step may come out too long"
                 )
 
     def _assemblies(self, kind: Kind, of_rank: Index, apart: Any) -> list[_Assembly]:

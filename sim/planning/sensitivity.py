@@ -40,7 +40,7 @@ class Better:
 
 @dataclass(frozen=True)
 class Otherwise:
-    """One choice of the plan made otherwise: the step with it, or why that is no plan.
+    """One choice of the plan made otherwise: the step with it, and whether it fits.
 
     ``gain`` is relative to the best plan; ``simulated`` says that the seconds are the engine's.
     """
@@ -48,8 +48,8 @@ class Otherwise:
     option: str
     before: Any
     after: Any
-    seconds: float | None
-    gain: float | None
+    seconds: float
+    gain: float
     fits: bool
     simulated: bool = False
 
@@ -74,9 +74,7 @@ def changes(
     parts = _of_machine(question, best, summary, roomier, step, workers)
     return Changes(
         sorted(parts, key=lambda each: -each.gain),
-        sorted(
-            _of_plan(question, best, step, workers), key=lambda each: -(each.gain if each.gain is not None else -1e9)
-        ),
+        sorted(_of_plan(question, best, step, workers), key=lambda each: -each.gain),
     )
 
 
@@ -134,8 +132,8 @@ def _of_plan(question: Question, best: Ranked, step: float, workers: Workers) ->
             continue
         seconds = each.seconds / usual * step
         found.append((Otherwise(option, before, after, seconds, 1 - seconds / step, each.memory.fits), options))
-    found.sort(key=lambda pair: pair[0].seconds or 0.0)
-    promising = [place for place, (each, _) in enumerate(found) if each.fits and (each.gain or 0.0) > 0][:CHECKED]
+    found.sort(key=lambda pair: pair[0].seconds)
+    promising = [place for place, (each, _) in enumerate(found) if each.fits and each.gain > 0][:CHECKED]
     plain = [each for each, _ in found]
     for number, done in workers.results(play, [(question, best.mesh, found[place][1]) for place in promising]):
         if done.summary:

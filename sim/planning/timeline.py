@@ -72,7 +72,7 @@ class SpanTimeline:
             begin += seconds if span is None else spans[span]
             free[stream] = begin
             done.append(begin)
-        return max(free, default=0.0), max((done[number] for number in self.made), default=0.0)
+        return max(free), max((done[number] for number in self.made), default=0.0)
 
     def repeated(self, times: int) -> SpanTimeline | None:
         """The same with ``times`` more of the layers between the first and the last; None where these are not alike.

@@ -84,6 +84,9 @@ def test_experts_stream_from_the_host(machine):
     near = infer(machine, EXPERTS)
     assert near.host_bytes_per_token == 0
     assert near.seconds < chosen.seconds
+    deep = Model(**{**EXPERTS.model_dump(), "layers": 8})
+    here, there = (infer(machine, deep, **options).memory_per_rank_bytes for options in ({}, {"offload": "experts"}))
+    assert here["weights"] - there["weights"] == 4 * size - 2 * size, "room for two layers of four that have experts"
     half = infer(machine, EXPERTS, offload="experts:0.5")
     assert half.host_bytes_per_token == away.host_bytes_per_token / 2
 

@@ -13,7 +13,7 @@ from athanor.sim.planning.estimate import Estimator
 from athanor.sim.planning.question import Question
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.lowering.data_parallel.held_tensors import HeldTensors, split_axes, together
-from athanor.workloads.lowering.data_parallel.sharding import held, shards
+from athanor.workloads.lowering.data_parallel.sharding import held, layers_of, shards
 from athanor.workloads.memory.account import account, sample_loads
 from athanor.workloads.memory.state import ModelState
 from athanor.workloads.model.model import Parameters, list_models
@@ -23,6 +23,7 @@ from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.optimizers.optimizer import Sums, UpdatePass, UpdateProducts, WholeTensor
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.work import Exchange, Gemm, HostSweep, Sweep
+from support.small_searches import sized
 
 NAMES = sorted(OPTIMIZERS)
 WHOLE = ("adafactor", "lamb", "muon")
@@ -278,3 +279,42 @@ def test_a_state_of_an_account_by_hand():
         for one in (setting, changed)
     )
     assert adam - sgd == pytest.approx(4 * float(sum(each.parameters for each in held(setting))))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("stages", [1, 2, 4])
+def test_a_tied_table_is_where_it_is_looked_up_and_where_it_gives_scores(tied, stages):
+    """One stage has it once for both; of several the first and the last have one each, tied or not."""
+    model = sized(tied=tied)
+    setting = Setting.of("cluster-64", model, {"mesh": {"pp": stages}, "precision": "O0", "tokens_per_rank": 1 << 12})
+    found = HeldTensors(setting).of("embedding")
+    tables = sum(
+        (
+            np.broadcast_to(np.reshape(count, -1), stages)
+            for tensor, count in found.items()
+            if tensor in (Tensor(model.vocabulary, model.hidden), Tensor(model.hidden, model.vocabulary))
+        ),
+        start=np.zeros(stages),
+    )
+    assert tables.tolist() == ([1.0 if tied else 2.0] if stages == 1 else [1.0, *[0.0] * (stages - 2), 1.0])
+
+
+@pytest.mark.parametrize("first", [0, 2, 4])
+def test_a_stage_has_room_to_update_the_largest_tensor_that_it_has(first):
+    """Not one that other stages have: with layers of an FFN before those of experts, stages have different ones."""
+    width = athanor.load_model("moda-tiny").ffn_hidden
+    model = sized("moda-tiny", dense_first=first, expert_hidden=4 * width)
+    setting = Setting.of(
+        "sunway-oceanlight", model, {"mesh": {"pp": 2, "ep": 2}, "optimizer": "muon", "micro_batch": 1}
+    )
+    found, formats = account(setting, sample_loads(setting)), setting.plan.precisions.at(0)
+    (line,) = (each for each in found.lines if each.what == "the update of one tensor")
+    rule = setting.plan.optimizing.rule
+    for stage in range(2):
+        largest = max(
+            rule(part, tensor).workspace(tensor, formats[part])
+            for layer in layers_of(setting, stage)
+            for part, tensors in tensors_of_layer(model, model.stack[layer]).items()
+            for tensor in tensors
+        )
+        assert line.nbytes[stage] == largest

@@ -9,10 +9,13 @@ import pytest
 from athanor.hardware.machine import load_machine
 from athanor.sim.planning import estimate, pass_times, pipeline_times, step_times
 from athanor.sim.planning.estimate import Estimator
+from athanor.sim.planning.memory_estimate import Rooms
 from athanor.sim.planning.question import Question
 from athanor.sim.planning.space import Space
+from athanor.sim.planning.spans import Span
 from athanor.sim.planning.step_times import HeldLayers
-from athanor.workloads.memory import memory, sample_loads
+from athanor.sim.planning.timeline import REPEATED, SpanTimeline, TimelineEntry
+from athanor.workloads.memory import PARTS, memory, sample_loads
 from athanor.workloads.model.model import Layer, Model, load_model
 from athanor.workloads.plan.setting import Setting
 
@@ -264,3 +267,48 @@ def test_what_runs_beside_other_things_is_no_sum():
     assert any(work.beside for work in works.values())
     for work in works.values():
         assert bool(work.beside) == (not pass_times.in_turn(work.beside))
+
+
+@pytest.mark.parametrize("device", [1e3, 10.0, 1e-3])
+def test_the_fullest_stage_is_that_with_most_pressure(device):
+    """Whatever stages need of the device and of the host: on a device with much room the host decides, and the other way round."""
+    draw, rooms = np.random.default_rng(0), Rooms(capacity=device, host_capacity=2.0)
+    for _ in range(50):
+        nbytes = draw.random((len(PARTS) + 3, 4))
+        need = rooms._worst(nbytes)
+        pressures = np.maximum(nbytes[: len(PARTS)].sum(axis=0) / device, nbytes[len(PARTS)] / 2.0)
+        assert need.stage == pressures.argmax()
+        assert need.pressure == pytest.approx(pressures.max())
+
+
+# --- layers that are put in between ----------------------------------------------------------------------------------------
+
+
+def layers_after(begin, layers, back):
+    """A timeline of so many layers, each a span and a message beside it that waits for the entry ``back`` places before."""
+    entries = [TimelineEntry(0, 1.0 + at, None, ()) for at in range(begin)]
+    for _ in range(layers):
+        number = len(entries)
+        entries.append(TimelineEntry(1, 5.0, None, (number - back,)))
+        entries.append(TimelineEntry(0, 0.0, Span("layer", layer=PLAIN), (number,)))
+    return SpanTimeline._made(entries, 2, (len(entries) - 1,), serial=False)
+
+
+@pytest.mark.parametrize("back", [1, 2, 3])
+@pytest.mark.parametrize("times", [1, 3])
+def test_layers_in_between_are_as_if_all_had_been_lowered(back, times):
+    """Where a layer waits for nothing before the layer before; else there is no answer, and all are lowered."""
+    begin, spans = 6, {Span("layer", layer=PLAIN): 3.0}
+    found, whole = layers_after(begin, REPEATED, back).repeated(times), layers_after(begin, REPEATED + times, back)
+    if back <= 2:
+        assert found == whole
+        assert found.run(spans) == whole.run(spans)
+    else:
+        assert found is None
+
+
+def test_what_hands_nothing_on_hands_it_on_at_once():
+    """Operations beside the passes take their time, and nothing waits for them."""
+    beside = SpanTimeline._made([TimelineEntry(0, 2.0, None, ())], 1, (), serial=False)
+    assert beside.run({}) == (2.0, 0.0)
+    assert SpanTimeline.of([], lambda each: 1.0).run({}) == (0.0, 0.0)

@@ -310,3 +310,19 @@ def test_workers_do_what_can_be_done_at_once():
     for plain in (this, alone):
         del plain["search_seconds"], plain["plans_per_second"]
     assert this == alone
+
+
+@pytest.mark.parametrize(
+    ("machine", "tries", "fixed"),
+    [
+        (hosted(), (), {"offload": "none"}),
+        (hosted(), (), {"offload": "optimizer"}),
+        (hosted(), ("offload=none,optimizer",), {}),
+        ("cluster-64", (), {}),
+    ],
+)
+def test_a_host_is_tried_only_where_there_is_one_and_nothing_was_said(machine, tries, fixed, monkeypatch):
+    seen = []
+    monkeypatch.setattr(search_module, "Space", lambda *args: seen.append(args) or Space(*args))
+    next(iter(search(asked(machine, tries=("tp=1", "pp=1", *tries), **{**FEW, **fixed}))))
+    assert [args[1:] for args in seen] == [()]

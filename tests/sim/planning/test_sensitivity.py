@@ -7,6 +7,7 @@ from athanor.sim.planning.estimate import Estimator
 from athanor.sim.planning.ranking import Ranked
 from athanor.sim.planning.sensitivity import CHECKED, changes
 from athanor.sim.planning.simulated_plans import (
+    PlayedPlan,
     faster_links,
     faster_machine,
     faster_parts,
@@ -329,3 +330,21 @@ def test_only_what_fits_and_promises_something_is_simulated():
         assert not (each.simulated and each.gain <= -0.05)
     for each in larger:
         assert not by_choice[each.option, each.after].fits
+
+
+def test_what_the_engine_says_decides_the_order():
+    """Choices stand by their gain after the engine has played some, whatever the closed form had promised."""
+    question = asked(tries=())
+    best, summary = best_of(question, {"dp": 4}, recompute="full")
+    step = summary["step_seconds"]
+
+    class Contrary:
+        """Says that what promises most gives least."""
+
+        def results(self, call, tasks):
+            return ((at, PlayedPlan({"step_seconds": step * (9.0 - at)})) for at, _ in enumerate(tasks) if call is play)
+
+    found = changes(question, best, summary, [], Contrary()).plan
+    assert [each.seconds / step for each in found if each.simulated] == pytest.approx([7.0, 8.0, 9.0])
+    gains = [each.gain for each in found]
+    assert gains == sorted(gains, reverse=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from athanor.workloads.lowering import lower_step
+from athanor.workloads.lowering.step import TrainingStep
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.work import Bookkeeping, Exchange, Gemm, HostSweep, Loop
 from oracles.transformer.approximations import NOMINAL, Charge, charges
@@ -30,6 +31,7 @@ from support.operators import (
     TOKENS,
     made,
 )
+from support.small_searches import sized
 from support.strategies import flat, hosted
 
 ALONE, PLAIN = Group(), Choices()
@@ -275,3 +277,19 @@ def test_what_is_left_out_is_little(model, choices, most):
     charge = sum(each.read + each.written for each in charges(rank.memory.done, rank).values())
     assert charge == approx(truth, rel=most)
     assert sum(each.few for each in operators) < 0.003 * truth
+
+
+def test_a_fused_kernel_has_the_queries_of_one_stack_and_the_keys_of_the_other():
+    """As many as its model says, which the kernel of an accelerator is then measured with; parts are of the keys alone."""
+    model = sized("t5-large", decoder_seq_len=32, layers=1, encoder_layers=1)
+    setting = Setting.of(
+        "cluster-64", model, {"mesh": {"dp": 1}, "seq_len": 128, "tokens_per_rank": 128, "attention": "fused"}
+    )
+    passes = TrainingStep(setting, 0).bare
+    own, cross = passes.attentions(model.stack[-1])
+    (encoder,) = passes.attentions(model.stack[0])
+    for attention, queries, keys in ((encoder, 128, 128), (own, 32, 32), (cross, 32, 128)):
+        for products in (2, 5):
+            whole, quarter = attention.fused(products), attention.fused(products, 4)
+            assert (whole.queries, whole.keys, whole.products) == (queries, keys, products)
+            assert (quarter.queries, quarter.keys, quarter.products) == (queries, keys / 4, products)

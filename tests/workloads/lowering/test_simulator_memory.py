@@ -106,3 +106,19 @@ def test_choices_of_experts_are_arrays_of_all_experts():
     assert each(top_k=3) - each(top_k=2) == pytest.approx(each(top_k=2) - one)
     assert each(top_k=2) > one
     assert each(top_k=1, drift=0.5) - one == pytest.approx(2 * few.layers)
+
+
+@pytest.mark.parametrize("mesh", [{"dp": 8}, {"ep": 4}], ids=str)
+def test_rows_are_told_once_where_ranks_are_alike_and_of_three_where_they_differ(mesh):
+    """A step more has so many rows more of every rank that is told: the fastest, the slowest and one between, or any."""
+    model = load_model("moda-tiny" if "ep" in mesh else "gpt-tiny")
+
+    def step(**options):
+        here = {"mesh": mesh, "balancer": "swipe", "tokens_per_rank": 4096, **options}
+        one, two = (
+            estimate_bytes(Setting.of("sunway-oceanlight", model, {**here, "steps": steps})) for steps in (1, 2)
+        )
+        return two - one
+
+    assert step() > 0
+    assert step(speed_spread=0.1) == pytest.approx(3 * step())

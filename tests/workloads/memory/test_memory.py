@@ -1,7 +1,9 @@
 """Memory: formulas of its sources, row by row, and laws."""
 
+from collections import Counter
 from math import inf
 
+import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit
 from athanor.workloads.lowering import lower
@@ -293,3 +295,27 @@ def test_lines_add_up():
         assert one.host == pytest.approx(sum(line.nbytes[one.stage] for line in found.lines if line.host))
     assert found.worst.table().keys() == {*PARTS, "total", "capacity"}
     assert need(mesh={"dp": 1}).host_capacity == inf
+
+
+MIXED = {"moe_every": 2, "dense_first": 1}
+IN_BOTH_STACKS = {"encoder_layers": 4, "decoder_seq_len": 8}
+
+
+@pytest.mark.parametrize("keys", [{}, MIXED, IN_BOTH_STACKS], ids=str)
+def test_a_stack_keeps_what_its_layers_keep(keys):
+    """Tensor by tensor, one layer after another: of layers of different kinds the same tensors add up."""
+    here = setting(moe(**keys), mesh={"ep": 4}, balancer="swipe")
+    found = {(line.name, line.what): line.nbytes[0] for line in of(here).lines if line.part == "activations"}
+    saved, loads, expected = Saved.of(here, POLICIES["O2"]), iter(sample_loads(here)), Counter()
+    for kind in here.model.stack:
+        tokens = float(np.max(next(loads).received)) if kind.moe else 0.0
+        for row in saved.layer(kind):
+            expected[row.operator, row.what] += row.size(tokens)
+    assert expected.keys() <= found.keys()
+    assert {key: found[key] for key in expected} == pytest.approx(expected)
+
+
+def test_stages_without_experts_carry_no_tokens():
+    here = setting(moe(dense_first=4), mesh={"pp": 2, "ep": 2}, balancer="swipe", micro_batch=1)
+    first, last = MemoryStages(here).carried(sample_loads(here))
+    assert first == 0 < last

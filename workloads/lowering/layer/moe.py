@@ -84,7 +84,7 @@ class MixtureOfExperts:
             combine=Exchange("all-to-all", self.all_to_all, axes, back, element, None if even else out, again),
         )
 
-    def forward(self, program: Program, layer: int, flow: Flow, balance: bool = True) -> None:
+    def forward(self, program: Program, layer: int, flow: Flow, balance: bool) -> None:
         """The MoE half of a layer with its residual; without ``balance`` the routing is known already (recomputation)."""
         local, at, top_k = self.local, Task(part="moe", layer=layer), self.loads.top_k
         add, sweep, stream = program.add, local.sweep, self._stream
