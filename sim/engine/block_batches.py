@@ -54,7 +54,7 @@ class Moved(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class BlockBatch:
     """Runs blocks of one :func:`form`, by their numbers in the pipeline, for an engine."""
 
     engine: Engine

@@ -22,7 +22,7 @@ from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import LinkLoads
 from ..network.phases.transfers import Traffic, Transfer
 from ..network.shared_network import SharedNetwork
-from .block_batches import Batch
+from .block_batches import BlockBatch
 from .drift import Drift
 from .noise import Noise
 
@@ -310,7 +310,7 @@ class Engine:
 
     def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
         """The same of several, which have one form (:func:`~.block_batches.form`)."""
-        return Batch(self, numbers, blocks).run()
+        return BlockBatch(self, numbers, blocks).run()
 
     def by_itself(self, exchange: Exchange) -> Exchanged:
         """An exchange with the network to itself; even ones, and those on the same bytes, repeat."""

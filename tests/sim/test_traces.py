@@ -51,4 +51,6 @@ def test_a_longer_run_takes_no_more_memory():
         tracemalloc.stop()
         del told
     rows = len(rows_of(steps=1).trace)
-    assert peaks[1] - peaks[0] < 20 * rows * 100  # a row takes more than three times these bytes; figures take a few thousand
+    assert (
+        peaks[1] - peaks[0] < 20 * rows * 100
+    )  # a row takes more than three times these bytes; figures take a few thousand

@@ -95,7 +95,7 @@ def test_counts_have_the_moments_of_single_tokens(experts, top_k, exponent, way)
     if way == "exact":
         drawn = np.concatenate([token_counts(chances, top_k, tokens, 4, random) for _ in range(groups // 4)], axis=1)
     else:
-        drawn = _by_expert(choices(chances, top_k), tokens, groups, random)
+        drawn = _by_expert(choices(chances, top_k), tokens, groups, [random])[0]
     drawn = drawn.transpose(1, 0, 2).reshape(groups, -1)
     noise = 5 / groups**0.5
     assert np.abs(drawn.mean(axis=0) / tokens - mean).max() <= noise * (expected.diagonal().max() / tokens) ** 0.5
