@@ -41,13 +41,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@echo "setting up $(VENV): downloads some 100 MB, a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mpich]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "setting up $(VENV): downloads some 100 MB, a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-mutation: pyproject.toml | $(VENV)/installed-dev
+	@echo "setting up $(VENV): downloads some 100 MB, a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
 	@touch $@

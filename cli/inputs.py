@@ -29,7 +29,7 @@ def named_machine(machine: str, settings: tuple[str, ...]) -> Machine:
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:
         if not equals:
-            raise InputError(f"--set {key}: write KEY=VALUE, for example fabric.taper=1/1")
+            raise InputError(f"--set {key}: write KEY=VALUE, for example nodes=512")
     return load_machine(machine).changed({key: value for key, _, value in pairs})
 
 

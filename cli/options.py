@@ -134,7 +134,7 @@ def machine_option(default: str | None = None) -> Callable[[Command], Command]:
 
 def set_option(command: Command) -> Command:
     """The option that changes values of the machine."""
-    text = "Another value in the machine file, such as fabric.taper=1/1; athanor show machine NAME lists the keys."
+    text = "Another value in the machine file, such as nodes=512; athanor show machine NAME lists the keys."
     return click.option(
         "--set",
         "settings",
