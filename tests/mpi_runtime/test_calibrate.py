@@ -387,7 +387,7 @@ def test_a_calibrated_machine_says_where_all_is_from_and_simulates(calibrated):
     assert 1e8 < machine.core_group.peak["fp32"] < 1e13
     assert machine.core_group.peak["fp16"] == machine.core_group.peak["fp32"]
     assert 1e7 < machine.node.ring_bandwidth < 1e12
-    assert 0 < machine.calibration.message_overhead < 0.1
+    assert 0 <= machine.calibration.message_overhead < 0.1  # a busy machine may hide it
     run = athanor.simulate(folder / "machine.toml", "moda-tiny", mesh={"ep": 2}, tokens_per_rank=128)
     assert run.summary()["step_seconds"] > 0
     for text in ("Measured", "Messages between two ranks", "all-reduce ring, 2 ranks", "held out"):
