@@ -12,6 +12,7 @@ import numpy as np
 
 from ...hardware.errors import DoesNotFit
 from ...hardware.machine import Machine
+from ..collectives import rounds
 from ..plan.setting import Setting
 from .data_parallel.sharding import parts_of
 from .pipeline_blocks import last_differs
@@ -111,7 +112,11 @@ def _hops(machine: Machine) -> int:
 
 def _pairwise(setting: Setting) -> bool:
     """Whether the plan's all-to-all takes a step for each other rank of a group."""
-    return setting.plan.all_to_all.startswith("pairwise") and "ep" in setting.mesh.axes
+    if "ep" not in setting.mesh.axes:
+        return False
+    some = 4  # ranks that tell a step each from one for all, or from log2 of them
+    made = list(rounds("all-to-all", setting.plan.all_to_all, 1, some))
+    return not any(each.everyone for each in made) and sum(each.steps for each in made) == some - 1
 
 
 def require_pairs(groups: int, size: int) -> None:
