@@ -10,6 +10,7 @@ from ...hardware.machine import Machine
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout, named
 from ...workloads.schedule.work import Exchange
+from ..engine.stage_transfers import Handover
 from ..network.phases.transfers import Traffic
 
 UNIT = 1e9
@@ -42,6 +43,7 @@ class CollectiveTimes:
 
     machine: Machine
     _known: dict[Shape, tuple[CollectiveSteps, ...]] = field(default_factory=dict)
+    _hops: dict[tuple[Shape, bool], tuple[float, float]] = field(default_factory=dict)
 
     def on(self, layout: Layout, placement: str) -> Wires:
         """The collectives of one layout."""
@@ -73,6 +75,27 @@ class Wires:
         nbytes = float(np.max(exchange.nbytes))
         return sum(each.seconds(nbytes) for each in known[key])
 
+    def hand_over(self, exchange: Exchange, wraps: bool) -> tuple[float, float]:
+        """Seconds of a message to the next stage, and those of them in which bytes pass.
+
+        Hops differ where nodes do, such as a last one that is not full: each is its stage's slowest, and the mean of all hops is
+        what a micro-batch meets on its way.
+        """
+        key = (self.shape(exchange.axes), wraps)
+        known = self.network._hops
+        if key not in known:
+            even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
+            found = Handover.of(self.traffic, even, "F", wraps)
+            (axis,) = self.layout.mesh.positions(exchange.axes)
+            others = tuple(at for at in range(found.seconds.ndim) if at != axis)
+            total, moving = found.seconds.max(axis=others), found.wire.max(axis=others)
+            hops = len(total) if wraps else len(total) - 1
+            each = float(moving.sum()) / hops
+            known[key] = float(total.sum()) / hops - each, each / UNIT
+        fixed, each = known[key]
+        wire = each * float(np.max(exchange.nbytes))
+        return fixed + wire, wire
+
     def shape(self, axes: tuple[str, ...]) -> Shape:
         """The shape of the groups along these axes."""
         found = self._shapes.get(axes)
@@ -96,13 +119,18 @@ class Wires:
                 parts.append((stride, size))
         return (*every, *parts)
 
-    def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:
-        """The steps of a collective, from the loads that it puts on links."""
+    @property
+    def traffic(self) -> Traffic:
+        """What the collectives put on links."""
         if self._traffic is None:
             self._traffic = Traffic(self.network.machine, self.layout, "bound")
+        return self._traffic
+
+    def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:
+        """The steps of a collective, from the loads that it puts on links."""
         even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
         found = []
-        for each in self._traffic.transfers(even):
+        for each in self.traffic.transfers(even):
             moving = each.demand.group_seconds(each.demand.alone[0])
             found.append(CollectiveSteps(float(np.max(each.fixed)), each.floor, float(np.max(moving)) / UNIT))
         return tuple(found)

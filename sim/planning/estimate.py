@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, overload
 
 from ...hardware.errors import AthanorError, InputError
@@ -89,9 +89,8 @@ class Estimator:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
             return self.steps.whole(setting, wires, work)
         local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
-        message = handed_on(setting, local)
-        send, fixed = (wires.seconds(each) for each in (message, replace(message, nbytes=0.0)))
-        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, send - fixed)
+        send, wire = wires.hand_over(handed_on(setting, local), setting.plan.chunks > 1)
+        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, wire)
         found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:
             if worth and not worth(self.steps.whole(setting, wires, of_stages.least(count))):
