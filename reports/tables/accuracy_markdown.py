@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any
 
 from ..studies.accuracy.validate import short
@@ -41,7 +42,7 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
         " that can be predicted; the reasons stand in the output."
     )
     hidden = len(record["sources"]) - len(shown)
-    return [*lines(columns, rows), "", beside.format(**record["overall"], hidden=hidden)]
+    return [*lines(columns, rows), "", *wrap(beside.format(**record["overall"], hidden=hidden), 100)]
 
 
 def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:

@@ -202,7 +202,7 @@ def test_blocks_stand_for_micro_batches_written_out(case, monkeypatch):
     """A step whose micro-batches are written once takes as long, sends as much, and spends it on the same."""
     flat, blocks = both_ways(case, monkeypatch)
     # groups of experts drift apart from one micro-batch to the next, which a block that stands for all of them does not know
-    near = 0.02 if case in ("experts", "uneven experts") else 1e-9
+    near = 0.015 if case in ("experts", "uneven experts") else 1e-9
     assert blocks["step_seconds"] == approx(flat["step_seconds"], rel=near)
     assert blocks["flops_per_step"] == approx(flat["flops_per_step"])
     for key, seconds in flat["breakdown"].items():
