@@ -113,7 +113,7 @@ class PassTimes:
             even = dict[Layer, Load]()
             for kind in (kind for kind in setting.model.kinds if kind.moe):
                 at = setting.model.stack.index(kind)
-                load = LoadModel(setting, decoder=not kind.encoder).sample(at, 0, 0)
+                load = LoadModel(setting, decoder=not kind.encoder, carried_only=True).sample(at, 0, 0)
                 sent, received = float(np.max(load.sent)), float(np.max(load.received))
                 even[kind] = replace(load, sent=sent, received=received)
             self._loads[key] = [even[kind] for kind in setting.model.stack if kind.moe]

@@ -105,10 +105,11 @@ class LoadModel:
 
     Only counts are drawn (:mod:`..routing.token_counts`): for each expert-parallel group, how many of its tokens want each
     expert first, second, …, never which token wants which expert. Only the carried loads of a policy that levels them are
-    those of one group for all. ``decoder``: of a decoder's layers, beside an encoder.
+    those of one group for all. ``decoder``: of a decoder's layers, beside an encoder. ``carried_only``: nobody asks what was
+    wanted, so that where loads are level one group is drawn for all.
     """
 
-    def __init__(self, setting: Setting, decoder: bool = False) -> None:
+    def __init__(self, setting: Setting, decoder: bool = False, carried_only: bool = False) -> None:
         self.plan, self.mesh = setting.plan, setting.mesh
         spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
         self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
@@ -117,7 +118,9 @@ class LoadModel:
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
         self._others = tuple(
-            1 if axis in self.axes or axis not in REPLICAS else length
+            1
+            if axis in self.axes or axis not in REPLICAS or (carried_only and setting.plan.balancing.level)
+            else length
             for axis, length in zip(self.mesh.axes, self.mesh.shape, strict=True)
         )
         self.groups = prod(self._others)

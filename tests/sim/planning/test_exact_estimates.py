@@ -15,6 +15,7 @@ from athanor.sim.planning.space import Space
 from athanor.sim.planning.spans import Span
 from athanor.sim.planning.step_times import HeldLayers
 from athanor.sim.planning.timeline import REPEATED, SpanTimeline, TimelineEntry
+from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.memory import PARTS, memory, sample_loads
 from athanor.workloads.model.model import Layer, Model, load_model
 from athanor.workloads.plan.setting import Setting
@@ -312,3 +313,15 @@ def test_what_hands_nothing_on_hands_it_on_at_once():
     beside = SpanTimeline._made([TimelineEntry(0, 2.0, None, ())], 1, (), serial=False)
     assert beside.run({}) == (2.0, 0.0)
     assert SpanTimeline.of([], lambda each: 1.0).run({}) == (0.0, 0.0)
+
+
+def test_level_loads_are_those_of_one_group_for_all():
+    """What ranks send and carry is what a step has, from the draw of a single group: others would change nothing."""
+    setting = Setting.of("cluster-64", EXPERTS, {"mesh": {"ep": 4, "dp": 4}, "balancer": "swipe", **BATCH})
+    alone, every = LoadModel(setting, carried_only=True), LoadModel(setting)
+    assert (alone.groups, every.groups) == (1, 4)
+    one, all_of_them = (each.sample(0, 0, 0) for each in (alone, every))
+    assert (one.sent, one.received) == (all_of_them.sent, all_of_them.received)
+    assert (one.carried == all_of_them.carried).all() and one.moved_fraction == all_of_them.moved_fraction
+    uneven = Setting.of("cluster-64", EXPERTS, {"mesh": {"ep": 4, "dp": 4}, "balancer": "none", **BATCH})
+    assert LoadModel(uneven, carried_only=True).groups == 4
