@@ -41,7 +41,11 @@ def play(collectives: Sequence[tuple[MessageSteps, Array]]) -> list[Array]:
 
 
 def in_turn(steps: MessageSteps) -> float:
-    """Seconds of a collective in which all ranks wait for each other after each step."""
+    """Seconds of a collective in which all ranks wait for each other after each step.
+
+    All flows of a step begin together, and a message's bytes come as much later as it has to wait for its first, as in a
+    training step at this depth (:class:`~athanor.sim.network.phases.transfers.Transfer`).
+    """
     seconds, known = 0.0, dict[int, float]()
     for each, times in steps.rows():
         key = int(fingerprints(each))
@@ -52,18 +56,18 @@ def in_turn(steps: MessageSteps) -> float:
 
 
 def _together(messages: Sends, steps: MessageSteps) -> float:
-    """Seconds until the last of some messages, that all begin together, has ended."""
+    """Seconds until the last of some messages, whose flows all begin together, has ended."""
     count = len(messages.sender)
     fluid = Fluid(count, messages.links.shape[-1], np.append(steps.capacity, np.inf))
     fluid.book(np.arange(count), messages.links, messages.usage, messages.weight, messages.limit, messages.nbytes)
-    waiting = messages.wait.copy()
-    while (now := min(fluid.next(), float(waiting.min(initial=np.inf)))) < np.inf:
-        fluid.advance(now)
-        ready = np.flatnonzero(waiting <= now * TOGETHER)
-        waiting[ready] = np.inf
-        fluid.begin(ready[fluid.left[ready] > 0])
+    fluid.begin(np.flatnonzero(messages.nbytes > 0))
+    fluid.settle()
+    last = float(messages.wait.max(initial=0.0))
+    while (now := fluid.next()) < np.inf:
+        ended = fluid.advance(now)
+        last = max(last, now + float(messages.wait[ended].max()))
         fluid.settle()
-    return fluid.now
+    return last
 
 
 class MessageSimulation:

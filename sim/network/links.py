@@ -37,6 +37,9 @@ class Links:
     layout: Layout
     _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
     classes: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of flows, as found
+    farthest: dict[Groups, Array] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # latencies, as found
     _single: dict[tuple[Groups, int], bool] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

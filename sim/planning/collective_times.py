@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,15 +23,13 @@ Shape = tuple[object, ...]
 
 @dataclass(frozen=True)
 class CollectiveSteps:
-    """Equal steps of a collective: ``fixed`` seconds, then ``each`` for a byte but no less than ``floor``."""
+    """Equal steps of a collective: the longest of some lines, ``fixed`` seconds and so many for ``each`` byte."""
 
-    fixed: float
-    floor: float
-    each: float
+    lines: tuple[tuple[float, float], ...]
 
     def seconds(self, nbytes: float) -> float:
         """With vectors of ``nbytes``."""
-        return self.fixed + max(self.floor, self.each * nbytes)
+        return max([fixed + each * nbytes for fixed, each in self.lines])
 
 
 @dataclass
@@ -129,11 +128,19 @@ class Wires:
     def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:
         """The steps of a collective, from the loads that it puts on links."""
         even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
-        found = []
-        for each in self.traffic.transfers(even):
-            moving = each.demand.group_seconds(each.demand.alone[0])
-            found.append(CollectiveSteps(float(np.max(each.fixed)), each.floor, float(np.max(moving)) / UNIT))
-        return tuple(found)
+        return tuple(
+            CollectiveSteps(_highest([*each.lines(UNIT), (float(np.max(each.fixed)) + each.floor, 0.0)]))
+            for each in self.traffic.transfers(even)
+        )
+
+
+def _highest(lines: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Lines that are the highest somewhere: of those that begin no higher, only steeper ones can be."""
+    found: list[tuple[float, float]] = []
+    for fixed, each in sorted(lines, reverse=True):
+        if not found or each > found[-1][1]:
+            found.append((fixed, each))
+    return tuple(found)
 
 
 def strides(mesh: Mesh, placement: str) -> dict[str, int] | None:

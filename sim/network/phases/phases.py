@@ -53,9 +53,6 @@ class Phases(Protocol):
         None where nobody can tell with little effort.
         """
 
-    def farthest(self, groups: Index) -> Array:
-        """Seconds of the longest latency between members of each group, ``[groups]``."""
-
 
 def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:
     """The same phases on links of which each level in ``faster`` has so many times its bandwidth."""

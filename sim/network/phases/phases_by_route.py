@@ -9,9 +9,9 @@ import numpy as np
 from ....hardware.fabrics.fabric import LinkKind
 from ....workloads.lowering.simulator_memory import PAIRS_AT_ONCE, require_pairs
 from ..links import Array, Groups, Index, LinkLoads
-from ..routes import Flows, all_pairs
+from ..routes import Flows
 from ..topology import Graph
-from .flow_classes import Demand, bound_demand
+from .flow_classes import Demand, busy_link_demand, by_latency
 from .flow_symmetry import Marks
 from .route_symmetry import route_demand
 
@@ -42,7 +42,7 @@ class ByRoute:
             self._pairs[groups] = Flows.of_all_pairs(self.graph, groups.members)
         nbytes = sent[:, :, None] * share[:, None, :]
         others = ~np.eye(size, dtype=bool)
-        return self._phase(self._pairs[groups], nbytes[:, others].reshape(-1), count, apart)
+        return self._phase(self._pairs[groups], nbytes[:, others].reshape(-1), count, apart, crowd=True)
 
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
@@ -53,13 +53,6 @@ class ByRoute:
         group, source = member // groups.shape[1], groups.reshape(-1)[member]
         flows = Flows.between(self.graph, group, source, target[member])
         return self._phase(flows, sent.reshape(-1)[member], len(groups), apart)
-
-    def farthest(self, groups: Index) -> Array:
-        """Latency of the longest message when all send to all, whichever pair of a group is the farthest."""
-        longest = np.zeros(len(groups))
-        for group, source, target in all_pairs(groups):
-            np.maximum.at(longest, group, self.graph.latencies(source, target))
-        return longest
 
     def crowded(self, groups: Index) -> bool:
         """Whether several groups leave their nodes."""
@@ -77,12 +70,20 @@ class ByRoute:
         empty = np.zeros(0, dtype=np.int64)
         return np.concatenate([empty, *links]), np.concatenate([empty, *owners])
 
-    def _phase(self, flows: Flows, nbytes: Array, groups: int, apart: Marks | None = None) -> tuple[Demand, LinkLoads]:
-        """What messages with these bytes, in so many groups, ask of the network."""
+    def _phase(
+        self, flows: Flows, nbytes: Array, groups: int, apart: Marks | None = None, crowd: bool = False
+    ) -> tuple[Demand, LinkLoads]:
+        """What messages with these bytes, in so many groups, ask of the network; in a ``crowd`` each rank has many."""
         total = flows.loads(nbytes)
         ends = np.cumsum([kind.count for kind in self.kinds])
         by_kind = dict(zip((kind.name for kind in self.kinds), np.split(total, ends[:-1]), strict=True))
         loads = LinkLoads(self.kinds, by_kind)
         if self.depth == "bound":
-            return bound_demand(loads, flows.ends(nbytes, total / self.graph.capacity, groups), apart), loads
+            ends = flows.ends(nbytes, total / self.graph.capacity)
+            if not crowd:
+                return busy_link_demand(loads, *by_latency(flows.latency, ends, flows.group, groups), apart), loads
+            last, farthest = np.zeros((1, groups)), np.zeros((1, groups))
+            for latest, each in ((last, ends), (farthest, flows.latency)):
+                np.maximum.at(latest[0], flows.group, each)
+            return busy_link_demand(loads, last, farthest, apart), loads
         return route_demand(flows, nbytes, groups, apart), loads

@@ -8,7 +8,7 @@ import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
 from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, alone_in, step_loads
-from .flow_classes import Demand, bound_demand
+from .flow_classes import Demand, busy_link_demand, by_latency
 from .flow_symmetry import Marks, all_pairs_demand, step_demand
 
 
@@ -30,8 +30,8 @@ class ByLevel:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
         if self.depth == "bound":
-            ends, free = _group_ends(self.links, groups, loads)
-            return bound_demand(loads, ends, apart, free), loads
+            ends, latency, free = _group_ends(self.links, groups, loads)
+            return busy_link_demand(loads, ends, latency, apart, free), loads
         return all_pairs_demand(self.links, groups, sent, share, apart), loads
 
     def one_each(
@@ -41,7 +41,10 @@ class ByLevel:
         messages = Messages.of(self.links, groups, targets)
         loads = step_loads(self.links, messages, sent)
         if self.depth == "bound":
-            return bound_demand(loads, _step_ends(messages, len(groups), sent, loads), apart), loads
+            source = groups.reshape(-1)[messages.member], targets.reshape(-1)[messages.member]
+            latency = self.links.machine.fabric.latencies(*(self.links.layout.node[end] for end in source))
+            ends = by_latency(latency, _message_ends(messages, sent, loads), messages.group, len(groups))
+            return busy_link_demand(loads, *ends, apart), loads
         return step_demand(self.links, groups, targets, sent, apart), loads
 
     def crowded(self, groups: Index) -> bool:
@@ -83,14 +86,6 @@ class ByLevel:
             below = domain, kind.capacity * cables
         return np.concatenate([link for link, _ in found]), np.concatenate([each for _, each in found])
 
-    def farthest(self, groups: Index) -> Array:
-        """Latency of the longest message when all send to all: members stand in order, so that the last one is the farthest."""
-        node = self.links.layout.node[groups]
-        last = np.broadcast_to(node[:, -1:], node.shape)
-        each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
-        longest: Array = each_way.reshape(groups.shape).max(axis=1)
-        return longest
-
 
 def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index, float] | None) -> bool:
     """Whether a domain's only link carries all that the links of the domains within it can bring."""
@@ -102,15 +97,15 @@ def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index,
     return bool(np.bincount(outer[outer >= 0]).max() * each <= capacity * (1 + 1e-9))
 
 
-def _step_ends(messages: Messages, groups: int, sent: Array, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group's messages pass has carried its bytes; None where groups do not differ."""
+def _message_ends(messages: Messages, sent: Array, loads: LinkLoads) -> Array:
+    """Seconds after which every link that each message passes has carried its bytes."""
     sends = sent.reshape(-1)[messages.member] > 0
-    ends = np.zeros(groups)
+    ends = np.zeros(len(sends))
     for kind, seconds in loads.busy():
         link = messages.passed[kind.name]
         used = sends & (link >= 0)
-        np.maximum.at(ends, messages.group[used], seconds[link[used]])
-    return None if (ends == ends[0]).all() else ends
+        ends[used] = np.maximum(ends[used], seconds[link[used]])
+    return ends
 
 
 ROOM = 2.0
@@ -118,8 +113,8 @@ ROOM = 2.0
 then it carries two exchanges at once, of which some groups are at the first and others at the second."""
 
 
-def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | None, bool]:
-    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ.
+def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array, Array, bool]:
+    """Seconds after which every link that a group uses has carried its bytes, and its longest latency, ``[1, group]``.
 
     And whether links that groups share are so little loaded that they hold none of them back, whenever each begins.
     """
@@ -138,4 +133,14 @@ def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | 
         else:
             shared, crowded = np.maximum(shared, there), max(crowded, float(worst.max()))
     ends, free = np.maximum(own, shared), crowded * ROOM <= float(own.min())
-    return None if (ends == ends[0]).all() else ends, free
+    return ends[None, :], _farthest(links, among)[None, :], free
+
+
+def _farthest(links: Links, among: Groups) -> Array:
+    """Latency of each group's longest message when all send to all: members stand in order, so the last one is the farthest."""
+    if among not in links.farthest:
+        node = links.layout.node[among.members]
+        last = np.broadcast_to(node[:, -1:], node.shape)
+        each_way = links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
+        links.farthest[among] = each_way.reshape(node.shape).max(axis=1)
+    return links.farthest[among]
