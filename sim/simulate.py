@@ -37,7 +37,7 @@ from .network.phases.phases import with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
-"""Ranks that differ in what they send or receive above which ``--depth auto`` takes the bound: flow classes are their pairs."""
+"""Ranks that differ in what they send or receive above which ``--depth auto`` looks at links: flow classes are their pairs."""
 
 MOST_UNEQUAL_ROUTES = 16
 """The same where the fabric is no tree: there flow classes share many more links, and rates take longer to find."""
@@ -70,7 +70,7 @@ def simulate(
     except TooManyClasses:
         if setting.plan.depth != "auto":
             raise
-        run = run_setting(setting, "bound", overcommit, started)
+        run = run_setting(setting, "links", overcommit, started)
     if not bottleneck:
         return run
     from .bottleneck import bottleneck as limits
@@ -156,6 +156,10 @@ def _run_step(
     observed: dict[str, tuple[int, ...]],
 ) -> StepResult:
     """A step; rows are told of the ``observed`` ranks."""
+    if traffic and traffic.depth == "bound":
+        from .engine.bound_engine import BoundEngine
+
+        return BoundEngine(setting.machine, schedule, traffic, noise, observed).run()
     if traffic:
         return Engine(setting.machine, schedule, traffic, noise, observed).run()
     from .engine.rank_engine import RankByRank
@@ -182,12 +186,12 @@ def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict
 
 
 def _depth(depth: str, setting: Setting, loads: list[Load]) -> str:
-    """The chosen depth, or fluid where ranks differ little enough that their flow classes are few."""
+    """The chosen depth, or fluid where ranks differ little enough that their flow classes are few, else links."""
     if depth != "auto":
         return depth
     unequal = max((np.size(amount) for load in loads for amount in (load.sent, load.received)), default=1)
     most = MOST_UNEQUAL if setting.machine.fabric.is_tree else MOST_UNEQUAL_ROUTES
-    return "fluid" if unequal <= most else "bound"
+    return "fluid" if unequal <= most else "links"
 
 
 def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:

@@ -49,7 +49,7 @@ def met(work: PipelineWork, traffic: Traffic, axis: int) -> dict[str, NDArray[np
 
     Stages send with odd weights. Where one alone loads a link, weighted bytes over bytes are that stage's weight.
     """
-    count, weights = Traffic(traffic.machine, traffic.layout, "bound"), np.sqrt(np.arange(work.stages) + 2.0)
+    count, weights = Traffic(traffic.machine, traffic.layout, "links"), np.sqrt(np.arange(work.stages) + 2.0)
     shape = [work.stages if number == axis else 1 for number in range(len(traffic.layout.mesh.shape))]
     exchanges = (each.work for block in work.blocks for each in block if isinstance(each.work, Exchange))
     kinds = {(each.operation, each.algorithm, each.axes) for each in exchanges}
@@ -175,7 +175,7 @@ class StageCrowds:
     def _counter(self) -> Traffic:
         """Traffic that only adds up bytes."""
         if -1 not in self._traffics:
-            self._traffics[-1] = Traffic(self.traffic.machine, self.traffic.layout, "bound")
+            self._traffics[-1] = Traffic(self.traffic.machine, self.traffic.layout, "links")
         return self._traffics[-1]
 
     def _traffic(self, stage: int) -> Traffic:

@@ -55,6 +55,22 @@ def in_turn(steps: MessageSteps) -> float:
     return seconds
 
 
+def by_busiest_link(steps: MessageSteps) -> float:
+    """The same, where a message takes as long as the most loaded link on its way, and of a crowd all wait for the farthest."""
+    seconds, rates = 0.0, np.append(steps.capacity, np.inf)
+    for each, times in steps.rows():
+        sent = each[each.receiver >= 0]
+        crowd = len(sent.sender) > len(np.unique(sent.sender))
+        loads = np.zeros(len(rates))
+        for hop in range(sent.links.shape[1]):
+            loads += np.bincount(sent.links[:, hop], sent.usage[:, hop] * sent.nbytes, len(loads))
+        worst = np.where(sent.nbytes > 0, (loads / rates)[sent.links].max(axis=1, initial=0.0), 0.0)
+        wait = np.where(sent.times > 0, sent.wait, 0.0)
+        ends = worst + (wait.max(initial=0.0) if crowd else wait)
+        seconds += times * max(float(ends.max(initial=0.0)), float(sent.wait.max(initial=0.0)))
+    return seconds
+
+
 def _together(messages: Sends, steps: MessageSteps) -> float:
     """Seconds until the last of some messages, whose flows all begin together, has ended."""
     count = len(messages.sender)

@@ -36,7 +36,7 @@ class CollectiveSteps:
 class CollectiveTimes:
     """Collectives of a machine as lines in their bytes, known once for each shape of group.
 
-    All groups along the axes run at once, and a collective takes as long as its most loaded link: the ``bound`` depth of the
+    All groups along the axes run at once, and a collective takes as long as its most loaded link: the ``links`` depth of the
     simulator. Collectives that run at the same time as others are not slowed down.
     """
 
@@ -122,7 +122,7 @@ class Wires:
     def traffic(self) -> Traffic:
         """What the collectives put on links."""
         if self._traffic is None:
-            self._traffic = Traffic(self.network.machine, self.layout, "bound")
+            self._traffic = Traffic(self.network.machine, self.layout, "links")
         return self._traffic
 
     def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:

@@ -78,7 +78,7 @@ class ByRoute:
         ends = np.cumsum([kind.count for kind in self.kinds])
         by_kind = dict(zip((kind.name for kind in self.kinds), np.split(total, ends[:-1]), strict=True))
         loads = LinkLoads(self.kinds, by_kind)
-        if self.depth == "bound":
+        if self.depth == "links":
             ends = flows.ends(nbytes, total / self.graph.capacity)
             if not crowd:
                 return busy_link_demand(loads, *by_latency(flows.latency, ends, flows.group, groups), apart), loads

@@ -29,7 +29,7 @@ class ByLevel:
     ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
-        if self.depth == "bound":
+        if self.depth == "links":
             ends, latency, free = _group_ends(self.links, groups, loads)
             return busy_link_demand(loads, ends, latency, apart, free), loads
         return all_pairs_demand(self.links, groups, sent, share, apart), loads
@@ -40,7 +40,7 @@ class ByLevel:
         """Flow classes and link loads when each sends to at most one of its group."""
         messages = Messages.of(self.links, groups, targets)
         loads = step_loads(self.links, messages, sent)
-        if self.depth == "bound":
+        if self.depth == "links":
             source = groups.reshape(-1)[messages.member], targets.reshape(-1)[messages.member]
             latency = self.links.machine.fabric.latencies(*(self.links.layout.node[end] for end in source))
             ends = by_latency(latency, _message_ends(messages, sent, loads), messages.group, len(groups))

@@ -78,11 +78,15 @@ class Part:
 
 
 class Traffic:
-    """Turns exchanges into transfers for one layout; results are kept, since layers repeat."""
+    """Turns exchanges into transfers for one layout; results are kept, since layers repeat.
+
+    At ``bound`` depth their bytes count on links as at ``links`` depth; what exchanges take at least, others know
+    (:class:`~athanor.sim.messages.exchange_bounds.ExchangeBounds`).
+    """
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.phases = phases(machine, layout, depth)
+        self.phases = phases(machine, layout, "links" if depth == "bound" else depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
