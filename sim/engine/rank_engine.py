@@ -111,7 +111,7 @@ class RankByRank:
         works = [(number, each.work) for number, each in enumerate(self.schedule.operations)]
         if any(isinstance(work, PipelineWork) for _, work in works):
             raise InputError(
-                "--depth message: pipelines are looked at block by block; --depth fluid or bound takes them"
+                "--depth message: pipelines are looked at block by block; --depth fluid or links takes them"
             )
         count = 0.0
         for number, work in works:
@@ -120,7 +120,7 @@ class RankByRank:
         if count > MOST_MESSAGES:
             raise DoesNotFit(
                 f"--depth message: a step of {count:,.0f} messages, where {MOST_MESSAGES:,.0f} can be done; --depth fluid looks"
-                " at classes of them, --depth bound at none"
+                " at classes of them, --depth links at none"
             )
 
     def _result(self) -> StepResult:

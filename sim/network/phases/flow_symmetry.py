@@ -33,7 +33,7 @@ Marks = NDArray[np.bool_]
 
 
 class TooManyClasses(DoesNotFit):
-    """Flows differ so much that the fluid depth is refused; the bound needs no classes."""
+    """Flows differ so much that the fluid depth is refused; links need no classes."""
 
 
 def alike(*columns: NDArray[np.generic]) -> Index:
@@ -289,6 +289,6 @@ def checked(classes: int, what: str = "flows", most: int = MOST_CLASSES) -> int:
     """The number of classes; raises :class:`TooManyClasses` where they are too many."""
     if classes > most:
         raise TooManyClasses(
-            f"--depth fluid: {classes:,} classes of unequal {what} exceed {most:,}; --depth bound needs none"
+            f"--depth fluid: {classes:,} classes of unequal {what} exceed {most:,}; --depth links needs none"
         )
     return classes

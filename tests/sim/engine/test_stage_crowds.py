@@ -41,7 +41,7 @@ def seconds(machine, schedule, depth="fluid"):
     return Engine(machine, schedule, Traffic(machine, layout, depth), Noise(layout, 0.0, 0.0, 0, 0), {}).run().seconds
 
 
-@pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize("depth", ["fluid", "links"])
 def test_stages_that_never_run_at_once_do_not_slow_each_other(depth):
     """With one micro-batch every stage has the trunk to itself."""
     machine, schedule = step_of("block:pp,tp", 1)

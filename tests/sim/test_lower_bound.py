@@ -1,0 +1,52 @@
+"""A bound is below what it bounds: steps of random plans at ``bound`` depth and at the others."""
+
+from __future__ import annotations
+
+import random
+
+import athanor
+import pytest
+
+
+def drawn(draw):
+    """A small plan, its ranks unequal or not."""
+    stages, experts, replicas = draw.choice([1, 1, 2]), draw.choice([1, 2, 4]), draw.choice([1, 2, 3])
+    options = {
+        "machine": draw.choice(["selene", "cluster-64", "dgx1-v100"]),
+        "model": "moda-tiny",
+        "mesh": f"dp={replicas},ep={experts},pp={stages}",
+        "global_batch": replicas * experts * stages * draw.choice([1, 2]),
+        "micro_batch": 1,
+        "zero": draw.choice(["0", "1"]),
+        "overlap": draw.choice(["none", "gradients", "all"]),
+        "router": draw.choice(["uniform", "zipf:1.0"]),
+        "balancer": "none",
+        "jitter": draw.choice([0.0, 0.1]),
+    }
+    return options | ({"pipeline": draw.choice(["gpipe", "1f1b", "zb-h1"])} if stages > 1 else {})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_depth_is_below_the_bound(seed):
+    draw, ratios = random.Random(seed), []
+    for _ in range(4):
+        options = drawn(draw)
+        # Where tokens are uneven, messages carry other bytes: they know which token goes where.
+        same = "pipeline" not in options and options["router"] == "uniform"
+        depths = ["fluid", "message"] if same else ["fluid"]
+        least = athanor.simulate(**options, depth="bound", allow_overcommit=True).summary()["step_seconds"]
+        for depth in depths:
+            run = athanor.simulate(**options, depth=depth, allow_overcommit=True)
+            ratios.append(least / run.summary()["step_seconds"])
+            assert ratios[-1] <= 1 + 1e-9, (options, depth)
+    assert max(ratios) > 0.5, "it says something"
+
+
+def test_jitter_speeds_no_rank_of_a_stage_up():
+    """Ranks that differ once ended a block sooner than they can, where its messages shared cards."""
+    options = {"model": "moda-tiny", "mesh": "dp=1,ep=2,pp=2", "global_batch": 4, "micro_batch": 1, "jitter": 0.1}
+    least, shared = (
+        athanor.simulate("cluster-64", **options, zero="1", overlap="gradients", depth=depth).summary()["step_seconds"]
+        for depth in ("bound", "fluid")
+    )
+    assert least <= shared
