@@ -102,8 +102,8 @@ class PlanOptions(TypedDict, total=False):
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
     products (also every second matrix product), full (whole layers).  [default: none]"""
     attention: str | None
-    """Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).
-    [default: unfused]"""
+    """Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused,
+    the fastest that the machine has.  [default: unfused]"""
     accounting: Literal["apex-o2", "bagualu", "fp32"] | None
     """How bytes of memory are counted: apex-o2, what the precision's formats take; bagualu, the same without the
     output layer's inputs; fp32, 24 bytes a parameter.  [default: apex-o2]"""
