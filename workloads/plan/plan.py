@@ -281,7 +281,8 @@ class Plan:
     attention: str = option(
         "Memory and recomputation",
         "unfused",
-        "Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).",
+        "Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused, the"
+        " fastest that the machine has.",
         form="KERNEL",
         names="attention-kernels",
         searched=True,

@@ -102,8 +102,8 @@ class PlanOptions(TypedDict, total=False):
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
     products (also every second matrix product), full (whole layers).  [default: none]"""
     attention: str | None
-    """Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).
-    [default: unfused]"""
+    """Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused,
+    the fastest that the machine has.  [default: unfused]"""
     loss: Literal["unfused", "fused"] | None
     """Cross-entropy with a copy of the logits in single precision, or as one fused kernel that leaves gradients in
     the logits' place (Transformer Engine's, Liger's).  [default: unfused]"""

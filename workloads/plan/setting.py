@@ -148,6 +148,14 @@ class Setting:
         return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
 
     @property
+    def attention_kernel(self) -> str:
+        """How attention runs: the plan's kernel by name, of ``fused`` the machine's fastest, if it names any."""
+        if self.plan.kernel.keeps_scores or self.plan.kernel.name:
+            return self.plan.attention
+        size = (self.model.query_size + self.model.value_size) / 2
+        return self.processor.attention_kernel("", size) or self.plan.attention
+
+    @property
     def top_k(self) -> int:
         """Experts that a token goes to."""
         return self.plan.prototypes or self.plan.top_k or self.model.top_k
