@@ -157,7 +157,9 @@ class Saved:
         inner: Cut = "whole" if spread else "tp"
         yield SavedTensor("moe.activation", "its input", ups * width * size, inner, carried=True)
         yield SavedTensor("moe.down", "its input", width * size, inner, carried=True)
-        yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
+        framework = self.setting.framework
+        if not (framework and framework.weighs_inside):
+            yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
         if model.shared_experts:
             shared = model.shared_experts * model.expert_width
             yield from self._inner("shared", local.tokens * shared / local.width)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from ....workloads.memory import Account, account, sample_loads
+from ....workloads.memory import Account, Memory, account, sample_loads
 from ...published.run import Convention, PublishedRun
 from .cases import Case, LeftOut, setting_of
 
@@ -12,9 +12,6 @@ BESIDE = ":memory"
 """Ends the name under which the memory of a run stands that is about something else."""
 
 READING = "mem_total"
-
-FRAGMENTS = "fragments"
-"""The line of an account for blocks that the allocator has reserved and no tensor uses."""
 
 BYTES = {"GiB": 2.0**30, "GB": 1e9, "MiB": 2.0**20, "MB": 1e6}
 
@@ -68,19 +65,15 @@ def _on_the_card(run: PublishedRun, case: Case) -> tuple[float, tuple[str, ...]]
     compiled = bool(case.library and case.library.compiled)
     if compiled and case.machine.core_group.framework:
         case = case.on(case.machine.changed({"core_group.framework": None}))
-    found = _account(case)
-    need = found.worst
-    if run.metric != READING:
-        parts = {
-            "mem_params_optimizer": need.parameters + need.gradients + need.optimizer,
-            "mem_activations": need.activations,
-        }
-        return parts[run.metric], ("compiled as a whole",) if compiled else ()
-    if reading == "system":
-        return need.total, ("compiled as a whole",) if compiled else ()
-    libraries = sum(float(line.nbytes[need.stage]) for line in found.lines if line.keeper == "library")
-    idle = sum(float(line.nbytes[need.stage]) for line in found.lines if line.name == FRAGMENTS)
-    return need.total - libraries - (idle if reading == "allocated" else 0.0), ("without driver and libraries",)
+    stages = _account(case).by_stage
+    compiled_too = ("compiled as a whole",) if compiled else ()
+    parts: dict[str, Callable[[Memory], float]] = {
+        "mem_params_optimizer": lambda need: need.parameters + need.gradients + need.optimizer,
+        "mem_activations": lambda need: need.activations,
+        "mem_total": lambda need: {"system": need.total, "reserved": need.reserved}.get(reading, need.allocated),
+    }
+    beside = () if reading == "system" or run.metric != READING else ("without driver and libraries",)
+    return max(map(parts[run.metric], stages)), (*compiled_too, *beside)
 
 
 def _account(case: Case) -> Account:
