@@ -60,7 +60,7 @@ class ModelState:
         yield from self._workspace()
 
     def whole_layers(self) -> Iterator[MemoryLine]:
-        """Weights of layers that are fetched, and gradients of layers that are not reduced yet; no more than a framework allows."""
+        """Weights of layers that are fetched, and gradients of layers not reduced yet; no more than a framework allows."""
         if self.plan.sharding.shards_weights or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
             if self.plan.sharding.shards_weights:
