@@ -13,7 +13,6 @@ from ...workloads.memory.activations import Saved
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
-from ...workloads.model.precision import POLICIES
 from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.setting import Setting
 from .pass_times import Key, dealt, shape
@@ -62,9 +61,10 @@ class Rooms:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         alike, stages = self._stages_of(setting)
         here = shape(setting)
+        formats = plan.precisions.policy(policy)
         if (here, policy) not in self._saved:
-            self._saved[here, policy] = Saved.of(setting, POLICIES[policy])
-        account = Account(setting, loads, POLICIES[policy], stages, self._saved[here, policy])
+            self._saved[here, policy] = Saved.of(setting, formats)
+        account = Account(setting, loads, formats, stages, self._saved[here, policy])
         key: Key = (
             mesh.axes,
             mesh.shape,
@@ -75,11 +75,11 @@ class Rooms:
             plan.overlap,
             plan.offload,
         )
-        key = (*key, plan.optimizer)
+        key = (*key, plan.optimizer, plan.gradients, plan.moments, plan.framework)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
-        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights)
+        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights, plan.framework, plan.loss)
         if moving not in self._passing:
             self._passing[moving] = MemorySums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes

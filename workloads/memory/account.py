@@ -36,7 +36,8 @@ def memory(setting: Setting, loads: list[Load]) -> Memory:
 
 def account(setting: Setting, loads: list[Load]) -> Account:
     """The account at the plan's most demanding precision policy."""
-    each = [Account(setting, loads, POLICIES[name]) for name in setting.plan.precisions.names]
+    schedule = setting.plan.precisions
+    each = [Account(setting, loads, schedule.policy(name)) for name in schedule.names]
     return max(each, key=lambda one: one.worst.total)
 
 

@@ -128,6 +128,18 @@ class Plan:
         names="precisions",
         inference=True,
     )
+    gradients: Literal["fp32", "bf16", "fp16"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format of gradients, which are kept, added up and reduced in it.",
+        otherwise="the policy's",
+    )
+    moments: Literal["fp32", "bf16", "fp16", "fp8"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format of the optimizer's moments.",
+        otherwise="the policy's",
+    )
     optimizer: str = option(
         "Precision and optimizer",
         "adam",
@@ -456,7 +468,7 @@ class Plan:
         """Precision policies by iteration."""
         from ..model.precision import PrecisionSchedule
 
-        return PrecisionSchedule.parse(self.precision)
+        return PrecisionSchedule.parse(self.precision, self.gradients, self.moments)
 
     @cached_property
     def sharding(self) -> Sharding:

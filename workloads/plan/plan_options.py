@@ -38,6 +38,10 @@ class PlanOptions(TypedDict, total=False):
     precision: str | None
     """Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as
     O0:100,layerwise.  [default: bf16, O2 or O0: the first that the machine's core groups have]"""
+    gradients: Literal["fp32", "bf16", "fp16"] | None
+    """Number format of gradients, which are kept, added up and reduced in it.  [default: the policy's]"""
+    moments: Literal["fp32", "bf16", "fp16", "fp8"] | None
+    """Number format of the optimizer's moments.  [default: the policy's]"""
     optimizer: str | None
     """What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of
     yours as module:Class.  [default: adam]"""
