@@ -176,7 +176,8 @@ class PipelineStages:
         """Stages whose own exchanges meet; None where none do."""
         if not self.handovers or not self.engine.meet:
             return None
-        return StageCrowds.of(self.work, self.traffic, self.axis, self.engine.stage_block)
+        engine = self.engine
+        return StageCrowds.of(self.work, self.traffic, self.axis, engine.stage_block, engine.of_blocks.append)
 
     def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
         """By how much longer stages take that run these slots at once."""
