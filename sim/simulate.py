@@ -31,7 +31,7 @@ from ..workloads.schedule.schedule import Schedule
 from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
-from .network.links import LinkLoads
+from .network.links import DUST, LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
 from .network.phases.phases import with_faster
 from .network.phases.transfers import Traffic
@@ -245,10 +245,16 @@ def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
 
 
 def _links(total: LinkLoads, seconds: float, steps: int) -> list[LinkUse]:
-    """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
-    rows = []
-    for kind, busy in total.busy():
-        used = busy > 0
+    """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy.
+
+    Links that carry no more than what rounding leaves are not used.
+    """
+    rows, loaded = [], list(total.busy())
+    longest = max((float(busy.max()) for _, busy in loaded), default=0.0)
+    for kind, busy in loaded:
+        used = busy > longest * DUST
+        if not used.any():
+            continue
         rows.append(
             LinkUse(
                 kind=kind.name,

@@ -17,6 +17,9 @@ from ...workloads.mesh.placement import Layout
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+DUST = 1e-6
+"""A link that is busy for less than this part of the busiest one's time is not one that is used."""
+
 
 @dataclass(frozen=True)
 class Links:

@@ -17,7 +17,7 @@ from ..messages.lower_bounds import bus_factor, least_seconds
 from ..messages.message_simulation import by_busiest_link, in_turn, play
 from ..messages.message_tables import MessageSteps
 from ..messages.rank_symmetry import RankSymmetry
-from ..network.links import Index
+from ..network.links import DUST, Index
 from ..network.network_models import Sharing, sharing
 from ..network.phases.round_bytes import Payload
 from ..network.phases.traffic_factors import traffic_factors
@@ -281,7 +281,7 @@ def _use(steps: MessageSteps, seconds: float) -> tuple[list[dict[str, Any]], str
     kind, busy = graph.kind[orbits.example], loads / steps.capacity
     rows: list[dict[str, Any]] = []
     for number, name in enumerate(graph.names):
-        own = np.flatnonzero((kind == number) & (loads > 0))
+        own = np.flatnonzero((kind == number) & (busy > DUST * busy.max(initial=0.0)))
         if len(own):
             most = own[busy[own].argmax()]
             rows.append(
