@@ -1,11 +1,13 @@
-"""A bound is below what it bounds: steps of random plans at ``bound`` depth and at the others."""
+"""Laws of random plans: a bound is below what it bounds, and faster links never lengthen a step."""
 
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import athanor
 import pytest
+from athanor.hardware.machine import load_machine
 
 
 def drawn(draw):
@@ -50,3 +52,18 @@ def test_jitter_speeds_no_rank_of_a_stage_up():
         for depth in ("bound", "fluid")
     )
     assert least <= shared
+
+
+@pytest.mark.parametrize("key", ["node.interface_bandwidth", "node.ring_bandwidth"])
+def test_faster_links_never_lengthen_a_step(key):
+    """By nothing but what latencies of messages differ by, which is nothing in these plans."""
+    draw = random.Random(11)
+    for _ in range(2):
+        options = drawn(draw)
+        machine, seconds = load_machine(options.pop("machine")), []
+        node = machine.node.model_dump()
+        for factor in (0.1, 1.0, 4.0):
+            faster = machine.changed({key: factor * node[key.removeprefix("node.")]})
+            run = athanor.simulate(faster, **options, depth="fluid", allow_overcommit=True)
+            seconds.append(run.summary()["step_seconds"])
+        assert all(later <= before * (1 + 1e-9) for before, later in pairwise(seconds)), options
