@@ -138,7 +138,8 @@ class Working:
 
     def _largest_gradient(self, kind: Layer) -> float:
         """Bytes of the largest gradient of a layer's weights, which is made apart unless one of its shape is kept."""
-        if self._fused_sums and self.framework.keeps_empty_gradients:
+        reduced_by_layer = self.setting.plan.sharding.shards_gradients  # and counted there
+        if reduced_by_layer or (self._fused_sums and self.framework.keeps_empty_gradients):
             return 0.0
         found = 0.0
         for part, tensors in tensors_of_layer(self.setting.model, kind).items():
