@@ -33,7 +33,7 @@ def campaign(
     """Play a whole training: wall clock, goodput, where the time goes, energy, carbon and cost, over many seeds.
 
     The steps come from the simulator; faults strike, checkpoints are written, nodes are mended. Name a budget: --tokens,
-    --train-steps or --loss.
+    --train-steps or --target-loss.
     """
     from ...reports.pages.output_folder import Folder
     from ...sim.campaign.campaign import campaign as play

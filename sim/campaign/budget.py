@@ -37,8 +37,8 @@ def steps_of(plan: CampaignPlan, model: Model, tokens_per_step: float) -> int:
         return plan.train_steps
     if plan.tokens is not None:
         return ceil(plan.tokens / tokens_per_step)
-    assert plan.loss is not None
+    assert plan.target_loss is not None
     try:
-        return ceil(tokens_to_loss(activated_parameters(model), plan.loss) / tokens_per_step)
+        return ceil(tokens_to_loss(activated_parameters(model), plan.target_loss) / tokens_per_step)
     except ValueError as reason:
-        raise InputError(f"--loss {plan.loss:g}: {model.name}: {reason}") from None
+        raise InputError(f"--target-loss {plan.target_loss:g}: {model.name}: {reason}") from None

@@ -160,9 +160,9 @@ def campaign(
 ) -> Campaign:
     """Play the whole training of ``model`` on ``machine``: steps from the simulator, faults drawn anew for each seed.
 
-    Options are those of ``simulate()``, and those of a campaign: a budget (``tokens``, ``train_steps`` or ``loss``), faults,
-    checkpoints, power and money. Raises ``InputError`` for bad input and ``DoesNotFit`` where a rank's memory is too small or
-    the training would not end.
+    Options are those of ``simulate()``, and those of a campaign: a budget (``tokens``, ``train_steps`` or ``target_loss``),
+    faults, checkpoints, power and money. Raises ``InputError`` for bad input, ``DoesNotFit`` where a rank's memory is too
+    small, and ``NeverDone`` where the training would not end.
     """
     own = CampaignPlan.options()
     chosen = CampaignPlan.of({key: value for key, value in options.items() if key in own})

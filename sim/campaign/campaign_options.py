@@ -15,7 +15,7 @@ class CampaignOptions(PlanOptions, total=False):
     """Train on so many tokens.  [tokens; above 0; default: none]"""
     train_steps: int | None
     """Train for so many steps.  [above 0; default: from --tokens]"""
-    loss: float | None
+    target_loss: float | None
     """Train to this loss, in nats a token, by the scaling law of Hoffmann et al. 2022 (Chinchilla) for the
     parameters that a token activates.  [above 0; default: from --tokens]"""
     sampled_steps: int | None

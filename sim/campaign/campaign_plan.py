@@ -17,7 +17,7 @@ from ...workloads.plan.option import Option, option, options_of, read_options
 RULES = ("daly", "young", "optimum")
 """Intervals by rule: Daly's higher order, Young's, and the best of those that are simulated."""
 
-BUDGETS = ("tokens", "train_steps", "loss")
+BUDGETS = ("tokens", "train_steps", "target_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class CampaignPlan:
 
     tokens: float | None = option("Budget", None, "Train on so many tokens.", unit="tokens", more=0, otherwise="none")
     train_steps: int | None = option("Budget", None, "Train for so many steps.", more=0, otherwise="from --tokens")
-    loss: float | None = option(
+    target_loss: float | None = option(
         "Budget",
         None,
         "Train to this loss, in nats a token, by the scaling law of Hoffmann et al. 2022 (Chinchilla) for the parameters"
@@ -124,7 +124,9 @@ class CampaignPlan:
         for key, value in found.items():
             object.__setattr__(self, key, value)
         if len([key for key in BUDGETS if getattr(self, key) is not None]) != 1:
-            raise InputError("--tokens, --train-steps, --loss: give one of them; it says when the training is done")
+            raise InputError(
+                "--tokens, --train-steps, --target-loss: give one of them; it says when the training is done"
+            )
         if self.faults is not None and self.mtbf_node is not None:
             raise InputError("--faults and --mtbf-node: give one of the two")
         _ = self.mtbf_node_seconds, self.interval_seconds, self.cap_watts

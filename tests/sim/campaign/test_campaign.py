@@ -77,7 +77,7 @@ def test_budgets_agree():
     assert budget.loss_of(70e9, 1.4e12) < budget.loss_of(280e9, 300e9)
     assert budget.steps_of(CampaignPlan(tokens=1e9), model, 3e6) == 334
     with pytest.raises(InputError, match="do not come below"):
-        budget.steps_of(CampaignPlan(loss=1.0), model, 3e6)
+        budget.steps_of(CampaignPlan(target_loss=1.0), model, 3e6)
 
 
 def test_a_mixture_counts_what_a_token_passes_through():
@@ -89,7 +89,7 @@ def test_a_mixture_counts_what_a_token_passes_through():
     ("options", "told"),
     [
         ({}, "give one of them"),
-        ({"tokens": 1e9, "loss": 2.0}, "give one of them"),
+        ({"tokens": 1e9, "target_loss": 2.0}, "give one of them"),
         ({"tokens": 1e9, "mtbf_node": "5"}, "--mtbf-node 5: .*needs a time"),
         ({"tokens": 1e9, "checkpoint_interval": "dally"}, "or a rule: daly, young, optimum"),
         ({"tokens": 1e9, "mtbf_node": "5y", "faults": "llama3"}, "give one of the two"),
