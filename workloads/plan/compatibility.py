@@ -164,6 +164,18 @@ RULES = (
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
         "which products of experts it would keep is not modelled",
     ),
+    Rule(
+        "--cuda-graphs",
+        "a machine without core_group.launch",
+        lambda g: g.plan.cuda_graphs and g.machine.core_group.launch is None,
+        "there is no host whose time for starting kernels could be saved",
+    ),
+    Rule(
+        "--cuda-graphs",
+        "experts whose loads vary",
+        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
+        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(

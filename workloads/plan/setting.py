@@ -137,6 +137,11 @@ class Setting:
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
 
     @property
+    def paced(self) -> bool:
+        """Whether a host starts kernels one by one, and its time for that counts."""
+        return self.machine.core_group.launch is not None and not self.plan.cuda_graphs
+
+    @property
     def attention_kernel(self) -> str:
         """How attention runs: the plan's kernel by name, of ``fused`` the machine's fastest, if it names any."""
         if self.plan.kernel.keeps_scores or self.plan.kernel.name:
