@@ -93,14 +93,14 @@ class SpanPasses(Passes):
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through a layer."""
-        add(program, Span("layer", "forward", self.setting.model.stack[layer]))
+        add(program, Span("layer", "forward", self.setting.stack[layer]))
 
     def started(self, program: Program, since: Mark, layer: int, gradient: Gradient | None = None) -> None:
         """A span knows itself what the host needs."""
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass, with what is worked out again."""
-        add_backward(program, "layer", self.setting.model.stack[layer], self.split)
+        add_backward(program, "layer", self.setting.stack[layer], self.split)
 
 
 class SpanStep(TrainingStep):
