@@ -38,6 +38,7 @@ class Links:
     _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
     classes: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of flows, as found
     _single: dict[tuple[Groups, int], bool] = field(default_factory=dict, repr=False, compare=False)
+    _homes: dict[tuple[Groups, int], Homes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
@@ -84,6 +85,27 @@ class Links:
             self._segments[key] = Segments.of(groups.members, self.domains[level])
         return self._segments[key]
 
+    def homes(self, groups: Groups, level: int) -> Homes:
+        """Where these runs lie; kept."""
+        key = (groups, level)
+        if key not in self._homes:
+            runs, members, cables = self.segments(groups, level), groups.members.reshape(-1), self.cables[level]
+            home = self.domains[level][members]
+            of_run, at = home[runs.starts], home * cables + self.cable[level][members]
+            self._homes[key] = Homes(
+                of_run,
+                np.flatnonzero(runs.starts % groups.members.shape[1] == 0),
+                at,
+                _in_order(of_run),
+                _in_order(at),
+            )
+        return self._homes[key]
+
+
+def _in_order(numbers: Index) -> bool:
+    """Whether these are 0, 1, 2, …"""
+    return bool((numbers == np.arange(len(numbers))).all())
+
 
 def alone_in(groups: Index, domain: Index) -> bool:
     """Whether no two of ``groups[g, i]`` have members in one domain."""
@@ -125,15 +147,36 @@ class Segments:
         """Whether every member is alone in its domain."""
         return len(self.starts) == self.size
 
+    def sums(self, values: Array) -> Array:
+        """For each run the sum of ``values`` (flat) over it."""
+        return values if self.single else np.add.reduceat(values, self.starts)
+
     def numbers(self) -> Index:
         """For each member (flat) the number of its run."""
         return np.repeat(np.arange(len(self.starts)), self.lengths)
 
     def totals(self, values: Array) -> Array:
         """For each member (flat) the sum of ``values`` (flat) over its run."""
-        if self.single:
-            return values
-        return np.repeat(np.add.reduceat(values, self.starts), self.lengths)
+        return self.spread(self.sums(values))
+
+    def spread(self, of_run: Array) -> Array:
+        """For each member (flat) what its run has."""
+        return of_run if self.single else np.repeat(of_run, self.lengths)
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Where the runs of a level lie, and its links that lead to their members.
+
+    ``of_run`` is the domain of each run, ``first`` the number of each group's first run, ``at`` the incoming link of each member
+    (flat); ``runs_in_order`` and ``in_order`` say whether these number all domains, or links, as they come.
+    """
+
+    of_run: Index
+    first: Index
+    at: Index
+    runs_in_order: bool
+    in_order: bool
 
 
 @dataclass(eq=False)
@@ -146,8 +189,11 @@ class LinkLoads:
     def add(self, kind: str, at: Index, nbytes: Array) -> None:
         """Put bytes on numbered links of a kind."""
         count = next(each.count for each in self.kinds if each.name == kind)
-        loads: Array = np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False)
-        self.loads[kind] = self.loads[kind] + loads if kind in self.loads else loads
+        self.put(kind, np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False))
+
+    def put(self, kind: str, nbytes: Array) -> None:
+        """Put bytes on every link of a kind."""
+        self.loads[kind] = self.loads[kind] + nbytes if kind in self.loads else nbytes
 
     def plus(self, other: LinkLoads, factor: float) -> None:
         """Add ``factor`` times other loads."""
@@ -206,22 +252,33 @@ def all_pairs_loads(links: Links, among: Groups, sent: Array, share: Array) -> L
     """
     loads, groups = LinkLoads(links.kinds), among.members
     members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
-    total = np.repeat(sent.sum(axis=1), groups.shape[1])
-    for level, (name, domain, cables, cable) in enumerate(links.by_level()):
-        runs = links.segments(among, level)
-        near_share, near_sent = runs.totals(part), runs.totals(nbytes)
+    counts = {kind.name: kind.count for kind in links.kinds}
+    by_group = sent.sum(axis=1)
+    for level, (name, _, cables, cable) in enumerate(links.by_level()):
+        runs, homes = links.segments(among, level), links.homes(among, level)
+        run_share, run_sent = runs.sums(part), runs.sums(nbytes)
         if level == 0 and not runs.single:
+            near_share, near_sent = runs.spread(run_share), runs.spread(run_sent)
             sends, receives = nbytes * np.maximum(near_share - part, 0.0), part * np.maximum(near_sent - nbytes, 0.0)
             for kind, moved in zip(links.inside.kinds, (sends, receives), strict=False):
                 loads.add(kind.name, links.inside.link[members], moved)
-        home = domain[members]
-        loads.add(f"{name}.in", home * cables + cable[members], part * np.maximum(total - near_sent, 0.0))
+        others = np.maximum(np.repeat(by_group, np.diff(homes.first, append=len(runs.starts))) - run_sent, 0.0)
         if cables == 1:
-            loads.add(f"{name}.out", home, nbytes * np.maximum(1.0 - near_share, 0.0))
+            _onto(loads, f"{name}.in", homes.of_run, homes.runs_in_order, run_share * others, counts)
+            _onto(loads, f"{name}.out", homes.of_run, homes.runs_in_order, run_sent * np.maximum(1.0 - run_share, 0.0), counts)
         else:
-            count = next(kind.count for kind in links.kinds if kind.name == f"{name}.out")
+            _onto(loads, f"{name}.in", homes.at, homes.in_order, part * runs.spread(others), counts)
+            count, home = counts[f"{name}.out"], links.domains[level][members]
             loads.loads[f"{name}.out"] = _by_cable(groups, runs, nbytes, part, home, cable[members], cables, count)
     return loads
+
+
+def _onto(loads: LinkLoads, kind: str, at: Index, in_order: bool, nbytes: Array, counts: dict[str, int]) -> None:
+    """Put bytes on numbered links, where numbers that are in order need no counting."""
+    if in_order and len(nbytes) == counts[kind]:
+        loads.put(kind, nbytes)
+    else:
+        loads.add(kind, at, nbytes)
 
 
 def _by_cable(

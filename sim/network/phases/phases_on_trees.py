@@ -124,15 +124,19 @@ def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | 
     And whether links that groups share are so little loaded that they hold none of them back, whenever each begins.
     """
     groups = among.members
-    uses = {kind.name: (links.inside.link, 1, np.ones(len(groups), dtype=bool)) for kind in links.inside.kinds}
-    for name, domain, cables, _ in links.by_level():
-        leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
-        uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
     own, shared, crowded = np.zeros(len(groups)), np.zeros(len(groups)), 0.0
+    levels = {f"{name}.{way}": number for number, name in enumerate(links.names) for way in ("out", "in")}
     for kind, seconds in loads.busy():
-        domain, cables, used = uses[kind.name]
-        worst = seconds.reshape(-1, cables).max(axis=1)
-        there = np.where(used, worst[domain[groups]].max(axis=1), 0.0)
+        level = levels.get(kind.name)
+        if level is None:
+            domain, worst = links.inside.link, seconds
+            there = seconds[domain[groups]].max(axis=1)
+        else:
+            domain, homes = links.domains[level], links.homes(among, level)
+            worst = seconds if links.cables[level] == 1 else seconds.reshape(-1, links.cables[level]).max(axis=1)
+            of_run = worst if homes.runs_in_order and len(homes.of_run) == len(worst) else worst[homes.of_run]
+            leaves = np.diff(homes.first, append=len(of_run)) > 1  # members of a domain stand next to each other
+            there = np.where(leaves, np.maximum.reduceat(of_run, homes.first), 0.0)
         if links.single(among, domain):
             own = np.maximum(own, there)
         else:
