@@ -96,15 +96,15 @@ class Links:
                 of_run,
                 np.flatnonzero(runs.starts % groups.members.shape[1] == 0),
                 at,
-                _in_order(of_run),
-                _in_order(at),
+                _once(of_run),
+                _once(at),
             )
         return self._homes[key]
 
 
-def _in_order(numbers: Index) -> bool:
-    """Whether these are 0, 1, 2, …"""
-    return bool((numbers == np.arange(len(numbers))).all())
+def _once(numbers: Index) -> bool:
+    """Whether no number comes twice."""
+    return bool(np.bincount(numbers).max() == 1)
 
 
 def alone_in(groups: Index, domain: Index) -> bool:
@@ -169,14 +169,14 @@ class Homes:
     """Where the runs of a level lie, and its links that lead to their members.
 
     ``of_run`` is the domain of each run, ``first`` the number of each group's first run, ``at`` the incoming link of each member
-    (flat); ``runs_in_order`` and ``in_order`` say whether these number all domains, or links, as they come.
+    (flat); ``runs_once`` and ``once`` say whether each of these domains, or links, comes once.
     """
 
     of_run: Index
     first: Index
     at: Index
-    runs_in_order: bool
-    in_order: bool
+    runs_once: bool
+    once: bool
 
 
 @dataclass(eq=False)
@@ -264,19 +264,21 @@ def all_pairs_loads(links: Links, among: Groups, sent: Array, share: Array) -> L
                 loads.add(kind.name, links.inside.link[members], moved)
         others = np.maximum(np.repeat(by_group, np.diff(homes.first, append=len(runs.starts))) - run_sent, 0.0)
         if cables == 1:
-            _onto(loads, f"{name}.in", homes.of_run, homes.runs_in_order, run_share * others, counts)
-            _onto(loads, f"{name}.out", homes.of_run, homes.runs_in_order, run_sent * np.maximum(1.0 - run_share, 0.0), counts)
+            _onto(loads, f"{name}.in", homes.of_run, homes.runs_once, run_share * others, counts)
+            _onto(loads, f"{name}.out", homes.of_run, homes.runs_once, run_sent * np.maximum(1.0 - run_share, 0.0), counts)
         else:
-            _onto(loads, f"{name}.in", homes.at, homes.in_order, part * runs.spread(others), counts)
+            _onto(loads, f"{name}.in", homes.at, homes.once, part * runs.spread(others), counts)
             count, home = counts[f"{name}.out"], links.domains[level][members]
             loads.loads[f"{name}.out"] = _by_cable(groups, runs, nbytes, part, home, cable[members], cables, count)
     return loads
 
 
-def _onto(loads: LinkLoads, kind: str, at: Index, in_order: bool, nbytes: Array, counts: dict[str, int]) -> None:
-    """Put bytes on numbered links, where numbers that are in order need no counting."""
-    if in_order and len(nbytes) == counts[kind]:
-        loads.put(kind, nbytes)
+def _onto(loads: LinkLoads, kind: str, at: Index, once: bool, nbytes: Array, counts: dict[str, int]) -> None:
+    """Put bytes on numbered links; where none comes twice, nothing has to be added up."""
+    if once:
+        every = np.zeros(counts[kind])
+        every[at] = nbytes
+        loads.put(kind, every)
     else:
         loads.add(kind, at, nbytes)
 

@@ -134,7 +134,7 @@ def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | 
         else:
             domain, homes = links.domains[level], links.homes(among, level)
             worst = seconds if links.cables[level] == 1 else seconds.reshape(-1, links.cables[level]).max(axis=1)
-            of_run = worst if homes.runs_in_order and len(homes.of_run) == len(worst) else worst[homes.of_run]
+            of_run = worst[homes.of_run]
             leaves = np.diff(homes.first, append=len(of_run)) > 1  # members of a domain stand next to each other
             there = np.where(leaves, np.maximum.reduceat(of_run, homes.first), 0.0)
         if links.single(among, domain):
