@@ -107,10 +107,13 @@ class Exchanged:
     seconds: Sequence[float | Array]
     apart: Sequence[bool]
 
-    def count(self, loads: LinkLoads) -> None:
-        """Add its bytes."""
+    def on(self, kind: str, count: int) -> Array:
+        """Its bytes on the ``count`` links of a kind."""
+        found = np.zeros(count)
         for each, factor in self.loads:
-            loads.plus(each, factor)
+            if kind in each.loads:
+                found += factor * each.loads[kind]
+        return found
 
 
 class Engine:
@@ -225,10 +228,10 @@ class Engine:
         self, number: int, operation: Operation, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         timed = self.costs.of(operation.work)
-        if self.even:
-            end = ready + timed.seconds
-        else:
-            end = ready + timed.seconds * self.slowness * self.noise.of_operation(number)
+        seconds = timed.seconds
+        if not self.even:
+            seconds = seconds * self.slowness * self.noise.of_operation(number)
+        end = ready + seconds
         yield self._until(end)
         return ready, end, timed.limit
 
@@ -343,7 +346,7 @@ class Engine:
         return BlockRun(played.made, seconds, exposure.parts, played.ledger.rows, played.loads, played.events)
 
     def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
-        """The same of several, which have one form (:func:`~.block_batches.form`)."""
+        """The same of several, which have one form (:class:`~.block_batches.Forms`)."""
         return BlockBatch(self, numbers, blocks).run()
 
     def by_itself(self, exchange: Exchange) -> Exchanged:

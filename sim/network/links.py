@@ -148,20 +148,16 @@ class Segments:
         return len(self.starts) == self.size
 
     def sums(self, values: Array) -> Array:
-        """For each run the sum of ``values`` (flat) over it."""
-        return values if self.single else np.add.reduceat(values, self.starts)
+        """For each run the sum of ``values`` (flat) over it; any axes may stand before."""
+        return values if self.single else np.add.reduceat(values, self.starts, axis=-1)
 
     def numbers(self) -> Index:
         """For each member (flat) the number of its run."""
         return np.repeat(np.arange(len(self.starts)), self.lengths)
 
-    def totals(self, values: Array) -> Array:
-        """For each member (flat) the sum of ``values`` (flat) over its run."""
-        return self.spread(self.sums(values))
-
     def spread(self, of_run: Array) -> Array:
         """For each member (flat) what its run has."""
-        return of_run if self.single else np.repeat(of_run, self.lengths)
+        return of_run if self.single else np.repeat(of_run, self.lengths, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -246,14 +242,15 @@ def step_loads(links: Links, messages: Messages, sent: Array) -> LinkLoads:
 
 
 def all_pairs_loads(links: Links, among: Groups, sent: Array, share: Array) -> LinkLoads:
-    """Loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
+    """Loads when member i of a group sends ``sent[…, g, i] * share[…, g, j]`` bytes to each other member j.
 
-    Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere.
+    Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere. Several exchanges of the same groups stand
+    along a first axis, which the loads then have too.
     """
-    loads, groups = LinkLoads(links.kinds), among.members
-    members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
+    groups, flat = among.members, (*sent.shape[:-2], among.members.size)
+    loads, members, nbytes, part = LinkLoads(links.kinds), groups.reshape(-1), sent.reshape(flat), share.reshape(flat)
     counts = {kind.name: kind.count for kind in links.kinds}
-    by_group = sent.sum(axis=1)
+    by_group = sent.sum(axis=-1)
     for level, (name, _, cables, cable) in enumerate(links.by_level()):
         runs, homes = links.segments(among, level), links.homes(among, level)
         run_share, run_sent = runs.sums(part), runs.sums(nbytes)
@@ -261,39 +258,41 @@ def all_pairs_loads(links: Links, among: Groups, sent: Array, share: Array) -> L
             near_share, near_sent = runs.spread(run_share), runs.spread(run_sent)
             sends, receives = nbytes * np.maximum(near_share - part, 0.0), part * np.maximum(near_sent - nbytes, 0.0)
             for kind, moved in zip(links.inside.kinds, (sends, receives), strict=False):
-                loads.add(kind.name, links.inside.link[members], moved)
-        others = np.maximum(np.repeat(by_group, np.diff(homes.first, append=len(runs.starts))) - run_sent, 0.0)
+                loads.put(kind.name, _counted(links.inside.link[members], False, moved, kind.count))
+        runs_of_group = np.diff(homes.first, append=len(runs.starts))
+        others = np.maximum(np.repeat(by_group, runs_of_group, axis=-1) - run_sent, 0.0)
+        arriving, leaving = f"{name}.in", f"{name}.out"
         if cables == 1:
-            _onto(loads, f"{name}.in", homes.of_run, homes.runs_once, run_share * others, counts)
-            _onto(loads, f"{name}.out", homes.of_run, homes.runs_once, run_sent * np.maximum(1.0 - run_share, 0.0), counts)
+            loads.put(arriving, _counted(homes.of_run, homes.runs_once, run_share * others, counts[arriving]))
+            outside = run_sent * np.maximum(1.0 - run_share, 0.0)
+            loads.put(leaving, _counted(homes.of_run, homes.runs_once, outside, counts[leaving]))
         else:
-            _onto(loads, f"{name}.in", homes.at, homes.once, part * runs.spread(others), counts)
-            count, home = counts[f"{name}.out"], links.domains[level][members]
-            loads.loads[f"{name}.out"] = _by_cable(groups, runs, nbytes, part, home, cable[members], cables, count)
+            loads.put(arriving, _counted(homes.at, homes.once, part * runs.spread(others), counts[arriving]))
+            loads.put(leaving, _by_cable(groups, runs, homes, run_sent, part, cable[members], cables, counts[leaving]))
     return loads
 
 
-def _onto(loads: LinkLoads, kind: str, at: Index, once: bool, nbytes: Array, counts: dict[str, int]) -> None:
-    """Put bytes on numbered links; where none comes twice, nothing has to be added up."""
+def _counted(at: Index, once: bool, nbytes: Array, count: int) -> Array:
+    """Bytes by number of ``count``, summed over the last axis; where no number comes twice, nothing has to be added up."""
     if once:
-        every = np.zeros(counts[kind])
-        every[at] = nbytes
-        loads.put(kind, every)
-    else:
-        loads.add(kind, at, nbytes)
+        every = np.zeros((*nbytes.shape[:-1], count))
+        every[..., at] = nbytes
+        return every
+    rows = nbytes.reshape(-1, len(at))
+    places = at if len(rows) == 1 else (at + count * np.arange(len(rows))[:, None]).reshape(-1)
+    found: Array = np.bincount(places, weights=rows.reshape(-1), minlength=len(rows) * count)
+    return found.astype(np.float64, copy=False).reshape(*nbytes.shape[:-1], count)
 
 
 def _by_cable(
-    groups: Index, runs: Segments, sent: Array, share: Array, home: Index, cable: Index, cables: int, count: int
+    groups: Index, runs: Segments, homes: Homes, run_sent: Array, share: Array, cable: Index, cables: int, count: int
 ) -> Array:
     """Bytes on each outgoing cable: the destination picks it, so shares are summed by cable, outside the own domain."""
-    width = groups.shape[1]
-    group = np.repeat(np.arange(len(groups)), width)
-    run = runs.numbers()
-    by_group = np.bincount(group * cables + cable, weights=share, minlength=len(groups) * cables).reshape(-1, cables)
-    by_run = np.bincount(run * cables + cable, weights=share, minlength=len(runs.starts) * cables).reshape(-1, cables)
-    outside = np.maximum(by_group[group[runs.starts]] - by_run, 0.0)
-    leaving = np.add.reduceat(sent, runs.starts)[:, None] * outside
-    loads = np.zeros((count // cables, cables))
-    np.add.at(loads, home[runs.starts], leaving)
-    return loads.reshape(-1)
+    before = share.shape[:-1]
+    group, run = np.repeat(np.arange(len(groups)), groups.shape[1]), runs.numbers()
+    by_group = _counted(group * cables + cable, False, share, len(groups) * cables).reshape(*before, -1, cables)
+    by_run = _counted(run * cables + cable, False, share, len(runs.starts) * cables).reshape(*before, -1, cables)
+    outside = np.maximum(by_group[..., group[runs.starts], :] - by_run, 0.0)
+    leaving = (run_sent[..., None] * outside).reshape(*before, -1)
+    at = (homes.of_run[:, None] * cables + np.arange(cables)).reshape(-1)
+    return _counted(at, homes.runs_once, leaving, count)

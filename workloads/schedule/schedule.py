@@ -49,13 +49,15 @@ class Schedule:
         """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
         found = dict[Precision, float]()
         for operation in self.operations:
-            blocks: list[tuple[float, Block]] = [(1.0, (operation,))]
+            blocks: list[tuple[float, Block, list[float] | None]] = [(1.0, (operation,), None)]
             if isinstance(work := operation.work, PipelineWork):
-                blocks = [(runs / work.stages, block) for runs, block in zip(work.runs, work.blocks, strict=True)]
-            for times, block in blocks:
-                for each in block:
+                runs = [each / work.stages for each in work.runs]
+                blocks = list(zip(runs, work.blocks, work.mean_flops, strict=True))
+            for times, block, means in blocks:
+                for number, each in enumerate(block):
                     if isinstance(each.work, Gemm | FusedAttention):
-                        flops = times * self.mesh.ranks * float(np.mean(each.work.flops))
+                        mean = means[number] if means else float(np.mean(each.work.flops))
+                        flops = times * self.mesh.ranks * mean
                         found[each.work.precision] = found.get(each.work.precision, 0.0) + flops
         return found
 

@@ -7,6 +7,7 @@ simulator computes on the whole array, an MPI rank takes the value at its own co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...hardware.units import si
 from ..collectives import ROOTED
 
 if TYPE_CHECKING:
-    from .operation import Block
+    from .operation import Block, Operation
 
 Amount = float | NDArray[np.float64]
 
@@ -283,10 +284,24 @@ class PipelineWork:
                     found[number] += self.micro_batches / len(numbers)
         return found
 
-    @property
+    @cached_property
+    def mean_flops(self) -> list[list[float]]:
+        """FLOPs of each operation of each block, in the mean over ranks; those that blocks share are looked at once."""
+        known: dict[int, float] = {}
+
+        def of(operation: Operation) -> float:
+            found = known.get(id(operation))
+            if found is None:
+                flops = operation.work.flops
+                found = known[id(operation)] = float(flops.mean() if isinstance(flops, np.ndarray) else flops)
+            return found
+
+        return [[of(operation) for operation in block] for block in self.blocks]
+
+    @cached_property
     def flops(self) -> Amount:
         """FLOPs of each stage's ranks."""
-        each = [float(sum(np.mean(operation.work.flops) for operation in block)) for block in self.blocks]
+        each = [float(sum(block)) for block in self.mean_flops]
         of_stage = [0.0] * self.stages
         for virtual, passes in enumerate(self.uses):
             for numbers in passes:

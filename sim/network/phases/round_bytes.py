@@ -74,23 +74,36 @@ def _between(layout: Layout, exchange: Exchange, rounds: Sequence[Round]) -> lis
 
 
 def shares(weight: Array) -> Array:
-    """Each member's share of its group's weight, ``[groups, size]``; even shares where nothing has weight."""
-    total = weight.sum(axis=1, keepdims=True)
-    share = np.full(weight.shape, 1.0 / weight.shape[1])
+    """Each member's share of its group's weight, ``[…, groups, size]``; even shares where nothing has weight."""
+    total = weight.sum(axis=-1, keepdims=True)
+    share = np.full(weight.shape, 1.0 / weight.shape[-1])
     np.divide(weight, total, out=share, where=total > 0)
     return share
 
 
 def weights(layout: Layout, axes: tuple[str, ...], scope: str, wanted: Array) -> Array:
-    """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere."""
+    """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere.
+
+    ``wanted[…, rank]``, and so what is found.
+    """
     grid = layout.two_level(axes)
     if scope != "inner" or grid is None:
         return wanted
     found = np.empty_like(wanted)
-    found[grid] = wanted[grid].sum(axis=1, keepdims=True)
+    found[..., grid] = wanted[..., grid].sum(axis=-2, keepdims=True)
     return found
 
 
 def full(layout: Layout, amount: Amount) -> Array:
     """An amount of every rank, ``[ranks]``."""
     return np.array(layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
+
+
+def full_at_once(layout: Layout, amounts: Sequence[Amount]) -> Array:
+    """Several amounts of every rank, ``[amount, ranks]``."""
+    shape = layout.mesh.shape
+    values = [np.asarray(each, dtype=np.float64) for each in amounts]
+    if len({each.shape for each in values}) > 1 or values[0].ndim != len(shape):
+        return np.array([layout.mesh.full(each) for each in values])
+    every = np.broadcast_to(np.stack(values), (len(values), *shape))
+    return every.reshape(len(values), -1)
