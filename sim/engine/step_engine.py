@@ -153,7 +153,9 @@ class Engine:
         if self.alone:
             works = [each.work for each in schedule.operations if isinstance(each.work, Exchange)]
             self.repeated = Counter(_key(work) for work in works if _uneven(work))
-        self.others: dict[tuple[object, ...], tuple[list[tuple[Taken, bool]], int]] = {}  # what those take, and how many
+        self.others: dict[
+            tuple[object, ...], tuple[list[tuple[Taken, bool]], int]
+        ] = {}  # what those take, and how many
         self.known: dict[Transfer, Taken] = {}
         self.exchanged: dict[tuple[object, ...], tuple[Exchange, Exchanged]] = {}
         self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)

@@ -46,10 +46,12 @@ class Balancer(Policy, ABC):
     """A policy that decides which expert carries which token; ``parse`` reads what stands behind ``--balancer NAME:``.
 
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
-    one of them stands for all.
+    one of them stands for all. One that is not ``by_choice`` looks at what each rank is asked for in all: ``wanted`` may then
+    have these sums in place of the choices.
     """
 
     level: ClassVar[bool] = False
+    by_choice: ClassVar[bool] = True
 
     @abstractmethod
     def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
