@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...workloads.lowering.pipeline_blocks import hands_on
 from ...workloads.results.trace import Rows
-from ...workloads.schedule.operation import Block, Operation
+from ...workloads.schedule.operation import Block, FilledBlock, Operation
 from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
 from .drift import apart_in
@@ -31,24 +32,29 @@ AT_ONCE = 1 << 16
 
 @dataclass
 class Forms:
-    """Finds what blocks of a batch have in common; operations that blocks share are looked at once."""
+    """Finds what blocks of a batch have in common; those that fill one template are looked at once."""
 
     _numbers: dict[Hashable, int] = field(default_factory=dict)
-    _known: dict[int, tuple[Operation, int]] = field(default_factory=dict)
+    _templates: dict[int, tuple[Block, Hashable | None]] = field(default_factory=dict)
 
     def of(self, block: Block) -> Hashable | None:
         """The form of a block; None where operations do not all follow each other."""
+        if not isinstance(block, FilledBlock):
+            return self._form(block)
+        if id(block.template) not in self._templates:
+            self._templates[id(block.template)] = block.template, self._form(block.template)
+        return self._templates[id(block.template)][1]
+
+    def _form(self, block: Block) -> Hashable | None:
         found: list[int] = []
         before = block[0].stream if block else ""
         for number, operation in enumerate(block):
             if operation.after != (() if before == operation.stream else (number - 1,)):
                 return None
-            known = self._known.get(id(operation))
-            if known is None:
-                known = self._known[id(operation)] = operation, self._number(operation)
-            if known[1] < 0:
+            number_of = self._number(operation)
+            if number_of < 0:
                 return None
-            found.append(known[1])
+            found.append(number_of)
             before = operation.stream
         return tuple(found) or None
 
@@ -136,13 +142,13 @@ class BlockBatch:
     def _exchanged(self, works: Sequence[Exchange], loads: LinkLoads) -> list[Moved]:
         """The transfers of an exchange of each block, whose bytes are counted, ``[block, link]``."""
         count = len(works)
-        if not all(work is works[0] for work in works):
+        if len(set(map(id, works))) > 1:
             at_once = self.engine.traffic.at_once(works)
             if at_once is not None:
                 for each in at_once:
                     loads.plus(each.loads, 1.0)
                 return [Moved(each.apart, self._on_mesh(each.seconds, works[0].axes)) for each in at_once]
-        found = [self.engine.by_itself(work) for work in works[: 1 if works[0] is works[-1] else count]]
+        found = [self.engine.by_itself(work) for work in works[: count if len(set(map(id, works))) > 1 else 1]]
         for kind in loads.kinds:
             rows = [each.on(kind.name, kind.count) for each in found]
             if any(row.any() for row in rows):
@@ -176,19 +182,20 @@ class BlockBatch:
 def _together(works: Sequence[Work], dimensions: int) -> Work:
     """One work with the amounts of all, along a first axis."""
     first = works[0]
-    if all(work is first for work in works):
+    if len(set(map(id, works))) == 1:
         return first
     values: dict[str, Any] = {}
     for each in fields(first):
-        of_all = [getattr(work, each.name) for work in works]
-        alike = all(_same(value, of_all[0]) for value in of_all)
-        values[each.name] = of_all[0] if alike else _stacked([_full(value, dimensions) for value in of_all])
+        of_all = list(map(attrgetter(each.name), works))
+        values[each.name] = of_all[0] if _same(of_all) else _stacked([_full(value, dimensions) for value in of_all])
     return type(first)(**values)
 
 
-def _same(value: object, other: object) -> bool:
-    """Whether two amounts are one; arrays are where they are the same object."""
-    return value is other or (isinstance(value, float) and isinstance(other, float) and value == other)
+def _same(values: list[Any]) -> bool:
+    """Whether all amounts are one; arrays are where they are the same object."""
+    if len(set(map(id, values))) == 1:
+        return True
+    return not any(isinstance(each, np.ndarray) for each in values) and values.count(values[0]) == len(values)
 
 
 def _full(value: Array | float, dimensions: int) -> Array:

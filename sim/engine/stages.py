@@ -289,7 +289,8 @@ class PipelineStages:
             if _even(work):
                 loads.plus(self._counter.weighted(work, often), 1.0)
             else:
-                alike.setdefault((work.operation, work.algorithm, work.axes), []).append((work, often))
+                ranks = (often != 0).tobytes()  # of which stages
+                alike.setdefault((work.operation, work.algorithm, work.axes, ranks), []).append((work, often))
         most = max(1, AT_ONCE // self.traffic.layout.mesh.ranks)
         for each in alike.values():
             for at in range(0, len(each), most):

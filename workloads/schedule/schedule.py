@@ -12,9 +12,10 @@ from ...hardware.errors import InputError
 from ...hardware.precisions import Precision
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout
+from .block_flops import flops_of_blocks
 from .codec import FORMAT, items, operation_from_plain, operation_to_plain, text
-from .operation import Block, Operation
-from .work import FusedAttention, Gemm, PipelineWork
+from .operation import Operation
+from .work import PipelineWork
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,15 @@ class Schedule:
         """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
         found = dict[Precision, float]()
         for operation in self.operations:
-            blocks: list[tuple[float, Block, list[float] | None]] = [(1.0, (operation,), None)]
-            if isinstance(work := operation.work, PipelineWork):
-                runs = [each / work.stages for each in work.runs]
-                blocks = list(zip(runs, work.blocks, work.mean_flops, strict=True))
-            for times, block, means in blocks:
-                for number, each in enumerate(block):
-                    if isinstance(each.work, Gemm | FusedAttention):
-                        mean = means[number] if means else float(np.mean(each.work.flops))
-                        flops = times * self.mesh.ranks * mean
-                        found[each.work.precision] = found.get(each.work.precision, 0.0) + flops
+            work = operation.work
+            if isinstance(work, PipelineWork):
+                several = [(runs / work.stages, each) for runs, each in zip(work.runs, work.block_flops, strict=True)]
+            else:
+                several = [(1.0, each) for each in flops_of_blocks([(operation,)])]
+            for times, each in several:
+                for precision, flops in each.items():
+                    if precision is not None:
+                        found[precision] = found.get(precision, 0.0) + times * self.mesh.ranks * flops
         return found
 
     def to_json(self) -> str:

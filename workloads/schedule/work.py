@@ -19,7 +19,8 @@ from ...hardware.units import si
 from ..collectives import ROOTED
 
 if TYPE_CHECKING:
-    from .operation import Block, Operation
+    from .block_flops import Flops
+    from .operation import Block
 
 Amount = float | NDArray[np.float64]
 
@@ -285,23 +286,16 @@ class PipelineWork:
         return found
 
     @cached_property
-    def mean_flops(self) -> list[list[float]]:
-        """FLOPs of each operation of each block, in the mean over ranks; those that blocks share are looked at once."""
-        known: dict[int, float] = {}
+    def block_flops(self) -> list[Flops]:
+        """FLOPs of each block, in the mean over ranks, by the format of products."""
+        from .block_flops import flops_of_blocks
 
-        def of(operation: Operation) -> float:
-            found = known.get(id(operation))
-            if found is None:
-                flops = operation.work.flops
-                found = known[id(operation)] = float(flops.mean() if isinstance(flops, np.ndarray) else flops)
-            return found
-
-        return [[of(operation) for operation in block] for block in self.blocks]
+        return flops_of_blocks(self.blocks)
 
     @cached_property
     def flops(self) -> Amount:
         """FLOPs of each stage's ranks."""
-        each = [float(sum(block)) for block in self.mean_flops]
+        each = [sum(block.values()) for block in self.block_flops]
         of_stage = [0.0] * self.stages
         for virtual, passes in enumerate(self.uses):
             for numbers in passes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....workloads.collectives import Round
 from ....workloads.mesh.placement import Layout
@@ -99,11 +100,37 @@ def full(layout: Layout, amount: Amount) -> Array:
     return np.array(layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
 
 
-def full_at_once(layout: Layout, amounts: Sequence[Amount]) -> Array:
-    """Several amounts of every rank, ``[amount, ranks]``."""
-    shape = layout.mesh.shape
-    values = [np.asarray(each, dtype=np.float64) for each in amounts]
-    if len({each.shape for each in values}) > 1 or values[0].ndim != len(shape):
-        return np.array([layout.mesh.full(each) for each in values])
-    every = np.broadcast_to(np.stack(values), (len(values), *shape))
-    return every.reshape(len(values), -1)
+@dataclass(frozen=True)
+class Amounts:
+    """Several amounts of ranks, ``[amount, *mesh]``: of size 1 along each axis on which ranks are alike in all of them."""
+
+    layout: Layout
+    values: Array
+
+    @classmethod
+    def of(cls, layout: Layout, amounts: Sequence[Amount]) -> Amounts:
+        """These, whatever shape each has."""
+        dimensions = len(layout.mesh.shape)
+        arrays = [np.asarray(each, dtype=np.float64) for each in amounts]
+        arrays = [each if each.ndim == dimensions else each.reshape([1] * dimensions) for each in arrays]
+        shapes = {each.shape for each in arrays}
+        if len(shapes) > 1:
+            shape = np.broadcast_shapes(*shapes)
+            arrays = [np.broadcast_to(each, shape) for each in arrays]
+        return cls(layout, np.stack(arrays))
+
+    def multiplied(self, times: Sequence[Array]) -> Amounts:
+        """Each so many times."""
+        return Amounts(self.layout, self.values * Amounts.of(self.layout, times).values)
+
+    def by_rank(self) -> Array:
+        """Of every rank, ``[amount, ranks]``."""
+        return np.broadcast_to(self.values, (len(self.values), *self.layout.mesh.shape)).reshape(len(self.values), -1)
+
+    def at(self, groups: NDArray[np.int64]) -> Array:
+        """Of the members of groups, ``[amount, group, member]``."""
+        shape = self.values.shape[1:]
+        numbers = np.arange(self.values[0].size).reshape(shape)
+        place = np.broadcast_to(numbers, self.layout.mesh.shape).reshape(-1)[groups]
+        found: Array = self.values.reshape(len(self.values), -1)[:, place]
+        return found

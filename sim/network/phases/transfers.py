@@ -16,7 +16,7 @@ from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand
 from .flow_symmetry import Marks
 from .phases import phases
-from .round_bytes import full, full_at_once, shares, weights
+from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
 _Key = tuple[Pattern, int, Groups]
@@ -127,8 +127,8 @@ class Traffic:
     def at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
         """The transfers of several exchanges of one operation, algorithm and axes whose bytes differ, in order.
 
-        ``times``: how often ranks do each, as in :meth:`weighted`; seconds then mean nothing. None where ranks do not send to
-        all of their group at once.
+        ``times``: how often ranks do each, as in :meth:`weighted`, the same ranks all of them; seconds then mean nothing. None
+        where ranks do not send to all of their group at once.
         """
         first = exchanges[0]
         algorithm, outer, inner = self._shape(first)
@@ -136,19 +136,27 @@ class Traffic:
         if self.layout.mesh.size(*first.axes) == 1 or not all(each.everyone for each in found):
             return None
         check(first.operation, algorithm, outer * inner, uneven=first.operation == "all-to-all")
-        held = full_at_once(self.layout, [each.nbytes for each in exchanges])
+        held = Amounts.of(self.layout, [each.nbytes for each in exchanges])
         if times is not None:
-            held = held * full_at_once(self.layout, times)
-        wanted = full_at_once(self.layout, [1.0 if each.received is None else each.received for each in exchanges])
+            held = held.multiplied(times)
+        wanted = Amounts.of(self.layout, [1.0 if each.received is None else each.received for each in exchanges])
         weight, moved = self._factors_of(first), list[AtOnce]()
-        for each in found:
+        for number, each in enumerate(found):
             scope = self._scope(first.axes, each.scope)
+            if times is not None:
+                scope = self._among(scope, full(self.layout, times[0]))
             groups = scope.members
             if each.action == "exchange":
-                share = shares(weights(self.layout, first.axes, each.scope, wanted)[:, groups])
-            sent = held[:, groups] * each.share
-            held = np.empty_like(held)
-            held[:, groups] = share * sent.sum(axis=2, keepdims=True)
+                if each.scope == "inner":
+                    of_each = weights(self.layout, first.axes, each.scope, wanted.by_rank())
+                    share = shares(of_each[:, groups])
+                else:
+                    share = shares(wanted.at(groups))
+            sent = held.at(groups) * each.share
+            if number + 1 < len(found):
+                every = np.zeros((len(exchanges), self.layout.mesh.ranks))
+                every[:, groups] = share * sent.sum(axis=2, keepdims=True)
+                held = Amounts(self.layout, every.reshape(-1, *self.layout.mesh.shape))
             alone = self.phases.all_pairs_at_once(scope, self._weighed(weight, groups, sent), share)
             fixed, floor = self._fixed(each, 0, 1, scope)
             moved.append(AtOnce(fixed + np.maximum(floor, alone.ends), alone.loads, alone.apart))
