@@ -280,7 +280,7 @@ def _counted(at: Index, once: bool, nbytes: Array, count: int) -> Array:
         return every
     rows = nbytes.reshape(-1, len(at))
     places = at if len(rows) == 1 else (at + count * np.arange(len(rows))[:, None]).reshape(-1)
-    found: Array = np.bincount(places, weights=rows.reshape(-1), minlength=len(rows) * count)
+    found = np.bincount(places, weights=rows.reshape(-1), minlength=len(rows) * count)
     return found.astype(np.float64, copy=False).reshape(*nbytes.shape[:-1], count)
 
 

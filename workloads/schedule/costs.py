@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,8 @@ class Costs:
         if isinstance(work, Gemm) and len(amounts) == 1:
             ((name, amount),) = amounts.items()
             if (equal := self._equals(amount)) is not None:
-                few = compute_seconds(replace(work, **{name: equal.values}), self.processor, self.calibration)
+                values: dict[str, Any] = {name: equal.values}
+                few = compute_seconds(replace(work, **values), self.processor, self.calibration)
                 return Timed(few.seconds[equal.place], few.limit)
         return compute_seconds(work, self.processor, self.calibration)
 

@@ -119,7 +119,8 @@ def alone_at_once(demand: Demand, nbytes: Array) -> Array:
     most = max(1, AT_ONCE // max(1, demand.usage.size))
     finish = np.concatenate([_finish(demand, nbytes[at : at + most]) for at in range(0, len(nbytes), most)])
     worst = np.where(demand.members, finish[:, None, :], 0.0).max(axis=2)
-    return (worst if demand.kind is None else worst[:, demand.kind]) * demand.scale
+    ends: Array = worst if demand.kind is None else worst[:, demand.kind]
+    return np.asarray(ends * demand.scale)
 
 
 def _finish(demand: Demand, nbytes: Array) -> Array:
