@@ -94,10 +94,22 @@ def _attention_kernels() -> Registry[Any]:
     return ATTENTION_KERNELS
 
 
+def _frameworks() -> Registry[Any]:
+    from ..frameworks import FRAMEWORKS
+
+    return FRAMEWORKS
+
+
 def _recomputations() -> Registry[Any]:
     from ..recomputation import RECOMPUTATIONS
 
     return RECOMPUTATIONS
+
+
+def _recomputed_layers() -> Iterable[str]:
+    from ..recomputation.recomputed_layers import WAYS
+
+    return WAYS
 
 
 def _stage_layers() -> Iterable[str]:
@@ -136,6 +148,8 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "shardings": _shardings,
     "attention-kernels": _attention_kernels,
     "recomputations": _recomputations,
+    "frameworks": _frameworks,
+    "recomputed-layers": _recomputed_layers,
     "stage-layers": _stage_layers,
     "offloads": _offloads,
     "routings": _routings,

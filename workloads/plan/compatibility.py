@@ -164,6 +164,26 @@ RULES = (
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
         "which products of experts it would keep is not modelled",
     ),
+    Rule(
+        "--recompute modules:mla_up_proj",
+        "no latent attention",
+        lambda g: g.plan.recomputation.names_module("mla_up_proj") and not g.model.latent,
+        "queries, keys and values are not made of narrow ones",
+    ),
+    Rule(
+        "--recompute modules:moe, moe_act or shared_experts",
+        "no experts",
+        lambda g: (
+            any(map(g.plan.recomputation.names_module, ("moe", "moe_act", "shared_experts"))) and not g.model.experts
+        ),
+        "the model has no experts",
+    ),
+    Rule(
+        "--recompute-layers",
+        "--recompute none",
+        lambda g: g.plan.recomputed_layers is not None and not g.plan.recomputation.repeats,
+        "nothing is worked out again; name a kind",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(
@@ -194,6 +214,7 @@ def check(given: Given) -> None:
                 f"{by} does not divide the {what}",
             )
     _offload(given)
+    _kernel(given)
 
 
 def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
@@ -247,4 +268,15 @@ def _offload(given: Given) -> None:
             f"--offload {given.plan.offload}: {given.machine.name} has no host link (node.host_link, node.host_memory,"
             " node.host_memory_bandwidth)",
             "--offload without a host link",
+        )
+
+
+def _kernel(given: Given) -> None:
+    """A kernel that is named is one whose rates the machine gives."""
+    name, known = given.plan.kernel.name, given.machine.core_group.attention
+    if name and name not in known:
+        more = f"it has {', '.join(known)}, and fused for the fastest of these" if known else "use fused or unfused"
+        raise InputError(
+            f"--attention {name}: {given.machine.name} does not say what it reaches (core_group.attention); {more}",
+            "--attention of another machine",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine, load_machine
 from ...hardware.node import Processor
+from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
-from ..model.model import Model, load_model
+from ..model.model import Layer, Model, load_model
+from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
@@ -135,6 +137,42 @@ class Setting:
     def processor(self) -> Processor:
         """What a rank computes on, with its share of its node's host."""
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
+
+    @property
+    def framework(self) -> TrainingFramework | None:
+        """The framework that training runs in: the one that is named, else the usual one of the kind of sharding.
+
+        None where nobody names one and the machine does not say what a framework takes: memory is then that of formulas.
+        """
+        if self.plan.named_framework or not self.processor.framework:
+            return self.plan.named_framework
+        return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
+
+    @cached_property
+    def stack(self) -> tuple[Layer, ...]:
+        """The model's layers; of those that are ``kept`` the plan recomputes nothing (``--recompute-layers``)."""
+        stack, chosen = self.model.stack, self.plan.recomputed_layers
+        if chosen is None:
+            return stack
+        stages, plan = self.mesh.size("pp"), self.plan
+        parts: tuple[range, ...] = (range(len(stack)),)
+        if stages > 1:
+            parts = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
+        again = {layer for part in parts for layer in chosen.of(part)}
+        return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+
+    @cached_property
+    def kinds(self) -> tuple[Layer, ...]:
+        """The kinds of its layers, each once, in the order in which they come."""
+        return self.model.kinds if self.plan.recomputed_layers is None else tuple(dict.fromkeys(self.stack))
+
+    @property
+    def attention_kernel(self) -> str:
+        """How attention runs: the plan's kernel by name, of ``fused`` the machine's fastest, if it names any."""
+        if self.plan.kernel.keeps_scores or self.plan.kernel.name:
+            return self.plan.attention
+        size = (self.model.query_size + self.model.value_size) / 2
+        return self.processor.attention_kernel("", size) or self.plan.attention
 
     @property
     def top_k(self) -> int:

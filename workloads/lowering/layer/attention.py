@@ -63,6 +63,19 @@ class AttentionLayer:
         )
         program.add(at.doing(Role.RESIDUAL), local.residual())
 
+    def norm_again(self, program: Program, layer: int) -> None:
+        """The norm before it."""
+        local, at = self.local, self._at(layer)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
+
+    def latent_products_again(self, program: Program, layer: int) -> None:
+        """Products behind the narrow ones of latent attention; those of the heads' own queries, keys and values."""
+        at = self._at(layer)
+        for weight, rows, n, k, cut in self._inputs():
+            if cut == "column" and self.local.model.latent:
+                self.tensor.product(program, rows, replace(at, operand=weight), n, k, "attention", cut)
+
     def backward(self, program: Program, layer: int) -> None:
         """The same in reverse: two products for each of the forward pass."""
         local, at = self.local, self._at(layer)
@@ -95,15 +108,15 @@ class AttentionLayer:
         """A pass over all scores of the rank: operations apart work out what the mask then hides."""
         return self.local.softmax(self._count * self.queries * self.keys, backward)
 
-    def fused(self, products: int, parts: int = 1) -> FusedAttention:
-        """One kernel of so many products of the rank's queries with one of so many parts of the keys.
+    def fused(self, products: int, parts: int = 1, kernel: str = "") -> FusedAttention:
+        """One kernel of so many products of the rank's queries with one of so many parts of the keys, by its name.
 
         Under a mask all parts, and all ranks along cp, have equally much of what it leaves (zigzag).
         """
         size, value = self.sizes
         share = causal_share(self.queries * self.parts, self.keys) if self.causal else 1.0
         return FusedAttention(
-            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share
+            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share, kernel
         )
 
     @property

@@ -96,14 +96,14 @@ class Passes:
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through one layer; without ``balance`` the routing is known already."""
-        for attention in self.attentions(self.setting.model.stack[layer]):
+        for attention in self.attentions(self.setting.stack[layer]):
             attention.forward(program, layer)
         self.second_half(program, layer, flow, balance)
 
     def second_half(self, program: Program, layer: int, flow: Flow | None, balance: bool) -> None:
         """The forward pass through the FFN or the experts of a layer."""
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
+            self.experts[self.setting.stack[layer].encoder].forward(program, layer, flow, balance)
         else:
             self.feed_forward(layer).forward(program, layer)
 
@@ -111,21 +111,23 @@ class Passes:
         """The backward pass through one layer, after what was not kept of its forward pass."""
         self._again(program, layer, flow)
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
+            self.experts[self.setting.stack[layer].encoder].backward(program, layer, flow)
         else:
             self.feed_forward(layer).backward(program, layer)
-        for attention in reversed(self.attentions(self.setting.model.stack[layer])):
+        for attention in reversed(self.attentions(self.setting.stack[layer])):
             attention.backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept."""
+        if self.setting.stack[layer].kept:
+            return
         program.recomputed = True
         self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
         program.recomputed = False
 
     def feed_forward(self, layer: int) -> FeedForward:
         """The dense FFN of a layer."""
-        return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
+        return FeedForward(self.stacks[self.setting.stack[layer].encoder], self.tensor)
 
     def attentions(self, layer: Layer) -> list[AttentionLayer]:
         """Self-attention, and attention to the encoder."""
@@ -165,5 +167,36 @@ class _Repeated:
         self.passes.feed_forward(self.number).products_again(self.program, self.number)
 
     @property
+    def moe(self) -> bool:
+        """Whether it has experts."""
+        return self.flow is not None
+
+    def norms(self, second: bool) -> None:
+        """Of attention, and of the ``second`` half."""
+        for attention in self._attentions:
+            attention.norm_again(self.program, self.number)
+        if second:
+            self.passes.feed_forward(self.number).norm_again(self.program, self.number, "moe" if self.moe else "ffn")
+
+    def latent_products(self) -> None:
+        """From narrow queries, keys and values to those of all heads."""
+        for attention in self._attentions:
+            attention.latent_products_again(self.program, self.number)
+
+    def expert_activation(self) -> None:
+        """What experts have between their products."""
+        if self.flow is not None:
+            self._experts.activation_again(self.program, self.number, self.flow)
+
+    def shared_experts(self) -> None:
+        """Those that see every token."""
+        if self.flow is not None:
+            self._experts.shared_again(self.program, self.number)
+
+    @property
+    def _experts(self) -> MixtureOfExperts:
+        return self.passes.experts[self.passes.setting.stack[self.number].encoder]
+
+    @property
     def _attentions(self) -> list[AttentionLayer]:
-        return self.passes.attentions(self.passes.setting.model.stack[self.number])
+        return self.passes.attentions(self.passes.setting.stack[self.number])
