@@ -17,8 +17,9 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
-from ..model.model import Layer
+from ..model.layers import Layer
 from ..model.precision import Formats, Part
+from ..model.recurrent import Projection, Recurrent
 from ..plan.setting import Setting
 from ..recomputation import RECOMPUTATIONS
 from .need import Cut
@@ -77,11 +78,14 @@ class Saved:
         """The rows of a layer, in the order of its forward pass."""
         if kind not in self._rows:
             local = self.stacks[kind.encoder]
-            rows = list(self._attention("attention", local, local))
+            recurrent = self.setting.model.recurrent_of(kind)
+            rows = list(self._recurrent(recurrent, local) if recurrent else self._attention("attention", local, local))
+            if kind.ahead:
+                rows = [*self._further(local), *(replace(row, entry=False) for row in rows)]
             if kind.cross:
                 rows += self._attention("cross", local, self.stacks[True])
-            first, *others = self._experts(local) if kind.moe else self._ffn(local)
-            self._rows[kind] = [*rows, first, *(replace(each, feed_forward=True) for each in others)]
+            second = list(self._experts(local) if kind.moe else self._ffn(local))
+            self._rows[kind] = [*rows, *second[:1], *(replace(each, feed_forward=True) for each in second[1:])]
         return self._rows[kind]
 
     def size(self, part: Part) -> int:
@@ -102,16 +106,41 @@ class Saved:
         )
         yield SavedTensor(f"{at}.qkv", "its input", local.stream * size, "tokens")
         if model.latent:
-            narrow = 2 * (model.latent.query_rank + model.latent.key_value_rank) + model.latent.rotary
+            narrow = 2 * sum(model.latent.narrow) + model.latent.rotary
             yield SavedTensor(f"{at}.narrow", "narrow queries, keys and values", local.tokens * narrow * size, "whole")
             values = heads
         yield SavedTensor(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp", product=1)
         yield SavedTensor(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
         yield SavedTensor(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp", product=1)
+        if model.query_key_norm != "none":
+            normed = (local.tokens * heads + source.tokens * values) * model.query_size
+            yield SavedTensor(f"{at}.queries.norm", "its input", normed * self.size("norm"), "tp")
         yield from self._core(at, local, local.tokens * heads, source.keys)
+        if model.gated_attention:
+            gated = 2 * local.tokens * heads * model.value_size * size
+            yield SavedTensor(f"{at}.activation", "gate, and what it weights", gated, "tp", product=0.5)
         yield SavedTensor(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
         yield from self._reduced(at, local)
         yield from self.mask(at, local)
+
+    def _recurrent(self, recurrent: Recurrent, local: Local) -> Iterator[SavedTensor]:
+        """What its steps say that they keep; what comes from the stream is whole, what lies between is cut."""
+        size, hidden = self.size("attention"), self.setting.model.hidden
+        yield SavedTensor("attention.norm", "its input", local.stream * self.size("norm"), "tokens", entry=True)
+        for step in recurrent.steps(hidden):
+            if not step.keeps:
+                continue
+            if isinstance(step, Projection) and step.rows == hidden and step.cut == "column":
+                yield SavedTensor(f"attention.{step.operand}", "its input", local.stream * size, "tokens")
+            else:
+                nbytes = local.tokens * step.keeps / local.width * size
+                yield SavedTensor(f"attention.{step.operand}", "its input", nbytes, "tp")
+        yield from self.mask("attention", local)
+
+    def _further(self, local: Local) -> Iterator[SavedTensor]:
+        """Before a layer that predicts a further token: inputs of both norms, and of the projection."""
+        yield SavedTensor("further.norm", "its input", 2 * local.stream * self.size("norm"), "tokens", entry=True)
+        yield SavedTensor("further.in", "its input", 2 * local.stream * self.size("ffn"), "tokens")
 
     def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[SavedTensor]:
         """What the kernel keeps of ``rows`` queries (of all heads), each of which meets so many keys."""
@@ -121,7 +150,9 @@ class Saved:
             yield SavedTensor(where, each.what, each.nbytes, "tp", core=each.core, product=each.product)
 
     def _ffn(self, local: Local) -> Iterator[SavedTensor]:
-        """The network's input first."""
+        """The network's input first; nothing where layers have no FFN."""
+        if not local.model.ffn_hidden:
+            return
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
         yield SavedTensor("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
@@ -158,7 +189,8 @@ class Saved:
         yield SavedTensor("moe.activation", "its input", ups * width * size, inner, carried=True)
         yield SavedTensor("moe.down", "its input", width * size, inner, carried=True)
         yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
-        if model.shared_experts:
-            shared = model.shared_experts * model.expert_width
-            yield from self._inner("shared", local.tokens * shared / local.width)
+        if model.dense_beside:
+            yield SavedTensor("shared.norm", "its input", local.stream * self.size("norm"), "tokens")
+        if model.width_beside:
+            yield from self._inner("shared", local.tokens * model.width_beside / local.width)
         yield from self.mask("moe", local)

@@ -103,7 +103,7 @@ class Working:
         also has the logits without their maximum (PyTorch's ``loss_parallel``).
         """
         local, last = saved.stacks[False], np.minimum(1.0, self.stages.at_last)
-        logits = local.tokens * local.model.vocabulary / local.width
+        logits = (1 + local.model.further_tokens) * local.tokens * local.model.vocabulary / local.width
         single, own = max(BYTES["fp32"], saved.size("embedding")), saved.size("embedding")
         beside = own if own < single else 0
         copies = single * (1 + (local.width > 1)) if self.setting.plan.sharding.shards_weights else 0

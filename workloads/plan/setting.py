@@ -89,7 +89,7 @@ class Setting:
     @property
     def composed(self) -> bool:
         """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
-        many = self.batch.micro_batches * self.model.depth > MOST_FLAT
+        many = self.batch.micro_batches * len(self.model.stack) > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
