@@ -87,11 +87,13 @@ class Rooms:
         if account.working and (framework := setting.processor.framework):
             kept = stays[LIBRARIES]
             sizes = stays[:HOST].sum(axis=0) - kept, passes[:HOST].sum(axis=0), stays[COPIES], kept
-            nbytes[PARTS.index("other")] += sum(settled(framework, self.capacity, *sizes))
+            pool = settled(framework, self.capacity, *sizes)
+            nbytes[PARTS.index("other")] += pool.copies + pool.idle
+            return self._worst(nbytes, pool.used)
         return self._worst(nbytes)
 
-    def _worst(self, nbytes: Array) -> Memory:
-        """The fullest stage."""
+    def _worst(self, nbytes: Array, used: Array | None = None) -> Memory:
+        """The fullest stage, of whose pool so much is ``used`` at once; all of it without a framework."""
         total = nbytes[:HOST].sum(axis=0)
         stage = int(np.maximum(total / self.capacity, nbytes[HOST] / self.host_capacity).argmax())
         parts = {part: float(nbytes[row, stage]) for row, part in enumerate(PARTS)}
@@ -101,6 +103,8 @@ class Rooms:
             host=float(nbytes[HOST, stage]),
             host_capacity=self.host_capacity,
             stage=stage,
+            allocated=float(total[stage] - nbytes[LIBRARIES, stage] if used is None else used[stage]),
+            reserved=float(total[stage] - nbytes[LIBRARIES, stage]),
         )
 
     def _stages_of(self, setting: Setting) -> tuple[Key, MemoryStages]:

@@ -188,7 +188,9 @@ class Saved:
         inner: Cut = "whole" if spread else "tp"
         yield SavedTensor("moe.activation", "its input", ups * width * size, inner, carried=True)
         yield SavedTensor("moe.down", "its input", width * size, inner, carried=True)
-        yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
+        framework = self.setting.framework
+        if not (framework and framework.weighs_inside):
+            yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
         if model.dense_beside:
             yield SavedTensor("shared.norm", "its input", local.stream * self.size("norm"), "tokens")
         if model.width_beside:

@@ -14,6 +14,7 @@ from ..tensor_parallel.none import Cut, NoTensorParallel
 from .ffn import ACTIVATION_FLOPS
 from .rank_share import NORM_FLOPS, Local
 
+
 @dataclass(frozen=True)
 class AttentionLayer:
     """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it.
@@ -40,7 +41,9 @@ class AttentionLayer:
         self._norm_again(program, at)
         self.core(program, layer)
         if local.model.gated_attention:
-            program.add(at.doing(Role.ACTIVATION), local.sweep("attention", self._context, reads=2, flops=ACTIVATION_FLOPS))
+            program.add(
+                at.doing(Role.ACTIVATION), local.sweep("attention", self._context, reads=2, flops=ACTIVATION_FLOPS)
+            )
         self.tensor.product(
             program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
         )
@@ -102,15 +105,15 @@ class AttentionLayer:
         """A pass over all scores of the rank: operations apart work out what the mask then hides."""
         return self.local.softmax(self._count * self.queries * self.keys, backward)
 
-    def fused(self, products: int, parts: int = 1) -> FusedAttention:
-        """One kernel of so many products of the rank's queries with one of so many parts of the keys.
+    def fused(self, products: int, parts: int = 1, kernel: str = "") -> FusedAttention:
+        """One kernel of so many products of the rank's queries with one of so many parts of the keys, by its name.
 
         Under a mask all parts, and all ranks along cp, have equally much of what it leaves (zigzag).
         """
         size, value = self.sizes
         share = self.sight.share(self.queries * self.parts, self.keys)
         return FusedAttention(
-            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share
+            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share, kernel
         )
 
     @property
