@@ -2,10 +2,24 @@
 
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.workloads.model.model import Model
 from athanor.workloads.plan.compatibility import RULES
 from athanor.workloads.plan.plan import Plan
 from support.command_line import athanor
 from support.strategies import BOTH, DENSE, EXPERTS, GATED, SHARED, flat, hosted, lowered
+
+LINEAR = Model.model_validate(
+    {
+        "name": "linear",
+        "layers": 2,
+        "hidden": 64,
+        "ffn_hidden": 64,
+        "vocabulary": 128,
+        "seq_len": 64,
+        "mixers": ["fading"],
+        "recurrent": {"fading": {"kind": "lightning", "heads": 4, "head_size": 16}},
+    }
+)
 
 EXCLUDED = {
     ("--tensor 2d", "--sequence-parallel"): (DENSE, {"mesh": {"tp": 4}, "tensor": "2d", "sequence_parallel": True}),
@@ -40,6 +54,12 @@ EXCLUDED = {
     ("--recompute products", "--attention unfused"): (DENSE, {"mesh": {"dp": 2}, "recompute": "products"}),
     ("--recompute products", "experts"): (
         EXPERTS,
+        {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
+    ),
+    ("cp", "recurrent layers"): (LINEAR, {"mesh": {"cp": 2}}),
+    ("--tensor 2d", "recurrent layers or further tokens"): (LINEAR, {"mesh": {"tp": 4}, "tensor": "2d"}),
+    ("--recompute products", "recurrent layers or further tokens"): (
+        LINEAR,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
