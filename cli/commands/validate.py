@@ -10,7 +10,7 @@ from ..options import result_options
 
 
 @click.command()
-@click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@click.option("--data", metavar="FILE", help="Runs in a TOML file, or a folder of such files.  [default: published]")
 @result_options
 def validate(data: str | None, json_path: str | None, out: str | None) -> None:
     """Predict published measurements, and print the errors by source and overall, beside a null model (a minute or two).
@@ -19,12 +19,12 @@ def validate(data: str | None, json_path: str | None, out: str | None) -> None:
     """
     from ...reports.pages.accuracy import show_accuracy, write_accuracy
     from ...reports.pages.output_folder import Folder
+    from ...reports.published.read_runs import read_runs
     from ...reports.studies.accuracy.memory_rows import with_memory
-    from ...reports.studies.accuracy.rows import read_rows
     from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
     from ...reports.studies.accuracy.validate import validate as predict_all
 
-    rows = list(with_memory(read_rows(data)))
+    rows = list(with_memory(read_runs(data)))
     check_writable(json_path)
     folder = Folder(out) if out else None
     done = Accuracy()

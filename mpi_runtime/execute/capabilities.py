@@ -68,7 +68,7 @@ def _not_dense(setting: Setting) -> Iterator[str]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
     if type(plan.kernel) not in COMPUTED:
         yield f"--attention {plan.attention}: nothing computes this kernel for real"
-    if plan.recomputation.keeps_products:
+    if plan.recomputation.runs_parts_again:
         yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
@@ -89,7 +89,8 @@ def _neither(setting: Setting) -> Iterator[str]:
     formats = plan.precisions.at(0).values()
     used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
     if unknown := sorted(used - set(TYPES)):
-        yield f"--precision {plan.precision}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
+        named = [f" --{key} {value}" for key in ("gradients", "moments") if (value := getattr(plan, key))]
+        yield f"--precision {plan.precision}{''.join(named)}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
     if plan.offloads:
         yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"
     if plan.sharding.quantises:

@@ -13,7 +13,6 @@ from ...workloads.memory.activations import Saved
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
-from ...workloads.model.precision import POLICIES
 from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.setting import Setting
 from .pass_times import Key, dealt, shape
@@ -62,9 +61,10 @@ class Rooms:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         alike, stages = self._stages_of(setting)
         here = shape(setting)
+        formats = plan.precisions.policy(policy)
         if (here, policy) not in self._saved:
-            self._saved[here, policy] = Saved.of(setting, POLICIES[policy])
-        account = Account(setting, loads, POLICIES[policy], stages, self._saved[here, policy])
+            self._saved[here, policy] = Saved.of(setting, formats)
+        account = Account(setting, loads, formats, stages, self._saved[here, policy])
         key: Key = (
             mesh.axes,
             mesh.shape,
@@ -75,11 +75,11 @@ class Rooms:
             plan.overlap,
             plan.offload,
         )
-        key = (*key, plan.optimizer)
+        key = (*key, plan.optimizer, plan.gradients, plan.moments, plan.framework)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
-        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights)
+        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights, plan.framework, plan.loss)
         if moving not in self._passing:
             self._passing[moving] = MemorySums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
@@ -110,10 +110,10 @@ class Rooms:
     def _stages_of(self, setting: Setting) -> tuple[Key, MemoryStages]:
         """The stages, and a key to what decides them: all that have as many micro-batches under way share them."""
         plan, count = setting.plan, setting.mesh.size("pp")
-        key: Key = (count,)
+        key: Key = (count, plan.recompute_layers)
         if count > 1:
             flight = in_flight(find_pipeline(plan.pipeline), count, setting.batch.micro_batches, plan.chunks)
-            key = (count, plan.pipeline, plan.chunks, plan.stage_layers, flight.tobytes())
+            key = (*key, plan.pipeline, plan.chunks, plan.stage_layers, flight.tobytes())
         if key not in self._stages:
             self._stages[key] = MemoryStages(setting)
         return key, self._stages[key]

@@ -111,16 +111,16 @@ class PassTimes:
         key = shape(setting)
         if key not in self._loads:
             even = dict[Layer, Load]()
-            for kind in (kind for kind in setting.model.kinds if kind.moe):
-                at = setting.model.stack.index(kind)
+            for kind in (kind for kind in setting.kinds if kind.moe):
+                at = setting.stack.index(kind)
                 load = LoadModel(setting, decoder=not kind.encoder, carried_only=True).sample(at, 0, 0)
                 sent, received = float(np.max(load.sent)), float(np.max(load.received))
                 even[kind] = replace(load, sent=sent, received=received)
-            self._loads[key] = [even[kind] for kind in setting.model.stack if kind.moe]
+            self._loads[key] = [even[kind] for kind in setting.stack if kind.moe]
         return self._loads[key]
 
     def _lower(self, setting: Setting, layout: Layout) -> dict[Span, Work]:
-        passes, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.model.stack
+        passes, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.stack
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
         overlap, found = setting.plan.tensor_overlap, dict[Span, Work]()
 
@@ -145,7 +145,7 @@ class PassTimes:
             for name, operations in zip(names, (ahead.schedule().operations, whole, *halves), strict=True):
                 found[Span(place, name, kind)] = Work.of(operations, self.costs)
 
-        for kind in setting.model.kinds:
+        for kind in setting.kinds:
             at = len(stack) - 1 - stack[::-1].index(kind)
             flows = {at: passes.experts[kind.encoder].flow(loads[at])} if kind.moe else {}
             ahead, back = (
@@ -164,10 +164,10 @@ def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
 
 
-def dealt(setting: Setting) -> tuple[int, str]:
+def dealt(setting: Setting) -> tuple[int, str, str]:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(setting.model.kinds) > 1 else 1, plan.stage_layers
+    return plan.chunks if len(setting.kinds) > 1 else 1, plan.stage_layers, plan.recompute_layers
 
 
 def shape(setting: Setting) -> Key:
@@ -183,6 +183,7 @@ def shape(setting: Setting) -> Key:
         plan.sequence_parallel,
         plan.attention,
         plan.recompute,
+        None if plan.recomputed_layers is None else setting.kinds,
         plan.expert_tensor,
         plan.precision,
         plan.prototypes,

@@ -93,11 +93,11 @@ class SpanPasses(Passes):
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through a layer."""
-        add(program, Span("layer", "forward", self.setting.model.stack[layer]))
+        add(program, Span("layer", "forward", self.setting.stack[layer]))
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass, with what is worked out again."""
-        add_backward(program, "layer", self.setting.model.stack[layer], self.split)
+        add_backward(program, "layer", self.setting.stack[layer], self.split)
 
 
 class SpanStep(TrainingStep):

@@ -62,6 +62,15 @@ EXCLUDED = {
         LINEAR,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
+    ("--recompute modules:mla_up_proj", "no latent attention"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "recompute": "modules:mlp+mla_up_proj"},
+    ),
+    ("--recompute modules:moe, moe_act or shared_experts", "no experts"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "recompute": "modules:moe_act"},
+    ),
+    ("--recompute-layers", "--recompute none"): (DENSE, {"mesh": {"dp": 2}, "recompute_layers": "every:2"}),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
     ("--prototypes", "no experts"): (DENSE, {"mesh": {"dp": 2}, "prototypes": 2}),
     ("--all-to-all bruck", "--expert-tensor whole"): (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import ClassVar
 
 from ...hardware.registry import Policy
@@ -14,6 +15,9 @@ class TrainingFramework(Policy):
 
     bucket: ClassVar[float] = 0.0
     """Gradients that are gathered up in a buffer of their own before they are reduced, at most."""
+
+    at_once: ClassVar[float] = inf
+    """Parameters that are whole at once where weights are sharded, at most, or those of a single tensor; else two layers."""
 
     single_shards: ClassVar[bool] = False
     """Sharded weights are kept in the format of their update alone: there is no shard in that of the products."""

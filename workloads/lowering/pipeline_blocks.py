@@ -92,7 +92,7 @@ class PipelineBlocks:
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]
-        stack = self.this.setting.model.stack
+        stack = self.this.setting.stack
         ends = (virtual == 0, virtual == self.virtual_stages - 1)
         carried = tuple(flows[layer] for layer in layers if layer in flows) if not self.this.alike else ()
         key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self.last_differs)

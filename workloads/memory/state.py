@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..lowering.data_parallel.held_tensors import HeldTensors
+from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
 from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards
 from ..lowering.data_parallel.weight_gathering import offloaded
 from ..model.precision import Formats, Part
@@ -59,17 +60,31 @@ class ModelState:
         yield from self._workspace()
 
     def whole_layers(self) -> Iterator[MemoryLine]:
-        """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
+        """Weights of layers that are fetched, and gradients of layers not reduced yet; no more than a framework allows."""
         if self.plan.sharding.shards_weights or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
             if self.plan.sharding.shards_weights:
                 ends = self._bytes(held_beside_layers(self.setting), "weight")
                 size = np.maximum(size, self.stages.by_stage(ends))
-            yield MemoryLine("other", "weights", "layers that are fetched", size)
+            most = self.setting.framework.at_once if self.setting.framework else inf
+            yield MemoryLine(
+                "other", "weights", "layers that are fetched", np.minimum(size, self._at_most(most, "weight"))
+            )
         if self.plan.sharding.shards_gradients or self._gradients_leave:
             ends = self._bytes(held_beside_layers(self.setting), "gradient")
             size = np.maximum(self._largest("gradient"), self.stages.by_stage(ends))
+            most = (self.setting.framework.bucket if self.setting.framework else 0.0) or inf
+            size = np.minimum(size, self._at_most(most, "gradient"))
             yield MemoryLine("other", "gradients", "a layer that is not reduced yet", size)
+
+    def _at_most(self, parameters: float, what: str) -> float:
+        """Bytes of so many parameters, or of the largest tensor that a rank of any stage has."""
+        found = 0.0
+        for each in held(self.setting) if parameters < inf else ():
+            cut = self.setting.mesh.size(*split_axes(self.setting, each.part))
+            largest = max((tensor.size / cut for tensor in self.tensors.of(each.part)), default=0.0)
+            found = max(found, max(parameters, largest) * BYTES[getattr(self.formats[each.part], what)])
+        return found or inf
 
     def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[MemoryLine]:
         """``beside`` of the count are those of embedding and output, which stay on the device."""
@@ -153,7 +168,7 @@ class ModelState:
 
     def _largest(self, what: str, share: Callable[[Part], float] = all_of) -> Array:
         """Bytes of these shares of each stage's largest layer."""
-        stack, found = self.setting.model.stack, np.zeros(self.stages.count)
+        stack, found = self.setting.stack, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             size = self._bytes(held_of_layer(self.setting, stack.index(kind)), what, share)
             found = np.maximum(found, self.stages.has(kind) * size)

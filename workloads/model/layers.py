@@ -18,7 +18,7 @@ class Layer:
 
     It belongs to an ``encoder``, attends to one (``cross``), has a mixture of experts in its second half (``moe``), and mixes
     tokens by its ``mixer``: one of :data:`ATTENTIONS`, or a recurrent part of the model by name. ``ahead``: it is behind the
-    stack and predicts a further token.
+    stack and predicts a further token. Of one that is ``kept`` nothing is worked out again, whatever a plan recomputes in others.
     """
 
     encoder: bool = False
@@ -26,6 +26,7 @@ class Layer:
     moe: bool = False
     mixer: str = ATTENTION
     ahead: bool = False
+    kept: bool = False
 
     @property
     def attends(self) -> bool:

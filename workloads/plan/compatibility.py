@@ -182,6 +182,26 @@ RULES = (
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.recurrent or g.model.further_tokens),
         "which of their products it would keep is not modelled",
     ),
+    Rule(
+        "--recompute modules:mla_up_proj",
+        "no latent attention",
+        lambda g: g.plan.recomputation.names_module("mla_up_proj") and not g.model.latent,
+        "queries, keys and values are not made of narrow ones",
+    ),
+    Rule(
+        "--recompute modules:moe, moe_act or shared_experts",
+        "no experts",
+        lambda g: (
+            any(map(g.plan.recomputation.names_module, ("moe", "moe_act", "shared_experts"))) and not g.model.experts
+        ),
+        "the model has no experts",
+    ),
+    Rule(
+        "--recompute-layers",
+        "--recompute none",
+        lambda g: g.plan.recomputed_layers is not None and not g.plan.recomputation.repeats,
+        "nothing is worked out again; name a kind",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..model.precision import PrecisionSchedule
     from ..optimizers import Optimizer
     from ..recomputation import Recomputation
+    from ..recomputation.recomputed_layers import RecomputedLayers
     from ..routing.balancers import Balancer
     from ..routing.routers import Router
     from ..sharding import Sharding
@@ -127,6 +128,18 @@ class Plan:
         otherwise="bf16, O2 or O0: the first that the machine's core groups have",
         names="precisions",
         inference=True,
+    )
+    gradients: Literal["fp32", "bf16", "fp16"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format of gradients, which are kept, added up and reduced in it.",
+        otherwise="the policy's",
+    )
+    moments: Literal["fp32", "bf16", "fp16", "fp8"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format of the optimizer's moments.",
+        otherwise="the policy's",
     )
     optimizer: str = option(
         "Precision and optimizer",
@@ -273,10 +286,21 @@ class Plan:
         "Memory and recomputation",
         "none",
         "What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),"
-        " products (also every second matrix product), full (whole layers).",
+        " products (also every second matrix product), full (whole layers), or modules:NAME+NAME+... as Megatron-LM names"
+        " them: core_attn, layernorm, mla_up_proj, mlp, moe, moe_act, shared_experts.",
         form="KIND",
         names="recomputations",
         searched=True,
+    )
+    recompute_layers: str = option(
+        "Memory and recomputation",
+        "all",
+        "Of which layers: all, every:N (every N-th of the model), or first:N (the first N of each stage, or of each chunk:"
+        " Megatron-LM's block method).",
+        form="WHICH",
+        names="recomputed-layers",
+        searched=True,
+        tried=(),
     )
     attention: str = option(
         "Memory and recomputation",
@@ -418,6 +442,7 @@ class Plan:
             self.optimizing,
             self.sharding,
             self.recomputation,
+            self.recomputed_layers,
             self.kernel,
             self.named_framework,
             Mesh.of(self.mesh),
@@ -456,7 +481,7 @@ class Plan:
         """Precision policies by iteration."""
         from ..model.precision import PrecisionSchedule
 
-        return PrecisionSchedule.parse(self.precision)
+        return PrecisionSchedule.parse(self.precision, self.gradients, self.moments)
 
     @cached_property
     def sharding(self) -> Sharding:
@@ -485,6 +510,13 @@ class Plan:
         from ..frameworks import FRAMEWORKS
 
         return None if self.framework is None else FRAMEWORKS.find(self.framework)
+
+    @cached_property
+    def recomputed_layers(self) -> RecomputedLayers | None:
+        """Of which layers something is worked out again; None for all."""
+        from ..recomputation.recomputed_layers import RecomputedLayers
+
+        return None if self.recompute_layers == "all" else RecomputedLayers.parse(self.recompute_layers)
 
     @property
     def gradients_overlap(self) -> bool:

@@ -38,6 +38,10 @@ class PlanOptions(TypedDict, total=False):
     precision: str | None
     """Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as
     O0:100,layerwise.  [default: bf16, O2 or O0: the first that the machine's core groups have]"""
+    gradients: Literal["fp32", "bf16", "fp16"] | None
+    """Number format of gradients, which are kept, added up and reduced in it.  [default: the policy's]"""
+    moments: Literal["fp32", "bf16", "fp16", "fp8"] | None
+    """Number format of the optimizer's moments.  [default: the policy's]"""
     optimizer: str | None
     """What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of
     yours as module:Class.  [default: adam]"""
@@ -100,7 +104,11 @@ class PlanOptions(TypedDict, total=False):
     # Memory and recomputation
     recompute: str | None
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
-    products (also every second matrix product), full (whole layers).  [default: none]"""
+    products (also every second matrix product), full (whole layers), or modules:NAME+NAME+... as Megatron-LM
+    names them: core_attn, layernorm, mla_up_proj, mlp, moe, moe_act, shared_experts.  [default: none]"""
+    recompute_layers: str | None
+    """Of which layers: all, every:N (every N-th of the model), or first:N (the first N of each stage, or of each
+    chunk: Megatron-LM's block method).  [default: all]"""
     attention: str | None
     """Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused,
     the fastest that the machine has.  [default: unfused]"""

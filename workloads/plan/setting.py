@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
+from ..model.layers import Layer
 from ..model.model import Model, load_model
+from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
@@ -146,6 +148,32 @@ class Setting:
         if self.plan.named_framework or not self.processor.framework:
             return self.plan.named_framework
         return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
+
+    @cached_property
+    def stack(self) -> tuple[Layer, ...]:
+        """The model's layers; of those that are ``kept`` the plan recomputes nothing (``--recompute-layers``)."""
+        stack, chosen = self.model.stack, self.plan.recomputed_layers
+        if chosen is None:
+            return stack
+        again = {layer for part in self.parts for layer in chosen.of(part)}
+        return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+
+    @cached_property
+    def parts(self) -> tuple[range, ...]:
+        """The layers of every virtual stage, chunk · stages + stage; without stages all in one.
+
+        Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
+        """
+        stages, plan, every = self.mesh.size("pp"), self.plan, len(self.model.stack)
+        if stages == 1:
+            return (range(every),)
+        *parts, last = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
+        return (*parts, range(last.start, every))
+
+    @cached_property
+    def kinds(self) -> tuple[Layer, ...]:
+        """The kinds of its layers, each once, in the order in which they come."""
+        return self.model.kinds if self.plan.recomputed_layers is None else tuple(dict.fromkeys(self.stack))
 
     @property
     def attention_kernel(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from ....hardware.machine import Machine, load_machine
@@ -62,22 +63,23 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
 def _rates(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], dict[str, Any]]:
     """TFLOP/s a GPU of the two tables of Narayanan et al. 2021, and the summaries of the weak scaling's steps."""
     claims, summaries = [], {}
-    for row in [*facts.rows("weak_scaling"), *facts.rows("strong_scaling")]:
-        ranks = row["num_accelerators"]
-        progress(f"{row['model']} on {ranks} GPUs")
-        rate, totals = predicted(row, machine)
-        claims.append(measured(row, f"{row['model']} on {ranks} GPUs: TFLOP/s a GPU", rate, machine))
-        summaries[f"{row['model'].removeprefix('GPT ')}, {ranks} GPUs"] = totals
-    return claims, dict(list(summaries.items())[: len(facts.rows("weak_scaling"))])
+    for run in [*facts.runs("weak_scaling"), *facts.runs("strong_scaling")]:
+        ranks = prod(run.plan["mesh"].values())
+        text = f"{run.model} on {ranks} GPUs"
+        progress(text)
+        rate, totals = predicted(run, machine)
+        claims.append(measured(run, f"{text}: TFLOP/s a GPU", rate))
+        summaries[f"{run.model}, {ranks} GPUs"] = totals
+    return claims, dict(list(summaries.items())[: len(facts.runs("weak_scaling"))])
 
 
 def _times(facts: Facts, machine: Machine, progress: Progress) -> list[Claim]:
     """Seconds a step with full and with selective recomputation (Korthikanti et al. 2022, table 5)."""
     claims = []
-    for row in facts.rows("recomputation"):
-        text = f"{row['model']}, {row['recompute']} recomputation"
+    for run in facts.runs("recomputation"):
+        text = f"{run.model}, {run.plan['recompute']} recomputation"
         progress(text)
-        claims.append(measured(row, f"{text}: seconds a step", predicted(row, machine)[0], machine))
+        claims.append(measured(run, f"{text}: seconds a step", predicted(run, machine)[0]))
     return claims
 
 

@@ -189,11 +189,11 @@ def _tables(machine: Machine) -> dict[str, dict[str, float]]:
 
 def _measured(facts: Facts, machine: Machine, progress: Progress) -> Iterator[Claim]:
     """Tokens a second that MindFormers measured with the smaller two."""
-    for row, name in zip(facts.rows("throughput"), ("pangu-2.6b", "pangu-13b"), strict=True):
+    for run, name in zip(facts.runs("throughput"), ("pangu-2.6b", "pangu-13b"), strict=True):
         progress(name)
         totals = simulate(machine, name).summary()
         rate = totals["tokens_per_second"] / totals["ranks"]
-        yield measured(row, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate, machine)
+        yield measured(run, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate)
 
 
 def _inference(facts: Facts, machine: Machine) -> Iterator[Claim]:

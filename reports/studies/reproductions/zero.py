@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,14 @@ from ....workloads.model.model import load_model
 from ...content.figures import Bars, Beside
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
-from ...published import measurements
-from ..accuracy.rows import PublishedRow
-from ..accuracy.targets import looked_at
+from ...published.read_runs import published_runs
+from ...published.run import PublishedRun
 from ..claims import Claim
 from .facts import Facts, measured, predicted
 from .quantities import fits, need, sent, zero_volume
 from .record import Progress, Reproduction
 
 STAGES = ("0", "1", "2", "3")
-SHAPES = {"18B": "megatron-18.4b", "138B": "megatron-145.6b"}
-"""Models in place of those whose shapes ZeRO++'s authors did not publish."""
-
 PLUSPLUS_TEXT = (
     "ZeRO++ against ZeRO-3 on 24 nodes of 16 V100, with four and with one of the nodes' interfaces, 1,024 or 2,048"
     " tokens a GPU and micro-batch. Shapes of the models were not published: GPTs of about the same size stand for"
@@ -130,45 +127,55 @@ def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
 def _stage_3(facts: Facts, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """Stage 3 alone on Selene (Narayanan et al. 2021, table 2); and what its rates would be if shards were no work."""
     claims, rows, machine = [], [], load_machine("selene")
-    for row in facts.rows("stage_3"):
-        ranks = f"{row['num_accelerators']} GPUs"
+    for run in facts.runs("stage_3"):
+        ranks = f"{prod(run.plan['mesh'].values())} GPUs"
         progress(f"gpt3-175b, ZeRO-3 on {ranks}")
-        rate, _ = predicted(row, machine)
-        bare, _ = predicted(row, machine, library=False)
-        claims.append(measured(row, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate, machine))
-        rows.append((ranks, *(f"{each:.0f}" for each in (float(row["measured_value"]), rate, bare))))
+        rate, _ = predicted(run, machine)
+        bare, _ = predicted(run, machine, library=False)
+        claims.append(measured(run, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate))
+        rows.append((ranks, *(f"{each:.0f}" for each in (run.value, rate, bare))))
     return claims, rows
 
 
 def _plusplus(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """ZeRO++ over ZeRO-3, and the rates behind it."""
     claims, rows = [], []
-    for row in facts.rows("plusplus"):
-        before = measurements()[row["id"].replace("zeropp", "zero3")]
-        _, size, interfaces, length = row["id"].split("_")
-        name, tokens, cards = SHAPES[size], 1024 * int(length[0]), int(interfaces[0])
-        progress(f"{name}, {interfaces}, {tokens} tokens")
+    for run in facts.runs("plusplus"):
+        before = _without_plusplus(run)
+        model, cards = run.model_used, run.machine_used.node.interfaces
+        size, name, tokens = f"{model.parameters.total / 1e9:.0f} B", str(run.base), model.seq_len
+        progress(f"{name}, {cards} interfaces, {tokens} tokens")
         here = machine.changed({"node.interfaces": cards})
         rates = []
         for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
             options: dict[str, Any] = {"mesh": mesh, "zero": zero, "seq_len": tokens, "global_batch": 384}
             totals = _step(here, name, micro_batch=1, chunks=1, recompute="full", **options)
             rates.append(totals["flops_per_second"] / totals["ranks"] / 1e12)
-        published = [float(each["measured_value"]) for each in (before, row)]
+        published = [before.value, run.value]
         text = f"{size}, {cards} interface{'s' if cards > 1 else ''}, {tokens:,} tokens"
-        source = f"{row['source']}; rows {before['id']}, {row['id']}"
+        source = f"{run.source}; runs {before.id}, {run.id}"
         claims.append(
             Claim(
                 f"{text}: ZeRO++ over ZeRO-3 (shape assumed)",
                 published[1] / published[0],
                 rates[1] / rates[0],
-                "fitted" if any(looked_at(PublishedRow(each), machine) for each in (before, row)) else "predicted",
+                "fitted" if before.fitted or run.fitted else "predicted",
                 source,
             )
         )
         cells = zip(rates, published, strict=True)
         rows.append((text, *(f"{value:.1f}" for pair in cells for value in pair)))
     return claims, rows
+
+
+def _without_plusplus(run: PublishedRun) -> PublishedRun:
+    """The same run with ZeRO-3 alone."""
+    alike = (run.publication, run.machine, run.set, run.base, run.shape)
+    return next(
+        each
+        for each in published_runs().values()
+        if (each.publication, each.machine, each.set, each.base, each.shape) == alike and each.plan.get("zero") == "3"
+    )
 
 
 def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:

@@ -10,7 +10,6 @@ from ...mesh.axes import REPLICAS, TENSOR
 from ...model.layers import Layer
 from ...model.model import Parameters
 from ...model.precision import Part
-from ...pipelines.stage_layers import layers_by_part
 from ...plan.setting import Setting
 from ...schedule.work import Amount
 
@@ -80,15 +79,8 @@ def layers_of_longest(setting: Setting) -> list[int]:
 
 
 def parts_of(setting: Setting) -> tuple[range, ...]:
-    """The layers of every virtual stage, chunk · stages + stage; without stages all in one.
-
-    Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
-    """
-    stages, plan, every = setting.mesh.size("pp"), setting.plan, len(setting.model.stack)
-    if stages == 1:
-        return (range(every),)
-    *parts, last = layers_by_part(plan.stage_layers, setting.model.depth, stages, plan.chunks)
-    return (*parts, range(last.start, every))
+    """The layers of every virtual stage (:attr:`Setting.parts`)."""
+    return setting.parts
 
 
 def shards(setting: Setting, holding: Holding) -> int:

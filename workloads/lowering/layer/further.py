@@ -28,10 +28,15 @@ class FurtherToken:
         local, at = self.local, self._at(layer)
         if not again:
             self.tensor.lookup(program, local, Task(part="decoder embedding", layer=layer))
-        program.add(at.doing(Role.NORM), local.sweep("norm", 2 * local.stream, flops=NORM_FLOPS))
+        self.norm_again(program, layer)
         self.tensor.gather(program, replace(local, tokens=2 * local.tokens), at)
         self.tensor.product(program, local, replace(at, operand="in"), *self._shape, "ffn", "row")
         self.tensor.reduce(program, local, at)
+
+    def norm_again(self, program: Program, layer: int) -> None:
+        """Both norms, as one."""
+        sweep = self.local.sweep("norm", 2 * self.local.stream, flops=NORM_FLOPS)
+        program.add(self._at(layer).doing(Role.NORM), sweep)
 
     def leave(self, program: Program, layer: int) -> None:
         """Norm, scores over the vocabulary, and the loss."""

@@ -141,6 +141,15 @@ class MixtureOfExperts:
         self._collect(program, at.doing(Role.TOKEN_COLLECT, gradient="input"))
         add(at.doing(Role.NORM, gradient="input"), sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
 
+    def activation_again(self, program: Program, layer: int, flow: Flow) -> None:
+        """Between the products of experts."""
+        sweep = self.local.sweep("expert", flow.inner, reads=self.ups, flops=ACTIVATION_FLOPS)
+        program.add(Task(part="moe", layer=layer).doing(Role.ACTIVATION), sweep)
+
+    def shared_again(self, program: Program, layer: int) -> None:
+        """Shared experts."""
+        self._shared(program, layer)
+
     @property
     def _whole(self) -> bool:
         """Whether experts stay whole beside tensor parallelism."""

@@ -98,7 +98,7 @@ class Passes:
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through one layer; without ``balance`` the routing is known already, as is all that is kept."""
-        kind = self.setting.model.stack[layer]
+        kind = self.setting.stack[layer]
         if kind.ahead:
             self.further.enter(program, layer, again=not balance)
         for mixer in self.mixers(kind):
@@ -110,13 +110,13 @@ class Passes:
     def second_half(self, program: Program, layer: int, flow: Flow | None, balance: bool) -> None:
         """The forward pass through the FFN or the experts of a layer."""
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
+            self.experts[self.setting.stack[layer].encoder].forward(program, layer, flow, balance)
         elif self.setting.model.ffn_hidden:
             self.feed_forward(layer).forward(program, layer)
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass through one layer, after what was not kept of its forward pass."""
-        kind = self.setting.model.stack[layer]
+        kind = self.setting.stack[layer]
         if kind.ahead:
             self.further.leave_backward(program, layer)
         self._again(program, layer, flow)
@@ -131,13 +131,15 @@ class Passes:
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept."""
+        if self.setting.stack[layer].kept:
+            return
         program.recomputed = True
         self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
         program.recomputed = False
 
     def feed_forward(self, layer: int) -> FeedForward:
         """The dense FFN of a layer."""
-        return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
+        return FeedForward(self.stacks[self.setting.stack[layer].encoder], self.tensor)
 
     @property
     def further(self) -> FurtherToken:
@@ -187,5 +189,39 @@ class _Repeated:
         self.passes.feed_forward(self.number).products_again(self.program, self.number)
 
     @property
+    def moe(self) -> bool:
+        """Whether it has experts."""
+        return self.flow is not None
+
+    def norms(self, second: bool) -> None:
+        """Of attention, and of the ``second`` half."""
+        kind = self.passes.setting.stack[self.number]
+        if kind.ahead:
+            self.passes.further.norm_again(self.program, self.number)
+        for mixer in self.passes.mixers(kind):
+            mixer.norm_again(self.program, self.number)
+        if second and (self.moe or self.passes.setting.model.ffn_hidden):
+            self.passes.feed_forward(self.number).norm_again(self.program, self.number, "moe" if self.moe else "ffn")
+
+    def latent_products(self) -> None:
+        """From narrow queries, keys and values to those of all heads."""
+        for attention in self._attentions:
+            attention.latent_products_again(self.program, self.number)
+
+    def expert_activation(self) -> None:
+        """What experts have between their products."""
+        if self.flow is not None:
+            self._experts.activation_again(self.program, self.number, self.flow)
+
+    def shared_experts(self) -> None:
+        """Those that see every token."""
+        if self.flow is not None:
+            self._experts.shared_again(self.program, self.number)
+
+    @property
+    def _experts(self) -> MixtureOfExperts:
+        return self.passes.experts[self.passes.setting.stack[self.number].encoder]
+
+    @property
     def _attentions(self) -> list[AttentionLayer]:
-        return self.passes.attentions(self.passes.setting.model.stack[self.number])
+        return self.passes.attentions(self.passes.setting.stack[self.number])

@@ -28,11 +28,18 @@ class RecurrentLayer:
     def forward(self, program: Program, layer: int) -> None:
         """Norm, steps, residual."""
         local, at = self.local, self._at(layer)
-        self._enter(program, at)
+        self.norm_again(program, layer)
+        self.tensor.gather(program, local, at)
         for step in self._steps:
             self._run(program, at, step)
         self.tensor.reduce(program, local, at)
         program.add(at.doing(Role.RESIDUAL), local.residual())
+
+    def norm_again(self, program: Program, layer: int) -> None:
+        """The norm before it."""
+        at = self._at(layer)
+        program.add(at.doing(Role.NORM), self.local.sweep("norm", self.local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, self.local, at.doing(Role.NORM))
 
     def core(self, program: Program, layer: int) -> None:
         """No scores that would have been dropped."""
@@ -57,11 +64,6 @@ class RecurrentLayer:
         self.tensor.gather_backward(program, local, at)
         program.add(at.doing(Role.NORM, gradient="input"), local.norm_gradient())
         self.tensor.norm(program, local, at.doing(Role.NORM, gradient="input"))
-
-    def _enter(self, program: Program, at: Task) -> None:
-        program.add(at.doing(Role.NORM), self.local.sweep("norm", self.local.stream, flops=NORM_FLOPS))
-        self.tensor.norm(program, self.local, at.doing(Role.NORM))
-        self.tensor.gather(program, self.local, at)
 
     def _run(self, program: Program, at: Task, step: Step, again: bool = False) -> None:
         gradient: Gradient | None = "input" if again else None
