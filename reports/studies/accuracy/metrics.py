@@ -83,7 +83,7 @@ def predict(
         if is_memory(row):
             return Prediction(*memory_of(row, case))
         if metric == "layer_fwd_bwd_time":
-            return _layer(row, case)
+            return _layer(row, case, run)
         return min((_step(row, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
     except AthanorError as wrong:
         raise LeftOut(str(wrong)) from None
@@ -157,13 +157,13 @@ def _conversion(row: PublishedRow, case: Case, setting: Setting, own_flops: floa
     raise LeftOut(f"no conversion from seconds of a step to {metric} in {unit}")
 
 
-def _layer(row: PublishedRow, case: Case) -> Prediction:
+def _layer(row: PublishedRow, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
     """Both passes through one layer: what a second layer adds to a step."""
     seconds = []
     for layers in (1, 2):
         model = case.model.model_copy(update={"layers": layers})
         model = type(model).model_validate({**model.model_dump(), "plan": {}})
-        summary = simulated(setting_of(Case(case.machine, model, case.options, case.ranks, ())))
+        summary = run(setting_of(Case(case.machine, model, case.options, case.ranks, ())))
         seconds.append(summary["phases"]["forward"] + summary["phases"]["backward"])
     unit = {"ms": 1e3, "s": 1.0}.get(row.text("unit"))
     if unit is None:
