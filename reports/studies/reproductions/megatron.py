@@ -17,9 +17,10 @@ from ...content.figures import Beside, Breakdown
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
-from .facts import Facts, measured, predicted
+from .desk import Desk, prediction
+from .facts import Facts, measured
 from .quantities import sent
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 EFFICIENCY_TEXT = (
     "One set of constants for all rows. Those of the accelerator were fitted to every second published row about it"
@@ -28,13 +29,13 @@ EFFICIENCY_TEXT = (
 )
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Simulate the published rows, and count what the formulas count."""
     facts, machine = Facts("megatron"), load_machine("selene")
     found = Reproduction("megatron", facts.table["title"], machine)
-    rates, summaries = _rates(facts, machine, progress)
-    times = _times(facts, machine, progress)
-    progress("formulas")
+    rates, summaries = _rates(facts, machine, desk)
+    times = _times(facts, machine, desk)
+    desk.progress("formulas")
     found.claims = [*_formulas(facts), *_gpt3(facts), _interleaving(facts, machine), *rates, *times]
     found.parts = [
         ReportPart(
@@ -59,26 +60,25 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
     return found
 
 
-def _rates(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], dict[str, Any]]:
+def _rates(facts: Facts, machine: Machine, desk: Desk) -> tuple[list[Claim], dict[str, Any]]:
     """TFLOP/s a GPU of the two tables of Narayanan et al. 2021, and the summaries of the weak scaling's steps."""
     claims, summaries = [], {}
-    for row in [*facts.rows("weak_scaling"), *facts.rows("strong_scaling")]:
+    rows = [*facts.rows("weak_scaling"), *facts.rows("strong_scaling")]
+    named = {row["id"]: f"{row['model']} on {row['num_accelerators']} GPUs" for row in rows}
+    made = desk.each(prediction, {row["id"]: (row, machine, True) for row in rows}, lambda name: named[name])
+    for row in rows:
         ranks = row["num_accelerators"]
-        progress(f"{row['model']} on {ranks} GPUs")
-        rate, totals = predicted(row, machine)
+        rate, totals = made[row["id"]]
         claims.append(measured(row, f"{row['model']} on {ranks} GPUs: TFLOP/s a GPU", rate, machine))
         summaries[f"{row['model'].removeprefix('GPT ')}, {ranks} GPUs"] = totals
     return claims, dict(list(summaries.items())[: len(facts.rows("weak_scaling"))])
 
 
-def _times(facts: Facts, machine: Machine, progress: Progress) -> list[Claim]:
+def _times(facts: Facts, machine: Machine, desk: Desk) -> list[Claim]:
     """Seconds a step with full and with selective recomputation (Korthikanti et al. 2022, table 5)."""
-    claims = []
-    for row in facts.rows("recomputation"):
-        text = f"{row['model']}, {row['recompute']} recomputation"
-        progress(text)
-        claims.append(measured(row, f"{text}: seconds a step", predicted(row, machine)[0], machine))
-    return claims
+    rows = {f"{row['model']}, {row['recompute']} recomputation": row for row in facts.rows("recomputation")}
+    made = desk.each(prediction, {text: (row, machine, True) for text, row in rows.items()})
+    return [measured(row, f"{text}: seconds a step", made[text][0], machine) for text, row in rows.items()]
 
 
 def _formulas(facts: Facts) -> Iterator[Claim]:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ....hardware.machine import Machine, load_machine
-from ....sim.simulate import simulate
 from ....workloads.lowering import lower
 from ....workloads.memory import FIXED_FP32, update_state_share
 from ....workloads.model.model import load_model
@@ -19,9 +18,10 @@ from ...published import measurements
 from ..accuracy.rows import PublishedRow
 from ..accuracy.targets import looked_at
 from ..claims import Claim
-from .facts import Facts, measured, predicted
+from .desk import Desk, Step, prediction, step
+from .facts import Facts, measured
 from .quantities import fits, need, sent, zero_volume
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 STAGES = ("0", "1", "2", "3")
 SHAPES = {"18B": "megatron-18.4b", "138B": "megatron-145.6b"}
@@ -42,15 +42,15 @@ STAGE_3_TEXT = (
 )
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Count what is kept and moved, and simulate the published rows."""
     facts, machine = Facts("zero"), load_machine("dgx2-v100")
     found = Reproduction("zero", facts.table["title"], machine)
-    progress("memory and volumes")
-    kept, volumes = _memory(facts, machine), [*_volumes(facts), *_across(facts, machine)]
-    rates, stage_3 = _stage_3(facts, progress)
-    faster, rows = _plusplus(facts, machine, progress)
-    progress("offloading")
+    desk.progress("memory and volumes")
+    kept, volumes = _memory(facts, machine), [*_volumes(facts), *_across(facts, machine, desk)]
+    rates, stage_3 = _stage_3(facts, desk)
+    faster, rows = _plusplus(facts, machine, desk)
+    desk.progress("offloading")
     found.claims = [*kept, *_facts(facts), *volumes, *_offload(facts, machine), *rates, *faster]
     pairs = {name.split(":")[0]: (claim.target, claim.simulated) for claim in faster for name in [claim.name]}
     found.parts = [
@@ -115,11 +115,13 @@ def _volumes(facts: Facts) -> Iterator[Claim]:
     yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(ranks), "arithmetic", facts.source("volume"))
 
 
-def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
+def _across(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
     """What a node's interfaces send, in parameters, from a simulated step of 145.6 B on 1,536 ranks."""
+    tasks = {}
     for zero, mesh in (("3", {"dp": 1536}), ("++", {"dp": 96, "fsdp": 16})):
         options: dict[str, Any] = {"mesh": mesh, "zero": zero, "global_batch": 1536, "micro_batch": 1, "chunks": 1}
-        totals = _step(machine, "megatron-145.6b", recompute="none", **options)
+        tasks[zero] = _step(machine, "megatron-145.6b", recompute="none", **options)
+    for zero, totals in desk.each(step, tasks, lambda zero: f"145.6 B, ZeRO stage {zero}").items():
         links = next(each for each in totals["links"] if each["kind"] == "nic.out")
         parameters = load_model("megatron-145.6b").parameters.total
         volume = links["bytes_per_step"] / totals["nodes"] / 2 / parameters
@@ -127,33 +129,46 @@ def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
         yield facts.claim("volume_across_nodes", name, volume, at=zero)
 
 
-def _stage_3(facts: Facts, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
+def _stage_3(facts: Facts, desk: Desk) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """Stage 3 alone on Selene (Narayanan et al. 2021, table 2); and what its rates would be if shards were no work."""
     claims, rows, machine = [], [], load_machine("selene")
+    counts = {row["id"]: f"{row['num_accelerators']} GPUs" for row in facts.rows("stage_3")}
+    made = desk.each(
+        prediction,
+        {(row["id"], library): (row, machine, library) for row in facts.rows("stage_3") for library in (True, False)},
+        lambda way: f"gpt3-175b, ZeRO-3 on {counts[way[0]]}",
+    )
     for row in facts.rows("stage_3"):
-        ranks = f"{row['num_accelerators']} GPUs"
-        progress(f"gpt3-175b, ZeRO-3 on {ranks}")
-        rate, _ = predicted(row, machine)
-        bare, _ = predicted(row, machine, library=False)
+        ranks = counts[row["id"]]
+        (rate, _), (bare, _) = made[row["id"], True], made[row["id"], False]
         claims.append(measured(row, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate, machine))
         rows.append((ranks, *(f"{each:.0f}" for each in (float(row["measured_value"]), rate, bare))))
     return claims, rows
 
 
-def _plusplus(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
+def _plusplus(facts: Facts, machine: Machine, desk: Desk) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """ZeRO++ over ZeRO-3, and the rates behind it."""
     claims, rows = [], []
+    shapes, tasks = {}, dict[tuple[str, str], Step]()
+    for row in facts.rows("plusplus"):
+        _, size, interfaces, length = row["id"].split("_")
+        shapes[row["id"]] = size, int(interfaces[0]), 1024 * int(length[0])
+        for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
+            options: dict[str, Any] = {
+                "mesh": mesh,
+                "zero": zero,
+                "seq_len": 1024 * int(length[0]),
+                "global_batch": 384,
+            }
+            here = machine.changed({"node.interfaces": int(interfaces[0])})
+            plan = {**options, "micro_batch": 1, "chunks": 1, "recompute": "full"}
+            tasks[row["id"], zero] = _step(here, SHAPES[size], **plan)
+    made = desk.each(step, tasks, lambda way: f"{way[0]}, ZeRO stage {way[1]}")
     for row in facts.rows("plusplus"):
         before = measurements()[row["id"].replace("zeropp", "zero3")]
-        _, size, interfaces, length = row["id"].split("_")
-        name, tokens, cards = SHAPES[size], 1024 * int(length[0]), int(interfaces[0])
-        progress(f"{name}, {interfaces}, {tokens} tokens")
-        here = machine.changed({"node.interfaces": cards})
-        rates = []
-        for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
-            options: dict[str, Any] = {"mesh": mesh, "zero": zero, "seq_len": tokens, "global_batch": 384}
-            totals = _step(here, name, micro_batch=1, chunks=1, recompute="full", **options)
-            rates.append(totals["flops_per_second"] / totals["ranks"] / 1e12)
+        size, cards, tokens = shapes[row["id"]]
+        steps = [made[row["id"], zero] for zero in ("3", "++")]
+        rates = [totals["flops_per_second"] / totals["ranks"] / 1e12 for totals in steps]
         published = [float(each["measured_value"]) for each in (before, row)]
         text = f"{size}, {cards} interface{'s' if cards > 1 else ''}, {tokens:,} tokens"
         source = f"{row['source']}; rows {before['id']}, {row['id']}"
@@ -186,10 +201,9 @@ def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:
         yield facts.truth("largest_on_one_v100", f"13 B fit one V100-32G {held}", fit, target=expected)
 
 
-def _step(machine: Machine, model: str, **options: Any) -> dict[str, Any]:
-    """The summary of a step, whether it fits or not: published runs had other activations."""
-    ways = {"precision": "O2", "pipeline": "1f1b", **options}
-    return simulate(machine, model, allow_overcommit=True, **ways).summary()
+def _step(machine: Machine, model: str, **options: Any) -> Step:
+    """A step, whether it fits or not: published runs had other activations."""
+    return machine, model, {"precision": "O2", "pipeline": "1f1b", **options, "allow_overcommit": True}
 
 
 def _bytes_of_stages(claims: list[Claim]) -> Bars:
