@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from .attention_rates import AttentionRate
 from .framework import Framework
 from .precisions import BYTES, Precision
 from .records import Record
@@ -35,8 +36,9 @@ class CoreGroup(Record):
     of A and B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound
     operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
     seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves; ``framework`` says what training
-    takes beside. Where the group is a GPU, ``tiles`` says how its products run instead. Machines whose groups name the same
-    ``accelerator`` share what is fitted to it.
+    takes beside. Where the group is a GPU, ``tiles`` says how its products run instead, and ``attention`` what fused kernels of
+    attention reach, by the names that ``--attention`` takes. Machines whose groups name the same ``accelerator`` share what is
+    fitted to it.
     """
 
     management_cores: int = Field(ge=0)
@@ -55,6 +57,7 @@ class CoreGroup(Record):
     scalar_step: Seconds
     accelerator: str | None = None
     tiles: Tiles | None = None
+    attention: dict[str, AttentionRate] = {}
     framework: Framework | None = None
 
     @model_validator(mode="after")

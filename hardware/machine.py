@@ -234,7 +234,10 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
             yield key, ", ".join("x".join(map(str, shape)) for shape in value)
         elif name == "precisions":
             yield from ((f"{key}.{kind}", f"{share:.4g}") for kind, share in value.items())
-        elif name == "peak":
+        elif isinstance(value, dict) and any(isinstance(held, BaseModel) for held in value.values()):
+            for kind, held in value.items():
+                yield from _leaves(held, f"{key}.{kind}.")
+        elif name in ("peak", "forward", "backward"):
             yield from ((f"{key}.{kind}", Quantity("", "", "", "FLOP/s").show(rate)) for kind, rate in value.items())
         elif isinstance(value, tuple) and name != "free_direction":
             if isinstance(value[0], BaseModel):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
+from .attention_rates import HALVES, fastest
 from .core_group import Array, CoreGroup, Cost
 from .errors import InputError
 from .framework import Framework
@@ -145,13 +146,26 @@ class Processor:
         better = rounds * whole.seconds < count * split.seconds
         return Cost(*(np.where(better, rounds * a, count * b) for a, b in zip(whole, split, strict=True)))
 
-    def attention_rate(self, precision: Precision) -> float:
-        """FLOP/s of fused attention: that of other GEMMs, unless the machine says what such kernels reach.
+    def fused_attention(self, name: str, size: float, products: int, met: float, precision: Precision) -> float:
+        """FLOP/s of a fused kernel of attention by its name, or of the machine's best where it has none.
 
-        Machines say it on full scores, of which a causal mask leaves half to be worked out.
+        ``size`` are the elements of a head, ``met`` the keys that a query meets in the mean. A machine that names no kernels has
+        one of no name: at the share of the peak that its file gives, on full scores of which a causal mask leaves half, or at
+        that of other GEMMs.
         """
-        tiles = self.core_group.tiles
-        return self.peak(precision) * (tiles.attention / 2 if tiles else self.gemm_efficiency)
+        group = self.core_group
+        if not group.attention and not name:
+            share = group.tiles.attention if group.tiles else None
+            return self.peak(precision) * (self.gemm_efficiency if share is None else share / 2)
+        kernel = group.attention[self.attention_kernel(name, size)]
+        half = next((each for each in HALVES if each in group.peak), precision)
+        as_peak = group.peak[precision] / group.peak[half]
+        return self.groups * as_peak * kernel.rate(size, products) / kernel.slowness(met)
+
+    def attention_kernel(self, name: str, size: float) -> str:
+        """The kernel that a name stands for: itself, or with none the machine's best for such heads; empty where it has none."""
+        known = self.core_group.attention
+        return name or (fastest(known, size) if known else "")
 
     def sweep(self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision) -> Cost:
         """Cost of an operator that passes once over ``size`` elements, spread over the core groups.

@@ -33,8 +33,8 @@ class Tiles(Record):
     With ``fused_sums`` products add gradients to those of earlier micro-batches by themselves; else a sweep does.
 
     ``precisions`` is the share of the general GEMM efficiency that kernels of a precision reach, where it is another than
-    one. ``attention`` is that of the peak that fused attention reaches on the FLOPs of full scores; kernels that skip what
-    a causal mask hides do half of these.
+    one. ``attention`` is that of the peak that a fused kernel of attention reaches on the FLOPs of full scores, where the machine
+    names none (:attr:`CoreGroup.attention`); kernels that skip what a causal mask hides do half of these.
 
     Source of tiles and waves: NVIDIA, "Matrix Multiplication Background User's Guide" (tile and wave quantisation).
     """
@@ -44,7 +44,7 @@ class Tiles(Record):
     cache_bandwidth: BytesPerSecond
     fused_sums: bool = False
     precisions: dict[Precision, Ratio] = {}
-    attention: Ratio
+    attention: Ratio | None = None
 
     def seconds(
         self,

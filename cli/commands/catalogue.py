@@ -24,6 +24,7 @@ from ...reports.tables.terminal import check_writable, console, emit
             "shardings",
             "recomputations",
             "attention-kernels",
+            "frameworks",
             "collectives",
             "fabrics",
             "network-models",

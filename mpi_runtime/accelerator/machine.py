@@ -18,6 +18,9 @@ from .device import MeasuredDevice
 from .fit import AcceleratorFit
 from .model import Constants
 
+MEASURED = ("core_group.tiles", "core_group.attention", "interval")
+"""How keys begin whose sources a measurement leaves behind."""
+
 Value = float | Mapping[str, float]
 
 
@@ -67,7 +70,9 @@ class AcceleratorBuilder:
         machine = found.applied(base)
         machine = machine.model_copy(update={"core_group": _short(machine.core_group)})
         sources = {
-            key: text for key, text in base.sources.items() if not key.startswith(("core_group.tiles", "interval"))
+            key: text
+            for key, text in base.sources.items()
+            if not key.startswith(("core_group.tiles", "core_group.attention", "interval"))
         }
         sources |= self._sources(machine, found, fit)
         machine = machine.model_copy(update={"sources": sources, **self._names()})

@@ -66,6 +66,7 @@ class Constants:
                 "dma_write": self.written / nominal,
                 "operator_overhead": self.overhead,
                 "tiles": tiles if self.shapes else None,
+                "attention": {},  # what was measured is the kernel that PyTorch chose
             }
         )
         calibration = machine.calibration.model_copy(update={"gemm_efficiency": best})

@@ -84,7 +84,8 @@ def _neither(setting: Setting) -> Iterator[str]:
     formats = plan.precisions.at(0).values()
     used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
     if unknown := sorted(used - set(TYPES)):
-        yield f"--precision {plan.precision}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
+        named = [f" --{key} {value}" for key in ("gradients", "moments") if (value := getattr(plan, key))]
+        yield f"--precision {plan.precision}{''.join(named)}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
     if plan.offloads:
         yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"
     if plan.sharding.quantises:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from ...workloads.frameworks import FRAMEWORKS
 from ...workloads.memory import PARTS, Account, Memory, MemoryLine, Remedy
 from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ..tables.runs import table
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 MOST_STAGES = 12
 """Stages up to which the table shows all; of more, some at both ends and the fullest."""
+
+PRINTED = {
+    "peak_allocated": "peak allocated (tensors in use at once)",
+    "reserved": "reserved (with idle blocks of the pool)",
+    "by_the_system": "by the system (with driver and libraries)",
+}
+"""What frameworks and systems print, by its name in JSON."""
 
 HEADS = ("stage", *PARTS, "total", "of capacity")
 
@@ -31,6 +39,8 @@ def plain(account: Account, remedies: list[Remedy]) -> dict[str, Any]:
         "tokens_per_rank": setting.batch.tokens,
         "micro_batches": setting.batch.micro_batches,
         "memory_per_rank_bytes": worst.table(),
+        "printed_bytes": worst.printed(),
+        "framework": _framework(account),
         "host_bytes": _host(worst),
         "fits": worst.fits,
         "stage": worst.stage,
@@ -60,6 +70,8 @@ def show(console: Console, account: Account, remedies: list[Remedy]) -> None:
             text_columns=5,
         )
     )
+    for name, size in worst.printed().items():
+        console.print(f"{PRINTED[name]:42}{_gigabytes(size):>9} GB{size / 2**30:10.2f} GiB", highlight=False)
     if worst.fits:
         console.print(f"[bold]fits[/]: {escape(str(worst))}")
         return
@@ -113,6 +125,7 @@ def _stage(account: Account, need: Memory) -> dict[str, Any]:
         "micro_batches_under_way": [int(count) for count in stages.flight[need.stage]],
         "weight_versions": int(stages.versions[need.stage]),
         "memory_per_rank_bytes": need.table(),
+        "printed_bytes": need.printed(),
         "host_bytes": _host(need),
     }
 
@@ -128,6 +141,13 @@ def _line(account: Account, line: MemoryLine, stage: int) -> dict[str, Any]:
         "cut_over": cut_over(account, line),
         "kept_with_recompute": list(line.kept),
     }
+
+
+def _framework(account: Account) -> str | None:
+    """The framework that is counted beside formulas; None where none is."""
+    found = account.setting.framework if account.working else None
+    names = {type(kind): name for name, kind in FRAMEWORKS.items()}
+    return account.setting.plan.framework or names[type(found)] if found else None
 
 
 def _host(need: Memory) -> dict[str, float | None]:

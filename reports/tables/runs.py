@@ -45,6 +45,12 @@ def percent(error: float) -> str:
     return f"{round(error, 4) + 0.0:+.2%}"
 
 
+def _attention(totals: dict[str, Any]) -> str:
+    """The kernel of attention, where it is a fused one that the machine says rates of."""
+    kernel = totals.get("attention_kernel") or ""
+    return "" if kernel in ("", "unfused", "fused") else f", attention {kernel}"
+
+
 def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any]]) -> None:
     """A run's summary: speed, where the time goes, memory, load and links."""
     step, network = totals["step_seconds"], totals["network"]
@@ -52,7 +58,7 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
         f"[bold]{escape(totals['model'])}[/] on [bold]{escape(totals['machine'])}[/]: {totals['ranks']:,} ranks"
         f" ({mesh_text(totals['mesh'])}),"
         f" {totals['nodes']:,} nodes, {totals['tokens_per_rank']:,} tokens a rank,"
-        f" network {network['depth']} with {network['routing']} routing"
+        f" network {network['depth']} with {network['routing']} routing{_attention(totals)}"
     )
     console.print(
         f"step [bold]{si(step, 's')}[/], {si(totals['tokens_per_second'], 'tokens/s')},"

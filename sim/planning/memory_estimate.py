@@ -13,7 +13,6 @@ from ...workloads.memory.activations import Saved
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
-from ...workloads.model.precision import POLICIES
 from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.setting import Setting
 from .pass_times import Key, dealt, shape
@@ -62,9 +61,10 @@ class Rooms:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         alike, stages = self._stages_of(setting)
         here = shape(setting)
+        formats = plan.precisions.policy(policy)
         if (here, policy) not in self._saved:
-            self._saved[here, policy] = Saved.of(setting, POLICIES[policy])
-        account = Account(setting, loads, POLICIES[policy], stages, self._saved[here, policy])
+            self._saved[here, policy] = Saved.of(setting, formats)
+        account = Account(setting, loads, formats, stages, self._saved[here, policy])
         key: Key = (
             mesh.axes,
             mesh.shape,
@@ -75,11 +75,11 @@ class Rooms:
             plan.overlap,
             plan.offload,
         )
-        key = (*key, plan.optimizer)
+        key = (*key, plan.optimizer, plan.gradients, plan.moments, plan.framework)
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
-        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights)
+        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights, plan.framework, plan.loss)
         if moving not in self._passing:
             self._passing[moving] = MemorySums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
@@ -87,11 +87,13 @@ class Rooms:
         if account.working and (framework := setting.processor.framework):
             kept = stays[LIBRARIES]
             sizes = stays[:HOST].sum(axis=0) - kept, passes[:HOST].sum(axis=0), stays[COPIES], kept
-            nbytes[PARTS.index("other")] += sum(settled(framework, self.capacity, *sizes))
+            pool = settled(framework, self.capacity, *sizes)
+            nbytes[PARTS.index("other")] += pool.copies + pool.idle
+            return self._worst(nbytes, pool.used)
         return self._worst(nbytes)
 
-    def _worst(self, nbytes: Array) -> Memory:
-        """The fullest stage."""
+    def _worst(self, nbytes: Array, used: Array | None = None) -> Memory:
+        """The fullest stage, of whose pool so much is ``used`` at once; all of it without a framework."""
         total = nbytes[:HOST].sum(axis=0)
         stage = int(np.maximum(total / self.capacity, nbytes[HOST] / self.host_capacity).argmax())
         parts = {part: float(nbytes[row, stage]) for row, part in enumerate(PARTS)}
@@ -101,6 +103,8 @@ class Rooms:
             host=float(nbytes[HOST, stage]),
             host_capacity=self.host_capacity,
             stage=stage,
+            allocated=float(total[stage] - nbytes[LIBRARIES, stage] if used is None else used[stage]),
+            reserved=float(total[stage] - nbytes[LIBRARIES, stage]),
         )
 
     def _stages_of(self, setting: Setting) -> tuple[Key, MemoryStages]:

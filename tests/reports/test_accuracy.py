@@ -201,7 +201,7 @@ def test_a_published_row_is_never_silent():
             "bridge_2509_DSV3",
             {"stage_layers": "ends", "expert_tensor": "whole", "mesh": {"pp": 8, "dp": 2, "ep": 32, "tp": 2}},
         ),
-        ("nemo_Llama38B", {"attention": "fused", "mesh": {"dp": 4, "cp": 2}}),
+        ("nemo_Llama38B", {"attention": "cudnn", "mesh": {"dp": 4, "cp": 2}}),
         ("titan_405B_512", {"zero": "1", "pipeline": "1f1b", "micro_batch": 4, "stage_layers": "ends"}),
         ("titan_405B_512i", {"zero": "1", "pipeline": "interleaved", "chunks": 2, "micro_batch": 4}),
         ("moezoo_8x22b_fp8", {"expert_tensor": "split", "chunks": 7}),

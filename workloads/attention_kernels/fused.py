@@ -26,16 +26,19 @@ STATISTICS = 4
 class Fused(AttentionKernel):
     """A fused kernel over parts of each sequence, one after another; with one part nothing is sent.
 
+    ``name`` is that of a kernel whose rates machines say; without one, the fastest of theirs is meant.
     Under a causal mask each rank has two parts of a sequence, from either end (zigzag), so that all have as much to do in every
     step: an n-th of the kernel.
     """
 
-    about: ClassVar[str] = "one kernel that keeps its scores to itself (FlashAttention), under cp a ring of them"
+    about: ClassVar[str] = (
+        "the fastest fused kernel that the machine has; it keeps its scores to itself, under cp in a ring"
+    )
 
     def forward(self, program: Program, at: Task, core: AttentionCore) -> None:
         """One block at a time; the next one, keys with values, comes meanwhile."""
         bytes_of = [self._block(core) * (step < core.parts - 1) for step in range(core.parts)]
-        kernel = core.fused(2, core.parts)
+        kernel = core.fused(2, core.parts, self.name)
         self._around(program, at.doing(Role.CONTEXT), at.doing(Role.RING_SHIFT), "next", kernel, core.around, bytes_of)
 
     def backward(self, program: Program, at: Task, core: AttentionCore) -> None:
@@ -45,7 +48,7 @@ class Fused(AttentionKernel):
         as many their gradients, each a step behind its block.
         """
         bytes_of = [self._block(core) * ((step < core.parts - 1) + (step > 0)) for step in range(core.parts)]
-        kernel = core.fused(5, core.parts)
+        kernel = core.fused(5, core.parts, self.name)
         moving = at.doing(Role.RING_SHIFT, gradient="input")
         self._around(
             program, at.doing(Role.CONTEXT, gradient="input"), moving, "previous", kernel, core.around, bytes_of

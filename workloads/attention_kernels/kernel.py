@@ -65,8 +65,8 @@ class AttentionCore(Protocol):
         """A pass over all scores of the rank."""
         ...
 
-    def fused(self, products: int, parts: int = 1) -> FusedAttention:
-        """One kernel of so many products of the rank's queries with one of so many parts of the keys."""
+    def fused(self, products: int, parts: int = 1, kernel: str = "") -> FusedAttention:
+        """One kernel of so many products of the rank's queries with one of so many parts of the keys, by its name."""
         ...
 
 
@@ -88,9 +88,12 @@ class AttentionKernel(Policy, ABC):
     """How attention is worked out, from queries, keys and values to the context, and back.
 
     ``keeps_scores``: scores are in memory between the passes, so that recomputation can drop them and work them out again.
+    ``name`` is that of a fused kernel whose rates machines say (``core_group.attention``), empty for any other, and for the best
+    that a machine has.
     """
 
     keeps_scores: ClassVar[bool] = False
+    name: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, program: Program, at: Task, core: AttentionCore) -> None:

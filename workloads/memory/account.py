@@ -20,7 +20,7 @@ from .buffers import exchanges, libraries, logits
 from .need import PARTS, Array, Keeper, Memory, MemoryLine
 from .stages import MemoryStages
 from .state import ModelState, all_single
-from .working import Working, settled
+from .working import Pool, Working, settled
 
 FIXED_FP32 = {"parameters": 4, "gradients": 4, "optimizer": 8, "activations": 8}
 """Bytes a parameter of the all-single accounting: 4 + 4 + 8 + 8 TB for 10¹² parameters (BaGuaLu overview)."""
@@ -36,7 +36,8 @@ def memory(setting: Setting, loads: list[Load]) -> Memory:
 
 def account(setting: Setting, loads: list[Load]) -> Account:
     """The account at the plan's most demanding precision policy."""
-    each = [Account(setting, loads, POLICIES[name]) for name in setting.plan.precisions.names]
+    schedule = setting.plan.precisions
+    each = [Account(setting, loads, schedule.policy(name)) for name in schedule.names]
     return max(each, key=lambda one: one.worst.total)
 
 
@@ -72,12 +73,18 @@ class Account:
     @cached_property
     def lines(self) -> list[MemoryLine]:
         """Everything that is counted."""
+        stays, passes = self._counted
+        return [*self._settled(stays), *passes]
+
+    @cached_property
+    def _counted(self) -> tuple[list[MemoryLine], list[MemoryLine]]:
+        """What stays and what passes, on each stage."""
         shape = (self.stages.count,)
         stays, passes = (
             [replace(line, nbytes=np.broadcast_to(line.nbytes, shape)) for line in lines]
             for lines in (self.resident(), self.passing())
         )
-        return [*self._settled(stays, passes), *passes]
+        return stays, passes
 
     def resident(self) -> Iterator[MemoryLine]:
         """What is there whatever the micro-batches are: weights, gradients, optimizer state, layers that are fetched."""
@@ -110,26 +117,35 @@ class Account:
     @cached_property
     def working(self) -> Working | None:
         """What the machine's framework has in work, where it has one."""
-        counted = self.setting.processor.framework and self.setting.plan.accounting != "fp32"
-        return Working(self.setting, self.formats, self.stages) if counted else None
+        framework = self.setting.framework
+        if not (framework and self.setting.processor.framework) or self.setting.plan.accounting == "fp32":
+            return None
+        return Working(self.setting, framework, self.formats, self.stages)
 
-    def _settled(self, stays: list[MemoryLine], passes: list[MemoryLine]) -> Iterator[MemoryLine]:
+    def _settled(self, stays: list[MemoryLine]) -> Iterator[MemoryLine]:
         """What stays, with what the framework's pool has beside what is in use."""
-        framework = self.setting.processor.framework
-        if not self.working or not framework:
+        if self._pool is None:
             yield from stays
             return
-
-        def size(lines: list[MemoryLine], keeper: Keeper = "pool") -> Array:
-            found = [line.nbytes for line in lines if line.keeper == keeper and not line.host]
-            total: Array = np.sum([np.zeros(self.stages.count), *found], axis=0)
-            return total
-
-        sizes = size(stays), size(passes), size(stays, "update"), size(stays, "library")
-        pool = settled(framework, self.setting.processor.memory, *sizes)
         for line in stays:
-            yield replace(line, nbytes=pool.copies) if line.keeper == "update" else line
-        yield MemoryLine("other", "fragments", "idle blocks of the pool", pool.idle)
+            yield replace(line, nbytes=self._pool.copies) if line.keeper == "update" else line
+        yield MemoryLine("other", "fragments", "idle blocks of the pool", self._pool.idle)
+
+    @cached_property
+    def _pool(self) -> Pool | None:
+        """The pool of the framework, where there is one."""
+        pool = self.setting.processor.framework
+        if not self.working or not pool:
+            return None
+        stays, passes = self._counted
+        sizes = self._size(stays), self._size(passes), self._size(stays, "update"), self._size(stays, "library")
+        return settled(pool, self.setting.processor.memory, *sizes)
+
+    def _size(self, lines: list[MemoryLine], keeper: Keeper = "pool") -> Array:
+        """What a keeper has on each stage."""
+        found = [line.nbytes for line in lines if line.keeper == keeper and not line.host]
+        total: Array = np.sum([np.zeros(self.stages.count), *found], axis=0)
+        return total
 
     @cached_property
     def by_stage(self) -> list[Memory]:
@@ -143,6 +159,9 @@ class Account:
                 sums[line.part] = sums[line.part] + line.nbytes
         processor = self.setting.processor
         room = float("inf") if processor.host_memory is None else processor.host_memory
+        total: Array = np.sum(list(sums.values()), axis=0)
+        reserved = total - self._size(self._counted[0], "library")
+        allocated = self._pool.used if self._pool else reserved
         return [
             Memory(
                 **{part: float(sums[part][stage]) for part in PARTS},
@@ -150,6 +169,8 @@ class Account:
                 host=float(host[stage]),
                 host_capacity=room,
                 stage=stage,
+                allocated=float(allocated[stage]),
+                reserved=float(reserved[stage]),
             )
             for stage in range(self.stages.count)
         ]

@@ -88,6 +88,13 @@ class Saved:
         """Bytes of an activation of a part."""
         return BYTES[self.formats[part].compute]
 
+    def product(self, part: Part) -> int:
+        """Bytes of an input of a product with weights, where nothing else asks for it: what is cast is kept as it was cast.
+
+        Transformer Engine keeps inputs in eight bits for the gradients of weights.
+        """
+        return BYTES[self.formats[part].gemm]
+
     def mask(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """Of the dropout before a residual."""
         if self.setting.model.dropout:
@@ -100,16 +107,19 @@ class Saved:
         yield SavedTensor(
             f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention"
         )
-        yield SavedTensor(f"{at}.qkv", "its input", local.stream * size, "tokens")
+        yield SavedTensor(f"{at}.qkv", "its input", local.stream * self.product("attention"), "tokens")
         if model.latent:
-            narrow = 2 * (model.latent.query_rank + model.latent.key_value_rank) + model.latent.rotary
-            yield SavedTensor(f"{at}.narrow", "narrow queries, keys and values", local.tokens * narrow * size, "whole")
+            narrow = model.latent.query_rank + model.latent.key_value_rank
+            each = narrow * (size + self.product("attention")) + model.latent.rotary * size
+            yield SavedTensor(f"{at}.narrow", "narrow queries, keys and values", local.tokens * each, "whole")
             values = heads
         yield SavedTensor(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp", product=1)
         yield SavedTensor(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
         yield SavedTensor(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp", product=1)
         yield from self._core(at, local, local.tokens * heads, source.keys)
         yield SavedTensor(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
+        if (cast := self.product("attention")) < size:
+            yield SavedTensor(f"{at}.out", "its input, cast", local.tokens * heads * model.value_size * cast, "tp")
         yield from self._reduced(at, local)
         yield from self.mask(at, local)
 
@@ -123,7 +133,7 @@ class Saved:
     def _ffn(self, local: Local) -> Iterator[SavedTensor]:
         """The network's input first."""
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
-        yield SavedTensor("ffn.up", "its input", local.stream * self.size("ffn"), "tokens")
+        yield SavedTensor("ffn.up", "its input", local.stream * self.product("ffn"), "tokens")
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
         if self.setting.plan.recomputation.keeps_products:
             yield SavedTensor(
@@ -140,7 +150,7 @@ class Saved:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
         ups, size = self.setting.model.matrices - 1, self.size("ffn")
         yield SavedTensor(f"{at}.activation", "its input", ups * elements * size, "tp", product=1 / ups)
-        yield SavedTensor(f"{at}.down", "its input", elements * size, "tp")
+        yield SavedTensor(f"{at}.down", "its input", elements * self.product("ffn"), "tp")
 
     def _experts(self, local: Local) -> Iterator[SavedTensor]:
         """Their input first. Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
@@ -153,11 +163,14 @@ class Saved:
         yield SavedTensor("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
         yield SavedTensor("moe.gate", "its input", routed * model.hidden * self.size("norm"), cut)
         yield SavedTensor("moe.top_k", "scores of all experts", routed * model.experts * self.size("gate"), cut)
-        yield SavedTensor("moe.up", "its input", float(model.hidden * size), "whole", carried=True)
+        cast = self.product("expert")
+        yield SavedTensor("moe.up", "its input", float(model.hidden * cast), "whole", carried=True)
         inner: Cut = "whole" if spread else "tp"
         yield SavedTensor("moe.activation", "its input", ups * width * size, inner, carried=True)
-        yield SavedTensor("moe.down", "its input", width * size, inner, carried=True)
-        yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
+        yield SavedTensor("moe.down", "its input", width * cast, inner, carried=True)
+        framework = self.setting.framework
+        if not (framework and framework.weighs_inside):
+            yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
         if model.shared_experts:
             shared = model.shared_experts * model.expert_width
             yield from self._inner("shared", local.tokens * shared / local.width)

@@ -50,7 +50,12 @@ class MemoryLine:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the fullest rank of a stage, and what a rank has (``capacity``), on the device and in its host's memory."""
+    """Bytes of the fullest rank of a stage, and what a rank has (``capacity``), on the device and in its host's memory.
+
+    Frameworks print two of three numbers, and the system the third, which is ``total``: ``allocated`` is the most that tensors
+    take at once (PyTorch's ``max_memory_allocated``), ``reserved`` what the pool of the framework takes from the device for them
+    (``max_memory_reserved``); what driver and libraries keep comes on top.
+    """
 
     parameters: float
     gradients: float
@@ -61,6 +66,8 @@ class Memory:
     host: float = 0.0
     host_capacity: float = inf
     stage: int = 0
+    allocated: float = 0.0
+    reserved: float = 0.0
 
     @property
     def total(self) -> float:
@@ -84,6 +91,10 @@ class Memory:
             return here
         host = f"{self.host / 1e9:.1f} GB of host memory of {self.host_capacity / 1e9:.1f} GB"
         return f"{here}, {host}" if self.total > self.capacity else f"{host} a rank"
+
+    def printed(self) -> dict[str, float]:
+        """The three numbers that people compare with, in bytes."""
+        return {"peak_allocated": self.allocated, "reserved": self.reserved, "by_the_system": self.total}
 
     def table(self) -> dict[str, float]:
         """Every part, the total and the capacity of the device."""

@@ -4,7 +4,7 @@ ZeRO 1 shards the optimizer's state, 2 gradients too, 3 weights too: with N para
 4 N + 12 N/n, 2 N + 14 N/n and 16 N/n bytes (Rajbhandari et al. 2020, section 5). Where they are sharded, weights and gradients of
 single layers are whole for a while (:meth:`State.whole_layers`). ZeRO++ keeps a second shard of the weights, along fsdp (Wang et
 al. 2023, section 3.2). PipeDream and 2BW keep several versions of the weights (Narayanan et al. 2019, 2021b). ZeRO-Offload leaves
-2 of 16 bytes on the device (Ren et al. 2021, section 4).
+2 of 16 bytes on the device (Ren et al. 2021, section 4). PyTorch's FSDP keeps shards in single precision alone, 16 N/n.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..lowering.data_parallel.held_tensors import HeldTensors
+from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
 from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards
 from ..lowering.data_parallel.weight_gathering import offloaded
 from ..model.precision import Formats, Part
@@ -59,21 +60,35 @@ class ModelState:
         yield from self._workspace()
 
     def whole_layers(self) -> Iterator[MemoryLine]:
-        """Weights of layers that are fetched, and gradients of layers that are not reduced yet."""
+        """Weights of layers that are fetched, and gradients of layers not reduced yet; no more than a framework allows."""
         if self.plan.sharding.shards_weights or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
             if self.plan.sharding.shards_weights:
                 ends = self._bytes(held_beside_layers(self.setting), "weight")
                 size = np.maximum(size, self.stages.by_stage(ends))
-            yield MemoryLine("other", "weights", "layers that are fetched", size)
+            most = self.setting.framework.at_once if self.setting.framework else inf
+            yield MemoryLine(
+                "other", "weights", "layers that are fetched", np.minimum(size, self._at_most(most, "weight"))
+            )
         if self.plan.sharding.shards_gradients or self._gradients_leave:
             ends = self._bytes(held_beside_layers(self.setting), "gradient")
             size = np.maximum(self._largest("gradient"), self.stages.by_stage(ends))
+            most = (self.setting.framework.bucket if self.setting.framework else 0.0) or inf
+            size = np.minimum(size, self._at_most(most, "gradient"))
             yield MemoryLine("other", "gradients", "a layer that is not reduced yet", size)
+
+    def _at_most(self, parameters: float, what: str) -> float:
+        """Bytes of so many parameters, or of the largest tensor that a rank of any stage has."""
+        found = 0.0
+        for each in held(self.setting) if parameters < inf else ():
+            cut = self.setting.mesh.size(*split_axes(self.setting, each.part))
+            largest = max((tensor.size / cut for tensor in self.tensors.of(each.part)), default=0.0)
+            found = max(found, max(parameters, largest) * BYTES[getattr(self.formats[each.part], what)])
+        return found or inf
 
     def _weights(self, each: Holding, count: Array, beside: Array) -> Iterator[MemoryLine]:
         """``beside`` of the count are those of embedding and output, which stay on the device."""
-        size, parts = BYTES[self.formats[each.part].weight], shards(self.setting, each)
+        size, parts = BYTES[self._kept_as(each.part).weight], shards(self.setting, each)
         spread = parts if self.plan.sharding.shards_weights else 1
         away = offloaded(each.part, self.plan.offload_shares) * (count - beside)
         yield MemoryLine("parameters", each.part, "weights", (count - away) / spread * self.stages.versions * size)
@@ -85,7 +100,7 @@ class ModelState:
 
     def _optimizer(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
         """Master copy and what is kept for every parameter, which is sharded; what is kept for whole tensors, which is not."""
-        formats, rules = self.formats[each.part], self.tensors.ruled(each)
+        formats, rules = self._kept_as(each.part), self.tensors.ruled(each)
         counts = [count] if len(rules) == 1 else [self.stages.by_stage(one.parameters) for one in rules]
         state: Array = np.sum(
             [
@@ -115,7 +130,7 @@ class ModelState:
             yield MemoryLine("other", "optimizer", "the update of one tensor", most)
 
     def _gradients(self, each: Holding, count: Array) -> Iterator[MemoryLine]:
-        size = count * BYTES[self.formats[each.part].gradient]
+        size = count * BYTES[self._kept_as(each.part).gradient]
         shard = size / shards(self.setting, each)
         stays = 1.0 - self._away if self._gradients_leave else 1.0
         yield MemoryLine(
@@ -126,6 +141,13 @@ class ModelState:
             if self.plan.offload_delay:
                 late = self._away * shard
                 yield MemoryLine("gradients", each.part, "gradients of the step before", late, host=True)
+
+    def _kept_as(self, part: Part) -> Formats:
+        """A part's formats; where shards are in single precision alone, weights and gradients are in that of the update."""
+        formats, framework = self.formats[part], self.setting.framework
+        if not (framework and framework.single_shards and self.plan.sharding.shards_weights and formats.master):
+            return formats
+        return replace(formats, weight=formats.master, gradient=formats.master, master=None)
 
     @property
     def _gradients_leave(self) -> bool:

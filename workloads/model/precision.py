@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ...hardware.errors import InputError, suggestion
@@ -89,13 +89,16 @@ DESCRIPTIONS: Mapping[str, str] = FrozenDict(
 class PrecisionSchedule:
     """Policies by iteration: ``spans`` are (policy, iterations), the last one without end.
 
-    Written ``layerwise`` for one policy, ``O0:100,layerwise`` for O0 in the first hundred iterations.
+    Written ``layerwise`` for one policy, ``O0:100,layerwise`` for O0 in the first hundred iterations. ``gradient`` and
+    ``moments`` stand for those of every policy, in all parts, where they are named.
     """
 
     spans: tuple[tuple[str, int | None], ...]
+    gradient: Precision | None = None
+    moments: Precision | None = None
 
     @classmethod
-    def parse(cls, text: str) -> PrecisionSchedule:
+    def parse(cls, text: str, gradient: Precision | None = None, moments: Precision | None = None) -> PrecisionSchedule:
         """The schedule that ``text`` describes; raises :class:`InputError` for unknown policies or a missing count."""
         spans: list[tuple[str, int | None]] = []
         parts = text.split(",")
@@ -107,17 +110,24 @@ class PrecisionSchedule:
             if last != (not count) or (count and (not count.isdigit() or int(count) < 1)):
                 raise InputError(f"--precision {text}: write POLICY:ITERATIONS,...,POLICY, the last without a number")
             spans.append((name, int(count) if count else None))
-        return cls(tuple(spans))
+        return cls(tuple(spans), gradient, moments)
 
     @property
     def names(self) -> list[str]:
         """The policies that occur, in order."""
         return [name for name, _ in self.spans]
 
+    def policy(self, name: str) -> Mapping[Part, Formats]:
+        """A policy with the formats of gradients and moments that are named beside it."""
+        changes = {key: value for key, value in (("gradient", self.gradient), ("moments", self.moments)) if value}
+        if not changes:
+            return POLICIES[name]
+        return FrozenDict({part: replace(formats, **changes) for part, formats in POLICIES[name].items()})
+
     def at(self, iteration: int) -> Mapping[Part, Formats]:
         """The policy of an iteration, counted from 0."""
         for name, length in self.spans:
             if length is None or iteration < length:
-                return POLICIES[name]
+                return self.policy(name)
             iteration -= length
         raise AssertionError("the last span has no end")

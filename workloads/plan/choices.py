@@ -94,6 +94,12 @@ def _attention_kernels() -> Registry[Any]:
     return ATTENTION_KERNELS
 
 
+def _frameworks() -> Registry[Any]:
+    from ..frameworks import FRAMEWORKS
+
+    return FRAMEWORKS
+
+
 def _recomputations() -> Registry[Any]:
     from ..recomputation import RECOMPUTATIONS
 
@@ -136,6 +142,7 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "shardings": _shardings,
     "attention-kernels": _attention_kernels,
     "recomputations": _recomputations,
+    "frameworks": _frameworks,
     "stage-layers": _stage_layers,
     "offloads": _offloads,
     "routings": _routings,

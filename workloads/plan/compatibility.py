@@ -194,6 +194,7 @@ def check(given: Given) -> None:
                 f"{by} does not divide the {what}",
             )
     _offload(given)
+    _kernel(given)
 
 
 def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
@@ -247,4 +248,15 @@ def _offload(given: Given) -> None:
             f"--offload {given.plan.offload}: {given.machine.name} has no host link (node.host_link, node.host_memory,"
             " node.host_memory_bandwidth)",
             "--offload without a host link",
+        )
+
+
+def _kernel(given: Given) -> None:
+    """A kernel that is named is one whose rates the machine gives."""
+    name, known = given.plan.kernel.name, given.machine.core_group.attention
+    if name and name not in known:
+        more = f"it has {', '.join(known)}, and fused for the fastest of these" if known else "use fused or unfused"
+        raise InputError(
+            f"--attention {name}: {given.machine.name} does not say what it reaches (core_group.attention); {more}",
+            "--attention of another machine",
         )

@@ -19,6 +19,7 @@ from .option import REQUIRED, Option, option, options_of, read_options
 if TYPE_CHECKING:
     from ...hardware.machine import Machine
     from ..attention_kernels import AttentionKernel
+    from ..frameworks import TrainingFramework
     from ..model.model import Model
     from ..model.precision import PrecisionSchedule
     from ..optimizers import Optimizer
@@ -126,6 +127,18 @@ class Plan:
         otherwise="bf16, O2 or O0: the first that the machine's core groups have",
         names="precisions",
         inference=True,
+    )
+    gradients: Literal["fp32", "bf16", "fp16"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format of gradients, which are kept, added up and reduced in it.",
+        otherwise="the policy's",
+    )
+    moments: Literal["fp32", "bf16", "fp16", "fp8"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format of the optimizer's moments.",
+        otherwise="the policy's",
     )
     optimizer: str = option(
         "Precision and optimizer",
@@ -280,12 +293,28 @@ class Plan:
     attention: str = option(
         "Memory and recomputation",
         "unfused",
-        "Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).",
+        "Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused, the"
+        " fastest that the machine has.",
         form="KERNEL",
         names="attention-kernels",
         searched=True,
         tried=(),
         inference=True,
+    )
+    loss: Literal["unfused", "fused"] = option(
+        "Memory and recomputation",
+        "unfused",
+        "Cross-entropy with a copy of the logits in single precision, or as one fused kernel that leaves gradients in"
+        " the logits' place (Transformer Engine's, Liger's).",
+    )
+    framework: str | None = option(
+        "Memory and recomputation",
+        None,
+        "Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE of"
+        " Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as module:Class.",
+        form="FRAMEWORK",
+        names="frameworks",
+        otherwise="where the machine has one: fsdp with --zero 3 and ++, else megatron",
     )
     accounting: Literal["apex-o2", "bagualu", "fp32"] = option(
         "Memory and recomputation",
@@ -402,6 +431,7 @@ class Plan:
             self.sharding,
             self.recomputation,
             self.kernel,
+            self.named_framework,
             Mesh.of(self.mesh),
             self.offloads,
             self.slowness_of_nodes,
@@ -438,7 +468,7 @@ class Plan:
         """Precision policies by iteration."""
         from ..model.precision import PrecisionSchedule
 
-        return PrecisionSchedule.parse(self.precision)
+        return PrecisionSchedule.parse(self.precision, self.gradients, self.moments)
 
     @cached_property
     def sharding(self) -> Sharding:
@@ -460,6 +490,13 @@ class Plan:
         from ..recomputation import RECOMPUTATIONS
 
         return RECOMPUTATIONS.find(self.recompute)
+
+    @cached_property
+    def named_framework(self) -> TrainingFramework | None:
+        """The framework that is named."""
+        from ..frameworks import FRAMEWORKS
+
+        return None if self.framework is None else FRAMEWORKS.find(self.framework)
 
     @property
     def gradients_overlap(self) -> bool:

@@ -38,6 +38,10 @@ class PlanOptions(TypedDict, total=False):
     precision: str | None
     """Number formats of weights, products, gradients and update: a policy, or a schedule over iterations such as
     O0:100,layerwise.  [default: bf16, O2 or O0: the first that the machine's core groups have]"""
+    gradients: Literal["fp32", "bf16", "fp16"] | None
+    """Number format of gradients, which are kept, added up and reduced in it.  [default: the policy's]"""
+    moments: Literal["fp32", "bf16", "fp16", "fp8"] | None
+    """Number format of the optimizer's moments.  [default: the policy's]"""
     optimizer: str | None
     """What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of
     yours as module:Class.  [default: adam]"""
@@ -102,8 +106,15 @@ class PlanOptions(TypedDict, total=False):
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
     products (also every second matrix product), full (whole layers).  [default: none]"""
     attention: str | None
-    """Attention as separate operations, or as one fused kernel that never writes its scores (FlashAttention).
-    [default: unfused]"""
+    """Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused,
+    the fastest that the machine has.  [default: unfused]"""
+    loss: Literal["unfused", "fused"] | None
+    """Cross-entropy with a copy of the logits in single precision, or as one fused kernel that leaves gradients in
+    the logits' place (Transformer Engine's, Liger's).  [default: unfused]"""
+    framework: str | None
+    """Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE
+    of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as
+    module:Class.  [default: where the machine has one: fsdp with --zero 3 and ++, else megatron]"""
     accounting: Literal["apex-o2", "bagualu", "fp32"] | None
     """How bytes of memory are counted: apex-o2, what the precision's formats take; bagualu, the same without the
     output layer's inputs; fp32, 24 bytes a parameter.  [default: apex-o2]"""

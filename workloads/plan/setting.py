@@ -11,6 +11,7 @@ from typing import Any
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine, load_machine
 from ...hardware.node import Processor
+from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Model, load_model
@@ -135,6 +136,24 @@ class Setting:
     def processor(self) -> Processor:
         """What a rank computes on, with its share of its node's host."""
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
+
+    @property
+    def framework(self) -> TrainingFramework | None:
+        """The framework that training runs in: the one that is named, else the usual one of the kind of sharding.
+
+        None where nobody names one and the machine does not say what a framework takes: memory is then that of formulas.
+        """
+        if self.plan.named_framework or not self.processor.framework:
+            return self.plan.named_framework
+        return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
+
+    @property
+    def attention_kernel(self) -> str:
+        """How attention runs: the plan's kernel by name, of ``fused`` the machine's fastest, if it names any."""
+        if self.plan.kernel.keeps_scores or self.plan.kernel.name:
+            return self.plan.attention
+        size = (self.model.query_size + self.model.value_size) / 2
+        return self.processor.attention_kernel("", size) or self.plan.attention
 
     @property
     def top_k(self) -> int:

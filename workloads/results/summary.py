@@ -66,6 +66,7 @@ def summarise(
         "hfu": flops / step / peak,
         "flops_per_step": flops,
         "model_flops_per_step": wanted,
+        "attention_kernel": setting.attention_kernel,
         "tokens_per_rank": batch.tokens,
         "micro_batches": batch.micro_batches,
         "parameters": {**counts.model_dump(), "total": counts.total},

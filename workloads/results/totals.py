@@ -15,6 +15,7 @@ OPTIONAL = (
     "hfu",
     "model_flops_per_step",
     "dropped_tokens_per_second",
+    "attention_kernel",
 )
 """Keys that only some runs have: of a kind, or since they began to be written."""
 
@@ -96,6 +97,7 @@ class Totals(BaseModel):
     hfu: float | None = None
     flops_per_step: float
     model_flops_per_step: float | None = None
+    attention_kernel: str | None = None
     tokens_per_rank: int
     micro_batches: int
     parameters: dict[str, int]

@@ -78,7 +78,8 @@ def _casting(work: Gemm) -> tuple[float, float]:
 
 def _attention(work: FusedAttention, processor: Processor) -> Cost:
     """The products at the rate of such kernels, or what goes to and from memory, whichever takes longer."""
-    products = np.asarray(work.flops) / processor.attention_rate(work.precision)
+    size, met = (work.size + work.value_size) / 2, work.keys * work.share
+    products = np.asarray(work.flops) / processor.fused_attention(work.kernel, size, work.products, met, work.precision)
     moved = processor.sweep(work.elements, BYTES[work.precision] / 2, BYTES[work.precision] / 2, 0.0, work.precision)
     return Cost(np.maximum(products, moved.memory), products, moved.memory)
 

@@ -62,7 +62,7 @@ class FusedAttention(FrozenArrays):
     ``queries`` meet ``keys``. Both have ``size`` elements, values ``value_size``. ``products`` counts those of queries with
     keys, of scores with values and of the like sizes: 2 forward, 5 backward, where scores are worked out once more. ``share``
     is that of all pairs of a query and a key that the kernel works out: it skips what a mask hides
-    (:func:`~athanor.workloads.model.flops.causal_share`).
+    (:func:`~athanor.workloads.model.flops.causal_share`). ``kernel`` is its name, empty for the best that the machine has.
     """
 
     kind: ClassVar[str] = "attention"
@@ -75,6 +75,7 @@ class FusedAttention(FrozenArrays):
     products: int
     precision: Precision
     share: float = 1.0
+    kernel: str = ""
 
     @property
     def flops(self) -> Amount:
@@ -96,7 +97,8 @@ class FusedAttention(FrozenArrays):
     def __str__(self) -> str:
         """The shape."""
         part = "" if self.share == 1 else f", {self.share:.4g} of it"
-        return f"{_text(self.count)} x attention of [{_text(self.queries)} x {_text(self.keys)}{part}] {self.precision}"
+        name = f"{self.kernel} " if self.kernel else ""
+        return f"{_text(self.count)} x {name}attention of [{_text(self.queries)} x {_text(self.keys)}{part}] {self.precision}"
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ def case_of(row: PublishedRow) -> Case:
         "sequence_parallel": row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1,
         "attention": library.attention,
         "overlap": library.overlap,
+        **({"framework": library.framework} if library.framework else {}),
         "tensor_overlap": _tensor_overlap(row, library) and mesh.get("tp", 1) > 1,
         "balancer": _balancer(model),
         "expert_tensor": "whole" if (row.count("ep") or 1) > mesh.get("ep", 1) else "split",

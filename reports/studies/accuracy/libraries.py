@@ -19,6 +19,7 @@ class Library:
     """How a library runs a step where a row does not say; ``set`` are keys of the machine file that are the library's.
 
     ``chunks`` of a stage: 0 for one layer each. ``fills_stages``: as many micro-batches as stages.
+    ``framework`` is what memory is counted by.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Library:
     selective: str = "selective"
     chunks: int = 1
     fills_stages: bool = False
+    framework: str | None = None
     set: dict[str, Any] = field(default_factory=dict)
 
     @property

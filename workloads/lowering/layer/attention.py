@@ -95,15 +95,15 @@ class AttentionLayer:
         """A pass over all scores of the rank: operations apart work out what the mask then hides."""
         return self.local.softmax(self._count * self.queries * self.keys, backward)
 
-    def fused(self, products: int, parts: int = 1) -> FusedAttention:
-        """One kernel of so many products of the rank's queries with one of so many parts of the keys.
+    def fused(self, products: int, parts: int = 1, kernel: str = "") -> FusedAttention:
+        """One kernel of so many products of the rank's queries with one of so many parts of the keys, by its name.
 
         Under a mask all parts, and all ranks along cp, have equally much of what it leaves (zigzag).
         """
         size, value = self.sizes
         share = causal_share(self.queries * self.parts, self.keys) if self.causal else 1.0
         return FusedAttention(
-            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share
+            self.queries, self.keys / parts, size, value, self._count, products, self.precision, share, kernel
         )
 
     @property

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .....workloads.attention_kernels import AttentionKernel, Fused, Unfused
+from .....workloads.attention_kernels import ATTENTION_KERNELS, AttentionKernel, Fused, Unfused
 from .fused import FusedLocalAttention
 from .unfused import LocalAttention
 
 COMPUTED: Mapping[type[AttentionKernel], type[LocalAttention]] = MappingProxyType(
     {
         Unfused: LocalAttention,
-        Fused: FusedLocalAttention,
+        **{type(each): FusedLocalAttention for each in ATTENTION_KERNELS.values() if isinstance(each, Fused)},
     }
 )
 """Kernels that have one; plans with others are executed without real numbers."""

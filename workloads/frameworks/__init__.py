@@ -1,0 +1,23 @@
+"""Training frameworks as memory sees them: one file each, and one line here."""
+
+from __future__ import annotations
+
+from ...hardware.registry import Registry
+from .deepspeed import DeepSpeed
+from .framework import TrainingFramework
+from .fsdp import FullyShardedDataParallel
+from .megatron import Megatron
+
+FRAMEWORKS: Registry[TrainingFramework] = Registry(
+    "framework",
+    {
+        "megatron": Megatron,
+        "deepspeed": DeepSpeed(),
+        "fsdp": FullyShardedDataParallel(),
+    },
+    flag="--framework",
+    interface=TrainingFramework,
+)
+"""Frameworks by the names that ``--framework`` takes."""
+
+__all__ = ["FRAMEWORKS", "DeepSpeed", "FullyShardedDataParallel", "Megatron", "TrainingFramework"]
