@@ -15,9 +15,9 @@ from typing import Any
 
 from athanor.hardware.machine import list_machines
 from athanor.reports.plots.accuracy import drawings
+from athanor.reports.published.read_runs import read_runs
 from athanor.reports.studies.accuracy.fitting import FittedConstants, fit
 from athanor.reports.studies.accuracy.memory_rows import with_memory
-from athanor.reports.studies.accuracy.rows import read_rows
 from athanor.reports.studies.accuracy.targets import target_of
 from athanor.reports.studies.accuracy.validate import validate
 from athanor.sim.workers import cores
@@ -37,7 +37,7 @@ def fits() -> list[tuple[str, str]]:
             if text.startswith("fitted: athanor fit ") and "bagualu" not in text:
                 kind, name = text.removeprefix("fitted: athanor fit ").split(",")[0].split(" ", 1)
                 found[kind, name] = None
-    return [*sorted(found), ("library", "DeepSpeed")]
+    return [*sorted(found), ("library", "deepspeed-zero3")]
 
 
 def used(found: FittedConstants) -> dict[str, float]:
@@ -47,7 +47,7 @@ def used(found: FittedConstants) -> dict[str, float]:
 
 def main() -> None:
     """Judge all rows and all fits, print what differs, and keep the figures with ``--record``."""
-    console, rows = Console(), read_rows()
+    console, rows = Console(), read_runs()
     told = validate(list(with_memory(rows)), jobs=cores())
     plain = told.plain()
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "fits": []}

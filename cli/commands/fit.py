@@ -14,7 +14,7 @@ from ..options import jobs_option, result_options
 @click.command()
 @click.argument("what", type=click.Choice(["bagualu", "accelerator", "fabric", "library"]))
 @click.argument("name", required=False)
-@click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@click.option("--data", metavar="FILE", help="Runs in a TOML file, or a folder of such files.  [default: published]")
 @click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold out none.")
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
 @jobs_option()
@@ -74,12 +74,12 @@ def _constants(
 ) -> None:
     from ...reports.pages.fit import show_fit, toml_of
     from ...reports.pages.output_folder import Folder
+    from ...reports.published.read_runs import read_runs
     from ...reports.studies.accuracy.fitting import fit as fit_target
-    from ...reports.studies.accuracy.rows import read_rows
     from ...reports.studies.accuracy.targets import target_of
     from ...sim.workers import cores
 
-    target, rows = target_of(what, name), read_rows(data)
+    target, rows = target_of(what, name), read_runs(data)
     folder = Folder(out) if out else None
     with progress(f"fit {what} {name}") as advance:
         found = fit_target(target, rows, advance, every=all_rows, jobs=jobs or cores())

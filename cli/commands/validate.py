@@ -10,7 +10,7 @@ from ..options import jobs_option, result_options
 
 
 @click.command()
-@click.option("--data", metavar="FILE.csv", help="Measurements in the published table's columns.  [default: published]")
+@click.option("--data", metavar="FILE", help="Runs in a TOML file, or a folder of such files.  [default: published]")
 @jobs_option()
 @result_options
 def validate(data: str | None, jobs: int | None, json_path: str | None, out: str | None) -> None:
@@ -21,13 +21,13 @@ def validate(data: str | None, jobs: int | None, json_path: str | None, out: str
     """
     from ...reports.pages.accuracy import show_accuracy, write_accuracy
     from ...reports.pages.output_folder import Folder, Points
+    from ...reports.published.read_runs import read_runs
     from ...reports.studies.accuracy.memory_rows import with_memory
-    from ...reports.studies.accuracy.rows import read_rows
     from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
     from ...reports.studies.accuracy.validate import validate as predict_all
     from ...sim.workers import cores
 
-    rows = list(with_memory(read_rows(data)))
+    rows = list(with_memory(read_runs(data)))
     check_writable(json_path)
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None

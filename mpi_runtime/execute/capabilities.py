@@ -63,7 +63,7 @@ def _not_dense(setting: Setting) -> Iterator[str]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
     if type(plan.kernel) not in COMPUTED:
         yield f"--attention {plan.attention}: nothing computes this kernel for real"
-    if plan.recomputation.keeps_products:
+    if plan.recomputation.runs_parts_again:
         yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:

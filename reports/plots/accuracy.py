@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..studies.accuracy.memory_rows import unit_of
-from ..studies.accuracy.validate import Accuracy, AccuracyOutcome, publication, short
+from ..studies.accuracy.memory_rows import BYTES
+from ..studies.accuracy.validate import Accuracy, AccuracyOutcome, accelerator_of
 from .style import (
     INK,
     MARKERS,
@@ -56,12 +56,12 @@ def diagonal(steps: Sequence[AccuracyOutcome]) -> Figure:
 def memory(cards: Sequence[AccuracyOutcome]) -> Figure:
     """The same of gigabytes, a colour for each source."""
     points = {
-        name.split(" ")[0].split("/")[-1]: [
-            (each.row.measured * unit_of(each.row) / 1e9, made.value * unit_of(each.row) / 1e9)
+        name: [
+            (each.row.value * BYTES[each.row.unit] / 1e9, made.value * BYTES[each.row.unit] / 1e9)
             for each in rows
             if (made := each.prediction)
         ]
-        for name, rows in _by(cards, lambda each: publication(each.row)).items()
+        for name, rows in _by(cards, lambda each: each.row.publication).items()
     }
     return _against(points, "GB", "linear", "Memory of an accelerator, predicted and measured")
 
@@ -144,8 +144,8 @@ def _strips(groups: dict[str, list[AccuracyOutcome]], what: str) -> Figure:
 
 
 def accelerator(each: AccuracyOutcome) -> str:
-    """The kind of accelerator of a row, without its memory."""
-    return each.row.text("accelerator").split("-")[0].split(" (")[0]
+    """The kind of accelerator of a run."""
+    return accelerator_of(each.row.machine_used)
 
 
 def _axis(name: str) -> Callable[[AccuracyOutcome], bool]:
@@ -194,5 +194,4 @@ def _cycle(values: Sequence[str], turned: bool = False) -> list[str]:
 
 
 def _shortened(name: str, letters: int = 34) -> str:
-    name = short(name)
     return name if len(name) <= letters else f"{name[: letters - 1]}…"

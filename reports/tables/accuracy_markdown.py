@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Any
 
-from ..studies.accuracy.validate import short
-
 Lines = Callable[..., list[str]]
 """Columns, rows and how many columns of text make the lines of a table."""
 
@@ -31,7 +29,7 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
     columns = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
     keys = ("bias", "mape", "median", "p95", "worst", "rank_correlation", "regret", "null_mape")
     shown = [each for each in record["sources"] if each["rows"]]
-    told = [(short(each["source"]), each) for each in shown]
+    told = [(each["source"], each) for each in shown]
     told.append(("**all**", record["overall"]))
     told += [(f"**memory, {name}**", each) for name, each in record["memory"].items()]
     rows = [(name, str(each["rows"]), str(each["skipped"]), *_cells(each, keys)) for name, each in told]
@@ -56,7 +54,7 @@ def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
         "held out",
         "its median",
         "each model out",
-        "source",
+        "publication",
         "covers",
     )
     rows = []
@@ -67,7 +65,7 @@ def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
             for key, value in each["values"].items()
             if not key.endswith("dma_write")
         )
-        left = [errors[f"leave_one_{what}_out"]["mape"] for what in ("model", "source")]
+        left = [errors[f"leave_one_{what}_out"]["mape"] for what in ("model", "publication")]
         held = errors["held_out"]
         cells = (errors["fitted"]["mape"], held["mape"], held["median"], *left, each["coverage"])
         counts = (str(errors["fitted"]["rows"]), str(held["rows"]))
@@ -80,7 +78,7 @@ def in_short(record: dict[str, Any], lines: Lines) -> list[str]:
     found = [each for text in README_SOURCES for each in record["sources"] if text in each["source"]]
     found.append({**record["overall"], "source": "all sources"})
     keys = ("mape", "median", "null_mape")
-    rows = [(short(each["source"]), str(each["rows"]), *_cells(each, keys)) for each in found]
+    rows = [(each["source"], str(each["rows"]), *_cells(each, keys)) for each in found]
     unseen = record["overall"]
     rows.append(
         ("of these, no constant fitted to", str(unseen["unfitted_rows"]), _percent(unseen["unfitted_mape"]), "", "")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...workloads.lowering.pipeline_blocks import hands_on
 from ...workloads.results.trace import Rows
-from ...workloads.schedule.operation import Block
+from ...workloads.schedule.operation import LAUNCH, Block, Operation
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
@@ -33,10 +33,23 @@ AT_ONCE = 1 << 16
 def form(block: Block) -> Hashable | None:
     """What blocks of a batch have in common; None where operations do not all follow each other."""
     found: list[Hashable] = []
+    last, started = (
+        -1,
+        set[int](),
+    )  # the last operation of the chain, and what a host has to have started before the next one
     for number, operation in enumerate(block):
-        before = block[number - 1].stream if number else operation.stream
-        if operation.after != (() if before == operation.stream else (number - 1,)) or not hands_on(operation):
+        if not hands_on(operation):
             return None
+        if operation.stream == LAUNCH:
+            if len(operation.after) > 1:
+                return None
+            started.add(number)
+            found.append(operation.after)
+            continue
+        before = {last} if last >= 0 and block[last].stream != operation.stream else set[int]()
+        if set(operation.after) != before | started:
+            return None
+        last, started = number, set()
         work = operation.work
         if isinstance(work, PipelineWork):
             return None
@@ -75,8 +88,24 @@ class BlockBatch:
             before = parts.get((phase, category))
             parts[phase, category] = seconds if before is None else before + seconds
 
+        begins = {each.after[0] for each in first if each.stream == LAUNCH and each.after}
+        ends: dict[int, Array] = {}
+        launch: Operation | None = None
+        host = started = clock  # when the host is done, and when what the chain has to wait for of it was
+
+        def wait(operation: Operation) -> Array:
+            spend("launch", operation.phase, np.maximum(started - clock, 0.0))
+            return np.maximum(clock, started)
+
         for place, operation in enumerate(first):
             works = [block[place].work for block in self.blocks]
+            if operation.stream == LAUNCH:
+                begin = np.maximum(host, ends[operation.after[0]]) if operation.after else host
+                host = started = begin + engine.costs.of(operation.work).seconds * engine.slowness * self._jitter(place)
+                launch = operation
+                continue
+            if launch is not None:
+                clock, launch = wait(launch), None
             if isinstance(operation.work, Exchange):
                 axes = tuple(at + 1 for at in engine.mesh.positions(operation.work.axes) if clock.shape[at + 1] > 1)
                 begin = end = clock.max(axis=axes, keepdims=True)
@@ -92,6 +121,10 @@ class BlockBatch:
                 end = clock + seconds * engine.slowness * self._jitter(place)
                 spend(operation.category, operation.phase, end - clock)
             clock = end
+            if place in begins:
+                ends[place] = clock
+        if launch is not None:
+            clock = wait(launch)
         events = 2 * len({each.stream for each in first}) + sum(
             3 if isinstance(each.work, Exchange) else 2 for each in first
         )  # what SimPy would take: the streams' begin and end, and of each operation a wait or two and its end

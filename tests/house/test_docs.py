@@ -1,6 +1,5 @@
 """Documentation that is generated is current, links lead somewhere, and every key is explained."""
 
-import csv
 import importlib.util
 import os
 import re
@@ -16,13 +15,14 @@ from athanor.hardware.fabrics import AnyFabric, FatTree
 from athanor.hardware.fabrics.fat_tree import Tier
 from athanor.hardware.machine import Machine, load_machine
 from athanor.mpi_runtime.cluster import missing
-from athanor.reports.published import measurements
+from athanor.reports.published.read_runs import published_runs
 from athanor.workloads.model.model import Model
 from athanor.workloads.results.trace import COLUMNS
 from athanor.workloads.schedule.operation import ModelPart, Operation, Overlap, Role, Task
 from support.command_line import athanor
 from support.mpi_jobs import needs_mpi
 from support.paths import ROOT
+from support.runs import accelerators, with_some
 
 FABRICS = get_args(get_args(AnyFabric)[0])
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -120,17 +120,17 @@ JOBS = [line.strip() for line in REAL.splitlines() if line.startswith(("    atha
 
 FEWER = {
     "plan": "--gpus 64 --global-batch 64 --pipeline 1f1b --zero 1 --recompute full --simulate 2",
-    "validate": "--data few.csv",
+    "validate": "--data few",
 }
-"""What makes the two longest commands short: fewer GPUs and one choice each of some options, one published row of each source."""
+"""What makes the two longest commands short: fewer GPUs and one choice each of some options, one run of each publication."""
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "reproduce" not in command])
 def test_commands_of_the_readme_run(command, tmp_path):
     """All but ``reproduce``, whose claims ``test_reports.py`` computes."""
     words = shlex.split(command)[1:]
-    if "few.csv" in FEWER.get(words[0], "").split():
-        one_row_of_each_source(tmp_path / "few.csv")
+    if "few" in FEWER.get(words[0], "").split():
+        one_run_of_each_publication(tmp_path / "few")
     done = athanor(*words, *FEWER.get(words[0], "").split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 5
@@ -138,14 +138,10 @@ def test_commands_of_the_readme_run(command, tmp_path):
         assert (tmp_path / words[words.index("--out") + 1] / "report.html").exists()
 
 
-def one_row_of_each_source(path):
-    """A table of measurements: of each document, whatever line of it, the one with the fewest accelerators."""
-    sized = sorted(measurements().values(), key=lambda row: -int(row["num_accelerators"] or 1 << 30))
-    rows = list({row["source"].partition(" line ")[0]: row for row in sized}.values())
-    with path.open("w", newline="") as out:
-        writer = csv.DictWriter(out, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def one_run_of_each_publication(folder):
+    """Of each publication the run on the fewest accelerators."""
+    runs = published_runs()
+    with_some(folder, lambda names: [min(names, key=lambda name: accelerators(runs[name]))])
 
 
 STRATEGIES = sorted((ROOT / "docs" / "strategies").glob("*.md"))

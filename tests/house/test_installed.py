@@ -4,7 +4,7 @@ import json
 import zipfile
 
 import pytest
-from athanor.reports.published import measurements
+from athanor.reports.published.read_runs import published_runs
 from support.paths import ROOT
 
 
@@ -49,10 +49,10 @@ def test_the_catalogues_are_there(installed_wheel, tmp_path):
     script = """
 import json
 import athanor
-from athanor.reports.published import measurements
+from athanor.reports.published.read_runs import published_runs
 
 names = [[each.name for each in listed()] for listed in (athanor.list_machines, athanor.list_models)]
-print(json.dumps([athanor.__file__, *names, len(measurements())]))
+print(json.dumps([athanor.__file__, *names, len(published_runs())]))
 """
     done = installed_wheel.run(installed_wheel.python, "-c", script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ print(json.dumps([athanor.__file__, *names, len(measurements())]))
     assert where.startswith(str(installed_wheel.folder))
     assert sorted(machines) == sorted(path.stem for path in (ROOT / "hardware/catalogue").glob("*.toml"))
     assert sorted(models) == sorted(path.stem for path in (ROOT / "workloads/model/catalogue").glob("*.toml"))
-    assert figures == len(measurements())
+    assert figures == len(published_runs())
 
 
 RIGHT = """

@@ -4,7 +4,7 @@ import json
 
 from athanor.cli import cli
 from athanor.hardware.machine import load_machine
-from athanor.reports.studies.accuracy.rows import read_rows
+from athanor.reports.published.read_runs import published_runs
 from athanor.reports.studies.accuracy.validate import validate
 from athanor.reports.studies.claims import Claim
 from athanor.reports.studies.reproductions import tensor2d
@@ -64,9 +64,9 @@ def test_what_decides_a_result_decides_its_key():
 
 def test_runs_and_predictions_come_as_they_would_from_a_file():
     facts = Facts("megatron")
-    row = facts.rows("recomputation")[0]
+    run = facts.runs("recomputation")[0]
     desk = Desk()
-    value, summary = desk.each(prediction, {"row": (row, load_machine("selene"), True)})["row"]
+    value, summary = desk.each(prediction, {"one": (run, load_machine("selene"), True)})["one"]
     assert value > 0 and summary["step_seconds"] > 0
     plain = desk.each(whole_run, {"run": (MACHINE, "moda-tiny", {})})["run"]
     assert plain == json.loads(json.dumps(plain))
@@ -99,8 +99,8 @@ def test_an_interrupted_reproduction_goes_on_where_it_was(tmp_path, monkeypatch)
 
 def test_steps_that_rows_share_are_simulated_once_and_known_ones_not_again():
     """And one that is refused has the same reason then."""
-    rows = [row for row in read_rows(None) if row.id in ("kort_22B_full", "kort_22B_selective")]
-    rows = [rows[0], type(rows[0])({**rows[0].fields, "id": "again"}), rows[1]]
+    first, last = (published_runs()[name] for name in ("kort_22B_full", "kort_22B_selective"))
+    rows = [first, first.model_copy(update={"id": "again"}), last]
     kept = {}
     found = validate(rows, keep=lambda key, made: kept.update({key: made})).plain()
     assert len(kept) == 2

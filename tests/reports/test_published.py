@@ -1,19 +1,12 @@
 """What was published, as data: every figure has a source, and figures that follow from each other agree."""
 
-import csv
-from collections import Counter
-
 import pytest
 from athanor.reports.published import FOLDER, published
+from athanor.reports.published.read_runs import published_runs
 from athanor.workloads.model.model import load_model
 
 TABLES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 NEW = [name for name in TABLES if name != "bagualu"]
-
-
-def measurements():
-    with (FOLDER / "measurements.csv").open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -21,7 +14,7 @@ def test_every_fact_has_a_source(name):
     table = published(name)
     assert table["name"] == name
     assert set(table["facts"]) | ({"parameters"} & set(table)) <= set(table["sources"])
-    known = {row["id"] for row in measurements()}
+    known = set(published_runs())
     assert {row for rows in table.get("measured", {}).values() for row in rows} <= known
 
 
@@ -29,16 +22,6 @@ def test_every_fact_has_a_source(name):
 def test_parameters_are_those_of_the_models(name):
     for model, parameters in published(name)["parameters"].items():
         assert load_model(model).published_parameters == pytest.approx(parameters, rel=0.005)
-
-
-def test_every_measurement_is_one_row_with_a_source_a_value_and_a_unit():
-    rows = measurements()
-    assert max(Counter(row["id"] for row in rows).values()) == 1
-    for row in rows:
-        assert row["source"]
-        assert row["unit"]
-        assert float(row["measured_value"]) > 0
-        assert row["confidence"] in ("found", "recalled", "recalled, unsure")
 
 
 def test_arithmetic_of_the_facts():

@@ -10,8 +10,7 @@ from athanor.hardware.machine import load_machine
 from athanor.reports.pages.output_folder import Folder
 from athanor.reports.pages.reproduction import write_reproduction
 from athanor.reports.plots.draw import as_svg, draw
-from athanor.reports.published import measurements
-from athanor.reports.studies.accuracy.targets import fitted_to
+from athanor.reports.published.read_runs import published_runs
 from athanor.reports.studies.claims import Claim
 from athanor.reports.studies.reproductions import NAMES, megatron, pangu, reproduce, tensor2d
 from athanor.reports.studies.reproductions.desk import Desk
@@ -98,8 +97,7 @@ def test_only_measured_rows_are_fitted_and_every_claim_has_a_source(name):
     fitted = [claim for claim in reproduction.claims if claim.kind == "fitted"]
     assert bool(fitted) == (name in ("megatron", "zero"))
     if name == "megatron":
-        rows = fitted_to("accelerator", "A100")
-        assert {claim.target for claim in fitted} <= {float(measurements()[each]["measured_value"]) for each in rows}
+        assert {claim.target for claim in fitted} <= {run.value for run in published_runs().values() if run.fitted}
     assert all(claim.source for claim in reproduction.claims)
     names = [claim.name for claim in reproduction.claims]
     assert len(set(names)) == len(names)
@@ -156,10 +154,10 @@ def test_the_command_prints_json_alone_and_knows_its_names(monkeypatch):
 def test_published_orders_are_kept():
     """Of measured rows: more GPUs for the same batch are each slower, selective recomputation is faster than full, larger is slower."""
     rows = {claim.name: claim for claim in found("megatron").claims}
-    strong = [claim for name, claim in rows.items() if name.startswith("GPT 174.6B on")]
+    strong = [claim for name, claim in rows.items() if name.startswith("gpt3-175b on")]
     for values in ([each.target for each in strong], [each.simulated for each in strong]):
         assert values == sorted(values, reverse=True)
-    for model in ("GPT 22B", "GPT 175B", "GPT 530B", "GPT 1T"):
+    for model in ("gpt-22b", "GPT 175B", "megatron-529.6b", "gpt-1t"):
         full, selective = (rows[f"{model}, {again} recomputation: seconds a step"] for again in ("full", "selective"))
         assert selective.simulated < full.simulated
         assert selective.simulated / full.simulated == pytest.approx(selective.target / full.target, rel=0.05)

@@ -42,6 +42,17 @@ EXCLUDED = {
         EXPERTS,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
+    ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("--recompute modules:mla_up_proj", "no latent attention"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "recompute": "modules:mlp+mla_up_proj"},
+    ),
+    ("--recompute modules:moe, moe_act or shared_experts", "no experts"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "recompute": "modules:moe_act"},
+    ),
+    ("--recompute-layers", "--recompute none"): (DENSE, {"mesh": {"dp": 2}, "recompute_layers": "every:2"}),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
     ("--prototypes", "no experts"): (DENSE, {"mesh": {"dp": 2}, "prototypes": 2}),
     ("--all-to-all bruck", "--expert-tensor whole"): (
@@ -55,8 +66,11 @@ EXCLUDED = {
 def test_every_rule_speaks(rule):
     """One line: what, with what, why."""
     model, options = EXCLUDED[rule.first, rule.second]
+    machine = hosted(flat())
+    if rule.second != "a machine without core_group.launch":
+        machine = machine.changed({"core_group.launch": "1 us"})
     with pytest.raises(InputError) as refused:
-        lowered(model, hosted(flat()), **options)
+        lowered(model, machine, **options)
     assert str(refused.value) == f"{rule.first} with {rule.second}: {rule.why}"
 
 

@@ -83,7 +83,7 @@ def _of_blocks(setting: Setting, classes: int) -> float:
     """Bytes of a step whose micro-batches are alike: blocks are written once, their order is played, and its trace is short."""
     plan, count = setting.plan, setting.batch.micro_batches
     stages, chunks = setting.mesh.size("pp"), setting.plan.chunks
-    parts, stack = parts_of(setting), setting.model.stack
+    parts, stack = parts_of(setting), setting.stack
     distinct = {(tuple(stack[layer] for layer in part), not at, at == len(parts) - 1) for at, part in enumerate(parts)}
     written = OPERATIONS * sum(len(layers) for layers, *_ in distinct) * (2 if last_differs(setting) else 1)
     passes = 3 * chunks * count

@@ -55,11 +55,15 @@ class Latent(Record):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the stack: whether it belongs to an encoder, attends to one (``cross``), and is a mixture of experts."""
+    """One layer of the stack: whether it belongs to an encoder, attends to one (``cross``), and is a mixture of experts.
+
+    Of one that is ``kept`` nothing is worked out again, whatever a plan recomputes in others.
+    """
 
     encoder: bool = False
     cross: bool = False
     moe: bool = False
+    kept: bool = False
 
 
 class Model(Record):

@@ -164,6 +164,38 @@ RULES = (
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
         "which products of experts it would keep is not modelled",
     ),
+    Rule(
+        "--cuda-graphs",
+        "a machine without core_group.launch",
+        lambda g: g.plan.cuda_graphs and g.machine.core_group.launch is None,
+        "there is no host whose time for starting kernels could be saved",
+    ),
+    Rule(
+        "--cuda-graphs",
+        "experts whose loads vary",
+        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
+        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
+    ),
+    Rule(
+        "--recompute modules:mla_up_proj",
+        "no latent attention",
+        lambda g: g.plan.recomputation.names_module("mla_up_proj") and not g.model.latent,
+        "queries, keys and values are not made of narrow ones",
+    ),
+    Rule(
+        "--recompute modules:moe, moe_act or shared_experts",
+        "no experts",
+        lambda g: (
+            any(map(g.plan.recomputation.names_module, ("moe", "moe_act", "shared_experts"))) and not g.model.experts
+        ),
+        "the model has no experts",
+    ),
+    Rule(
+        "--recompute-layers",
+        "--recompute none",
+        lambda g: g.plan.recomputed_layers is not None and not g.plan.recomputation.repeats,
+        "nothing is worked out again; name a kind",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(

@@ -22,6 +22,7 @@ Category = Literal[
     "optimizer",
     "balancing",
     "offload",
+    "launch",
     "imbalance",
     "other",
 ]
@@ -36,6 +37,9 @@ COMPUTE = "compute"
 
 RING = "ring"
 """The stream of keys and values that go around beside fused attention."""
+
+LAUNCH = "launches"
+"""The stream of the host that starts kernels."""
 
 
 class Role(StrEnum):
@@ -63,6 +67,7 @@ class Role(StrEnum):
     TOKENS_DROPPED = "tokens dropped"  # what is above a rank's capacity
     TOKEN_COUNTS = "token counts"
     PERMUTE = "permute"
+    EXPERT_SORT = "expert sort"  # tokens that have come are brought together by expert; before they go back, by sender
     DISPATCH = "dispatch"
     COMBINE = "combine"
     MERGE = "merge"
@@ -77,6 +82,7 @@ class Role(StrEnum):
     BLOCK_SUM = "block sum"  # partial blocks of a result
     RING_SHIFT = "ring shift"  # keys and values to the next rank
     RING_SUM = "ring sum"  # every rank's share of the gradients of all keys or values
+    LAUNCHES = "launches"  # the host starts the kernels of a pass through a layer
     # weights, gradients and the update
     WEIGHT_GATHER = "weight gather"
     DEQUANTISE = "dequantise"

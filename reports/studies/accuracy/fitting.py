@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....sim.workers import Workers, on_cores
+from ...published.run import PublishedRun
 from .metrics import predict, simulated
-from .rows import PublishedRow
-from .targets import Target, halves, rows_of
-from .validate import publication
+from .targets import Target, runs_of, split
 
 Array = NDArray[np.float64]
 Keys = list[tuple[str, ...]]
@@ -103,22 +102,22 @@ def judged(errors: Mapping[str, float]) -> dict[str, Any]:
 
 def fit(
     target: Target,
-    rows: Sequence[PublishedRow],
+    rows: Sequence[PublishedRun],
     advance: Callable[[str], None] = lambda text: None,
     every: bool = False,
     jobs: int = 1,
 ) -> FittedConstants:
-    """Fit the target's constants to every second of the rows, by source and name, and predict the others.
+    """Fit the target's constants to the runs whose records say so, and predict the others.
 
     With ``every`` they are fitted to all rows, and no row is held out: what is left is to leave each model and source out.
     ``jobs`` processes predict them.
     """
-    chosen = rows_of(target, rows)
+    chosen = runs_of(target, rows)
     with on_cores(jobs) as crew:
         run = _Evaluator(crew).errors
         values = target.start
         keys = list(values)
-        half, others = (chosen, []) if every else halves(chosen)
+        half, others = (chosen, []) if every else split(chosen)
         advance(f"{len(chosen)} rows, {len(half)} of them fitted to")
         errors, slopes = run(half, values), np.zeros((len(half), len(keys)))
         for number in range(ROUNDS):
@@ -158,7 +157,7 @@ def _told(errors: Array, slopes: Array, keys: Keys, values: Mapping[tuple[str, .
 
 def _report(
     target: Target,
-    rows: Sequence[PublishedRow],
+    rows: Sequence[PublishedRun],
     keys: Sequence[tuple[str, ...]],
     values: Mapping[tuple[str, ...], float],
     errors: Array,
@@ -173,21 +172,21 @@ def _report(
         fitted=_named(rows, errors),
         held_out={},
         left_out={
-            "model": _left_out(rows, [row.text("model") for row in rows], keys, values, errors, slopes),
-            "source": _left_out(rows, [publication(row) for row in rows], keys, values, errors, slopes),
+            "model": _left_out(rows, [row.model or "" for row in rows], keys, values, errors, slopes),
+            "publication": _left_out(rows, [row.publication for row in rows], keys, values, errors, slopes),
         },
         interval=(float(np.quantile(fitted, QUANTILES[0])), float(np.quantile(fitted, QUANTILES[1]))),
     )
 
 
-def _named(rows: Sequence[PublishedRow], errors: Array) -> dict[str, float]:
+def _named(rows: Sequence[PublishedRun], errors: Array) -> dict[str, float]:
     """Relative errors by row."""
     return {row.id: float(np.expm1(error)) for row, error in zip(rows, errors, strict=True)}
 
 
 def _slopes(
     run: _Run,
-    rows: Sequence[PublishedRow],
+    rows: Sequence[PublishedRun],
     keys: Sequence[tuple[str, ...]],
     values: Mapping[tuple[str, ...], float],
     errors: Array,
@@ -253,7 +252,7 @@ def _standard_errors(errors: Array, slopes: Array, keys: Sequence[tuple[str, ...
 
 
 def _left_out(
-    rows: Sequence[PublishedRow],
+    rows: Sequence[PublishedRun],
     groups: Sequence[str],
     keys: Sequence[tuple[str, ...]],
     values: Mapping[tuple[str, ...], float],
@@ -273,7 +272,7 @@ def _left_out(
     return found
 
 
-_Run = Callable[[Sequence[PublishedRow], Mapping[tuple[str, ...], float]], Array]
+_Run = Callable[[Sequence[PublishedRun], Mapping[tuple[str, ...], float]], Array]
 
 
 @dataclass(frozen=True)
@@ -282,17 +281,17 @@ class _Evaluator:
 
     crew: Workers
 
-    def errors(self, rows: Sequence[PublishedRow], values: Mapping[tuple[str, ...], float]) -> Array:
+    def errors(self, rows: Sequence[PublishedRun], values: Mapping[tuple[str, ...], float]) -> Array:
         """Logarithmic errors of rows."""
         settings = {key: value for group, value in values.items() for key in group}
         made = dict(self.crew.results(_error, [(row, settings) for row in rows]))
         return np.array([made[number] for number in range(len(rows))])
 
 
-def _error(work: tuple[PublishedRow, dict[str, float]]) -> float:
+def _error(work: tuple[PublishedRun, dict[str, float]]) -> float:
     """The logarithm of predicted over measured seconds, with other values in the row's machine."""
     row, settings = work
     made = predict(row, simulated, lambda machine: machine.changed(settings))
     if made.seconds is None or made.measured_seconds is None:  # a bandwidth, of which the inverse is a time
-        return float(np.log(row.measured / made.value))
+        return float(np.log(row.value / made.value))
     return float(np.log(made.seconds / made.measured_seconds))

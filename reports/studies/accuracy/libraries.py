@@ -1,57 +1,65 @@
-"""What a row's software did that no column tells: the library of its time, as its documentation describes it."""
+"""What the software of a run does that its plan does not say, as its documentation describes it; runs name their library."""
 
 from __future__ import annotations
 
-import re
-import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .rows import PublishedRow
+from ....hardware.errors import InputError, suggestion
+from ....hardware.machine import Machine
+from ....hardware.records import Record, build, read_toml
+from ...published.run import PublishedRun
 
 TABLE = Path(__file__).parent / "libraries.toml"
 
+OVER = {"tensor_overlap": ("tp",), "sequence_parallel": ("tp",), "scatter_gather": ("tp", "pp")}
+"""Options of a library that say nothing without these axes."""
 
-@dataclass(frozen=True)
-class Library:
-    """How a library runs a step where a row does not say; ``set`` are keys of the machine file that are the library's.
 
-    ``chunks`` of a stage: 0 for one layer each. ``fills_stages``: as many micro-batches as stages.
-    ``framework`` is what memory is counted by.
-    """
+class Library(Record):
+    """How a library runs a step: ``plan`` has keys of run files, ``set`` keys of the machine file that are the library's."""
 
     name: str
-    where: dict[str, str]
-    attention: str
-    overlap: str
+    title: str
+    plan: dict[str, Any]
+    set: dict[str, Any] = {}
+    compiled: bool = False
     source: str
-    tensor_overlap: bool = False
-    selective: str = "selective"
-    chunks: int = 1
-    fills_stages: bool = False
-    framework: str | None = None
-    set: dict[str, Any] = field(default_factory=dict)
 
     @property
     def assumed(self) -> str:
         """What a prediction says of it."""
-        found = [f"{self.attention} attention"]
-        found += ["gradients overlapped"] if self.overlap != "none" else []
-        found += ["gathers of weights overlapped"] if self.overlap == "all" else []
-        return f"{self.name}: {', '.join(found)}"
+        told = [f"{self.plan['attention']} attention"] if "attention" in self.plan else []
+        told += ["gradients overlapped"] if self.plan.get("overlap", "none") != "none" else []
+        told += ["gathers of weights overlapped"] if self.plan.get("overlap") == "all" else []
+        return f"{self.title}: {', '.join(told)}"
+
+    def plan_on(self, mesh: Mapping[str, int]) -> dict[str, Any]:
+        """Its plan on a mesh, without what says nothing there."""
+        return {
+            key: value for key, value in self.plan.items() if all(mesh.get(axis, 1) > 1 for axis in OVER.get(key, ()))
+        }
+
+    def on(self, machine: Machine) -> Machine:
+        """The machine under it; what it says of GPUs' kernels and framework concerns no other accelerator."""
+        lacks = [name for name in ("tiles", "framework") if getattr(machine.core_group, name) is None]
+        changes = {key: value for key, value in self.set.items() if not any(name in key.split(".") for name in lacks)}
+        return machine.changed(changes) if changes else machine
 
 
-def library_of(row: PublishedRow) -> Library:
-    """The first library all of whose patterns are found in the row."""
-    for each in libraries():
-        if all(re.search(pattern, row.text(column), re.IGNORECASE) for column, pattern in each.where.items()):
-            return each
-    raise AssertionError("the last library has no patterns")
+def library_of(run: PublishedRun) -> Library | None:
+    """The library that a run names, None where it names none; raises :class:`InputError` for one that there is not."""
+    if run.library is None:
+        return None
+    known = {each.name: each for each in libraries()}
+    if run.library not in known:
+        raise InputError(f"library {run.library}: no such library{suggestion(run.library, sorted(known))}")
+    return known[run.library]
 
 
 @lru_cache
 def libraries() -> tuple[Library, ...]:
-    """All of them, in the order in which they are tried."""
-    return tuple(Library(**each) for each in tomllib.loads(TABLE.read_text(encoding="utf-8"))["library"])
+    """All of them."""
+    return tuple(build(Library, each, f"{TABLE.name}: {each.get('name')}") for each in read_toml(TABLE)["library"])

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ....hardware.errors import AthanorError
 from ....hardware.machine import Machine
-from ....hardware.units import read_bytes
 from ....sim.simulate import simulate
 from ....sim.studies.collective import collective
 from ....workloads.memory import account, sample_loads
 from ....workloads.plan.setting import Setting
-from .cases import Case, cases_of, setting_of
-from .conventions import counts_recomputation, step_flops
-from .memory_rows import is_memory, memory_of
-from .rows import LeftOut, PublishedRow
-from .systems import entry_of, system_of
+from ...published.run import COLLECTIVE, LAYER, PublishedRun
+from .cases import Case, LeftOut, cases_of, require_fit, setting_of
+from .conventions import step_flops
+from .memory_rows import memory_of
 
 TERA, EXA = 1e12, 1e18
 
-COLLECTIVES = {"allreduce": "all-reduce", "alltoall": "all-to-all", "allgather": "all-gather"}
-
-VECTOR = "1 GiB"
-"""Of a collective whose size was not published: bandwidths are quoted where they no longer grow."""
-
-NO_STEP = {
-    "pipeline_p2p_bisection_bw": "a bandwidth inside a step, by a definition of its own",
-    "dp_allreduce_bisection_bw": "a bandwidth inside a step, by a definition of its own",
-    "checkpoint_size": "checkpoints are not simulated",
-    "checkpoint_read_bw": "checkpoints are not simulated",
-    "checkpoint_write_bw": "checkpoints are not simulated",
-    "feasible_steps": "no throughput was published",
-    "training_days": "length of the data and share of the time in training were not published",
-    "normalized_throughput": "relative to a run of a model whose shape was not published",
-    "alltoall_share_of_step": "shape of the model not published in the row",
-}
-"""Metrics that no prediction is made of, and why."""
+VECTOR = float(2**30)
+"""Bytes of a collective whose size was not published: bandwidths are quoted where they no longer grow."""
 
 
 @dataclass(frozen=True)
@@ -58,33 +40,27 @@ class Prediction:
 
 
 def predict(
-    row: PublishedRow,
+    published: PublishedRun,
     run: Callable[[Setting], dict[str, Any]],
     change: Callable[[Machine], Machine] = lambda machine: machine,
 ) -> Prediction:
-    """The prediction of a row; ``run`` simulates a setting, after ``change`` has changed its machine.
+    """The prediction of a published run; ``run`` simulates a setting, after ``change`` has changed its machine.
 
     Raises :class:`LeftOut` with the reason where none is made.
     """
-    metric = row.text("measured_metric")
-    if not metric:
-        raise LeftOut("measured_metric is blank")
-    _ = row.measured
-    if metric in NO_STEP:
-        raise LeftOut(NO_STEP[metric])
-    if re.search(r"speedup|_ratio", metric):
-        raise LeftOut("a ratio of two runs, of which at most one is described")
+    if published.left_out:
+        raise LeftOut(published.left_out)
     try:
-        for begin, operation in COLLECTIVES.items():
-            if metric.startswith(f"{begin}_busbw"):
-                return _collective(row, change(system_of(entry_of(row)).machine), operation, metric)
-        cases = [each.on(change(each.machine)) for each in cases_of(row)]
+        if published.metric == COLLECTIVE:
+            return _collective(published, change(published.machine_used))
+        cases = [each.on(change(each.machine)) for each in cases_of(published)]
         case = cases[0]
-        if is_memory(row):
-            return Prediction(*memory_of(row, case))
-        if metric == "layer_fwd_bwd_time":
-            return _layer(row, case, run)
-        return min((_step(row, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
+        if published.is_memory:
+            return Prediction(*memory_of(published, case))
+        if published.metric == LAYER:
+            return _layer(published, case, run)
+        require_fit(setting_of(case))
+        return min((_step(published, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
     except AthanorError as wrong:
         raise LeftOut(str(wrong)) from None
 
@@ -108,29 +84,29 @@ def _fitting(cases: list[Case]) -> list[Case]:
     return found
 
 
-def _step(row: PublishedRow, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
-    """A whole training step, in the metric of the row."""
+def _step(published: PublishedRun, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
+    """A whole training step, in the metric of the run."""
     setting = setting_of(case)
     summary = run(setting)
-    convert = _conversion(row, case, setting, float(summary["flops_per_step"]))
+    convert = _conversion(published, setting, float(summary["flops_per_step"]))
     seconds = float(summary["step_seconds"])
     value = convert(seconds)
     ends = [convert(float(summary[key])) for key in ("step_seconds_low", "step_seconds_high") if key in summary]
     low, high = (min(ends), max(ends)) if ends else (None, None)
     # All conversions are proportional to the step's seconds or to their inverse.
     rising = convert(2 * seconds) > value
-    measured = seconds * (row.measured / value if rising else value / row.measured)
+    measured = seconds * (published.value / value if rising else value / published.value)
     return Prediction(value, case.assumed, low, high, setting, measured, seconds)
 
 
-def _conversion(row: PublishedRow, case: Case, setting: Setting, own_flops: float) -> Callable[[float], float]:
-    """How seconds of a step become the row's metric; ``own_flops`` are all that the schedule computes, as a counter would see."""
-    metric, unit, ranks = row.text("measured_metric"), row.text("unit"), case.ranks
+def _conversion(published: PublishedRun, setting: Setting, own_flops: float) -> Callable[[float], float]:
+    """How seconds of a step become the run's metric; ``own_flops`` are all that the schedule computes, as a counter would see."""
+    metric, unit, ranks = published.metric, published.unit, setting.mesh.ranks
     batch = setting.batch
     sequences = setting.mesh.replicas * batch.tokens / batch.seq_len
     # A batch that its replicas do not share evenly was cut: times grow with what was left out, rates do not.
-    whole = (row.count("global_batch") or sequences) / sequences
-    flops = step_flops(setting.model, sequences, batch.seq_len, counts_recomputation(row))
+    whole = (published.batch or sequences) / sequences
+    flops = step_flops(setting.model, sequences, batch.seq_len, published.convention)
     match metric, unit:
         case "iteration_time", "s":
             return lambda seconds: seconds * whole
@@ -157,27 +133,25 @@ def _conversion(row: PublishedRow, case: Case, setting: Setting, own_flops: floa
     raise LeftOut(f"no conversion from seconds of a step to {metric} in {unit}")
 
 
-def _layer(row: PublishedRow, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
+def _layer(published: PublishedRun, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
     """Both passes through one layer: what a second layer adds to a step."""
     seconds = []
     for layers in (1, 2):
         model = case.model.model_copy(update={"layers": layers})
         model = type(model).model_validate({**model.model_dump(), "plan": {}})
-        summary = run(setting_of(Case(case.machine, model, case.options, case.ranks, ())))
+        summary = run(setting_of(replace(case, model=model)))
         seconds.append(summary["phases"]["forward"] + summary["phases"]["backward"])
-    unit = {"ms": 1e3, "s": 1.0}.get(row.text("unit"))
-    if unit is None:
-        raise LeftOut(f"unit {row.text('unit')}: neither s nor ms")
+    unit = 1e3 if published.unit == "ms" else 1.0
     return Prediction((seconds[1] - seconds[0]) * unit, case.assumed)
 
 
-def _collective(row: PublishedRow, machine: Machine, operation: str, metric: str) -> Prediction:
+def _collective(published: PublishedRun, machine: Machine) -> Prediction:
     """The bus bandwidth of a collective."""
-    ranks = row.needed("num_accelerators")
-    size = re.search(r"_(\d+)(GiB|GB|MiB|MB)$", metric)
-    nbytes = read_bytes(f"{size.group(1)} {size.group(2)}" if size else VECTOR)
-    algorithm = "linear" if operation == "all-to-all" else "ring"
+    assert published.collective is not None
+    assert published.accelerators is not None
+    operation, ranks, told = published.collective.operation, published.accelerators, published.collective.bytes
+    nbytes = told or VECTOR
+    algorithm = published.collective.algorithm or ("linear" if operation == "all-to-all" else "ring")
     amount = nbytes / ranks if operation == "all-to-all" else nbytes
     found = collective(machine, operation, algorithm, ranks, amount, ranks_per_node=machine.node.core_groups)
-    assumed = () if size else (f"a vector of {VECTOR}",)
-    return Prediction(found.bus_bandwidth / 1e9, assumed)
+    return Prediction(found.bus_bandwidth / 1e9, () if told else ("a vector of 1 GiB",))

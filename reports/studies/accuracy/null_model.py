@@ -15,6 +15,7 @@ import numpy as np
 from ....hardware.precisions import BYTES
 from ....workloads.mesh.axes import CONTEXT
 from ....workloads.plan.setting import Setting
+from ...published.run import Convention
 from .conventions import step_flops
 
 HALF = BYTES["fp16"]
@@ -40,7 +41,7 @@ def guess_of(setting: Setting, accelerator: str, measured: float) -> Guess:
     mesh, model, batch, plan = setting.mesh, setting.model, setting.batch, setting.plan
     replicas, stages, tp = mesh.replicas, mesh.size("pp"), mesh.size("tp", "row", "col")
     sequences = replicas * batch.tokens / batch.seq_len
-    flops = step_flops(model, sequences, batch.seq_len, plan.recomputation.repeats_layers)
+    flops = step_flops(model, sequences, batch.seq_len, Convention(recomputation=plan.recomputation.repeats_layers))
     chunks = plan.chunks if stages > 1 else 1
     bubble = (stages - 1) / (batch.micro_batches * chunks)
     compute = flops / (mesh.ranks * _peak(setting)) * (1 + bubble)

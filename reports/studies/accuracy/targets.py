@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from ....hardware.errors import InputError, suggestion
 from ....hardware.machine import Machine, list_machines
-from .cases import case_of, setting_of
-from .libraries import Library, libraries, library_of
-from .rows import LeftOut, PublishedRow, read_rows
-from .shapes import LENT
-from .systems import entry_of, system_of
+from ...published.run import COLLECTIVE, PublishedRun
+from .cases import LeftOut, case_of, setting_of
+from .libraries import Library, libraries
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -39,16 +35,7 @@ FITTED_OF_LIBRARIES = {group[0] for group in LIBRARY}
 STEPS = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU")
 """Metrics that tell of a whole training step."""
 
-BUS_BANDWIDTH = re.compile("_busbw")
-"""Metrics that tell of a collective."""
-
-MEASURED = re.compile(r"bus bandwidth|all-reduce")
-"""Words in the source of a rate that was read off a collective."""
-
-OTHERWISE = {"sunway-oceanlight": r"^bagualu_(1\.93T|174T)$", "fugaku": r"^fugaku_"}
-"""Rows that constants were set by in other ways: ``athanor fit bagualu``, and by hand."""
-
-LEAST_ROWS = 4
+LEAST_RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -76,22 +63,25 @@ class Target:
                 found[group] = float(here)
         return found
 
-    def takes(self, row: PublishedRow) -> bool:
-        """Whether a row is about it; raises :class:`LeftOut` where it is not predicted.
+    def takes(self, run: PublishedRun) -> bool:
+        """Whether a run is about it; raises :class:`LeftOut` where it is not predicted.
 
         Of accelerators and libraries the model's shape has to be known; what a fabric carries follows from its parameters.
         """
-        if system_of(entry_of(row)).machine.name not in {machine.name for machine in self.machines}:
+        if run.left_out or run.machine is None:
             return False
-        if self.library and library_of(row) != self.library:
+        if self.kind == "accelerator" and run.machine_used.core_group.accelerator != self.name:
             return False
-        if self.kind == "fabric" and BUS_BANDWIDTH.search(row.text("measured_metric")):
+        if self.kind == "fabric" and run.machine != self.name:
+            return False
+        if self.library and run.library != self.library.name:
+            return False
+        if self.kind == "fabric" and run.metric == COLLECTIVE:
             return True
-        if row.text("measured_metric") not in STEPS:
+        if run.metric not in STEPS or (not run.shape_published and self.kind != "fabric"):
             return False
-        case = case_of(row)
-        setting_of(case)
-        return self.kind == "fabric" or not any(each.startswith(LENT) for each in case.assumed)
+        setting_of(case_of(run))
+        return True
 
 
 def target_of(kind: str, name: str) -> Target:
@@ -116,54 +106,23 @@ def _one(kind: str, name: str, known: set[str], where: str) -> str:
     return same[name.lower()]
 
 
-def rows_of(target: Target, rows: Sequence[PublishedRow]) -> list[PublishedRow]:
-    """Rows about training steps (of fabrics, about collectives too) that tell of the target, in the order of sources and names.
+def runs_of(target: Target, runs: Sequence[PublishedRun]) -> list[PublishedRun]:
+    """Runs of training steps (of fabrics, of collectives too) that tell of the target, in the order of publications and names.
 
-    Raises :class:`InputError` where they are too few to be halved.
+    Raises :class:`InputError` where they are too few.
     """
     found = []
-    for row in rows:
+    for run in runs:
         try:
-            if target.takes(row):
-                found.append(row)
-        except LeftOut:
+            if target.takes(run):
+                found.append(run)
+        except (LeftOut, InputError):
             continue
-    if len(found) < LEAST_ROWS:
-        raise InputError(f"fit {target.kind} {target.name}: {len(found)} rows about it; {LEAST_ROWS} are needed")
-    return sorted(found, key=lambda row: (row.source, row.id))
+    if len(found) < LEAST_RUNS:
+        raise InputError(f"fit {target.kind} {target.name}: {len(found)} runs about it; {LEAST_RUNS} are needed")
+    return sorted(found, key=lambda run: (run.publication, run.source, run.id))
 
 
-def halves(rows: Sequence[PublishedRow]) -> tuple[Sequence[PublishedRow], Sequence[PublishedRow]]:
-    """The rows that are fitted to, every second one, and the others."""
-    return rows[::2], rows[1::2]
-
-
-def looked_at(row: PublishedRow, machine: Machine) -> bool:
-    """Whether constants that a row's prediction on this machine uses were fitted to the row: then it is no prediction.
-
-    Collectives count as looked at where the machine's rates were read off measured ones.
-    """
-    kinds = [("fabric", machine.name, FABRIC)]
-    if machine.core_group.accelerator:
-        kinds.append(("accelerator", machine.core_group.accelerator, ACCELERATOR))
-    for kind, name, keys in kinds:
-        told = [machine.sources.get(key, "") for group in keys for key in group]
-        if any(text.startswith(f"fitted: athanor fit {kind}") for text in told) and row.id in fitted_to(kind, name):
-            return True
-    if BUS_BANDWIDTH.search(row.text("measured_metric")):
-        rates = [machine.sources.get(key, "") for key in ("node.ring_bandwidth", "calibration.network_efficiency")]
-        return any(MEASURED.search(text) for text in rates)
-    if (mine := OTHERWISE.get(machine.name)) and re.search(mine, row.id):
-        return True
-    library = library_of(row)
-    return bool(set(library.set) & FITTED_OF_LIBRARIES) and row.id in fitted_to("library", library.name)
-
-
-@lru_cache
-def fitted_to(kind: str, name: str) -> frozenset[str]:
-    """Names of the published rows that constants are fitted to; none where these are too few. Libraries' are fitted to all."""
-    try:
-        rows = rows_of(target_of(kind, name), read_rows())
-        return frozenset(row.id for row in (rows if kind == "library" else halves(rows)[0]))
-    except InputError:
-        return frozenset()
+def split(runs: Sequence[PublishedRun]) -> tuple[list[PublishedRun], list[PublishedRun]]:
+    """The runs that are fitted to, and those that are held out, as their records say."""
+    return [run for run in runs if run.fitted], [run for run in runs if not run.fitted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,40 +13,33 @@ from ....hardware.version import key
 from ....sim.studies.points import points
 from ....sim.workers import on_cores
 from ....workloads.plan.setting import Setting
+from ...published.run import PublishedRun
+from .cases import LeftOut
 from .judgement import Judged, statistics
-from .memory_rows import is_beside, is_formula, is_memory, pool_rows
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
-from .rows import LeftOut, PublishedRow
-from .systems import entry_of, system_of
-from .targets import looked_at
 
 
 @dataclass(frozen=True)
 class AccuracyOutcome:
     """A row, and its prediction or the reason why there is none."""
 
-    row: PublishedRow
+    row: PublishedRun
     prediction: Prediction | None
     reason: str = ""
 
     @property
     def error(self) -> float | None:
         """Relative error of the prediction."""
-        return None if self.prediction is None else self.prediction.value / self.row.measured - 1
+        return None if self.prediction is None else self.prediction.value / self.row.value - 1
 
     @cached_property
     def fitted(self) -> bool | None:
-        """Whether constants that the prediction uses were fitted to this row; None where there is no prediction.
+        """Whether constants that the prediction uses were fitted to this run; None where there is no prediction.
 
-        Of readings of memory those are meant to which the pool's idle share was fitted: every second one of its log. What a
-        source computed by formula tells how it counts, and that was read off it.
+        What a source computed by formula tells how it counts, and that was read off it.
         """
-        if self.prediction is None:
-            return None
-        if is_memory(self.row):
-            return is_formula(self.row) or self.row.id in pool_rows()
-        return looked_at(self.row, system_of(entry_of(self.row)).machine)
+        return None if self.prediction is None else self.row.fitted or self.row.is_formula
 
     @property
     def covered(self) -> bool | None:
@@ -55,7 +47,7 @@ class AccuracyOutcome:
         made = self.prediction
         if made is None or made.low is None or made.high is None:
             return None
-        return made.low <= self.row.measured <= made.high
+        return made.low <= self.row.value <= made.high
 
     @property
     def plans(self) -> tuple[object, ...] | None:
@@ -63,8 +55,9 @@ class AccuracyOutcome:
         setting = self.prediction.setting if self.prediction else None
         if setting is None:
             return None
-        shared = ("system", "accelerator", "num_accelerators", "model", "global_batch", "seq_len", "precision")
-        return publication(self.row), *(self.row.text(column) for column in shared)
+        row, plan = self.row, setting.plan
+        where = (row.publication, row.machine, repr(sorted(row.set.items())), setting.mesh.ranks)
+        return (*where, row.model, repr(sorted(row.shape.items())), plan.precision, setting.batch.seq_len, row.batch)
 
 
 @dataclass
@@ -85,12 +78,12 @@ class Accuracy:
             (each, each.prediction.setting) for each in self.predicted if each.prediction and each.prediction.setting
         ]
         guesses = [
-            guess_of(setting, each.row.text("accelerator").split("-")[0], each.prediction.measured_seconds or 0.0)
+            guess_of(setting, accelerator_of(setting.machine), each.prediction.measured_seconds or 0.0)
             for each, setting in steps
             if each.prediction
         ]
         return {
-            each.row.id: _in_unit(each, seconds) / each.row.measured - 1
+            each.row.id: _in_unit(each, seconds) / each.row.value - 1
             for (each, _), seconds in zip(steps, null_predictions(guesses), strict=True)
             if seconds is not None
         }
@@ -114,26 +107,26 @@ class Accuracy:
         """Outcomes by source, in the order of the table."""
         found: dict[str, list[AccuracyOutcome]] = {}
         for each in self.listed:
-            found.setdefault(publication(each.row), []).append(each)
+            found.setdefault(each.row.source, []).append(each)
         return found
 
     @property
     def listed(self) -> list[AccuracyOutcome]:
         """Outcomes of the table's own rows, without those for the memory in their notes."""
-        return [each for each in self.outcomes if not is_beside(each.row)]
+        return [each for each in self.outcomes if not each.row.beside]
 
     @property
     def measured(self) -> list[AccuracyOutcome]:
         """The listed ones without what their source computed by formula, which is no measurement."""
-        return [each for each in self.listed if not is_formula(each.row)]
+        return [each for each in self.listed if not each.row.is_formula]
 
     @property
     def memory(self) -> dict[str, list[AccuracyOutcome]]:
         """Outcomes about memory: measured, and computed by the source."""
-        found = [each for each in self.outcomes if is_memory(each.row)]
+        found = [each for each in self.outcomes if each.row.is_memory]
         return {
-            "measured": [each for each in found if not is_formula(each.row)],
-            "formula": [each for each in found if is_formula(each.row)],
+            "measured": [each for each in found if not each.row.is_formula],
+            "formula": [each for each in found if each.row.is_formula],
         }
 
     def plain(self) -> dict[str, Any]:
@@ -147,19 +140,16 @@ class Accuracy:
 
     def _row(self, each: AccuracyOutcome) -> dict[str, Any]:
         made = each.prediction
-        try:
-            measured = each.row.measured
-        except LeftOut:
-            measured = None
         return {
             "id": each.row.id,
             "source": each.row.source,
-            "metric": each.row.text("measured_metric"),
+            "publication": each.row.publication,
+            "metric": each.row.metric,
             "predicted": made.value if made else None,
             "low": made.low if made else None,
             "high": made.high if made else None,
-            "measured": measured,
-            "unit": each.row.text("unit"),
+            "measured": each.row.value,
+            "unit": each.row.unit,
             "relative_error": each.error,
             "null_relative_error": self.nulls.get(each.row.id),
             "fitted": each.fitted,
@@ -168,14 +158,9 @@ class Accuracy:
         }
 
 
-def publication(row: PublishedRow) -> str:
-    """The source of a row without the line of a log, which differs from row to row."""
-    return re.sub(r" line \d+$", "", row.source)
-
-
-def short(source: str) -> str:
-    """A source without the file and the commit that its rows were read from."""
-    return source.split(" (")[0].split("@")[0]
+def accelerator_of(machine: Machine) -> str:
+    """The kind of accelerator by which runs are compared: the machine's, or the machine itself where it has none."""
+    return machine.core_group.accelerator or machine.name
 
 
 def _in_unit(each: AccuracyOutcome, seconds: float) -> float:
@@ -184,13 +169,13 @@ def _in_unit(each: AccuracyOutcome, seconds: float) -> float:
     assert made is not None
     assert made.seconds is not None
     assert made.measured_seconds is not None
-    rising = (made.value > each.row.measured) == (made.seconds > made.measured_seconds)
+    rising = (made.value > each.row.value) == (made.seconds > made.measured_seconds)
     factor = seconds / made.seconds
     return made.value * (factor if rising else 1 / factor)
 
 
 def validate(
-    rows: Sequence[PublishedRow],
+    rows: Sequence[PublishedRun],
     on_outcome: Callable[[AccuracyOutcome], None] = lambda outcome: None,
     change: Callable[[Machine], Machine] = lambda machine: machine,
     *,
@@ -244,7 +229,7 @@ def validate(
 
 
 def _outcome(
-    row: PublishedRow, run: Callable[[Setting], dict[str, Any]], change: Callable[[Machine], Machine]
+    row: PublishedRun, run: Callable[[Setting], dict[str, Any]], change: Callable[[Machine], Machine]
 ) -> AccuracyOutcome:
     try:
         return AccuracyOutcome(row, predict(row, run, change))

@@ -15,6 +15,7 @@ from ....sim.studies.inference import infer
 from ....sim.studies.points import points
 from ....sim.workers import Here, Workers
 from ....workloads.model.model import Model
+from ...published.run import PublishedRun
 from .facts import predicted
 from .record import Progress
 
@@ -70,10 +71,10 @@ def inference(task: Step) -> dict[str, Any]:
     return infer(machine, model, **options).summary()
 
 
-def prediction(task: tuple[dict[str, str], Machine, bool]) -> list[Any]:
-    """What :func:`~.facts.predicted` says of a published row: its value, and the summary of the step."""
-    row, machine, library = task
-    return [*predicted(row, machine, library)]
+def prediction(task: tuple[PublishedRun, Machine, bool]) -> list[Any]:
+    """What :func:`~.facts.predicted` says of a published run: its value, and the summary of the step."""
+    run, machine, library = task
+    return [*predicted(run, machine, library)]
 
 
 def _plain(task: Any) -> Any:

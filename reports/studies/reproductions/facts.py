@@ -6,11 +6,11 @@ from typing import Any
 
 from ....hardware.machine import Machine
 from ....workloads.plan.setting import Setting
-from ...published import measurements, published
+from ...published import published
+from ...published.read_runs import published_runs
+from ...published.run import PublishedRun
 from ..accuracy.libraries import library_of
 from ..accuracy.metrics import predict, simulated
-from ..accuracy.rows import PublishedRow
-from ..accuracy.targets import looked_at
 from ..claims import Claim, Kind
 
 
@@ -42,29 +42,29 @@ class Facts:
         """Something that the source says is so (or is not), and whether it is."""
         return Claim(name, target, bool(simulated), kind, self.source(key))
 
-    def rows(self, key: str) -> list[dict[str, str]]:
-        """The measurements that stand under ``[measured]``."""
-        return [measurements()[each] for each in self.table["measured"][key]]
+    def runs(self, key: str) -> list[PublishedRun]:
+        """The published runs that stand under ``[measured]``."""
+        return [published_runs()[each] for each in self.table["measured"][key]]
 
 
-def predicted(row: dict[str, str], machine: Machine, library: bool = True) -> tuple[float, dict[str, Any]]:
-    """What ``athanor validate`` predicts of a row, here on this machine, and the summary of the step.
+def predicted(run: PublishedRun, machine: Machine, library: bool = True) -> tuple[float, dict[str, Any]]:
+    """What ``athanor validate`` predicts of a run, here on this machine, and the summary of the step.
 
-    Without ``library`` the machine stays as it is, whatever the row's library did.
+    Without ``library`` the machine stays as it is, whatever the run's library did.
     """
     seen: list[dict[str, Any]] = []
 
-    def run(setting: Setting) -> dict[str, Any]:
+    def play(setting: Setting) -> dict[str, Any]:
         seen.append(simulated(setting))
         return seen[-1]
 
-    under = machine.changed(library_of(PublishedRow(row)).set) if library else machine
-    made = predict(PublishedRow(row), run, lambda _: under)
+    under = done_by.on(machine) if library and (done_by := library_of(run)) else machine
+    made = predict(run, play, lambda _: under)
     return made.value, seen[-1]
 
 
-def measured(row: dict[str, str], name: str, simulated: float, machine: Machine) -> Claim:
+def measured(run: PublishedRun, name: str, simulated: float) -> Claim:
     """A measurement as the target of what was computed; fitted, where constants in use were fitted to it."""
-    kind: Kind = "fitted" if looked_at(PublishedRow(row), machine) else "predicted"
-    source = row["source"] if row["confidence"] == "found" else f"{row['source']} ({row['confidence']})"
-    return Claim(name, float(row["measured_value"]), float(simulated), kind, source)
+    kind: Kind = "fitted" if run.fitted else "predicted"
+    source = run.source if run.confidence == "found" else f"{run.source} ({run.confidence})"
+    return Claim(name, run.value, float(simulated), kind, source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from ....hardware.machine import Machine, load_machine
@@ -63,22 +64,22 @@ def build(desk: Desk) -> Reproduction:
 def _rates(facts: Facts, machine: Machine, desk: Desk) -> tuple[list[Claim], dict[str, Any]]:
     """TFLOP/s a GPU of the two tables of Narayanan et al. 2021, and the summaries of the weak scaling's steps."""
     claims, summaries = [], {}
-    rows = [*facts.rows("weak_scaling"), *facts.rows("strong_scaling")]
-    named = {row["id"]: f"{row['model']} on {row['num_accelerators']} GPUs" for row in rows}
-    made = desk.each(prediction, {row["id"]: (row, machine, True) for row in rows}, lambda name: named[name])
-    for row in rows:
-        ranks = row["num_accelerators"]
-        rate, totals = made[row["id"]]
-        claims.append(measured(row, f"{row['model']} on {ranks} GPUs: TFLOP/s a GPU", rate, machine))
-        summaries[f"{row['model'].removeprefix('GPT ')}, {ranks} GPUs"] = totals
-    return claims, dict(list(summaries.items())[: len(facts.rows("weak_scaling"))])
+    runs = [*facts.runs("weak_scaling"), *facts.runs("strong_scaling")]
+    named = {run.id: f"{run.model} on {prod(run.plan['mesh'].values())} GPUs" for run in runs}
+    made = desk.each(prediction, {run.id: (run, machine, True) for run in runs}, lambda name: named[name])
+    for run in runs:
+        ranks, text = prod(run.plan["mesh"].values()), named[run.id]
+        rate, totals = made[run.id]
+        claims.append(measured(run, f"{text}: TFLOP/s a GPU", rate))
+        summaries[f"{run.model}, {ranks} GPUs"] = totals
+    return claims, dict(list(summaries.items())[: len(facts.runs("weak_scaling"))])
 
 
 def _times(facts: Facts, machine: Machine, desk: Desk) -> list[Claim]:
     """Seconds a step with full and with selective recomputation (Korthikanti et al. 2022, table 5)."""
-    rows = {f"{row['model']}, {row['recompute']} recomputation": row for row in facts.rows("recomputation")}
-    made = desk.each(prediction, {text: (row, machine, True) for text, row in rows.items()})
-    return [measured(row, f"{text}: seconds a step", made[text][0], machine) for text, row in rows.items()]
+    runs = {f"{run.model}, {run.plan['recompute']} recomputation": run for run in facts.runs("recomputation")}
+    made = desk.each(prediction, {text: (run, machine, True) for text, run in runs.items()})
+    return [measured(run, f"{text}: seconds a step", made[text][0]) for text, run in runs.items()]
 
 
 def _formulas(facts: Facts) -> Iterator[Claim]:

@@ -192,10 +192,10 @@ def _measured(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
     """Tokens a second that MindFormers measured with the smaller two."""
     names = ("pangu-2.6b", "pangu-13b")
     steps = desk.each(step, {name: (machine, name, {}) for name in names})
-    for row, name in zip(facts.rows("throughput"), names, strict=True):
+    for run, name in zip(facts.runs("throughput"), names, strict=True):
         totals = steps[name]
         rate = totals["tokens_per_second"] / totals["ranks"]
-        yield measured(row, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate, machine)
+        yield measured(run, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate)
 
 
 def _inference(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:

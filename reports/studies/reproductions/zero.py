@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,8 @@ from ....workloads.model.model import load_model
 from ...content.figures import Bars, Beside
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
-from ...published import measurements
-from ..accuracy.rows import PublishedRow
-from ..accuracy.targets import looked_at
+from ...published.read_runs import published_runs
+from ...published.run import PublishedRun
 from ..claims import Claim
 from .desk import Desk, Step, prediction, step
 from .facts import Facts, measured
@@ -24,9 +24,6 @@ from .quantities import fits, need, sent, zero_volume
 from .record import Reproduction
 
 STAGES = ("0", "1", "2", "3")
-SHAPES = {"18B": "megatron-18.4b", "138B": "megatron-145.6b"}
-"""Models in place of those whose shapes ZeRO++'s authors did not publish."""
-
 PLUSPLUS_TEXT = (
     "ZeRO++ against ZeRO-3 on 24 nodes of 16 V100, with four and with one of the nodes' interfaces, 1,024 or 2,048"
     " tokens a GPU and micro-batch. Shapes of the models were not published: GPTs of about the same size stand for"
@@ -132,58 +129,67 @@ def _across(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
 def _stage_3(facts: Facts, desk: Desk) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """Stage 3 alone on Selene (Narayanan et al. 2021, table 2); and what its rates would be if shards were no work."""
     claims, rows, machine = [], [], load_machine("selene")
-    counts = {row["id"]: f"{row['num_accelerators']} GPUs" for row in facts.rows("stage_3")}
+    counts = {run.id: f"{prod(run.plan['mesh'].values())} GPUs" for run in facts.runs("stage_3")}
     made = desk.each(
         prediction,
-        {(row["id"], library): (row, machine, library) for row in facts.rows("stage_3") for library in (True, False)},
+        {(run.id, library): (run, machine, library) for run in facts.runs("stage_3") for library in (True, False)},
         lambda way: f"gpt3-175b, ZeRO-3 on {counts[way[0]]}",
     )
-    for row in facts.rows("stage_3"):
-        ranks = counts[row["id"]]
-        (rate, _), (bare, _) = made[row["id"], True], made[row["id"], False]
-        claims.append(measured(row, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate, machine))
-        rows.append((ranks, *(f"{each:.0f}" for each in (float(row["measured_value"]), rate, bare))))
+    for run in facts.runs("stage_3"):
+        ranks = counts[run.id]
+        (rate, _), (bare, _) = made[run.id, True], made[run.id, False]
+        claims.append(measured(run, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate))
+        rows.append((ranks, *(f"{each:.0f}" for each in (run.value, rate, bare))))
     return claims, rows
 
 
 def _plusplus(facts: Facts, machine: Machine, desk: Desk) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """ZeRO++ over ZeRO-3, and the rates behind it."""
     claims, rows = [], []
-    shapes, tasks = {}, dict[tuple[str, str], Step]()
-    for row in facts.rows("plusplus"):
-        _, size, interfaces, length = row["id"].split("_")
-        shapes[row["id"]] = size, int(interfaces[0]), 1024 * int(length[0])
+    tasks: dict[tuple[str, str], Step] = {}
+    for run in facts.runs("plusplus"):
+        here = machine.changed({"node.interfaces": run.machine_used.node.interfaces})
         for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
             options: dict[str, Any] = {
                 "mesh": mesh,
                 "zero": zero,
-                "seq_len": 1024 * int(length[0]),
+                "seq_len": run.model_used.seq_len,
                 "global_batch": 384,
             }
-            here = machine.changed({"node.interfaces": int(interfaces[0])})
             plan = {**options, "micro_batch": 1, "chunks": 1, "recompute": "full"}
-            tasks[row["id"], zero] = _step(here, SHAPES[size], **plan)
+            tasks[run.id, zero] = _step(here, str(run.base), **plan)
     made = desk.each(step, tasks, lambda way: f"{way[0]}, ZeRO stage {way[1]}")
-    for row in facts.rows("plusplus"):
-        before = measurements()[row["id"].replace("zeropp", "zero3")]
-        size, cards, tokens = shapes[row["id"]]
-        steps = [made[row["id"], zero] for zero in ("3", "++")]
+    for run in facts.runs("plusplus"):
+        before = _without_plusplus(run)
+        model, cards = run.model_used, run.machine_used.node.interfaces
+        size, tokens = f"{model.parameters.total / 1e9:.0f} B", model.seq_len
+        steps = [made[run.id, zero] for zero in ("3", "++")]
         rates = [totals["flops_per_second"] / totals["ranks"] / 1e12 for totals in steps]
-        published = [float(each["measured_value"]) for each in (before, row)]
+        published = [before.value, run.value]
         text = f"{size}, {cards} interface{'s' if cards > 1 else ''}, {tokens:,} tokens"
-        source = f"{row['source']}; rows {before['id']}, {row['id']}"
+        source = f"{run.source}; runs {before.id}, {run.id}"
         claims.append(
             Claim(
                 f"{text}: ZeRO++ over ZeRO-3 (shape assumed)",
                 published[1] / published[0],
                 rates[1] / rates[0],
-                "fitted" if any(looked_at(PublishedRow(each), machine) for each in (before, row)) else "predicted",
+                "fitted" if before.fitted or run.fitted else "predicted",
                 source,
             )
         )
         cells = zip(rates, published, strict=True)
         rows.append((text, *(f"{value:.1f}" for pair in cells for value in pair)))
     return claims, rows
+
+
+def _without_plusplus(run: PublishedRun) -> PublishedRun:
+    """The same run with ZeRO-3 alone."""
+    alike = (run.publication, run.machine, run.set, run.base, run.shape)
+    return next(
+        each
+        for each in published_runs().values()
+        if (each.publication, each.machine, each.set, each.base, each.shape) == alike and each.plan.get("zero") == "3"
+    )
 
 
 def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from athanor.hardware.framework import Framework
 from athanor.hardware.machine import load_machine
+from athanor.reports.published.read_runs import published_runs
 from athanor.reports.studies.accuracy.cases import case_of, setting_of
-from athanor.reports.studies.accuracy.rows import read_rows
 from athanor.workloads.frameworks import DeepSpeed
 from athanor.workloads.lowering import lower
 from athanor.workloads.memory import sample_loads
@@ -294,7 +294,7 @@ MEGATRON = {
 
 def test_readings_of_megatron_on_another_accelerator_are_met():
     """Nothing was fitted to them, nor to V100s."""
-    rows, errors = {row.id: row for row in read_rows()}, []
+    rows, errors = published_runs(), []
     for name, measured in MEGATRON.items():
         here = setting_of(case_of(rows[f"dlperf_{name}"]))
         errors.append(of(here).worst.total / (measured * 2**20) - 1)

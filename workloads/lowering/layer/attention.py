@@ -63,6 +63,19 @@ class AttentionLayer:
         )
         program.add(at.doing(Role.RESIDUAL), local.residual())
 
+    def norm_again(self, program: Program, layer: int) -> None:
+        """The norm before it."""
+        local, at = self.local, self._at(layer)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
+
+    def latent_products_again(self, program: Program, layer: int) -> None:
+        """Products behind the narrow ones of latent attention; those of the heads' own queries, keys and values."""
+        at = self._at(layer)
+        for weight, rows, n, k, cut in self._inputs():
+            if cut == "column" and self.local.model.latent:
+                self.tensor.product(program, rows, replace(at, operand=weight), n, k, "attention", cut)
+
     def backward(self, program: Program, layer: int) -> None:
         """The same in reverse: two products for each of the forward pass."""
         local, at = self.local, self._at(layer)

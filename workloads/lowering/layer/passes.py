@@ -10,7 +10,8 @@ from ...loads.loads import LoadModel
 from ...model.model import Layer
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ..builder import Program
+from ...schedule.operation import Gradient, Task
+from ..builder import Mark, Program
 from ..tensor_parallel.megatron_1d import Megatron1D
 from ..tensor_parallel.none import NoTensorParallel
 from ..tensor_parallel.summa_2d import Summa2D
@@ -20,6 +21,9 @@ from .ffn import FeedForward
 from .layer_hooks import LayerHook
 from .moe import Flow, MixtureOfExperts
 from .rank_share import Local
+
+BESIDE_ATTENTION = 6
+"""Kernels beside those of attention's operations: positions of queries and keys, and copies that split and join heads."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Passes:
     ends: Ends
     experts: Mapping[bool, MixtureOfExperts]  # the same, where the model has any
     around: tuple[LayerHook, ...] = ()
+    paced: bool = False  # a host starts kernels one by one
 
     @classmethod
     def of(cls, setting: Setting, formats: Mapping[Part, Formats], around: Iterable[LayerHook] = ()) -> Passes:
@@ -48,11 +53,18 @@ class Passes:
         )
         stacks = {True: encoder, False: here}
         experts = {
-            which: MixtureOfExperts(local, tensor, LoadModel(setting, decoder=not which), setting.plan.all_to_all)
+            which: MixtureOfExperts(
+                local,
+                tensor,
+                LoadModel(setting, decoder=not which),
+                setting.plan.all_to_all,
+                setting.machine.core_group.tiles is not None,
+            )
             for which, local in stacks.items()
             if model.experts
         }
-        return cls(setting, FrozenDict(stacks), tensor, Ends(encoder, here, tensor), FrozenDict(experts), tuple(around))
+        ends, paced = Ends(encoder, here, tensor), setting.paced
+        return cls(setting, FrozenDict(stacks), tensor, ends, FrozenDict(experts), tuple(around), paced)
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
@@ -68,7 +80,9 @@ class Passes:
                 self.ends.turn(program)
             for each in self.around:
                 each.before(program, layer, again=False)
+            since = program.mark()
             self.layer(program, layer, flows.get(layer))
+            self.started(program, since, layer)
             for each in self.around:
                 each.after_forward(program, layer)
         if last:
@@ -86,7 +100,9 @@ class Passes:
         for layer in reversed(layers):
             for each in self.around:
                 each.before(program, layer, again=True)
+            since = program.mark()
             self.layer_backward(program, layer, flows.get(layer))
+            self.started(program, since, layer, gradient="input")
             for each in self.around:
                 each.after_backward(program, layer)
             if layer == self.setting.model.encoder_layers and layer:
@@ -94,16 +110,25 @@ class Passes:
         if first:
             self.ends.embed_backward(program)
 
+    def started(self, program: Program, since: Mark, layer: int, gradient: Gradient | None = None) -> None:
+        """What follows waits for the host, where it starts the kernels of a pass through a layer."""
+        if self.paced:
+            program.launched(since, Task(layer=layer, gradient=gradient), self.beside(layer))
+
+    def beside(self, layer: int) -> float:
+        """Kernels of a pass through a layer that no operation stands for."""
+        return float(BESIDE_ATTENTION * len(self.attentions(self.setting.model.stack[layer])))
+
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through one layer; without ``balance`` the routing is known already."""
-        for attention in self.attentions(self.setting.model.stack[layer]):
+        for attention in self.attentions(self.setting.stack[layer]):
             attention.forward(program, layer)
         self.second_half(program, layer, flow, balance)
 
     def second_half(self, program: Program, layer: int, flow: Flow | None, balance: bool) -> None:
         """The forward pass through the FFN or the experts of a layer."""
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
+            self.experts[self.setting.stack[layer].encoder].forward(program, layer, flow, balance)
         else:
             self.feed_forward(layer).forward(program, layer)
 
@@ -111,21 +136,23 @@ class Passes:
         """The backward pass through one layer, after what was not kept of its forward pass."""
         self._again(program, layer, flow)
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
+            self.experts[self.setting.stack[layer].encoder].backward(program, layer, flow)
         else:
             self.feed_forward(layer).backward(program, layer)
-        for attention in reversed(self.attentions(self.setting.model.stack[layer])):
+        for attention in reversed(self.attentions(self.setting.stack[layer])):
             attention.backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept."""
+        if self.setting.stack[layer].kept:
+            return
         program.recomputed = True
         self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
         program.recomputed = False
 
     def feed_forward(self, layer: int) -> FeedForward:
         """The dense FFN of a layer."""
-        return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
+        return FeedForward(self.stacks[self.setting.stack[layer].encoder], self.tensor)
 
     def attentions(self, layer: Layer) -> list[AttentionLayer]:
         """Self-attention, and attention to the encoder."""
@@ -165,5 +192,36 @@ class _Repeated:
         self.passes.feed_forward(self.number).products_again(self.program, self.number)
 
     @property
+    def moe(self) -> bool:
+        """Whether it has experts."""
+        return self.flow is not None
+
+    def norms(self, second: bool) -> None:
+        """Of attention, and of the ``second`` half."""
+        for attention in self._attentions:
+            attention.norm_again(self.program, self.number)
+        if second:
+            self.passes.feed_forward(self.number).norm_again(self.program, self.number, "moe" if self.moe else "ffn")
+
+    def latent_products(self) -> None:
+        """From narrow queries, keys and values to those of all heads."""
+        for attention in self._attentions:
+            attention.latent_products_again(self.program, self.number)
+
+    def expert_activation(self) -> None:
+        """What experts have between their products."""
+        if self.flow is not None:
+            self._experts.activation_again(self.program, self.number, self.flow)
+
+    def shared_experts(self) -> None:
+        """Those that see every token."""
+        if self.flow is not None:
+            self._experts.shared_again(self.program, self.number)
+
+    @property
+    def _experts(self) -> MixtureOfExperts:
+        return self.passes.experts[self.passes.setting.stack[self.number].encoder]
+
+    @property
     def _attentions(self) -> list[AttentionLayer]:
-        return self.passes.attentions(self.passes.setting.model.stack[self.number])
+        return self.passes.attentions(self.passes.setting.stack[self.number])
