@@ -6,6 +6,7 @@ people, made from the same fields (:mod:`.labels`), and may be changed to anythi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, get_args
@@ -251,3 +252,23 @@ class Operation:
 
 Block = tuple[Operation, ...]
 """What the ranks of a stage do in one pass of a micro-batch."""
+
+
+class FilledBlock(tuple[Operation, ...]):
+    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations (``filled``).
+
+    What does not depend on amounts need not be looked at block by block.
+    """
+
+    template: Block
+    filled: frozenset[int]
+
+    @classmethod
+    def of(cls, template: Block, filled: Mapping[int, Operation]) -> FilledBlock:
+        """A template with these operations in place of its own."""
+        operations = list(template)
+        for number, operation in filled.items():
+            operations[number] = operation
+        found = cls(operations)
+        found.template, found.filled = template, frozenset(filled)
+        return found
