@@ -186,6 +186,18 @@ def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--allow-overcommit", is_flag=True, help=text)(command)
 
 
+def jobs_option(default: str = "one a core") -> Callable[[Command], Command]:
+    """The option that says how many processes work on what can be done at once."""
+    text = f"Processes to work with, once that takes longer than a second.  [default: {default}]"
+    return click.option("--jobs", metavar="N", type=int, callback=_at_least_one, help=text)
+
+
+def _at_least_one(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise InputError(f"--{param.name} {value}: must be at least 1")
+    return value
+
+
 def json_option(about: str = "Write the result as JSON; - for standard output.") -> Callable[[Command], Command]:
     """The option that writes the result as JSON."""
     return click.option("--json", "json_path", cls=SectionedOption, section=RESULTS, metavar="FILE", help=about)
