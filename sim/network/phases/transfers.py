@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
@@ -15,7 +16,7 @@ from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand, LinkEnds
 from .flow_symmetry import Marks
 from .phases import phases
-from .round_bytes import full, shares, weights
+from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
 _Unit = tuple[Pattern, int, Groups, TrafficFactors | None]
@@ -77,6 +78,19 @@ class Part:
     apart: Marks
 
 
+@dataclass(frozen=True, eq=False)
+class AtOnce:
+    """A transfer of several exchanges of the same groups, each with the network to itself.
+
+    ``seconds[exchange, group]``, bytes on links with the exchanges along a first axis, and of which of them groups share no link
+    that could hold them back.
+    """
+
+    seconds: Array
+    loads: LinkLoads
+    apart: NDArray[np.bool_]
+
+
 class Traffic:
     """Turns exchanges into transfers for one layout; results are kept, since layers repeat.
 
@@ -129,6 +143,45 @@ class Traffic:
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor))
         return found
+
+    def at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
+        """The transfers of several exchanges of one operation, algorithm and axes whose bytes differ, in order.
+
+        ``times``: how often ranks do each, as in :meth:`weighted`, the same ranks all of them; seconds then mean nothing. None
+        where ranks do not send to all of their group at once.
+        """
+        first = exchanges[0]
+        algorithm, outer, inner = self._shape(first)
+        found = rounds(first.operation, algorithm, outer, inner)
+        if self.layout.mesh.size(*first.axes) == 1 or not all(each.everyone for each in found):
+            return None
+        check(first.operation, algorithm, outer * inner, uneven=first.operation == "all-to-all")
+        held = Amounts.of(self.layout, [each.nbytes for each in exchanges])
+        if times is not None:
+            held = held.multiplied(times)
+        wanted = Amounts.of(self.layout, [1.0 if each.received is None else each.received for each in exchanges])
+        weight, moved = self._factors_of(first), list[AtOnce]()
+        for number, each in enumerate(found):
+            scope = self._scope(first.axes, each.scope)
+            if times is not None:
+                scope = self._among(scope, full(self.layout, times[0]))
+            groups = scope.members
+            if each.action == "exchange":
+                if each.scope == "inner":
+                    of_each = weights(self.layout, first.axes, each.scope, wanted.by_rank())
+                    share = shares(of_each[:, groups])
+                else:
+                    share = shares(wanted.at(groups))
+            sent = held.at(groups) * each.share
+            if number + 1 < len(found):
+                every = np.zeros((len(exchanges), self.layout.mesh.ranks))
+                every[:, groups] = share * sent.sum(axis=2, keepdims=True)
+                held = Amounts(self.layout, every.reshape(-1, *self.layout.mesh.shape))
+            overhead = self.machine.calibration.message_overhead
+            alone = self.phases.all_pairs_at_once(scope, self._weighed(weight, groups, sent), share, overhead)
+            posted = alone.longest + overhead * max(1, each.messages(groups.shape[1]))
+            moved.append(AtOnce(np.maximum(posted, alone.ends) if overhead else alone.ends, alone.loads, alone.apart))
+        return moved
 
     def _uneven(self, exchange: Exchange, part: Part | None = None, only: Array | None = None) -> list[Transfer]:
         """Bytes differ from rank to rank; what a round brings is what the next one sends on.
@@ -198,11 +251,14 @@ class Traffic:
         self, weight: TrafficFactors | None, scope: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
         """:meth:`Phases.all_pairs` of what the bytes weigh."""
-        if weight is not None:
-            groups = scope.members
-            others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
-            sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
-        return self.phases.all_pairs(scope, sent, share, apart)
+        return self.phases.all_pairs(scope, self._weighed(weight, scope.members, sent), share, apart)
+
+    def _weighed(self, weight: TrafficFactors | None, groups: Index, sent: Array) -> Array:
+        """What bytes ``[…, group, member]`` for all others weigh."""
+        if weight is None:
+            return sent
+        others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
+        return sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
 
     def _one_each(
         self,

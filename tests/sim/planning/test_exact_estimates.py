@@ -40,6 +40,8 @@ ONE_STAGE = [
     ("selene", DENSE, {"mesh": {"dp": 16}}),
     ("cluster-64", DENSE, {"mesh": {"dp": 4, "tp": 4}}),
     ("cloud-brain-2", DENSE, {"mesh": {"dp": 4, "tp": 4}, "recompute": "full"}),
+    ("cluster-64", DENSE, {"mesh": {"dp": 4, "tp": 4}, "recompute": "full", "recompute_layers": "every:4"}),
+    ("cluster-64", MIXED, {"mesh": {"ep": 4, "dp": 2}, "recompute": "modules:layernorm+moe_act", **QUIET}),
     ("cluster-64", DENSE, {"mesh": {"dp": 8}, "precision": "O1:1,O2"}),
     *(
         ("selene", DENSE, {"mesh": {"dp": 8}, "zero": zero, "overlap": overlap})
@@ -84,7 +86,7 @@ def test_a_step_in_one_stage_takes_what_the_engine_says_to_the_digit(machine, mo
         (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "gpipe"}),
         (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "1f1b", "zero": "1", "overlap": "gradients"}),
         (DENSE, {"mesh": {"pp": 3, "tp": 2}, "pipeline": "interleaved", "chunks": 2, "global_batch": 6}),
-        (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "zb-h1"}),
+        (DENSE, {"mesh": {"pp": 3, "dp": 2}, "pipeline": "zb-h1", "recompute": "full", "recompute_layers": "first:1"}),
         (DENSE, {"mesh": {"pp": 2, "tp": 2}, "pipeline": "zb-h2", "precision": "O1:1,O2"}),
         (DENSE, {"mesh": {"pp": 2, "tp": 4}, "pipeline": "1f1b", "scatter_gather": True}),
         (EXPERTS, {"mesh": {"pp": 2, "ep": 4}, "pipeline": "1f1b", **QUIET}),
@@ -108,6 +110,7 @@ WAYS = {
     "zero": ["0", "1", "2", "3"],
     "overlap": ["none", "gradients", "all"],
     "recompute": ["none", "full"],
+    "recompute_layers": ["all", "every:2", "first:1"],
     "attention": ["unfused", "fused"],
     "sequence_parallel": [False, True],
     "offload": ["none", "optimizer", "activations"],
