@@ -55,6 +55,7 @@ class Role(StrEnum):
     CONTEXT = "context"  # scores times values, or a fused kernel of scores, softmax and this
     ACTIVATION = "activation"
     RESIDUAL = "residual"
+    RECURRENCE = "recurrence"  # of linear attention or a state space: what is no product with weights
     LOOKUP = "lookup"  # of the embedding
     LOSS = "loss"
     # the way of tokens to experts
@@ -117,6 +118,7 @@ ModelPart = Literal[
     "ffn",
     "moe",  # gate, experts and the way of tokens
     "shared experts",
+    "further token",  # what leads to a layer that predicts one more
     "output",
     "stage",  # what stages hand to each other
     "ends",  # the parameters of embedding and output
@@ -141,6 +143,15 @@ Operand = Literal[
     "logits",
     "patches",
     "source",
+    "in",  # from here on of linear attention and state spaces
+    "gates",
+    "convolution",
+    "inner",
+    "steps",
+    "scan",
+    "chunks",
+    "states",
+    "norm",
 ]
 """Which of several an operation is about: the weight of a product, what goes around a ring, what a gradient is of."""
 
