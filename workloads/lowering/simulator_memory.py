@@ -125,7 +125,7 @@ def _of_legs(setting: Setting) -> float | None:
         flows = np.ones(len(node))
         for labels in (leg.source[node], leg.target[node]):
             width = int(labels.max()) + 1
-            flows *= np.bincount(np.unique(every * width + labels) // width, minlength=len(node))
+            flows *= np.bincount(np.unique(every * width + labels, return_index=True)[0] // width, minlength=len(node))
         hops = leg.links(end, end).shape[1]
         found += float(FLOW + HOP * hops) * float(flows.sum()) + 24.0 * hops * PAIRS_AT_ONCE
     return found
