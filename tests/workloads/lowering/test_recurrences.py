@@ -152,6 +152,8 @@ def test_what_recurrent_layers_keep(kind):
 
 def test_partial_sums_of_steps_are_added_up():
     """Mamba's numbers of steps come from all channels, so that ranks of tp tell each other theirs, forward and backward."""
-    found = [each for each in operations(made("mamba-1"), 2) if isinstance(each.work, Exchange) and "inner" in each.name]
+    found = [
+        each for each in operations(made("mamba-1"), 2) if isinstance(each.work, Exchange) and "inner" in each.name
+    ]
     assert [each.phase for each in found] == ["forward"] * 2 + ["backward"] * 2
     assert {each.work.nbytes for each in found} == {2.0 * 2 * TOKENS * (5 + 2 * 3)}
