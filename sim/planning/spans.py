@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...workloads.lowering.builder import Program
+from ...workloads.lowering.builder import Mark, Program
 from ...workloads.lowering.layer.ends import OUTPUT, Ends
 from ...workloads.lowering.layer.moe import Flow
 from ...workloads.lowering.layer.passes import Passes
@@ -95,6 +95,9 @@ class SpanPasses(Passes):
         """The forward pass through a layer."""
         add(program, Span("layer", "forward", self.setting.stack[layer]))
 
+    def started(self, program: Program, since: Mark, layer: int, gradient: Gradient | None = None) -> None:
+        """A span knows itself what the host needs."""
+
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass, with what is worked out again."""
         add_backward(program, "layer", self.setting.stack[layer], self.split)
@@ -119,4 +122,6 @@ class SpanStep(TrainingStep):
         """The passes of a micro-batch, as :meth:`TrainingStep.passes` has them."""
         plain = super().passes(last, layers, split, first)
         ends = SpanEnds(plain.ends.first, plain.ends.last, plain.ends.tensor, bool(split))
-        return SpanPasses(plain.setting, plain.stacks, plain.tensor, ends, plain.experts, plain.around, bool(split))
+        return SpanPasses(
+            plain.setting, plain.stacks, plain.tensor, ends, plain.experts, plain.around, split=bool(split)
+        )

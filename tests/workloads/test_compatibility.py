@@ -62,6 +62,8 @@ EXCLUDED = {
         LINEAR,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
+    ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
     ("--recompute modules:mla_up_proj", "no latent attention"): (
         DENSE,
         {"mesh": {"dp": 2}, "recompute": "modules:mlp+mla_up_proj"},
@@ -84,8 +86,11 @@ EXCLUDED = {
 def test_every_rule_speaks(rule):
     """One line: what, with what, why."""
     model, options = EXCLUDED[rule.first, rule.second]
+    machine = hosted(flat())
+    if rule.second != "a machine without core_group.launch":
+        machine = machine.changed({"core_group.launch": "1 us"})
     with pytest.raises(InputError) as refused:
-        lowered(model, hosted(flat()), **options)
+        lowered(model, machine, **options)
     assert str(refused.value) == f"{rule.first} with {rule.second}: {rule.why}"
 
 

@@ -98,7 +98,7 @@ def _looking_back(passes: Passes, each: Pass) -> Passes:
     if each.queries < each.keys and passes.setting.model.encoder_layers:
         stacks[True] = replace(stacks[True], tokens=0.0)
     last = replace(passes.ends.last, tokens=float(each.sequences))
-    return replace(passes, stacks=stacks, ends=replace(passes.ends, last=last))
+    return replace(passes, stacks=stacks, ends=replace(passes.ends, last=last), paced=False)  # engines replay graphs
 
 
 def _around(setting: Setting, update: Update, layers: tuple[int, ...], prefetch: bool) -> list[LayerHook]:

@@ -183,6 +183,18 @@ RULES = (
         "which of their products it would keep is not modelled",
     ),
     Rule(
+        "--cuda-graphs",
+        "a machine without core_group.launch",
+        lambda g: g.plan.cuda_graphs and g.machine.core_group.launch is None,
+        "there is no host whose time for starting kernels could be saved",
+    ),
+    Rule(
+        "--cuda-graphs",
+        "experts whose loads vary",
+        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
+        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
+    ),
+    Rule(
         "--recompute modules:mla_up_proj",
         "no latent attention",
         lambda g: g.plan.recomputation.names_module("mla_up_proj") and not g.model.latent,

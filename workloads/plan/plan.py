@@ -342,6 +342,12 @@ class Plan:
         searched=True,
         tried=("none", "gradients"),
     )
+    cuda_graphs: bool = option(
+        "Overlap",
+        False,
+        "Record the kernels of layers once and start them as one graph, where the machine says what the host needs to start one.",
+        simulated_only=True,
+    )
     routing: str | None = option(
         "Network",
         None,

@@ -127,6 +127,9 @@ class PlanOptions(TypedDict, total=False):
     overlap: Literal["none", "gradients", "all"] | None
     """What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the
     gathering of updated weights, beside the next step's first forward pass).  [default: none]"""
+    cuda_graphs: bool | None
+    """Record the kernels of layers once and start them as one graph, where the machine says what the host needs to
+    start one.  [default: no]"""
 
     # Network
     routing: str | None

@@ -140,6 +140,11 @@ class Setting:
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
 
     @property
+    def paced(self) -> bool:
+        """Whether a host starts kernels one by one, and its time for that counts."""
+        return self.machine.core_group.launch is not None and not self.plan.cuda_graphs
+
+    @property
     def framework(self) -> TrainingFramework | None:
         """The framework that training runs in: the one that is named, else the usual one of the kind of sharding.
 

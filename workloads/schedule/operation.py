@@ -6,6 +6,7 @@ people, made from the same fields (:mod:`.labels`), and may be changed to anythi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, get_args
@@ -22,6 +23,7 @@ Category = Literal[
     "optimizer",
     "balancing",
     "offload",
+    "launch",
     "imbalance",
     "other",
 ]
@@ -36,6 +38,9 @@ COMPUTE = "compute"
 
 RING = "ring"
 """The stream of keys and values that go around beside fused attention."""
+
+LAUNCH = "launches"
+"""The stream of the host that starts kernels."""
 
 
 class Role(StrEnum):
@@ -64,6 +69,7 @@ class Role(StrEnum):
     TOKENS_DROPPED = "tokens dropped"  # what is above a rank's capacity
     TOKEN_COUNTS = "token counts"
     PERMUTE = "permute"
+    EXPERT_SORT = "expert sort"  # tokens that have come are brought together by expert; before they go back, by sender
     DISPATCH = "dispatch"
     COMBINE = "combine"
     MERGE = "merge"
@@ -78,6 +84,7 @@ class Role(StrEnum):
     BLOCK_SUM = "block sum"  # partial blocks of a result
     RING_SHIFT = "ring shift"  # keys and values to the next rank
     RING_SUM = "ring sum"  # every rank's share of the gradients of all keys or values
+    LAUNCHES = "launches"  # the host starts the kernels of a pass through a layer
     # weights, gradients and the update
     WEIGHT_GATHER = "weight gather"
     DEQUANTISE = "dequantise"
@@ -255,3 +262,23 @@ class Operation:
 
 Block = tuple[Operation, ...]
 """What the ranks of a stage do in one pass of a micro-batch."""
+
+
+class FilledBlock(tuple[Operation, ...]):
+    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations (``filled``).
+
+    What does not depend on amounts need not be looked at block by block.
+    """
+
+    template: Block
+    filled: frozenset[int]
+
+    @classmethod
+    def of(cls, template: Block, filled: Mapping[int, Operation]) -> FilledBlock:
+        """A template with these operations in place of its own."""
+        operations = list(template)
+        for number, operation in filled.items():
+            operations[number] = operation
+        found = cls(operations)
+        found.template, found.filled = template, frozenset(filled)
+        return found

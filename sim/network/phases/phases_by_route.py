@@ -11,7 +11,7 @@ from ....workloads.lowering.simulator_memory import PAIRS_AT_ONCE, require_pairs
 from ..links import Array, Groups, Index, LinkLoads
 from ..routes import Flows, all_pairs
 from ..topology import Graph
-from .flow_classes import Demand, bound_demand
+from .flow_classes import Alone, Demand, bound_demand
 from .flow_symmetry import Marks
 from .route_symmetry import route_demand
 
@@ -43,6 +43,17 @@ class ByRoute:
         nbytes = sent[:, :, None] * share[:, None, :]
         others = ~np.eye(size, dtype=bool)
         return self._phase(self._pairs[groups], nbytes[:, others].reshape(-1), count, apart)
+
+    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array) -> Alone:
+        """Several such exchanges, ``[exchange, group, member]``, each with the network to itself: one after another."""
+        ends, loads, apart = np.zeros(sent.shape[:2]), LinkLoads(self.kinds), np.zeros(len(sent), dtype=np.bool_)
+        found = [self.all_pairs(groups, *each) for each in zip(sent, share, strict=True)]
+        for number, (demand, _) in enumerate(found):
+            ends[number], apart[number] = demand.group_seconds(demand.alone[0]), demand.apart
+        for kind in self.kinds:
+            if any(kind.name in each.loads for _, each in found):
+                loads.put(kind.name, np.array([each.loads.get(kind.name, np.zeros(kind.count)) for _, each in found]))
+        return Alone(ends, loads, apart)
 
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None

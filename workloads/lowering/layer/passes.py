@@ -10,7 +10,8 @@ from ...loads.loads import LoadModel
 from ...model.layers import Layer, Sight
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ..builder import Program
+from ...schedule.operation import Gradient, Task
+from ..builder import Mark, Program
 from ..tensor_parallel.megatron_1d import Megatron1D
 from ..tensor_parallel.none import NoTensorParallel
 from ..tensor_parallel.summa_2d import Summa2D
@@ -23,6 +24,9 @@ from .moe import Flow, MixtureOfExperts
 from .rank_share import Local
 from .recurrence import RecurrentLayer
 
+BESIDE_ATTENTION = 6
+"""Kernels beside those of attention's operations: positions of queries and keys, and copies that split and join heads."""
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -34,6 +38,7 @@ class Passes:
     ends: Ends
     experts: Mapping[bool, MixtureOfExperts]  # the same, where the model has any
     around: tuple[LayerHook, ...] = ()
+    paced: bool = False  # a host starts kernels one by one
 
     @classmethod
     def of(cls, setting: Setting, formats: Mapping[Part, Formats], around: Iterable[LayerHook] = ()) -> Passes:
@@ -50,11 +55,18 @@ class Passes:
         )
         stacks = {True: encoder, False: here}
         experts = {
-            which: MixtureOfExperts(local, tensor, LoadModel(setting, decoder=not which), setting.plan.all_to_all)
+            which: MixtureOfExperts(
+                local,
+                tensor,
+                LoadModel(setting, decoder=not which),
+                setting.plan.all_to_all,
+                setting.machine.core_group.tiles is not None,
+            )
             for which, local in stacks.items()
             if model.experts
         }
-        return cls(setting, FrozenDict(stacks), tensor, Ends(encoder, here, tensor), FrozenDict(experts), tuple(around))
+        ends, paced = Ends(encoder, here, tensor), setting.paced
+        return cls(setting, FrozenDict(stacks), tensor, ends, FrozenDict(experts), tuple(around), paced)
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
@@ -70,7 +82,9 @@ class Passes:
                 self.ends.turn(program)
             for each in self.around:
                 each.before(program, layer, again=False)
+            since = program.mark()
             self.layer(program, layer, flows.get(layer))
+            self.started(program, since, layer)
             for each in self.around:
                 each.after_forward(program, layer)
         if last:
@@ -88,13 +102,24 @@ class Passes:
         for layer in reversed(layers):
             for each in self.around:
                 each.before(program, layer, again=True)
+            since = program.mark()
             self.layer_backward(program, layer, flows.get(layer))
+            self.started(program, since, layer, gradient="input")
             for each in self.around:
                 each.after_backward(program, layer)
             if layer == self.setting.model.encoder_layers and layer:
                 self.ends.turn_backward(program)
         if first:
             self.ends.embed_backward(program)
+
+    def started(self, program: Program, since: Mark, layer: int, gradient: Gradient | None = None) -> None:
+        """What follows waits for the host, where it starts the kernels of a pass through a layer."""
+        if self.paced:
+            program.launched(since, Task(layer=layer, gradient=gradient), self.beside(layer))
+
+    def beside(self, layer: int) -> float:
+        """Kernels of a pass through a layer that no operation stands for."""
+        return float(BESIDE_ATTENTION * len(self.attentions(self.setting.model.stack[layer])))
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through one layer; without ``balance`` the routing is known already, as is all that is kept."""
