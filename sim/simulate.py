@@ -15,7 +15,7 @@ from ..hardware.machine import Machine
 from ..hardware.precisions import Precision
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
-from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
+from ..workloads.lowering.simulator_memory import TooManyPairs, peak_rss_bytes, require_room
 from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh.mesh import Mesh
 from ..workloads.model.model import Model
@@ -31,13 +31,13 @@ from ..workloads.schedule.schedule import Schedule
 from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
-from .network.links import LinkLoads
+from .network.links import DUST, LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
 from .network.phases.phases import with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
-"""Ranks that differ in what they send or receive above which ``--depth auto`` takes the bound: flow classes are their pairs."""
+"""Ranks that differ in what they send or receive above which ``--depth auto`` looks at links: flow classes are their pairs."""
 
 MOST_UNEQUAL_ROUTES = 16
 """The same where the fabric is no tree: there flow classes share many more links, and rates take longer to find."""
@@ -69,10 +69,10 @@ def simulate(
     require_room(setting)
     try:
         run = run_setting(setting, setting.plan.depth, overcommit, started, trace_folder=trace_folder)
-    except TooManyClasses:
+    except (TooManyClasses, TooManyPairs):
         if setting.plan.depth != "auto":
             raise
-        run = run_setting(setting, "bound", overcommit, started, trace_folder=trace_folder)
+        run = run_setting(setting, "links", overcommit, started, trace_folder=trace_folder)
     if not bottleneck:
         return run
     from .bottleneck import bottleneck as limits
@@ -166,6 +166,10 @@ def _run_step(
     observed: dict[str, tuple[int, ...]],
 ) -> StepResult:
     """A step; rows are told of the ``observed`` ranks."""
+    if traffic and traffic.depth == "bound":
+        from .engine.bound_engine import BoundEngine
+
+        return BoundEngine(setting.machine, schedule, traffic, noise, observed).run()
     if traffic:
         return Engine(setting.machine, schedule, traffic, noise, observed).run()
     from .engine.rank_engine import RankByRank
@@ -192,12 +196,12 @@ def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict
 
 
 def _depth(depth: str, setting: Setting, loads: list[Load]) -> str:
-    """The chosen depth, or fluid where ranks differ little enough that their flow classes are few."""
+    """The chosen depth, or fluid where ranks differ little enough that their flow classes are few, else links."""
     if depth != "auto":
         return depth
     unequal = max((np.size(amount) for load in loads for amount in (load.sent, load.received)), default=1)
     most = MOST_UNEQUAL if setting.machine.fabric.is_tree else MOST_UNEQUAL_ROUTES
-    return "fluid" if unequal <= most else "bound"
+    return "fluid" if unequal <= most else "links"
 
 
 def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:
@@ -251,10 +255,16 @@ def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
 
 
 def _links(total: LinkLoads, seconds: float, steps: int) -> list[LinkUse]:
-    """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
-    rows = []
-    for kind, busy in total.busy():
-        used = busy > 0
+    """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy.
+
+    Links that carry no more than what rounding leaves are not used.
+    """
+    rows, loaded = [], list(total.busy())
+    longest = max((float(busy.max()) for _, busy in loaded), default=0.0)
+    for kind, busy in loaded:
+        used = busy > longest * DUST
+        if not used.any():
+            continue
         rows.append(
             LinkUse(
                 kind=kind.name,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...workloads.lowering.pipeline_blocks import hands_on
 from ...workloads.results.trace import Rows
-from ...workloads.schedule.operation import Block, FilledBlock, Operation
+from ...workloads.schedule.operation import LAUNCH, Block, FilledBlock, Operation
 from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
 from .drift import apart_in
@@ -46,16 +46,26 @@ class Forms:
         return self._templates[id(block.template)][1]
 
     def _form(self, block: Block) -> Hashable | None:
-        found: list[int] = []
-        before = block[0].stream if block else ""
+        found: list[Hashable] = []
+        last, started = (
+            -1,
+            set[int](),
+        )  # the chain's last operation, and what a host has to have started before the next
         for number, operation in enumerate(block):
-            if operation.after != (() if before == operation.stream else (number - 1,)):
-                return None
             number_of = self._number(operation)
             if number_of < 0:
                 return None
+            if operation.stream == LAUNCH:
+                if len(operation.after) > 1:
+                    return None
+                started.add(number)
+                found.append(operation.after)
+                continue
+            before = {last} if last >= 0 and block[last].stream != operation.stream else set[int]()
+            if set(operation.after) != before | started:
+                return None
             found.append(number_of)
-            before = operation.stream
+            last, started = number, set()
         return tuple(found) or None
 
     def _number(self, operation: Operation) -> int:
@@ -97,8 +107,24 @@ class BlockBatch:
             before = parts.get((phase, category))
             parts[phase, category] = seconds if before is None else before + seconds
 
+        begins = {each.after[0] for each in first if each.stream == LAUNCH and each.after}
+        ends: dict[int, Array] = {}
+        launch: Operation | None = None
+        host = started = clock  # when the host is done, and when what the chain has to wait for of it was
+
+        def wait(operation: Operation) -> Array:
+            spend("launch", operation.phase, np.maximum(started - clock, 0.0))
+            return np.maximum(clock, started)
+
         for place, operation in enumerate(first):
             works = [block[place].work for block in self.blocks]
+            if operation.stream == LAUNCH:
+                begin = np.maximum(host, ends[operation.after[0]]) if operation.after else host
+                host = started = begin + engine.costs.of(operation.work).seconds * engine.slowness * self._jitter(place)
+                launch = operation
+                continue
+            if launch is not None:
+                clock, launch = wait(launch), None
             if isinstance(operation.work, Exchange):
                 axes = tuple(at + 1 for at in engine.mesh.positions(operation.work.axes) if clock.shape[at + 1] > 1)
                 begin = end = clock.max(axis=axes, keepdims=True)
@@ -112,6 +138,10 @@ class BlockBatch:
                 end = clock + seconds * engine.slowness * self._jitter(place)
                 spend(operation.category, operation.phase, end - clock)
             clock = end
+            if place in begins:
+                ends[place] = clock
+        if launch is not None:
+            clock = wait(launch)
         events = 2 * len({each.stream for each in first}) + sum(
             3 if isinstance(each.work, Exchange) else 2 for each in first
         )  # what SimPy would take: the streams' begin and end, and of each operation a wait or two and its end
@@ -142,7 +172,7 @@ class BlockBatch:
     def _exchanged(self, works: Sequence[Exchange], loads: LinkLoads) -> list[Moved]:
         """The transfers of an exchange of each block, whose bytes are counted, ``[block, link]``."""
         count = len(works)
-        if len(set(map(id, works))) > 1:
+        if self.engine.meet and len(set(map(id, works))) > 1:
             at_once = self.engine.traffic.at_once(works)
             if at_once is not None:
                 for each in at_once:

@@ -51,7 +51,9 @@ class Template:
         exchanges = {id(flow.dispatch.nbytes): (layer, "dispatch") for layer, flow in lacking.items()}
         exchanges |= {id(flow.combine.nbytes): (layer, "combine") for layer, flow in lacking.items()}
         amounts = {
-            id(getattr(flow, name)): (layer, name) for layer, flow in lacking.items() for name in ("rows", "inner")
+            id(getattr(flow, name)): (layer, name)
+            for layer, flow in lacking.items()
+            for name in ("rows", "inner", "carried")
         }
         gaps: dict[int, Gap] = {}
         for number, operation in enumerate(operations):

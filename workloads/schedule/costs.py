@@ -13,7 +13,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Calibration, Machine
 from ...hardware.node import Processor
 from ...hardware.precisions import BYTES
-from .work import Bookkeeping, FusedAttention, Gemm, HostCopy, HostSweep, Loop, Sweep, Work
+from .work import Bookkeeping, FusedAttention, Gemm, HostCopy, HostSweep, Launches, Loop, Sweep, Work
 
 Array = NDArray[np.float64]
 
@@ -128,6 +128,8 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
             return _launched(processor.sweep(work.size, work.read, work.written, work.each, work.precision), processor)
         case Loop():
             return Timed(processor.scalar(work.steps), "management core")
+        case Launches():
+            return Timed(np.asarray(processor.host_launch(work.kernels)), "start of kernels on the host")
         case Bookkeeping():
             seconds = np.asarray(work.parameters) * calibration.update_overhead + work.shards * (
                 calibration.shard_overhead or 0.0

@@ -23,6 +23,7 @@ Category = Literal[
     "optimizer",
     "balancing",
     "offload",
+    "launch",
     "imbalance",
     "other",
 ]
@@ -38,6 +39,9 @@ COMPUTE = "compute"
 RING = "ring"
 """The stream of keys and values that go around beside fused attention."""
 
+LAUNCH = "launches"
+"""The stream of the host that starts kernels."""
+
 
 class Role(StrEnum):
     """What an operation does."""
@@ -51,6 +55,7 @@ class Role(StrEnum):
     CONTEXT = "context"  # scores times values, or a fused kernel of scores, softmax and this
     ACTIVATION = "activation"
     RESIDUAL = "residual"
+    RECURRENCE = "recurrence"  # of linear attention or a state space: what is no product with weights
     LOOKUP = "lookup"  # of the embedding
     LOSS = "loss"
     # the way of tokens to experts
@@ -64,6 +69,7 @@ class Role(StrEnum):
     TOKENS_DROPPED = "tokens dropped"  # what is above a rank's capacity
     TOKEN_COUNTS = "token counts"
     PERMUTE = "permute"
+    EXPERT_SORT = "expert sort"  # tokens that have come are brought together by expert; before they go back, by sender
     DISPATCH = "dispatch"
     COMBINE = "combine"
     MERGE = "merge"
@@ -78,6 +84,7 @@ class Role(StrEnum):
     BLOCK_SUM = "block sum"  # partial blocks of a result
     RING_SHIFT = "ring shift"  # keys and values to the next rank
     RING_SUM = "ring sum"  # every rank's share of the gradients of all keys or values
+    LAUNCHES = "launches"  # the host starts the kernels of a pass through a layer
     # weights, gradients and the update
     WEIGHT_GATHER = "weight gather"
     DEQUANTISE = "dequantise"
@@ -111,6 +118,7 @@ ModelPart = Literal[
     "ffn",
     "moe",  # gate, experts and the way of tokens
     "shared experts",
+    "further token",  # what leads to a layer that predicts one more
     "output",
     "stage",  # what stages hand to each other
     "ends",  # the parameters of embedding and output
@@ -135,6 +143,15 @@ Operand = Literal[
     "logits",
     "patches",
     "source",
+    "in",  # from here on of linear attention and state spaces
+    "gates",
+    "convolution",
+    "inner",
+    "steps",
+    "scan",
+    "chunks",
+    "states",
+    "norm",
 ]
 """Which of several an operation is about: the weight of a product, what goes around a ring, what a gradient is of."""
 
