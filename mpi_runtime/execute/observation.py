@@ -153,7 +153,7 @@ def load(tokens: Sequence[Tokens], schedule: Schedule, copies: int, micro_batch:
     total = mesh.ranks * copies
     return Load(
         sent=float(copies),
-        received=every,
+        counted=every,
         wanted=wanted[0],
         carried=carried[0],
         micro_batch=micro_batch,
