@@ -38,8 +38,8 @@ class Gap:
                 work.operation, work.algorithm, work.axes, of.nbytes, work.element, of.received, of.pairs, work.root
             )
         values = dict(vars(work))  # what dataclasses.replace does takes twice as long
-        for field, amount in self.amounts:
-            values[field] = getattr(flow, amount)
+        for name, amount in self.amounts:
+            values[name] = getattr(flow, amount)
         return type(work)(**values)
 
 
@@ -52,8 +52,7 @@ class Template:
 
     @classmethod
     def of(cls, operations: Block, lacking: Mapping[Any, Flow]) -> Template:
-        """The template of a block that was lowered with flows that lack their amounts (:meth:`Flow.lacking`), by layer, or
-        whatever stands for one.
+        """The template of operations that were lowered with flows that lack their amounts (:meth:`Flow.lacking`), by layer.
 
         Raises :class:`InternalError` where an amount was made into another one on the way.
         """

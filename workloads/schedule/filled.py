@@ -11,13 +11,11 @@ from .operation import Block, Operation
 class FilledOnDemand(Sequence[Operation]):
     """A ``template`` of operations, some of which lack their amounts, and get them whenever somebody asks for one.
 
-    ``origins`` say, by number, from what these amounts follow: exchanges of one origin send the same. ``fill`` makes an operation.
-    What does not depend on amounts is answered by the template at no cost.
+    ``origins`` say, by number, from what these amounts follow: exchanges of one origin send the same. ``fill`` makes an
+    operation. What does not depend on amounts is answered by the template at no cost.
     """
 
-    def __init__(
-        self, template: Block, origins: Mapping[int, Hashable], fill: Callable[[int], Operation]
-    ) -> None:
+    def __init__(self, template: Block, origins: Mapping[int, Hashable], fill: Callable[[int], Operation]) -> None:
         self.template, self.origins, self._fill = template, origins, fill
 
     @overload
