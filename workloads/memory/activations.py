@@ -105,6 +105,11 @@ class Saved:
         """
         return BYTES[self.formats[part].gemm]
 
+    def waiting(self, part: Part) -> int:
+        """Bytes of an input of an activation function as it waits for the backward pass."""
+        chosen = self.setting.plan.activations
+        return min(self.size(part), BYTES[chosen]) if chosen else self.size(part)
+
     def mask(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """Of the dropout before a residual."""
         if self.setting.model.dropout:
@@ -164,8 +169,8 @@ class Saved:
 
     def _inner(self, at: str, elements: float, modules: tuple[str, ...]) -> Iterator[SavedTensor]:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
-        ups, size = self.setting.model.matrices - 1, self.size("ffn")
-        coming, leaving = ups * elements * size, elements * self.product("ffn")
+        ups = self.setting.model.matrices - 1
+        coming, leaving = ups * elements * self.waiting("ffn"), elements * self.product("ffn")
         yield SavedTensor(f"{at}.activation", "its input", coming, "tp", product=1 / ups, modules=modules)
         yield SavedTensor(f"{at}.down", "its input", leaving, "tp", modules=modules)
 
@@ -185,7 +190,7 @@ class Saved:
         cast, framework = self.product("expert"), self.setting.framework
         rows: list[tuple[str, str, float, Cut, tuple[str, ...]]] = [
             ("moe.up", "its input", model.hidden * cast, "whole", ("moe",)),
-            ("moe.activation", "its input", ups * width * size, inner, ("moe",)),
+            ("moe.activation", "its input", ups * width * self.waiting("expert"), inner, ("moe",)),
             ("moe.down", "its input", width * cast, inner, ("moe", "moe_act")),
         ]
         if not (framework and framework.weighs_inside):

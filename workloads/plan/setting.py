@@ -15,6 +15,7 @@ from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.model import Layer, Model, load_model
+from ..pipelines import find_pipeline, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
@@ -147,6 +148,18 @@ class Setting:
         if self.plan.named_framework or not self.processor.framework:
             return self.plan.named_framework
         return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
+
+    @cached_property
+    def folded(self) -> bool:
+        """Whether every second chunk of the stages goes back from the last to the first."""
+        return self.mesh.size("pp") > 1 and find_pipeline(self.plan.pipeline).folded
+
+    @property
+    def last_part(self) -> tuple[int, int]:
+        """(stage, chunk) of the model's last part, which has the output layer."""
+        stages = self.mesh.size("pp")
+        chunks = self.plan.chunks if stages > 1 else 1
+        return place_of(stages * chunks - 1, stages, self.folded)
 
     @cached_property
     def stack(self) -> tuple[Layer, ...]:

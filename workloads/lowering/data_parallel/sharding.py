@@ -9,6 +9,7 @@ from ....hardware.frozen import FrozenArrays
 from ...mesh.axes import REPLICAS, TENSOR
 from ...model.model import Layer, Parameters
 from ...model.precision import Part
+from ...pipelines import part_of
 from ...pipelines.stage_layers import layers_by_part
 from ...plan.setting import Setting
 from ...schedule.work import Amount
@@ -44,7 +45,11 @@ def held(setting: Setting) -> list[Holding]:
     known, found = dict[tuple[object, ...], Parameters](), list[Parameters]()
     for stage in range(stages):
         kinds = Counter(stack[layer] for part in parts[stage::stages] for layer in part)
-        key = (stage == 0, stage == stages - 1, *sorted((stack.index(kind), count) for kind, count in kinds.items()))
+        key = (
+            stage == 0,
+            stage == setting.last_part[0],
+            *sorted((stack.index(kind), count) for kind, count in kinds.items()),
+        )
         if key not in known:  # stages with as many layers of each kind hold as much
             known[key] = _of_stage(setting, stage, kinds)
         found.append(known[key])
@@ -79,11 +84,24 @@ def layers_of_longest(setting: Setting) -> list[int]:
 
 
 def parts_of(setting: Setting) -> tuple[range, ...]:
-    """The layers of every virtual stage, chunk · stages + stage; without stages all in one."""
+    """The layers of every virtual stage, chunk · stages + stage, which is that part of the model unless stages are folded.
+
+    Without stages all are in one.
+    """
     stages, plan = setting.mesh.size("pp"), setting.plan
     if stages == 1:
         return (range(setting.model.depth),)
-    return layers_by_part(plan.stage_layers, setting.model.depth, stages, plan.chunks)
+    parts = layers_by_part(plan.stage_layers, setting.model.depth, stages, plan.chunks)
+    if not setting.folded:
+        return parts
+    places = (divmod(virtual, stages) for virtual in range(len(parts)))
+    return tuple(parts[part_of(stage, chunk, stages, folded=True)] for chunk, stage in places)
+
+
+def last_of(setting: Setting) -> int:
+    """The virtual stage that has the output layer."""
+    stage, chunk = setting.last_part
+    return chunk * setting.mesh.size("pp") + stage
 
 
 def shards(setting: Setting, holding: Holding) -> int:
@@ -101,7 +119,7 @@ def _of_stage(setting: Setting, stage: int, kinds: Counter[Layer]) -> Parameters
 
 def _ends(setting: Setting, stage: int) -> Parameters:
     """Embedding on the first stage, output on the last; where they share weights, both have them (Megatron)."""
-    model, last = setting.model, setting.mesh.size("pp") - 1
+    model, last = setting.model, setting.last_part[0]
     none = Parameters(**dict.fromkeys(Parameters.model_fields, 0))
     found = model.of_input if stage == 0 else none
     if stage == last:
