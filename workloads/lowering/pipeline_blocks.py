@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
 from ..plan.setting import Setting
-from ..schedule.operation import COMPUTE, Block, Operation, Role, Task
+from ..schedule.operation import COMPUTE, LAUNCH, Block, Operation, Role, Task
 from ..schedule.work import Exchange, PipelineWork
 from .block_templates import Template
 from .builder import COMMUNICATION, Program
@@ -49,7 +49,7 @@ def placed(task: Task, first_layer: int, micro_batch: int) -> Task:
 
 def hands_on(operation: Operation) -> bool:
     """Whether what a block passes on rests on this operation: not on an update, nor on what runs beside the passes."""
-    return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
+    return operation.stream in (COMPUTE, COMMUNICATION, LAUNCH) and operation.phase != "update"
 
 
 def last_differs(setting: Setting) -> bool:

@@ -349,6 +349,12 @@ class Plan:
         searched=True,
         tried=("none", "gradients"),
     )
+    cuda_graphs: bool = option(
+        "Overlap",
+        False,
+        "Record the kernels of layers once and start them as one graph, where the machine says what the host needs to start one.",
+        simulated_only=True,
+    )
     routing: str | None = option(
         "Network",
         None,
@@ -358,11 +364,11 @@ class Plan:
         otherwise="the machine's own",
         inference=True,
     )
-    depth: Literal["auto", "bound", "fluid", "message"] = option(
+    depth: Literal["auto", "bound", "links", "fluid", "message"] = option(
         "Network",
         "auto",
-        "How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message (each"
-        " message by itself), or auto, by the number of ranks that differ.",
+        "How finely the network is simulated: bound (each exchange alone: no step is shorter), links (the most loaded link),"
+        " fluid (all flows share links), message (each message by itself), or auto (fluid, or links where many ranks differ).",
         fixable=False,
         inference=True,
     )

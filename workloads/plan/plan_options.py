@@ -131,14 +131,18 @@ class PlanOptions(TypedDict, total=False):
     overlap: Literal["none", "gradients", "all"] | None
     """What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the
     gathering of updated weights, beside the next step's first forward pass).  [default: none]"""
+    cuda_graphs: bool | None
+    """Record the kernels of layers once and start them as one graph, where the machine says what the host needs to
+    start one.  [default: no]"""
 
     # Network
     routing: str | None
     """How the fabric chooses among several paths; each fabric has some of these (athanor list fabrics).  [default:
     the machine's own]"""
-    depth: Literal["auto", "bound", "fluid", "message"] | None
-    """How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message
-    (each message by itself), or auto, by the number of ranks that differ.  [default: auto]"""
+    depth: Literal["auto", "bound", "links", "fluid", "message"] | None
+    """How finely the network is simulated: bound (each exchange alone: no step is shorter), links (the most loaded
+    link), fluid (all flows share links), message (each message by itself), or auto (fluid, or links where many
+    ranks differ).  [default: auto]"""
 
     # Noise and steps
     jitter: float | None

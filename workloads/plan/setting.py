@@ -14,8 +14,9 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
-from ..model.model import Layer, Model, load_model
-from ..pipelines import find_pipeline, place_of
+from ..model.layers import Layer
+from ..model.model import Model, load_model
+from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
@@ -92,7 +93,7 @@ class Setting:
     @property
     def composed(self) -> bool:
         """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
-        many = self.batch.micro_batches * self.model.depth > MOST_FLAT
+        many = self.batch.micro_batches * len(self.model.stack) > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
@@ -140,6 +141,11 @@ class Setting:
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
 
     @property
+    def paced(self) -> bool:
+        """Whether a host starts kernels one by one, and its time for that counts."""
+        return self.machine.core_group.launch is not None and not self.plan.cuda_graphs
+
+    @property
     def framework(self) -> TrainingFramework | None:
         """The framework that training runs in: the one that is named, else the usual one of the kind of sharding.
 
@@ -167,12 +173,24 @@ class Setting:
         stack, chosen = self.model.stack, self.plan.recomputed_layers
         if chosen is None:
             return stack
-        stages, plan = self.mesh.size("pp"), self.plan
-        parts: tuple[range, ...] = (range(len(stack)),)
-        if stages > 1:
-            parts = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
-        again = {layer for part in parts for layer in chosen.of(part)}
+        again = {layer for part in self.parts for layer in chosen.of(part)}
         return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+
+    @cached_property
+    def parts(self) -> tuple[range, ...]:
+        """The layers of every virtual stage, chunk · stages + stage, in the order of the model unless stages are folded.
+
+        Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
+        """
+        stages, plan, every = self.mesh.size("pp"), self.plan, len(self.model.stack)
+        if stages == 1:
+            return (range(every),)
+        *parts, last = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
+        found = (*parts, range(last.start, every))
+        if not self.folded:
+            return found
+        places = (divmod(virtual, stages) for virtual in range(len(found)))
+        return tuple(found[part_of(stage, chunk, stages, folded=True)] for chunk, stage in places)
 
     @cached_property
     def kinds(self) -> tuple[Layer, ...]:
