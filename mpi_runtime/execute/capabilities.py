@@ -105,5 +105,7 @@ def _neither(setting: Setting) -> Iterator[str]:
         yield f"--model {model.name}: has {' and '.join(others)} layers; executed for real is attention to all tokens"
     if model.further_tokens:
         yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
+    if plan.sharding.shards_weights and not plan.sharding.reshards:
+        yield f"--zero {plan.zero}: the runtime lets weights go behind each pass; it runs 0, 1, 2, 3 and hierarchical"
     if model.encoder_layers:
         yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"
