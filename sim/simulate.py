@@ -15,7 +15,7 @@ from ..hardware.machine import Machine
 from ..hardware.precisions import Precision
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
-from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
+from ..workloads.lowering.simulator_memory import TooManyPairs, peak_rss_bytes, require_room
 from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh.mesh import Mesh
 from ..workloads.model.model import Model
@@ -67,7 +67,7 @@ def simulate(
     require_room(setting)
     try:
         run = run_setting(setting, setting.plan.depth, overcommit, started)
-    except TooManyClasses:
+    except (TooManyClasses, TooManyPairs):
         if setting.plan.depth != "auto":
             raise
         run = run_setting(setting, "bound", overcommit, started)

@@ -18,7 +18,7 @@ from ...workloads.results.trace import Rows
 from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
-from .block_batches import AT_ONCE, form
+from .block_batches import AT_ONCE, Forms
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
 from .stage_cards import Slowing
@@ -156,7 +156,8 @@ class PipelineStages:
 
     @cached_property
     def _forms(self) -> list[Hashable | None]:
-        return [form(block) for block in self.work.blocks]
+        forms = Forms()
+        return [forms.of(block) for block in self.work.blocks]
 
     @cached_property
     def _alike(self) -> dict[Hashable, list[int]]:
@@ -283,8 +284,29 @@ class PipelineStages:
                     key = (work,) if _even(work) else (work.algorithm, work.axes, id(work.nbytes), id(work.received))
                     before = found.get(key)
                     found[key] = work, often if before is None else before[1] + often
+        alike: dict[tuple[object, ...], list[tuple[Exchange, Array]]] = {}
         for work, often in found.values():
-            loads.plus(self._counter.weighted(work, often), 1.0)
+            if _even(work):
+                loads.plus(self._counter.weighted(work, often), 1.0)
+            else:
+                ranks = (often != 0).tobytes()  # of which stages
+                alike.setdefault((work.operation, work.algorithm, work.axes, ranks), []).append((work, often))
+        most = max(1, AT_ONCE // self.traffic.layout.mesh.ranks)
+        for each in alike.values():
+            for at in range(0, len(each), most):
+                self._count_at_once(loads, each[at : at + most])
+
+    def _count_at_once(self, loads: LinkLoads, several: Sequence[tuple[Exchange, Array]]) -> None:
+        """Add the bytes of exchanges of one kind, each as often as ranks do it."""
+        works, times = [work for work, _ in several], [often for _, often in several]
+        at_once = self._counter.at_once(works, times)
+        if at_once is None:
+            for work, often in several:
+                loads.plus(self._counter.weighted(work, often), 1.0)
+            return
+        for transfer in at_once:
+            for kind, nbytes in transfer.loads.loads.items():
+                loads.put(kind, nbytes.sum(axis=0))
 
     @cached_property
     def _counter(self) -> Traffic:

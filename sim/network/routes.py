@@ -80,18 +80,29 @@ class Flows:
 
         ``seconds[link]`` is how long each link is busy.
         """
-        ends = np.zeros(groups)
-        for part in self.parts:
-            worst = np.maximum.reduceat(seconds[part.links], part.starts)
-            np.maximum.at(ends, part.own(self.group), np.where(part.own(nbytes) > 0, worst, 0.0))
+        ends = self.worst(nbytes, seconds, groups)
         return None if (ends == ends[0]).all() else ends
 
+    def worst(self, nbytes: Array, seconds: Array, groups: int) -> Array:
+        """The longest of ``seconds[link]`` of the links that carry something for each group; 0 where there is none."""
+        ends = np.zeros(groups)
+        for part in self.parts:
+            if not len(part):
+                continue
+            longest = np.maximum.reduceat(seconds[part.links], part.starts)
+            np.maximum.at(ends, part.own(self.group), np.where(part.own(nbytes) > 0, longest, 0.0))
+        return ends
 
-def all_pairs(groups: Index) -> Iterator[tuple[Index, Index, Index]]:
-    """(number of the group, sender, receiver) of all pairs within ``groups[g, i]``, some at a time, in order."""
+
+def all_pairs(groups: Index, every: int = 1) -> Iterator[tuple[Index, Index, Index]]:
+    """(number of the group, sender, receiver) of all pairs within ``groups[g, i]``, some at a time, in order.
+
+    With ``every`` above 1 of every so many senders of a group one, the first among them.
+    """
     count, size = groups.shape
-    others = size - 1
-    for first in range(0, count * size * others, PAIRS_AT_ONCE):
-        sender, other = np.divmod(np.arange(first, min(first + PAIRS_AT_ONCE, count * size * others)), others)
-        group, position = np.divmod(sender, size)
+    others, senders = size - 1, -(-size // every)
+    for first in range(0, count * senders * others, PAIRS_AT_ONCE):
+        sender, other = np.divmod(np.arange(first, min(first + PAIRS_AT_ONCE, count * senders * others)), others)
+        group, position = np.divmod(sender, senders)
+        position = position * every
         yield group, groups[group, position], groups[group, other + (other >= position)]

@@ -14,7 +14,7 @@ from ...workloads.lowering.builder import COMMUNICATION, Program
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.mesh.placement import Layout
-from ...workloads.model.model import Layer
+from ...workloads.model.layers import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.operation import COMPUTE, Operation, Task

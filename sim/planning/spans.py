@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...workloads.lowering.builder import Mark, Program
-from ...workloads.lowering.layer.ends import Ends
+from ...workloads.lowering.layer.ends import OUTPUT, Ends
 from ...workloads.lowering.layer.moe import Flow
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.lowering.step import TrainingStep
 from ...workloads.mesh.placement import Layout
-from ...workloads.model.model import Layer
+from ...workloads.model.layers import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Gradient, Task
 
@@ -76,11 +76,11 @@ class SpanEnds(Ends):
         """The way back."""
         add_backward(program, "turn", None, self.split)
 
-    def output(self, program: Program) -> None:
+    def output(self, program: Program, at: Task = OUTPUT) -> None:
         """After the last layer."""
         add(program, Span("output"))
 
-    def output_backward(self, program: Program) -> None:
+    def output_backward(self, program: Program, at: Task = OUTPUT) -> None:
         """The way back."""
         add_backward(program, "output", None, self.split)
 

@@ -12,7 +12,7 @@ from ...workloads.lowering.builder import Program
 from ...workloads.lowering.data_parallel.sharding import parts_of
 from ...workloads.lowering.data_parallel.weight_gathering import Gathered
 from ...workloads.lowering.pipeline_blocks import PipelineBlocks, last_differs
-from ...workloads.model.model import Layer
+from ...workloads.model.layers import Layer
 from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs

@@ -2,10 +2,24 @@
 
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.workloads.model.model import Model
 from athanor.workloads.plan.compatibility import RULES
 from athanor.workloads.plan.plan import Plan
 from support.command_line import athanor
 from support.strategies import BOTH, DENSE, EXPERTS, GATED, SHARED, flat, hosted, lowered
+
+LINEAR = Model.model_validate(
+    {
+        "name": "linear",
+        "layers": 2,
+        "hidden": 64,
+        "ffn_hidden": 64,
+        "vocabulary": 128,
+        "seq_len": 64,
+        "mixers": ["fading"],
+        "recurrent": {"fading": {"kind": "lightning", "heads": 4, "head_size": 16}},
+    }
+)
 
 EXCLUDED = {
     ("--tensor 2d", "--sequence-parallel"): (DENSE, {"mesh": {"tp": 4}, "tensor": "2d", "sequence_parallel": True}),
@@ -44,6 +58,12 @@ EXCLUDED = {
     ),
     ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
     ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("cp", "recurrent layers"): (LINEAR, {"mesh": {"cp": 2}}),
+    ("--tensor 2d", "recurrent layers or further tokens"): (LINEAR, {"mesh": {"tp": 4}, "tensor": "2d"}),
+    ("--recompute products", "recurrent layers or further tokens"): (
+        LINEAR,
+        {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
+    ),
     ("--recompute modules:mla_up_proj", "no latent attention"): (
         DENSE,
         {"mesh": {"dp": 2}, "recompute": "modules:mlp+mla_up_proj"},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ...hardware.errors import InternalError
-from ..schedule.operation import Block, Operation
+from ..schedule.operation import Block, FilledBlock, Operation
 from ..schedule.work import Exchange, Gemm, Sweep, Work
 from .layer.moe import Flow
 
@@ -74,12 +74,12 @@ class Template:
 
     def filled(self, flow: Callable[[int], Flow]) -> Block:
         """The block where a layer (counted from the first of the stage) carries what its flow says."""
-        found = list(self.operations)
+        found = {}
         for number, gap in self.gaps.items():
-            it = found[number]
+            it = self.operations[number]
             work = gap.filled(it.work, flow(gap.layer))
             found[number] = Operation(it.label, it.phase, it.category, it.stream, work, it.after, it.task)
-        return tuple(found)
+        return FilledBlock.of(self.operations, found)
 
 
 def _missing(value: object) -> bool:

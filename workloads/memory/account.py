@@ -231,7 +231,8 @@ class Account:
             yield MemoryLine("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
         if self.setting.plan.accounting == "bagualu":
             return
-        norm, out = last.stream * saved.size("norm"), last.stream * saved.size("embedding")
+        answers = 1 + model.further_tokens
+        norm, out = answers * last.stream * saved.size("norm"), answers * last.stream * saved.size("embedding")
         yield MemoryLine("activations", "output.norm", "its input", self.stages.at_last * norm)
         yield MemoryLine("activations", "output.logits", "its input", self.stages.at_last * out)
         if model.encoder_layers:

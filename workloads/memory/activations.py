@@ -17,8 +17,9 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
-from ..model.model import Layer
+from ..model.layers import Layer
 from ..model.precision import Formats, Part
+from ..model.recurrent import Projection, Recurrent
 from ..plan.setting import Setting
 from ..recomputation import RECOMPUTATIONS
 from .need import Cut
@@ -83,11 +84,14 @@ class Saved:
         """The rows of a layer, in the order of its forward pass."""
         if kind not in self._rows:
             local = self.stacks[kind.encoder]
-            rows = list(self._attention("attention", local, local))
+            recurrent = self.setting.model.recurrent_of(kind)
+            rows = list(self._recurrent(recurrent, local) if recurrent else self._attention("attention", local, local))
+            if kind.ahead:
+                rows = [*self._further(local), *(replace(row, entry=False) for row in rows)]
             if kind.cross:
                 rows += self._attention("cross", local, self.stacks[True])
-            first, *others = self._experts(local) if kind.moe else self._ffn(local)
-            self._rows[kind] = [*rows, first, *(replace(each, feed_forward=True) for each in others)]
+            second = list(self._experts(local) if kind.moe else self._ffn(local))
+            self._rows[kind] = [*rows, *second[:1], *(replace(each, feed_forward=True) for each in second[1:])]
         return self._rows[kind]
 
     def kept(self, kind: Layer) -> Callable[[SavedTensor], float]:
@@ -120,7 +124,7 @@ class Saved:
         normal = local.stream * self.product("attention")
         yield SavedTensor(f"{at}.qkv", "its input", normal, "tokens", modules=("layernorm",))
         if model.latent:
-            narrow = model.latent.query_rank + model.latent.key_value_rank
+            narrow = sum(model.latent.narrow)
             each = narrow * (size + self.product("attention")) + model.latent.rotary * size
             yield SavedTensor(f"{at}.narrow", "narrow queries, keys and values", local.tokens * each, "whole")
             values = heads
@@ -131,12 +135,39 @@ class Saved:
             ("values", source.tokens * values * model.value_size, 1),
         ):
             yield SavedTensor(f"{at}.{what}", what, elements * size, "tp", product=product, modules=up)
+        if model.query_key_norm != "none":
+            normed = (local.tokens * heads + source.tokens * values) * model.query_size
+            yield SavedTensor(f"{at}.queries.norm", "its input", normed * self.size("norm"), "tp")
         yield from self._core(at, local, local.tokens * heads, source.keys)
+        if model.gated_attention:
+            gated = 2 * local.tokens * heads * model.value_size * size
+            yield SavedTensor(f"{at}.activation", "gate, and what it weights", gated, "tp", product=0.5)
         yield SavedTensor(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
         if (cast := self.product("attention")) < size:
             yield SavedTensor(f"{at}.out", "its input, cast", local.tokens * heads * model.value_size * cast, "tp")
         yield from self._reduced(at, local)
         yield from self.mask(at, local)
+
+    def _recurrent(self, recurrent: Recurrent, local: Local) -> Iterator[SavedTensor]:
+        """What its steps say that they keep; what comes from the stream is whole, what lies between is cut."""
+        size, hidden = self.size("attention"), self.setting.model.hidden
+        yield SavedTensor("attention.norm", "its input", local.stream * self.size("norm"), "tokens", entry=True)
+        for step in recurrent.steps(hidden):
+            if not step.keeps:
+                continue
+            if isinstance(step, Projection) and step.rows == hidden and step.cut == "column":
+                normal = local.stream * self.product("attention")
+                yield SavedTensor("attention.in", "its input", normal, "tokens", modules=("layernorm",))
+            else:
+                nbytes = local.tokens * step.keeps / local.width * size
+                yield SavedTensor(f"attention.{step.operand}", "its input", nbytes, "tp")
+        yield from self.mask("attention", local)
+
+    def _further(self, local: Local) -> Iterator[SavedTensor]:
+        """Before a layer that predicts a further token: inputs of both norms, and of the projection."""
+        yield SavedTensor("further.norm", "its input", 2 * local.stream * self.size("norm"), "tokens", entry=True)
+        normal = 2 * local.stream * self.product("ffn")
+        yield SavedTensor("further.in", "its input", normal, "tokens", modules=("layernorm",))
 
     def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[SavedTensor]:
         """What the kernel keeps of ``rows`` queries (of all heads), each of which meets so many keys."""
@@ -146,7 +177,9 @@ class Saved:
             yield SavedTensor(where, each.what, each.nbytes, "tp", each.core, product=each.product, modules=core)
 
     def _ffn(self, local: Local) -> Iterator[SavedTensor]:
-        """The network's input first."""
+        """The network's input first; nothing where layers have no FFN."""
+        if not local.model.ffn_hidden:
+            return
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
         normal = local.stream * self.product("ffn")
         yield SavedTensor("ffn.up", "its input", normal, "tokens", modules=("layernorm", "mlp"))
@@ -192,7 +225,9 @@ class Saved:
             rows.append(("moe.merge", "outputs of experts", model.hidden * size, "whole", ("moe",)))
         for at, what, nbytes, over, modules in rows:
             yield SavedTensor(at, what, float(nbytes), over, carried=True, modules=modules)
-        if model.shared_experts:
-            shared = model.shared_experts * model.expert_width
-            yield from self._inner("shared", local.tokens * shared / local.width, ("moe", "shared_experts"))
+        if model.dense_beside:
+            yield SavedTensor("shared.norm", "its input", local.stream * self.size("norm"), "tokens", modules=("moe",))
+        if model.width_beside:
+            beside = local.tokens * model.width_beside / local.width
+            yield from self._inner("shared", beside, ("moe", "shared_experts"))
         yield from self.mask("moe", local)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..loads.loads import Load
 from ..lowering.data_parallel.sharding import layers_of
-from ..model.model import Layer
+from ..model.layers import Layer
 from ..pipelines import find_pipeline
 from ..pipelines.pipeline import Pipeline
 from ..plan.setting import Setting

@@ -132,6 +132,13 @@ def _routings() -> Iterable[str]:
     return dict.fromkeys(name for kind in get_args(get_args(AnyFabric)[0]) for name in kind.routings())
 
 
+def _faults() -> Iterable[str]:
+    from ...hardware.records import catalogue_names
+    from ...hardware.site.assumed import RATES
+
+    return catalogue_names(RATES)
+
+
 KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "machines": _machines,
     "models": _models,
@@ -153,6 +160,7 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "stage-layers": _stage_layers,
     "offloads": _offloads,
     "routings": _routings,
+    "faults": _faults,
 }
 """Kinds of names."""
 

@@ -14,7 +14,8 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
-from ..model.model import Layer, Model, load_model
+from ..model.layers import Layer
+from ..model.model import Model, load_model
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
@@ -91,7 +92,7 @@ class Setting:
     @property
     def composed(self) -> bool:
         """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
-        many = self.batch.micro_batches * self.model.depth > MOST_FLAT
+        many = self.batch.micro_batches * len(self.model.stack) > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
@@ -159,12 +160,20 @@ class Setting:
         stack, chosen = self.model.stack, self.plan.recomputed_layers
         if chosen is None:
             return stack
-        stages, plan = self.mesh.size("pp"), self.plan
-        parts: tuple[range, ...] = (range(len(stack)),)
-        if stages > 1:
-            parts = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
-        again = {layer for part in parts for layer in chosen.of(part)}
+        again = {layer for part in self.parts for layer in chosen.of(part)}
         return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+
+    @cached_property
+    def parts(self) -> tuple[range, ...]:
+        """The layers of every virtual stage, chunk · stages + stage; without stages all in one.
+
+        Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
+        """
+        stages, plan, every = self.mesh.size("pp"), self.plan, len(self.model.stack)
+        if stages == 1:
+            return (range(every),)
+        *parts, last = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
+        return (*parts, range(last.start, every))
 
     @cached_property
     def kinds(self) -> tuple[Layer, ...]:

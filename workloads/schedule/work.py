@@ -7,6 +7,7 @@ simulator computes on the whole array, an MPI rank takes the value at its own co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...hardware.units import si
 from ..collectives import ROOTED
 
 if TYPE_CHECKING:
+    from .block_flops import Flops
     from .operation import Block
 
 Amount = float | NDArray[np.float64]
@@ -307,10 +309,17 @@ class PipelineWork:
                     found[number] += self.micro_batches / len(numbers)
         return found
 
-    @property
+    @cached_property
+    def block_flops(self) -> list[Flops]:
+        """FLOPs of each block, in the mean over ranks, by the format of products."""
+        from .block_flops import flops_of_blocks
+
+        return flops_of_blocks(self.blocks)
+
+    @cached_property
     def flops(self) -> Amount:
         """FLOPs of each stage's ranks."""
-        each = [float(sum(np.mean(operation.work.flops) for operation in block)) for block in self.blocks]
+        each = [sum(block.values()) for block in self.block_flops]
         of_stage = [0.0] * self.stages
         for virtual, passes in enumerate(self.uses):
             for numbers in passes:

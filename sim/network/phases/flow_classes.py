@@ -9,10 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..fluid import fill
 from ..links import Array, LinkLoads
-from ..maxmin import fair_rates
+from ..maxmin import fair_rates, hops
 
 Classes = NDArray[np.int64]
+
+AT_ONCE = 1 << 20
+"""Flow classes times link classes of phases that are played together."""
 
 SPENT = 1e-12
 """Share of a flow's bytes below which what is left is rounding."""
@@ -92,6 +96,53 @@ class Demand:
         used = rates @ self.usage[active] / self.capacity
         on_route = (self.usage[done] > 0).any(axis=0)
         return self.names[int(np.where(on_route, used, -1.0).argmax())]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Several phases of the same groups, each with the network to itself.
+
+    ``ends[phase, group]`` are seconds (one column where all groups are alike), ``loads`` the bytes of each phase along a first
+    axis. ``apart[phase]`` says that no link which groups share can hold any of them back.
+    """
+
+    ends: Array
+    loads: LinkLoads
+    apart: NDArray[np.bool_]
+
+
+def alone_at_once(demand: Demand, nbytes: Array) -> Array:
+    """:attr:`Demand.alone` of each of several phases, ``[phase, group]``, that differ in ``nbytes[phase, flow class]`` alone.
+
+    They are played as phases on networks of their own, all in one go: what a phase does changes nothing for the others.
+    """
+    most = max(1, AT_ONCE // max(1, demand.usage.size))
+    finish = np.concatenate([_finish(demand, nbytes[at : at + most]) for at in range(0, len(nbytes), most)])
+    worst = np.where(demand.members, finish[:, None, :], 0.0).max(axis=2)
+    ends: Array = worst if demand.kind is None else worst[:, demand.kind]
+    return np.asarray(ends * demand.scale)
+
+
+def _finish(demand: Demand, nbytes: Array) -> Array:
+    """Seconds of each flow class, ``[phase, flow class]``."""
+    table, claims = hops(demand.usage, demand.weight)
+    count, nowhere = len(demand.capacity), len(nbytes) * len(demand.capacity)
+    capacity = np.append(np.tile(demand.capacity, len(nbytes)), np.inf)
+    left, finish, now = nbytes.astype(np.float64), np.zeros(nbytes.shape), np.zeros(len(nbytes))
+    while (active := left > 0).any():
+        phase, flow = np.nonzero(active)
+        links = np.where(table[:, flow] < count, table[:, flow] + phase * count, nowhere)
+        rate = demand.weight[flow] * fill(links, claims[:, flow], np.full(len(flow), np.inf), capacity)
+        needed = np.full(left.shape, np.inf)
+        needed[active] = left[active] / rate
+        step = needed.min(axis=1)
+        going = step < np.inf
+        now[going] += step[going]
+        left[active] = np.maximum(left[active] - rate * step[phase], 0.0)
+        done = active & (needed <= step[:, None] * (1 + 1e-12))
+        left[done] = 0.0
+        finish[done] = np.broadcast_to(now[:, None], done.shape)[done]
+    return finish
 
 
 def bound_demand(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ....hardware.errors import DoesNotFit
 from ..links import Array, Groups, Index, Links, Messages
-from .flow_classes import Demand
+from .flow_classes import Demand, alone_at_once
 
 MOST_CLASSES = 4_000
 """Flow classes above which the fluid depth is refused: its matrices grow with their square."""
@@ -178,13 +178,49 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apa
     ranks, nbytes, part = among.members.reshape(-1), sent.reshape(-1), share.reshape(-1)
     own_links = _own_links(links, ranks, apart) if apart is not None else []
     amounts = _in_order(alike(nbytes, part, *own_links))
+    demand, sender, receiver = _known_classes(links, among, amounts, apart)
+    found: Demand = replace(demand, nbytes=nbytes[sender] * part[receiver])
+    return found
+
+
+def all_pairs_alone(links: Links, among: Groups, sent: Array, share: Array) -> Array:
+    """Seconds of each group, ``[exchange, group]``, of several such exchanges, each with the network to itself.
+
+    Those in which the same ranks have equal amounts have one set of classes, and are played together.
+    """
+    nbytes, part = sent.reshape(len(sent), -1), share.reshape(len(share), -1)
+    ends, left = np.zeros(sent.shape[:2]), np.arange(len(sent))
+    while len(left):
+        amounts = _in_order(alike(nbytes[left[0]], part[left[0]]))
+        like = _alike_in(nbytes[left], part[left], amounts)
+        demand, sender, receiver = _known_classes(links, among, amounts, None)
+        these = left[like]
+        ends[these] = alone_at_once(demand, nbytes[these][:, sender] * part[these][:, receiver])
+        left = left[~like]
+    return ends
+
+
+def _alike_in(nbytes: Array, part: Array, amounts: Index) -> Marks:
+    """Of which exchanges, ``[exchange, rank]``, the ranks have equal amounts where ``amounts`` are equal, and only there."""
+    first = np.unique(amounts, return_index=True)[1]
+    like = first[amounts]
+    same = (nbytes == nbytes[:, like]).all(axis=1) & (part == part[:, like]).all(axis=1)
+    one, other = (np.ascontiguousarray(each[:, first]).view(np.uint64) for each in (nbytes, part))
+    prints = np.sort(scattered(scattered(one) * np.uint64(31) + other), axis=1)
+    distinct = (prints[:, 1:] != prints[:, :-1]).all(axis=1)
+    found: Marks = same & distinct
+    found[0] = True
+    return found
+
+
+def _known_classes(links: Links, among: Groups, amounts: Index, apart: Marks | None) -> tuple[Demand, Index, Index]:
+    """The classes of ranks with equal ``amounts``, kept by the links."""
     key = (among, amounts.tobytes(), None if apart is None else apart.tobytes())
     if key not in links.classes:
         if len(links.classes) >= MOST_PATTERNS:
             del links.classes[next(iter(links.classes))]
         links.classes[key] = _classes_of(links, among, amounts)
-    demand, sender, receiver = links.classes[key]
-    found: Demand = replace(demand, nbytes=nbytes[sender] * part[receiver])
+    found: tuple[Demand, Index, Index] = links.classes[key]
     return found
 
 

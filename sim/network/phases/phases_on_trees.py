@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....hardware.fabrics.fabric import LinkKind
 from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, alone_in, step_loads
-from .flow_classes import Demand, bound_demand
-from .flow_symmetry import Marks, all_pairs_demand, step_demand
+from .flow_classes import Alone, Demand, bound_demand
+from .flow_symmetry import Marks, all_pairs_alone, all_pairs_demand, step_demand
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,17 @@ class ByLevel:
         loads = all_pairs_loads(self.links, groups, sent, share)
         if self.depth == "bound":
             ends, free = _group_ends(self.links, groups, loads)
-            return bound_demand(loads, ends, apart, free), loads
+            differ = None if (ends == ends[0]).all() else ends
+            return bound_demand(loads, differ, apart, bool(free)), loads
         return all_pairs_demand(self.links, groups, sent, share, apart), loads
+
+    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array) -> Alone:
+        """Several exchanges in which all send to all, ``[exchange, group, member]``, each with the network to itself."""
+        loads = all_pairs_loads(self.links, groups, sent, share)
+        if self.depth == "bound":
+            ends, free = _group_ends(self.links, groups, loads)
+            return Alone(ends, loads, free)
+        return Alone(all_pairs_alone(self.links, groups, sent, share), loads, np.zeros(len(sent), dtype=np.bool_))
 
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
@@ -118,24 +128,29 @@ ROOM = 2.0
 then it carries two exchanges at once, of which some groups are at the first and others at the second."""
 
 
-def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | None, bool]:
-    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ.
+def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array, NDArray[np.bool_]]:
+    """Seconds after which every link that a group uses has carried its bytes, ``[…, groups]``.
 
-    And whether links that groups share are so little loaded that they hold none of them back, whenever each begins.
+    And whether links that groups share are so little loaded that they hold none of them back, whenever each begins. Loads of
+    several exchanges stand along a first axis.
     """
     groups = among.members
-    uses = {kind.name: (links.inside.link, 1, np.ones(len(groups), dtype=bool)) for kind in links.inside.kinds}
-    for name, domain, cables, _ in links.by_level():
-        leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
-        uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
-    own, shared, crowded = np.zeros(len(groups)), np.zeros(len(groups)), 0.0
+    before = next(iter(loads.loads.values())).shape[:-1] if loads.loads else ()
+    own, shared, crowded = np.zeros((*before, len(groups))), np.zeros((*before, len(groups))), np.zeros(before)
+    levels = {f"{name}.{way}": number for number, name in enumerate(links.names) for way in ("out", "in")}
     for kind, seconds in loads.busy():
-        domain, cables, used = uses[kind.name]
-        worst = seconds.reshape(-1, cables).max(axis=1)
-        there = np.where(used, worst[domain[groups]].max(axis=1), 0.0)
+        level = levels.get(kind.name)
+        if level is None:
+            domain, worst = links.inside.link, seconds
+            there = seconds[..., domain[groups]].max(axis=-1)
+        else:
+            domain, homes, cables = links.domains[level], links.homes(among, level), links.cables[level]
+            worst = seconds if cables == 1 else seconds.reshape(*before, -1, cables).max(axis=-1)
+            of_run = worst[..., homes.of_run]
+            leaves = np.diff(homes.first, append=len(homes.of_run)) > 1  # members of a domain stand next to each other
+            there = np.where(leaves, np.maximum.reduceat(of_run, homes.first, axis=-1), 0.0)
         if links.single(among, domain):
             own = np.maximum(own, there)
         else:
-            shared, crowded = np.maximum(shared, there), max(crowded, float(worst.max()))
-    ends, free = np.maximum(own, shared), crowded * ROOM <= float(own.min())
-    return None if (ends == ends[0]).all() else ends, free
+            shared, crowded = np.maximum(shared, there), np.maximum(crowded, worst.max(axis=-1))
+    return np.maximum(own, shared), np.asarray(crowded * ROOM <= own.min(axis=-1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
@@ -14,7 +16,7 @@ from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand
 from .flow_symmetry import Marks
 from .phases import phases
-from .round_bytes import full, shares, weights
+from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
 _Key = tuple[Pattern, int, Groups]
@@ -57,6 +59,19 @@ class Part:
     axes: tuple[str, ...]
     rows: Index
     apart: Marks
+
+
+@dataclass(frozen=True, eq=False)
+class AtOnce:
+    """A transfer of several exchanges of the same groups, each with the network to itself.
+
+    ``seconds[exchange, group]``, bytes on links with the exchanges along a first axis, and of which of them groups share no link
+    that could hold them back.
+    """
+
+    seconds: Array
+    loads: LinkLoads
+    apart: NDArray[np.bool_]
 
 
 class Traffic:
@@ -108,6 +123,44 @@ class Traffic:
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
         return found
+
+    def at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
+        """The transfers of several exchanges of one operation, algorithm and axes whose bytes differ, in order.
+
+        ``times``: how often ranks do each, as in :meth:`weighted`, the same ranks all of them; seconds then mean nothing. None
+        where ranks do not send to all of their group at once.
+        """
+        first = exchanges[0]
+        algorithm, outer, inner = self._shape(first)
+        found = rounds(first.operation, algorithm, outer, inner)
+        if self.layout.mesh.size(*first.axes) == 1 or not all(each.everyone for each in found):
+            return None
+        check(first.operation, algorithm, outer * inner, uneven=first.operation == "all-to-all")
+        held = Amounts.of(self.layout, [each.nbytes for each in exchanges])
+        if times is not None:
+            held = held.multiplied(times)
+        wanted = Amounts.of(self.layout, [1.0 if each.received is None else each.received for each in exchanges])
+        weight, moved = self._factors_of(first), list[AtOnce]()
+        for number, each in enumerate(found):
+            scope = self._scope(first.axes, each.scope)
+            if times is not None:
+                scope = self._among(scope, full(self.layout, times[0]))
+            groups = scope.members
+            if each.action == "exchange":
+                if each.scope == "inner":
+                    of_each = weights(self.layout, first.axes, each.scope, wanted.by_rank())
+                    share = shares(of_each[:, groups])
+                else:
+                    share = shares(wanted.at(groups))
+            sent = held.at(groups) * each.share
+            if number + 1 < len(found):
+                every = np.zeros((len(exchanges), self.layout.mesh.ranks))
+                every[:, groups] = share * sent.sum(axis=2, keepdims=True)
+                held = Amounts(self.layout, every.reshape(-1, *self.layout.mesh.shape))
+            alone = self.phases.all_pairs_at_once(scope, self._weighed(weight, groups, sent), share)
+            fixed, floor = self._fixed(each, 0, 1, scope)
+            moved.append(AtOnce(fixed + np.maximum(floor, alone.ends), alone.loads, alone.apart))
+        return moved
 
     def _uneven(self, exchange: Exchange, part: Part | None = None, only: Array | None = None) -> list[Transfer]:
         """Bytes differ from rank to rank; what a round brings is what the next one sends on.
@@ -177,11 +230,14 @@ class Traffic:
         self, weight: TrafficFactors | None, scope: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
         """:meth:`Phases.all_pairs` of what the bytes weigh."""
-        if weight is not None:
-            groups = scope.members
-            others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
-            sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
-        return self.phases.all_pairs(scope, sent, share, apart)
+        return self.phases.all_pairs(scope, self._weighed(weight, scope.members, sent), share, apart)
+
+    def _weighed(self, weight: TrafficFactors | None, groups: Index, sent: Array) -> Array:
+        """What bytes ``[…, group, member]`` for all others weigh."""
+        if weight is None:
+            return sent
+        others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
+        return sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
 
     def _one_each(
         self,
@@ -225,10 +281,13 @@ class Traffic:
     def _transfer(
         self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
     ) -> Transfer:
+        return Transfer(demand, loads, factor, *self._fixed(each, step, times, scope))
+
+    def _fixed(self, each: Round, step: int, times: int, scope: Groups) -> tuple[float | Array, float]:
+        """Seconds that come to a transfer's, and those below which it never is."""
         overhead = self.machine.calibration.message_overhead
         further = max(0, each.messages(scope.members.shape[1]) - 1)
-        fixed = times * (self._latency(each, step, scope) + overhead)
-        return Transfer(demand, loads, factor, fixed, floor=further * overhead * times)
+        return times * (self._latency(each, step, scope) + overhead), further * overhead * times
 
     def _latency(self, each: Round, step: int, scope: Groups) -> float | Array:
         """Latency of the longest message of each group at a step."""

@@ -15,8 +15,8 @@ from athanor.sim.planning.simulated_plans import (
     options_of,
     play,
 )
-from athanor.sim.planning.workers import Here
 from athanor.sim.simulate import simulate
+from athanor.sim.workers import Here
 from athanor.workloads.collectives import ALGORITHMS
 from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.pipelines import PIPELINES

@@ -219,28 +219,36 @@ class MixtureOfExperts:
             program.add(task, exchange, "tensor_parallel")
 
     def _shared(self, program: Program, layer: int) -> None:
-        """Shared experts see every token."""
-        count = self.local.model.shared_experts
-        if not count:
+        """Shared experts see every token, and so does a dense FFN beside, which has a norm of its own."""
+        width = self.local.model.width_beside
+        if not width:
             return
         at = Task(part="shared experts", layer=layer)
-        if self._whole:
+        if self.local.model.dense_beside:
+            program.add(at.doing(Role.NORM), self.local.sweep("norm", self.local.stream, flops=NORM_FLOPS))
+        if self._own_input:
             self.tensor.gather(program, self.local, at)
-        FeedForward(self.local, self.tensor).inner(program, at, count * self.local.model.expert_width)
+        FeedForward(self.local, self.tensor).inner(program, at, width)
         if self._whole:
             self.tensor.reduce(program, self.local, at)
 
     def _shared_backward(self, program: Program, layer: int) -> None:
-        count = self.local.model.shared_experts
-        if not count:
+        width = self.local.model.width_beside
+        if not width:
             return
         at = Task(part="shared experts", layer=layer)
         if self._whole:
             self.tensor.reduce_backward(program, self.local, at)
-        width = count * self.local.model.expert_width
-        FeedForward(self.local, self.tensor).inner_backward(program, at, width, again=self._whole)
-        if self._whole:
+        FeedForward(self.local, self.tensor).inner_backward(program, at, width, again=self._own_input)
+        if self._own_input:
             self.tensor.gather_backward(program, self.local, at)
+        if self.local.model.dense_beside:
+            program.add(at.doing(Role.NORM, gradient="input"), self.local.norm_gradient())
+
+    @property
+    def _own_input(self) -> bool:
+        """Whether what sees every token has its input from elsewhere than the routed experts."""
+        return self._whole or self.local.model.dense_beside > 0
 
     def _product(self, flow: Flow, n: float, k: float) -> Gemm:
         """The product of every local expert with the tokens that it carries."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ....hardware.frozen_dict import FrozenDict
 from ...loads.loads import LoadModel
-from ...model.model import Layer
+from ...model.layers import Layer, Sight
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
 from ...schedule.operation import Gradient, Task
@@ -18,9 +18,11 @@ from ..tensor_parallel.summa_2d import Summa2D
 from .attention import AttentionLayer
 from .ends import Ends
 from .ffn import FeedForward
+from .further import FurtherToken
 from .layer_hooks import LayerHook
 from .moe import Flow, MixtureOfExperts
 from .rank_share import Local
+from .recurrence import RecurrentLayer
 
 BESIDE_ATTENTION = 6
 """Kernels beside those of attention's operations: positions of queries and keys, and copies that split and join heads."""
@@ -120,27 +122,37 @@ class Passes:
         return float(BESIDE_ATTENTION * len(self.attentions(self.setting.model.stack[layer])))
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
-        """The forward pass through one layer; without ``balance`` the routing is known already."""
-        for attention in self.attentions(self.setting.stack[layer]):
-            attention.forward(program, layer)
+        """The forward pass through one layer; without ``balance`` the routing is known already, as is all that is kept."""
+        kind = self.setting.stack[layer]
+        if kind.ahead:
+            self.further.enter(program, layer, again=not balance)
+        for mixer in self.mixers(kind):
+            mixer.forward(program, layer)
         self.second_half(program, layer, flow, balance)
+        if kind.ahead and balance:
+            self.further.leave(program, layer)
 
     def second_half(self, program: Program, layer: int, flow: Flow | None, balance: bool) -> None:
         """The forward pass through the FFN or the experts of a layer."""
         if flow is not None:
             self.experts[self.setting.stack[layer].encoder].forward(program, layer, flow, balance)
-        else:
+        elif self.setting.model.ffn_hidden:
             self.feed_forward(layer).forward(program, layer)
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass through one layer, after what was not kept of its forward pass."""
+        kind = self.setting.stack[layer]
+        if kind.ahead:
+            self.further.leave_backward(program, layer)
         self._again(program, layer, flow)
         if flow is not None:
-            self.experts[self.setting.stack[layer].encoder].backward(program, layer, flow)
-        else:
+            self.experts[kind.encoder].backward(program, layer, flow)
+        elif self.setting.model.ffn_hidden:
             self.feed_forward(layer).backward(program, layer)
-        for attention in reversed(self.attentions(self.setting.stack[layer])):
-            attention.backward(program, layer)
+        for mixer in reversed(self.mixers(kind)):
+            mixer.backward(program, layer)
+        if kind.ahead:
+            self.further.enter_backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept."""
@@ -154,12 +166,22 @@ class Passes:
         """The dense FFN of a layer."""
         return FeedForward(self.stacks[self.setting.stack[layer].encoder], self.tensor)
 
+    @property
+    def further(self) -> FurtherToken:
+        """What is around a layer that predicts a further token."""
+        return FurtherToken(self.stacks[False], self.tensor, self.ends)
+
+    def mixers(self, layer: Layer) -> list[AttentionLayer | RecurrentLayer]:
+        """What mixes tokens: attention or a recurrent part, then attention to the encoder."""
+        recurrent, found = self.setting.model.recurrent_of(layer), self.attentions(layer)
+        return [RecurrentLayer(self.stacks[layer.encoder], self.tensor, recurrent), *found] if recurrent else [*found]
+
     def attentions(self, layer: Layer) -> list[AttentionLayer]:
-        """Self-attention, and attention to the encoder."""
-        local = self.stacks[layer.encoder]
-        own = AttentionLayer(local, self.tensor, causal=self.setting.model.is_causal(layer))
-        cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], causal=False)
-        return [own, cross] if layer.cross else [own]
+        """Self-attention, where the layer has it, and attention to the encoder."""
+        local, sight = self.stacks[layer.encoder], self.setting.model.sight(layer)
+        own = AttentionLayer(local, self.tensor, sight=sight)
+        cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], Sight(causal=False))
+        return [own] * layer.attends + [cross] * layer.cross
 
 
 @dataclass(frozen=True)
@@ -198,9 +220,12 @@ class _Repeated:
 
     def norms(self, second: bool) -> None:
         """Of attention, and of the ``second`` half."""
-        for attention in self._attentions:
-            attention.norm_again(self.program, self.number)
-        if second:
+        kind = self.passes.setting.stack[self.number]
+        if kind.ahead:
+            self.passes.further.norm_again(self.program, self.number)
+        for mixer in self.passes.mixers(kind):
+            mixer.norm_again(self.program, self.number)
+        if second and (self.moe or self.passes.setting.model.ffn_hidden):
             self.passes.feed_forward(self.number).norm_again(self.program, self.number, "moe" if self.moe else "ffn")
 
     def latent_products(self) -> None:
