@@ -121,7 +121,7 @@ COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
         {"help": "How the fabric chooses among several paths: one of its own routings (athanor list fabrics)."},
     ),
     ("--network-model", {"default": "maxmin", "show_default": True, "help": "maxmin, cm02, lv08."}),
-    ("--depth", {"default": "auto", "show_default": True, "help": "bound, fluid, message, or auto by size."}),
+    ("--depth", {"default": "auto", "show_default": True, "help": "bound, links, fluid, message, or auto by size."}),
     ("--check-symmetry", {"is_flag": True, "help": "Also simulate every rank by itself, and compare."}),
 ]
 

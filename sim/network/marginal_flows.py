@@ -88,8 +88,8 @@ class MarginalFlows:
         home, _, _ = _sets(node, node)
         return cls(graph, groups, tuple(LegFlows.of(graph, groups, leg) for leg in legs), home.reshape(groups.shape))
 
-    def loads_and_ends(self, sent: Array, share: Array) -> tuple[Array, Array | None]:
-        """Bytes on every link, and the seconds after which every link that a group uses is done; None where all are alike."""
+    def loads_and_ends(self, sent: Array, share: Array) -> tuple[Array, Array]:
+        """Bytes on every link, and the seconds after which every link that a group uses is done."""
         graph = self.graph
         own = self._own(sent, share)
         loads = np.zeros(len(graph.kind))
@@ -103,7 +103,7 @@ class MarginalFlows:
             np.maximum(ends, np.where(nbytes > 0, seconds[links], 0.0).max(axis=1), out=ends)
         for leg, nbytes in zip(self.legs, carried, strict=True):
             np.maximum(ends, leg.flows.worst(nbytes, seconds, len(ends)), out=ends)
-        return loads, None if (ends == ends[0]).all() else ends
+        return loads, ends
 
     def _own(self, sent: Array, share: Array) -> list[tuple[Index, Array]]:
         """Links of each member's node and what it sends or receives over them, ``[groups, size]``."""

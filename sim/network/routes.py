@@ -18,12 +18,17 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True)
 class RoutePart:
-    """Some consecutive messages: message ``first + m`` passes the ``lengths[m]`` links from ``links[starts[m]]`` on."""
+    """Some consecutive messages: message ``first + m`` passes the ``lengths[m]`` links from ``links[starts[m]]`` on.
+
+    An empty one takes ``latencies[kind[m]]`` seconds, where they are whole messages.
+    """
 
     first: int
     links: NDArray[np.int32]
     starts: Index
     lengths: NDArray[np.int16]
+    kind: NDArray[np.int16] | None = None
+    latencies: Array | None = None
 
     @classmethod
     def of(cls, graph: Graph, first: int, source: Index, target: Index) -> RoutePart:
@@ -31,7 +36,10 @@ class RoutePart:
         routes = graph.routes(source, target)
         there = routes >= 0
         lengths = there.sum(axis=1)
-        return cls(first, routes[there].astype(np.int32), np.cumsum(lengths) - lengths, lengths.astype(np.int16))
+        starts = np.cumsum(lengths) - lengths
+        latencies, kind = np.unique(graph.latencies(source, target), return_inverse=True)
+        short = lengths.astype(np.int16), kind.astype(np.int16)
+        return cls(first, routes[there].astype(np.int32), starts, *short, latencies)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -75,13 +83,18 @@ class Flows:
             loads += np.bincount(part.links, np.repeat(part.own(nbytes), part.lengths), len(loads))
         return loads
 
-    def ends(self, nbytes: Array, seconds: Array, groups: int) -> Array | None:
-        """Seconds after which every link that a group uses is done; None where groups do not differ.
+    def ends(self, nbytes: Array, seconds: Array) -> Array:
+        """Seconds after which every link that each message passes is done; ``seconds[link]`` is how long each is busy."""
+        worst = [np.maximum.reduceat(seconds[part.links], part.starts) for part in self.parts if len(part)]
+        return np.where(nbytes > 0, np.concatenate([*worst, np.zeros(0)]), 0.0)
 
-        ``seconds[link]`` is how long each link is busy.
-        """
-        ends = self.worst(nbytes, seconds, groups)
-        return None if (ends == ends[0]).all() else ends
+    @property
+    def latency(self) -> Array:
+        """Seconds of each message without bytes."""
+        known = [
+            part.latencies[part.kind] for part in self.parts if part.latencies is not None and part.kind is not None
+        ]
+        return np.concatenate([*known, np.zeros(0)])
 
     def worst(self, nbytes: Array, seconds: Array, groups: int) -> Array:
         """The longest of ``seconds[link]`` of the links that carry something for each group; 0 where there is none."""

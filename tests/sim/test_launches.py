@@ -94,13 +94,13 @@ class TestEngines:
         setting = Setting.of(paced(2e-4), EXPERTS, UNEVEN)
         schedule, _ = lower_step(setting)
         work = next(each.work for each in schedule.operations if isinstance(each.work, PipelineWork))
-        forms = Forms()
-        alike = [number for number, block in enumerate(work.blocks) if forms.of(block) == forms.of(work.blocks[0])]
-        assert forms.of(work.blocks[0]) is not None and len(alike) > 4
+        form = Forms().of
+        alike = [number for number, block in enumerate(work.blocks) if form(block) == form(work.blocks[0])]
+        assert form(work.blocks[0]) is not None and len(alike) > 4
         from athanor.sim.engine.noise import Noise
         from athanor.sim.engine.step_engine import Engine
 
-        traffic = Traffic(setting.machine, setting.layout, "bound")
+        traffic = Traffic(setting.machine, setting.layout, "links")
         engine = Engine(setting.machine, schedule, traffic, Noise.of(setting, 0), {})
         together = engine.blocks(alike[:4], [work.blocks[number] for number in alike[:4]])
         for number, found in zip(alike[:4], together, strict=True):

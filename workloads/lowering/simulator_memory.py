@@ -69,7 +69,7 @@ def estimate_bytes(setting: Setting) -> float:
         arrays += 2 * setting.machine.fabric.cables
     messages = float(STEP) * ranks * setting.mesh.size("ep") if _pairwise(setting) else 0.0
     if "ep" in setting.mesh.axes and not setting.machine.fabric.is_tree:
-        by_legs = plan.depth == "bound" or (plan.depth == "auto" and uneven)
+        by_legs = plan.depth in ("bound", "links") or (plan.depth == "auto" and uneven)
         of_legs = _of_legs(setting) if by_legs else None
         messages += _of_pairs(setting) if of_legs is None else of_legs
     experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
@@ -115,7 +115,7 @@ def _of_pairs(setting: Setting) -> float:
 
 
 def _of_legs(setting: Setting) -> float | None:
-    """The same at ``bound`` depth, where bytes are added up by the legs of routes; None where there are none."""
+    """The same at ``links`` depth, where bytes are added up by the legs of routes; None where there are none."""
     node = setting.layout.node[setting.layout.groups(("ep",))]
     legs = setting.machine.fabric.legs(int(node.max()) + 1)
     if legs is None:
@@ -125,7 +125,7 @@ def _of_legs(setting: Setting) -> float | None:
         flows = np.ones(len(node))
         for labels in (leg.source[node], leg.target[node]):
             width = int(labels.max()) + 1
-            flows *= np.bincount(np.unique(every * width + labels) // width, minlength=len(node))
+            flows *= np.bincount(np.unique(every * width + labels, return_index=True)[0] // width, minlength=len(node))
         hops = leg.links(end, end).shape[1]
         found += float(FLOW + HOP * hops) * float(flows.sum()) + 24.0 * hops * PAIRS_AT_ONCE
     return found

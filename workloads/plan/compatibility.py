@@ -102,7 +102,7 @@ RULES = (
         "pp",
         "--depth message",
         lambda g: g.has("pp") and g.plan.depth == "message",
-        "a pipeline is simulated block by block; use fluid or bound",
+        "a pipeline is simulated block by block; use fluid or links",
     ),
     Rule(
         "an asynchronous --pipeline",

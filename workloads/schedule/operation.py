@@ -151,7 +151,6 @@ Operand = Literal[
     "scan",
     "chunks",
     "states",
-    "norm",
 ]
 """Which of several an operation is about: the weight of a product, what goes around a ring, what a gradient is of."""
 

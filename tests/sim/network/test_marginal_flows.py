@@ -109,7 +109,7 @@ def test_a_step_by_marginals_is_that_of_all_pairs(name, changes, monkeypatch):
     model = load_model("moda-tiny").with_experts(32)
     plan = {"mesh": {"ep": 32, "dp": 2}, "router": "zipf:1.0", "balancer": "none", "allow_overcommit": True}
     made = simulate(machine, model, **plan).summary()
-    assert made["network"]["depth"] == "bound"
+    assert made["network"]["depth"] == "links"
     monkeypatch.setattr(MarginalFlows, "of", classmethod(lambda cls, graph, groups: None))
     exact = simulate(machine, model, **plan).summary()
     assert made["step_seconds"] == pytest.approx(exact["step_seconds"], rel=1e-12)
@@ -123,14 +123,14 @@ def test_too_many_pairs_are_refused_with_a_way_out_and_auto_takes_it(monkeypatch
     machine = load_machine(FILES["dragonfly-1056"])
     model, plan = load_model("moda-tiny").with_experts(96), {"mesh": {"ep": 96, "dp": 1}}
     with pytest.raises(
-        DoesNotFit, match=r"9,120 pairs of ranks, .* 5,000 can be; --depth bound adds them up by the parts"
+        DoesNotFit, match=r"9,120 pairs of ranks, .* 5,000 can be; --depth links adds them up by the parts"
     ):
         simulate(machine, model, depth="fluid", **plan)
     found = simulate(machine, model, **plan).summary()
-    assert found["network"]["depth"] == "bound"
-    assert found["step_seconds"] == simulate(machine, model, depth="bound", **plan).summary()["step_seconds"]
-    for depth in ("bound", "fluid", "auto"):
-        with pytest.raises(DoesNotFit, match="--routing minimal with --depth bound adds them up"):
+    assert found["network"]["depth"] == "links"
+    assert found["step_seconds"] == simulate(machine, model, depth="links", **plan).summary()["step_seconds"]
+    for depth in ("links", "fluid", "auto"):
+        with pytest.raises(DoesNotFit, match="--routing minimal with --depth links adds them up"):
             simulate(machine, model, depth=depth, routing="valiant", **plan)
 
 
@@ -140,7 +140,7 @@ def test_of_very_many_pairs_some_senders_tell_the_farthest(monkeypatch):
         machine = machine_with(fabric)
         mesh = Mesh.of({"ep": machine.nodes})
         graph = Graph.of(machine, Layout(mesh, np.arange(machine.nodes), 2, machine.nodes, machine.supernode))
-        groups, phases = np.arange(machine.nodes)[None, :], ByRoute(graph, "bound")
+        groups, phases = np.arange(machine.nodes)[None, :], ByRoute(graph, "links")
         exact = phases.farthest(groups)
         with monkeypatch.context() as patch:
             patch.setattr(phases_by_route, "MOST_PAIRS", 100)

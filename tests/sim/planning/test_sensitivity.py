@@ -97,7 +97,7 @@ def test_kinds_of_links_are_classes_without_directions():
 def test_what_cannot_be_played_says_so():
     question = asked(**FEW)
     wrong = (question, {"tp": 3}, {**USUAL, **FEW})
-    assert faster_links((*wrong, "bound", "nic", 2.0)) is None
+    assert faster_links((*wrong, "links", "nic", 2.0)) is None
     assert faster_machine((*wrong, {})) is None
     assert play(wrong).summary is None
     assert play(wrong).reason
