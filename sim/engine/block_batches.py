@@ -172,7 +172,7 @@ class BlockBatch:
     def _exchanged(self, works: Sequence[Exchange], loads: LinkLoads) -> list[Moved]:
         """The transfers of an exchange of each block, whose bytes are counted, ``[block, link]``."""
         count = len(works)
-        if len(set(map(id, works))) > 1:
+        if self.engine.meet and len(set(map(id, works))) > 1:
             at_once = self.engine.traffic.at_once(works)
             if at_once is not None:
                 for each in at_once:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,9 +32,18 @@ class Handover:
 
     @classmethod
     def of(
-        cls, traffic: Traffic, activations: Exchange, kind: Kind, wraps: bool, sends: Sequence[int] | None = None
+        cls,
+        traffic: Traffic,
+        activations: Exchange,
+        kind: Kind,
+        wraps: bool,
+        sends: Sequence[int] | None = None,
+        passing: Callable[[Index, Index, Array], Array] | None = None,
     ) -> Handover:
-        """The messages of one direction; with ``sends``, by stage, each counts so many times in the loads."""
+        """The messages of one direction; with ``sends``, by stage, each counts so many times in the loads.
+
+        ``passing(source, target, nbytes)`` are the seconds in which their bytes pass; None: while all stages send at once.
+        """
         mesh = traffic.layout.mesh
         members = mesh.groups(activations.axes)
         by = 1 if kind == "F" else -1
@@ -48,7 +57,7 @@ class Handover:
         node = traffic.layout.node
         latency = traffic.machine.fabric.latencies(node[source], node[target])
         wire, fixed = np.zeros(mesh.ranks), np.zeros(mesh.ranks)
-        wire[source] = demand.group_seconds(finish)
+        wire[source] = passing(source, target, sent) if passing else demand.group_seconds(finish)
         fixed[source] = latency + traffic.machine.calibration.message_overhead
         if sends is not None:
             times = np.broadcast_to(np.array(sends, dtype=np.float64), members.shape)[chosen]

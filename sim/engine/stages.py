@@ -107,7 +107,8 @@ class PipelineStages:
     def played(self) -> tuple[Timing, list[int]]:
         """Clocks of all slots, and the place in each stage's order at which the step begins."""
         pipeline, work = PIPELINES.find(self.work.name), self.work
-        asked = self._duration, self._transfer, self._made, self if self.handovers else None
+        sharing = self if self.handovers and self.engine.meet else None
+        asked = self._duration, self._transfer, self._made, sharing
         if pipeline.asynchronous:
             return play_endless(pipeline, work.stages, work.micro_batches, *asked)
         return play(pipeline.orders(work.stages, work.micro_batches, work.chunks), *asked), [0] * work.stages
@@ -174,7 +175,10 @@ class PipelineStages:
     @cached_property
     def crowds(self) -> StageCrowds | None:
         """Stages whose own exchanges meet; None where none do."""
-        return StageCrowds.of(self.work, self.traffic, self.axis, self.engine.stage_block) if self.handovers else None
+        if not self.handovers or not self.engine.meet:
+            return None
+        engine = self.engine
+        return StageCrowds.of(self.work, self.traffic, self.axis, engine.stage_block, engine.of_blocks.append)
 
     def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
         """By how much longer stages take that run these slots at once."""
@@ -233,7 +237,7 @@ class PipelineStages:
 
     def _handover(self, kind: Kind, sends: Sequence[int] | None = None) -> Handover:
         assert self.work.activations is not None
-        return Handover.of(self.traffic, self.work.activations, kind, self.work.chunks > 1, sends)
+        return self.engine.handover(self.work.activations, kind, self.work.chunks > 1, sends)
 
     def _sends(self, kind: Kind) -> list[int]:
         """How often each stage sends an activation, or a gradient, within the step: as often as its slot is another's input."""
@@ -311,7 +315,7 @@ class PipelineStages:
     @cached_property
     def _counter(self) -> Traffic:
         """Traffic that only adds up bytes."""
-        return Traffic(self.machine, self.traffic.layout, "bound")
+        return Traffic(self.machine, self.traffic.layout, "links")
 
     @cached_property
     def axis(self) -> int | None:

@@ -28,6 +28,8 @@ from .drift import Drift
 from .noise import Noise
 
 if TYPE_CHECKING:
+    from ...workloads.pipelines import Kind
+    from .stage_transfers import Handover
     from .stages import PipelineStages
 
 Array = NDArray[np.float64]
@@ -128,6 +130,9 @@ class Engine:
     share links turn out not to begin together, the step is played once more, cell by cell (:class:`~.cells.CellEngine`).
     """
 
+    meet = True
+    """Whether what is under way at once slows each other."""
+
     def __init__(
         self,
         machine: Machine,
@@ -194,11 +199,17 @@ class Engine:
         """
         operations = self.schedule.operations
         beside = [each for each in operations if isinstance(each.work, Exchange)]
-        if not beside or not any(isinstance(each.work, PipelineWork) for each in operations):
+        if not any(isinstance(each.work, PipelineWork) for each in operations):
+            return 0.0
+        return self._waited(seconds, played, beside)
+
+    def _waited(self, seconds: float, played: Played, exchanges: Sequence[Operation]) -> float:
+        """What the busiest link has left after some seconds; it counts for the last of some exchanges."""
+        if not exchanges:
             return 0.0
         busiest = max((float(busy.max()) for _, busy in played.loads.busy()), default=0.0)
-        left = max(0.0, busiest - seconds)
-        played.ledger.exposure.spend(beside[-1].category, beside[-1].phase, np.full([1] * len(self.mesh.shape), left))
+        left, last = max(0.0, busiest - seconds), exchanges[-1]
+        played.ledger.exposure.spend(last.category, last.phase, np.full([1] * len(self.mesh.shape), left))
         return left
 
     def _play(self) -> None:
@@ -240,8 +251,7 @@ class Engine:
     def _communicate(
         self, stream: str, exchange: Exchange, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        mesh = self.mesh
-        begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
+        begin = self._joint(exchange, ready)
         yield self._until(begin)
         if self.alone:
             end, limit, longest = begin, "none", 0.0
@@ -265,6 +275,12 @@ class Engine:
             self._load(transfer)
             yield self.env.timeout(max(0.0, started + taken.longest - self.env.now))
         return begin, end, limit
+
+    def _joint(self, exchange: Exchange, ready: Array) -> Array:
+        """When the last member of each group is ready."""
+        along = tuple(at for at in self.mesh.positions(exchange.axes) if ready.shape[at] > 1)
+        begin: Array = ready.max(axis=along, keepdims=True)
+        return begin
 
     def _by_themselves(self, exchange: Exchange) -> list[tuple[Taken, bool]]:
         """The transfers of an exchange that has the network to itself: what each takes, and whether groups share no link.
@@ -339,13 +355,25 @@ class Engine:
     ) -> BlockRun:
         noise = replace(self.noise.within(number), layout=traffic.layout)
         schedule = Schedule(traffic.layout, operations)
-        inner = Engine(self.machine, schedule, traffic, noise, observed, RankExposure(), self.costs)
+        inner = self.within(schedule, traffic, noise, observed)
         inner.made = np.zeros([1] * len(self.mesh.shape))
         played = inner.played()
         self.of_blocks += played.notes
         seconds, exposure = played.ledger.settle(), played.ledger.exposure
         assert played.made is not None and isinstance(exposure, RankExposure)
         return BlockRun(played.made, seconds, exposure.parts, played.ledger.rows, played.loads, played.events)
+
+    def within(
+        self, schedule: Schedule, traffic: Traffic, noise: Noise, observed: Mapping[str, tuple[int, ...]]
+    ) -> Engine:
+        """An engine for a block."""
+        return type(self)(self.machine, schedule, traffic, noise, observed, RankExposure(), self.costs)
+
+    def handover(self, activations: Exchange, kind: Kind, wraps: bool, sends: Sequence[int] | None = None) -> Handover:
+        """Messages between the stages of a pipeline, which all send at once."""
+        from .stage_transfers import Handover
+
+        return Handover.of(self.traffic, activations, kind, wraps, sends)
 
     def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
         """The same of several, which have one form (:class:`~.block_batches.Forms`)."""

@@ -17,6 +17,9 @@ from ...workloads.mesh.placement import Layout
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+DUST = 1e-6
+"""A link that is busy for less than this part of the busiest one's time is not one that is used."""
+
 
 @dataclass(frozen=True)
 class Links:
@@ -37,6 +40,9 @@ class Links:
     layout: Layout
     _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
     classes: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of flows, as found
+    farthest: dict[Groups, Array] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # latencies, as found
     _single: dict[tuple[Groups, int], bool] = field(default_factory=dict, repr=False, compare=False)
     _homes: dict[tuple[Groups, int], Homes] = field(default_factory=dict, repr=False, compare=False)
 

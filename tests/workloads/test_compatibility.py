@@ -56,14 +56,14 @@ EXCLUDED = {
         EXPERTS,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
+    ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
     ("cp", "recurrent layers"): (LINEAR, {"mesh": {"cp": 2}}),
     ("--tensor 2d", "recurrent layers or further tokens"): (LINEAR, {"mesh": {"tp": 4}, "tensor": "2d"}),
     ("--recompute products", "recurrent layers or further tokens"): (
         LINEAR,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
-    ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
-    ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
     ("--recompute modules:mla_up_proj", "no latent attention"): (
         DENSE,
         {"mesh": {"dp": 2}, "recompute": "modules:mlp+mla_up_proj"},

@@ -102,7 +102,7 @@ RULES = (
         "pp",
         "--depth message",
         lambda g: g.has("pp") and g.plan.depth == "message",
-        "a pipeline is simulated block by block; use fluid or bound",
+        "a pipeline is simulated block by block; use fluid or links",
     ),
     Rule(
         "an asynchronous --pipeline",
@@ -165,6 +165,18 @@ RULES = (
         "which products of experts it would keep is not modelled",
     ),
     Rule(
+        "--cuda-graphs",
+        "a machine without core_group.launch",
+        lambda g: g.plan.cuda_graphs and g.machine.core_group.launch is None,
+        "there is no host whose time for starting kernels could be saved",
+    ),
+    Rule(
+        "--cuda-graphs",
+        "experts whose loads vary",
+        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
+        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
+    ),
+    Rule(
         CUT,
         "recurrent layers",
         lambda g: g.has(*CONTEXT) and bool(g.model.recurrent),
@@ -181,18 +193,6 @@ RULES = (
         "recurrent layers or further tokens",
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.recurrent or g.model.further_tokens),
         "which of their products it would keep is not modelled",
-    ),
-    Rule(
-        "--cuda-graphs",
-        "a machine without core_group.launch",
-        lambda g: g.plan.cuda_graphs and g.machine.core_group.launch is None,
-        "there is no host whose time for starting kernels could be saved",
-    ),
-    Rule(
-        "--cuda-graphs",
-        "experts whose loads vary",
-        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
-        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
     ),
     Rule(
         "--recompute modules:mla_up_proj",

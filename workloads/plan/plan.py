@@ -357,11 +357,11 @@ class Plan:
         otherwise="the machine's own",
         inference=True,
     )
-    depth: Literal["auto", "bound", "fluid", "message"] = option(
+    depth: Literal["auto", "bound", "links", "fluid", "message"] = option(
         "Network",
         "auto",
-        "How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message (each"
-        " message by itself), or auto, by the number of ranks that differ.",
+        "How finely the network is simulated: bound (each exchange alone: no step is shorter), links (the most loaded link),"
+        " fluid (all flows share links), message (each message by itself), or auto (fluid, or links where many ranks differ).",
         fixable=False,
         inference=True,
     )

@@ -135,9 +135,10 @@ class PlanOptions(TypedDict, total=False):
     routing: str | None
     """How the fabric chooses among several paths; each fabric has some of these (athanor list fabrics).  [default:
     the machine's own]"""
-    depth: Literal["auto", "bound", "fluid", "message"] | None
-    """How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message
-    (each message by itself), or auto, by the number of ranks that differ.  [default: auto]"""
+    depth: Literal["auto", "bound", "links", "fluid", "message"] | None
+    """How finely the network is simulated: bound (each exchange alone: no step is shorter), links (the most loaded
+    link), fluid (all flows share links), message (each message by itself), or auto (fluid, or links where many
+    ranks differ).  [default: auto]"""
 
     # Noise and steps
     jitter: float | None

@@ -39,8 +39,8 @@ class Phases(Protocol):
         Links that are looked at ``apart`` are alike to no other.
         """
 
-    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array) -> Alone:
-        """Several such exchanges, ``[exchange, group, member]``, each with the network to itself."""
+    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array, overhead: float) -> Alone:
+        """Several such exchanges, ``[exchange, group, member]``, each with the network to itself, and an overhead a message."""
 
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
@@ -55,9 +55,6 @@ class Phases(Protocol):
 
         None where nobody can tell with little effort.
         """
-
-    def farthest(self, groups: Index) -> Array:
-        """Seconds of the longest latency between members of each group, ``[groups]``."""
 
 
 def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:

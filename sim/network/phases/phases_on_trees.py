@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ....hardware.fabrics.fabric import LinkKind
 from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, alone_in, step_loads
-from .flow_classes import Alone, Demand, bound_demand
+from .flow_classes import Alone, Demand, busy_link_demand, by_latency
 from .flow_symmetry import Marks, all_pairs_alone, all_pairs_demand, step_demand
 
 
@@ -30,19 +30,30 @@ class ByLevel:
     ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
-        if self.depth == "bound":
+        if self.depth == "links":
             ends, free = _group_ends(self.links, groups, loads)
-            differ = None if (ends == ends[0]).all() else ends
-            return bound_demand(loads, differ, apart, bool(free)), loads
+            return busy_link_demand(loads, ends[None, :], self.farthest(groups)[None, :], apart, bool(free)), loads
         return all_pairs_demand(self.links, groups, sent, share, apart), loads
 
-    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array) -> Alone:
+    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array, overhead: float) -> Alone:
         """Several exchanges in which all send to all, ``[exchange, group, member]``, each with the network to itself."""
         loads = all_pairs_loads(self.links, groups, sent, share)
-        if self.depth == "bound":
+        longest = self.farthest(groups)
+        if self.depth == "links":
             ends, free = _group_ends(self.links, groups, loads)
-            return Alone(ends, loads, free)
-        return Alone(all_pairs_alone(self.links, groups, sent, share), loads, np.zeros(len(sent), dtype=np.bool_))
+            return Alone(ends + (longest + overhead), longest, loads, free)
+        ends = all_pairs_alone(self.links, groups, sent, share, overhead)
+        return Alone(ends, longest, loads, np.zeros(len(sent), dtype=np.bool_))
+
+    def farthest(self, groups: Groups) -> Array:
+        """Latency of each group's longest message when all send to all: members stand in order, so the last is the farthest."""
+        known = self.links.farthest
+        if groups not in known:
+            node = self.links.layout.node[groups.members]
+            last = np.broadcast_to(node[:, -1:], node.shape)
+            each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
+            known[groups] = each_way.reshape(node.shape).max(axis=1)
+        return known[groups]
 
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
@@ -50,8 +61,11 @@ class ByLevel:
         """Flow classes and link loads when each sends to at most one of its group."""
         messages = Messages.of(self.links, groups, targets)
         loads = step_loads(self.links, messages, sent)
-        if self.depth == "bound":
-            return bound_demand(loads, _step_ends(messages, len(groups), sent, loads), apart), loads
+        if self.depth == "links":
+            source = groups.reshape(-1)[messages.member], targets.reshape(-1)[messages.member]
+            latency = self.links.machine.fabric.latencies(*(self.links.layout.node[end] for end in source))
+            ends = by_latency(latency, _message_ends(messages, sent, loads), messages.group, len(groups))
+            return busy_link_demand(loads, *ends, apart), loads
         return step_demand(self.links, groups, targets, sent, apart), loads
 
     def crowded(self, groups: Index) -> bool:
@@ -93,14 +107,6 @@ class ByLevel:
             below = domain, kind.capacity * cables
         return np.concatenate([link for link, _ in found]), np.concatenate([each for _, each in found])
 
-    def farthest(self, groups: Index) -> Array:
-        """Latency of the longest message when all send to all: members stand in order, so that the last one is the farthest."""
-        node = self.links.layout.node[groups]
-        last = np.broadcast_to(node[:, -1:], node.shape)
-        each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
-        longest: Array = each_way.reshape(groups.shape).max(axis=1)
-        return longest
-
 
 def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index, float] | None) -> bool:
     """Whether a domain's only link carries all that the links of the domains within it can bring."""
@@ -112,15 +118,15 @@ def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index,
     return bool(np.bincount(outer[outer >= 0]).max() * each <= capacity * (1 + 1e-9))
 
 
-def _step_ends(messages: Messages, groups: int, sent: Array, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group's messages pass has carried its bytes; None where groups do not differ."""
+def _message_ends(messages: Messages, sent: Array, loads: LinkLoads) -> Array:
+    """Seconds after which every link that each message passes has carried its bytes."""
     sends = sent.reshape(-1)[messages.member] > 0
-    ends = np.zeros(groups)
+    ends = np.zeros(len(sends))
     for kind, seconds in loads.busy():
         link = messages.passed[kind.name]
         used = sends & (link >= 0)
-        np.maximum.at(ends, messages.group[used], seconds[link[used]])
-    return None if (ends == ends[0]).all() else ends
+        ends[used] = np.maximum(ends[used], seconds[link[used]])
+    return ends
 
 
 ROOM = 2.0

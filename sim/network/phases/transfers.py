@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,40 +13,57 @@ from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
-from .flow_classes import Demand
+from .flow_classes import Demand, LinkEnds
 from .flow_symmetry import Marks
 from .phases import phases
 from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
-_Key = tuple[Pattern, int, Groups]
-"""A pattern, the step, and the groups in which it runs."""
-
 _Unit = tuple[Pattern, int, Groups, TrafficFactors | None]
-"""The same and what its bytes weigh."""
+"""A pattern, the step, the groups in which it runs, and what its bytes weigh."""
 
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
     """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
 
-    The demand counts the bytes of all steps. On every link these are ``factor`` times ``loads``, which many transfers
-    then share, or ``loads`` as they are where ``factor`` is None. To the time that it takes come ``fixed`` seconds
-    (latency and the first message's overhead, each step anew), and it is never shorter than ``floor``: the overheads of
-    all further messages, which run beside the transfer.
+    The demand counts the bytes of all ``times`` steps. On every link these are ``factor`` times ``loads``, which many
+    transfers then share, or ``loads`` as they are where ``factor`` is None. Each step anew, a message's bytes come after
+    its latency and its ``overhead``; the overheads of ``further`` messages run beside the transfer.
     """
 
     demand: Demand
     loads: LinkLoads
     factor: float | None
-    fixed: float | Array
-    floor: float
+    times: int
+    overhead: float
+    further: int
+
+    @property
+    def fixed(self) -> float | Array:
+        """Seconds of each group's longest message without bytes, in all steps."""
+        return self.times * (self.demand.ends.longest + self.overhead)
+
+    @property
+    def floor(self) -> float:
+        """Seconds that the overheads of all further messages take."""
+        return self.further * self.overhead * self.times
+
+    def lines(self, nbytes: float) -> Iterator[tuple[float, float]]:
+        """(seconds without bytes, seconds a byte) of groups' messages where only loads of links count; of ``nbytes``."""
+        ends, whole = self.demand.ends, float(self.demand.alone[0].max())
+        assert isinstance(ends, LinkEnds)
+        fixed, each = self.times * (ends.latency + self.overhead), ends.share * whole / nbytes
+        yield from zip(fixed.reshape(-1).tolist(), each.reshape(-1).tolist(), strict=True)
 
     def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
         """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
-        moving = self.demand.group_seconds(finish)
-        by_messages = np.max(moving) < self.floor + np.max(self.fixed)
-        return self.fixed + np.maximum(self.floor, moving), "messages" if by_messages else self.demand.alone[1]
+        fixed, floor = self.fixed, self.floor
+        seconds = self.demand.group_seconds(finish, self.times, self.overhead)
+        by_messages = float(finish.max(initial=0.0)) < floor + np.max(fixed)
+        if floor:
+            seconds = np.maximum(seconds, fixed + floor)
+        return seconds, "messages" if by_messages else self.demand.alone[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,18 +92,21 @@ class AtOnce:
 
 
 class Traffic:
-    """Turns exchanges into transfers for one layout; results are kept, since layers repeat."""
+    """Turns exchanges into transfers for one layout; results are kept, since layers repeat.
+
+    At ``bound`` depth their bytes count on links as at ``links`` depth; what exchanges take at least, others know
+    (:class:`~athanor.sim.messages.exchange_bounds.ExchangeBounds`).
+    """
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.phases = phases(machine, layout, depth)
+        self.phases = phases(machine, layout, "links" if depth == "bound" else depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
         self._parts: dict[tuple[tuple[str, ...], bytes, bytes], Part] = {}
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
         self._chosen: dict[tuple[Groups, bytes], Groups] = {}
-        self._latencies: dict[_Key, float | Array] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
 
     def part(self, axes: tuple[str, ...], rows: Index, apart: Marks) -> Part:
@@ -121,7 +141,7 @@ class Traffic:
                         self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
                 demand, loads = self._units[unit]
                 factor = nbytes * each.share * times
-                found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
+                found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor))
         return found
 
     def at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
@@ -157,9 +177,10 @@ class Traffic:
                 every = np.zeros((len(exchanges), self.layout.mesh.ranks))
                 every[:, groups] = share * sent.sum(axis=2, keepdims=True)
                 held = Amounts(self.layout, every.reshape(-1, *self.layout.mesh.shape))
-            alone = self.phases.all_pairs_at_once(scope, self._weighed(weight, groups, sent), share)
-            fixed, floor = self._fixed(each, 0, 1, scope)
-            moved.append(AtOnce(fixed + np.maximum(floor, alone.ends), alone.loads, alone.apart))
+            overhead = self.machine.calibration.message_overhead
+            alone = self.phases.all_pairs_at_once(scope, self._weighed(weight, groups, sent), share, overhead)
+            posted = alone.longest + overhead * max(1, each.messages(groups.shape[1]))
+            moved.append(AtOnce(np.maximum(posted, alone.ends) if overhead else alone.ends, alone.loads, alone.apart))
         return moved
 
     def _uneven(self, exchange: Exchange, part: Part | None = None, only: Array | None = None) -> list[Transfer]:
@@ -184,13 +205,13 @@ class Traffic:
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
                 demand = self._all_pairs(weight, scope, sent, share, apart)
-                found.append(self._transfer(each, 0, 1, scope, *demand, None))
+                found.append(self._transfer(each, 1, scope, *demand, None))
                 continue
             for step, times in each.distinct():
                 portion = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
                 sent = held[groups] * (portion * times)
                 demand = self._one_each(weight, groups, _targets(each, groups, step), sent, apart)
-                found.append(self._transfer(each, step, times, scope, *demand, None))
+                found.append(self._transfer(each, times, scope, *demand, None))
         return found
 
     def weighted(self, exchange: Exchange, times: Array) -> LinkLoads:
@@ -279,30 +300,10 @@ class Traffic:
         return self._chosen[key]
 
     def _transfer(
-        self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
+        self, each: Round, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
     ) -> Transfer:
-        return Transfer(demand, loads, factor, *self._fixed(each, step, times, scope))
-
-    def _fixed(self, each: Round, step: int, times: int, scope: Groups) -> tuple[float | Array, float]:
-        """Seconds that come to a transfer's, and those below which it never is."""
-        overhead = self.machine.calibration.message_overhead
         further = max(0, each.messages(scope.members.shape[1]) - 1)
-        return times * (self._latency(each, step, scope) + overhead), further * overhead * times
-
-    def _latency(self, each: Round, step: int, scope: Groups) -> float | Array:
-        """Latency of the longest message of each group at a step."""
-        key, groups = (each.pattern, step, scope), scope.members
-        if key not in self._latencies:
-            if each.everyone:
-                seconds = self.phases.farthest(groups)
-            else:
-                other = _targets(each, groups, step)
-                there = np.where(other >= 0, other, groups)  # who sends nothing waits for nothing
-                ends = self.layout.node[groups].reshape(-1), self.layout.node[there].reshape(-1)
-                each_way = self.machine.fabric.latencies(*ends).reshape(groups.shape)
-                seconds = np.where(other >= 0, each_way, 0.0).max(axis=1)
-            self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
-        return self._latencies[key]
+        return Transfer(demand, loads, factor, times, self.machine.calibration.message_overhead, further)
 
 
 def _positions(each: Round, groups: Index, step: int) -> Index:

@@ -34,7 +34,7 @@ def pipeline_of(setting):
     return schedule, work
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 @pytest.mark.parametrize("jitter", [0.0, 0.1])
 def test_a_batch_gives_each_block_what_the_engine_gives_it(depth, jitter):
     setting = setting_of(jitter=jitter, speed_spread=jitter)
@@ -109,7 +109,7 @@ def test_micro_batches_that_are_drawn_together_are_those_drawn_alone():
 def test_bytes_of_a_stage_are_those_of_its_own_groups():
     setting = setting_of()
     _, work = pipeline_of(setting)
-    traffic = Traffic(setting.machine, setting.layout, "bound")
+    traffic = Traffic(setting.machine, setting.layout, "links")
     exchange = next(
         each.work for block in work.blocks for each in block if getattr(each.work, "received", None) is not None
     )

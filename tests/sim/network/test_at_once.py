@@ -36,7 +36,7 @@ def exchanges(layout, algorithm, count, random):
     return found
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 @pytest.mark.parametrize(
     ("machine", "mesh", "options"),
     [
@@ -67,7 +67,7 @@ def test_exchanges_at_once_take_what_each_takes(machine, mesh, options, depth, a
 
 def test_exchanges_that_some_stages_do_load_links_as_often_as_they_do_them():
     machine, layout = layout_of("selene", "pp=4,dp=2,ep=4,tp=2")
-    traffic, works = Traffic(machine, layout, "bound"), exchanges(layout, "linear", 3, np.random.default_rng(5))
+    traffic, works = Traffic(machine, layout, "links"), exchanges(layout, "linear", 3, np.random.default_rng(5))
     along = [length if axis == "pp" else 1 for axis, length in zip(layout.mesh.axes, layout.mesh.shape, strict=True)]
     times = [np.array(each, dtype=float).reshape(along) for each in ([0, 2, 1, 0], [0, 1, 1, 0], [0, 3, 5, 0])]
     together = traffic.at_once(works, times)
@@ -78,7 +78,7 @@ def test_exchanges_that_some_stages_do_load_links_as_often_as_they_do_them():
 
 def test_a_tree_carries_what_pairs_send():
     machine, layout = layout_of("selene", "dp=16,ep=8")
-    traffic = Traffic(machine, layout, "bound")
+    traffic = Traffic(machine, layout, "links")
     (work,) = exchanges(layout, "linear", 1, np.random.default_rng(7))
     (transfer,) = traffic.transfers(work)
     tree, groups = traffic.phases.links, layout.groups(("ep",))
@@ -105,7 +105,7 @@ def test_passes_through_a_layer_share_their_exchanges(monkeypatch):
         return links.all_pairs_loads(*arguments)
 
     monkeypatch.setattr(phases_on_trees, "all_pairs_loads", counted)
-    run = simulate("sunway-oceanlight", "moda-1.93t", mesh="ep=40", depth="bound", allow_overcommit=True, **UNEVEN)
+    run = simulate("sunway-oceanlight", "moda-1.93t", mesh="ep=40", depth="links", allow_overcommit=True, **UNEVEN)
     layers = 12
     uneven = [each for each in seen if each == 2]
     assert 2 * layers <= len(uneven) <= 2 * layers + 2  # and even ones: the tokens' counts

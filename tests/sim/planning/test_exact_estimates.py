@@ -88,7 +88,7 @@ def both(machine, model, options):
     """(estimated, simulated) seconds of a step, on links that are looked at as the estimate does."""
     setting = Setting.of(load_machine(machine), model, options)
     asked = Question(setting.machine, model, setting.mesh.ranks, setting.ranks_per_node, {}, {}, {}, 1e15)
-    true = athanor.simulate(machine, model, depth="bound", allow_overcommit=True, **options).summary()["step_seconds"]
+    true = athanor.simulate(machine, model, depth="links", allow_overcommit=True, **options).summary()["step_seconds"]
     return Estimator(asked).seconds(setting), true
 
 
