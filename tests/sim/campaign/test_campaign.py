@@ -114,6 +114,18 @@ def test_a_power_cap_lengthens_steps_and_saves_energy_where_memory_waits():
     assert capped.draw.watts["productive"] < free.draw.watts["productive"]
 
 
+@pytest.mark.parametrize("kind", ["asynchronous", "multi-level"])
+def test_other_kinds_of_checkpoints_keep_steps_waiting_less(kind):
+    options = {"checkpoint_bytes": 1e15, "mtbf_node": None, "faults": "llama3", "seeds": 3, "train_steps": 100_000_000}
+    blocking, other = small(**options).summary(), small(checkpoint=kind, **options).summary()
+    assert other["checkpoint"]["save_seconds"] < blocking["checkpoint"]["save_seconds"]
+    assert other["wall_clock_seconds"]["median"] < blocking["wall_clock_seconds"]["median"]
+    if kind == "multi-level":
+        intervals = [each["interval_seconds"] for each in other["checkpoint"]["levels"]]
+        assert intervals == sorted(intervals)
+        assert 0 < other["checkpoint"]["overhead_first_order"] < 1
+
+
 def test_an_elastic_job_needs_groups():
     with pytest.raises(InputError, match="no data-parallel groups"):
         small(policy="elastic", mesh="ep=4")
