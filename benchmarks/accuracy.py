@@ -20,6 +20,7 @@ from athanor.reports.studies.accuracy.fitting import FittedConstants, fit
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.targets import target_of
 from athanor.reports.studies.accuracy.validate import validate
+from athanor.sim.workers import cores
 from rich.console import Console
 
 RECORD = Path(__file__).parent / "accuracy.json"
@@ -47,13 +48,13 @@ def used(found: FittedConstants) -> dict[str, float]:
 def main() -> None:
     """Judge all rows and all fits, print what differs, and keep the figures with ``--record``."""
     console, rows = Console(), read_runs()
-    told = validate(list(with_memory(rows)))
+    told = validate(list(with_memory(rows)), jobs=cores())
     plain = told.plain()
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "fits": []}
     record |= {key: plain[key] for key in ("overall", "sources", "memory")}
     console.print({key: record["overall"][key] for key in ("rows", "mape", "median", "bias", "null_mape", "coverage")})
     for kind, name in fits():
-        found = fit(target_of(kind, name), rows, every=kind == "library")
+        found = fit(target_of(kind, name), rows, every=kind == "library", jobs=cores())
         summary = {key: value for key, value in found.plain().items() if key != "rows"}
         record["fits"].append(summary)
         for key, value in found.values.items():

@@ -121,7 +121,7 @@ COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
         {"help": "How the fabric chooses among several paths: one of its own routings (athanor list fabrics)."},
     ),
     ("--network-model", {"default": "maxmin", "show_default": True, "help": "maxmin, cm02, lv08."}),
-    ("--depth", {"default": "auto", "show_default": True, "help": "bound, fluid, message, or auto by size."}),
+    ("--depth", {"default": "auto", "show_default": True, "help": "bound, links, fluid, message, or auto by size."}),
     ("--check-symmetry", {"is_flag": True, "help": "Also simulate every rank by itself, and compare."}),
 ]
 
@@ -184,6 +184,18 @@ def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option to go beyond a rank's memory."""
     text = "Continue even if a rank's memory is too small, as if it had enough."
     return click.option("--allow-overcommit", is_flag=True, help=text)(command)
+
+
+def jobs_option(default: str = "one a core") -> Callable[[Command], Command]:
+    """The option that says how many processes work on what can be done at once."""
+    text = f"Processes to work with, once that takes longer than a second.  [default: {default}]"
+    return click.option("--jobs", metavar="N", type=int, callback=_at_least_one, help=text)
+
+
+def _at_least_one(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise InputError(f"--{param.name} {value}: must be at least 1")
+    return value
 
 
 def json_option(about: str = "Write the result as JSON; - for standard output.") -> Callable[[Command], Command]:

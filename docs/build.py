@@ -448,10 +448,11 @@ def collectives() -> dict[str, Any]:
 def main() -> None:
     """Write everything anew."""
     from athanor.reports.plots.draw import as_png
-    from athanor.reports.studies.reproductions.bagualu import build
+    from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
+    from athanor.sim.workers import cores
 
-    found = build(lambda text: print(text, file=sys.stderr))
+    found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
     readme.write_text(text)

@@ -8,7 +8,7 @@ import click
 
 from ...hardware.errors import InputError
 from ...reports.tables.terminal import check_writable, console, emit, progress
-from ..options import result_options
+from ..options import jobs_option, result_options
 
 
 @click.command()
@@ -17,6 +17,7 @@ from ..options import result_options
 @click.option("--data", metavar="FILE", help="Runs in a TOML file, or a folder of such files.  [default: published]")
 @click.option("--all-rows", is_flag=True, help="Fit to all rows, and hold out none.")
 @click.option("-o", "output", metavar="FILE", help="Write the machine file with the fitted values (bagualu).")
+@jobs_option()
 @result_options
 def fit(
     what: str,
@@ -24,6 +25,7 @@ def fit(
     data: str | None,
     all_rows: bool,
     output: str | None,
+    jobs: int | None,
     json_path: str | None,
     out: str | None,
 ) -> None:
@@ -35,9 +37,10 @@ def fit(
     """
     check_writable(output, json_path)
     if what == "bagualu":
-        if name or data or all_rows or json_path or out:
+        if name or data or all_rows or jobs or json_path or out:
             raise InputError(
-                "fit bagualu: takes no name, --data, --all-rows, --json or --out; its targets are published, -o keeps them"
+                "fit bagualu: takes no name, --data, --all-rows, --jobs, --json or --out; its targets are published, -o keeps"
+                " them"
             )
         _bagualu(output)
         return
@@ -46,7 +49,7 @@ def fit(
         raise InputError(f"fit {what}: name {example}")
     if output:
         raise InputError(f"-o {output}: is for fit bagualu; --out and --json keep what fit {what} finds")
-    _constants(what, name, data, all_rows, json_path, out)
+    _constants(what, name, data, all_rows, jobs, json_path, out)
 
 
 def _bagualu(output: str | None) -> None:
@@ -66,17 +69,20 @@ def _bagualu(output: str | None) -> None:
         write_machine(Path(output), fits)
 
 
-def _constants(what: str, name: str, data: str | None, all_rows: bool, json_path: str | None, out: str | None) -> None:
+def _constants(
+    what: str, name: str, data: str | None, all_rows: bool, jobs: int | None, json_path: str | None, out: str | None
+) -> None:
     from ...reports.pages.fit import show_fit, toml_of
     from ...reports.pages.output_folder import Folder
     from ...reports.published.read_runs import read_runs
     from ...reports.studies.accuracy.fitting import fit as fit_target
     from ...reports.studies.accuracy.targets import target_of
+    from ...sim.workers import cores
 
     target, rows = target_of(what, name), read_runs(data)
     folder = Folder(out) if out else None
     with progress(f"fit {what} {name}") as advance:
-        found = fit_target(target, rows, advance, every=all_rows)
+        found = fit_target(target, rows, advance, every=all_rows, jobs=jobs or cores())
     if folder:
         with folder.whole():
             folder.json("fit.json", found.plain())

@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, Literal
 
 from ...hardware.errors import InputError
-from ...hardware.units import parse, read_duration
 from ...workloads.plan.option import Option, option, options_of, read_options
 
 RULES = ("daly", "young", "optimum")
@@ -156,6 +155,8 @@ class CampaignPlan:
     @property
     def cap_watts(self) -> float | None:
         """The most that a node may draw."""
+        from ...hardware.units import parse  # pydantic comes with units: the list of commands does without
+
         if self.power_cap is None:
             return None
         try:
@@ -168,6 +169,8 @@ class CampaignPlan:
 
 
 def _time(flag: str, text: str, more: str = "") -> float:
+    from ...hardware.units import read_duration
+
     try:
         return read_duration(text)
     except ValueError as reason:

@@ -14,7 +14,7 @@ from ...workloads.plan.setting import Setting
 from .fault_history import FaultProcess
 from .file_system import FileTransfer, copy_seconds, neighbour_seconds, transfer
 from .intervals import level_intervals, level_overhead
-from .job import Job, Level
+from .job import CheckpointLevel, Job
 
 MEMORY, NEIGHBOUR, FILES = "memory", "neighbour", "file system"
 LEVELS = (MEMORY, NEIGHBOUR, FILES)
@@ -47,7 +47,7 @@ class Checkpoints:
     commit: float
     load: float
     mtbf: float
-    levels: tuple[Level, ...] = ()
+    levels: tuple[CheckpointLevel, ...] = ()
     survives: tuple[int, ...] = ()
 
     @classmethod
@@ -101,7 +101,7 @@ class Checkpoints:
 
 def _levels(
     process: FaultProcess, kinds: list[int], saves: Mapping[str, float], loads: Mapping[str, float]
-) -> tuple[tuple[Level, ...], tuple[int, ...]]:
+) -> tuple[tuple[CheckpointLevel, ...], tuple[int, ...]]:
     """Levels whose faults there are, each as often as its own faults and cost say; and the level of each component.
 
     A level's interval is a multiple of the one before. The file system is always among them: it is where a training ends.
@@ -111,11 +111,11 @@ def _levels(
     names = [name for name in LEVELS if mtbfs[name] < inf or name == FILES]
     known = {name: mtbfs[name] if mtbfs[name] < inf else 1e3 * process.mtbf for name in names}
     asked = level_intervals([saves[name] for name in names], [known[name] for name in names])
-    found: list[Level] = []
+    found: list[CheckpointLevel] = []
     every = 1
     for name, interval in zip(names, asked, strict=True):
         every *= max(1, round(interval / (every * asked[0])))
-        found.append(Level(name, every, saves[name], loads[name], known[name]))
+        found.append(CheckpointLevel(name, every, saves[name], loads[name], known[name]))
     order = [LEVELS.index(name) for name in names]
     survives = tuple(next(at for at, each in enumerate(order) if each >= LEVELS.index(need)) for need in needs)
     return tuple(found), survives

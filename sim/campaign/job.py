@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Level:
+class CheckpointLevel:
     """A level of checkpoints: every how many of them are written there as well, what that one takes, and loading from there.
 
     ``name`` is what it is, and ``mtbf`` the mean time between faults after which the job needs just this level.
@@ -51,7 +51,7 @@ class Job:
     slowed: Mapping[int, float] = field(default_factory=dict)
     planned: frozenset[int] = frozenset()
     """Components whose faults are announced."""
-    levels: tuple[Level, ...] = ()
+    levels: tuple[CheckpointLevel, ...] = ()
     """Levels of checkpoints, the quickest first: each counts a multiple of the one before, which it stands for as well."""
     survives: tuple[int, ...] = ()
     """Of each component the first level that outlives its faults; none where there are no levels."""
@@ -72,7 +72,7 @@ class Job:
         loads = np.array([self.levels[each].load for each in self.survives])
         return loads[kind]
 
-    def level_of(self, number: int) -> Level:
+    def level_of(self, number: int) -> CheckpointLevel:
         """The level of checkpoint 1, 2, …: the last one that is due."""
         return next(each for each in reversed(self.levels) if number % each.every == 0)
 

@@ -38,7 +38,7 @@ def level_clock(job: Job) -> Array:
     """Seconds that work takes until checkpoint 0, 1, … of the whole job is written, without faults; the last one ends it."""
     intervals = int(np.ceil(job.work / job.interval - TINY))
     number = np.arange(intervals + 1)
-    clock = number * job.interval
+    clock: Array = np.asarray(number * job.interval, dtype=np.float64)
     clock[-1] = job.work
     before = 0.0
     for level in job.levels:

@@ -106,6 +106,12 @@ def _recomputations() -> Registry[Any]:
     return RECOMPUTATIONS
 
 
+def _recomputed_layers() -> Iterable[str]:
+    from ..recomputation.recomputed_layers import WAYS
+
+    return WAYS
+
+
 def _stage_layers() -> Iterable[str]:
     from ..pipelines.stage_layers import WAYS
 
@@ -150,6 +156,7 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "attention-kernels": _attention_kernels,
     "recomputations": _recomputations,
     "frameworks": _frameworks,
+    "recomputed-layers": _recomputed_layers,
     "stage-layers": _stage_layers,
     "offloads": _offloads,
     "routings": _routings,

@@ -8,17 +8,14 @@ at the solution, which is what is reported for both.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....sim.workers import Workers, on_cores
 from ...published.run import PublishedRun
 from .metrics import predict, simulated
 from .targets import Target, runs_of, split
@@ -108,13 +105,16 @@ def fit(
     rows: Sequence[PublishedRun],
     advance: Callable[[str], None] = lambda text: None,
     every: bool = False,
+    jobs: int = 1,
 ) -> FittedConstants:
     """Fit the target's constants to the runs whose records say so, and predict the others.
 
     With ``every`` they are fitted to all rows, and no row is held out: what is left is to leave each model and source out.
+    ``jobs`` processes predict them.
     """
     chosen = runs_of(target, rows)
-    with _Evaluator.open() as run:
+    with on_cores(jobs) as crew:
+        run = _Evaluator(crew).errors
         values = target.start
         keys = list(values)
         half, others = (chosen, []) if every else split(chosen)
@@ -277,28 +277,15 @@ _Run = Callable[[Sequence[PublishedRun], Mapping[tuple[str, ...], float]], Array
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Predicts rows with other constants, on all cores."""
+    """Predicts rows with other constants, by the workers that there are."""
 
-    pool: ProcessPoolExecutor
+    crew: Workers
 
-    @classmethod
-    @contextmanager
-    def open(cls) -> Iterator[_Run]:
-        """A function from rows and values to logarithmic errors."""
-        pool = ProcessPoolExecutor(os.cpu_count(), initializer=_quiet)
-        try:
-            yield cls(pool)._errors
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _errors(self, rows: Sequence[PublishedRun], values: Mapping[tuple[str, ...], float]) -> Array:
+    def errors(self, rows: Sequence[PublishedRun], values: Mapping[tuple[str, ...], float]) -> Array:
+        """Logarithmic errors of rows."""
         settings = {key: value for group, value in values.items() for key in group}
-        return np.array(list(self.pool.map(_error, [(row, settings) for row in rows])))
-
-
-def _quiet() -> None:
-    """Leave an interruption to the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        made = dict(self.crew.results(_error, [(row, settings) for row in rows]))
+        return np.array([made[number] for number in range(len(rows))])
 
 
 def _error(work: tuple[PublishedRun, dict[str, float]]) -> float:

@@ -17,8 +17,9 @@ from ...content.figures import Beside
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
+from .desk import Desk
 from .facts import Facts
-from .record import Progress, Reproduction
+from .record import Reproduction
 from .resilience import large_h100
 
 SEEDS = 11
@@ -35,7 +36,7 @@ COLUMNS = ("training", "hours, published", "hours", "MWh, published", "MWh", "MW
 
 
 @dataclass(frozen=True)
-class Training:
+class PublishedTraining:
     """A published training: its machine, model and options of its campaign."""
 
     name: str
@@ -50,9 +51,9 @@ class Training:
 
 
 TRAININGS = (
-    Training("bloom-176b", "jean-zay-a100", "bloom-176b", {"tokens": 3.66e11, "faults": "bloom"}),
-    Training("llama3-405b", "eos-h100", "llama3-405b", {"tokens": 15.6e12, "faults": "llama3", "spares": 64}),
-    Training(
+    PublishedTraining("bloom-176b", "jean-zay-a100", "bloom-176b", {"tokens": 3.66e11, "faults": "bloom"}),
+    PublishedTraining("llama3-405b", "eos-h100", "llama3-405b", {"tokens": 15.6e12, "faults": "llama3", "spares": 64}),
+    PublishedTraining(
         "llama-65b",
         "selene",
         "llama-65b",
@@ -68,24 +69,24 @@ TRAININGS = (
             "attention": "fused",
         },
     ),
-    Training(
+    PublishedTraining(
         "opt-175b",
         "selene",
         "gpt3-175b",
         {"tokens": 3e11, "faults": "opt", "mesh": "pp=8,dp=16,tp=8", "global_batch": 1024, "zero": "1"},
     ),
-    Training("gpt3-175b", "azure-gpt3", "gpt3-175b", {"tokens": 3e11, "faults": "llama3", "zero": "1"}),
+    PublishedTraining("gpt3-175b", "azure-gpt3", "gpt3-175b", {"tokens": 3e11, "faults": "llama3", "zero": "1"}),
 )
 """Plans of LLaMA, OPT and GPT-3 are assumed: those that are usual for such models."""
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Trainings one by one, then machines, a power cap, and the claims of the source documents."""
     facts, machine = Facts("energy"), load_machine("selene")
     found = Reproduction("energy", facts.table["title"], machine)
     rows, pairs = [], {}
     for each in TRAININGS:
-        progress(each.name)
+        desk.progress(each.name)
         run = each.play()
         hours = run.run.totals.ranks * run.middle.seconds / HOUR
         found.claims += [*_training(facts, each.name, hours)]
@@ -102,7 +103,7 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
         if each.name == "gpt3-175b":
             found.claims += [*_gpt3(facts, run, hours)]
             found.claims += [*_m6(facts, run)]
-    progress("machines and caps")
+    desk.progress("machines and caps")
     found.claims += [*_machines(facts), *_cap(facts)]
     small = {name: pair for name, pair in pairs.items() if name != "llama3-405b"}
     drawing = Drawing("energy", "As each source counts it.", Beside(small, "MWh", "Energy of trainings"))

@@ -24,8 +24,9 @@ from ...content.figures import Series
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
+from .desk import Desk
 from .facts import Facts
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 LLAMA_DAYS = 54
 SEEDS = 20
@@ -57,17 +58,17 @@ def large_h100() -> Machine:
     return machine.model_copy(update={"storage": Storage(read=2e12, write=2e12)})
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Published runs one by one, then a range of rates on the Sunway machine."""
     facts, machine = Facts("resilience"), load_machine("sunway-oceanlight")
     found = Reproduction("resilience", facts.table["title"], machine)
-    progress("Llama 3")
+    desk.progress("Llama 3")
     found.claims += [*_llama(facts)]
-    progress("clusters of Meta, MegaScale, OPT")
+    desk.progress("clusters of Meta, MegaScale, OPT")
     found.claims += [*_meta(facts), *_megascale(facts), *_opt(facts)]
-    progress("BLOOM")
+    desk.progress("BLOOM")
     found.claims += [*_bloom(facts), *_byterobust(facts), *_torchft(facts)]
-    progress("96,000 nodes")
+    desk.progress("96,000 nodes")
     rows, curves = _bagualu(machine)
     drawing = Drawing(
         "goodput",

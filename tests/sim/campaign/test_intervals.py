@@ -13,7 +13,7 @@ from athanor.sim.campaign.intervals import (
     level_overhead,
     young,
 )
-from athanor.sim.campaign.job import Job, Level
+from athanor.sim.campaign.job import CheckpointLevel, Job
 from athanor.sim.campaign.optimum import best_interval
 from athanor.sim.campaign.renewals import play
 from support.campaigns import DAY, HOUR, ONE, plain_faults, plain_process
@@ -67,7 +67,7 @@ def test_levels_of_a_simulated_campaign_cost_what_their_rates_say():
     parts = [Component(name=f"{at}", per="job", mtbf=mtbf, takes="nothing") for at, mtbf in enumerate(mtbfs)]
     process = FaultProcess(plain_faults(DAY).model_copy(update={"component": tuple(parts)}), ONE)
     low, high = level_intervals(saves, mtbfs)
-    levels = (Level("quick", 1, saves[0], 0.0), Level("slow", round(high / low), saves[1], 0.0))
+    levels = (CheckpointLevel("quick", 1, saves[0], 0.0), CheckpointLevel("slow", round(high / low), saves[1], 0.0))
     job = Job(300 * DAY, low, saves[0], 0.0, 0.0, levels=levels, survives=(0, 1))
     walls = [play(job, process.history(seed)).seconds for seed in range(8)]
     assert np.mean(walls) / job.work - 1 == pytest.approx(level_overhead(saves, mtbfs), rel=0.1)
