@@ -22,7 +22,6 @@ STATE_OF: Mapping[str, str] = {
     "launch": "idle",
     "pipeline_bubble": "idle",
     "imbalance": "idle",
-    "launch": "idle",
     "other": "idle",
 }
 """What a node does in each category of a step's time; ``compute`` is divided by what limits its operations."""
