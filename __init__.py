@@ -36,6 +36,8 @@ _HOMES = {
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
     "infer": ".sim.studies.inference",
+    "Campaign": ".sim.campaign.campaign",
+    "campaign": ".sim.campaign.campaign",
     "plan": ".sim.planning.search",
     "execute": ".mpi_runtime.execute.execute",
 }
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from .hardware.machine import load_machine as load_machine
     from .mpi_runtime.execute.execute import execute as execute
     from .reports.studies.comparison.compare import compare_runs as compare_runs
+    from .sim.campaign.campaign import Campaign as Campaign
+    from .sim.campaign.campaign import campaign as campaign
     from .sim.planning.search import plan as plan
     from .sim.simulate import simulate as simulate
     from .sim.studies.collective import collective as collective

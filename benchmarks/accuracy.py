@@ -19,6 +19,7 @@ from athanor.reports.published.read_runs import read_runs
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.refit import refit
 from athanor.reports.studies.accuracy.validate import validate
+from athanor.sim.workers import cores
 from rich.console import Console
 
 RECORD = Path(__file__).parent / "accuracy.json"
@@ -28,12 +29,12 @@ PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 def main() -> None:
     """Judge all runs and make all fits anew, print what moved, and keep the figures with ``--record``."""
     console, runs = Console(), read_runs()
-    told = validate(list(with_memory(runs)))
+    told = validate(list(with_memory(runs)), jobs=cores())
     plain = told.plain()
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat()}
     record |= {key: plain[key] for key in ("overall", "sources", "memory")}
     console.print({key: record["overall"][key] for key in ("rows", "mape", "median", "bias", "null_mape", "coverage")})
-    found = refit(runs, lambda text: print(text, file=sys.stderr))
+    found = refit(runs, lambda text: print(text, file=sys.stderr), jobs=cores())
     show_refit(console, found)
     again = {key: value for key, value in found.plain().items() if key != "rows"}
     record |= {

@@ -28,7 +28,7 @@ def main() -> None:
     table = Table(
         "depth", "exact", "mean", "5 %", "median", "95 %", "least", "most", title=f"{programs} drifting programs"
     )
-    ratios: dict[str, list[float]] = {"fluid": [], "bound": []}
+    ratios: dict[str, list[float]] = {"fluid": [], "links": []}
     for seed in range(programs):
         machine, schedule = drifting_program(seed)
         expected = max(end for _, end in NaiveEngine(machine, schedule.layout).run(schedule).values())

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from support.refereed import KINDS, Case, case
 
 RECORD = Path(__file__).parent / "referee.json"
-DEPTHS = ("bound", "fluid", "message")
+DEPTHS = ("links", "fluid", "message")
 COLUMNS = ("plans", "depth", "number", "exact", "bias", "mean error", "95 %", "worst")
 SMALL, LARGE, FEW = 16, 64, 10
 """Ranks of most plans at most, those of every so manieth one."""

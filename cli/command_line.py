@@ -22,6 +22,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 COMMANDS = {
     "calibrate": "calibrate",
+    "campaign": "campaign",
     "cluster": "cluster",
     "collective": "collective",
     "compare": "compare",

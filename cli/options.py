@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,18 +40,35 @@ def required_option(name: str) -> Callable[[Command], Command]:
     return _of_plan(replace(Plan.options()[name], otherwise="none, it has to be given"), required=True)
 
 
+def declared_options(options: Mapping[str, Option]) -> Callable[[Command], Command]:
+    """Options that are declared as a plan's are, but of another thing, under their groups."""
+
+    def decorate(command: Command) -> Command:
+        for _, members in reversed(list(grouped(options))):
+            for option in reversed(members):
+                command = _declared(option, option=option)(command)
+        return command
+
+    return decorate
+
+
 def _of_plan(option: Option, required: bool = False) -> Callable[[Command], Command]:
-    """Click's option of a plan's option; its value is checked by the plan itself."""
-    how: dict[str, Any] = {"default": None, "section": option.group, "of_plan": option, "required": required}
-    if option.type is bool:
-        return click.option(f"{option.flag}/--no-{option.flag[2:]}", cls=SectionedOption, **how)
-    if option.type in (int, float):
-        how["type"] = option.type
-    elif option.name == "mesh":
-        how["type"] = _Mesh(option.names)
+    """Click's option of a plan's option."""
+    return _declared(option, of_plan=option, required=required)
+
+
+def _declared(told: Option, **more: Any) -> Callable[[Command], Command]:
+    """Click's option of a declared one; its value is checked by what it is declared for."""
+    how: dict[str, Any] = {"default": None, "section": told.group, **more}
+    if told.type is bool:
+        return click.option(f"{told.flag}/--no-{told.flag[2:]}", cls=SectionedOption, **how)
+    if told.type in (int, float):
+        how["type"] = told.type
+    elif told.name == "mesh":
+        how["type"] = _Mesh(told.names)
     else:
-        how["type"] = Names(option.choices)
-    return click.option(option.flag, cls=SectionedOption, metavar=_form(option), **how)
+        how["type"] = Names(told.choices)
+    return click.option(told.flag, cls=SectionedOption, metavar=_form(told), **how)
 
 
 def _form(option: Option) -> str:
@@ -104,7 +121,7 @@ COLLECTIVE_OPTIONS: list[tuple[str, dict[str, Any]]] = [
         {"help": "How the fabric chooses among several paths: one of its own routings (athanor list fabrics)."},
     ),
     ("--network-model", {"default": "maxmin", "show_default": True, "help": "maxmin, cm02, lv08."}),
-    ("--depth", {"default": "auto", "show_default": True, "help": "bound, fluid, message, or auto by size."}),
+    ("--depth", {"default": "auto", "show_default": True, "help": "bound, links, fluid, message, or auto by size."}),
     ("--check-symmetry", {"is_flag": True, "help": "Also simulate every rank by itself, and compare."}),
 ]
 
@@ -167,6 +184,18 @@ def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option to go beyond a rank's memory."""
     text = "Continue even if a rank's memory is too small, as if it had enough."
     return click.option("--allow-overcommit", is_flag=True, help=text)(command)
+
+
+def jobs_option(default: str = "one a core") -> Callable[[Command], Command]:
+    """The option that says how many processes work on what can be done at once."""
+    text = f"Processes to work with, once that takes longer than a second.  [default: {default}]"
+    return click.option("--jobs", metavar="N", type=int, callback=_at_least_one, help=text)
+
+
+def _at_least_one(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise InputError(f"--{param.name} {value}: must be at least 1")
+    return value
 
 
 def json_option(about: str = "Write the result as JSON; - for standard output.") -> Callable[[Command], Command]:

@@ -47,18 +47,28 @@ class Names(_ParamType):
 
 
 class SectionedOption(click.Option):
-    """An option that knows its section and, where it is one of a plan's, what the plan says of it."""
+    """An option that knows its section and, where it is declared (``option``), what its declaration says of it.
 
-    def __init__(self, *args: Any, section: str = GENERAL, of_plan: Option | None = None, **attributes: Any) -> None:
+    ``of_plan`` is the declaration of one of a plan's.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        section: str = GENERAL,
+        of_plan: Option | None = None,
+        option: Option | None = None,
+        **attributes: Any,
+    ) -> None:
         super().__init__(*args, **attributes)
-        self.section, self.of_plan = section, of_plan
+        self.section, self.of_plan, self.option = section, of_plan, option or of_plan
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The flags, and the help with choices, unit and default behind it."""
         record = super().get_help_record(ctx)
-        if record is None or self.of_plan is None:
+        if record is None or self.option is None:
             return record
-        return record[0], explained(self.of_plan)
+        return record[0], explained(self.option)
 
 
 def explained(option: Option) -> str:

@@ -304,6 +304,7 @@ PAGES = (
 
 
 PLAN_OPTIONS = "workloads/plan/plan_options.py"
+CAMPAIGN_OPTIONS = "sim/campaign/campaign_options.py"
 
 
 def plan_options() -> str:
@@ -311,6 +312,13 @@ def plan_options() -> str:
     from athanor.workloads.plan.signatures import plan_options_source
 
     return plan_options_source()
+
+
+def campaign_options() -> str:
+    """The options of a campaign as types."""
+    from athanor.sim.campaign.campaign_plan import campaign_options_source
+
+    return campaign_options_source()
 
 
 def command_line() -> str:
@@ -441,10 +449,11 @@ def collectives() -> dict[str, Any]:
 def main() -> None:
     """Write everything anew."""
     from athanor.reports.plots.draw import as_png
-    from athanor.reports.studies.reproductions.bagualu import build
+    from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
+    from athanor.sim.workers import cores
 
-    found = build(lambda text: print(text, file=sys.stderr))
+    found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
     readme = ROOT / "README.md"
     text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
     readme.write_text(text)
@@ -454,6 +463,7 @@ def main() -> None:
     page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
     (ROOT / "docs" / "cli.md").write_text(command_line())
     (ROOT / PLAN_OPTIONS).write_text(plan_options())
+    (ROOT / CAMPAIGN_OPTIONS).write_text(campaign_options())
     (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
     for name, figure in pictures(found).items():
         (ROOT / "docs" / "pictures" / f"{name}.png").write_bytes(as_png(figure))

@@ -37,8 +37,9 @@ class CoreGroup(Record):
     operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
     seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves; ``framework`` says what training
     takes beside. Where the group is a GPU, ``tiles`` says how its products run instead, and ``attention`` what fused kernels of
-    attention reach, by the names that ``--attention`` takes. Machines whose groups name the same ``accelerator`` share what is
-    fitted to it.
+    attention reach, by the names that ``--attention`` takes. ``launch`` is a host's time to start one kernel, which it does while
+    earlier ones run; ``operator_overhead`` is what the accelerator itself loses between two. Machines whose groups name the same
+    ``accelerator`` share what is fitted to it.
     """
 
     management_cores: int = Field(ge=0)
@@ -54,6 +55,7 @@ class CoreGroup(Record):
     pooled_local_memory: bool
     double_buffering: bool
     operator_overhead: SecondsOrZero
+    launch: SecondsOrZero | None = None
     scalar_step: Seconds
     accelerator: str | None = None
     tiles: Tiles | None = None

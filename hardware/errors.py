@@ -29,6 +29,12 @@ class DoesNotFit(AthanorError):
     exit_status = 3
 
 
+class NeverDone(AthanorError):
+    """A training that would not end, as faults take back what it gets done: the message says what stands in the way."""
+
+    exit_status = 3
+
+
 class Ended(AthanorError):
     """All ranks of a job know that it is over, and with which exit status; the message is empty on all but one of them."""
 

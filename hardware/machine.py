@@ -15,6 +15,10 @@ from .fabrics import AnyFabric
 from .fabrics.fabric import UNBOUNDED, LinkKind
 from .node import Node, Processor
 from .records import Record, build, catalogue_names, describe, find, first_error, read_toml
+from .site.faults import Faults
+from .site.power import Power
+from .site.price import Price
+from .site.storage import Storage
 from .units import Quantity, Ratio, SecondsOrZero, Share
 
 CATALOGUE = Path(__file__).parent / "catalogue"
@@ -80,6 +84,7 @@ class Machine(Record):
     """A machine as its file describes it, in SI; ``sources`` maps a dotted key, or a prefix of it, to where it is from.
 
     ``plan`` has options of plans, such as ``ranks_per_node``, that hold here where neither the user nor the model names them.
+    ``faults``, ``power``, ``storage`` and ``price`` are what campaigns ask for; most files say nothing of some of them.
     """
 
     name: str
@@ -90,6 +95,10 @@ class Machine(Record):
     fabric: AnyFabric
     calibration: Calibration
     interval: Interval | None = None
+    faults: Faults | None = None
+    power: Power | None = None
+    storage: Storage | None = None
+    price: Price | None = None
     plan: dict[str, Any] = {}
     sources: dict[str, str] = {}
 
@@ -104,6 +113,11 @@ class Machine(Record):
         peak = self.core_group.peak
         mixed = "bf16" if "bf16" in peak else "O2" if "fp16" in peak and "fp32" in peak else "O0"
         return {"precision": mixed, **self.plan}
+
+    @property
+    def accelerators_per_node(self) -> int:
+        """Accelerators of a node: its core groups where a switch or links join them, else the one chip that they are on."""
+        return self.node.core_groups if self.node.ports else 1
 
     @property
     def supernode(self) -> int:
@@ -253,6 +267,8 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
             if isinstance(value[0], BaseModel):
                 for number, item in enumerate(value):
                     yield from _leaves(item, f"{key}.{number}.")
+            elif units := [extra for extra in _annotations(field) if isinstance(extra, Quantity)]:
+                yield key, ", ".join(units[0].show(item) for item in value)
             else:
                 yield key, "x".join(str(item) for item in value)
         elif isinstance(value, bool | int | float) or (isinstance(value, str) and prefix and name != "accelerator"):

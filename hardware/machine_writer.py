@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from .machine import Machine
-from .units import Quantity, Share, binary, parse, si
+from .units import Quantity, Share, binary, parse
 
 
 def machine_toml(machine: Machine) -> str:
@@ -55,7 +55,7 @@ def _number(value: float, unit: Quantity | Share | None) -> str | float:
         return text if "/" in text else value
     if unit is None:
         return value
-    texts = [si(value, unit.symbol, digits) for digits in range(4, 18)]
+    texts = [unit.show(value, digits) for digits in range(4, 18)]
     if unit.symbol == "B":
         texts.append(binary(value).replace(",", ""))
     exact = [text for text in texts if parse(text, unit.unit) == value]

@@ -179,6 +179,10 @@ class Processor:
         """Seconds that the management core needs to start so many operators."""
         return operators * self.core_group.operator_overhead
 
+    def host_launch(self, kernels: float) -> float:
+        """Seconds that the host needs to start so many kernels; none where the machine does not say."""
+        return kernels * (self.core_group.launch or 0.0)
+
     def scalar(self, steps: ArrayLike) -> Array:
         """Seconds of a serial loop of so many steps on the management core."""
         return np.asarray(steps, dtype=np.float64) * self.core_group.scalar_step

@@ -1,8 +1,8 @@
 """Units at the edge: text such as ``"51.2 GB/s"`` comes in, plain floats in SI base units go on.
 
-Bytes, seconds, FLOPs and hertz are the base units inside. A field of a validated record is annotated with one of the
-types below (``BytesPerSecond``, ``Seconds``, …); in a file such a field must carry its unit, in code a plain float in
-SI will do.
+Bytes, seconds, FLOPs, hertz, joules, kilograms and dollars are the base units inside. A field of a validated record is
+annotated with one of the types below (``BytesPerSecond``, ``Seconds``, …); in a file such a field must carry its unit, in
+code a plain float in SI will do.
 """
 
 from __future__ import annotations
@@ -33,26 +33,46 @@ _PREFIXED = {
     **dict.fromkeys(("p", "pico"), 1e-12),
 }
 
-_Dimension = tuple[int, int, int]
-"""Powers of information, work and time."""
+MINUTE, HOUR, DAY, YEAR = 60.0, 3600.0, 86400.0, 31557600.0
+"""Seconds; a year is a Julian one, 365.25 days."""
 
-_PLAIN: _Dimension = (0, 0, 0)
+KILOWATT_HOUR = 3.6e6
+"""Joules."""
+
+_Dimension = tuple[int, int, int, int, int, int]
+"""Powers of information, work, time, energy, mass and money."""
+
+_PLAIN: _Dimension = (0, 0, 0, 0, 0, 0)
+_TIME: _Dimension = (0, 0, 1, 0, 0, 0)
+_ENERGY: _Dimension = (0, 0, 0, 1, 0, 0)
 _UNITS: dict[str, tuple[float, _Dimension]] = {
-    **dict.fromkeys(("s", "second", "seconds"), (1.0, (0, 0, 1))),
-    **dict.fromkeys(("B", "byte", "bytes"), (1.0, (1, 0, 0))),
-    **dict.fromkeys(("bit", "bits"), (0.125, (1, 0, 0))),
-    **dict.fromkeys(("flop", "flops", "FLOP"), (1.0, (0, 1, 0))),
-    "FLOPS": (1.0, (0, 1, -1)),
-    **dict.fromkeys(("Hz", "hertz"), (1.0, (0, 0, -1))),
+    **dict.fromkeys(("s", "second", "seconds"), (1.0, _TIME)),
+    **dict.fromkeys(("min", "minute", "minutes"), (MINUTE, _TIME)),
+    **dict.fromkeys(("h", "hour", "hours"), (HOUR, _TIME)),
+    **dict.fromkeys(("d", "day", "days"), (DAY, _TIME)),
+    **dict.fromkeys(("week", "weeks"), (7 * DAY, _TIME)),
+    **dict.fromkeys(("y", "year", "years"), (YEAR, _TIME)),
+    **dict.fromkeys(("B", "byte", "bytes"), (1.0, (1, 0, 0, 0, 0, 0))),
+    **dict.fromkeys(("bit", "bits"), (0.125, (1, 0, 0, 0, 0, 0))),
+    **dict.fromkeys(("flop", "flops", "FLOP"), (1.0, (0, 1, 0, 0, 0, 0))),
+    "FLOPS": (1.0, (0, 1, -1, 0, 0, 0)),
+    **dict.fromkeys(("Hz", "hertz"), (1.0, (0, 0, -1, 0, 0, 0))),
+    **dict.fromkeys(("J", "joule", "joules"), (1.0, _ENERGY)),
+    **dict.fromkeys(("W", "watt", "watts"), (1.0, (0, 0, -1, 1, 0, 0))),
+    "Wh": (HOUR, _ENERGY),
+    **dict.fromkeys(("g", "gram", "grams"), (1e-3, (0, 0, 0, 0, 1, 0))),
+    "USD": (1.0, (0, 0, 0, 0, 0, 1)),
     **dict.fromkeys(("%", "percent"), (0.01, _PLAIN)),
 }
 
 _KINDS: dict[_Dimension, str] = {
-    (1, 0, 0): "a size",
-    (1, 0, -1): "a bandwidth",
-    (0, 0, 1): "a time",
-    (0, 1, -1): "a compute rate",
-    (0, 0, -1): "a frequency",
+    (1, 0, 0, 0, 0, 0): "a size",
+    (1, 0, -1, 0, 0, 0): "a bandwidth",
+    _TIME: "a time",
+    (0, 1, -1, 0, 0, 0): "a compute rate",
+    (0, 0, -1, 0, 0, 0): "a frequency",
+    _ENERGY: "an energy",
+    (0, 0, -1, 1, 0, 0): "a power",
     _PLAIN: "a plain number",
 }
 
@@ -88,11 +108,7 @@ def _product(text: str) -> tuple[float, _Dimension]:
         each, powers = (float(part["number"]), _PLAIN) if part["number"] else _unit(part["unit"])
         power = int(part["power"] or 1) * (-1 if part["how"] in ("/", "per") else 1)
         amount = amount / each**-power if power < 0 else amount * each**power
-        dimension = (
-            dimension[0] + power * powers[0],
-            dimension[1] + power * powers[1],
-            dimension[2] + power * powers[2],
-        )
+        dimension = tuple(before + power * each for before, each in zip(dimension, powers, strict=True))  # type: ignore[assignment]
         at = part.end()
     return amount, dimension
 
@@ -140,9 +156,21 @@ class Quantity:
         """A float that is read by :meth:`read`."""
         return core_schema.with_info_plain_validator_function(self.read)
 
-    def show(self, value: float) -> str:
+    def show(self, value: float, digits: int = 4) -> str:
         """``value`` in readable units: ``show(51.2e9)`` is ``"51.2 GB/s"`` for a bandwidth."""
-        return si(value, self.symbol)
+        return si(value, self.symbol, digits)
+
+
+@dataclass(frozen=True)
+class Customary(Quantity):
+    """The same, shown in units that people use: each with its size in SI units, the largest first."""
+
+    units: tuple[tuple[float, str], ...] = ()
+
+    def show(self, value: float, digits: int = 4) -> str:
+        """``value`` in the largest unit of which it has one: ``show(5400.0)`` is ``"1.5 h"``."""
+        size, name = next((each for each in self.units if value >= each[0]), self.units[-1])
+        return f"{value / size:.{digits}g} {name}"
 
 
 @dataclass(frozen=True)
@@ -183,6 +211,48 @@ Seconds = Annotated[float, Quantity("second", "a time", "10 us", "s")]
 SecondsOrZero = Annotated[float, Quantity("second", "a time", "1 us", "s", zero=True)]
 Hertz = Annotated[float, Quantity("hertz", "a frequency", "2.25 GHz", "Hz")]
 Ratio = Annotated[float, Share()]
+
+_SPANS = ((YEAR, "y"), (DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1.0, "s"))
+_PER_HOUR, _PER_KILOWATT_HOUR = 1 / HOUR, 1 / KILOWATT_HOUR
+Duration = Annotated[float, Customary("second", "a time", "5 y", "s", units=_SPANS)]
+DurationOrZero = Annotated[float, Customary("second", "a time", "10 min", "s", zero=True, units=_SPANS)]
+Watts = Annotated[float, Quantity("joule / second", "a power", "400 W", "W")]
+WattsOrZero = Annotated[float, Quantity("joule / second", "a power", "50 W", "W", zero=True)]
+DollarsPerSecond = Annotated[
+    float,
+    Customary("USD / second", "a price of time", "2.5 USD/h", "USD/s", zero=True, units=((_PER_HOUR, "USD/h"),)),
+]
+DollarsPerJoule = Annotated[
+    float,
+    Customary(
+        "USD / joule", "a price of energy", "0.08 USD/kWh", "USD/J", zero=True, units=((_PER_KILOWATT_HOUR, "USD/kWh"),)
+    ),
+]
+KilogramsPerJoule = Annotated[
+    float,
+    Customary(
+        "kilogram / joule", "an intensity", "0.4 kg/kWh", "kg/J", zero=True, units=((_PER_KILOWATT_HOUR, "kg/kWh"),)
+    ),
+]
+
+
+def read_duration(text: str) -> float:
+    """Seconds of a time with its unit, such as ``"5y"`` or ``"90 min"``; raises ``ValueError`` that says what is wrong."""
+    needed = 'needs a time such as "3h", "10 min" or "5y"'
+    try:
+        seconds = parse(text, "second")
+    except ValueError as reason:
+        raise ValueError(f"{reason}; {needed}") from None
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"must be above zero, and finite; {needed}")
+    return seconds
+
+
+def duration(seconds: float, digits: int = 3) -> str:
+    """A time as people say it: ``duration(5400.0)`` is ``"1.5 h"``."""
+    if seconds < 1.0:
+        return si(seconds, "s", digits)
+    return Customary("second", "a time", "5 y", "s", units=_SPANS).show(seconds, digits)
 
 
 def read_bytes(text: str) -> float:

@@ -17,12 +17,16 @@ def version() -> str:
     return installed("athanor")
 
 
-@lru_cache(maxsize=1)
-def fingerprint() -> str:
-    """A hash of the package's own sources: results of another program are not taken for this one's."""
+@lru_cache
+def fingerprint(*rooms: str) -> str:
+    """A hash of the package's own sources: results of another program are not taken for this one's.
+
+    Of those that a simulation uses, or of other rooms with the data that lies there.
+    """
     package = Path(__file__).parent.parent
-    folders = [package / name for name in ("hardware", "workloads", "sim")]
-    sources = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    endings = (".py", ".toml", ".csv") if rooms else (".py",)
+    folders = [package / name for name in rooms or ("hardware", "workloads", "sim")]
+    sources = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix in endings)
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 

@@ -18,6 +18,7 @@ from ..workloads.schedule.work import (
     Gemm,
     HostCopy,
     HostSweep,
+    Launches,
     Loop,
     PipelineWork,
     Sweep,
@@ -97,6 +98,8 @@ class Computing:
             case Sweep():
                 size = at(work.size, coordinate) * self.scale
                 self.sweep(int(size * work.read), int(size * work.written))
+            case Launches():
+                pass  # starting what it computes is part of computing it
             case Loop():
                 for _ in range(round(at(work.steps, coordinate) * self.scale)):
                     pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -15,7 +15,7 @@ from ..hardware.machine import Machine
 from ..hardware.precisions import Precision
 from ..workloads.loads.loads import Load, LoadStatistics
 from ..workloads.lowering import lower_step
-from ..workloads.lowering.simulator_memory import peak_rss_bytes, require_room
+from ..workloads.lowering.simulator_memory import TooManyPairs, peak_rss_bytes, require_room
 from ..workloads.memory import Memory, memory, require_fit
 from ..workloads.mesh.mesh import Mesh
 from ..workloads.model.model import Model
@@ -26,18 +26,18 @@ from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
 from ..workloads.results.totals import LinkUse, Network, Totals
-from ..workloads.results.trace import Rows, TraceRow
+from ..workloads.results.trace import Rows, StoredRows, TraceRow
 from ..workloads.schedule.schedule import Schedule
 from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
-from .network.links import LinkLoads
+from .network.links import DUST, LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
 from .network.phases.phases import with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
-"""Ranks that differ in what they send or receive above which ``--depth auto`` takes the bound: flow classes are their pairs."""
+"""Ranks that differ in what they send or receive above which ``--depth auto`` looks at links: flow classes are their pairs."""
 
 MOST_UNEQUAL_ROUTES = 16
 """The same where the fabric is no tree: there flow classes share many more links, and rates take longer to find."""
@@ -50,13 +50,15 @@ def simulate(
     *,
     allow_overcommit: bool | None = None,
     bottleneck: bool = False,
+    trace_folder: str | Path | None = None,
     **options: Unpack[PlanOptions],
 ) -> Run:
     """Simulate training steps of ``model`` on ``machine``.
 
     Both are a catalogue name, a path to a TOML file, or an object. Without a model, ``machine`` is the path of a run file
     (``athanor.simulate("run.toml")``), whose values ``options`` override. With ``bottleneck``, the summary says what limits the
-    step, and by how much it would shorten on better machines, each of which is simulated.
+    step, and by how much it would shorten on better machines, each of which is simulated. The trace of several steps is made
+    anew when it is asked for; with a ``trace_folder`` it is kept there as steps are simulated, in a file without a name.
 
     Raises ``InputError`` for bad input and ``DoesNotFit``
     where a rank's memory is too small, unless ``allow_overcommit``.
@@ -66,11 +68,11 @@ def simulate(
     setting = Setting.of(machine, model, chosen)
     require_room(setting)
     try:
-        run = run_setting(setting, setting.plan.depth, overcommit, started)
-    except TooManyClasses:
+        run = run_setting(setting, setting.plan.depth, overcommit, started, trace_folder=trace_folder)
+    except (TooManyClasses, TooManyPairs):
         if setting.plan.depth != "auto":
             raise
-        run = run_setting(setting, "bound", overcommit, started)
+        run = run_setting(setting, "links", overcommit, started, trace_folder=trace_folder)
     if not bottleneck:
         return run
     from .bottleneck import bottleneck as limits
@@ -82,7 +84,12 @@ def simulate(
 
 
 def run_setting(
-    setting: Setting, depth: str, allow_overcommit: bool, started: float, faster: Mapping[str, float] | None = None
+    setting: Setting,
+    depth: str,
+    allow_overcommit: bool,
+    started: float,
+    faster: Mapping[str, float] | None = None,
+    trace_folder: str | Path | None = None,
 ) -> Run:
     """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
@@ -90,6 +97,7 @@ def run_setting(
     figures, total, notes = list[_Figures](), LinkLoads(()), tuple[str, ...]()
     products: list[dict[Precision, float]] = []
     balance = LoadStatistics()
+    kept = StoredRows(trace_folder) if trace_folder is not None and plan.steps > 1 else None
     for step in range(plan.steps):
         schedule, loads = lower_step(setting, step, pairwise=depth == "message")
         needs = [max([memory(setting, loads), *needs], key=lambda each: each.total)]
@@ -104,7 +112,9 @@ def run_setting(
             observed = _observed(setting.mesh, schedule, balance, noise)
             if faster and traffic:
                 traffic.phases = with_faster(traffic.phases, faster)
-        result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 else {})
+        result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 or kept is not None else {})
+        if kept is not None:
+            kept.add(row._replace(step=step) for row in result.rows)
         figures.append(_Figures(result.seconds, result.exposed, schedule.total_flops(), result.events))
         notes = notes or result.notes  # what the engine says of the first step of which it says something
         total.kinds = result.loads.kinds
@@ -135,7 +145,7 @@ def run_setting(
             for row in _run_step(setting, schedule, traffic, Noise.of(setting, step), observed).rows:
                 yield row._replace(step=step)
 
-    rows = result.rows if plan.steps == 1 else Rows(again)
+    rows: Sequence[TraceRow] = result.rows if plan.steps == 1 else Rows(again) if kept is None else kept
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 
@@ -156,6 +166,10 @@ def _run_step(
     observed: dict[str, tuple[int, ...]],
 ) -> StepResult:
     """A step; rows are told of the ``observed`` ranks."""
+    if traffic and traffic.depth == "bound":
+        from .engine.bound_engine import BoundEngine
+
+        return BoundEngine(setting.machine, schedule, traffic, noise, observed).run()
     if traffic:
         return Engine(setting.machine, schedule, traffic, noise, observed).run()
     from .engine.rank_engine import RankByRank
@@ -183,12 +197,12 @@ def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict
 
 
 def _depth(depth: str, setting: Setting, loads: list[Load]) -> str:
-    """The chosen depth, or fluid where ranks differ little enough that their flow classes are few."""
+    """The chosen depth, or fluid where ranks differ little enough that their flow classes are few, else links."""
     if depth != "auto":
         return depth
     unequal = max((np.size(amount) for load in loads for amount in (load.sent, load.received)), default=1)
     most = MOST_UNEQUAL if setting.machine.fabric.is_tree else MOST_UNEQUAL_ROUTES
-    return "fluid" if unequal <= most else "bound"
+    return "fluid" if unequal <= most else "links"
 
 
 def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: Noise) -> dict[str, tuple[int, ...]]:
@@ -242,10 +256,16 @@ def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
 
 
 def _links(total: LinkLoads, seconds: float, steps: int) -> list[LinkUse]:
-    """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy."""
-    rows = []
-    for kind, busy in total.busy():
-        used = busy > 0
+    """Use of each kind of link over all steps: how many, their bytes, and the share of the time that they are busy.
+
+    Links that carry no more than what rounding leaves are not used.
+    """
+    rows, loaded = [], list(total.busy())
+    longest = max((float(busy.max()) for _, busy in loaded), default=0.0)
+    for kind, busy in loaded:
+        used = busy > longest * DUST
+        if not used.any():
+            continue
         rows.append(
             LinkUse(
                 kind=kind.name,

@@ -9,7 +9,7 @@ import click
 from ...hardware.errors import InputError
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, named_machine
-from ..options import collective_options, result_options
+from ..options import collective_options, jobs_option, result_options
 from ..sections import SectionedCommand
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Simulate sizes from 1 KiB and ranks from 2 up: curves, and the fastest algorithms.",
 )
+@jobs_option("one a core; only --sweep takes several")
 @result_options
 def collective(
     machine: str,
@@ -32,6 +33,7 @@ def collective(
     size: str | None,
     settings: tuple[str, ...],
     sweep: bool,
+    jobs: int | None,
     json_path: str | None,
     out: str | None,
     **options: Any,
@@ -51,7 +53,7 @@ def collective(
     if sweep:
         if algorithm:
             raise InputError(f"--algorithm {algorithm}: --sweep takes all of them; leave one of the two out")
-        _sweep(hardware, operation, ranks, nbytes, json_path, out, options)
+        _sweep(hardware, operation, ranks, nbytes, jobs, json_path, out, options)
         return
     folder = Folder(out) if out else None
     if algorithm:
@@ -74,6 +76,7 @@ def _sweep(
     operation: str,
     ranks: int,
     nbytes: float,
+    jobs: int | None,
     json_path: str | None,
     out: str | None,
     options: dict[str, Any],
@@ -83,17 +86,20 @@ def _sweep(
     from ...reports.pages.output_folder import Folder, Points
     from ...sim.studies.collective_sweep import CollectiveSweep
     from ...sim.studies.collective_sweep import sweep as sweep_study
+    from ...sim.workers import cores
 
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None
     latest: list[CollectiveSweep] = []
+    names: dict[tuple[Any, ...], str] = {}
     with progress(f"{operation} sweep") as advance:
 
         def on_point(key: str, study: CollectiveSweep) -> None:
             latest[:] = [study]
-            point = study.points[-1]
+            point = study.newest
             if points:
                 points.keep(key, point)
+            names[point["ranks"], point["algorithm"], point["bytes"]] = key
             if point["bytes"] == study.sizes[-1]:
                 advance(f"{point['algorithm']} on {point['ranks']:,} ranks done")
 
@@ -105,13 +111,15 @@ def _sweep(
                 nbytes,
                 known=points.known if points else None,
                 on_point=on_point,
+                jobs=jobs or cores(),
                 **options,
             )
         except KeyboardInterrupt:
             if folder and latest:
-                write_sweep(folder, latest[0], command_text())
+                write_sweep(folder, latest[0].in_order(), command_text())
             raise
-    if folder:
+    if folder and points:
+        points.settle([names[each["ranks"], each["algorithm"], each["bytes"]] for each in study.points])
         write_sweep(folder, study, command_text())
     emit(json_path, study.plain())
     if json_path != "-":

@@ -10,7 +10,7 @@ import click
 from ...hardware.errors import InputError
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, load
-from ..options import machine_option, plan_options, required_option, result_options
+from ..options import jobs_option, machine_option, plan_options, required_option, result_options
 from ..run_files import run_file_argument
 from ..sections import SectionedCommand
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ...reports.pages.output_folder import Folder
     from ...sim.planning.question import Question
     from ...sim.planning.search import Search
-
-SMALL = 20_000
-"""Plans up to which one process is quicker than several, which have to start."""
 
 
 @click.command("plan", cls=SectionedCommand)
@@ -45,7 +42,7 @@ SMALL = 20_000
 @click.option(
     "--simulate", "simulated", type=int, default=10, show_default=True, help="How many of the best plans to simulate."
 )
-@click.option("--jobs", type=int, help="Processes to search with.  [default: one a core; under mpiexec its ranks]")
+@jobs_option("one a core; under mpiexec its ranks")
 @plan_options(lambda option: option.fixable)
 @result_options
 def plan(
@@ -70,21 +67,17 @@ def plan(
     mpiexec all ranks search.
     """
     from ...sim.planning.question import Question
-    from ...sim.planning.space import Space
-    from ...sim.planning.workers import workers
+    from ...sim.workers import workers
 
     hardware, chosen = load(machine, model, settings)
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit}: must be at least 1")
     if simulated < 1:
         raise InputError(f"--simulate {simulated}: must be at least 1")
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs {jobs}: must be at least 1")
     said = ("--machine", machine, "--model", model, *(word for each in settings for word in ("--set", each)))
     question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory), said)
-    small = Space(question).size <= SMALL
     # Ranks of a job all come here, so that what the first one refuses ends them too.
-    with workers(1 if small and jobs is None else jobs, mpi=_under_mpi()) as crew:
+    with workers(jobs, mpi=_under_mpi()) as crew:
         if crew is None:
             return
         check_writable(json_path)

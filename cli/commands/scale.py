@@ -9,7 +9,7 @@ import click
 from ...hardware.errors import InputError
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, load
-from ..options import machine_option, overcommit_option, plan_options, result_options
+from ..options import jobs_option, machine_option, overcommit_option, plan_options, result_options
 from ..run_files import run_file_argument
 from ..sections import SectionedCommand
 
@@ -21,6 +21,7 @@ from ..sections import SectionedCommand
 @plan_options()
 @overcommit_option
 @result_options
+@jobs_option()
 @click.option("--nodes", help="Node counts, such as 6000,12000,96000.  [default: fractions of the plan's nodes]")
 @click.option(
     "--grow",
@@ -37,6 +38,7 @@ def scale(
     out: str | None,
     nodes: str | None,
     grow: Any,
+    jobs: int | None,
     **options: Any,
 ) -> None:
     """Scale a model over node counts: weak (the batch grows along, and see --grow) or strong (model and batch stay).
@@ -46,6 +48,7 @@ def scale(
     from ...reports.pages.output_folder import Folder, Points
     from ...sim.studies.scaling import Study
     from ...sim.studies.scaling import scale as scale_study
+    from ...sim.workers import cores
 
     counts = _node_counts(nodes)
     check_writable(json_path)
@@ -53,13 +56,16 @@ def scale(
     folder = Folder(out) if out else None
     points = Points(folder) if folder else None
     latest: list[Study] = []
+    order: dict[str, int] = {}
     with progress(f"{kind} scaling", len(counts) if counts else None) as advance:
 
         def on_point(key: str, study: Study) -> None:
             latest[:] = [study]
+            assert study.newest is not None
             if points:
-                points.keep(key, study.points[-1].summary)
-            advance(f"{study.points[-1].nodes:,} nodes done")
+                points.keep(key, study.newest.summary)
+            order[key] = study.newest.nodes
+            advance(f"{study.newest.nodes:,} nodes done")
 
         try:
             scale_study(
@@ -70,6 +76,7 @@ def scale(
                 grow=grow,
                 known=points.known if points else None,
                 on_point=on_point,
+                jobs=jobs or cores(),
                 **options,
             )
         except KeyboardInterrupt:
@@ -77,7 +84,8 @@ def scale(
                 _write_study(folder, latest[0])
             raise
     study = latest[0]
-    if folder:
+    if folder and points:
+        points.settle(sorted(order, key=lambda key: order[key]))
         _write_study(folder, study)
     emit(json_path, study.to_plain())
     if json_path != "-":

@@ -6,27 +6,31 @@ import click
 
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text
-from ..options import result_options
+from ..options import jobs_option, result_options
 
 
 @click.command()
 @click.option("--data", metavar="FILE", help="Runs in a TOML file, or a folder of such files.  [default: published]")
+@jobs_option()
 @result_options
-def validate(data: str | None, json_path: str | None, out: str | None) -> None:
+def validate(data: str | None, jobs: int | None, json_path: str | None, out: str | None) -> None:
     """Predict published measurements, and print the errors by source and overall, beside a null model (a minute or two).
 
-    Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out.
+    Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out;
+    with --out, finished steps are kept: an interrupted validation continues when it runs again.
     """
     from ...reports.pages.accuracy import show_accuracy, write_accuracy
-    from ...reports.pages.output_folder import Folder
+    from ...reports.pages.output_folder import Folder, Points
     from ...reports.published.read_runs import read_runs
     from ...reports.studies.accuracy.memory_rows import with_memory
     from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
     from ...reports.studies.accuracy.validate import validate as predict_all
+    from ...sim.workers import cores
 
     rows = list(with_memory(read_runs(data)))
     check_writable(json_path)
     folder = Folder(out) if out else None
+    points = Points(folder) if folder else None
     done = Accuracy()
     with progress("validate", len(rows)) as advance:
 
@@ -35,14 +39,22 @@ def validate(data: str | None, json_path: str | None, out: str | None) -> None:
             advance(f"{outcome.row.id} {'done' if outcome.prediction else 'left out'}")
 
         try:
-            found = predict_all(rows, on_outcome)
+            found = predict_all(
+                rows,
+                on_outcome,
+                known=points.known if points else None,
+                keep=points.keep if points else lambda key, step: None,
+                jobs=jobs or cores(),
+            )
         except KeyboardInterrupt:
+            done.outcomes.sort(key=lambda outcome: rows.index(outcome.row))
             if done.predicted:
                 if folder:
                     write_accuracy(folder, done, command_text())
                 show_accuracy(console(stderr=json_path == "-"), done)
             raise
-    if folder:
+    if folder and points:
+        points.settle(sorted(points.known))
         write_accuracy(folder, found, command_text())
     emit(json_path, found.plain())
     if json_path != "-":

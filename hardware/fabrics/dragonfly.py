@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ..units import BytesPerSecond, SecondsOrZero
-from .fabric import Array, Fabric, Index, LinkKind, in_order, require_room
+from .fabric import Array, Fabric, Index, Leg, LinkKind, in_order, require_room
 
 
 class Dragonfly(Fabric):
@@ -85,6 +86,27 @@ class Dragonfly(Fabric):
         first, at = self._towards(here, self._middle(source, target), None, target)
         second, _ = self._towards(at, there // self.routers, there, target)
         return in_order([*first, *second], len(source))
+
+    def legs(self, nodes: int) -> tuple[Leg, ...] | None:
+        """Of minimal routes: to the router with the cable, over it, and to the target's router. Valiant ones hash the pair."""
+        if self.routing != "minimal":
+            return None
+        node = np.arange(self.groups * self.supernode)
+        router, group, cable = node // self.hosts, node // self.supernode, node % self.parallel
+
+        def hop(number: int) -> Callable[[Index, Index], Index]:
+            def links(source: Index, target: Index) -> Index:
+                here, there = source // self.hosts, target // self.hosts
+                return self._towards(here, there // self.routers, there, target)[0][number][:, None]
+
+            return links
+
+        to_group = group * self.parallel + cable
+        return (
+            Leg(router, to_group, hop(0)),
+            Leg(group, to_group, hop(1)),
+            Leg(router, router * self.parallel + cable, hop(2)),
+        )
 
     def _towards(self, here: Index, group: Index, there: Index | None, target: Index) -> tuple[list[Index], Index]:
         """Hops from router ``here`` into ``group`` and, where a router is given, to ``there``; and where they end."""

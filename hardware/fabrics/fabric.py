@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
@@ -70,6 +70,19 @@ class Level:
         return int(self.domain[-1]) + 1
 
 
+@dataclass(frozen=True)
+class Leg:
+    """A part of all routes: its links depend on what ``source[node]`` says of the first node and ``target[node]`` of the last.
+
+    ``links(source, target)`` are those between n pairs of nodes, ``[n, hops]`` and -1 where there are fewer. A node has none to
+    itself.
+    """
+
+    source: Index  # [nodes]
+    target: Index  # [nodes]
+    links: Callable[[Index, Index], Index]
+
+
 class Fabric(Record):
     """What joins the nodes of a machine: directed links, and one route over them for each pair of nodes.
 
@@ -110,6 +123,10 @@ class Fabric(Record):
 
         Links are numbered through all of ``kinds(nodes, ...)``. The interfaces at both ends are not among them.
         """
+
+    def legs(self, nodes: int) -> tuple[Leg, ...] | None:
+        """The parts of which all routes consist; None where each pair of nodes has a way of its own."""
+        return None
 
     @abstractmethod
     def latencies(self, source: Index, target: Index) -> Array:

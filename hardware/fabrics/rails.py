@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from ..units import BytesPerSecond, Ratio, SecondsOrZero
-from .fabric import Array, Fabric, Index, LinkKind, in_order
+from .fabric import Array, Fabric, Index, Leg, LinkKind, in_order
 
 
 class Rails(Fabric):
@@ -87,6 +87,25 @@ class Rails(Fabric):
                 np.where(near, gpus + target, 3 * gpus + target),
             ]
         return in_order(hops, len(source))
+
+    def legs(self, nodes: int) -> tuple[Leg, ...] | None:
+        """Of PXN: over the NVSwitch to the target's slot, then along the rail. Who crosses the spine is known of pairs only."""
+        if self.routing != "pxn":
+            return None
+        gpus = self.islands * self.island
+        node = np.arange(gpus)
+
+        def inside(source: Index, target: Index) -> Index:
+            sender = source // self.island * self.island + target % self.island
+            return np.where((source == sender)[:, None], -1, np.stack([source, gpus + sender], axis=1))
+
+        def along(source: Index, target: Index) -> Index:
+            here = source // self.island
+            sender = here * self.island + target % self.island
+            near = (here == target // self.island)[:, None]
+            return np.where(near, -1, np.stack([2 * gpus + sender, 3 * gpus + target], axis=1))
+
+        return Leg(node, node % self.island, inside), Leg(node // self.island, node, along)
 
     def latencies(self, source: Index, target: Index) -> Array:
         """``[n]`` seconds; PXN takes the NVSwitch's and the rail's one after the other."""

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from ..units import BytesPerSecond, SecondsOrZero
-from .fabric import Array, Fabric, Index, LinkKind, in_order
+from .fabric import Array, Fabric, Index, Leg, LinkKind, in_order
 
 
 def _lengths(value: Any) -> Any:
@@ -57,22 +57,37 @@ class Torus(Fabric):
 
     def routes(self, source: Index, target: Index, nodes: int) -> Index:
         """One dimension after another, a hop at a time."""
-        total, stride, start = prod(self.shape), 1, 0
-        here, hops = source, []
-        for length in self.shape:
-            ahead = (target // stride - here // stride) % length
-            plus = 2 * ahead <= length
-            left = np.where(plus, ahead, length - ahead)
-            first = np.where(plus, start, start + total)
-            for _ in range(length // 2):
-                hops.append(np.where(left > 0, first + here, -1))
-                place = here // stride % length
-                step = (place + np.where(plus, 1, -1)) % length - place
-                here = here + np.where(left > 0, step, 0) * stride
-                left = left - 1
-            stride *= length
-            start += 2 * total
+        hops = [hop for axis in range(len(self.shape)) for hop in self._along(axis, source, target)]
         return in_order(hops, len(source))
+
+    def legs(self, nodes: int) -> tuple[Leg, ...]:
+        """A leg a dimension: it starts with the target's coordinates in those before it, and the source's in those after."""
+        node, stride, found = np.arange(prod(self.shape)), 1, []
+        for axis, length in enumerate(self.shape):
+
+            def links(source: Index, target: Index, axis: int = axis) -> Index:
+                return np.stack(self._along(axis, source, target), axis=1)
+
+            found.append(Leg(node // stride, node % (stride * length), links))
+            stride *= length
+        return tuple(found)
+
+    def _along(self, axis: int, source: Index, target: Index) -> list[Index]:
+        """The hops of a route in one dimension, -1 where there are fewer."""
+        total, length, stride = prod(self.shape), self.shape[axis], prod(self.shape[:axis])
+        start = 2 * total * axis
+        here = source // stride * stride + target % stride
+        ahead = (target // stride - here // stride) % length
+        plus = 2 * ahead <= length
+        left = np.where(plus, ahead, length - ahead)
+        first, hops = np.where(plus, start, start + total), []
+        for _ in range(length // 2):
+            hops.append(np.where(left > 0, first + here, -1))
+            place = here // stride % length
+            step = (place + np.where(plus, 1, -1)) % length - place
+            here = here + np.where(left > 0, step, 0) * stride
+            left = left - 1
+        return hops
 
     def latencies(self, source: Index, target: Index) -> Array:
         """``[n]`` seconds: into and out of the network, and each cable."""

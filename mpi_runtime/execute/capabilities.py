@@ -7,6 +7,7 @@ from typing import Literal
 
 from ...hardware.errors import InputError
 from ...workloads.mesh.axes import CONTEXT
+from ...workloads.model.layers import ATTENTION
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
 from ..devices import TYPES
@@ -44,7 +45,7 @@ def _not_with_experts(setting: Setting) -> Iterator[str]:
         yield f"--zero {plan.zero}: models with experts are executed for real with --zero 0, 1 and hierarchical"
     if plan.prototypes:
         yield "--prototypes: the runtime's gates choose among all experts"
-    if model.gated or model.shared_experts or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
+    if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
         yield f"--model {model.name}: executed for real are experts of two matrices in every layer, and no others beside them"
 
 
@@ -53,17 +54,21 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     model, plan, batch, mesh = setting.model, setting.plan, setting.batch, setting.mesh
     yield from _neither(setting)
     extras = {
-        "biases": model.biases,
+        "biases": bool(model.biases),
         "dropout": model.dropout,
         "latent attention": model.latent is not None,
         "learned positions": model.positions > 0,
+        "norms of queries and keys": model.query_key_norm != "none",
+        "gates on attention": model.gated_attention,
+        "layers without an FFN": model.ffn_hidden == 0,
+        "layer norms without a shift": model.norm == "layer-scale",
         "an image's patches": model.patches > 0,
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
     if type(plan.kernel) not in COMPUTED:
         yield f"--attention {plan.attention}: nothing computes this kernel for real"
-    if plan.recomputation.keeps_products:
+    if plan.recomputation.runs_parts_again:
         yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
@@ -90,5 +95,9 @@ def _neither(setting: Setting) -> Iterator[str]:
         yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"
     if plan.sharding.quantises:
         yield f"--zero {plan.zero}: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
+    if others := [each for each in dict.fromkeys(model.pattern) if each != ATTENTION]:
+        yield f"--model {model.name}: has {' and '.join(others)} layers; executed for real is attention to all tokens"
+    if model.further_tokens:
+        yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
     if model.encoder_layers:
         yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"

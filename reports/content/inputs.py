@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...hardware.machine import Machine
-from ...workloads.model.model import Latent, Model
+from ...hardware.records import Record
+from ...workloads.model.model import Model
 from .sections import Section
 from .words import shown
 
@@ -36,8 +38,12 @@ def _shown(value: Any) -> str:
     """A value of a model file as text."""
     if isinstance(value, bool | str):
         return shown(value)
-    if isinstance(value, Latent):
-        return ", ".join(f"{name} {size:,}" for name, size in value)
+    if isinstance(value, Record):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value if part is not None)
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {_shown(part)}" for name, part in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(_shown(part) for part in value)
     return f"{value:,.0f}"
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ...hardware.errors import InputError
-from ...hardware.files import write_all
+from ...hardware.files import write_all, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,6 +145,15 @@ class Points:
         except OSError as reason:
             raise InputError(f"{self.path}: cannot be written: {reason.strerror}") from None
         self._ends_well = True
+
+    def settle(self, order: Sequence[str]) -> None:
+        """Put the points of a study that has ended in its order: the file does not tell who was first."""
+        wanted = [*(key for key in self.known if key not in {*order}), *order]
+        if wanted == list(self.known):
+            return
+        self.known = {key: self.known[key] for key in wanted}
+        lines = (json.dumps({"key": key, "summary": summary}) + "\n" for key, summary in self.known.items())
+        write_whole(self.path, "".join(lines))
 
     def _read(self) -> str:
         try:

@@ -40,6 +40,7 @@ COLOURS = {
     "pipeline_bubble": "#e0e0e0",
     "pipeline_transfer": "#a1c181",
     "offload": "#5c4d7d",
+    "launch": "#2f2f2f",
 }
 """Colours of the categories of a step's time."""
 

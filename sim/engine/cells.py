@@ -14,6 +14,7 @@ from ...workloads.results.ledger import Ledger
 from ...workloads.schedule.operation import Operation
 from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.coupling import Kind
+from ..network.distinct import distinct
 from ..network.flow_network import FlowNetwork
 from ..network.links import Array, Index, LinkLoads
 from ..network.phases.flow_symmetry import TooManyClasses
@@ -133,7 +134,7 @@ class CellEngine:
         place = np.empty(self.mesh.ranks, dtype=np.int64)
         for batch in range(int(label.max()) + 1):
             rows = np.flatnonzero(label == batch)
-            cells = np.unique(of_rank[groups[rows]]).tolist()
+            cells = distinct(of_rank[groups[rows]]).tolist()
             ranks = np.concatenate([self.cells[cell] for cell in cells])
             place[ranks] = np.arange(len(ranks))
             part = self.traffic.part(kind.axes, rows, apart) if batched else None

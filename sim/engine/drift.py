@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange, PipelineWork
@@ -26,6 +27,14 @@ MOST_RANKS = 6_000_000
 
 MOST_RESUMES = 150_000
 """The same of operations times cells."""
+
+
+def apart_in(begins: Array) -> NDArray[np.bool_]:
+    """Of several blocks, along a first axis, whether groups that begin an exchange at these times do not begin together."""
+    flat = begins.reshape(len(begins), -1)
+    last = flat.max(axis=1)
+    found: NDArray[np.bool_] = last - flat.min(axis=1) > AT_ONCE * last
+    return found
 
 
 @dataclass

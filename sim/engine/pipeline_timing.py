@@ -318,9 +318,10 @@ def _of_each_rank(
             sent, there = came.pop((stage, place))
             begin = np.maximum(begin, there)
             under_way = np.minimum(begin - free[stage], there - sent)
-        made, rest = (float(np.max(each)) for each in (parts[stage][place], work[stage][place] - parts[stage][place]))
+        made = float(np.max(parts[stage][place]))  # what the cards know: of the slowest rank, whichever that is
+        rest = float(np.max(work[stage][place])) - made
         before = (clock.made - clock.begin) / made if made else 1.0
-        after = (clock.end - clock.made) / rest if rest else 1.0
+        after = (clock.end - clock.made) / rest if rest > 0 else 1.0
         mades[stage].append(begin + parts[stage][place] * before)
         end = mades[stage][-1] + (work[stage][place] - parts[stage][place]) * after
         slowed[stage].append(np.maximum(0.0, end - begin - work[stage][place]))

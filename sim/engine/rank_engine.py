@@ -8,7 +8,6 @@ import numpy as np
 
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine
-from ...workloads.collectives import check, rounds
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.schedule import Schedule
@@ -17,9 +16,6 @@ from ..messages.message_simulation import Course, MessageSimulation
 from ..messages.message_tables import MessageSteps
 from ..messages.rank_symmetry import RankSymmetry
 from ..network.links import Array, Index, LinkLoads
-from ..network.network_models import SHARING
-from ..network.phases.round_bytes import payloads
-from ..network.phases.traffic_factors import traffic_factors
 from ..network.topology import Graph
 from .noise import Noise
 from .step_engine import StepResult
@@ -107,22 +103,7 @@ class RankByRank:
             (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes, exchange.root) if even else number
         )
         if key not in self.known:
-            grid, size = self.layout.two_level(exchange.axes), self.mesh.size(*exchange.axes)
-            outer, inner = (1, size) if grid is None else grid.shape[1:]
-            check(exchange.operation, exchange.algorithm, size, uneven=not even and exchange.operation == "all-to-all")
-            found = rounds(exchange.operation, exchange.algorithm, outer, inner)
-            groups = np.roll(self.layout.groups(exchange.axes), -exchange.root, axis=1)
-            self.known[key] = MessageSteps(
-                self.graph,
-                groups,
-                found,
-                inner,
-                payloads(self.layout, exchange, found),
-                SHARING["maxmin"],
-                self.machine.calibration.message_overhead,
-                self.orbits,
-                traffic_factors(self.machine, self.layout, groups, exchange.operation, exchange.algorithm),
-            )
+            self.known[key] = MessageSteps.of_exchange(self.graph, exchange, self.orbits)
         return self.known[key]
 
     def _refuse(self) -> None:
@@ -130,7 +111,7 @@ class RankByRank:
         works = [(number, each.work) for number, each in enumerate(self.schedule.operations)]
         if any(isinstance(work, PipelineWork) for _, work in works):
             raise InputError(
-                "--depth message: pipelines are looked at block by block; --depth fluid or bound takes them"
+                "--depth message: pipelines are looked at block by block; --depth fluid or links takes them"
             )
         count = 0.0
         for number, work in works:
@@ -139,7 +120,7 @@ class RankByRank:
         if count > MOST_MESSAGES:
             raise DoesNotFit(
                 f"--depth message: a step of {count:,.0f} messages, where {MOST_MESSAGES:,.0f} can be done; --depth fluid looks"
-                " at classes of them, --depth bound at none"
+                " at classes of them, --depth links at none"
             )
 
     def _result(self) -> StepResult:

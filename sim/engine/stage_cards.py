@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...workloads.pipelines import Kind, Order, Step
+
+Array = NDArray[np.float64]
+Marks = NDArray[np.bool_]
 
 
 class StageMessage(NamedTuple):
@@ -53,6 +59,16 @@ class Slowing(NamedTuple):
         burst = busy / (1.0 - got)
         block = 1.0 - busy + burst
         return cls(block - 1.0, 1.0 / (1.0 - burst / block * (1.0 - got / part)) - 1.0, crowded)
+
+    @classmethod
+    def most(cls, busy: Array, part: Array, crowded: Marks) -> Slowing:
+        """The link of several on which a slot is slowed most, and how much a message is on any."""
+        got = np.minimum(part, 0.5)
+        burst = busy / (1.0 - got)
+        block = 1.0 - busy + burst
+        message = 1.0 / (1.0 - burst / block * (1.0 - got / part)) - 1.0
+        at = int(block.argmax())
+        return cls(float(block[at]) - 1.0, float(message.max()), bool(crowded[at]))
 
 
 Share = Callable[[int, int, int, bool], Slowing]

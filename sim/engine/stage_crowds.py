@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 MOST_OPERATIONS = 20_000
 """Operations of blocks that are run once more, stage by stage: about a second. Above, all stages run a block at once."""
 
-MOST_MEETINGS = 500_000
-"""Slots times stages up to which slots that run at once slow each other: seconds."""
-
 MOST_MATES = 8
 """Other stages at once whose bursts are told one by one; of more the mean counts."""
 
@@ -49,7 +46,7 @@ def met(work: PipelineWork, traffic: Traffic, axis: int) -> dict[str, NDArray[np
 
     Stages send with odd weights. Where one alone loads a link, weighted bytes over bytes are that stage's weight.
     """
-    count, weights = Traffic(traffic.machine, traffic.layout, "bound"), np.sqrt(np.arange(work.stages) + 2.0)
+    count, weights = Traffic(traffic.machine, traffic.layout, "links"), np.sqrt(np.arange(work.stages) + 2.0)
     shape = [work.stages if number == axis else 1 for number in range(len(traffic.layout.mesh.shape))]
     exchanges = (each.work for block in work.blocks for each in block if isinstance(each.work, Exchange))
     kinds = {(each.operation, each.algorithm, each.axes) for each in exchanges}
@@ -97,8 +94,9 @@ class StageCrowds:
         traffic: Traffic,
         axis: int | None,
         run: Callable[[int, int, Block, Traffic], BlockRun],
+        note: Callable[[str], None],
     ) -> StageCrowds | None:
-        """None where no stages meet, or where there is too much to run."""
+        """None where no stages meet, or where there is too much to run, which is then noted."""
         if axis is None or work.stages < 2:
             return None
         used = {
@@ -107,9 +105,15 @@ class StageCrowds:
             for each in passes
             for number in each
         }
-        if sum(len(work.blocks[number]) for _, number in used) > MOST_OPERATIONS:
-            return None
+        operations = sum(len(work.blocks[number]) for _, number in used)
         links = met(work, traffic, axis)
+        if links and operations > MOST_OPERATIONS:
+            note(
+                f"{work.stages:,} stages share {', '.join(links)} with what they send within blocks of {operations:,} operations"
+                f" in all, of which {MOST_OPERATIONS:,} can be played stage by stage; all stages were taken to run a block at"
+                " once, so the step may come out too long (up to 31 % in random plans)"
+            )
+            return None
         return cls(work, traffic, axis, run, links) if links else None
 
     def alone(self, stage: int, number: int) -> BlockRun:
@@ -175,7 +179,7 @@ class StageCrowds:
     def _counter(self) -> Traffic:
         """Traffic that only adds up bytes."""
         if -1 not in self._traffics:
-            self._traffics[-1] = Traffic(self.traffic.machine, self.traffic.layout, "bound")
+            self._traffics[-1] = Traffic(self.traffic.machine, self.traffic.layout, "links")
         return self._traffics[-1]
 
     def _traffic(self, stage: int) -> Traffic:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.fabrics.fabric import LinkKind
 from ...workloads.pipelines import Kind
 from ...workloads.schedule.work import Exchange
-from ..network.links import Array, LinkLoads
+from ..network.links import Array, Index, LinkLoads
 from ..network.phases.transfers import Traffic
 from .stage_cards import Slowing
 
@@ -31,9 +32,18 @@ class Handover:
 
     @classmethod
     def of(
-        cls, traffic: Traffic, activations: Exchange, kind: Kind, wraps: bool, sends: Sequence[int] | None = None
+        cls,
+        traffic: Traffic,
+        activations: Exchange,
+        kind: Kind,
+        wraps: bool,
+        sends: Sequence[int] | None = None,
+        passing: Callable[[Index, Index, Array], Array] | None = None,
     ) -> Handover:
-        """The messages of one direction; with ``sends``, by stage, each counts so many times in the loads."""
+        """The messages of one direction; with ``sends``, by stage, each counts so many times in the loads.
+
+        ``passing(source, target, nbytes)`` are the seconds in which their bytes pass; None: while all stages send at once.
+        """
         mesh = traffic.layout.mesh
         members = mesh.groups(activations.axes)
         by = 1 if kind == "F" else -1
@@ -47,7 +57,7 @@ class Handover:
         node = traffic.layout.node
         latency = traffic.machine.fabric.latencies(node[source], node[target])
         wire, fixed = np.zeros(mesh.ranks), np.zeros(mesh.ranks)
-        wire[source] = demand.group_seconds(finish)
+        wire[source] = passing(source, target, sent) if passing else demand.group_seconds(finish)
         fixed[source] = latency + traffic.machine.calibration.message_overhead
         if sends is not None:
             times = np.broadcast_to(np.array(sends, dtype=np.float64), members.shape)[chosen]
@@ -68,7 +78,7 @@ class SharedCards:
     wraps: bool
     axis: int
     _ways: dict[tuple[int, int], int] = field(default_factory=dict)
-    _parts: dict[tuple[int, int, bool], dict[str, Array]] = field(default_factory=dict)
+    _parts: dict[tuple[int, int, bool], dict[LinkKind, tuple[Index, Array]]] = field(default_factory=dict)
 
     def way(self, sender: int, receiver: int) -> int:
         """0 where all messages stay in their nodes, else 1."""
@@ -86,20 +96,21 @@ class SharedCards:
 
         On links that are ``met``, by kind, what other stages send meets them too.
         """
-        taken, found = self._taken(stage, way, out), [Slowing()]
-        for kind in loads.kinds if seconds else ():
-            if kind.name not in taken or kind.name not in loads.loads:
+        found = [Slowing()]
+        for kind, (links, parts) in self._taken(stage, way, out).items() if seconds else ():
+            if kind.name not in loads.loads:
                 continue
-            busy, parts = np.minimum(loads.loads[kind.name] / kind.each / seconds, 1.0), taken[kind.name]
-            crowd = met.get(kind.name, np.zeros(len(busy), dtype=np.bool_))
-            both = (busy > 0) & (parts > 0)
-            each = zip(busy[both].tolist(), parts[both].tolist(), crowd[both].tolist(), strict=True)
-            found += [Slowing.of(*some) for some in set(each)]
+            each = kind.each[links] if isinstance(kind.each, np.ndarray) else kind.each
+            busy = np.minimum(loads.loads[kind.name][links] / each / seconds, 1.0)
+            both = busy > 0
+            if both.any():
+                crowd = met[kind.name][links] if kind.name in met else np.zeros(len(links), dtype=np.bool_)
+                found.append(Slowing.most(busy[both], parts[both], crowd[both]))
         most = max(found, key=lambda each: each.block)
         return most._replace(message=max(each.message for each in found))
 
-    def _taken(self, stage: int, way: int, out: bool) -> dict[str, Array]:
-        """The part of each link, by kind, that messages out of a stage, or into it, take while they pass on one way."""
+    def _taken(self, stage: int, way: int, out: bool) -> dict[LinkKind, tuple[Index, Array]]:
+        """Links, by kind, that messages out of a stage, or into it, pass on one way, and the part that they take meanwhile."""
         key = (stage, way, out)
         if key not in self._parts:
             mesh = self.traffic.layout.mesh
@@ -122,5 +133,6 @@ class SharedCards:
                     if link.name in loads.loads:
                         part = np.minimum(loads.loads[link.name] / link.capacity / wire, 1.0)
                         found[link.name] = np.maximum(found.get(link.name, 0.0), part)
-            self._parts[key] = found
+            passed = ((kind, found[kind.name]) for kind in self.traffic.phases.kinds if kind.name in found)
+            self._parts[key] = {kind: (np.flatnonzero(parts), parts[parts > 0]) for kind, parts in passed}
         return self._parts[key]

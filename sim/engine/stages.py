@@ -18,7 +18,7 @@ from ...workloads.results.trace import Rows
 from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
-from .block_batches import AT_ONCE, form
+from .block_batches import AT_ONCE, Forms
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
 from .stage_cards import Slowing
@@ -107,7 +107,8 @@ class PipelineStages:
     def played(self) -> tuple[Timing, list[int]]:
         """Clocks of all slots, and the place in each stage's order at which the step begins."""
         pipeline, work = PIPELINES.find(self.work.name), self.work
-        asked = self._duration, self._transfer, self._made, self if self.handovers else None
+        sharing = self if self.handovers and self.engine.meet else None
+        asked = self._duration, self._transfer, self._made, sharing
         if pipeline.asynchronous:
             return play_endless(pipeline, work.stages, work.micro_batches, *asked)
         return play(pipeline.orders(work.stages, work.micro_batches, work.chunks), *asked), [0] * work.stages
@@ -156,7 +157,8 @@ class PipelineStages:
 
     @cached_property
     def _forms(self) -> list[Hashable | None]:
-        return [form(block) for block in self.work.blocks]
+        forms = Forms()
+        return [forms.of(block) for block in self.work.blocks]
 
     @cached_property
     def _alike(self) -> dict[Hashable, list[int]]:
@@ -173,7 +175,10 @@ class PipelineStages:
     @cached_property
     def crowds(self) -> StageCrowds | None:
         """Stages whose own exchanges meet; None where none do."""
-        return StageCrowds.of(self.work, self.traffic, self.axis, self.engine.stage_block) if self.handovers else None
+        if not self.handovers or not self.engine.meet:
+            return None
+        engine = self.engine
+        return StageCrowds.of(self.work, self.traffic, self.axis, engine.stage_block, engine.of_blocks.append)
 
     def stretch(self, running: Sequence[tuple[int, Slot] | None]) -> list[float]:
         """By how much longer stages take that run these slots at once."""
@@ -232,7 +237,7 @@ class PipelineStages:
 
     def _handover(self, kind: Kind, sends: Sequence[int] | None = None) -> Handover:
         assert self.work.activations is not None
-        return Handover.of(self.traffic, self.work.activations, kind, self.work.chunks > 1, sends)
+        return self.engine.handover(self.work.activations, kind, self.work.chunks > 1, sends)
 
     def _sends(self, kind: Kind) -> list[int]:
         """How often each stage sends an activation, or a gradient, within the step: as often as its slot is another's input."""
@@ -283,13 +288,34 @@ class PipelineStages:
                     key = (work,) if _even(work) else (work.algorithm, work.axes, id(work.nbytes), id(work.received))
                     before = found.get(key)
                     found[key] = work, often if before is None else before[1] + often
+        alike: dict[tuple[object, ...], list[tuple[Exchange, Array]]] = {}
         for work, often in found.values():
-            loads.plus(self._counter.weighted(work, often), 1.0)
+            if _even(work):
+                loads.plus(self._counter.weighted(work, often), 1.0)
+            else:
+                ranks = (often != 0).tobytes()  # of which stages
+                alike.setdefault((work.operation, work.algorithm, work.axes, ranks), []).append((work, often))
+        most = max(1, AT_ONCE // self.traffic.layout.mesh.ranks)
+        for each in alike.values():
+            for at in range(0, len(each), most):
+                self._count_at_once(loads, each[at : at + most])
+
+    def _count_at_once(self, loads: LinkLoads, several: Sequence[tuple[Exchange, Array]]) -> None:
+        """Add the bytes of exchanges of one kind, each as often as ranks do it."""
+        works, times = [work for work, _ in several], [often for _, often in several]
+        at_once = self._counter.at_once(works, times)
+        if at_once is None:
+            for work, often in several:
+                loads.plus(self._counter.weighted(work, often), 1.0)
+            return
+        for transfer in at_once:
+            for kind, nbytes in transfer.loads.loads.items():
+                loads.put(kind, nbytes.sum(axis=0))
 
     @cached_property
     def _counter(self) -> Traffic:
         """Traffic that only adds up bytes."""
-        return Traffic(self.machine, self.traffic.layout, "bound")
+        return Traffic(self.machine, self.traffic.layout, "links")
 
     @cached_property
     def axis(self) -> int | None:

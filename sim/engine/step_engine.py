@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,8 @@ from .drift import Drift
 from .noise import Noise
 
 if TYPE_CHECKING:
+    from ...workloads.pipelines import Kind
+    from .stage_transfers import Handover
     from .stages import PipelineStages
 
 Array = NDArray[np.float64]
@@ -106,10 +109,13 @@ class Exchanged:
     seconds: Sequence[float | Array]
     apart: Sequence[bool]
 
-    def count(self, loads: LinkLoads) -> None:
-        """Add its bytes."""
+    def on(self, kind: str, count: int) -> Array:
+        """Its bytes on the ``count`` links of a kind."""
+        found = np.zeros(count)
         for each, factor in self.loads:
-            loads.plus(each, factor)
+            if kind in each.loads:
+                found += factor * each.loads[kind]
+        return found
 
 
 class Engine:
@@ -124,6 +130,9 @@ class Engine:
     share links turn out not to begin together, the step is played once more, cell by cell (:class:`~.cells.CellEngine`).
     """
 
+    meet = True
+    """Whether what is under way at once slows each other."""
+
     def __init__(
         self,
         machine: Machine,
@@ -137,6 +146,7 @@ class Engine:
         self.machine, self.schedule, self.traffic, self.noise = machine, schedule, traffic, noise
         self.mesh = schedule.mesh
         self.slowness = noise.slowness()
+        self.even = not noise.jitter and isinstance(self.slowness, float) and self.slowness == 1.0
         self.ledger = Ledger(schedule, observed, exposure)
         self.env = CountingEnvironment()
         self.network = SharedNetwork(self.env)
@@ -144,6 +154,13 @@ class Engine:
         self.shared: dict[LinkLoads, float] = {}
         senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
         self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
+        self.repeated: dict[tuple[object, ...], int] = {}  # how often unequal bytes are sent again
+        if self.alone:
+            works = [each.work for each in schedule.operations if isinstance(each.work, Exchange)]
+            self.repeated = Counter(_key(work) for work in works if _uneven(work))
+        self.others: dict[
+            tuple[object, ...], tuple[list[tuple[Taken, bool]], int]
+        ] = {}  # what those take, and how many
         self.known: dict[Transfer, Taken] = {}
         self.exchanged: dict[tuple[object, ...], tuple[Exchange, Exchanged]] = {}
         self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
@@ -182,11 +199,17 @@ class Engine:
         """
         operations = self.schedule.operations
         beside = [each for each in operations if isinstance(each.work, Exchange)]
-        if not beside or not any(isinstance(each.work, PipelineWork) for each in operations):
+        if not any(isinstance(each.work, PipelineWork) for each in operations):
+            return 0.0
+        return self._waited(seconds, played, beside)
+
+    def _waited(self, seconds: float, played: Played, exchanges: Sequence[Operation]) -> float:
+        """What the busiest link has left after some seconds; it counts for the last of some exchanges."""
+        if not exchanges:
             return 0.0
         busiest = max((float(busy.max()) for _, busy in played.loads.busy()), default=0.0)
-        left = max(0.0, busiest - seconds)
-        played.ledger.exposure.spend(beside[-1].category, beside[-1].phase, np.full([1] * len(self.mesh.shape), left))
+        left, last = max(0.0, busiest - seconds), exchanges[-1]
+        played.ledger.exposure.spend(last.category, last.phase, np.full([1] * len(self.mesh.shape), left))
         return left
 
     def _play(self) -> None:
@@ -218,35 +241,67 @@ class Engine:
         self, number: int, operation: Operation, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         timed = self.costs.of(operation.work)
-        end = ready + timed.seconds * self.slowness * self.noise.of_operation(number)
+        seconds = timed.seconds
+        if not self.even:
+            seconds = seconds * self.slowness * self.noise.of_operation(number)
+        end = ready + seconds
         yield self._until(end)
         return ready, end, timed.limit
 
     def _communicate(
         self, stream: str, exchange: Exchange, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        mesh = self.mesh
-        begin = ready.max(axis=tuple(at for at in mesh.positions(exchange.axes) if ready.shape[at] > 1), keepdims=True)
+        begin = self._joint(exchange, ready)
         yield self._until(begin)
+        if self.alone:
+            end, limit, longest = begin, "none", 0.0
+            for taken, apart in self._by_themselves(exchange):
+                if not apart:
+                    self.drift.add(stream, exchange.axes, end)
+                end = end + taken.seconds
+                if taken.longest > longest:
+                    longest, limit = taken.longest, taken.limit
+            yield self._until(end)
+            return begin, end, limit
         end, limit, longest = begin, "none", 0.0
         for transfer in self.traffic.transfers(exchange):
-            if not (self.alone and transfer.demand.apart):
-                self.drift.add(stream, exchange.axes, end)
+            self.drift.add(stream, exchange.axes, end)
             started = self.env.now
-            if self.alone:
-                taken = self._by_itself(exchange, transfer)
-            else:
-                finish = yield from self.network.carry(transfer.demand)
-                taken = self.taken(exchange, transfer, finish)
+            finish = yield from self.network.carry(transfer.demand)
+            taken = self.taken(exchange, transfer, finish)
             end = end + taken.seconds
             if taken.longest > longest:
                 longest, limit = taken.longest, taken.limit
             self._load(transfer)
-            if not self.alone:
-                yield self.env.timeout(max(0.0, started + taken.longest - self.env.now))
-        if self.alone:
-            yield self._until(end)
+            yield self.env.timeout(max(0.0, started + taken.longest - self.env.now))
         return begin, end, limit
+
+    def _joint(self, exchange: Exchange, ready: Array) -> Array:
+        """When the last member of each group is ready."""
+        along = tuple(at for at in self.mesh.positions(exchange.axes) if ready.shape[at] > 1)
+        begin: Array = ready.max(axis=along, keepdims=True)
+        return begin
+
+    def _by_themselves(self, exchange: Exchange) -> list[tuple[Taken, bool]]:
+        """The transfers of an exchange that has the network to itself: what each takes, and whether groups share no link.
+
+        Those of unequal bytes are worked out once for all exchanges of a step that send the same, and their bytes are counted
+        for all of them.
+        """
+        key = _key(exchange)
+        if key in self.others:
+            found, left = self.others.pop(key)
+        else:
+            found, left = [], self.repeated.get(key, 1)
+            for transfer in self.traffic.transfers(exchange):
+                if transfer.factor is None:
+                    self.loads.plus(transfer.loads, float(left))
+                else:
+                    self._load(transfer)
+                found.append((self._by_itself(exchange, transfer), transfer.demand.apart))
+        if left > 1:
+            self.others[key] = found, left - 1
+        return found
 
     def _by_itself(self, exchange: Exchange, transfer: Transfer) -> Taken:
         """What a transfer takes where nothing else can be on the network; even ones repeat."""
@@ -300,7 +355,7 @@ class Engine:
     ) -> BlockRun:
         noise = replace(self.noise.within(number), layout=traffic.layout)
         schedule = Schedule(traffic.layout, operations)
-        inner = Engine(self.machine, schedule, traffic, noise, observed, RankExposure(), self.costs)
+        inner = self.within(schedule, traffic, noise, observed)
         inner.made = np.zeros([1] * len(self.mesh.shape))
         played = inner.played()
         self.of_blocks += played.notes
@@ -308,14 +363,25 @@ class Engine:
         assert played.made is not None and isinstance(exposure, RankExposure)
         return BlockRun(played.made, seconds, exposure.parts, played.ledger.rows, played.loads, played.events)
 
+    def within(
+        self, schedule: Schedule, traffic: Traffic, noise: Noise, observed: Mapping[str, tuple[int, ...]]
+    ) -> Engine:
+        """An engine for a block."""
+        return type(self)(self.machine, schedule, traffic, noise, observed, RankExposure(), self.costs)
+
+    def handover(self, activations: Exchange, kind: Kind, wraps: bool, sends: Sequence[int] | None = None) -> Handover:
+        """Messages between the stages of a pipeline, which all send at once."""
+        from .stage_transfers import Handover
+
+        return Handover.of(self.traffic, activations, kind, wraps, sends)
+
     def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
-        """The same of several, which have one form (:func:`~.block_batches.form`)."""
+        """The same of several, which have one form (:class:`~.block_batches.Forms`)."""
         return BlockBatch(self, numbers, blocks).run()
 
     def by_itself(self, exchange: Exchange) -> Exchanged:
         """An exchange with the network to itself; even ones, and those on the same bytes, repeat."""
-        key = (id(exchange.nbytes), id(exchange.received)) if _uneven(exchange) else (exchange.nbytes,)
-        key = (exchange.operation, exchange.algorithm, exchange.axes, *key)
+        key = _key(exchange)
         if key not in self.exchanged:
             transfers = self.traffic.transfers(exchange)
             seconds = [self._by_itself(exchange, each).seconds for each in transfers]
@@ -340,6 +406,12 @@ class Engine:
         """Add what transfers share to the bytes on links."""
         for loads, factor in self.shared.items():
             self.loads.plus(loads, factor)
+
+
+def _key(exchange: Exchange) -> tuple[object, ...]:
+    """What exchanges have in common that send the same: amounts by rank are where they are the same object."""
+    key = (id(exchange.nbytes), id(exchange.received)) if _uneven(exchange) else (exchange.nbytes,)
+    return exchange.operation, exchange.algorithm, exchange.axes, *key
 
 
 def _uneven(exchange: Exchange) -> bool:

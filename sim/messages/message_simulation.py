@@ -41,7 +41,11 @@ def play(collectives: Sequence[tuple[MessageSteps, Array]]) -> list[Array]:
 
 
 def in_turn(steps: MessageSteps) -> float:
-    """Seconds of a collective in which all ranks wait for each other after each step."""
+    """Seconds of a collective in which all ranks wait for each other after each step.
+
+    All flows of a step begin together, and a message's bytes come as much later as it has to wait for its first, as in a
+    training step at this depth (:class:`~athanor.sim.network.phases.transfers.Transfer`).
+    """
     seconds, known = 0.0, dict[int, float]()
     for each, times in steps.rows():
         key = int(fingerprints(each))
@@ -51,19 +55,35 @@ def in_turn(steps: MessageSteps) -> float:
     return seconds
 
 
+def by_busiest_link(steps: MessageSteps) -> float:
+    """The same, where a message takes as long as the most loaded link on its way, and of a crowd all wait for the farthest."""
+    seconds, rates = 0.0, np.append(steps.capacity, np.inf)
+    for each, times in steps.rows():
+        sent = each[each.receiver >= 0]
+        crowd = len(sent.sender) > len(np.unique(sent.sender))
+        loads = np.zeros(len(rates))
+        for hop in range(sent.links.shape[1]):
+            loads += np.bincount(sent.links[:, hop], sent.usage[:, hop] * sent.nbytes, len(loads))
+        worst = np.where(sent.nbytes > 0, (loads / rates)[sent.links].max(axis=1, initial=0.0), 0.0)
+        wait = np.where(sent.times > 0, sent.wait, 0.0)
+        ends = worst + (wait.max(initial=0.0) if crowd else wait)
+        seconds += times * max(float(ends.max(initial=0.0)), float(sent.wait.max(initial=0.0)))
+    return seconds
+
+
 def _together(messages: Sends, steps: MessageSteps) -> float:
-    """Seconds until the last of some messages, that all begin together, has ended."""
+    """Seconds until the last of some messages, whose flows all begin together, has ended."""
     count = len(messages.sender)
     fluid = Fluid(count, messages.links.shape[-1], np.append(steps.capacity, np.inf))
     fluid.book(np.arange(count), messages.links, messages.usage, messages.weight, messages.limit, messages.nbytes)
-    waiting = messages.wait.copy()
-    while (now := min(fluid.next(), float(waiting.min(initial=np.inf)))) < np.inf:
-        fluid.advance(now)
-        ready = np.flatnonzero(waiting <= now * TOGETHER)
-        waiting[ready] = np.inf
-        fluid.begin(ready[fluid.left[ready] > 0])
+    fluid.begin(np.flatnonzero(messages.nbytes > 0))
+    fluid.settle()
+    last = float(messages.wait.max(initial=0.0))
+    while (now := fluid.next()) < np.inf:
+        ended = fluid.advance(now)
+        last = max(last, now + float(messages.wait[ended].max()))
         fluid.settle()
-    return fluid.now
+    return last
 
 
 class MessageSimulation:

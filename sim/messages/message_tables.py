@@ -10,12 +10,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.collectives import Round
+from ...workloads.collectives import Round, check, rounds
+from ...workloads.schedule.work import Exchange
 from ..network.links import Array, Index
-from ..network.network_models import Sharing
+from ..network.network_models import SHARING, Sharing
 from ..network.phases.flow_symmetry import alike, scattered
-from ..network.phases.round_bytes import Payload
-from ..network.phases.traffic_factors import TrafficFactors
+from ..network.phases.round_bytes import Payload, payloads
+from ..network.phases.traffic_factors import TrafficFactors, traffic_factors
 from ..network.topology import Graph
 from .rank_symmetry import RankSymmetry
 
@@ -54,12 +55,13 @@ class Sends:
 class StepTotals:
     """What all steps together bring.
 
-    ``loads[orbit]`` bytes on one link of each orbit, the seconds of the rank whose messages, one after another and each with the
-    network to itself, take longest; how much of such a chain is waits before first bytes, at most; and the messages of all ranks.
+    ``loads[orbit]`` bytes on one link of each orbit; the seconds that each orbit of ranks needs for its messages, one after
+    another and each with the network to itself; how much of such a chain is waits before first bytes, at most; and the messages
+    of all ranks.
     """
 
     loads: Array
-    chain: float
+    chains: Array
     waits: float
     messages: int
 
@@ -93,6 +95,28 @@ class MessageSteps:
         self._bandwidth = np.append(graph.capacity * model.bandwidth_factor, np.inf)
         self._a_byte = 1.0 / np.append(graph.capacity, np.inf)
         self._windows: list[Window] = []
+
+    @classmethod
+    def of_exchange(cls, graph: Graph, exchange: Exchange, orbits: RankSymmetry) -> MessageSteps:
+        """The steps of an exchange of a schedule, in all groups along its axes at once."""
+        layout, size = graph.layout, graph.layout.mesh.size(*exchange.axes)
+        grid = layout.two_level(exchange.axes)
+        outer, inner = (1, size) if grid is None else grid.shape[1:]
+        even = isinstance(exchange.nbytes, float) and exchange.received is None and exchange.pairs is None
+        check(exchange.operation, exchange.algorithm, size, uneven=not even and exchange.operation == "all-to-all")
+        found = rounds(exchange.operation, exchange.algorithm, outer, inner)
+        groups = np.roll(layout.groups(exchange.axes), -exchange.root, axis=1)
+        return cls(
+            graph,
+            groups,
+            found,
+            inner,
+            payloads(layout, exchange, found),
+            SHARING["maxmin"],
+            graph.machine.calibration.message_overhead,
+            orbits,
+            traffic_factors(graph.machine, layout, groups, exchange.operation, exchange.algorithm),
+        )
 
     @cached_property
     def crowds(self) -> dict[int, Sends]:
@@ -136,6 +160,32 @@ class MessageSteps:
             low = window.high
 
     @cached_property
+    def least(self) -> Array:
+        """Seconds below which each group cannot be, ``[groups]``, whatever others do and however ranks wait for each other.
+
+        Its most loaded link has to carry all that the group sends over it, and each rank has to send its messages one after
+        another, each of which takes what it takes alone.
+        """
+        found = np.zeros(len(self.groups))
+        np.maximum.at(found, self.group, self.totals.chains)
+        if len(found) == 1:
+            most = float((self.totals.loads / self.capacity).max(initial=0.0))
+            return found.clip(most)
+        links = self.nowhere + 1
+        keys: Index = np.zeros(0, dtype=np.int64)
+        carried: Array = np.zeros(0)
+        for window in self._all():
+            each, times = window.flat, (window.high - window.low) // len(window.source)
+            for hop in range(each.links.shape[-1]):
+                key, number = np.unique(self.group[each.sender] * links + each.links[:, hop], return_inverse=True)
+                moved = times * np.bincount(number, each.usage[:, hop] * each.nbytes, len(key))
+                keys, number = np.unique(np.concatenate([keys, key]), return_inverse=True)
+                carried = np.bincount(number, np.concatenate([carried, moved]), len(keys)).astype(np.float64)
+        seconds = carried / np.append(self.capacity, np.inf)[keys % links]
+        np.maximum.at(found, keys // links, seconds)
+        return found
+
+    @cached_property
     def totals(self) -> StepTotals:
         """Sums over all steps."""
         loads, chain, waits, count = np.zeros(self.nowhere + 1), np.zeros(self.ranks), 0.0, 0.0
@@ -153,7 +203,7 @@ class MessageSteps:
             chain += times * longest
             waits += times * float(each.wait.max(initial=0.0) if window.crowd else each.wait.max(axis=1).sum())
             count += times * float((self.orbits.ranks[each.sender] * each.times).sum())
-        return StepTotals(loads[:-1], float(chain.max(initial=0.0)), waits, round(count))
+        return StepTotals(loads[:-1], chain, waits, round(count))
 
     def window(self, low: int) -> Window:
         """The table of steps from ``low`` on, within one round."""

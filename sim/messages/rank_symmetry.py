@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.collectives import Round
+from ..network.distinct import distinct
 from ..network.links import Array, Index
 from ..network.topology import Graph
 
@@ -87,7 +88,7 @@ def _shuffles(home: Index) -> Iterator[Index]:
     onto[order] = order[np.repeat(starts, lengths) + (within + 1) % np.repeat(lengths, lengths)]
     yield onto
     following = starts.copy()
-    for length in np.unique(lengths):
+    for length in distinct(lengths):
         alike = np.flatnonzero(lengths == length)
         following[alike] = starts[np.roll(alike, -1)]
     exchanged = np.empty_like(order)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..network.distinct import distinct
 from ..network.fluid import TOGETHER, Fluid
 from ..network.links import Array, Index
 from .message_tables import MessageSteps, Sends
@@ -54,7 +55,7 @@ def _classes(steps: MessageSteps) -> Classes | None:
     one_crowd = len(steps.rounds) == len(steps.groups) == 1 and steps.rounds[0].everyone and steps.ranks == ranks
     if not one_crowd or payload is None or payload.share is None or steps.model.reverse or levels is None:
         return None
-    if len(np.unique(node)) < ranks:
+    if len(distinct(node)) < ranks:
         return None
     columns = [payload.sent, *(level.domain[node] for level in levels[1:])]
     _, first, group = np.unique(np.column_stack(columns), axis=0, return_index=True, return_inverse=True)

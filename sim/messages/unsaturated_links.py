@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..network.distinct import distinct
 from ..network.links import Index
 from .message_tables import MessageSteps
 
@@ -30,8 +31,8 @@ def unsaturated_links(steps: MessageSteps) -> NDArray[np.bool_]:
         for hop in range(each.links.shape[-1]):
             links = each.links[..., hop]
             np.maximum.at(most, links, each.usage[..., hop] * each.limit)
-            sends.append(np.unique(links * steps.ranks + each.sender))
-            comes.append(np.unique(links * steps.ranks + each.receiver))
+            sends.append(distinct(links * steps.ranks + each.sender))
+            comes.append(distinct(links * steps.ranks + each.receiver))
     few = np.minimum(_ranks(sends, steps), _ranks(comes, steps))
     asked = most * few * (1.0 + steps.model.reverse)  # a message may use a link there and back
     return np.asarray(asked[:-1] <= steps.capacity * ROOM)
@@ -39,5 +40,5 @@ def unsaturated_links(steps: MessageSteps) -> NDArray[np.bool_]:
 
 def _ranks(found: list[Index], steps: MessageSteps) -> Index:
     """How many ranks are on each link, from pairs of a link and a rank as one number."""
-    pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    pairs = distinct(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
     return np.bincount(pairs // steps.ranks, minlength=steps.nowhere + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .distinct import distinct
 from .links import Array, Index
 
 TIE = 1.0 + 1e-9
@@ -100,7 +101,7 @@ class Fluid:
         """The own numbers of links, which those that no flow was on before are given now."""
         numbers = self._number[links]
         if numbers.min(initial=0) < 0:
-            fresh = np.unique(links[numbers < 0])
+            fresh = distinct(links[numbers < 0])
             self._number[fresh] = len(self.capacity) + np.arange(len(fresh))
             self.capacity = np.append(self.capacity, self._all[fresh])
             self._used = np.append(self._used, np.zeros(len(fresh)))

@@ -17,6 +17,9 @@ from ...workloads.mesh.placement import Layout
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
+DUST = 1e-6
+"""A link that is busy for less than this part of the busiest one's time is not one that is used."""
+
 
 @dataclass(frozen=True)
 class Links:
@@ -37,7 +40,11 @@ class Links:
     layout: Layout
     _segments: dict[tuple[Groups, int], Segments] = field(default_factory=dict, repr=False, compare=False)
     classes: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of flows, as found
+    farthest: dict[Groups, Array] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # latencies, as found
     _single: dict[tuple[Groups, int], bool] = field(default_factory=dict, repr=False, compare=False)
+    _homes: dict[tuple[Groups, int], Homes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, machine: Machine, layout: Layout, levels: list[Level]) -> Links:
@@ -84,6 +91,27 @@ class Links:
             self._segments[key] = Segments.of(groups.members, self.domains[level])
         return self._segments[key]
 
+    def homes(self, groups: Groups, level: int) -> Homes:
+        """Where these runs lie; kept."""
+        key = (groups, level)
+        if key not in self._homes:
+            runs, members, cables = self.segments(groups, level), groups.members.reshape(-1), self.cables[level]
+            home = self.domains[level][members]
+            of_run, at = home[runs.starts], home * cables + self.cable[level][members]
+            self._homes[key] = Homes(
+                of_run,
+                np.flatnonzero(runs.starts % groups.members.shape[1] == 0),
+                at,
+                _once(of_run),
+                _once(at),
+            )
+        return self._homes[key]
+
+
+def _once(numbers: Index) -> bool:
+    """Whether no number comes twice."""
+    return bool(np.bincount(numbers).max() == 1)
+
 
 def alone_in(groups: Index, domain: Index) -> bool:
     """Whether no two of ``groups[g, i]`` have members in one domain."""
@@ -125,15 +153,32 @@ class Segments:
         """Whether every member is alone in its domain."""
         return len(self.starts) == self.size
 
+    def sums(self, values: Array) -> Array:
+        """For each run the sum of ``values`` (flat) over it; any axes may stand before."""
+        return values if self.single else np.add.reduceat(values, self.starts, axis=-1)
+
     def numbers(self) -> Index:
         """For each member (flat) the number of its run."""
         return np.repeat(np.arange(len(self.starts)), self.lengths)
 
-    def totals(self, values: Array) -> Array:
-        """For each member (flat) the sum of ``values`` (flat) over its run."""
-        if self.single:
-            return values
-        return np.repeat(np.add.reduceat(values, self.starts), self.lengths)
+    def spread(self, of_run: Array) -> Array:
+        """For each member (flat) what its run has."""
+        return of_run if self.single else np.repeat(of_run, self.lengths, axis=-1)
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Where the runs of a level lie, and its links that lead to their members.
+
+    ``of_run`` is the domain of each run, ``first`` the number of each group's first run, ``at`` the incoming link of each member
+    (flat); ``runs_once`` and ``once`` say whether each of these domains, or links, comes once.
+    """
+
+    of_run: Index
+    first: Index
+    at: Index
+    runs_once: bool
+    once: bool
 
 
 @dataclass(eq=False)
@@ -146,8 +191,11 @@ class LinkLoads:
     def add(self, kind: str, at: Index, nbytes: Array) -> None:
         """Put bytes on numbered links of a kind."""
         count = next(each.count for each in self.kinds if each.name == kind)
-        loads: Array = np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False)
-        self.loads[kind] = self.loads[kind] + loads if kind in self.loads else loads
+        self.put(kind, np.bincount(at, weights=nbytes, minlength=count).astype(np.float64, copy=False))
+
+    def put(self, kind: str, nbytes: Array) -> None:
+        """Put bytes on every link of a kind."""
+        self.loads[kind] = self.loads[kind] + nbytes if kind in self.loads else nbytes
 
     def plus(self, other: LinkLoads, factor: float) -> None:
         """Add ``factor`` times other loads."""
@@ -200,41 +248,57 @@ def step_loads(links: Links, messages: Messages, sent: Array) -> LinkLoads:
 
 
 def all_pairs_loads(links: Links, among: Groups, sent: Array, share: Array) -> LinkLoads:
-    """Loads when member i of a group sends ``sent[g, i] * share[g, j]`` bytes to each other member j.
+    """Loads when member i of a group sends ``sent[…, g, i] * share[…, g, j]`` bytes to each other member j.
 
-    Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere.
+    Shares sum to 1 over a group; the part that a rank sends to itself moves nowhere. Several exchanges of the same groups stand
+    along a first axis, which the loads then have too.
     """
-    loads, groups = LinkLoads(links.kinds), among.members
-    members, nbytes, part = groups.reshape(-1), sent.reshape(-1), share.reshape(-1)
-    total = np.repeat(sent.sum(axis=1), groups.shape[1])
-    for level, (name, domain, cables, cable) in enumerate(links.by_level()):
-        runs = links.segments(among, level)
-        near_share, near_sent = runs.totals(part), runs.totals(nbytes)
+    groups, flat = among.members, (*sent.shape[:-2], among.members.size)
+    loads, members, nbytes, part = LinkLoads(links.kinds), groups.reshape(-1), sent.reshape(flat), share.reshape(flat)
+    counts = {kind.name: kind.count for kind in links.kinds}
+    by_group = sent.sum(axis=-1)
+    for level, (name, _, cables, cable) in enumerate(links.by_level()):
+        runs, homes = links.segments(among, level), links.homes(among, level)
+        run_share, run_sent = runs.sums(part), runs.sums(nbytes)
         if level == 0 and not runs.single:
+            near_share, near_sent = runs.spread(run_share), runs.spread(run_sent)
             sends, receives = nbytes * np.maximum(near_share - part, 0.0), part * np.maximum(near_sent - nbytes, 0.0)
             for kind, moved in zip(links.inside.kinds, (sends, receives), strict=False):
-                loads.add(kind.name, links.inside.link[members], moved)
-        home = domain[members]
-        loads.add(f"{name}.in", home * cables + cable[members], part * np.maximum(total - near_sent, 0.0))
+                loads.put(kind.name, _counted(links.inside.link[members], False, moved, kind.count))
+        runs_of_group = np.diff(homes.first, append=len(runs.starts))
+        others = np.maximum(np.repeat(by_group, runs_of_group, axis=-1) - run_sent, 0.0)
+        arriving, leaving = f"{name}.in", f"{name}.out"
         if cables == 1:
-            loads.add(f"{name}.out", home, nbytes * np.maximum(1.0 - near_share, 0.0))
+            loads.put(arriving, _counted(homes.of_run, homes.runs_once, run_share * others, counts[arriving]))
+            outside = run_sent * np.maximum(1.0 - run_share, 0.0)
+            loads.put(leaving, _counted(homes.of_run, homes.runs_once, outside, counts[leaving]))
         else:
-            count = next(kind.count for kind in links.kinds if kind.name == f"{name}.out")
-            loads.loads[f"{name}.out"] = _by_cable(groups, runs, nbytes, part, home, cable[members], cables, count)
+            loads.put(arriving, _counted(homes.at, homes.once, part * runs.spread(others), counts[arriving]))
+            loads.put(leaving, _by_cable(groups, runs, homes, run_sent, part, cable[members], cables, counts[leaving]))
     return loads
 
 
+def _counted(at: Index, once: bool, nbytes: Array, count: int) -> Array:
+    """Bytes by number of ``count``, summed over the last axis; where no number comes twice, nothing has to be added up."""
+    if once:
+        every = np.zeros((*nbytes.shape[:-1], count))
+        every[..., at] = nbytes
+        return every
+    rows = nbytes.reshape(-1, len(at))
+    places = at if len(rows) == 1 else (at + count * np.arange(len(rows))[:, None]).reshape(-1)
+    found = np.bincount(places, weights=rows.reshape(-1), minlength=len(rows) * count)
+    return found.astype(np.float64, copy=False).reshape(*nbytes.shape[:-1], count)
+
+
 def _by_cable(
-    groups: Index, runs: Segments, sent: Array, share: Array, home: Index, cable: Index, cables: int, count: int
+    groups: Index, runs: Segments, homes: Homes, run_sent: Array, share: Array, cable: Index, cables: int, count: int
 ) -> Array:
     """Bytes on each outgoing cable: the destination picks it, so shares are summed by cable, outside the own domain."""
-    width = groups.shape[1]
-    group = np.repeat(np.arange(len(groups)), width)
-    run = runs.numbers()
-    by_group = np.bincount(group * cables + cable, weights=share, minlength=len(groups) * cables).reshape(-1, cables)
-    by_run = np.bincount(run * cables + cable, weights=share, minlength=len(runs.starts) * cables).reshape(-1, cables)
-    outside = np.maximum(by_group[group[runs.starts]] - by_run, 0.0)
-    leaving = np.add.reduceat(sent, runs.starts)[:, None] * outside
-    loads = np.zeros((count // cables, cables))
-    np.add.at(loads, home[runs.starts], leaving)
-    return loads.reshape(-1)
+    before = share.shape[:-1]
+    group, run = np.repeat(np.arange(len(groups)), groups.shape[1]), runs.numbers()
+    by_group = _counted(group * cables + cable, False, share, len(groups) * cables).reshape(*before, -1, cables)
+    by_run = _counted(run * cables + cable, False, share, len(runs.starts) * cables).reshape(*before, -1, cables)
+    outside = np.maximum(by_group[..., group[runs.starts], :] - by_run, 0.0)
+    leaving = (run_sent[..., None] * outside).reshape(*before, -1)
+    at = (homes.of_run[:, None] * cables + np.arange(cables)).reshape(-1)
+    return _counted(at, homes.runs_once, leaving, count)

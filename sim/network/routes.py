@@ -18,12 +18,17 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True)
 class RoutePart:
-    """Some consecutive messages: message ``first + m`` passes the ``lengths[m]`` links from ``links[starts[m]]`` on."""
+    """Some consecutive messages: message ``first + m`` passes the ``lengths[m]`` links from ``links[starts[m]]`` on.
+
+    An empty one takes ``latencies[kind[m]]`` seconds, where they are whole messages.
+    """
 
     first: int
     links: NDArray[np.int32]
     starts: Index
     lengths: NDArray[np.int16]
+    kind: NDArray[np.int16] | None = None
+    latencies: Array | None = None
 
     @classmethod
     def of(cls, graph: Graph, first: int, source: Index, target: Index) -> RoutePart:
@@ -31,7 +36,10 @@ class RoutePart:
         routes = graph.routes(source, target)
         there = routes >= 0
         lengths = there.sum(axis=1)
-        return cls(first, routes[there].astype(np.int32), np.cumsum(lengths) - lengths, lengths.astype(np.int16))
+        starts = np.cumsum(lengths) - lengths
+        latencies, kind = np.unique(graph.latencies(source, target), return_inverse=True)
+        short = lengths.astype(np.int16), kind.astype(np.int16)
+        return cls(first, routes[there].astype(np.int32), starts, *short, latencies)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -75,23 +83,39 @@ class Flows:
             loads += np.bincount(part.links, np.repeat(part.own(nbytes), part.lengths), len(loads))
         return loads
 
-    def ends(self, nbytes: Array, seconds: Array, groups: int) -> Array | None:
-        """Seconds after which every link that a group uses is done; None where groups do not differ.
+    def ends(self, nbytes: Array, seconds: Array) -> Array:
+        """Seconds after which every link that each message passes is done; ``seconds[link]`` is how long each is busy."""
+        worst = [np.maximum.reduceat(seconds[part.links], part.starts) for part in self.parts if len(part)]
+        return np.where(nbytes > 0, np.concatenate([*worst, np.zeros(0)]), 0.0)
 
-        ``seconds[link]`` is how long each link is busy.
-        """
+    @property
+    def latency(self) -> Array:
+        """Seconds of each message without bytes."""
+        known = [
+            part.latencies[part.kind] for part in self.parts if part.latencies is not None and part.kind is not None
+        ]
+        return np.concatenate([*known, np.zeros(0)])
+
+    def worst(self, nbytes: Array, seconds: Array, groups: int) -> Array:
+        """The longest of ``seconds[link]`` of the links that carry something for each group; 0 where there is none."""
         ends = np.zeros(groups)
         for part in self.parts:
-            worst = np.maximum.reduceat(seconds[part.links], part.starts)
-            np.maximum.at(ends, part.own(self.group), np.where(part.own(nbytes) > 0, worst, 0.0))
-        return None if (ends == ends[0]).all() else ends
+            if not len(part):
+                continue
+            longest = np.maximum.reduceat(seconds[part.links], part.starts)
+            np.maximum.at(ends, part.own(self.group), np.where(part.own(nbytes) > 0, longest, 0.0))
+        return ends
 
 
-def all_pairs(groups: Index) -> Iterator[tuple[Index, Index, Index]]:
-    """(number of the group, sender, receiver) of all pairs within ``groups[g, i]``, some at a time, in order."""
+def all_pairs(groups: Index, every: int = 1) -> Iterator[tuple[Index, Index, Index]]:
+    """(number of the group, sender, receiver) of all pairs within ``groups[g, i]``, some at a time, in order.
+
+    With ``every`` above 1 of every so many senders of a group one, the first among them.
+    """
     count, size = groups.shape
-    others = size - 1
-    for first in range(0, count * size * others, PAIRS_AT_ONCE):
-        sender, other = np.divmod(np.arange(first, min(first + PAIRS_AT_ONCE, count * size * others)), others)
-        group, position = np.divmod(sender, size)
+    others, senders = size - 1, -(-size // every)
+    for first in range(0, count * senders * others, PAIRS_AT_ONCE):
+        sender, other = np.divmod(np.arange(first, min(first + PAIRS_AT_ONCE, count * senders * others)), others)
+        group, position = np.divmod(sender, senders)
+        position = position * every
         yield group, groups[group, position], groups[group, other + (other >= position)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
+from .distinct import distinct
 from .links import Array
 from .maxmin import fair_rates
 from .phases.flow_classes import SPENT, Demand
@@ -141,7 +142,7 @@ def _together(demands: list[Demand]) -> tuple[Array, Array, bool]:
     rows, coarse = [], False
     for demand, classes in zip(demands, joint, strict=True):
         used = classes >= 0
-        coarse |= len(np.unique(classes[used])) < int(used.sum())
+        coarse |= len(distinct(classes[used])) < int(used.sum())
         part = np.zeros((len(demand.nbytes), joint.shape[1]))
         part[:, used] = demand.usage[:, classes[used]]
         capacity[used] = demand.capacity[classes[used]]

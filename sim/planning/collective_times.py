@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,22 +23,20 @@ Shape = tuple[object, ...]
 
 @dataclass(frozen=True)
 class CollectiveSteps:
-    """Equal steps of a collective: ``fixed`` seconds, then ``each`` for a byte but no less than ``floor``."""
+    """Equal steps of a collective: the longest of some lines, ``fixed`` seconds and so many for ``each`` byte."""
 
-    fixed: float
-    floor: float
-    each: float
+    lines: tuple[tuple[float, float], ...]
 
     def seconds(self, nbytes: float) -> float:
         """With vectors of ``nbytes``."""
-        return self.fixed + max(self.floor, self.each * nbytes)
+        return max([fixed + each * nbytes for fixed, each in self.lines])
 
 
 @dataclass
 class CollectiveTimes:
     """Collectives of a machine as lines in their bytes, known once for each shape of group.
 
-    All groups along the axes run at once, and a collective takes as long as its most loaded link: the ``bound`` depth of the
+    All groups along the axes run at once, and a collective takes as long as its most loaded link: the ``links`` depth of the
     simulator. Collectives that run at the same time as others are not slowed down.
     """
 
@@ -123,17 +122,25 @@ class Wires:
     def traffic(self) -> Traffic:
         """What the collectives put on links."""
         if self._traffic is None:
-            self._traffic = Traffic(self.network.machine, self.layout, "bound")
+            self._traffic = Traffic(self.network.machine, self.layout, "links")
         return self._traffic
 
     def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:
         """The steps of a collective, from the loads that it puts on links."""
         even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
-        found = []
-        for each in self.traffic.transfers(even):
-            moving = each.demand.group_seconds(each.demand.alone[0])
-            found.append(CollectiveSteps(float(np.max(each.fixed)), each.floor, float(np.max(moving)) / UNIT))
-        return tuple(found)
+        return tuple(
+            CollectiveSteps(_highest([*each.lines(UNIT), (float(np.max(each.fixed)) + each.floor, 0.0)]))
+            for each in self.traffic.transfers(even)
+        )
+
+
+def _highest(lines: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Lines that are the highest somewhere: of those that begin no higher, only steeper ones can be."""
+    found: list[tuple[float, float]] = []
+    for fixed, each in sorted(lines, reverse=True):
+        if not found or each > found[-1][1]:
+            found.append((fixed, each))
+    return tuple(found)
 
 
 def strides(mesh: Mesh, placement: str) -> dict[str, int] | None:

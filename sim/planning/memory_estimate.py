@@ -110,10 +110,10 @@ class Rooms:
     def _stages_of(self, setting: Setting) -> tuple[Key, MemoryStages]:
         """The stages, and a key to what decides them: all that have as many micro-batches under way share them."""
         plan, count = setting.plan, setting.mesh.size("pp")
-        key: Key = (count,)
+        key: Key = (count, plan.recompute_layers)
         if count > 1:
             flight = in_flight(find_pipeline(plan.pipeline), count, setting.batch.micro_batches, plan.chunks)
-            key = (count, plan.pipeline, plan.chunks, plan.stage_layers, flight.tobytes())
+            key = (*key, plan.pipeline, plan.chunks, plan.stage_layers, flight.tobytes())
         if key not in self._stages:
             self._stages[key] = MemoryStages(setting)
         return key, self._stages[key]

@@ -14,11 +14,11 @@ from ...workloads.lowering.builder import COMMUNICATION, Program
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.mesh.placement import Layout
-from ...workloads.model.model import Layer
+from ...workloads.model.layers import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.operation import COMPUTE, Operation, Task
-from ...workloads.schedule.work import Exchange
+from ...workloads.schedule.work import Exchange, kernels
 from .collective_times import Wires
 from .spans import Pass, Place, Span
 from .timeline import SpanTimeline
@@ -30,31 +30,39 @@ Key = tuple[object, ...]
 class Work:
     """Operations of a span: seconds that ranks compute, and exchanges with how often each comes, one after another.
 
-    Where some run beside others (``beside``), their timeline is run on the links of each layout.
+    Where some run beside others (``beside``), their timeline is run on the links of each layout. ``host`` are the seconds that
+    starting them takes, beside all.
     """
 
     computing: float
     exchanges: tuple[tuple[Exchange, int], ...]
     beside: tuple[Operation, ...] = ()
+    host: float = 0.0
 
     @classmethod
-    def of(cls, operations: Sequence[Operation], costs: Costs) -> Work:
-        """What operations come to; of ranks that differ, the slowest counts in each."""
+    def of(cls, operations: Sequence[Operation], costs: Costs, others: float | None = None) -> Work:
+        """What operations come to; of ranks that differ, the slowest counts in each.
+
+        ``others`` are kernels that a host starts beside theirs, None where it need not start any.
+        """
+        started = None if others is None or not operations else others + sum(kernels(each.work) for each in operations)
+        host = 0.0 if started is None else costs.processor.host_launch(started)
         if not in_turn(operations):
-            return cls(0.0, (), tuple(operations))
+            return cls(0.0, (), tuple(operations), host)
         computing, exchanges = 0.0, Counter[Exchange]()
         for each in operations:
             if isinstance(each.work, Exchange):
                 exchanges[as_even(each.work)] += 1
             else:
                 computing += float(np.max(costs.of(each.work).seconds))
-        return cls(computing, tuple(exchanges.items()))
+        return cls(computing, tuple(exchanges.items()), (), host)
 
     def seconds(self, wires: Wires, costs: Costs) -> float:
         """Seconds on the links of a layout."""
         if self.beside:
-            return SpanTimeline.of(self.beside, lambda each: seconds_of(each, wires, costs)).run({})[0]
-        return self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges)
+            timeline = SpanTimeline.of(self.beside, lambda each: seconds_of(each, wires, costs))
+            return max(self.host, timeline.run({})[0])
+        return max(self.host, self.computing + sum(count * wires.seconds(each) for each, count in self.exchanges))
 
 
 def in_turn(operations: Iterable[Operation]) -> bool:
@@ -111,16 +119,17 @@ class PassTimes:
         key = shape(setting)
         if key not in self._loads:
             even = dict[Layer, Load]()
-            for kind in (kind for kind in setting.model.kinds if kind.moe):
-                at = setting.model.stack.index(kind)
+            for kind in (kind for kind in setting.kinds if kind.moe):
+                at = setting.stack.index(kind)
                 load = LoadModel(setting, decoder=not kind.encoder, carried_only=True).sample(at, 0, 0)
                 sent, received = float(np.max(load.sent)), float(np.max(load.received))
                 even[kind] = replace(load, sent=sent, received=received)
-            self._loads[key] = [even[kind] for kind in setting.model.stack if kind.moe]
+            self._loads[key] = [even[kind] for kind in setting.stack if kind.moe]
         return self._loads[key]
 
     def _lower(self, setting: Setting, layout: Layout) -> dict[Span, Work]:
-        passes, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.model.stack
+        own, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.stack
+        passes = replace(own, paced=False)  # a span's work has the host's part itself
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
         overlap, found = setting.plan.tensor_overlap, dict[Span, Work]()
 
@@ -143,9 +152,10 @@ class PassTimes:
                     halves[second] = list(half.schedule().operations)
             names: tuple[Pass, ...] = ("forward", "backward", "inputs", "weights")
             for name, operations in zip(names, (ahead.schedule().operations, whole, *halves), strict=True):
-                found[Span(place, name, kind)] = Work.of(operations, self.costs)
+                others = passes.beside(stack.index(kind)) if kind and own.paced else None
+                found[Span(place, name, kind)] = Work.of(operations, self.costs, others)
 
-        for kind in setting.model.kinds:
+        for kind in setting.kinds:
             at = len(stack) - 1 - stack[::-1].index(kind)
             flows = {at: passes.experts[kind.encoder].flow(loads[at])} if kind.moe else {}
             ahead, back = (
@@ -164,10 +174,10 @@ def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
 
 
-def dealt(setting: Setting) -> tuple[int, str]:
+def dealt(setting: Setting) -> tuple[int, str, str]:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(setting.model.kinds) > 1 else 1, plan.stage_layers
+    return plan.chunks if len(setting.kinds) > 1 else 1, plan.stage_layers, plan.recompute_layers
 
 
 def shape(setting: Setting) -> Key:
@@ -183,6 +193,7 @@ def shape(setting: Setting) -> Key:
         plan.sequence_parallel,
         plan.attention,
         plan.recompute,
+        None if plan.recomputed_layers is None else setting.kinds,
         plan.expert_tensor,
         plan.precision,
         plan.prototypes,
@@ -191,4 +202,5 @@ def shape(setting: Setting) -> Key:
         plan.balancer,
         plan.router,
         plan.tensor_overlap,
+        plan.cuda_graphs,
     )

@@ -180,3 +180,19 @@ def pareto(plans: Iterable[Ranked]) -> list[Ranked]:
 def reason(wrong: AthanorError) -> str:
     """Why something is no plan: the rule that it breaks, under which all that break it are counted; else the whole message."""
     return wrong.rule if isinstance(wrong, InputError) and wrong.rule else str(wrong)
+
+
+Task = tuple[Space, dict[str, int], int]
+"""A space, one of its meshes, and how many plans to keep."""
+
+_estimators: dict[str, Estimator] = {}
+
+
+def rank_mesh(task: Task) -> RankedPlans:
+    """The plans of a mesh; what was worked out for one mesh of a question is known for the next."""
+    space, mesh, keep = task
+    name = space.question.digest
+    if name not in _estimators:
+        _estimators.clear()
+        _estimators[name] = Estimator(space.question)
+    return rank(_estimators[name], space, mesh, keep)

@@ -17,13 +17,12 @@ from ...workloads.plan.plan import Plan
 from ...workloads.plan.plan_options import PlanOptions
 from ...workloads.plan.run_file import resolved
 from ...workloads.plan.signatures import documented
+from ..workers import Here, Workers, on_cores
 from .question import DIMENSIONS, Question
-from .ranking import MEMORY, Ranked, RankedPlans
+from .ranking import MEMORY, Ranked, RankedPlans, rank_mesh
 from .sensitivity import Changes, changes
 from .simulated_plans import PlayedPlan, play
 from .space import MOST, Space
-from .workers import Here, Workers, rank_mesh
-from .workers import workers as workers_of
 
 KEEP = 10
 """Plans that are simulated."""
@@ -236,7 +235,7 @@ def plan(
     """
     machine, model, given, _ = resolved(machine, model, options, None)
     asked = Question.of(load_machine(machine), load_model(model), given, tries, gpus, nodes, max_memory)
-    with workers_of(jobs) as crew:
+    with on_cores(jobs) as crew:
         *_, last = search(asked, limit=limit, simulated=simulated, workers=crew)
     return last
 

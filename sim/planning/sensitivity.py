@@ -12,12 +12,12 @@ from ...workloads.model.precision import POLICIES
 from ...workloads.pipelines import find_pipeline
 from ...workloads.pipelines.stage_layers import nearly_even, parse
 from ...workloads.plan.plan import Plan
+from ..workers import Workers
 from .estimate import Estimator
 from .question import Question
 from .ranking import ROOMIER, Ranked
 from .simulated_plans import faster_links, faster_machine, faster_parts, levels_used, play
 from .space import divisors_of
-from .workers import Workers
 
 TWICE = 2.0
 

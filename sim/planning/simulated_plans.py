@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...hardware.core_group import CoreGroup
 from ...hardware.errors import AthanorError
 from ...hardware.machine import Machine
 from ...workloads.lowering import lower_step
@@ -77,12 +78,24 @@ def faster_parts(machine: Machine, offloads: bool) -> dict[str, dict[str, Any]]:
     """What could be twice as good about a machine beside its links: the values that make it so, by name."""
     group, calibration = machine.core_group, machine.calibration
     found: dict[str, dict[str, Any]] = {
-        "peak": {f"core_group.peak.{name}": 2 * rate for name, rate in group.peak.items()},
+        "peak": {f"core_group.peak.{name}": 2 * rate for name, rate in group.peak.items()} | _of_attention(group),
         "memory bandwidth": {"core_group.memory_bandwidth": 2 * group.memory_bandwidth},
         "message overhead": {"calibration.message_overhead": calibration.message_overhead / 2},
         "start of operators": {"core_group.operator_overhead": group.operator_overhead / 2},
     }
+    if group.launch:
+        found["start of kernels by the host"] = {"core_group.launch": group.launch / 2}
     if offloads and machine.node.host_link and machine.node.host_memory_bandwidth:
         found["host link"] = {"node.host_link": 2 * machine.node.host_link}
         found["host memory bandwidth"] = {"node.host_memory_bandwidth": 2 * machine.node.host_memory_bandwidth}
     return found
+
+
+def _of_attention(group: CoreGroup) -> dict[str, float]:
+    """Twice the rates of kernels of attention, which products bound."""
+    return {
+        f"core_group.attention.{name}.{way}.{size}": 2 * rate
+        for name, kernel in group.attention.items()
+        for way, rates in (("forward", kernel.forward), ("backward", kernel.backward))
+        for size, rate in rates.items()
+    }

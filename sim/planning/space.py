@@ -26,6 +26,7 @@ LARGEST_FIRST = (
     "micro_batch",
     "sequence_parallel",
     "recompute",
+    "recompute_layers",
     "offload",
     "zero",
     "overlap",

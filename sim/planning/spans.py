@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...workloads.lowering.builder import Program
-from ...workloads.lowering.layer.ends import Ends
+from ...workloads.lowering.builder import Mark, Program
+from ...workloads.lowering.layer.ends import OUTPUT, Ends
 from ...workloads.lowering.layer.moe import Flow
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.lowering.step import TrainingStep
 from ...workloads.mesh.placement import Layout
-from ...workloads.model.model import Layer
+from ...workloads.model.layers import Layer
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Gradient, Task
 
@@ -76,11 +76,11 @@ class SpanEnds(Ends):
         """The way back."""
         add_backward(program, "turn", None, self.split)
 
-    def output(self, program: Program) -> None:
+    def output(self, program: Program, at: Task = OUTPUT) -> None:
         """After the last layer."""
         add(program, Span("output"))
 
-    def output_backward(self, program: Program) -> None:
+    def output_backward(self, program: Program, at: Task = OUTPUT) -> None:
         """The way back."""
         add_backward(program, "output", None, self.split)
 
@@ -93,11 +93,14 @@ class SpanPasses(Passes):
 
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
         """The forward pass through a layer."""
-        add(program, Span("layer", "forward", self.setting.model.stack[layer]))
+        add(program, Span("layer", "forward", self.setting.stack[layer]))
+
+    def started(self, program: Program, since: Mark, layer: int, gradient: Gradient | None = None) -> None:
+        """A span knows itself what the host needs."""
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass, with what is worked out again."""
-        add_backward(program, "layer", self.setting.model.stack[layer], self.split)
+        add_backward(program, "layer", self.setting.stack[layer], self.split)
 
 
 class SpanStep(TrainingStep):
@@ -119,4 +122,6 @@ class SpanStep(TrainingStep):
         """The passes of a micro-batch, as :meth:`TrainingStep.passes` has them."""
         plain = super().passes(last, layers, split, first)
         ends = SpanEnds(plain.ends.first, plain.ends.last, plain.ends.tensor, bool(split))
-        return SpanPasses(plain.setting, plain.stacks, plain.tensor, ends, plain.experts, plain.around, bool(split))
+        return SpanPasses(
+            plain.setting, plain.stacks, plain.tensor, ends, plain.experts, plain.around, split=bool(split)
+        )

@@ -12,7 +12,7 @@ from ...workloads.lowering.builder import Program
 from ...workloads.lowering.data_parallel.sharding import parts_of
 from ...workloads.lowering.data_parallel.weight_gathering import Gathered
 from ...workloads.lowering.pipeline_blocks import PipelineBlocks, last_differs
-from ...workloads.model.model import Layer
+from ...workloads.model.layers import Layer
 from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
@@ -76,11 +76,11 @@ class StepTimes:
 
     def parts(self, setting: Setting, wires: Wires) -> list[PartSeconds]:
         """Seconds of every part of the model, chunk · stages + stage, for one micro-batch; with one stage, of all of it."""
-        stages, plan = setting.mesh.size("pp"), setting.plan
+        stages = setting.mesh.size("pp")
         split = stages > 1 and self.pipeline(setting).splits_backward
         around = self.around(setting, wires)
         here, spans = self.passes.of(setting, wires)
-        key = (around.key, here, stages, plan.chunks if stages > 1 else 1, plan.stage_layers, split)
+        key = (around.key, here, stages, *self._divided(setting), split)
         found = self._parts.get(key)
         if found is None:
             if len(self._parts) > KEPT:
@@ -134,9 +134,14 @@ class StepTimes:
             self._around[key] = Around(key)
         return self._around[key]
 
+    def _divided(self, setting: Setting) -> Key:
+        """What decides which layers a part has, beside the stages, and of which of them something is worked out again."""
+        plan = setting.plan
+        return plan.chunks if setting.mesh.size("pp") > 1 else 1, plan.stage_layers, plan.recompute_layers
+
     def _every(self, setting: Setting) -> list[HeldLayers]:
-        stages, plan, stack = setting.mesh.size("pp"), setting.plan, setting.model.stack
-        key = (stages, plan.chunks if stages > 1 else 1, plan.stage_layers)
+        stages, stack = setting.mesh.size("pp"), setting.stack
+        key = (stages, *self._divided(setting))
         if key not in self._held:
             parts = parts_of(setting)
             self._held[key] = [

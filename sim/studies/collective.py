@@ -14,18 +14,18 @@ from ...workloads.collectives import ALGORITHMS, Round, rounds
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout, place, resolve_ranks_per_node
 from ..messages.lower_bounds import bus_factor, least_seconds
-from ..messages.message_simulation import in_turn, play
+from ..messages.message_simulation import by_busiest_link, in_turn, play
 from ..messages.message_tables import MessageSteps
 from ..messages.rank_symmetry import RankSymmetry
-from ..network.links import Index
+from ..network.links import DUST, Index
 from ..network.network_models import Sharing, sharing
 from ..network.phases.round_bytes import Payload
 from ..network.phases.traffic_factors import traffic_factors
 from ..network.topology import Graph
 
-Depth = Literal["bound", "fluid", "message"]
+Depth = Literal["bound", "links", "fluid", "message"]
 
-DEPTHS = ("auto", "bound", "fluid", "message")
+DEPTHS = ("auto", "bound", "links", "fluid", "message")
 
 PLACEMENTS = ("block", "scatter")
 
@@ -94,8 +94,9 @@ class Collective:
 
     ``placement`` is ``block`` (ranks fill supernodes one after another) or ``scatter`` (round-robin over as few supernodes as
     hold them). ``nodes_per_supernode`` makes the machine's supernodes that large. ``depth`` is ``message`` (ranks go their own
-    ways), ``fluid`` (all wait after each step), ``bound`` (the most loaded link, or the longest chain of messages) or ``auto``:
-    messages where they are not too many, else the bound. ``check_symmetry`` also plays every rank by itself and raises
+    ways), ``fluid`` (all wait after each step), ``links`` (the same, a step takes as long as its most loaded link), ``bound``
+    (the most loaded link of all steps, or the longest chain of messages: nothing is shorter) or ``auto``: messages where they
+    are not too many, else the bound. ``check_symmetry`` also plays every rank by itself and raises
     :class:`AthanorError` where that differs.
     """
 
@@ -271,7 +272,7 @@ def _seconds(steps: MessageSteps, depth: Depth) -> float:
         return float(play([(steps, np.zeros(steps.ranks))])[0].max(initial=0.0))
     if depth == "fluid":
         return in_turn(steps)
-    return max(float((steps.totals.loads / steps.capacity).max(initial=0.0)), steps.totals.chain)
+    return by_busiest_link(steps) if depth == "links" else float(steps.least.max())
 
 
 def _use(steps: MessageSteps, seconds: float) -> tuple[list[dict[str, Any]], str]:
@@ -280,7 +281,7 @@ def _use(steps: MessageSteps, seconds: float) -> tuple[list[dict[str, Any]], str
     kind, busy = graph.kind[orbits.example], loads / steps.capacity
     rows: list[dict[str, Any]] = []
     for number, name in enumerate(graph.names):
-        own = np.flatnonzero((kind == number) & (loads > 0))
+        own = np.flatnonzero((kind == number) & (busy > DUST * busy.max(initial=0.0)))
         if len(own):
             most = own[busy[own].argmax()]
             rows.append(

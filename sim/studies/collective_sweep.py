@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +11,9 @@ from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine, load_machine
 from ...hardware.version import key
 from ...workloads.collectives import ALGORITHMS
+from ..workers import Workers
 from .collective import Collective, Result
+from .points import crew_of
 
 SMALLEST = 1024.0
 """Bytes at which a sweep begins."""
@@ -86,6 +88,11 @@ class CollectiveSweep:
     points: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[tuple[int, str, str]] = field(default_factory=list)
 
+    @property
+    def newest(self) -> dict[str, Any]:
+        """The point that was done last, while the sweep goes on; in the end points stand in their order."""
+        return self.points[-1]
+
     def at(self, ranks: int, nbytes: float) -> list[dict[str, Any]]:
         """The points of one place, the fastest first; those that are equal in the order in which algorithms are listed."""
         here = [point for point in self.points if (point["ranks"], point["bytes"]) == (ranks, nbytes)]
@@ -103,6 +110,16 @@ class CollectiveSweep:
                 gains = [here[1]["seconds"] / here[0]["seconds"] for _, here in same if len(here) > 1]
                 found.append(DecisionRule(ranks, same[0][0], same[-1][0], algorithm, max(gains, default=1.0)))
         return found
+
+    def in_order(self) -> CollectiveSweep:
+        """The same with points in the order of ranks, algorithms and sizes, whichever was done first."""
+        listed = list(ALGORITHMS[self.operation])
+
+        def place(point: dict[str, Any]) -> tuple[int, int, float]:
+            return point["ranks"], listed.index(point["algorithm"]), point["bytes"]
+
+        left = sorted(self.left_out, key=lambda each: (each[0], listed.index(each[1])))
+        return replace(self, points=sorted(self.points, key=place), left_out=left)
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -129,12 +146,15 @@ def sweep(
     *,
     known: Mapping[str, dict[str, Any]] | None = None,
     on_point: Callable[[str, CollectiveSweep], None] | None = None,
+    jobs: int = 1,
+    workers: Workers | None = None,
     **options: Any,
 ) -> CollectiveSweep:
     """Simulate every algorithm of ``operation`` on up to ``ranks`` ranks, with 1 KiB to ``nbytes`` bytes.
 
     ``options`` are those of :func:`~.collective.collective`. ``on_point`` hears of each point as it is done, with its
-    key; points whose key is in ``known`` are taken from there. Raises :class:`InputError` for a barrier: it has no sizes.
+    key; points whose key is in ``known`` are taken from there. ``jobs`` processes work on them, or ``workers`` that are there
+    already; results do not depend on how many. Raises :class:`InputError` for a barrier: it has no sizes.
     """
     hardware = load_machine(machine)
     chosen = {name: value for name, value in options.items() if value}
@@ -144,22 +164,32 @@ def sweep(
     if ranks < 2:
         raise InputError(f"--ranks {ranks}: a sweep needs at least two")
     study = CollectiveSweep(hardware, operation, swept_sizes(nbytes), swept_counts(ranks), chosen)
+    earlier, tasks = known or {}, list[_Task]()
+    names: dict[tuple[Any, ...], str] = {}
     for count in study.counts:
-        try:
-            asked = Collective(hardware, operation, count, **options)
-        except InputError as reason:  # fewer ranks, dealt out, can need a node that is not there
-            study.left_out.extend((count, algorithm, str(reason)) for algorithm in ALGORITHMS[operation])
-            continue
         for algorithm in ALGORITHMS[operation]:
-            try:
-                for size in study.sizes:
-                    name = key(hardware.model_dump(), operation, algorithm, count, size, chosen)
-                    study.points.append((known or {}).get(name) or _point(asked.run(algorithm, size)))
-                    if on_point:
-                        on_point(name, study)
-            except (InputError, DoesNotFit) as reason:
-                study.left_out.append((count, algorithm, str(reason)))
-    return study
+            left = []
+            for size in study.sizes:
+                name = key(hardware.model_dump(), operation, algorithm, count, size, chosen)
+                names[count, algorithm, size] = name
+                if name not in earlier:
+                    left.append(size)
+                    continue
+                study.points.append(earlier[name])
+                if on_point:
+                    on_point(name, study)
+            if left:
+                tasks.append((hardware, operation, count, algorithm, left, options))
+    with crew_of(workers, jobs) as crew:
+        for number, (size, found) in crew.results(_timed, tasks):
+            _, _, count, algorithm, _, _ = tasks[number]
+            if isinstance(found, str):
+                study.left_out.append((count, algorithm, found))
+                continue
+            study.points.append(found)
+            if on_point:
+                on_point(names[count, algorithm, size], study)
+    return study.in_order()
 
 
 def swept_sizes(most: float) -> list[float]:
@@ -177,6 +207,27 @@ def swept_counts(most: int) -> list[int]:
     while counts[-1] * factor < most:
         counts.append(counts[-1] * factor)
     return sorted({*counts, most})
+
+
+_Task = tuple[Machine, str, int, str, list[float], dict[str, Any]]
+"""Machine, operation, ranks, algorithm, sizes, and options of a collective."""
+
+_last: dict[str, Collective] = {}
+
+
+def _timed(task: _Task) -> Iterator[tuple[float, dict[str, Any] | str]]:
+    """(size, point) of one algorithm on so many ranks, and after them why it cannot go on, where it cannot."""
+    machine, operation, ranks, algorithm, sizes, options = task
+    name = key(machine.model_dump(), operation, ranks, options)
+    size = sizes[0]
+    try:
+        if name not in _last:  # fewer ranks, dealt out, can need a node that is not there
+            _last.clear()
+            _last[name] = Collective(machine, operation, ranks, **options)
+        for size in sizes:
+            yield size, _point(_last[name].run(algorithm, size))
+    except (InputError, DoesNotFit) as reason:
+        yield size, str(reason)
 
 
 def _point(result: Result) -> dict[str, Any]:

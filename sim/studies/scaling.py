@@ -18,6 +18,8 @@ from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
 from ...workloads.plan.signatures import documented
 from ..simulate import simulate
+from ..workers import Workers
+from .points import crew_of, points
 
 Kind = Literal["weak", "strong"]
 Grow = Literal["experts", "data"]
@@ -59,13 +61,15 @@ class Study:
     options: dict[str, Any]
     points: list[ScalingPoint] = field(default_factory=list)
     grow: Grow | None = None
+    newest: ScalingPoint | None = None
+    """The point that was done last; points are in the order of nodes, whichever was done first."""
 
     def with_point(self, nodes: int, summary: dict[str, Any], experts: int) -> Study:
         """The study with one more point."""
-        smallest = self.points[0] if self.points else ScalingPoint(nodes, summary)
-        speedup = summary["tokens_per_second"] / smallest.summary["tokens_per_second"]
-        point = ScalingPoint(nodes, summary, experts, speedup, speedup / (nodes / smallest.nodes))
-        return replace(self, points=[*self.points, point])
+        added = ScalingPoint(nodes, summary, experts)
+        every = sorted([*self.points, added], key=lambda point: point.nodes)
+        points = [_beside(every[0], point) for point in every]
+        return replace(self, points=points, newest=points[every.index(added)])
 
     def to_plain(self) -> dict[str, Any]:
         """The study as plain data."""
@@ -88,6 +92,12 @@ class Study:
         }
 
 
+def _beside(smallest: ScalingPoint, point: ScalingPoint) -> ScalingPoint:
+    """A point with what it gains over the smallest."""
+    speedup = point.summary["tokens_per_second"] / smallest.summary["tokens_per_second"]
+    return replace(point, speedup=speedup, efficiency=speedup / (point.nodes / smallest.nodes))
+
+
 @documented()
 def scale(
     kind: Kind,
@@ -99,6 +109,8 @@ def scale(
     allow_overcommit: bool | None = None,
     known: Mapping[str, dict[str, Any]] | None = None,
     on_point: Callable[[str, Study], None] | None = None,
+    jobs: int = 1,
+    workers: Workers | None = None,
     **options: Unpack[PlanOptions],
 ) -> Study:
     """Simulate ``model`` on each of ``nodes`` nodes of ``machine``, the smallest first.
@@ -107,7 +119,8 @@ def scale(
     "experts" so do the experts and ``ep`` (each point is a larger model then), with "data" only ``dp`` (all points are the
     same model); by default experts where the mesh has ``ep``, else data. Strong: model and global batch stay, ``dp`` grows
     (or ``ep``, or ``fsdp``, where there is none of the axes before). ``on_point`` hears of each point as it is done, with its
-    key; points whose key is in ``known`` are taken from there instead of being simulated again.
+    key; points whose key is in ``known`` are taken from there instead of being simulated again. ``jobs`` processes work on them,
+    or ``workers`` that are there already; results do not depend on how many.
 
     Raises :class:`InputError` where the reference does not divide over a node count, or ``grow`` does not suit it.
     """
@@ -122,13 +135,17 @@ def scale(
     plans = [(count, *scaled(kind, reference, count, grows)) for count in counts]
     kept = {key: value for key, value in given.items() if value is not None}
     study = Study(kind, hardware, chosen, kept, grow=grows)
+    tasks, sizes = dict[str, _Task](), dict[str, tuple[int, int]]()
     for count, grown, changed in plans:
         combined = {**given, **changed}
         name = _key(hardware, grown, combined)
-        summary = (known or {}).get(name) or _simulated(hardware, grown, combined, overcommit)
-        study = study.with_point(count, summary, grown.experts)
-        if on_point:
-            on_point(name, study)
+        tasks[name], sizes[name] = (hardware, grown, combined, overcommit), (count, grown.experts)
+    with crew_of(workers, jobs) as crew:
+        for name, summary in points(_simulated, tasks, known, crew):
+            count, experts = sizes[name]
+            study = study.with_point(count, summary, experts)
+            if on_point:
+                on_point(name, study)
     return study
 
 
@@ -226,7 +243,11 @@ def _micro_batch(reference: Setting, tokens: int) -> int | None:
     return sequences if fits else None
 
 
-def _simulated(machine: Machine, model: Model, options: dict[str, Any], allow_overcommit: bool) -> dict[str, Any]:
+_Task = tuple[Machine, Model, dict[str, Any], bool]
+
+
+def _simulated(task: _Task) -> dict[str, Any]:
+    machine, model, options, allow_overcommit = task
     return simulate(machine, model, allow_overcommit=allow_overcommit, **options).summary()
 
 

@@ -124,7 +124,7 @@ def test_supernodes_get_the_size_that_is_asked_for():
 def test_a_linear_all_to_all_of_small_messages_is_bound_by_their_number():
     """A processor handles one message after another: 63 overheads, then the way across."""
     machine = tree(nodes=64, supernode=4, overhead=1.0, latencies=(0.0, 0.5, 2.0), injection=1e9)
-    for depth in ("message", "fluid", "bound"):
+    for depth in ("message", "fluid", "links", "bound"):
         assert collective(machine, "all-to-all", "linear", 64, 1, depth=depth).seconds == pytest.approx(63 + 2.0)
     two_level = collective(machine, "all-to-all", "two-level", 64, 1).seconds
     assert two_level == pytest.approx((3 + 0.5) + (15 + 2.0), rel=1e-6)

@@ -9,7 +9,16 @@ from athanor.hardware.units import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-UNITS = ("byte", "byte / second", "second", "flop / second", "hertz")
+UNITS = (
+    "byte",
+    "byte / second",
+    "second",
+    "flop / second",
+    "hertz",
+    "joule / second",
+    "kilogram / joule",
+    "USD / second",
+)
 DEFINITIONS = """
 kilo- = 1e3 = k-
 mega- = 1e6 = M-
@@ -26,6 +35,17 @@ micro- = 1e-6 = u- = µ-
 nano- = 1e-9 = n-
 pico- = 1e-12 = p-
 second = [time] = s
+minute = 60 second = min
+hour = 3600 second = h
+day = 86400 second = d
+week = 7 day
+year = 365.25 day = y
+joule = [energy] = J
+watt = joule / second = W
+Wh = 3600 joule
+gram = [mass] = g
+kilogram = 1000 gram
+USD = [money]
 byte = [information] = B
 flop = [work] = FLOP
 bit = byte / 8
@@ -77,7 +97,25 @@ def test_every_quantity_of_the_catalogue(oracle):
 
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "Ki", "Mi", "Gi", "m", "u", "n", "kilo", "mebi")
-NAMES = ("s", "B", "bit", "FLOP", "Hz", "byte", "second", "seconds", "bytes", "xyz", "%")
+NAMES = (
+    "s",
+    "B",
+    "bit",
+    "FLOP",
+    "Hz",
+    "byte",
+    "second",
+    "seconds",
+    "bytes",
+    "h",
+    "day",
+    "W",
+    "Wh",
+    "g",
+    "USD",
+    "xyz",
+    "%",
+)
 
 
 @given(

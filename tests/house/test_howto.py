@@ -22,6 +22,7 @@ ADDED = {
     "add-a-balancer": ("balancer", "own_balancers:Overflow:1.1"),
     "add-a-collective": ("all_to_all", "backward"),
     "add-a-fabric": ("machine", "meshed"),
+    "add-a-layer-part": ("model", "my-retnet"),
     "add-a-machine": ("machine", "my-cluster"),
     "add-a-mesh-axis": ("site", 2),
     "add-a-model": ("model", "my-model"),

@@ -39,7 +39,7 @@ PLANS = {
         {"mesh": {"tp": 2, "dp": 2}, "attention": "fused"},
     ],
     "context": [
-        {"mesh": {"cp": 4}, "recompute": "selective"},
+        {"mesh": {"cp": 4}, "recompute": "modules:core_attn+mlp", "recompute_layers": "every:2"},
         {"mesh": {"cp": 2, "dp": 2}, "zero": "1"},
         {"mesh": {"cp": 4}, "attention": "fused"},
         {"mesh": {"cp": 2, "tp": 2}, "attention": "fused", "sequence_parallel": True, "recompute": "full"},
@@ -73,7 +73,7 @@ PLANS = {
             "recompute": "full",
         },
         {"mesh": {"pp": 2, "tp": 2}, "sequence_parallel": True},
-        {"mesh": {"pp": 2, "cp": 2}, "recompute": "full"},
+        {"mesh": {"pp": 2, "cp": 2}, "recompute": "full", "recompute_layers": "first:1"},
         {"mesh": {"pp": 4}, "pipeline": "zb-h1"},
         {"mesh": {"pp": 2, "dp": 2}, "zero": "2", "recompute": "full"},
         {"mesh": {"pp": 2, "dp": 2}, "zero": "2", "overlap": "gradients", "pipeline": "zb-h1"},

@@ -66,12 +66,17 @@ class NaiveEngine:
         for stage in stages:
             begin, times = self.env.now, stage.times
             sent = [message for part in stage.messages for message in part]
-            yield self.env.all_of([self.network.send(*message) for message in sent])
-            latency = max(self.tree.latency(source, target) for source, target, _ in sent)
-            floor = max(0, stage.round.messages(stage.size) - 1) * overhead * times
-            end = begin + times * (latency + overhead) + max(floor, self.env.now - begin)
-            yield self.env.timeout(max(0.0, end - self.env.now))
+            latencies = [self.tree.latency(source, target) for source, target, _ in sent]
+            arrivals = [self.network.send(*message) for message in sent]
+            waits = [times * (latency + overhead) for latency in latencies]
+            yield self.env.all_of([self.env.process(self._late(*each)) for each in zip(arrivals, waits, strict=True)])
+            posted = begin + max(waits) + max(0, stage.round.messages(stage.size) - 1) * overhead * times
+            yield self.env.timeout(max(0.0, posted - self.env.now))
         finished.succeed()
+
+    def _late(self, arrival: simpy.Event, wait: float):
+        yield arrival
+        yield self.env.timeout(wait)
 
     def _full(self, amount, rank: int) -> float:
         return float(self.layout.mesh.full(np.asarray(amount, dtype=float))[rank])

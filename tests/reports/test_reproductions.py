@@ -13,6 +13,7 @@ from athanor.reports.plots.draw import as_svg, draw
 from athanor.reports.published.read_runs import published_runs
 from athanor.reports.studies.claims import Claim
 from athanor.reports.studies.reproductions import NAMES, megatron, pangu, reproduce, tensor2d
+from athanor.reports.studies.reproductions.desk import Desk
 from athanor.reports.studies.reproductions.facts import Facts
 from athanor.reports.studies.reproductions.quantities import sent, training_flops
 from athanor.workloads.lowering import lower
@@ -140,7 +141,7 @@ def test_the_report_has_all_claims(tmp_path):
 def test_the_command_prints_json_alone_and_knows_its_names(monkeypatch):
     """Of what other tests have computed already."""
     known, told = found("tensor2d"), []
-    monkeypatch.setattr(tensor2d, "build", lambda progress: progress("all of it") or told.append(progress) or known)
+    monkeypatch.setattr(tensor2d, "build", lambda desk: desk.progress("all of it") or told.append(desk) or known)
     done = CliRunner().invoke(cli, ["reproduce", "tensor2d", "--json", "-"])
     assert done.exit_code == 0
     assert json.loads(done.stdout) == json.loads(json.dumps(known.plain()))
@@ -177,7 +178,7 @@ def test_rates_follow_from_the_machine():
     slow = load_machine("selene").changed({"calibration.gemm_efficiency": 0.45})
     facts = Facts("megatron")
     facts.table = {**facts.table, "measured": {"recomputation": ["kort_22B_full"]}}
-    (longer,) = megatron._times(facts, slow, lambda text: None)
+    (longer,) = megatron._times(facts, slow, Desk())
     usual = next(claim for claim in found("megatron").claims if claim.name == longer.name)
     assert 1.3 < longer.simulated / usual.simulated < 2
 

@@ -22,7 +22,7 @@ WAYS = {
     "router": ["uniform", "zipf:1.0"],
     "balancer": ["none", "even", "swipe"],
     "jitter": [0.0, 0.0, 0.1],
-    "depth": ["auto", "auto", "bound", "fluid"],
+    "depth": ["auto", "bound", "links", "fluid"],
     "global_batch": [8, 16],
 }
 

@@ -74,7 +74,7 @@ def test_summary(options):
     assert sum(memory.values()) == pytest.approx(total)
     assert totals["fits"] == (total <= capacity)
     assert totals["ranks"] == totals["nodes"] == 800
-    assert totals["network"]["depth"] in ("bound", "fluid")
+    assert totals["network"]["depth"] in ([options["depth"]] if "depth" in options else ["links", "fluid"])
     assert json.loads(json.dumps(totals)) == totals
 
 

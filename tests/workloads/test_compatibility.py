@@ -2,10 +2,24 @@
 
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.workloads.model.model import Model
 from athanor.workloads.plan.compatibility import RULES
 from athanor.workloads.plan.plan import Plan
 from support.command_line import athanor
 from support.strategies import BOTH, DENSE, EXPERTS, GATED, SHARED, flat, hosted, lowered
+
+LINEAR = Model.model_validate(
+    {
+        "name": "linear",
+        "layers": 2,
+        "hidden": 64,
+        "ffn_hidden": 64,
+        "vocabulary": 128,
+        "seq_len": 64,
+        "mixers": ["fading"],
+        "recurrent": {"fading": {"kind": "lightning", "heads": 4, "head_size": 16}},
+    }
+)
 
 EXCLUDED = {
     ("--tensor 2d", "--sequence-parallel"): (DENSE, {"mesh": {"tp": 4}, "tensor": "2d", "sequence_parallel": True}),
@@ -42,6 +56,23 @@ EXCLUDED = {
         EXPERTS,
         {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
     ),
+    ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("cp", "recurrent layers"): (LINEAR, {"mesh": {"cp": 2}}),
+    ("--tensor 2d", "recurrent layers or further tokens"): (LINEAR, {"mesh": {"tp": 4}, "tensor": "2d"}),
+    ("--recompute products", "recurrent layers or further tokens"): (
+        LINEAR,
+        {"mesh": {"dp": 2}, "recompute": "products", "attention": "fused"},
+    ),
+    ("--recompute modules:mla_up_proj", "no latent attention"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "recompute": "modules:mlp+mla_up_proj"},
+    ),
+    ("--recompute modules:moe, moe_act or shared_experts", "no experts"): (
+        DENSE,
+        {"mesh": {"dp": 2}, "recompute": "modules:moe_act"},
+    ),
+    ("--recompute-layers", "--recompute none"): (DENSE, {"mesh": {"dp": 2}, "recompute_layers": "every:2"}),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
     ("--prototypes", "no experts"): (DENSE, {"mesh": {"dp": 2}, "prototypes": 2}),
     ("--all-to-all bruck", "--expert-tensor whole"): (
@@ -55,8 +86,11 @@ EXCLUDED = {
 def test_every_rule_speaks(rule):
     """One line: what, with what, why."""
     model, options = EXCLUDED[rule.first, rule.second]
+    machine = hosted(flat())
+    if rule.second != "a machine without core_group.launch":
+        machine = machine.changed({"core_group.launch": "1 us"})
     with pytest.raises(InputError) as refused:
-        lowered(model, hosted(flat()), **options)
+        lowered(model, machine, **options)
     assert str(refused.value) == f"{rule.first} with {rule.second}: {rule.why}"
 
 

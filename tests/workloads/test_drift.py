@@ -1,5 +1,8 @@
 """Drift: loads keep a correlation of 1 - drift from step to step."""
 
+from itertools import pairwise
+from math import comb, factorial
+
 import athanor
 import numpy as np
 import pytest
@@ -67,3 +70,30 @@ def test_every_step_is_the_same_in_whatever_order_steps_are_asked_for():
         places, drawn = again.at(step)
         assert (places.tolist(), drawn) == forward[step]
     assert (popularity(Zipf(1.0), 16, 3, 0, 1.0, 5) == popularity(Zipf(1.0), 16, 3, 0, 0.0, 5)).all()
+
+
+@pytest.mark.parametrize("drift", [0.1, 0.5, 0.9])
+def test_steps_repeat_as_often_as_drift_lets_them(drift):
+    """A layer repeats where its tokens are kept and whoever trades places gets the same back: n of them by chance 1 / n!."""
+    experts, steps = 4, 4000
+    walk = Walk(experts, 0, drift, 0)
+    seen = [(tuple(places), drawn) for places, drawn in (walk.at(step) for step in range(steps))]
+    trading = trading_chance(drift, experts)
+    same = sum(
+        comb(experts, n) * trading**n * (1 - trading) ** (experts - n) / factorial(n) for n in range(experts + 1)
+    )
+    expected, found = (1 - drift) * same, np.mean([one == other for one, other in pairwise(seen)])
+    assert found == pytest.approx(expected, abs=4 * np.sqrt(expected / steps))
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.5, 1.0])
+def test_steps_take_equally_long_only_where_no_layer_drifted(drift):
+    """With 0 all are one step, with 1 none is as the one before, and between them those are equal of which the walk says so."""
+    options = {"mesh": "ep=4", "global_batch": 16, "micro_batch": 1, "router": "zipf:1.0", "balancer": "none"}
+    run = athanor.simulate("cluster-64", "moda-tiny", **options, drift=drift, steps=10)
+    seconds = run.summary()["each_step_seconds"]
+    layers = [Walk(4, layer, drift, 0) for layer in range(2)]
+    walks = [[(tuple(places), drawn) for places, drawn in (each.at(step) for each in layers)] for step in range(10)]
+    equal = [one == other for one, other in pairwise(walks)]
+    assert all(equal) if not drift else not all(equal)
+    assert [one == other for one, other in pairwise(seconds)] == equal

@@ -30,7 +30,11 @@ WHOLE = ("adafactor", "lamb", "muon")
 PLANS = [
     ("selene", "gpt3-13b", {"mesh": {"pp": 4, "dp": 4, "tp": 4}, "zero": "1", "precision": "bf16"}),
     ("selene", "gpt3-13b", {"mesh": {"dp": 4, "tp": 4}, "zero": "0", "precision": "O1"}),
-    ("selene", "llama2-70b", {"mesh": {"fsdp": 8, "dp": 2, "tp": 2}, "zero": "3", "precision": "bf16"}),
+    (  # PyTorch's FSDP, the usual one there, keeps no copy beside its shards
+        "selene",
+        "llama2-70b",
+        {"mesh": {"fsdp": 8, "dp": 2, "tp": 2}, "zero": "3", "precision": "bf16", "framework": "deepspeed"},
+    ),
     ("selene", "gpt3-13b", {"mesh": {"dp": 4, "tp": 4}, "tensor": "2d", "zero": "2", "precision": "O2"}),
     ("sunway-oceanlight", "moda-1.93t", {"mesh": {"ep": 50, "dp": 4}}),
     ("eos-h100", "deepseek-v3", {"mesh": {"ep": 8, "dp": 2, "tp": 2}, "expert_tensor": "whole"}),

@@ -18,7 +18,7 @@ from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
 from ..routing.routers import popularity
-from ..routing.token_counts import many_token_counts, scaled_counts, token_counts
+from ..routing.token_counts import by_expert, many_token_counts, scaled_counts, token_counts
 from ..routing.trace import Trace
 
 Array = NDArray[np.float64]
@@ -126,7 +126,7 @@ class LoadModel:
         self.groups = prod(self._others)
         self._micro_batches, self._layers = setting.batch.micro_batches, setting.model.depth
         self._known = dict[tuple[int, int], Array]()
-        self._drawn = dict[tuple[int, int, int], NDArray[np.int64]]()
+        self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -146,40 +146,42 @@ class LoadModel:
             self._known[layer, step] = choices(self._popularity(layer, step), self.top_k)
         return self._known[layer, step]
 
-    def of_experts(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
-        """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice."""
+    def of_experts(self, layer: int, step: int, micro_batch: int, sums: bool = False) -> NDArray[np.int64]:
+        """Tokens ``[top_k, groups, experts]`` of each expert-parallel group that want each expert; none wants one twice.
+
+        With ``sums``, all choices may stand together, ``[1, groups, experts]``.
+        """
         if isinstance(self.router, Trace):
             return np.repeat(self._replayed(self.router, layer, step)[:, None], self.groups, axis=1)
         random = self.random(3, layer, step, micro_batch)
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
             return np.array([random.multinomial(total, row, size=self.groups) for row in self._of_prototypes(first)])
-        return token_counts(first, self.top_k, total, self.groups, random, partial(self._choices, layer, step))
+        return token_counts(first, self.top_k, total, self.groups, random, partial(self._choices, layer, step), sums)
 
     def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
         """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""
         drawn = walk(self.experts, layer, self.plan.drift, self.plan.seed).at(step)[1]
         return np.random.default_rng([self.plan.seed, purpose, drawn, *others, layer])
 
-    def wanted(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
-        """Tokens ``[top_k, groups, ranks]`` of each expert-parallel group that want experts of each rank."""
-        ahead = min(self._micro_batches, AHEAD // (8 * self.top_k * self.groups * self.ranks * self._layers))
-        if ahead > 1 and not self.plan.prototypes and not isinstance(self.router, Trace):
-            drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead)
-            if drawn is not None:
-                found: NDArray[np.int64] = drawn[micro_batch % ahead]
-                return found
-        return self._by_rank(self.of_experts(layer, step, micro_batch))
+    def wanted(self, layer: int, step: int, micro_batch: int, sums: bool = False) -> NDArray[np.int64]:
+        """Tokens ``[top_k, groups, ranks]`` of each expert-parallel group that want experts of each rank; ``sums`` as above."""
+        choices = 1 if sums else self.top_k
+        ahead = min(self._micro_batches, AHEAD // (8 * choices * self.groups * self.ranks * self._layers))
+        drawn_by_expert = by_expert(self.experts, self.top_k, self.groups)
+        if ahead > 1 and drawn_by_expert and not self.plan.prototypes and not isinstance(self.router, Trace):
+            drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead, sums)
+            found: NDArray[np.int64] = drawn[micro_batch % ahead]
+            return found
+        return self._by_rank(self.of_experts(layer, step, micro_batch, sums))
 
-    def _ahead(self, layer: int, step: int, first: int, count: int) -> NDArray[np.int64] | None:
+    def _ahead(self, layer: int, step: int, first: int, count: int, sums: bool) -> NDArray[np.int64]:
         """What so many micro-batches want, drawn together; those that will be asked for next are kept."""
-        key = (layer, step, first)
+        key = (layer, step, first, sums)
         if key not in self._drawn:
             randoms = [self.random(3, layer, step, first + number) for number in range(count)]
             rows = self._choices(layer, step)
-            drawn = many_token_counts(rows, self.ranks * self.tokens, self.groups, randoms)
-            if drawn is None:
-                return None
+            drawn = many_token_counts(rows, self.ranks * self.tokens, self.groups, randoms, sums)
             self._drawn[key] = self._by_rank(drawn)
             while len(self._drawn) > 4 * self._layers:
                 del self._drawn[next(iter(self._drawn))]
@@ -229,7 +231,7 @@ class LoadModel:
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
-        wanted = self.wanted(layer, step, micro_batch)
+        wanted = self.wanted(layer, step, micro_batch, sums=not self.balancer.by_choice)
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:
             wanted = wanted[:, :1]

@@ -71,7 +71,7 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
 def _one_after_another(program: Program, this: TrainingStep) -> None:
     """Every micro-batch in full."""
     count = this.setting.batch.micro_batches
-    layers = range(this.setting.model.depth)
+    layers = range(len(this.setting.model.stack))
     for micro_batch in range(count):
         program.micro_batch = micro_batch if count > 1 else None
         flows = this.flows(micro_batch)

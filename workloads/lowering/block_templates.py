@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ...hardware.errors import InternalError
-from ..schedule.operation import Block, Operation
+from ..schedule.operation import Block, FilledBlock, Operation
 from ..schedule.work import Exchange, Gemm, Sweep, Work
 from .layer.moe import Flow
 
@@ -51,7 +51,9 @@ class Template:
         exchanges = {id(flow.dispatch.nbytes): (layer, "dispatch") for layer, flow in lacking.items()}
         exchanges |= {id(flow.combine.nbytes): (layer, "combine") for layer, flow in lacking.items()}
         amounts = {
-            id(getattr(flow, name)): (layer, name) for layer, flow in lacking.items() for name in ("rows", "inner")
+            id(getattr(flow, name)): (layer, name)
+            for layer, flow in lacking.items()
+            for name in ("rows", "inner", "carried")
         }
         gaps: dict[int, Gap] = {}
         for number, operation in enumerate(operations):
@@ -72,12 +74,12 @@ class Template:
 
     def filled(self, flow: Callable[[int], Flow]) -> Block:
         """The block where a layer (counted from the first of the stage) carries what its flow says."""
-        found = list(self.operations)
+        found = {}
         for number, gap in self.gaps.items():
-            it = found[number]
+            it = self.operations[number]
             work = gap.filled(it.work, flow(gap.layer))
             found[number] = Operation(it.label, it.phase, it.category, it.stream, work, it.after, it.task)
-        return tuple(found)
+        return FilledBlock.of(self.operations, found)
 
 
 def _missing(value: object) -> bool:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..collectives import find
 from ..mesh.placement import Layout
 from ..schedule.labels import spelled
-from ..schedule.operation import COMPUTE, Category, Operation, Phase, Task
+from ..schedule.operation import COMPUTE, LAUNCH, Category, Operation, Phase, Role, Task
 from ..schedule.schedule import Schedule
-from ..schedule.work import Exchange, Gemm, Work
+from ..schedule.work import Exchange, Gemm, Launches, Work, kernels
 
 COMMUNICATION, GRADIENTS, WEIGHTS = "communication", "gradients", "weights"
 TENSOR = "tensor"
 """The stream of exchanges over tp that run beside the products around them."""
 
 HOST, HOST_IN, HOST_OUT = "host", "host in", "host out"
+
+
+class Mark(NamedTuple):
+    """A place in a program: how many operations there are, and which the next one waits for."""
+
+    number: int
+    waits: frozenset[int]
+
 
 FLAT = {"all-to-all": "linear", "reduce-scatter": "ring", "all-gather": "ring", "all-reduce": "ring"}
 """What takes the place of an algorithm that needs a grid of supernodes where there is none."""
@@ -63,6 +72,7 @@ class Program:
         self._last: int | None = None
         self._beside: dict[int, None] = {}  # what runs aside and nobody waits for yet, in order
         self._joined: list[int] = []
+        self._host: int | None = None  # what a host has to have started before anything goes on
         self._notes: dict[str, None] = {}
 
     def add(self, task: Task, work: Work, category: Category = "compute", label: str = "") -> None:
@@ -75,7 +85,7 @@ class Program:
         if self._coming is not None and not isinstance(work, Gemm):
             self._settle()
         waits = {*self._joined, *_some(self._last)}
-        self._joined = []
+        self._joined, self._host = [], None
         self._began, self._last = waits, self._append(task, work, category, stream, waits, label)
         self._settle()
 
@@ -111,7 +121,7 @@ class Program:
 
         Returns its number, for :meth:`need` and ``after``.
         """
-        waits = {*_some(self._last), *_some(after)}
+        waits = {*_some(self._last), *_some(after), *_some(self._host)}
         number = self._append(task, work, category, stream, waits, label)
         self._beside[number] = None
         return number
@@ -130,6 +140,24 @@ class Program:
     def join(self) -> None:
         """Let the next operation wait for everything that runs aside."""
         self._joined, self._beside = [*self._joined, *self._beside], {}
+
+    def mark(self) -> Mark:
+        """Where the program stands: from here on a host starts what :meth:`launched` counts."""
+        return Mark(len(self._operations), frozenset({*self._joined, *_some(self._last)}))
+
+    def launched(self, since: Mark, task: Task, others: float = 0.0) -> None:
+        """Let the next operation wait until a host has started the kernels of all since a mark, and ``others`` beside them.
+
+        It begins with the first of them and runs beside them: together they take as long as the longer of both.
+        """
+        mine = self._operations[since.number :]
+        if not mine:
+            return
+        started = Launches(others + sum(kernels(each.work) for each in mine))
+        gradient = "weight" if task.gradient and all(each.task.of_weights for each in mine) else task.gradient
+        task = task.doing(Role.LAUNCHES, gradient=gradient)
+        self._host = self._append(task, started, "launch", LAUNCH, set(since.waits), "")
+        self._joined.append(self._host)
 
     def schedule(self) -> Schedule:
         """The schedule of all that was appended."""

@@ -55,13 +55,22 @@ def lower_pass(setting: Setting, each: Pass, prefetch: bool) -> Schedule:
 
 
 def cache_bytes(setting: Setting, formats: Mapping[Part, Formats], sequences: int, tokens: int) -> float:
-    """Bytes of a rank's kept keys and values; of latent attention only what they are made from."""
+    """Bytes of a rank's kept keys and values, as far as later tokens see them.
+
+    Of latent attention only what they are made from, and of a recurrent layer its state.
+    """
     model, width = setting.model, setting.mesh.size("tp", "col")
     each: float = 2 * max(1.0, model.key_value_heads / width) * model.query_size
     if model.latent:
         each = model.latent.key_value_rank + model.latent.rotary
-    layers = model.layers * (2 if model.encoder_layers else 1)  # a decoder keeps those of the encoder's answer as well
-    return layers * each * sequences * tokens * BYTES[formats["attention"].compute]
+    total = 0.0
+    for layer in model.stack[model.encoder_layers : model.depth]:
+        if recurrent := model.recurrent_of(layer):
+            total += recurrent.state(model.hidden) / width
+        else:
+            total += each * model.sight(layer).reach(tokens)
+        total += each * tokens * layer.cross  # a decoder keeps those of the encoder's answer as well
+    return total * sequences * BYTES[formats["attention"].compute]
 
 
 def weight_bytes(setting: Setting, formats: Mapping[Part, Formats]) -> tuple[float, float]:
@@ -89,7 +98,7 @@ def _looking_back(passes: Passes, each: Pass) -> Passes:
     if each.queries < each.keys and passes.setting.model.encoder_layers:
         stacks[True] = replace(stacks[True], tokens=0.0)
     last = replace(passes.ends.last, tokens=float(each.sequences))
-    return replace(passes, stacks=stacks, ends=replace(passes.ends, last=last))
+    return replace(passes, stacks=stacks, ends=replace(passes.ends, last=last), paced=False)  # engines replay graphs
 
 
 def _around(setting: Setting, update: Update, layers: tuple[int, ...], prefetch: bool) -> list[LayerHook]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...hardware.precisions import BYTES
 from ..pipelines import PIPELINES
 from ..plan.setting import Setting
-from ..schedule.operation import COMPUTE, Block, Operation, Role, Task
+from ..schedule.operation import COMPUTE, LAUNCH, Block, Operation, Role, Task
 from ..schedule.work import Exchange, PipelineWork
 from .block_templates import Template
 from .builder import COMMUNICATION, Program
@@ -49,7 +49,7 @@ def placed(task: Task, first_layer: int, micro_batch: int) -> Task:
 
 def hands_on(operation: Operation) -> bool:
     """Whether what a block passes on rests on this operation: not on an update, nor on what runs beside the passes."""
-    return operation.stream in (COMPUTE, COMMUNICATION) and operation.phase != "update"
+    return operation.stream in (COMPUTE, COMMUNICATION, LAUNCH) and operation.phase != "update"
 
 
 def last_differs(setting: Setting) -> bool:
@@ -92,7 +92,7 @@ class PipelineBlocks:
 
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]
-        stack = self.this.setting.model.stack
+        stack = self.this.setting.stack
         ends = (virtual == 0, virtual == self.virtual_stages - 1)
         carried = tuple(flows[layer] for layer in layers if layer in flows) if not self.this.alike else ()
         key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self.last_differs)

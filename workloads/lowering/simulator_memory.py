@@ -41,6 +41,9 @@ MOST_PAIRS = 20_000_000
 PAIR, HOP = 100, 4
 """Bytes that a pair of ranks takes there, and each link of its route. Measured."""
 
+FLOW = 80
+"""Bytes that all that a group sends alike on a leg of routes takes, beside its links. Measured."""
+
 PAIRS_AT_ONCE = 1 << 18
 """Pairs whose routes are worked out together: few enough that the arrays in between take little memory."""
 
@@ -66,9 +69,9 @@ def estimate_bytes(setting: Setting) -> float:
         arrays += 2 * setting.machine.fabric.cables
     messages = float(STEP) * ranks * setting.mesh.size("ep") if _pairwise(setting) else 0.0
     if "ep" in setting.mesh.axes and not setting.machine.fabric.is_tree:
-        pairs = min(ranks * (setting.mesh.size("ep") - 1), MOST_PAIRS)  # more are refused when they are met
-        hops = 2 + _hops(setting.machine)
-        messages += float(PAIR + HOP * hops) * pairs + 24.0 * hops * min(pairs, PAIRS_AT_ONCE)
+        by_legs = plan.depth in ("bound", "links") or (plan.depth == "auto" and uneven)
+        of_legs = _of_legs(setting) if by_legs else None
+        messages += _of_pairs(setting) if of_legs is None else of_legs
     experts = 8.0 * model.experts * (6 + 3 * setting.top_k + (2 * model.layers if plan.drift else 0))
     classes = 3 if uneven or plan.speed_spread or plan.slowness_of_nodes or setting.mesh.size("pp") > 1 else 1
     blocks = setting.composed and not uneven
@@ -80,7 +83,7 @@ def _of_blocks(setting: Setting, classes: int) -> float:
     """Bytes of a step whose micro-batches are alike: blocks are written once, their order is played, and its trace is short."""
     plan, count = setting.plan, setting.batch.micro_batches
     stages, chunks = setting.mesh.size("pp"), setting.plan.chunks
-    parts, stack = parts_of(setting), setting.model.stack
+    parts, stack = parts_of(setting), setting.stack
     distinct = {(tuple(stack[layer] for layer in part), not at, at == len(parts) - 1) for at, part in enumerate(parts)}
     written = OPERATIONS * sum(len(layers) for layers, *_ in distinct) * (2 if last_differs(setting) else 1)
     passes = 3 * chunks * count
@@ -104,6 +107,30 @@ def require_room(setting: Setting) -> None:
         )
 
 
+def _of_pairs(setting: Setting) -> float:
+    """Bytes of the routes of an all-to-all's pairs of ranks, where the fabric is no tree."""
+    pairs = min(setting.mesh.ranks * (setting.mesh.size("ep") - 1), MOST_PAIRS)  # more are refused when they are met
+    hops = 2 + _hops(setting.machine)
+    return float(PAIR + HOP * hops) * pairs + 24.0 * hops * min(pairs, PAIRS_AT_ONCE)
+
+
+def _of_legs(setting: Setting) -> float | None:
+    """The same at ``links`` depth, where bytes are added up by the legs of routes; None where there are none."""
+    node = setting.layout.node[setting.layout.groups(("ep",))]
+    legs = setting.machine.fabric.legs(int(node.max()) + 1)
+    if legs is None:
+        return None
+    found, every, end = 0.0, np.arange(len(node))[:, None], np.zeros(1, dtype=np.int64)
+    for leg in legs:
+        flows = np.ones(len(node))
+        for labels in (leg.source[node], leg.target[node]):
+            width = int(labels.max()) + 1
+            flows *= np.bincount(np.unique(every * width + labels, return_index=True)[0] // width, minlength=len(node))
+        hops = leg.links(end, end).shape[1]
+        found += float(FLOW + HOP * hops) * float(flows.sum()) + 24.0 * hops * PAIRS_AT_ONCE
+    return found
+
+
 def _hops(machine: Machine) -> int:
     """Links of the fabric's longest route: all routes are given as wide as that."""
     first, last = np.zeros(1, dtype=np.int64), np.full(1, machine.nodes - 1)
@@ -119,13 +146,16 @@ def _pairwise(setting: Setting) -> bool:
     return not any(each.everyone for each in made) and sum(each.steps for each in made) == some - 1
 
 
-def require_pairs(groups: int, size: int) -> None:
-    """Raise :class:`DoesNotFit` where an all-to-all in so many groups has more pairs of ranks than can have routes."""
-    pairs = groups * size * (size - 1)
+class TooManyPairs(DoesNotFit):
+    """An all-to-all has more pairs of ranks than can have routes of their own."""
+
+
+def require_pairs(pairs: int, way: str = "fewer ranks in all or along ep (--mesh) have fewer") -> None:
+    """Raise :class:`TooManyPairs` for more pairs of an all-to-all than can have routes, with the ``way`` out."""
     if pairs > MOST_PAIRS:
-        raise DoesNotFit(
-            f"an all-to-all among {groups:,} x {size:,} ranks has {pairs:,} pairs, each with a route of its own where the"
-            f" fabric is no tree, and {MOST_PAIRS:,} can be; fewer ranks in all or along ep (--mesh) have fewer"
+        raise TooManyPairs(
+            f"an all-to-all has {pairs:,} pairs of ranks, each with a route of its own where the fabric is no tree, and"
+            f" {MOST_PAIRS:,} can be; {way}"
         )
 
 

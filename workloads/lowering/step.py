@@ -65,7 +65,7 @@ class TrainingStep:
 
         ``split`` is B or W where backward passes are split: only the second then completes gradients.
         """
-        mine = tuple(range(self.setting.model.depth)) if layers is None else layers
+        mine = tuple(range(len(self.setting.model.stack))) if layers is None else layers
         return replace(self.bare, around=tuple(self.around(last, mine, split, first)))
 
     def around(self, last: bool, layers: tuple[int, ...], split: str, first: bool) -> list[LayerHook]:

@@ -187,17 +187,17 @@ class Account:
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""
-        found, kept = dict[tuple[str, str], tuple[SavedTensor, Array]](), self.setting.plan.recomputation.kept
+        found = dict[tuple[str, str], tuple[SavedTensor, Array]]()
         away = self.setting.plan.offload_shares.get("activations", 0.0)
-        carried = self.stages.carried(self.loads) if self.setting.model.experts else np.zeros(1)
         for kind in self.stages.kinds:
+            kept, carried = saved.kept(kind), self.stages.carried(self.loads, kind) if kind.moe else np.zeros(1)
             for row in saved.layer(kind):
                 if not (share := kept(row)):
                     continue
                 key = (row.operator, row.what)
                 before = found[key][1] if key in found else np.zeros(1)
                 size = share * row.nbytes * (carried if row.carried else self.stages.copies(kind))
-                found[key] = (row, size if row.carried else before + size)
+                found[key] = (row, before + size)
         for row, size in found.values():
             line = MemoryLine("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
             yield from line.divided(away if row.entry else 0.0)
@@ -206,7 +206,8 @@ class Account:
         """What is worked out again, for one layer at a time."""
         recomputation, again = self.setting.plan.recomputation, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
-            size = sum((1 - recomputation.kept(row)) * row.size(self._most) for row in saved.layer(kind))
+            kept = saved.kept(kind)
+            size = sum((1 - kept(row)) * row.size(self._most) for row in saved.layer(kind))
             again = np.maximum(again, self.stages.has(kind) * size)
         if recomputation.repeats:
             yield MemoryLine("activations", "again", "one layer, worked out again", again)
@@ -230,7 +231,8 @@ class Account:
             yield MemoryLine("activations", "embedding", "mask of the dropout", self.stages.at_first * first.stream)
         if self.setting.plan.accounting == "bagualu":
             return
-        norm, out = last.stream * saved.size("norm"), last.stream * saved.size("embedding")
+        answers = 1 + model.further_tokens
+        norm, out = answers * last.stream * saved.size("norm"), answers * last.stream * saved.size("embedding")
         yield MemoryLine("activations", "output.norm", "its input", self.stages.at_last * norm)
         yield MemoryLine("activations", "output.logits", "its input", self.stages.at_last * out)
         if model.encoder_layers:

@@ -9,7 +9,7 @@ and one copy of the scores fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -17,8 +17,9 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
-from ..model.model import Layer
+from ..model.layers import Layer
 from ..model.precision import Formats, Part
+from ..model.recurrent import Projection, Recurrent
 from ..plan.setting import Setting
 from ..recomputation import RECOMPUTATIONS
 from .need import Cut
@@ -31,7 +32,7 @@ MASK = 1
 class SavedTensor:
     """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
 
-    ``entry``, ``core``, ``feed_forward`` and ``product`` say what kinds of recomputation ask
+    ``entry``, ``core``, ``feed_forward``, ``product`` and ``modules`` say what kinds of recomputation ask
     (:class:`~athanor.workloads.recomputation.SavedRow`).
     """
 
@@ -44,15 +45,21 @@ class SavedTensor:
     feed_forward: bool = False
     product: float = 0.0
     carried: bool = False
+    modules: tuple[str, ...] = ()
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
         """Under which kinds of recomputation it is kept until the backward pass, or a share of it."""
-        return tuple(name for name, each in RECOMPUTATIONS.items() if each.kept(self))
+        return tuple(name for name, each in RECOMPUTATIONS.items() if not each.of_modules and each.kept(self))
 
     def size(self, carried: float) -> float:
         """Bytes of a micro-batch on a rank whose experts carry so many tokens."""
         return self.nbytes * carried if self.carried else self.nbytes
+
+
+def _all(row: SavedTensor) -> float:
+    """Everything."""
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -77,12 +84,19 @@ class Saved:
         """The rows of a layer, in the order of its forward pass."""
         if kind not in self._rows:
             local = self.stacks[kind.encoder]
-            rows = list(self._attention("attention", local, local))
+            recurrent = self.setting.model.recurrent_of(kind)
+            rows = list(self._recurrent(recurrent, local) if recurrent else self._attention("attention", local, local))
+            if kind.ahead:
+                rows = [*self._further(local), *(replace(row, entry=False) for row in rows)]
             if kind.cross:
                 rows += self._attention("cross", local, self.stacks[True])
-            first, *others = self._experts(local) if kind.moe else self._ffn(local)
-            self._rows[kind] = [*rows, first, *(replace(each, feed_forward=True) for each in others)]
+            second = list(self._experts(local) if kind.moe else self._ffn(local))
+            self._rows[kind] = [*rows, *second[:1], *(replace(each, feed_forward=True) for each in second[1:])]
         return self._rows[kind]
+
+    def kept(self, kind: Layer) -> Callable[[SavedTensor], float]:
+        """Which share of its rows a layer keeps until the backward pass."""
+        return _all if kind.kept else self.setting.plan.recomputation.kept
 
     def size(self, part: Part) -> int:
         """Bytes of an activation of a part."""
@@ -107,34 +121,69 @@ class Saved:
         yield SavedTensor(
             f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention"
         )
-        yield SavedTensor(f"{at}.qkv", "its input", local.stream * self.product("attention"), "tokens")
+        normal = local.stream * self.product("attention")
+        yield SavedTensor(f"{at}.qkv", "its input", normal, "tokens", modules=("layernorm",))
         if model.latent:
-            narrow = model.latent.query_rank + model.latent.key_value_rank
+            narrow = sum(model.latent.narrow)
             each = narrow * (size + self.product("attention")) + model.latent.rotary * size
             yield SavedTensor(f"{at}.narrow", "narrow queries, keys and values", local.tokens * each, "whole")
             values = heads
-        yield SavedTensor(f"{at}.queries", "queries", local.tokens * heads * model.query_size * size, "tp", product=1)
-        yield SavedTensor(f"{at}.keys", "keys", source.tokens * values * model.query_size * size, "tp")
-        yield SavedTensor(f"{at}.values", "values", source.tokens * values * model.value_size * size, "tp", product=1)
+        wide, up = model.query_size, ("mla_up_proj",) if model.latent else ()
+        for what, elements, product in (
+            ("queries", local.tokens * heads * wide, 1),
+            ("keys", source.tokens * values * wide, 0),
+            ("values", source.tokens * values * model.value_size, 1),
+        ):
+            yield SavedTensor(f"{at}.{what}", what, elements * size, "tp", product=product, modules=up)
+        if model.query_key_norm != "none":
+            normed = (local.tokens * heads + source.tokens * values) * model.query_size
+            yield SavedTensor(f"{at}.queries.norm", "its input", normed * self.size("norm"), "tp")
         yield from self._core(at, local, local.tokens * heads, source.keys)
+        if model.gated_attention:
+            gated = 2 * local.tokens * heads * model.value_size * size
+            yield SavedTensor(f"{at}.activation", "gate, and what it weights", gated, "tp", product=0.5)
         yield SavedTensor(f"{at}.out", "its input", local.tokens * heads * model.value_size * size, "tp", product=1)
         if (cast := self.product("attention")) < size:
             yield SavedTensor(f"{at}.out", "its input, cast", local.tokens * heads * model.value_size * cast, "tp")
         yield from self._reduced(at, local)
         yield from self.mask(at, local)
 
+    def _recurrent(self, recurrent: Recurrent, local: Local) -> Iterator[SavedTensor]:
+        """What its steps say that they keep; what comes from the stream is whole, what lies between is cut."""
+        size, hidden = self.size("attention"), self.setting.model.hidden
+        yield SavedTensor("attention.norm", "its input", local.stream * self.size("norm"), "tokens", entry=True)
+        for step in recurrent.steps(hidden):
+            if not step.keeps:
+                continue
+            if isinstance(step, Projection) and step.rows == hidden and step.cut == "column":
+                normal = local.stream * self.product("attention")
+                yield SavedTensor("attention.in", "its input", normal, "tokens", modules=("layernorm",))
+            else:
+                nbytes = local.tokens * step.keeps / local.width * size
+                yield SavedTensor(f"attention.{step.operand}", "its input", nbytes, "tp")
+        yield from self.mask("attention", local)
+
+    def _further(self, local: Local) -> Iterator[SavedTensor]:
+        """Before a layer that predicts a further token: inputs of both norms, and of the projection."""
+        yield SavedTensor("further.norm", "its input", 2 * local.stream * self.size("norm"), "tokens", entry=True)
+        normal = 2 * local.stream * self.product("ffn")
+        yield SavedTensor("further.in", "its input", normal, "tokens", modules=("layernorm",))
+
     def _core(self, at: str, local: Local, rows: float, keys: float) -> Iterator[SavedTensor]:
         """What the kernel keeps of ``rows`` queries (of all heads), each of which meets so many keys."""
         kernel, dropout = self.setting.plan.kernel, local.model.dropout
         for each in kernel.kept(rows, keys, self.size("attention"), dropout):
-            where = f"{at}.{each.operator}"
-            yield SavedTensor(where, each.what, each.nbytes, "tp", core=each.core, product=each.product)
+            where, core = f"{at}.{each.operator}", ("core_attn",) if each.core else ()
+            yield SavedTensor(where, each.what, each.nbytes, "tp", each.core, product=each.product, modules=core)
 
     def _ffn(self, local: Local) -> Iterator[SavedTensor]:
-        """The network's input first."""
+        """The network's input first; nothing where layers have no FFN."""
+        if not local.model.ffn_hidden:
+            return
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
-        yield SavedTensor("ffn.up", "its input", local.stream * self.product("ffn"), "tokens")
-        yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width)
+        normal = local.stream * self.product("ffn")
+        yield SavedTensor("ffn.up", "its input", normal, "tokens", modules=("layernorm", "mlp"))
+        yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width, ("mlp",))
         if self.setting.plan.recomputation.keeps_products:
             yield SavedTensor(
                 "ffn.reduce", "output of its second product", local.stream * self.size("ffn"), "tokens", product=1
@@ -146,11 +195,12 @@ class Saved:
         if self.setting.plan.recomputation.keeps_products and local.width > 1:
             yield SavedTensor(f"{at}.reduce", "its output", local.stream * self.size("attention"), "tokens", product=1)
 
-    def _inner(self, at: str, elements: float) -> Iterator[SavedTensor]:
+    def _inner(self, at: str, elements: float, modules: tuple[str, ...]) -> Iterator[SavedTensor]:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
         ups, size = self.setting.model.matrices - 1, self.size("ffn")
-        yield SavedTensor(f"{at}.activation", "its input", ups * elements * size, "tp", product=1 / ups)
-        yield SavedTensor(f"{at}.down", "its input", elements * self.product("ffn"), "tp")
+        coming, leaving = ups * elements * size, elements * self.product("ffn")
+        yield SavedTensor(f"{at}.activation", "its input", coming, "tp", product=1 / ups, modules=modules)
+        yield SavedTensor(f"{at}.down", "its input", leaving, "tp", modules=modules)
 
     def _experts(self, local: Local) -> Iterator[SavedTensor]:
         """Their input first. Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
@@ -161,17 +211,23 @@ class Saved:
         cut: Cut = "tp" if spread else "whole"
         routed = float(self.loads.tokens)
         yield SavedTensor("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
-        yield SavedTensor("moe.gate", "its input", routed * model.hidden * self.size("norm"), cut)
-        yield SavedTensor("moe.top_k", "scores of all experts", routed * model.experts * self.size("gate"), cut)
-        cast = self.product("expert")
-        yield SavedTensor("moe.up", "its input", float(model.hidden * cast), "whole", carried=True)
+        normal, scores = routed * model.hidden * self.size("norm"), routed * model.experts * self.size("gate")
+        yield SavedTensor("moe.gate", "its input", normal, cut, modules=("layernorm",))
+        yield SavedTensor("moe.top_k", "scores of all experts", scores, cut, modules=("moe",))
         inner: Cut = "whole" if spread else "tp"
-        yield SavedTensor("moe.activation", "its input", ups * width * size, inner, carried=True)
-        yield SavedTensor("moe.down", "its input", width * cast, inner, carried=True)
-        framework = self.setting.framework
+        cast, framework = self.product("expert"), self.setting.framework
+        rows: list[tuple[str, str, float, Cut, tuple[str, ...]]] = [
+            ("moe.up", "its input", model.hidden * cast, "whole", ("moe",)),
+            ("moe.activation", "its input", ups * width * size, inner, ("moe",)),
+            ("moe.down", "its input", width * cast, inner, ("moe", "moe_act")),
+        ]
         if not (framework and framework.weighs_inside):
-            yield SavedTensor("moe.merge", "outputs of experts", float(model.hidden * size), "whole", carried=True)
-        if model.shared_experts:
-            shared = model.shared_experts * model.expert_width
-            yield from self._inner("shared", local.tokens * shared / local.width)
+            rows.append(("moe.merge", "outputs of experts", model.hidden * size, "whole", ("moe",)))
+        for at, what, nbytes, over, modules in rows:
+            yield SavedTensor(at, what, float(nbytes), over, carried=True, modules=modules)
+        if model.dense_beside:
+            yield SavedTensor("shared.norm", "its input", local.stream * self.size("norm"), "tokens", modules=("moe",))
+        if model.width_beside:
+            beside = local.tokens * model.width_beside / local.width
+            yield from self._inner("shared", beside, ("moe", "shared_experts"))
         yield from self.mask("moe", local)

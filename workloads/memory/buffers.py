@@ -18,7 +18,7 @@ def logits(saved: Saved, stages: MemoryStages) -> MemoryLine:
     """4 s·b·v/t bytes (Korthikanti et al. 2022, section 4.3)."""
     local = saved.stacks[False]
     size = max(BYTES["fp32"], saved.size("embedding"))
-    count = local.tokens * local.model.vocabulary / local.width
+    count = (1 + local.model.further_tokens) * local.tokens * local.model.vocabulary / local.width
     return MemoryLine("other", "output.loss", "logits in single precision", stages.at_last * count * size)
 
 

@@ -124,9 +124,10 @@ def _more_sharded(setting: Setting) -> list[str]:
 
 def _more_recomputed(setting: Setting) -> list[str]:
     """Kinds of recomputation that keep less than the plan's, but for those that go with few plans."""
-    names = list(RECOMPUTATIONS)
-    after = names.index(setting.plan.recompute) + 1 if setting.plan.recompute in names else len(names)
-    return [name for name in names[after:] if not RECOMPUTATIONS[name].keeps_products]
+    names, own = list(RECOMPUTATIONS), setting.plan.recompute.partition(":")[0]
+    after = names.index(own) + 1 if own in names else len(names)
+    kinds = ((name, RECOMPUTATIONS[name]) for name in names[after:])
+    return [name for name, kind in kinds if not kind.keeps_products and not kind.of_modules]
 
 
 def _offloads(setting: Setting) -> list[Change]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..loads.loads import Load
 from ..lowering.data_parallel.sharding import layers_of
-from ..model.model import Layer
+from ..model.layers import Layer
 from ..pipelines import find_pipeline
 from ..pipelines.pipeline import Pipeline
 from ..plan.setting import Setting
@@ -54,7 +54,7 @@ class MemoryStages:
     @cached_property
     def kinds(self) -> dict[Layer, Array]:
         """Layers of each kind in each chunk, ``[stages, chunks]``."""
-        stack = self.setting.model.stack
+        stack = self.setting.stack
         found = {kind: np.zeros((self.count, self.chunks)) for kind in dict.fromkeys(stack)}
         for stage, chunks in enumerate(self.layers):
             for chunk, layers in enumerate(chunks):
@@ -87,16 +87,16 @@ class MemoryStages:
         values = np.asarray(amount, dtype=np.float64).reshape(-1)
         return np.broadcast_to(values, (self.count,))
 
-    def carried(self, loads: list[Load]) -> Array:
-        """Tokens that the fullest rank's experts carry, over all layers of a stage and micro-batches under way.
+    def carried(self, loads: list[Load], kind: Layer) -> Array:
+        """Tokens that the fullest rank's experts carry, over all layers of a kind on a stage and micro-batches under way.
 
         Every micro-batch under way counts as the one that brings most.
         """
-        place = {layer: at for at, layer in enumerate(self._moe)}
+        place, stack = {layer: at for at, layer in enumerate(self._moe)}, self.setting.stack
         found = np.zeros(self.count)
         for stage, chunks in enumerate(self.layers):
             for chunk, layers in enumerate(chunks):
-                mine = [place[layer] for layer in layers if layer in place]
+                mine = [place[layer] for layer in layers if layer in place and stack[layer] == kind]
                 each = [
                     float(np.max(sum(loads[first + at].received for at in mine)))
                     for first in (range(0, len(loads), len(self._moe)) if mine else ())
@@ -106,4 +106,4 @@ class MemoryStages:
 
     @cached_property
     def _moe(self) -> list[int]:
-        return [number for number, layer in enumerate(self.setting.model.stack) if layer.moe]
+        return [number for number, layer in enumerate(self.setting.stack) if layer.moe]

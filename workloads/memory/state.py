@@ -168,7 +168,7 @@ class ModelState:
 
     def _largest(self, what: str, share: Callable[[Part], float] = all_of) -> Array:
         """Bytes of these shares of each stage's largest layer."""
-        stack, found = self.setting.model.stack, np.zeros(self.stages.count)
+        stack, found = self.setting.stack, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             size = self._bytes(held_of_layer(self.setting, stack.index(kind)), what, share)
             found = np.maximum(found, self.stages.has(kind) * size)

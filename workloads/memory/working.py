@@ -22,7 +22,7 @@ from ...hardware.precisions import BYTES
 from ..frameworks import TrainingFramework
 from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
 from ..lowering.data_parallel.sharding import held, shards
-from ..model.model import Layer
+from ..model.layers import Layer
 from ..model.precision import Formats, Part
 from ..model.tensors import tensors_of_layer
 from ..plan.setting import Setting
@@ -120,12 +120,11 @@ class Working:
 
     def _layer(self, saved: Saved, most: float) -> list[MemoryLine]:
         """Of the layer whose way back has the most in work: what is worked out again, and gradients."""
-        kept = self.setting.plan.recomputation.kept
         again, back = np.zeros(self.stages.count), np.zeros(self.stages.count)
         for kind in self.stages.kinds:
             local, there = saved.stacks[kind.encoder], self.stages.has(kind)
             stream, whole = (each * saved.size("norm") for each in (local.stream, local.whole))
-            fullest = way_back(saved.layer(kind), kept, most, stream, whole if whole > stream else 0.0)
+            fullest = way_back(saved.layer(kind), saved.kept(kind), most, stream, whole if whole > stream else 0.0)
             fuller = there * sum(fullest) > again + back
             again, back = np.where(fuller, fullest.again, again), np.where(fuller, fullest.back, back)
         size = np.zeros(self.stages.count)
@@ -139,7 +138,8 @@ class Working:
 
     def _largest_gradient(self, kind: Layer) -> float:
         """Bytes of the largest gradient of a layer's weights, which is made apart unless one of its shape is kept."""
-        if self._fused_sums and self.framework.keeps_empty_gradients:
+        reduced_by_layer = self.setting.plan.sharding.shards_gradients  # and counted there
+        if reduced_by_layer or (self._fused_sums and self.framework.keeps_empty_gradients):
             return 0.0
         found = 0.0
         for part, tensors in tensors_of_layer(self.setting.model, kind).items():
@@ -154,7 +154,7 @@ class Working:
         also has the logits without their maximum (PyTorch's ``loss_parallel``). A fused kernel puts gradients in their place.
         """
         local, last = saved.stacks[False], np.minimum(1.0, self.stages.at_last)
-        logits, own = last * local.tokens * local.model.vocabulary / local.width, saved.size("embedding")
+        logits, own = last * self._scores(saved), saved.size("embedding")
         if self.setting.plan.loss == "fused":
             return [MemoryLine("other", "output.loss", "logits, then their gradients", logits * own)]
         single = max(BYTES["fp32"], own)
@@ -165,11 +165,16 @@ class Working:
             MemoryLine("other", "output.loss", "logits as they come, and copies", logits * (beside + copies)),
         ]
 
+    def _scores(self, saved: Saved) -> float:
+        """Scores over the vocabulary on a rank: of the next token, and of each further one."""
+        local = saved.stacks[False]
+        return (1 + local.model.further_tokens) * local.tokens * local.model.vocabulary / local.width
+
     def _output(self, saved: Saved) -> list[MemoryLine]:
         """Gradients of logits, of the output layer's input (of all tokens), and of its weights where none is kept for them."""
         local, last = saved.stacks[False], np.minimum(1.0, self.stages.at_last)
         own = saved.size("embedding")
-        logits = last * local.tokens * local.model.vocabulary / local.width * own
+        logits = last * self._scores(saved) * own
         kept = self._fused_sums and self.framework.keeps_empty_gradients
         stream = (local.whole + (local.stream if local.stream < local.whole else 0.0)) * own
         return [
@@ -182,11 +187,11 @@ class Working:
 
     def _embedding(self, saved: Saved, most: float) -> list[MemoryLine]:
         """The whole table's gradient, though few of its rows are not zero; layers have let go their micro-batch by then."""
-        local, kept = saved.stacks[True], self.setting.plan.recomputation.kept
+        local = saved.stacks[True]
         first = np.minimum(1.0, self.stages.at_first)
         size = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].compute]
         gone = sum(
-            float(count[0, 0]) * sum(kept(row) * row.size(most) for row in saved.layer(kind))
+            float(count[0, 0]) * sum(saved.kept(kind)(row) * row.size(most) for row in saved.layer(kind))
             for kind, count in self.stages.kinds.items()
         )
         what = "its gradient, beyond what layers have let go"

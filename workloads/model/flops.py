@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from .model import Layer, Model
+from .layers import Layer, Sight
+from .model import Model
+from .tensors import tensors_of_attention
 
 BACKWARD = 2
 """Backward passes cost two products for each of the forward pass."""
@@ -25,12 +27,8 @@ class ForwardFlops:
 
 
 def causal_share(queries: float, keys: float) -> float:
-    """The part of all pairs that a causal mask leaves where the last ``queries`` of ``keys`` tokens look back, at themselves too.
-
-    The first of them sees ``keys - queries + 1``, the last one all: in the mean ``keys - (queries - 1) / 2``. Of a whole
-    sequence that is half of the square and half of its diagonal; of one new token, all.
-    """
-    return 1.0 - (queries - 1.0) / (2.0 * keys)
+    """The part of all pairs that a causal mask leaves (:meth:`~.layers.Sight.share`)."""
+    return Sight().share(queries, keys)
 
 
 def forward_flops(
@@ -49,24 +47,37 @@ def forward_flops(
         count * _layer(model, layer, tokens / seq_len, lengths, experts, masked)
         for layer, count in Counter(model.stack).items()
     )
-    return ForwardFlops(layers, 2.0 * tokens * short / seq_len * model.hidden * model.vocabulary)
+    answers = 1 + model.further_tokens
+    return ForwardFlops(layers, answers * 2.0 * tokens * short / seq_len * model.hidden * model.vocabulary)
 
 
 def _layer(
     model: Model, layer: Layer, sequences: float, lengths: dict[bool, int], experts: float, masked: bool
 ) -> float:
-    length, h, counts = lengths[layer.encoder], float(model.hidden), model.of_layer(layer)
-    heads = model.heads * (model.query_size + model.value_size)
-    tokens, matrices = sequences * length, float(counts.attention) / (2 if layer.cross else 1)
-    if model.biases and not model.latent:
-        matrices -= (model.heads + 2 * model.key_value_heads) * model.query_size + h
-    share = causal_share(length, length) if masked and model.is_causal(layer) else 1.0
-    found = 2.0 * tokens * (matrices + length * share * heads)
+    """Of one layer; a recurrent part counts as in its authors' kernels (:meth:`~.recurrent.Recurrent.flops`)."""
+    length, h = lengths[layer.encoder], float(model.hidden)
+    tokens, recurrent = sequences * length, model.recurrent_of(layer)
+    found = (
+        tokens * recurrent.flops(model.hidden) if recurrent else _self_attention(model, layer, tokens, length, masked)
+    )
     if layer.cross:
-        of_keys = h * model.key_value_heads * (model.query_size + model.value_size)
-        other = lengths[True]
+        matrices, of_keys = _projections(model), h * model.key_value_heads * (model.query_size + model.value_size)
+        heads, other = model.heads * (model.query_size + model.value_size), lengths[True]
         found += 2.0 * tokens * (matrices - of_keys + other * heads) + 2.0 * sequences * other * of_keys
+    if layer.ahead:
+        found += 4.0 * tokens * h * h
     width = 2.0 * tokens * model.matrices * h
     if not layer.moe:
         return found + width * model.ffn_hidden
-    return found + width * model.expert_width * (experts + model.shared_experts) + 2.0 * tokens * h * model.experts
+    return found + width * (model.expert_width * experts + model.width_beside) + 2.0 * tokens * h * model.experts
+
+
+def _self_attention(model: Model, layer: Layer, tokens: float, length: int, masked: bool) -> float:
+    share = model.sight(layer).share(length, length) if masked else 1.0
+    scores = length * share * model.heads * (model.query_size + model.value_size)
+    return 2.0 * tokens * (_projections(model) + scores)
+
+
+def _projections(model: Model) -> float:
+    """Elements of the matrices of one attention, without biases."""
+    return float(sum(shape.size * count for shape, count in tensors_of_attention(model).items() if shape.matrix))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from ...hardware.errors import suggestion
 from ...hardware.records import Record, build, catalogue_names, find, read_toml
+from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded
+from .recurrent import AnyRecurrent, Recurrent
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -43,23 +46,29 @@ class Parameters(Record):
 class Latent(Record):
     """Multi-head latent attention: queries, and keys with values, pass through narrow layers (DeepSeek-V2, 2024, section 2.1).
 
-    A head's query and key have ``plain`` elements and ``rotary`` ones, of which keys share theirs; its value has ``value``.
+    Without a ``query_rank`` queries come from the stream itself (DeepSeek-V2-Lite). A head's query and key have ``plain``
+    elements and ``rotary`` ones, of which keys share theirs; its value has ``value``.
     """
 
-    query_rank: int = Field(gt=0)
+    query_rank: int | None = Field(default=None, gt=0)
     key_value_rank: int = Field(gt=0)
     plain: int = Field(gt=0)
     rotary: int = Field(gt=0)
     value: int = Field(gt=0)
 
+    @property
+    def narrow(self) -> tuple[int, ...]:
+        """Widths of the narrow layers that have norms: of queries, where these have one, and of keys with values."""
+        return (self.key_value_rank,) if self.query_rank is None else (self.query_rank, self.key_value_rank)
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the stack: whether it belongs to an encoder, attends to one (``cross``), and is a mixture of experts."""
 
-    encoder: bool = False
-    cross: bool = False
-    moe: bool = False
+Biased = Literal["qkv", "out", "ffn", "expert", "gate", "output"]
+"""Matrices that may have biases."""
+
+
+def _named(biases: Any) -> Any:
+    """``true`` is all matrices of attention and FFNs, ``false`` none."""
+    return (("qkv", "out", "ffn", "expert") if biases else ()) if isinstance(biases, bool) else biases
 
 
 class Model(Record):
@@ -71,22 +80,33 @@ class Model(Record):
     attention). Attention is ``causal`` but in an encoder; BERT reads both ways. ``tied``: the output layer shares the embedding's
     weights. ``positions`` are learned position embeddings. Of a sequence of ``seq_len``, ``patches`` are those of an image,
     projected from ``patch_values`` numbers each, and the rest text; a decoder beside an encoder has ``decoder_seq_len``.
-    ``published_parameters`` is what the authors say that the model has.
+    ``published_parameters`` is what the authors say that the model has, ``published_active`` how many of them a token passes.
+
+    ``mixers`` are what mixes tokens in layer after layer of the decoder, and again from the start: ``attention`` to all tokens,
+    to the last ``window``, within a ``chunk``, or a part that is named under ``recurrent``. Beside experts there may be a dense
+    FFN of width ``dense_beside`` with a norm of its own (Arctic). An ``ffn_hidden`` of 0 leaves out the second half of dense
+    layers (Mamba). ``further_tokens`` are predicted by as many layers behind the stack, each with a projection (DeepSeek-V3).
     """
 
     name: str
     description: str = ""
     layers: int = Field(gt=0)
     encoder_layers: int = Field(default=0, ge=0)
-    heads: int = Field(gt=0)
+    heads: int = Field(default=1, gt=0)
     kv_heads: int | None = Field(default=None, gt=0)
     head_size: int | None = Field(default=None, gt=0)
     latent: Latent | None = None
+    query_key_norm: Literal["none", "head", "all"] = "none"
+    gated_attention: bool = False
+    mixers: tuple[str, ...] = (ATTENTION,)
+    window: int | None = Field(default=None, gt=0)
+    chunk: int | None = Field(default=None, gt=0)
+    recurrent: dict[str, AnyRecurrent] = {}
     hidden: int = Field(gt=0)
-    ffn_hidden: int = Field(gt=0)
+    ffn_hidden: int = Field(ge=0)
     gated: bool = False
-    biases: bool = False
-    norm: Literal["layer", "rms"] = "layer"
+    biases: Annotated[tuple[Biased, ...], BeforeValidator(_named)] = ()
+    norm: Literal["layer", "layer-scale", "rms"] = "layer"
     dropout: bool = False
     causal: bool = True
     experts: int = Field(default=0, ge=0)
@@ -95,6 +115,8 @@ class Model(Record):
     moe_every: int = Field(default=1, gt=0)
     dense_first: int = Field(default=0, ge=0)
     shared_experts: int = Field(default=0, ge=0)
+    dense_beside: int = Field(default=0, ge=0)
+    further_tokens: int = Field(default=0, ge=0)
     vocabulary: int = Field(gt=0)
     tied: bool = True
     positions: int = Field(default=0, ge=0)
@@ -103,6 +125,7 @@ class Model(Record):
     patches: int = Field(default=0, ge=0)
     patch_values: int = Field(default=0, ge=0)
     published_parameters: float | None = Field(default=None, gt=0)
+    published_active: float | None = Field(default=None, gt=0)
     plan: dict[str, Any] = {}
     sources: dict[str, str] = {}
 
@@ -122,7 +145,46 @@ class Model(Record):
             raise ValueError("patches need patch_values, the numbers of one patch before its projection")
         if self.decoder_seq_len and not self.encoder_layers:
             raise ValueError("decoder_seq_len is for models with encoder_layers")
+        self._consistent_mixers()
+        if self.dense_beside and not self.experts:
+            raise ValueError("dense_beside is for models with experts")
+        if self.further_tokens and self.encoder_layers:
+            raise ValueError("further_tokens is for decoders without an encoder")
         return self
+
+    def _consistent_mixers(self) -> None:
+        """Every mixer is one that there is, and nothing is described that no layer has."""
+        known = (*ATTENTIONS, *self.recurrent)
+        for each in self.pattern:
+            if each not in known:
+                raise ValueError(f'mixers: "{each}" is no mixer{suggestion(each, known)}')
+        if not self.pattern or len(self.pattern) > self.layers:
+            raise ValueError(f"mixers has {len(self.pattern)} layers, must be 1 to the {self.layers} of the model")
+        given = [name for name, tokens in ((WINDOW, self.window), (CHUNK, self.chunk)) if tokens is not None]
+        if lacking := [each for each in (WINDOW, CHUNK) if each in self.pattern and each not in given]:
+            raise ValueError(f"mixers has layers with a {lacking[0]}; they need {lacking[0]} = tokens")
+        if unused := [each for each in (*given, *self.recurrent) if each not in self.pattern]:
+            raise ValueError(f"mixers: no layer has the {unused[0]} that is given")
+        if taken := [name for name in self.recurrent if name in ATTENTIONS]:
+            raise ValueError(f"recurrent.{taken[0]}: the name is that of a kind of attention; choose another")
+        if not self.causal and {WINDOW, CHUNK} & {*self.pattern}:
+            raise ValueError("window and chunk are for models that are causal")
+        if self.query_key_norm != "none" and self.latent:
+            raise ValueError("query_key_norm: latent attention has norms of its own")
+        if self.gated_attention and (self.latent or self.encoder_layers):
+            raise ValueError("gated_attention is for decoders without latent attention")
+        if self.attends and "heads" not in self.model_fields_set:
+            raise ValueError("heads is missing; needs a whole number above 0")
+
+    @cached_property
+    def pattern(self) -> tuple[str, ...]:
+        """Mixers of the decoder's first layers, until they come again."""
+        return expanded(self.mixers)
+
+    @property
+    def attends(self) -> bool:
+        """Whether queries meet keys in any layer."""
+        return self.encoder_layers > 0 or bool({*ATTENTIONS} & {*self.pattern})
 
     @property
     def key_value_heads(self) -> int:
@@ -150,16 +212,22 @@ class Model(Record):
         return self.expert_hidden or self.ffn_hidden
 
     @property
+    def width_beside(self) -> int:
+        """Inner elements, beside the routed experts, that every token passes: of shared experts and of a dense FFN."""
+        return self.shared_experts * self.expert_width + self.dense_beside
+
+    @property
     def expert_size(self) -> int:
         """Parameters of one expert in one layer."""
-        return self._feed_forward(self.expert_width)
+        return self._feed_forward(self.expert_width, "expert")
 
     @cached_property
     def stack(self) -> tuple[Layer, ...]:
-        """All layers, the encoder's first."""
+        """All layers: the encoder's first, and those that predict further tokens last, which are like the layer before them."""
         encoder = [Layer(encoder=True, moe=self._is_moe(at)) for at in range(self.encoder_layers)]
-        cross = self.encoder_layers > 0
-        return (*encoder, *(Layer(cross=cross, moe=self._is_moe(at)) for at in range(self.layers)))
+        cross, mixers = self.encoder_layers > 0, self.pattern
+        layers = [Layer(cross=cross, moe=self._is_moe(at), mixer=mixers[at % len(mixers)]) for at in range(self.layers)]
+        return (*encoder, *layers, *(replace(layers[-1], ahead=True) for _ in range(self.further_tokens)))
 
     @cached_property
     def kinds(self) -> tuple[Layer, ...]:
@@ -170,10 +238,27 @@ class Model(Record):
         """Whether tokens of a layer see none that come after them: a decoder's, unless the model reads both ways."""
         return self.causal and not layer.encoder
 
+    def sight(self, layer: Layer) -> Sight:
+        """Which keys the queries of a layer meet."""
+        return Sight(
+            self.is_causal(layer),
+            self.window if layer.mixer == WINDOW else None,
+            self.chunk if layer.mixer == CHUNK else None,
+        )
+
+    def recurrent_of(self, layer: Layer) -> Recurrent | None:
+        """What mixes the tokens of a layer whose queries meet no keys."""
+        return self.recurrent.get(layer.mixer)
+
     @property
     def depth(self) -> int:
-        """Layers in all, the encoder's included."""
+        """Layers that stages of a pipeline share, the encoder's included; those for further tokens are behind the last."""
         return self.encoder_layers + self.layers
+
+    @property
+    def at_both_ends(self) -> bool:
+        """Whether the last layers need the embedding's words as well as the first: for scores, or for further tokens."""
+        return self.tied or self.further_tokens > 0
 
     @property
     def moe_layers(self) -> int:
@@ -182,15 +267,33 @@ class Model(Record):
 
     def of_layer(self, layer: Layer) -> Parameters:
         """Parameters of one layer."""
-        h, norms = self.hidden, 3 if layer.cross else 2
+        h, recurrent = self.hidden, self.recurrent_of(layer)
+        widths = [h] * self.halves(layer) + ([h] * 3 if layer.ahead else []) + self.inner_norms(layer)
+        attention = recurrent.parameters(h) if recurrent else self._attention * (2 if layer.cross else 1)
+        ffn = self.shared_experts * self.expert_size + self._feed_forward(self.dense_beside, "ffn")
         return Parameters(
             expert=self.experts * self.expert_size if layer.moe else 0,
-            ffn=self.shared_experts * self.expert_size if layer.moe else self._feed_forward(self.ffn_hidden),
-            attention=self._attention * (2 if layer.cross else 1),
-            gate=h * self.experts if layer.moe else 0,
+            ffn=(ffn if layer.moe else self._feed_forward(self.ffn_hidden, "ffn")) + 2 * h * h * layer.ahead,
+            attention=attention,
+            gate=(h + ("gate" in self.biases)) * self.experts if layer.moe else 0,
             embedding=0,
-            norm=norms * self._norm(h) + (self._latent_norms if self.latent else 0),
+            norm=sum(self._norm(width) for width in widths),
         )
+
+    def halves(self, layer: Layer) -> int:
+        """Parts that begin with a norm of the stream: attention, that to an encoder, FFN or experts, an FFN beside these."""
+        second = 1 + (self.dense_beside > 0) if layer.moe else int(self.ffn_hidden > 0)
+        return 1 + layer.cross + second
+
+    def inner_norms(self, layer: Layer) -> list[int]:
+        """Elements of the norms within what mixes tokens: of narrow layers, of queries and keys, of a recurrent part."""
+        if recurrent := self.recurrent_of(layer):
+            return recurrent.norms(self.hidden)
+        if self.latent:
+            return list(self.latent.narrow)
+        each = self.query_size
+        by_head = {"none": [], "head": [each, each], "all": [self.heads * each, self.key_value_heads * each]}
+        return by_head[self.query_key_norm] * (2 if layer.cross else 1)
 
     @property
     def of_input(self) -> Parameters:
@@ -201,7 +304,7 @@ class Model(Record):
     @property
     def of_output(self) -> Parameters:
         """Parameters of the final norms, and of an output layer of its own."""
-        own = 0 if self.tied else self.vocabulary * self.hidden
+        own = (0 if self.tied else self.vocabulary * self.hidden) + self.vocabulary * ("output" in self.biases)
         finals = (2 if self.encoder_layers else 1) * self._norm(self.hidden)
         return Parameters(expert=0, ffn=0, attention=0, gate=0, embedding=own, norm=finals)
 
@@ -215,6 +318,12 @@ class Model(Record):
             total = total + Parameters(**{part: count * getattr(each, part) for part in Parameters.model_fields})
         return total
 
+    @property
+    def active(self) -> int:
+        """Parameters that a token passes: of the routed experts those that it goes to."""
+        counts = self.parameters
+        return counts.dense + (counts.expert * self.top_k // self.experts if self.experts else 0)
+
     def with_experts(self, experts: int) -> Model:
         """The same model with another number of experts a layer, as weak scaling needs it."""
         return type(self).model_validate({**self.model_dump(), "experts": experts})  # a copy would keep cached counts
@@ -222,25 +331,24 @@ class Model(Record):
     def _is_moe(self, at: int) -> bool:
         return self.experts > 0 and at >= self.dense_first and (at - self.dense_first + 1) % self.moe_every == 0
 
-    def _feed_forward(self, width: int) -> int:
-        return self.matrices * self.hidden * width + self.biases * ((self.matrices - 1) * width + self.hidden)
+    def _feed_forward(self, width: int, part: Biased) -> int:
+        if not width:
+            return 0
+        biases = (self.matrices - 1) * width + self.hidden if part in self.biases else 0
+        return self.matrices * self.hidden * width + biases
 
     @property
     def _attention(self) -> int:
         """Query, key, value and output matrices."""
         h, heads = self.hidden, self.heads
         out = heads * self.value_size * h
-        if self.latent:
-            at = self.latent
-            query = at.query_rank * (h + heads * self.query_size)
+        if at := self.latent:
+            whole = heads * self.query_size
+            query = h * whole if at.query_rank is None else at.query_rank * (h + whole)
             return query + h * (at.key_value_rank + at.rotary) + at.key_value_rank * heads * (at.plain + at.value) + out
         wide = heads * self.query_size + 2 * self.key_value_heads * self.query_size
-        return h * wide + out + self.biases * (wide + h)
-
-    @property
-    def _latent_norms(self) -> int:
-        assert self.latent is not None
-        return self._norm(self.latent.query_rank) + self._norm(self.latent.key_value_rank)
+        wide += heads * self.value_size * self.gated_attention
+        return h * wide + out + ("qkv" in self.biases) * wide + ("out" in self.biases) * h
 
     def _norm(self, width: int) -> int:
         """Parameters of a norm: scale and, for a layer norm, shift."""

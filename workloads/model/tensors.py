@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from .model import Layer, Model
+from .layers import Layer
+from .model import Biased, Model
 from .precision import Part
 
 
@@ -37,19 +38,24 @@ def tensors_of_layer(model: Model, layer: Layer) -> Tensors:
     Queries, keys and values are one matrix, and so are both first matrices of a gated FFN (as Megatron-LM keeps them); scale and
     shift of a norm are two vectors, biases one for each matrix.
     """
-    experts = {shape: model.experts * count for shape, count in _feed_forward(model, model.expert_width).items()}
-    shared = {shape: model.shared_experts * count for shape, count in _feed_forward(model, model.expert_width).items()}
-    norms = (3 if layer.cross else 2) * [model.hidden]
-    if model.latent:
-        norms += [model.latent.query_rank, model.latent.key_value_rank]
-    attention = {shape: count * (2 if layer.cross else 1) for shape, count in _attention(model).items()}
+    h, recurrent = model.hidden, model.recurrent_of(layer)
+    expert = _feed_forward(model, model.expert_width, "expert")
+    experts = {shape: model.experts * count for shape, count in expert.items()}
+    shared = Counter({shape: model.shared_experts * count for shape, count in expert.items()})
+    shared.update(_feed_forward(model, model.dense_beside, "ffn"))
+    ffn = Counter(shared) if layer.moe else _feed_forward(model, model.ffn_hidden, "ffn")
+    norms = [h] * model.halves(layer) + model.inner_norms(layer)
+    if layer.ahead:
+        ffn, norms = ffn + Counter([Tensor(2 * h, h)]), [*norms, h, h, h]
+    attention = {shape: count * (2 if layer.cross else 1) for shape, count in tensors_of_attention(model).items()}
     found: Tensors = {
-        "ffn": Counter(shared if layer.moe else _feed_forward(model, model.ffn_hidden)),
-        "attention": Counter(attention),
+        "ffn": ffn,
+        "attention": Counter(Tensor(*shape) for shape in recurrent.weights(h)) if recurrent else Counter(attention),
         "norm": _norms(model, norms),
     }
     if layer.moe:
-        found |= {"expert": Counter(experts), "gate": Counter([Tensor(model.hidden, model.experts)])}
+        gate = Counter([Tensor(h, model.experts), *([Tensor(1, model.experts)] if "gate" in model.biases else [])])
+        found |= {"expert": Counter(experts), "gate": gate}
     return found
 
 
@@ -60,38 +66,51 @@ def tensors_of_input(model: Model) -> Tensors:
 
 
 def tensors_of_output(model: Model, table: bool | None = None) -> Tensors:
-    """The final norms, and the output layer's ``table``, where it has one (by default: of its own)."""
+    """The final norms, and the output layer's ``table``, where it has one (by default: of its own), with its biases."""
     found: Tensors = {"norm": _norms(model, (2 if model.encoder_layers else 1) * [model.hidden])}
-    if (not model.tied) if table is None else table:
-        found["embedding"] = Counter([Tensor(model.vocabulary, model.hidden)])
+    tables = [Tensor(model.vocabulary, model.hidden)] if (not model.tied if table is None else table) else []
+    if "output" in model.biases:
+        tables.append(Tensor(1, model.vocabulary))
+    if tables:
+        found["embedding"] = Counter(tables)
     return found
 
 
-def _feed_forward(model: Model, width: int) -> Counter[Tensor]:
+def _feed_forward(model: Model, width: int, part: Biased) -> Counter[Tensor]:
+    if not width:
+        return Counter()
     up = (model.matrices - 1) * width
     found = Counter([Tensor(model.hidden, up), Tensor(width, model.hidden)])
-    if model.biases:
+    if part in model.biases:
         found.update([Tensor(1, up), Tensor(1, model.hidden)])
     return found
 
 
-def _attention(model: Model) -> Counter[Tensor]:
+def tensors_of_attention(model: Model) -> Counter[Tensor]:
+    """Matrices and biases of one attention."""
     hidden, heads = model.hidden, model.heads
     out = Tensor(heads * model.value_size, hidden)
     if at := model.latent:
+        whole = heads * model.query_size
+        queries = (
+            [Tensor(hidden, whole)]
+            if at.query_rank is None
+            else [Tensor(hidden, at.query_rank), Tensor(at.query_rank, whole)]
+        )
         return Counter(
             [
-                Tensor(hidden, at.query_rank),
-                Tensor(at.query_rank, heads * model.query_size),
+                *queries,
                 Tensor(hidden, at.key_value_rank + at.rotary),
                 Tensor(at.key_value_rank, heads * (at.plain + at.value)),
                 out,
             ]
         )
-    wide = (heads + 2 * model.key_value_heads) * model.query_size
+    wide = (heads + 2 * model.key_value_heads) * model.query_size + heads * model.value_size * model.gated_attention
     found = Counter([Tensor(hidden, wide), out])
-    if model.biases:
-        found.update([Tensor(1, wide), Tensor(1, hidden)])
+    if "qkv" in model.biases:
+        found.update([Tensor(1, wide)])
+    if "out" in model.biases:
+        found.update([Tensor(1, hidden)])
     return found
 
 

@@ -106,6 +106,12 @@ def _recomputations() -> Registry[Any]:
     return RECOMPUTATIONS
 
 
+def _recomputed_layers() -> Iterable[str]:
+    from ..recomputation.recomputed_layers import WAYS
+
+    return WAYS
+
+
 def _stage_layers() -> Iterable[str]:
     from ..pipelines.stage_layers import WAYS
 
@@ -126,6 +132,13 @@ def _routings() -> Iterable[str]:
     return dict.fromkeys(name for kind in get_args(get_args(AnyFabric)[0]) for name in kind.routings())
 
 
+def _faults() -> Iterable[str]:
+    from ...hardware.records import catalogue_names
+    from ...hardware.site.assumed import RATES
+
+    return catalogue_names(RATES)
+
+
 KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "machines": _machines,
     "models": _models,
@@ -143,9 +156,11 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "attention-kernels": _attention_kernels,
     "recomputations": _recomputations,
     "frameworks": _frameworks,
+    "recomputed-layers": _recomputed_layers,
     "stage-layers": _stage_layers,
     "offloads": _offloads,
     "routings": _routings,
+    "faults": _faults,
 }
 """Kinds of names."""
 

@@ -102,7 +102,7 @@ RULES = (
         "pp",
         "--depth message",
         lambda g: g.has("pp") and g.plan.depth == "message",
-        "a pipeline is simulated block by block; use fluid or bound",
+        "a pipeline is simulated block by block; use fluid or links",
     ),
     Rule(
         "an asynchronous --pipeline",
@@ -164,6 +164,56 @@ RULES = (
         lambda g: g.plan.recomputation.keeps_products and bool(g.model.experts),
         "which products of experts it would keep is not modelled",
     ),
+    Rule(
+        "--cuda-graphs",
+        "a machine without core_group.launch",
+        lambda g: g.plan.cuda_graphs and g.machine.core_group.launch is None,
+        "there is no host whose time for starting kernels could be saved",
+    ),
+    Rule(
+        "--cuda-graphs",
+        "experts whose loads vary",
+        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
+        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
+    ),
+    Rule(
+        CUT,
+        "recurrent layers",
+        lambda g: g.has(*CONTEXT) and bool(g.model.recurrent),
+        "each rank would need the state that the ranks before leave",
+    ),
+    Rule(
+        "--tensor 2d",
+        "recurrent layers or further tokens",
+        lambda g: g.plan.tensor == "2d" and bool(g.model.recurrent or g.model.further_tokens),
+        "SUMMA is for products of attention and FFN",
+    ),
+    Rule(
+        "--recompute products",
+        "recurrent layers or further tokens",
+        lambda g: g.plan.recomputation.keeps_products and bool(g.model.recurrent or g.model.further_tokens),
+        "which of their products it would keep is not modelled",
+    ),
+    Rule(
+        "--recompute modules:mla_up_proj",
+        "no latent attention",
+        lambda g: g.plan.recomputation.names_module("mla_up_proj") and not g.model.latent,
+        "queries, keys and values are not made of narrow ones",
+    ),
+    Rule(
+        "--recompute modules:moe, moe_act or shared_experts",
+        "no experts",
+        lambda g: (
+            any(map(g.plan.recomputation.names_module, ("moe", "moe_act", "shared_experts"))) and not g.model.experts
+        ),
+        "the model has no experts",
+    ),
+    Rule(
+        "--recompute-layers",
+        "--recompute none",
+        lambda g: g.plan.recomputed_layers is not None and not g.plan.recomputation.repeats,
+        "nothing is worked out again; name a kind",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(
@@ -202,14 +252,18 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
     model, mesh, batch, plan = given.model, given.mesh, given.batch, given.plan
     grid, width = mesh.size("row"), mesh.size("tp", "col")
     by = "q" if grid > 1 else "tp"
-    yield "heads", model.heads, by, width
+    if model.attends:
+        yield "heads", model.heads, by, width
+    for each in model.recurrent.values():
+        yield from ((what, size, by, width) for what, size in each.divided(model.hidden))
     yield "hidden elements", model.hidden, by, width
     yield "inner elements of the FFN", model.ffn_hidden, by, width
-    if model.key_value_heads >= width:
+    if model.attends and model.key_value_heads >= width:
         yield "key-value heads", model.key_value_heads, by, width
     if model.experts:
         if plan.expert_tensor == "split" or model.shared_experts:
             yield "inner elements of an expert", model.expert_width, by, width
+        yield "inner elements of the FFN beside experts", model.dense_beside, by, width
         parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
         yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
     tokens = batch.micro_tokens

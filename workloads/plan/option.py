@@ -28,6 +28,11 @@ Group = Literal[
     "Overlap",
     "Network",
     "Noise and steps",
+    "Budget",
+    "Faults and restarts",
+    "Checkpoints",
+    "Data",
+    "Power and money",
 ]
 """Headings under which options stand, in this order."""
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..model.precision import PrecisionSchedule
     from ..optimizers import Optimizer
     from ..recomputation import Recomputation
+    from ..recomputation.recomputed_layers import RecomputedLayers
     from ..routing.balancers import Balancer
     from ..routing.routers import Router
     from ..sharding import Sharding
@@ -285,10 +286,21 @@ class Plan:
         "Memory and recomputation",
         "none",
         "What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),"
-        " products (also every second matrix product), full (whole layers).",
+        " products (also every second matrix product), full (whole layers), or modules:NAME+NAME+... as Megatron-LM names"
+        " them: core_attn, layernorm, mla_up_proj, mlp, moe, moe_act, shared_experts.",
         form="KIND",
         names="recomputations",
         searched=True,
+    )
+    recompute_layers: str = option(
+        "Memory and recomputation",
+        "all",
+        "Of which layers: all, every:N (every N-th of the model), or first:N (the first N of each stage, or of each chunk:"
+        " Megatron-LM's block method).",
+        form="WHICH",
+        names="recomputed-layers",
+        searched=True,
+        tried=(),
     )
     attention: str = option(
         "Memory and recomputation",
@@ -330,6 +342,12 @@ class Plan:
         searched=True,
         tried=("none", "gradients"),
     )
+    cuda_graphs: bool = option(
+        "Overlap",
+        False,
+        "Record the kernels of layers once and start them as one graph, where the machine says what the host needs to start one.",
+        simulated_only=True,
+    )
     routing: str | None = option(
         "Network",
         None,
@@ -339,11 +357,11 @@ class Plan:
         otherwise="the machine's own",
         inference=True,
     )
-    depth: Literal["auto", "bound", "fluid", "message"] = option(
+    depth: Literal["auto", "bound", "links", "fluid", "message"] = option(
         "Network",
         "auto",
-        "How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message (each"
-        " message by itself), or auto, by the number of ranks that differ.",
+        "How finely the network is simulated: bound (each exchange alone: no step is shorter), links (the most loaded link),"
+        " fluid (all flows share links), message (each message by itself), or auto (fluid, or links where many ranks differ).",
         fixable=False,
         inference=True,
     )
@@ -430,6 +448,7 @@ class Plan:
             self.optimizing,
             self.sharding,
             self.recomputation,
+            self.recomputed_layers,
             self.kernel,
             self.named_framework,
             Mesh.of(self.mesh),
@@ -497,6 +516,13 @@ class Plan:
         from ..frameworks import FRAMEWORKS
 
         return None if self.framework is None else FRAMEWORKS.find(self.framework)
+
+    @cached_property
+    def recomputed_layers(self) -> RecomputedLayers | None:
+        """Of which layers something is worked out again; None for all."""
+        from ..recomputation.recomputed_layers import RecomputedLayers
+
+        return None if self.recompute_layers == "all" else RecomputedLayers.parse(self.recompute_layers)
 
     @property
     def gradients_overlap(self) -> bool:

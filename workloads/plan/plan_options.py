@@ -104,7 +104,11 @@ class PlanOptions(TypedDict, total=False):
     # Memory and recomputation
     recompute: str | None
     """What the backward pass computes again instead of keeping: none, selective (scores and softmax of attention),
-    products (also every second matrix product), full (whole layers).  [default: none]"""
+    products (also every second matrix product), full (whole layers), or modules:NAME+NAME+... as Megatron-LM
+    names them: core_attn, layernorm, mla_up_proj, mlp, moe, moe_act, shared_experts.  [default: none]"""
+    recompute_layers: str | None
+    """Of which layers: all, every:N (every N-th of the model), or first:N (the first N of each stage, or of each
+    chunk: Megatron-LM's block method).  [default: all]"""
     attention: str | None
     """Attention as separate operations, or as one fused kernel that never writes its scores: one by name, or fused,
     the fastest that the machine has.  [default: unfused]"""
@@ -123,14 +127,18 @@ class PlanOptions(TypedDict, total=False):
     overlap: Literal["none", "gradients", "all"] | None
     """What is sent while passes compute: none; gradients (also weights that are sharded or offloaded); all (also the
     gathering of updated weights, beside the next step's first forward pass).  [default: none]"""
+    cuda_graphs: bool | None
+    """Record the kernels of layers once and start them as one graph, where the machine says what the host needs to
+    start one.  [default: no]"""
 
     # Network
     routing: str | None
     """How the fabric chooses among several paths; each fabric has some of these (athanor list fabrics).  [default:
     the machine's own]"""
-    depth: Literal["auto", "bound", "fluid", "message"] | None
-    """How finely the network is simulated: bound (the most loaded link), fluid (all flows share links), message
-    (each message by itself), or auto, by the number of ranks that differ.  [default: auto]"""
+    depth: Literal["auto", "bound", "links", "fluid", "message"] | None
+    """How finely the network is simulated: bound (each exchange alone: no step is shorter), links (the most loaded
+    link), fluid (all flows share links), message (each message by itself), or auto (fluid, or links where many
+    ranks differ).  [default: auto]"""
 
     # Noise and steps
     jitter: float | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
+from ..model.layers import Layer
 from ..model.model import Model, load_model
+from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
@@ -90,7 +92,7 @@ class Setting:
     @property
     def composed(self) -> bool:
         """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
-        many = self.batch.micro_batches * self.model.depth > MOST_FLAT
+        many = self.batch.micro_batches * len(self.model.stack) > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
@@ -138,6 +140,11 @@ class Setting:
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))
 
     @property
+    def paced(self) -> bool:
+        """Whether a host starts kernels one by one, and its time for that counts."""
+        return self.machine.core_group.launch is not None and not self.plan.cuda_graphs
+
+    @property
     def framework(self) -> TrainingFramework | None:
         """The framework that training runs in: the one that is named, else the usual one of the kind of sharding.
 
@@ -146,6 +153,32 @@ class Setting:
         if self.plan.named_framework or not self.processor.framework:
             return self.plan.named_framework
         return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
+
+    @cached_property
+    def stack(self) -> tuple[Layer, ...]:
+        """The model's layers; of those that are ``kept`` the plan recomputes nothing (``--recompute-layers``)."""
+        stack, chosen = self.model.stack, self.plan.recomputed_layers
+        if chosen is None:
+            return stack
+        again = {layer for part in self.parts for layer in chosen.of(part)}
+        return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+
+    @cached_property
+    def parts(self) -> tuple[range, ...]:
+        """The layers of every virtual stage, chunk · stages + stage; without stages all in one.
+
+        Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
+        """
+        stages, plan, every = self.mesh.size("pp"), self.plan, len(self.model.stack)
+        if stages == 1:
+            return (range(every),)
+        *parts, last = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
+        return (*parts, range(last.start, every))
+
+    @cached_property
+    def kinds(self) -> tuple[Layer, ...]:
+        """The kinds of its layers, each once, in the order in which they come."""
+        return self.model.kinds if self.plan.recomputed_layers is None else tuple(dict.fromkeys(self.stack))
 
     @property
     def attention_kernel(self) -> str:

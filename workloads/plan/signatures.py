@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -59,28 +59,49 @@ def type_text(option: Option) -> str:
 
 def plan_options_source() -> str:
     """The source of ``plan_options.py``: a TypedDict with every option of a plan."""
-    return "\n".join(_lines()) + "\n"
+    about = "Options of a plan, as ``athanor.simulate()`` and the like take them; None is the same as leaving one out."
+    return options_source("PlanOptions", "Plan", Plan.options(), about)
 
 
-def _lines() -> Iterator[str]:
-    yield '"""The options of a plan as types: made by `make docs` from the fields of Plan, not by hand."""'
+def options_source(
+    name: str, made_from: str, options: Mapping[str, Option], about: str, base: str = "TypedDict", imported: str = ""
+) -> str:
+    """The source of a module with a TypedDict of options, which the class ``made_from`` has as its fields.
+
+    ``base`` is the TypedDict that it adds to, and ``imported`` the line that imports it.
+    """
+    return "\n".join(_lines(name, made_from, options, about, base, imported)) + "\n"
+
+
+def _lines(
+    name: str, made_from: str, options: Mapping[str, Option], about: str, base: str, imported: str
+) -> Iterator[str]:
+    kinds = [type_text(option) for option in options.values()]
+    what = "a plan" if base == "TypedDict" else "a campaign"
+    yield f'"""The options of {what} as types: made by `make docs` from the fields of {made_from}, not by hand."""'
     yield ""
     yield "from __future__ import annotations"
     yield ""
-    yield "from collections.abc import Mapping"
-    yield "from typing import Literal, TypedDict"
+    if any("Mapping" in kind for kind in kinds):
+        yield "from collections.abc import Mapping"
+    typing = [word for word in ("Literal", "TypedDict") if word == base or any(word in kind for kind in kinds)]
+    if typing:
+        yield f"from typing import {', '.join(typing)}"
+    if imported:
+        yield ""
+        yield imported
     yield ""
     yield ""
-    yield "class PlanOptions(TypedDict, total=False):"
-    yield '    """Options of a plan, as ``athanor.simulate()`` and the like take them; None is the same as leaving one out."""'
-    for group, members in grouped(Plan.options()):
+    yield f"class {name}({base}, total=False):"
+    yield f'    """{about}"""'
+    for group, members in grouped(options):
         yield ""
         yield f"    # {group}"
         for option in members:
             yield f"    {option.name}: {type_text(option)} | None"
-            about = textwrap.wrap(described(option), WIDTH - 10)
+            text = textwrap.wrap(described(option), WIDTH - 10)
             quotes = '"""'
-            yield f"    {quotes}{about[0]}" + (quotes if len(about) == 1 else "")
-            yield from (f"    {line}" for line in about[1:-1])
-            if len(about) > 1:
-                yield f"    {about[-1]}{quotes}"
+            yield f"    {quotes}{text[0]}" + (quotes if len(text) == 1 else "")
+            yield from (f"    {line}" for line in text[1:-1])
+            if len(text) > 1:
+                yield f"    {text[-1]}{quotes}"

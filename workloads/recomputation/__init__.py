@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...hardware.registry import Registry
 from .full import Full
+from .modules import Modules
 from .nothing import Nothing
 from .products import EverySecondProduct
 from .recomputation import Recomputation, RepeatedLayer, SavedRow
@@ -15,6 +16,7 @@ RECOMPUTATIONS: Registry[Recomputation] = Registry(
         "none": Nothing(),
         "selective": Selective(),
         "products": EverySecondProduct(),
+        "modules": Modules,
         "full": Full(),
     },
     flag="--recompute",

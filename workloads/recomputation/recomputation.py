@@ -13,8 +13,14 @@ class SavedRow(Protocol):
 
     ``entry``: the layer's input, from which all else can be worked out again. ``core``: of the core of attention, such as scores.
     ``feed_forward``: of the feed-forward network or the experts, behind their input, from which it can be worked out again.
-    ``product``: the share of it that is the output of a product with weights, or of attention.
+    ``product``: the share of it that is the output of a product with weights, or of attention. ``modules``: under which of
+    Megatron-LM's modules it is dropped (:data:`~athanor.workloads.recomputation.modules.MODULES`).
     """
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Megatron-LM's names of modules that it belongs to."""
+        ...
 
     @property
     def entry(self) -> bool:
@@ -52,6 +58,27 @@ class RepeatedLayer(Protocol):
         """The feed-forward network with its norm, or the experts; tokens go to the experts that they went to."""
         ...
 
+    @property
+    def moe(self) -> bool:
+        """Whether it has experts."""
+        ...
+
+    def norms(self, second: bool) -> None:
+        """The norms before attention, and that before the ``second`` half."""
+        ...
+
+    def latent_products(self) -> None:
+        """Of latent attention, from narrow queries, keys and values to those of all heads; nothing elsewhere."""
+        ...
+
+    def expert_activation(self) -> None:
+        """What experts have between their products; nothing in a layer without."""
+        ...
+
+    def shared_experts(self) -> None:
+        """Shared experts; nothing in a layer without."""
+        ...
+
     def between_products(self) -> None:
         """What is between the products that are kept, and those that are not: of keys, and of outputs."""
         ...
@@ -71,6 +98,18 @@ class Recomputation(Policy, ABC):
 
     It needs a kernel of attention that keeps no scores, and says nothing of experts.
     """
+
+    of_modules: ClassVar[bool] = False
+    """Whether it is made of modules that are named with it."""
+
+    def names_module(self, name: str) -> bool:
+        """Whether a module is named with it."""
+        return False
+
+    @property
+    def runs_parts_again(self) -> bool:
+        """Whether operators inside of halves are run again by themselves, which the runtime does not do."""
+        return self.keeps_products
 
     @abstractmethod
     def kept(self, row: SavedRow) -> float:

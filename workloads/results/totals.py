@@ -21,7 +21,7 @@ OPTIONAL = (
 
 
 class Network(BaseModel):
-    """How the network was looked at (``bound``, ``fluid``, ``message`` or ``measured``), and how its fabric routes."""
+    """How the network was looked at (``bound``, ``links``, ``fluid``, ``message`` or ``measured``), and how its fabric routes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 

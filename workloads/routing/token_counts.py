@@ -37,8 +37,11 @@ def token_counts(
     groups: int,
     random: np.random.Generator,
     all_choices: Callable[[], Array] | None = None,
+    sums: bool = False,
 ) -> Counts:
     """Tokens ``[top_k, groups, experts]`` that choose each expert first, second, …: every row sums to ``tokens``.
+
+    With ``sums``, only those that choose it at all, ``[1, groups, experts]``: of the same draw.
 
     ``chances`` are those of a first choice; ``all_choices`` gives :func:`~.choices.choices` of them where it is known. Summed
     over choices, an expert has at most ``tokens``.
@@ -47,22 +50,26 @@ def token_counts(
     if top_k == 1:
         return random.multinomial(tokens, chances / chances.sum(), size=(1, groups))
     if _few(experts, top_k, groups):
-        return _from_set_to_set(chances, top_k, tokens, groups, random)
-    found: Counts = _by_expert(all_choices() if all_choices else choices(chances, top_k), tokens, groups, [random])[0]
+        followed = _from_set_to_set(chances, top_k, tokens, groups, random)
+        return followed.sum(axis=0, keepdims=True) if sums else followed
+    rows = all_choices() if all_choices else choices(chances, top_k)
+    found: Counts = _by_expert(rows, tokens, groups, [random], sums)[0]
     return found
 
 
 def many_token_counts(
-    all_choices: Array, tokens: int, groups: int, randoms: Sequence[np.random.Generator]
-) -> Counts | None:
+    all_choices: Array, tokens: int, groups: int, randoms: Sequence[np.random.Generator], sums: bool = False
+) -> Counts:
     """:func:`token_counts` for each of several generators, ``[generators, top_k, groups, experts]``, to the last bit.
 
-    None where tokens are not drawn by expert, and one after another is as fast.
+    Where tokens are drawn :func:`by_expert`.
     """
-    top_k, experts = all_choices.shape
-    if top_k == 1 or _few(experts, top_k, groups):
-        return None
-    return _by_expert(all_choices, tokens, groups, randoms)
+    return _by_expert(all_choices, tokens, groups, randoms, sums)
+
+
+def by_expert(experts: int, top_k: int, groups: int) -> bool:
+    """Whether each expert's counts are drawn by themselves, and not tokens followed, one draw after another."""
+    return top_k > 1 and not _few(experts, top_k, groups)
 
 
 def _few(experts: int, top_k: int, groups: int) -> bool:
@@ -107,12 +114,16 @@ def _sets(experts: int, top_k: int) -> list[tuple[NDArray[np.bool_], NDArray[np.
     return found
 
 
-def _by_expert(rows: Array, tokens: int, groups: int, randoms: Sequence[np.random.Generator]) -> Counts:
+def _by_expert(
+    rows: Array, tokens: int, groups: int, randoms: Sequence[np.random.Generator], sums: bool = False
+) -> Counts:
     """Each expert's exact law, and the sums: how many tokens choose it at all, then which of these first, which second."""
     top_k, experts = rows.shape
     chosen = np.minimum(rows.sum(axis=0), 1.0)
     every = np.full((len(randoms), groups, experts), tokens)
     left = _with_sum(every, chosen, top_k * tokens, randoms)
+    if sums:
+        return left[:, None]
     found = np.empty((len(randoms), top_k, groups, experts), dtype=np.int64)
     for choice in range(top_k - 1):
         later = rows[choice:].sum(axis=0)

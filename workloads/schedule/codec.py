@@ -11,9 +11,21 @@ import numpy as np
 from ...hardware.errors import InputError, suggestion
 from ...hardware.precisions import Precision
 from .operation import CATEGORIES, PHASES, Gradient, ModelPart, Operand, Operation, Overlap, Role, Task
-from .work import Bookkeeping, Exchange, FusedAttention, Gemm, HostCopy, HostSweep, Loop, PipelineWork, Sweep, Work
+from .work import (
+    Bookkeeping,
+    Exchange,
+    FusedAttention,
+    Gemm,
+    HostCopy,
+    HostSweep,
+    Launches,
+    Loop,
+    PipelineWork,
+    Sweep,
+    Work,
+)
 
-FORMAT = "athanor-schedule/3"
+FORMAT = "athanor-schedule/4"
 
 Read = Callable[[Any, str], Any]
 """Takes plain data and the key where it stands; raises :class:`InputError` that names the key."""
@@ -147,6 +159,7 @@ WORKS: dict[type[Work], dict[str, Read]] = {
         "precision": _precision,
         "onto": _whole,
         "cast_from": _maybe(_precision),
+        "launches": _number,
     },
     FusedAttention: {
         "queries": _number,
@@ -157,9 +170,18 @@ WORKS: dict[type[Work], dict[str, Read]] = {
         "products": _whole,
         "precision": _precision,
         "share": _number,
+        "kernel": text,
     },
-    Sweep: {"size": _amount, "read": _number, "written": _number, "each": _number, "precision": _precision},
+    Sweep: {
+        "size": _amount,
+        "read": _number,
+        "written": _number,
+        "each": _number,
+        "precision": _precision,
+        "launches": _number,
+    },
     Loop: {"steps": _amount},
+    Launches: {"kernels": _number},
     Bookkeeping: {"parameters": _amount, "shards": _number},
     Exchange: {
         "operation": text,

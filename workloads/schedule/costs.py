@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Calibration, Machine
 from ...hardware.node import Processor
 from ...hardware.precisions import BYTES
-from .work import Bookkeeping, FusedAttention, Gemm, HostCopy, HostSweep, Loop, Sweep, Work
+from .work import Bookkeeping, FusedAttention, Gemm, HostCopy, HostSweep, Launches, Loop, Sweep, Work
 
 Array = NDArray[np.float64]
 
@@ -24,20 +25,89 @@ class Timed(NamedTuple):
     limit: str
 
 
+MOST_KEPT = 24 << 20
+"""Bytes of seconds by rank that are kept: those of the latest operations, whose amounts come again."""
+
+MANY = 4096
+"""Ranks from which on products with equally many rows are looked for."""
+
+
 class Costs:
-    """Seconds of compute work on a machine; layers repeat, so what is the same on all ranks is worked out once."""
+    """Seconds of compute work on a machine, worked out once for what comes again.
+
+    Amounts that are arrays come again where they are the same object, as in the passes through a layer. Of products whose rows
+    are whole numbers, as tokens are, each number of rows is worked out once.
+    """
 
     def __init__(self, machine: Machine, ranks_per_node: int, present: int | None = None) -> None:
         self.processor, self.calibration = machine.processor(ranks_per_node, present), machine.calibration
         self._known: dict[Work, Timed] = {}
+        self._kept: dict[tuple[object, ...], tuple[Work, Timed]] = {}
+        self._kept_bytes = 0
+        self._equal: dict[int, tuple[Array, Equal | None]] = {}
 
     def of(self, work: Work) -> Timed:
         """Seconds of an operation on each rank."""
-        if any(isinstance(amount, np.ndarray) for amount in vars(work).values()):
-            return compute_seconds(work, self.processor, self.calibration)
-        if work not in self._known:
-            self._known[work] = compute_seconds(work, self.processor, self.calibration)
-        return self._known[work]
+        values = vars(work).values()
+        if not any(isinstance(amount, np.ndarray) for amount in values):
+            if work not in self._known:
+                self._known[work] = compute_seconds(work, self.processor, self.calibration)
+            return self._known[work]
+        key = (type(work), *(id(each) if isinstance(each, np.ndarray) else each for each in values))
+        if key in self._kept:
+            return self._kept[key][1]
+        timed = self._by_rank(work)
+        self._kept[key] = work, timed  # with the work, so that no other array comes to have its number
+        self._kept_bytes += timed.seconds.nbytes
+        while self._kept_bytes > MOST_KEPT:
+            self._kept_bytes -= self._kept.pop(next(iter(self._kept)))[1].seconds.nbytes
+        return timed
+
+    def _by_rank(self, work: Work) -> Timed:
+        """Of work whose amounts differ."""
+        amounts = {name: each for name, each in vars(work).items() if isinstance(each, np.ndarray)}
+        if isinstance(work, Gemm) and len(amounts) == 1:
+            ((name, amount),) = amounts.items()
+            if (equal := self._equals(amount)) is not None:
+                values: dict[str, Any] = {name: equal.values}
+                few = compute_seconds(replace(work, **values), self.processor, self.calibration)
+                return Timed(few.seconds[equal.place], few.limit)
+        return compute_seconds(work, self.processor, self.calibration)
+
+    def _equals(self, amount: Array) -> Equal | None:
+        """The distinct values of an amount; kept as its products' seconds are, since a layer's passes have the same."""
+        if amount.size < MANY:
+            return None
+        if id(amount) not in self._equal:
+            self._equal[id(amount)] = amount, Equal.of(amount)
+            if len(self._equal) * amount.nbytes > MOST_KEPT:
+                del self._equal[next(iter(self._equal))]
+        return self._equal[id(amount)][1]
+
+
+class Equal(NamedTuple):
+    """Some values, and for each element of an array which of them it has."""
+
+    values: Array
+    place: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, amount: Array) -> Equal | None:
+        """Those of an array of whole numbers, each below its size once; None where there are few equal ones to find."""
+        whole = amount.astype(np.int64)
+        if not (whole == amount).all() or whole.min() < 0:
+            return None
+        low = whole < amount.size
+        there = np.flatnonzero(np.bincount(whole[low]))
+        high = amount[~low]
+        if 4 * (len(there) + len(high)) > amount.size:
+            return None
+        number = np.empty(amount.size, dtype=np.int64)
+        number[there] = np.arange(len(there))
+        place = np.empty(amount.shape, dtype=np.int64)
+        place[low] = number[whole[low]]
+        place[~low] = len(there) + np.arange(len(high))
+        return cls(np.concatenate([there.astype(np.float64), high]), place)
 
 
 def compute_seconds(work: Work, processor: Processor, calibration: Calibration) -> Timed:
@@ -58,6 +128,8 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
             return _launched(processor.sweep(work.size, work.read, work.written, work.each, work.precision), processor)
         case Loop():
             return Timed(processor.scalar(work.steps), "management core")
+        case Launches():
+            return Timed(np.asarray(processor.host_launch(work.kernels)), "start of kernels on the host")
         case Bookkeeping():
             seconds = np.asarray(work.parameters) * calibration.update_overhead + work.shards * (
                 calibration.shard_overhead or 0.0

@@ -8,6 +8,7 @@ PARTS: dict[ModelPart | None, str | None] = {
     "decoder embedding": "embedding.decoder",
     "cross attention": "cross",
     "shared experts": "shared",
+    "further token": "further",
     "ends": "embedding",
 }
 """Parts that are spelled otherwise."""
@@ -55,6 +56,10 @@ def _words(task: Task) -> list[str]:
             return [operator, grad, behind]
         case Role.SCORES | Role.CONTEXT:
             return [task.role, f"d{operand}" if operand else grad]
+        case Role.LAUNCHES:
+            return ["launches", OF_PRODUCTS[task.gradient]]
+        case Role.NORM | Role.RECURRENCE:
+            return [operand, "" if task.role is Role.RECURRENCE else task.role, grad]
         case Role.LOOKUP:
             return [grad or "lookup"]
         case Role.INPUT_GATHER:

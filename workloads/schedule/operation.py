@@ -6,6 +6,7 @@ people, made from the same fields (:mod:`.labels`), and may be changed to anythi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, get_args
@@ -22,6 +23,7 @@ Category = Literal[
     "optimizer",
     "balancing",
     "offload",
+    "launch",
     "imbalance",
     "other",
 ]
@@ -37,6 +39,9 @@ COMPUTE = "compute"
 RING = "ring"
 """The stream of keys and values that go around beside fused attention."""
 
+LAUNCH = "launches"
+"""The stream of the host that starts kernels."""
+
 
 class Role(StrEnum):
     """What an operation does."""
@@ -50,6 +55,7 @@ class Role(StrEnum):
     CONTEXT = "context"  # scores times values, or a fused kernel of scores, softmax and this
     ACTIVATION = "activation"
     RESIDUAL = "residual"
+    RECURRENCE = "recurrence"  # of linear attention or a state space: what is no product with weights
     LOOKUP = "lookup"  # of the embedding
     LOSS = "loss"
     # the way of tokens to experts
@@ -63,6 +69,7 @@ class Role(StrEnum):
     TOKENS_DROPPED = "tokens dropped"  # what is above a rank's capacity
     TOKEN_COUNTS = "token counts"
     PERMUTE = "permute"
+    EXPERT_SORT = "expert sort"  # tokens that have come are brought together by expert; before they go back, by sender
     DISPATCH = "dispatch"
     COMBINE = "combine"
     MERGE = "merge"
@@ -77,6 +84,7 @@ class Role(StrEnum):
     BLOCK_SUM = "block sum"  # partial blocks of a result
     RING_SHIFT = "ring shift"  # keys and values to the next rank
     RING_SUM = "ring sum"  # every rank's share of the gradients of all keys or values
+    LAUNCHES = "launches"  # the host starts the kernels of a pass through a layer
     # weights, gradients and the update
     WEIGHT_GATHER = "weight gather"
     DEQUANTISE = "dequantise"
@@ -110,6 +118,7 @@ ModelPart = Literal[
     "ffn",
     "moe",  # gate, experts and the way of tokens
     "shared experts",
+    "further token",  # what leads to a layer that predicts one more
     "output",
     "stage",  # what stages hand to each other
     "ends",  # the parameters of embedding and output
@@ -134,6 +143,14 @@ Operand = Literal[
     "logits",
     "patches",
     "source",
+    "in",  # from here on of linear attention and state spaces
+    "gates",
+    "convolution",
+    "inner",
+    "steps",
+    "scan",
+    "chunks",
+    "states",
 ]
 """Which of several an operation is about: the weight of a product, what goes around a ring, what a gradient is of."""
 
@@ -245,3 +262,23 @@ class Operation:
 
 Block = tuple[Operation, ...]
 """What the ranks of a stage do in one pass of a micro-batch."""
+
+
+class FilledBlock(tuple[Operation, ...]):
+    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations (``filled``).
+
+    What does not depend on amounts need not be looked at block by block.
+    """
+
+    template: Block
+    filled: frozenset[int]
+
+    @classmethod
+    def of(cls, template: Block, filled: Mapping[int, Operation]) -> FilledBlock:
+        """A template with these operations in place of its own."""
+        operations = list(template)
+        for number, operation in filled.items():
+            operations[number] = operation
+        found = cls(operations)
+        found.template, found.filled = template, frozenset(filled)
+        return found

@@ -12,9 +12,10 @@ from ...hardware.errors import InputError
 from ...hardware.precisions import Precision
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout
+from .block_flops import flops_of_blocks
 from .codec import FORMAT, items, operation_from_plain, operation_to_plain, text
-from .operation import Block, Operation
-from .work import FusedAttention, Gemm, PipelineWork
+from .operation import Operation
+from .work import PipelineWork
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class Schedule:
         """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
         found = dict[Precision, float]()
         for operation in self.operations:
-            blocks: list[tuple[float, Block]] = [(1.0, (operation,))]
-            if isinstance(work := operation.work, PipelineWork):
-                blocks = [(runs / work.stages, block) for runs, block in zip(work.runs, work.blocks, strict=True)]
-            for times, block in blocks:
-                for each in block:
-                    if isinstance(each.work, Gemm | FusedAttention):
-                        flops = times * self.mesh.ranks * float(np.mean(each.work.flops))
-                        found[each.work.precision] = found.get(each.work.precision, 0.0) + flops
+            work = operation.work
+            if isinstance(work, PipelineWork):
+                several = [(runs / work.stages, each) for runs, each in zip(work.runs, work.block_flops, strict=True)]
+            else:
+                several = [(1.0, each) for each in flops_of_blocks([(operation,)])]
+            for times, each in several:
+                for precision, flops in each.items():
+                    if precision is not None:
+                        found[precision] = found.get(precision, 0.0) + times * self.mesh.ranks * flops
         return found
 
     def to_json(self) -> str:

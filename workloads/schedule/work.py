@@ -7,6 +7,7 @@ simulator computes on the whole array, an MPI rank takes the value at its own co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from ...hardware.units import si
 from ..collectives import ROOTED
 
 if TYPE_CHECKING:
+    from .block_flops import Flops
     from .operation import Block
 
 Amount = float | NDArray[np.float64]
@@ -33,6 +35,7 @@ class Gemm(FrozenArrays):
     ``onto``: bytes of an element of the sum in memory to which C is added, as gradients of micro-batches are; 0 where C is new.
     ``cast_from``: the longer format that A comes in, brought to ``precision`` first, by rows and by columns: what A is multiplied
     with next needs it in the other order (Transformer Engine).
+    ``launches`` are the kernels that a host starts for them, those of casts apart.
     """
 
     kind: ClassVar[str] = "gemm"
@@ -44,6 +47,7 @@ class Gemm(FrozenArrays):
     precision: Precision
     onto: int = 0
     cast_from: Precision | None = None
+    launches: float = 1.0
 
     @property
     def flops(self) -> Amount:
@@ -105,7 +109,8 @@ class FusedAttention(FrozenArrays):
 class Sweep(FrozenArrays):
     """An operator that passes once over ``size`` elements, bound by memory.
 
-    For each element it reads and writes so many bytes and computes ``each`` FLOPs.
+    For each element it reads and writes so many bytes and computes ``each`` FLOPs. ``launches`` are the kernels that a host
+    starts for it.
     """
 
     kind: ClassVar[str] = "sweep"
@@ -115,6 +120,7 @@ class Sweep(FrozenArrays):
     written: float
     each: float
     precision: Precision
+    launches: float = 1.0
 
     @property
     def flops(self) -> Amount:
@@ -142,6 +148,24 @@ class Loop(FrozenArrays):
     def __str__(self) -> str:
         """The number of steps."""
         return f"{_text(self.steps)} serial steps"
+
+
+@dataclass(frozen=True)
+class Launches(FrozenArrays):
+    """The host starts so many ``kernels``, one after another, while the accelerator runs what it has started before."""
+
+    kind: ClassVar[str] = "launches"
+
+    kernels: float
+
+    @property
+    def flops(self) -> Amount:
+        """None that count."""
+        return 0.0
+
+    def __str__(self) -> str:
+        """The number of kernels."""
+        return f"{self.kernels:,.0f} kernels started"
 
 
 @dataclass(frozen=True)
@@ -285,10 +309,17 @@ class PipelineWork:
                     found[number] += self.micro_batches / len(numbers)
         return found
 
-    @property
+    @cached_property
+    def block_flops(self) -> list[Flops]:
+        """FLOPs of each block, in the mean over ranks, by the format of products."""
+        from .block_flops import flops_of_blocks
+
+        return flops_of_blocks(self.blocks)
+
+    @cached_property
     def flops(self) -> Amount:
         """FLOPs of each stage's ranks."""
-        each = [float(sum(np.mean(operation.work.flops) for operation in block)) for block in self.blocks]
+        each = [sum(block.values()) for block in self.block_flops]
         of_stage = [0.0] * self.stages
         for virtual, passes in enumerate(self.uses):
             for numbers in passes:
@@ -304,7 +335,30 @@ class PipelineWork:
         )
 
 
-Work = Gemm | FusedAttention | Sweep | Loop | Bookkeeping | Exchange | HostCopy | HostSweep | PipelineWork
+Work = Gemm | FusedAttention | Sweep | Loop | Launches | Bookkeeping | Exchange | HostCopy | HostSweep | PipelineWork
+
+CASTS = 3
+"""Kernels that bring an operand to eight bits: its greatest element, the scale, and the cast by rows and by columns."""
+
+OF_ATTENTION = {2: 1, 5: 3}
+"""Kernels of fused attention by its products: backward sums over rows come first, and a cast of gradients last (Dao 2023)."""
+
+OF_EXCHANGE = 2
+"""What a collective costs a host, in kernels: it also records and awaits events of other streams."""
+
+
+def kernels(work: Work) -> float:
+    """Kernels that a host starts for an operation."""
+    match work:
+        case Gemm():
+            return work.launches * (1 + (CASTS if work.cast_from else 0))
+        case Sweep():
+            return work.launches
+        case FusedAttention():
+            return OF_ATTENTION.get(work.products, 1)
+        case Exchange():
+            return OF_EXCHANGE
+    return 0.0
 
 
 def at(amount: Amount, coordinate: tuple[int, ...]) -> float:

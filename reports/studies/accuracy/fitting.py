@@ -124,15 +124,16 @@ def fit(
     by: Group = "publication",
     beside: Mapping[str, Settings] | None = None,
     ask: Ask | None = None,
+    jobs: int | None = None,
 ) -> FittedConstants:
     """Fit the target's constants to the runs whose records say so, with ``every`` to all; judge them on what they have not seen.
 
     A publication that is alone cannot be left out: then its models are, one by one. ``beside`` are other values of machines by
-    run, such as those of fits before this one. Raises :class:`InputError` where no run
-    may be fitted to.
+    run, such as those of fits before this one. ``ask`` simulates, by default ``jobs`` processes. Raises :class:`InputError` where
+    no run may be fitted to.
     """
     if ask is None:
-        with simulator() as asked:
+        with simulator(jobs) as asked:
             return fit(target, runs, advance, every, by, beside, asked)
     chosen = runs_of(target, runs)
     mine, others = (chosen, []) if every else split(chosen)

@@ -58,7 +58,7 @@ def predict(
         if published.is_memory:
             return Prediction(*memory_of(published, case))
         if published.metric == LAYER:
-            return _layer(published, case)
+            return _layer(published, case, run)
         require_fit(setting_of(case))
         return min((_step(published, each, run) for each in _fitting(cases)), key=lambda made: made.seconds or 0.0)
     except AthanorError as wrong:
@@ -133,13 +133,13 @@ def _conversion(published: PublishedRun, setting: Setting, own_flops: float) -> 
     raise LeftOut(f"no conversion from seconds of a step to {metric} in {unit}")
 
 
-def _layer(published: PublishedRun, case: Case) -> Prediction:
+def _layer(published: PublishedRun, case: Case, run: Callable[[Setting], dict[str, Any]]) -> Prediction:
     """Both passes through one layer: what a second layer adds to a step."""
     seconds = []
     for layers in (1, 2):
         model = case.model.model_copy(update={"layers": layers})
         model = type(model).model_validate({**model.model_dump(), "plan": {}})
-        summary = simulated(setting_of(replace(case, model=model)))
+        summary = run(setting_of(replace(case, model=model)))
         seconds.append(summary["phases"]["forward"] + summary["phases"]["backward"])
     unit = 1e3 if published.unit == "ms" else 1.0
     return Prediction((seconds[1] - seconds[0]) * unit, case.assumed)

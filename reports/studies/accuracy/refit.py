@@ -113,10 +113,14 @@ def refit(
     advance: Callable[[str], None] = lambda text: None,
     targets: Iterable[tuple[str, str]] = REFITTED,
     ask: Ask | None = None,
+    jobs: int | None = None,
 ) -> Refit:
-    """Make every fit anew, each with the values of those before it; fits for which there are too few runs are passed over."""
+    """Make every fit anew, each with the values of those before it; fits for which there are too few runs are passed over.
+
+    ``ask`` simulates, by default ``jobs`` processes.
+    """
     if ask is None:
-        with simulator() as asked:
+        with simulator(jobs) as asked:
             return refit(runs, advance, targets, asked)
     fits: list[FittedConstants] = []
     for kind, name in targets:

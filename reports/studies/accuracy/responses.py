@@ -8,16 +8,18 @@ asked. Planes that lie above a simulated value (shared links are not quite linea
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....hardware.version import key
+from ....sim.studies.points import points
+from ....sim.workers import on_cores
 from ...published.run import PublishedRun
 from .cases import LeftOut
 from .metrics import predict, simulated
@@ -37,6 +39,9 @@ NONE = float("nan")
 STEP = 0.03
 """The relative step of slopes."""
 
+FOR_PEOPLE = {"source", "at", "notes", "assumed", "confidence", "fitted", "publication"}
+"""Keys of a run that decide nothing about its answer."""
+
 Answer = tuple[float, float, int | None]
 """Predicted and measured seconds (of a bandwidth, their inverses), and the sequences of the micro-batch that was taken."""
 
@@ -45,41 +50,60 @@ Ask = Callable[[Sequence[tuple[PublishedRun, Mapping[str, float]]]], list[Answer
 
 
 @contextmanager
-def simulator() -> Iterator[Ask]:
-    """Simulates on all cores; what was asked once is known."""
-    known: dict[tuple[object, ...], Answer] = {}
-    pool = ProcessPoolExecutor(os.cpu_count(), initializer=_quiet)
+def simulator(
+    jobs: int | None = None,
+    known: Mapping[str, dict[str, Any]] | None = None,
+    keep: Callable[[str, dict[str, Any]], None] = lambda name, answer: None,
+) -> Iterator[Ask]:
+    """Simulates by ``jobs`` processes, by default one a core; what was asked once, or is ``known`` from before, is not again.
 
-    def ask(work: Sequence[tuple[PublishedRun, Mapping[str, float]]]) -> list[Answer]:
-        keys = [(run.id, run.plan.get("micro_batch"), *sorted(values.items())) for run, values in work]
-        new = {key: (run, dict(values)) for key, (run, values) in zip(keys, work, strict=True) if key not in known}
-        known.update(zip(new, pool.map(_answer, new.values(), chunksize=max(1, len(new) // 32)), strict=True))
-        return [known[key] for key in keys]
+    ``keep`` hears of each new answer with its key, which is made of the run, the values and the program.
+    """
+    earlier = dict(known or {})
 
-    try:
+    with on_cores(jobs) as crew:
+
+        def ask(work: Sequence[tuple[PublishedRun, Mapping[str, float]]]) -> list[Answer]:
+            keys = [_key(run, values) for run, values in work]
+            tasks = {name: (run, dict(values)) for name, (run, values) in zip(keys, work, strict=True)}
+            for name, answer in points(_answer, tasks, earlier, crew):
+                if name not in earlier:
+                    earlier[name] = answer
+                    keep(name, earlier[name])
+            return [_read(earlier[name]) for name in keys]
+
         yield ask
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
-def _quiet() -> None:
-    """Leave an interruption to the process that started this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@lru_cache(maxsize=4096)
+def _told(run: str) -> str:
+    return key(run)
 
 
-def _answer(work: tuple[PublishedRun, dict[str, float]]) -> Answer:
-    """What a run itself sets of its machine holds; not numbers where it is not predicted."""
+def _key(run: PublishedRun, values: Mapping[str, float]) -> str:
+    """What decides an answer: the run as its record has it, values, and the program."""
+    return f"{_told(run.model_dump_json(exclude=FOR_PEOPLE))}-{sorted(values.items())}"
+
+
+def _read(answer: Mapping[str, Any]) -> Answer:
+    if answer["seconds"] is None:
+        return float("nan"), float("nan"), None
+    return answer["seconds"], answer["measured"], answer["micro_batch"]
+
+
+def _answer(work: tuple[PublishedRun, dict[str, float]]) -> dict[str, Any]:
+    """Seconds of a run; what it sets of its machine holds. None where it is not predicted."""
     run, values = work
     other = {key: value for key, value in values.items() if key not in run.set}
     try:
         made = predict(run, simulated, lambda machine: machine.changed(other) if other else machine)
     except LeftOut:
-        return float("nan"), float("nan"), None
+        return {"seconds": None, "measured": None, "micro_batch": None}
     if (
         made.setting is None or made.seconds is None or made.measured_seconds is None
     ):  # a bandwidth: its inverse is a time
-        return 1 / made.value, 1 / run.value, None
-    return made.seconds, made.measured_seconds, made.setting.plan.micro_batch
+        return {"seconds": 1 / made.value, "measured": 1 / run.value, "micro_batch": None}
+    return {"seconds": made.seconds, "measured": made.measured_seconds, "micro_batch": made.setting.plan.micro_batch}
 
 
 def pinned(run: PublishedRun, micro_batch: int | None) -> PublishedRun:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ....hardware.errors import InputError
+from ....hardware.errors import AthanorError, InputError
 from ....hardware.machine import Machine
+from ....hardware.version import key
+from ....sim.studies.points import points
+from ....sim.workers import on_cores
 from ....workloads.plan.setting import Setting
 from ...published.run import PublishedRun
 from .cases import LeftOut
@@ -175,30 +178,79 @@ def validate(
     rows: Sequence[PublishedRun],
     on_outcome: Callable[[AccuracyOutcome], None] = lambda outcome: None,
     change: Callable[[Machine], Machine] = lambda machine: machine,
+    *,
+    known: Mapping[str, dict[str, Any]] | None = None,
+    keep: Callable[[str, dict[str, Any]], None] = lambda key, step: None,
+    jobs: int = 1,
 ) -> Accuracy:
     """Predict every row; raises :class:`InputError` where none can be predicted, with the first reason.
 
     ``on_outcome`` is called with each outcome as it comes, so that an interrupted run keeps what it has; ``change`` may change
-    what is simulated for a row.
+    what is simulated for a row. Steps that rows share are simulated once, by ``jobs`` processes; ``keep`` hears of each with its
+    key, and those whose key is in ``known`` are taken from there.
     """
-    known: dict[str, dict[str, Any]] = {}
+    outcomes: dict[int, AccuracyOutcome] = {}
+    asked: dict[str, Setting] = {}
+    steps: dict[str, dict[str, Any]] = {}
+    waiting: dict[int, set[str]] = {}
 
-    def run(setting: Setting) -> dict[str, Any]:
-        machine = setting.machine.model_copy(update={"sources": {}})
-        key = repr((machine, setting.model, setting.plan))
-        if key not in known:
-            known[key] = simulated(setting)
-        return known[key]
+    def ask(setting: Setting) -> dict[str, Any]:
+        asked[name := _key(setting)] = setting
+        waiting[number].add(name)
+        return UNKNOWN
 
-    found = Accuracy()
-    for row in rows:
-        try:
-            outcome = AccuracyOutcome(row, predict(row, run, change))
-        except LeftOut as reason:
-            outcome = AccuracyOutcome(row, None, str(reason))
-        found.outcomes.append(outcome)
+    def look_up(setting: Setting) -> dict[str, Any]:
+        step = steps[_key(setting)]
+        if "refused" in step:
+            raise InputError(step["refused"])
+        return step
+
+    def tell(number: int, outcome: AccuracyOutcome) -> None:
+        outcomes[number] = outcome
+        del waiting[number]
         on_outcome(outcome)
+
+    for number, row in enumerate(rows):
+        waiting[number] = set()
+        outcome = _outcome(row, ask, change)
+        if not waiting[number]:
+            tell(number, outcome)
+    with on_cores(jobs) as crew:
+        for name, step in points(_step, asked, known, crew):
+            keep(name, step)
+            steps[name] = step
+            for number in [number for number, names in waiting.items() if names <= steps.keys()]:
+                tell(number, _outcome(rows[number], look_up, change))
+    found = Accuracy([outcomes[number] for number in range(len(rows))])
     if not found.predicted:
         first = found.outcomes[0]
         raise InputError(f"none of the {len(rows)} rows can be predicted; {first.row.id}: {first.reason}")
     return found
+
+
+def _outcome(
+    row: PublishedRun, run: Callable[[Setting], dict[str, Any]], change: Callable[[Machine], Machine]
+) -> AccuracyOutcome:
+    try:
+        return AccuracyOutcome(row, predict(row, run, change))
+    except LeftOut as reason:
+        return AccuracyOutcome(row, None, str(reason))
+
+
+UNKNOWN: dict[str, Any] = {"step_seconds": 1.0, "flops_per_step": 1.0, "phases": {"forward": 1.0, "backward": 1.0}}
+"""What stands for a step while rows are asked which steps they need: predictions are then made once more."""
+
+
+def _step(setting: Setting) -> dict[str, Any]:
+    """What predictions read of a step, or why it was refused."""
+    try:
+        found = simulated(setting)
+    except AthanorError as wrong:
+        return {"refused": str(wrong)}
+    return {key: found[key] for key in (*UNKNOWN, "step_seconds_low", "step_seconds_high") if key in found}
+
+
+def _key(setting: Setting) -> str:
+    """What decides a step."""
+    machine = setting.machine.model_copy(update={"sources": {}})
+    return key(machine.model_dump(), setting.model.model_dump(), setting.plan.to_plain())

@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from ....hardware.machine import Machine, load_machine
-from ....sim.studies.inference import Inference, infer
+from ....sim.studies.inference import Inference
 from ....workloads.model.model import load_model
 from ...content.figures import Bars, Series
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
+from .desk import Desk, Step, inference
 from .facts import Facts
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 PROMPT: dict[str, Any] = {"prompt": 128, "new_tokens": 32, "precision": "O3"}
 """What is asked for; not published."""
+
+GOES_ON: dict[str, Any] = {"allow_overcommit": True}
 
 SEQUENCES = (1, 4, 16)
 
@@ -27,19 +30,20 @@ STREAMING_TEXT = (
 )
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Sizes, what fits one GPU, and how fast experts stream."""
     facts = Facts("cpm2")
     machine = load_machine("dgx2-v100").changed({"node.core_groups": 1, "nodes": 1})
     found = Reproduction("cpm2", facts.table["title"], machine)
-    progress("what fits one GPU")
-    plain = {name: infer(machine, name, allow_overcommit=True, **PROMPT) for name in ("cpm-2", "cpm-2-moe")}
-    streamed: dict[tuple[int, bool], Inference] = {}
+    ways: dict[str, Step] = {name: (machine, name, {**PROMPT, **GOES_ON}) for name in ("cpm-2", "cpm-2-moe")}
+    plain = {name: Inference(**each) for name, each in desk.each(inference, ways).items()}
+    streams: dict[tuple[int, bool], Step] = {}
     for count in SEQUENCES:
         for prefetch in (True, False):
-            progress(f"{count} sequences, {'prefetch' if prefetch else 'on demand'}")
             options = {**PROMPT, "offload": "experts", "sequences": count, "prefetch": prefetch}
-            streamed[count, prefetch] = infer(machine, "cpm-2-moe", allow_overcommit=True, **options)
+            streams[count, prefetch] = (machine, "cpm-2-moe", {**options, **GOES_ON})
+    made = desk.each(inference, streams, lambda way: f"{way[0]} sequences, {'prefetch' if way[1] else 'on demand'}")
+    streamed = {way: Inference(**each) for way, each in made.items()}
     found.claims = [
         *_sizes(facts),
         *_fits(facts, machine, plain, streamed[1, True]),

@@ -10,7 +10,6 @@ import numpy as np
 
 from ....hardware.machine import Machine, load_machine
 from ....hardware.precisions import BYTES
-from ....sim.simulate import simulate
 from ....workloads.memory import FIXED_FP32
 from ....workloads.model.model import load_model
 from ....workloads.model.precision import POLICIES
@@ -20,9 +19,10 @@ from ...content.figures import MemoryByPart, Series, StepsByCategory
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
+from .desk import Desk, Step, step
 from .facts import Facts
 from .quantities import fits, fixed_bytes, need
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 EXPERTS = (128, 256, 512, 1024)
 CHOICES = (1, 2, 4, 8)
@@ -33,16 +33,16 @@ KILOWATTS = 0.3
 """Power of a GPU in the arithmetic of energy."""
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Parameters, memory, steps over experts and k, cost and energy."""
     facts, machine = Facts("m6"), load_machine("selene")
     v100 = load_machine("dgx2-v100")
     found = Reproduction("m6", facts.table["title"], machine)
-    progress("memory")
+    desk.progress("memory")
     tables = _tables(machine, v100)
     found.claims = [*_parameters(facts), *_memory(facts, machine, v100)]
-    by_experts, by_choice = _steps(machine, progress)
-    found.claims += [*_scaling(facts, by_experts, by_choice), *_throughput(facts, machine), *_cost(facts)]
+    by_experts, by_choice = _steps(machine, desk)
+    found.claims += [*_scaling(facts, by_experts, by_choice), *_throughput(facts, machine, desk), *_cost(facts)]
     rows = [(f"{experts:,}", *_cells(totals)) for experts, totals in by_experts.items()]
     ways = [(f"top-{k}", *_cells(one), *_cells(other)) for k, (one, other) in by_choice.items()]
     columns = ("step s", "compute", "all-to-all", "optimizer")
@@ -181,20 +181,16 @@ def _tables(a100: Machine, v100: Machine) -> dict[str, dict[str, float]]:
     }
 
 
-def _steps(machine: Machine, progress: Progress) -> tuple[dict[int, Any], dict[int, tuple[Any, Any]]]:
+def _steps(machine: Machine, desk: Desk) -> tuple[dict[int, Any], dict[int, tuple[Any, Any]]]:
     """Summaries over the number of experts, and over k by top-k and by k prototypes."""
     model = load_model("m6-100b")
-    by_experts = {}
-    for experts in EXPERTS:
-        progress(f"{experts} experts")
-        by_experts[experts] = simulate(machine, model.with_experts(experts), **STEP).summary()
-    by_choice = {}
+    tasks: dict[str, Step] = {f"{experts} experts": (machine, model.with_experts(experts), STEP) for experts in EXPERTS}
     for k in CHOICES:
-        progress(f"top-{k} and {k} prototypes")
-        ways: tuple[dict[str, Any], ...] = ({"top_k": k}, {"prototypes": k})
-        one, other = (simulate(machine, model, **STEP, **way).summary() for way in ways)
-        by_choice[k] = (one, other)
-    return by_experts, by_choice
+        tasks |= {f"top-{k}": (machine, model, {**STEP, "top_k": k})}
+        tasks |= {f"{k} prototypes": (machine, model, {**STEP, "prototypes": k})}
+    made = desk.each(step, tasks)
+    by_experts = {experts: made[f"{experts} experts"] for experts in EXPERTS}
+    return by_experts, {k: (made[f"top-{k}"], made[f"{k} prototypes"]) for k in CHOICES}
 
 
 def _scaling(facts: Facts, by_experts: dict[int, Any], by_choice: dict[int, tuple[Any, Any]]) -> Iterator[Claim]:
@@ -216,15 +212,16 @@ def _passes(totals: dict[str, Any], key: str) -> float:
     return float(sum(totals["breakdown_by_phase"][phase][key] for phase in ("forward", "backward")))
 
 
-def _throughput(facts: Facts, machine: Machine) -> Iterator[Claim]:
+def _throughput(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
     """Samples a second, of a length that nobody has published."""
     total, gpus = facts.value("samples_per_second"), facts.value("accelerators", "m6-100b")
     yield facts.claim("samples_per_second_each", "100 B: samples/s a GPU of 128", total / gpus)
-    moe = simulate(machine, "m6-100b", **STEP).summary()
+    plan: dict[str, Any] = {"tokens_per_rank": 8192, "micro_batch": 16, "allow_overcommit": True}
+    tasks: dict[str, Step] = {"m6-100b": (machine, "m6-100b", STEP), "m6-10b": (machine, "m6-10b", plan)}
+    moe, dense = desk.each(step, tasks).values()
     length = moe["tokens_per_second"] / total
     name = f"100 B on 128 A100: samples/s, of 512 tokens (assumed; of {length:,.0f} they would be {total:,.0f}/s)"
     yield facts.claim("samples_per_second", name, moe["tokens_per_second"] / 512, "predicted")
-    dense = simulate(machine, "m6-10b", tokens_per_rank=8192, micro_batch=16, allow_overcommit=True).summary()
     faster = (moe["tokens_per_second"] / moe["ranks"]) / (dense["tokens_per_second"] / dense["ranks"])
     name = f"100 B with experts trains more samples a GPU than dense 10 B (simulated {faster:.1f}x)"
     yield facts.truth("experts", name, faster > 1)

@@ -18,9 +18,10 @@ from ...content.figures import Beside, Breakdown
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
-from .facts import Facts, measured, predicted
+from .desk import Desk, prediction
+from .facts import Facts, measured
 from .quantities import sent
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 EFFICIENCY_TEXT = (
     "One set of constants for all rows. Those of the accelerator were fitted to every second published row about it"
@@ -29,13 +30,13 @@ EFFICIENCY_TEXT = (
 )
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Simulate the published rows, and count what the formulas count."""
     facts, machine = Facts("megatron"), load_machine("selene")
     found = Reproduction("megatron", facts.table["title"], machine)
-    rates, summaries = _rates(facts, machine, progress)
-    times = _times(facts, machine, progress)
-    progress("formulas")
+    rates, summaries = _rates(facts, machine, desk)
+    times = _times(facts, machine, desk)
+    desk.progress("formulas")
     found.claims = [*_formulas(facts), *_gpt3(facts), _interleaving(facts, machine), *rates, *times]
     found.parts = [
         ReportPart(
@@ -60,27 +61,25 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
     return found
 
 
-def _rates(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], dict[str, Any]]:
+def _rates(facts: Facts, machine: Machine, desk: Desk) -> tuple[list[Claim], dict[str, Any]]:
     """TFLOP/s a GPU of the two tables of Narayanan et al. 2021, and the summaries of the weak scaling's steps."""
     claims, summaries = [], {}
-    for run in [*facts.runs("weak_scaling"), *facts.runs("strong_scaling")]:
-        ranks = prod(run.plan["mesh"].values())
-        text = f"{run.model} on {ranks} GPUs"
-        progress(text)
-        rate, totals = predicted(run, machine)
+    runs = [*facts.runs("weak_scaling"), *facts.runs("strong_scaling")]
+    named = {run.id: f"{run.model} on {prod(run.plan['mesh'].values())} GPUs" for run in runs}
+    made = desk.each(prediction, {run.id: (run, machine, True) for run in runs}, lambda name: named[name])
+    for run in runs:
+        ranks, text = prod(run.plan["mesh"].values()), named[run.id]
+        rate, totals = made[run.id]
         claims.append(measured(run, f"{text}: TFLOP/s a GPU", rate))
         summaries[f"{run.model}, {ranks} GPUs"] = totals
     return claims, dict(list(summaries.items())[: len(facts.runs("weak_scaling"))])
 
 
-def _times(facts: Facts, machine: Machine, progress: Progress) -> list[Claim]:
+def _times(facts: Facts, machine: Machine, desk: Desk) -> list[Claim]:
     """Seconds a step with full and with selective recomputation (Korthikanti et al. 2022, table 5)."""
-    claims = []
-    for run in facts.runs("recomputation"):
-        text = f"{run.model}, {run.plan['recompute']} recomputation"
-        progress(text)
-        claims.append(measured(run, f"{text}: seconds a step", predicted(run, machine)[0]))
-    return claims
+    runs = {f"{run.model}, {run.plan['recompute']} recomputation": run for run in facts.runs("recomputation")}
+    made = desk.each(prediction, {text: (run, machine, True) for text, run in runs.items()})
+    return [measured(run, f"{text}: seconds a step", made[text][0]) for text, run in runs.items()]
 
 
 def _formulas(facts: Facts) -> Iterator[Claim]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from ....hardware.machine import Machine, load_machine
 from ....hardware.units import si
-from ....sim.simulate import simulate
-from ....sim.studies.inference import Inference, infer
+from ....sim.studies.inference import Inference
 from ....workloads.lowering.data_parallel.sharding import held, layers_of
 from ....workloads.memory import account, sample_loads
 from ....workloads.model.model import load_model
@@ -20,9 +19,10 @@ from ...content.figures import Breakdown, MemoryByPart, StepsByCategory
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
+from .desk import Desk, Step, inference, step
 from .facts import Facts, measured
 from .quantities import fits, fixed_bytes, need
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 WAYS = (8, 16)
 """Data-parallel ways: the text's, which make 1,024 processors, and those that make the 2,048 that it names."""
@@ -54,16 +54,17 @@ RESIZE_TEXT = (
 )
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Sizes, memory, placements, both ways to read the plan, and inference."""
     facts, machine = Facts("pangu"), load_machine("cloud-brain-2")
     found = Reproduction("pangu", facts.table["title"], machine)
-    progress("sizes and memory")
+    desk.progress("sizes and memory")
     found.claims = [*_sizes(facts, machine), *_plan(facts, machine), *_memory(facts, machine)]
-    orders = {}
-    for order in permutations(("tp", "pp", "dp")):
-        progress(f"placement {', '.join(order)}")
-        orders[order] = _step(machine, 16, placement=f"block:{','.join(order)}")
+    orders = desk.each(
+        step,
+        {order: _step(machine, 16, placement=f"block:{','.join(order)}") for order in permutations(("tp", "pp", "dp"))},
+        lambda order: f"placement {', '.join(order)}",
+    )
     documents, best = orders["tp", "pp", "dp"], min(each["step_seconds"] for each in orders.values())
     ratio = documents["step_seconds"] / best
     found.claims.append(
@@ -75,11 +76,11 @@ def build(progress: Progress = lambda text: None) -> Reproduction:
             facts.source("operator_ways"),
         )
     )
-    steps = {ways: _step(machine, ways) for ways in WAYS}
+    steps = desk.each(step, {ways: _step(machine, ways) for ways in WAYS}, lambda ways: f"{ways} data-parallel ways")
     tables = _tables(machine)
-    found.claims += _measured(facts, machine, progress)
-    progress("inference")
-    found.claims += _inference(facts, machine)
+    found.claims += _measured(facts, machine, desk)
+    desk.progress("inference")
+    found.claims += _inference(facts, machine, desk)
     columns = ("fastest first", "step s", "tensor-parallel", "bubble", "gradient-sync")
     rows = [(", ".join(order), *_cells(totals)) for order, totals in orders.items()]
     found.parts = [
@@ -134,8 +135,8 @@ def _setting(machine: Machine, ways: int, **options: Any) -> Setting:
     return Setting.of(machine, "pangu-200b", {"mesh": mesh, **options})
 
 
-def _step(machine: Machine, ways: int, **options: Any) -> dict[str, Any]:
-    return simulate(machine, "pangu-200b", mesh={"dp": ways, "pp": 16, "tp": 8}, **options).summary()
+def _step(machine: Machine, ways: int, **options: Any) -> Step:
+    return machine, "pangu-200b", {"mesh": {"dp": ways, "pp": 16, "tp": 8}, **options}
 
 
 def _sizes(facts: Facts, machine: Machine) -> Iterator[Claim]:
@@ -187,28 +188,33 @@ def _tables(machine: Machine) -> dict[str, dict[str, float]]:
     }
 
 
-def _measured(facts: Facts, machine: Machine, progress: Progress) -> Iterator[Claim]:
+def _measured(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
     """Tokens a second that MindFormers measured with the smaller two."""
-    for run, name in zip(facts.runs("throughput"), ("pangu-2.6b", "pangu-13b"), strict=True):
-        progress(name)
-        totals = simulate(machine, name).summary()
+    names = ("pangu-2.6b", "pangu-13b")
+    steps = desk.each(step, {name: (machine, name, {}) for name in names})
+    for run, name in zip(facts.runs("throughput"), names, strict=True):
+        totals = steps[name]
         rate = totals["tokens_per_second"] / totals["ranks"]
         yield measured(run, f"{name} on {totals['ranks']} Ascend 910: tokens/s each", rate)
 
 
-def _inference(facts: Facts, machine: Machine) -> Iterator[Claim]:
+def _inference(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
     """What half precision saves, and what keeping keys and values does."""
     base: dict[str, Any] = {"prompt": 24, "new_tokens": 1000, "allow_overcommit": True}
-    runs: dict[str, Inference] = {
-        name: infer(machine, "pangu-13b", precision=precision, **base)
-        for name, precision in (("fp32", "O0"), ("fp16", "O3"))
+    ways: dict[str, dict[str, Any]] = {
+        "fp32": {"precision": "O0"},
+        "fp16": {"precision": "O3"},
+        "padded": {"precision": "O3", "reuse": False},
     }
+    tasks = {name: (machine, "pangu-13b", {**way, **base}) for name, way in ways.items()}
+    made = desk.each(inference, tasks, lambda name: f"13 B, {name}")
+    runs = {name: Inference(**each) for name, each in made.items()}
+    whole = runs.pop("padded")
     for name, each in runs.items():
         gigabytes = each.memory_per_rank_bytes["weights"] / 1e9
         yield facts.claim("gigabytes_13b", f"13 B: GB of {name} weights, output layer shared", gigabytes, at=name)
     for name, expected in (("fp32", False), ("fp16", True)):
         yield facts.truth("gigabytes_13b", f"13 B in {name} run on one Ascend 910", runs[name].fits, target=expected)
-    whole = infer(machine, "pangu-13b", precision="O3", reuse=False, **base)
     faster = whole.token_seconds / runs["fp16"].token_seconds
     least = facts.value("incremental_speedup")
     name = f"keeping keys and values makes a token {least:.0f} times faster or more (simulated {faster:.2f}, padded to 1,024)"

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ....hardware.machine import Machine, load_machine
-from ....sim.simulate import simulate
 from ....workloads.lowering import lower
 from ....workloads.model.model import Model, load_model
 from ...content.figures import Bars, Series
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
 from ..claims import Claim
+from .desk import Desk, Step, step
 from .facts import Facts
 from .quantities import need, sent
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 SIDES = (2, 4, 8)
 WAYS: tuple[tuple[str, Literal["1d", "2d"]], ...] = (("1-D", "1d"), ("2-D", "2d"))
@@ -44,21 +44,20 @@ BATCHES = {
 """Ways to keep activations. Megatron then cut the inputs of layers and kept all else whole, between the first two."""
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Volumes and memory from schedules, the largest batches, and steps."""
     facts, machine = Facts("tensor2d"), load_machine("frontera-rtx")
     found = Reproduction("tensor2d", facts.table["title"], machine)
     model = load_model("optimus-64")
-    progress("volumes and memory")
+    desk.progress("volumes and memory")
     found.claims = [*_volumes(facts, model), *_memory(facts, machine, model)]
-    progress("largest batches")
-    largest = {name: _largest_batch(machine, model, *way) for name, way in BATCHES.items()}
+    ways = {name: (machine, model, *way) for name, way in BATCHES.items()}
+    largest: dict[str, int] = desk.each(_largest_batch, ways, lambda name: f"largest batch, {name}")
     for name in list(BATCHES)[:2]:
         ratio = largest["2-D"] / largest[name]
         text = f"largest batch on 64 GPUs, 2-D over 1-D with {name}"
         found.claims.append(facts.claim("batch_ratio", text, ratio, "predicted"))
-    progress("steps on 64 GPUs")
-    steps = _steps(machine, model, largest["inputs of layers kept whole"], largest["2-D"])
+    steps = _steps(desk, machine, model, largest["inputs of layers kept whole"], largest["2-D"])
     one, two = steps["1-D"].rate, steps["2-D in tiles"].rate
     found.claims += [
         facts.claim("train_speedup", "64 GPUs: sequences/s, 2-D over 1-D", two / one, "predicted"),
@@ -135,8 +134,9 @@ def _memory(facts: Facts, machine: Machine, model: Model) -> Iterator[Claim]:
         )
 
 
-def _largest_batch(machine: Machine, model: Model, tensor: str, sequence: bool) -> int:
+def _largest_batch(task: tuple[Machine, Model, str, bool]) -> int:
     """The most sequences in one micro-batch that fit 64 GPUs; rows of the grid share them evenly."""
+    machine, model, tensor, sequence = task
     share = SIDES[-1] if tensor == "2d" else 1
     low, high = 0, MOST_BATCH // share
     while high - low > 1:
@@ -147,27 +147,28 @@ def _largest_batch(machine: Machine, model: Model, tensor: str, sequence: bool) 
     return share * low
 
 
-def _steps(machine: Machine, model: Model, one: int, two: int) -> dict[str, OptimusStep]:
+def _steps(desk: Desk, machine: Machine, model: Model, one: int, two: int) -> dict[str, OptimusStep]:
     """Steps on 64 GPUs, 1-D and 2-D at their largest batches, and what becomes of 2-D elsewhere."""
     apart = machine.changed({"node.core_groups": 1})
     side, published = SIDES[-1], int(model.plan["global_batch"])
-    few, many = _step(machine, model, "1d", one), _step(apart, model, "1d", one)
-    return {
-        "1-D": few,
-        "2-D in tiles": _step(machine, model, "2d", two, few),
-        "2-D in tiles, Optimus's batch": _step(machine, model, "2d", published, few),
-        "2-D in tiles, 1-D's batch": _step(machine, model, "2d", one // side * side, few),
-        "2-D, half columns on nodes": _step(machine, model, "2d", two, few, placement="megatron"),
-        "1-D, a card for each GPU": many,
-        "2-D, a card for each GPU": _step(apart, model, "2d", two, many),
+    few, many = "1-D", "1-D, a card for each GPU"
+    ways: dict[str, tuple[Machine, str, int, str | None, str]] = {
+        few: (machine, "1d", one, None, "auto"),
+        "2-D in tiles": (machine, "2d", two, few, "auto"),
+        "2-D in tiles, Optimus's batch": (machine, "2d", published, few, "auto"),
+        "2-D in tiles, 1-D's batch": (machine, "2d", one // side * side, few, "auto"),
+        "2-D, half columns on nodes": (machine, "2d", two, few, "megatron"),
+        many: (apart, "1d", one, None, "auto"),
+        "2-D, a card for each GPU": (apart, "2d", two, many, "auto"),
     }
-
-
-def _step(
-    machine: Machine, model: Model, tensor: str, batch: int, beside: OptimusStep | None = None, placement: str = "auto"
-) -> OptimusStep:
-    options: dict[str, Any] = {"global_batch": batch, "micro_batch": batch, "tensor": tensor, "placement": placement}
-    return OptimusStep(simulate(machine, model, mesh={"tp": 64}, **options).summary(), batch, beside)
+    tasks: dict[str, Step] = {}
+    for name, (where, tensor, batch, _, placement) in ways.items():
+        plan = {"global_batch": batch, "micro_batch": batch, "tensor": tensor, "placement": placement}
+        tasks[name] = (where, model, {"mesh": {"tp": 64}, **plan})
+    made, steps = desk.each(step, tasks), dict[str, OptimusStep]()
+    for name, (_, _, batch, beside, _) in ways.items():
+        steps[name] = OptimusStep(made[name], batch, steps[beside] if beside else None)
+    return steps
 
 
 @dataclass(frozen=True)

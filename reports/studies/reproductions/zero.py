@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ....hardware.machine import Machine, load_machine
-from ....sim.simulate import simulate
 from ....workloads.lowering import lower
 from ....workloads.memory import FIXED_FP32, update_state_share
 from ....workloads.model.model import load_model
@@ -19,9 +18,10 @@ from ...content.sections import Drawing, ReportPart, Section
 from ...published.read_runs import published_runs
 from ...published.run import PublishedRun
 from ..claims import Claim
-from .facts import Facts, measured, predicted
+from .desk import Desk, Step, prediction, step
+from .facts import Facts, measured
 from .quantities import fits, need, sent, zero_volume
-from .record import Progress, Reproduction
+from .record import Reproduction
 
 STAGES = ("0", "1", "2", "3")
 PLUSPLUS_TEXT = (
@@ -39,15 +39,15 @@ STAGE_3_TEXT = (
 )
 
 
-def build(progress: Progress = lambda text: None) -> Reproduction:
+def build(desk: Desk) -> Reproduction:
     """Count what is kept and moved, and simulate the published rows."""
     facts, machine = Facts("zero"), load_machine("dgx2-v100")
     found = Reproduction("zero", facts.table["title"], machine)
-    progress("memory and volumes")
-    kept, volumes = _memory(facts, machine), [*_volumes(facts), *_across(facts, machine)]
-    rates, stage_3 = _stage_3(facts, progress)
-    faster, rows = _plusplus(facts, machine, progress)
-    progress("offloading")
+    desk.progress("memory and volumes")
+    kept, volumes = _memory(facts, machine), [*_volumes(facts), *_across(facts, machine, desk)]
+    rates, stage_3 = _stage_3(facts, desk)
+    faster, rows = _plusplus(facts, machine, desk)
+    desk.progress("offloading")
     found.claims = [*kept, *_facts(facts), *volumes, *_offload(facts, machine), *rates, *faster]
     pairs = {name.split(":")[0]: (claim.target, claim.simulated) for claim in faster for name in [claim.name]}
     found.parts = [
@@ -112,11 +112,13 @@ def _volumes(facts: Facts) -> Iterator[Claim]:
     yield Claim("ZeRO's volume over an all-reduce's", 1.0, zero_volume(ranks), "arithmetic", facts.source("volume"))
 
 
-def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
+def _across(facts: Facts, machine: Machine, desk: Desk) -> Iterator[Claim]:
     """What a node's interfaces send, in parameters, from a simulated step of 145.6 B on 1,536 ranks."""
+    tasks = {}
     for zero, mesh in (("3", {"dp": 1536}), ("++", {"dp": 96, "fsdp": 16})):
         options: dict[str, Any] = {"mesh": mesh, "zero": zero, "global_batch": 1536, "micro_batch": 1, "chunks": 1}
-        totals = _step(machine, "megatron-145.6b", recompute="none", **options)
+        tasks[zero] = _step(machine, "megatron-145.6b", recompute="none", **options)
+    for zero, totals in desk.each(step, tasks, lambda zero: f"145.6 B, ZeRO stage {zero}").items():
         links = next(each for each in totals["links"] if each["kind"] == "nic.out")
         parameters = load_model("megatron-145.6b").parameters.total
         volume = links["bytes_per_step"] / totals["nodes"] / 2 / parameters
@@ -124,33 +126,45 @@ def _across(facts: Facts, machine: Machine) -> Iterator[Claim]:
         yield facts.claim("volume_across_nodes", name, volume, at=zero)
 
 
-def _stage_3(facts: Facts, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
+def _stage_3(facts: Facts, desk: Desk) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """Stage 3 alone on Selene (Narayanan et al. 2021, table 2); and what its rates would be if shards were no work."""
     claims, rows, machine = [], [], load_machine("selene")
+    counts = {run.id: f"{prod(run.plan['mesh'].values())} GPUs" for run in facts.runs("stage_3")}
+    made = desk.each(
+        prediction,
+        {(run.id, library): (run, machine, library) for run in facts.runs("stage_3") for library in (True, False)},
+        lambda way: f"gpt3-175b, ZeRO-3 on {counts[way[0]]}",
+    )
     for run in facts.runs("stage_3"):
-        ranks = f"{prod(run.plan['mesh'].values())} GPUs"
-        progress(f"gpt3-175b, ZeRO-3 on {ranks}")
-        rate, _ = predicted(run, machine)
-        bare, _ = predicted(run, machine, library=False)
+        ranks = counts[run.id]
+        (rate, _), (bare, _) = made[run.id, True], made[run.id, False]
         claims.append(measured(run, f"175 B by ZeRO-3 on {ranks}: TFLOP/s a GPU", rate))
         rows.append((ranks, *(f"{each:.0f}" for each in (run.value, rate, bare))))
     return claims, rows
 
 
-def _plusplus(facts: Facts, machine: Machine, progress: Progress) -> tuple[list[Claim], list[tuple[str, ...]]]:
+def _plusplus(facts: Facts, machine: Machine, desk: Desk) -> tuple[list[Claim], list[tuple[str, ...]]]:
     """ZeRO++ over ZeRO-3, and the rates behind it."""
     claims, rows = [], []
+    tasks: dict[tuple[str, str], Step] = {}
+    for run in facts.runs("plusplus"):
+        here = machine.changed({"node.interfaces": run.machine_used.node.interfaces})
+        for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
+            options: dict[str, Any] = {
+                "mesh": mesh,
+                "zero": zero,
+                "seq_len": run.model_used.seq_len,
+                "global_batch": 384,
+            }
+            plan = {**options, "micro_batch": 1, "chunks": 1, "recompute": "full"}
+            tasks[run.id, zero] = _step(here, str(run.base), **plan)
+    made = desk.each(step, tasks, lambda way: f"{way[0]}, ZeRO stage {way[1]}")
     for run in facts.runs("plusplus"):
         before = _without_plusplus(run)
         model, cards = run.model_used, run.machine_used.node.interfaces
-        size, name, tokens = f"{model.parameters.total / 1e9:.0f} B", str(run.base), model.seq_len
-        progress(f"{name}, {cards} interfaces, {tokens} tokens")
-        here = machine.changed({"node.interfaces": cards})
-        rates = []
-        for zero, mesh in (("3", {"dp": 384}), ("++", {"dp": 24, "fsdp": 16})):
-            options: dict[str, Any] = {"mesh": mesh, "zero": zero, "seq_len": tokens, "global_batch": 384}
-            totals = _step(here, name, micro_batch=1, chunks=1, recompute="full", **options)
-            rates.append(totals["flops_per_second"] / totals["ranks"] / 1e12)
+        size, tokens = f"{model.parameters.total / 1e9:.0f} B", model.seq_len
+        steps = [made[run.id, zero] for zero in ("3", "++")]
+        rates = [totals["flops_per_second"] / totals["ranks"] / 1e12 for totals in steps]
         published = [before.value, run.value]
         text = f"{size}, {cards} interface{'s' if cards > 1 else ''}, {tokens:,} tokens"
         source = f"{run.source}; runs {before.id}, {run.id}"
@@ -193,10 +207,9 @@ def _offload(facts: Facts, machine: Machine) -> Iterator[Claim]:
         yield facts.truth("largest_on_one_v100", f"13 B fit one V100-32G {held}", fit, target=expected)
 
 
-def _step(machine: Machine, model: str, **options: Any) -> dict[str, Any]:
-    """The summary of a step, whether it fits or not: published runs had other activations."""
-    ways = {"precision": "O2", "pipeline": "1f1b", **options}
-    return simulate(machine, model, allow_overcommit=True, **ways).summary()
+def _step(machine: Machine, model: str, **options: Any) -> Step:
+    """A step, whether it fits or not: published runs had other activations."""
+    return machine, model, {"precision": "O2", "pipeline": "1f1b", **options, "allow_overcommit": True}
 
 
 def _bytes_of_stages(claims: list[Claim]) -> Bars:

@@ -9,13 +9,71 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..fluid import fill
 from ..links import Array, LinkLoads
-from ..maxmin import fair_rates
+from ..maxmin import fair_rates, hops
 
 Classes = NDArray[np.int64]
 
+AT_ONCE = 1 << 20
+"""Flow classes times link classes of phases that are played together."""
+
 SPENT = 1e-12
 """Share of a flow's bytes below which what is left is rounding."""
+
+
+@dataclass(frozen=True)
+class ClassEnds:
+    """A group is done when the last of its messages is.
+
+    ``members[kind, class]`` says of which flow classes they are, ``kind[group]`` of which kind a group is (None: all groups
+    alike), ``latency[class]`` the seconds of an empty message.
+    """
+
+    members: NDArray[np.bool_]
+    kind: Classes | None
+    latency: Array
+
+    def seconds(self, finish: Array, times: float, overhead: float) -> float | Array:
+        """Seconds of each group, a float where all are alike."""
+        return self._of_groups(np.where(self.members, finish + times * (self.latency + overhead), 0.0).max(axis=1))
+
+    @cached_property
+    def longest(self) -> float | Array:
+        """The longest latency of each group."""
+        return self._of_groups(np.where(self.members, self.latency, 0.0).max(axis=1))
+
+    def _of_groups(self, worst: Array) -> float | Array:
+        if self.kind is None or (worst == worst[0]).all():
+            return float(worst[0])
+        found: Array = worst[self.kind]
+        return found
+
+
+@dataclass(frozen=True)
+class LinkEnds:
+    """A group is done when the most loaded link of each of its messages is.
+
+    Messages with one latency are a row: ``share[row, group]`` of the whole phase's seconds do they take, and
+    ``latency[row, group]`` is that of each; groups are one where all are alike.
+    """
+
+    share: Array
+    latency: Array
+
+    def seconds(self, finish: Array, times: float, overhead: float) -> float | Array:
+        """Seconds of each group, a float where all are alike."""
+        return _single((finish[0] * self.share + times * (self.latency + overhead)).max(axis=0))
+
+    @cached_property
+    def longest(self) -> float | Array:
+        """The longest latency of each group."""
+        return _single(self.latency.max(axis=0))
+
+
+def _single(values: Array) -> float | Array:
+    """One number where all are equal."""
+    return float(values[0]) if (values == values[0]).all() else values
 
 
 @dataclass(frozen=True)
@@ -27,10 +85,8 @@ class Demand:
     of the machine (numbered over all kinds), -1 where the phase does not use it: it is asked for only where two phases
     meet.
 
-    A group is done when the slowest of its flow classes is: ``members[kind, class]`` says which these are,
-    ``kind[group]`` of which kind a group is (None: all groups alike), and ``scale[group]`` what share of the phase's
-    time a group takes (bound depth). ``apart`` says that no link which groups share can hold any of them back, whenever each of
-    them begins.
+    ``ends`` says when a group is done, given when the classes are. ``apart`` says that no link which groups share can hold any
+    of them back, whenever each of them begins.
     """
 
     nbytes: Array
@@ -39,22 +95,19 @@ class Demand:
     weight: Array
     names: tuple[str, ...]
     link_class: Callable[[], Classes]
-    members: NDArray[np.bool_]
-    kind: Classes | None
-    scale: float | Array
+    ends: ClassEnds | LinkEnds
     apart: bool = False
 
     def scaled(self, factor: float) -> Demand:
         """The same flows with ``factor`` times the bytes."""
         return replace(self, nbytes=self.nbytes * factor)
 
-    def group_seconds(self, finish: Array) -> float | Array:
-        """Seconds of each group (a float where all are alike) from those of the flow classes."""
-        worst = np.where(self.members, finish, 0.0).max(axis=1)
-        if self.kind is None or (worst == worst[0]).all():
-            return float(worst[0]) * self.scale
-        seconds: Array = worst[self.kind] * self.scale
-        return seconds
+    def group_seconds(self, finish: Array, times: float = 0.0, overhead: float = 0.0) -> float | Array:
+        """Seconds of each group (a float where all are alike) from those of the flow classes.
+
+        A message's bytes come ``times`` its latency and ``overhead`` later than its flow begins.
+        """
+        return self.ends.seconds(finish, times, overhead)
 
     @cached_property
     def alone(self) -> tuple[Array, str]:
@@ -94,70 +147,106 @@ class Demand:
         return self.names[int(np.where(on_route, used, -1.0).argmax())]
 
 
-def bound_demand(
-    loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.bool_] | None = None, free: bool = False
+@dataclass(frozen=True)
+class Alone:
+    """Several phases of the same groups, each with the network to itself.
+
+    ``ends[phase, group]`` are seconds (one column where all groups are alike), latencies and a message's overhead included;
+    ``longest`` is each group's longest latency; ``loads`` are the bytes of each phase along a first axis. ``apart[phase]`` says
+    that no link which groups share can hold any of them back.
+    """
+
+    ends: Array
+    longest: Array | float
+    loads: LinkLoads
+    apart: NDArray[np.bool_]
+
+
+def alone_at_once(demand: Demand, nbytes: Array, overhead: float) -> Array:
+    """Seconds of groups, ``[phase, group]``, in several phases that differ in ``nbytes[phase, flow class]`` alone.
+
+    They are played as phases on networks of their own, all in one go: what a phase does changes nothing for the others.
+    """
+    most = max(1, AT_ONCE // max(1, demand.usage.size))
+    finish = np.concatenate([_finish(demand, nbytes[at : at + most]) for at in range(0, len(nbytes), most)])
+    ends = demand.ends
+    assert isinstance(ends, ClassEnds)
+    worst = np.where(ends.members, (finish + ends.latency + overhead)[:, None, :], 0.0).max(axis=2)
+    found: Array = worst if ends.kind is None else worst[:, ends.kind]
+    return found
+
+
+def _finish(demand: Demand, nbytes: Array) -> Array:
+    """Seconds of each flow class, ``[phase, flow class]``."""
+    table, claims = hops(demand.usage, demand.weight)
+    count, nowhere = len(demand.capacity), len(nbytes) * len(demand.capacity)
+    capacity = np.append(np.tile(demand.capacity, len(nbytes)), np.inf)
+    left, finish, now = nbytes.astype(np.float64), np.zeros(nbytes.shape), np.zeros(len(nbytes))
+    while (active := left > 0).any():
+        phase, flow = np.nonzero(active)
+        links = np.where(table[:, flow] < count, table[:, flow] + phase * count, nowhere)
+        rate = demand.weight[flow] * fill(links, claims[:, flow], np.full(len(flow), np.inf), capacity)
+        needed = np.full(left.shape, np.inf)
+        needed[active] = left[active] / rate
+        step = needed.min(axis=1)
+        going = step < np.inf
+        now[going] += step[going]
+        left[active] = np.maximum(left[active] - rate * step[phase], 0.0)
+        done = active & (needed <= step[:, None] * (1 + 1e-12))
+        left[done] = 0.0
+        finish[done] = np.broadcast_to(now[:, None], done.shape)[done]
+    return finish
+
+
+def busy_link_demand(
+    loads: LinkLoads, ends: Array, latency: Array, apart: NDArray[np.bool_] | None = None, free: bool = False
 ) -> Demand:
     """The phase as a single flow that fills its links in proportion to their bytes: done when the most loaded link is.
 
-    ``group_ends`` are the seconds after which the links of each group are done, where they differ. Links that are looked at
-    ``apart``, of all kinds, carry what they carry; of each kind's others the most loaded one stands for all. ``free``: no link
-    that groups share holds any of them back.
+    ``ends[row, group]`` are the seconds after which the links of each group's messages are done, those with one
+    ``latency[row, group]`` in a row. Links that are looked at ``apart``, of all kinds, carry what they carry; of each kind's
+    others the most loaded one stands for all. ``free``: no link that groups share holds any of them back.
     """
-    if apart is not None:
-        return _bound_apart(loads, group_ends, apart)
-    busy = [(kind, seconds) for kind, seconds in loads.busy()]
-    longest = [float(seconds.max()) for _, seconds in busy]
-    used = np.array([kind.capacity for kind, _ in busy]) * np.array(longest)
-    whole = max(longest, default=0.0)
-
-    def link_class() -> Classes:
-        columns = {kind.name: np.where(seconds > 0, number, -1) for number, (kind, seconds) in enumerate(busy)}
-        parts = [columns.get(kind.name, np.full(kind.count, -1)) for kind in loads.kinds]
-        return np.concatenate(parts)
-
-    return Demand(
-        nbytes=np.array([1.0 if whole else 0.0]),
-        usage=used[None, :],
-        capacity=np.array([kind.capacity for kind, _ in busy]),
-        weight=np.array([1.0 / whole if whole else 1.0]),
-        names=tuple(kind.name for kind, _ in busy),
-        link_class=link_class,
-        members=np.ones((1, 1), dtype=bool),
-        kind=None,
-        scale=1.0 if group_ends is None else group_ends / whole,
-        apart=free,
-    )
-
-
-def _bound_apart(loads: LinkLoads, group_ends: Array | None, apart: NDArray[np.bool_]) -> Demand:
-    """The same with a class for each loaded link that is looked at apart, and one for all others of its kind."""
-    carried = [loads.loads.get(kind.name, np.zeros(kind.count)) for kind in loads.kinds]
-    link_class = np.full(len(apart), -1, dtype=np.int64)
     usage: list[float] = []
     capacity: list[float] = []
     names: list[str] = []
+    parts: list[Classes] = []
+    busy = {kind.name: seconds for kind, seconds in loads.busy()}
     start = 0
-    for kind, nbytes in zip(loads.kinds, carried, strict=True):
-        here, own = apart[start : start + kind.count], link_class[start : start + kind.count]
-        single, rest = np.flatnonzero(here & (nbytes > 0)), ~here & (nbytes > 0)
+    for kind in loads.kinds:
+        seconds = busy.get(kind.name, np.zeros(kind.count))
+        own = np.full(kind.count, -1, dtype=np.int64)
+        here = np.zeros(kind.count, dtype=bool) if apart is None else apart[start : start + kind.count]
+        single, rest = np.flatnonzero(here & (seconds > 0)), ~here & (seconds > 0)
         own[single] = len(usage) + np.arange(len(single))
-        usage += list(nbytes[single])
+        usage += list(seconds[single] * kind.capacity)
         if rest.any():
             own[rest] = len(usage)
-            usage.append(float(nbytes[rest].max()))
+            usage.append(float(seconds[rest].max()) * kind.capacity)
         capacity += [kind.capacity] * (len(usage) - len(capacity))
         names += [kind.name] * (len(usage) - len(names))
+        parts.append(own)
         start += kind.count
     used, rates = np.array(usage), np.array(capacity)
     whole = float((used / rates).max(initial=0.0))
+    if (ends == ends[:, :1]).all() and (latency == latency[:, :1]).all():
+        ends, latency = ends[:, :1], latency[:, :1]
     return Demand(
         nbytes=np.array([1.0 if whole else 0.0]),
         usage=used[None, :],
         capacity=rates,
         weight=np.array([1.0 / whole if whole else 1.0]),
         names=tuple(names),
-        link_class=lambda: link_class,
-        members=np.ones((1, 1), dtype=bool),
-        kind=None,
-        scale=1.0 if group_ends is None else group_ends / whole,
+        link_class=lambda: np.concatenate(parts),
+        ends=LinkEnds(ends / whole if whole else ends, np.broadcast_to(latency, ends.shape)),
+        apart=free,
     )
+
+
+def by_latency(latency: Array, ends: Array, group: Classes, groups: int) -> tuple[Array, Array]:
+    """(ends, latencies) ``[row, group]`` of messages, a row for each latency that occurs, given ``ends[message]``."""
+    distinct, row = np.unique(latency, return_inverse=True)
+    found, there = np.zeros((len(distinct), groups)), np.zeros((len(distinct), groups), dtype=bool)
+    np.maximum.at(found, (row, group), ends)
+    there[row, group] = True
+    return found, np.where(there, distinct[:, None], 0.0)

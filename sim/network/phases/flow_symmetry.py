@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ....hardware.errors import DoesNotFit
 from ..links import Array, Groups, Index, Links, Messages
-from .flow_classes import Demand
+from .flow_classes import ClassEnds, Demand, alone_at_once
 
 MOST_CLASSES = 4_000
 """Flow classes above which the fluid depth is refused: its matrices grow with their square."""
@@ -33,7 +33,7 @@ Marks = NDArray[np.bool_]
 
 
 class TooManyClasses(DoesNotFit):
-    """Flows differ so much that the fluid depth is refused; the bound needs no classes."""
+    """Flows differ so much that the fluid depth is refused; links need no classes."""
 
 
 def alike(*columns: NDArray[np.generic]) -> Index:
@@ -127,8 +127,8 @@ class _Classes:
             self.columns += list(flows)
             self.names += [kind] * len(flows)
 
-    def demand(self, nbytes: Array, groups: _Census, colour_of_flow: Index) -> Demand:
-        """The demand of flow classes with these bytes; a group waits for the flows of the colours that it holds."""
+    def demand(self, nbytes: Array, groups: _Census, colour_of_flow: Index, latency: Array) -> Demand:
+        """The demand of flow classes with these bytes and latencies; a group waits for the flows of the colours that it holds."""
         members: NDArray[np.bool_] = np.asarray(groups.counts[:, colour_of_flow] > 0)
         return Demand(
             nbytes=nbytes,
@@ -137,9 +137,7 @@ class _Classes:
             weight=np.ones(len(nbytes)),
             names=tuple(self.names),
             link_class=lambda: self.link_class,
-            members=members,
-            kind=None if len(members) == 1 else groups.kind,
-            scale=1.0,
+            ends=ClassEnds(members, None if len(members) == 1 else groups.kind, latency),
         )
 
 
@@ -165,7 +163,10 @@ def step_demand(links: Links, groups: Index, targets: Index, sent: Array, apart:
             census = _Census.of(colour[used], link[used], colours)
             classes.add(name, census.numbers, census.kind, census.counts)
     first = np.unique(colour, return_index=True)[1]
-    return classes.demand(nbytes[first], _Census.of(colour, group, colours), np.arange(colours))
+    one = messages.member[first]
+    ends = links.layout.node[groups.reshape(-1)[one]], links.layout.node[targets.reshape(-1)[one]]
+    latency = links.machine.fabric.latencies(*ends)
+    return classes.demand(nbytes[first], _Census.of(colour, group, colours), np.arange(colours), latency)
 
 
 def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apart: Marks | None = None) -> Demand:
@@ -178,13 +179,49 @@ def all_pairs_demand(links: Links, among: Groups, sent: Array, share: Array, apa
     ranks, nbytes, part = among.members.reshape(-1), sent.reshape(-1), share.reshape(-1)
     own_links = _own_links(links, ranks, apart) if apart is not None else []
     amounts = _in_order(alike(nbytes, part, *own_links))
+    demand, sender, receiver = _known_classes(links, among, amounts, apart)
+    found: Demand = replace(demand, nbytes=nbytes[sender] * part[receiver])
+    return found
+
+
+def all_pairs_alone(links: Links, among: Groups, sent: Array, share: Array, overhead: float) -> Array:
+    """Seconds of each group, ``[exchange, group]``, of several such exchanges, each with the network to itself.
+
+    Those in which the same ranks have equal amounts have one set of classes, and are played together.
+    """
+    nbytes, part = sent.reshape(len(sent), -1), share.reshape(len(share), -1)
+    ends, left = np.zeros(sent.shape[:2]), np.arange(len(sent))
+    while len(left):
+        amounts = _in_order(alike(nbytes[left[0]], part[left[0]]))
+        like = _alike_in(nbytes[left], part[left], amounts)
+        demand, sender, receiver = _known_classes(links, among, amounts, None)
+        these = left[like]
+        ends[these] = alone_at_once(demand, nbytes[these][:, sender] * part[these][:, receiver], overhead)
+        left = left[~like]
+    return ends
+
+
+def _alike_in(nbytes: Array, part: Array, amounts: Index) -> Marks:
+    """Of which exchanges, ``[exchange, rank]``, the ranks have equal amounts where ``amounts`` are equal, and only there."""
+    first = np.unique(amounts, return_index=True)[1]
+    like = first[amounts]
+    same = (nbytes == nbytes[:, like]).all(axis=1) & (part == part[:, like]).all(axis=1)
+    one, other = (np.ascontiguousarray(each[:, first]).view(np.uint64) for each in (nbytes, part))
+    prints = np.sort(scattered(scattered(one) * np.uint64(31) + other), axis=1)
+    distinct = (prints[:, 1:] != prints[:, :-1]).all(axis=1)
+    found: Marks = same & distinct
+    found[0] = True
+    return found
+
+
+def _known_classes(links: Links, among: Groups, amounts: Index, apart: Marks | None) -> tuple[Demand, Index, Index]:
+    """The classes of ranks with equal ``amounts``, kept by the links."""
     key = (among, amounts.tobytes(), None if apart is None else apart.tobytes())
     if key not in links.classes:
         if len(links.classes) >= MOST_PATTERNS:
             del links.classes[next(iter(links.classes))]
         links.classes[key] = _classes_of(links, among, amounts)
-    demand, sender, receiver = links.classes[key]
-    found: Demand = replace(demand, nbytes=nbytes[sender] * part[receiver])
+    found: tuple[Demand, Index, Index] = links.classes[key]
     return found
 
 
@@ -207,7 +244,7 @@ def _classes_of(links: Links, among: Groups, amounts: Index) -> tuple[Demand, In
     colour = _refine(amounts, [group, *runs, *homes, *lanes, *slots])
     colours = checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
     first = np.unique(colour, return_index=True)[1]
-    peers = _peers(colour, first, group, runs)
+    peers, example = _peers(colour, first, group, runs)
     sender, receiver, crossed = np.nonzero(peers)
     checked(len(sender))
     going, coming = peers[sender, receiver, crossed], peers[receiver, sender, crossed]
@@ -224,7 +261,9 @@ def _classes_of(links: Links, among: Groups, amounts: Index) -> tuple[Demand, In
         if cables > 1:
             flows, numbers, like = _by_cable(home, flows, _Census.of(colour, slots[level], colours), receiver, cables)
         classes.add(f"{name}.out", numbers, like, flows)
-    demand = classes.demand(np.ones(len(sender)), _Census.of(colour, group, colours), sender)
+    ends = (links.layout.node[ranks[each]] for each in example)
+    latency = links.machine.fabric.latencies(*ends)[crossed]
+    demand = classes.demand(np.ones(len(sender)), _Census.of(colour, group, colours), sender, latency)
     return demand, first[sender], first[receiver]
 
 
@@ -244,10 +283,13 @@ def _own_links(links: Links, ranks: Index, apart: Marks) -> list[Index]:
     return found
 
 
-def _peers(colour: Index, first: Index, group: Index, runs: list[Index]) -> Array:
-    """``peers[a, b, r]``: members of colour b that one of colour a sees in its group beyond r levels of links, itself not."""
+def _peers(colour: Index, first: Index, group: Index, runs: list[Index]) -> tuple[Array, Index]:
+    """``peers[a, b, r]``: members of colour b that one of colour a sees in its group beyond r levels of links, itself not.
+
+    And places of two members, ``[2, r]``, that are so far from each other.
+    """
     colours, depth = len(first), len(runs) + 1
-    peers = np.zeros((colours, colours, depth))
+    peers, example = np.zeros((colours, colours, depth)), np.zeros((2, depth), dtype=np.int64)
     ends = np.searchsorted(group, group[first], side="right")
     starts = np.searchsorted(group, group[first], side="left")
     for a, (at, start, end) in enumerate(zip(first, starts, ends, strict=True)):
@@ -255,7 +297,9 @@ def _peers(colour: Index, first: Index, group: Index, runs: list[Index]) -> Arra
         seen = np.bincount(colour[start:end] * depth + crossed, minlength=colours * depth)
         peers[a] = seen.reshape(colours, depth)
         peers[a, a, 0] -= 1
-    return peers
+        beyond, one = np.unique(crossed, return_index=True)
+        example[0, beyond], example[1, beyond] = at, start + one
+    return peers, example
 
 
 def _by_cable(home: _Census, flows: Array, lane: _Census, receiver: Index, cables: int) -> tuple[Array, Index, Index]:
@@ -281,6 +325,6 @@ def checked(classes: int, what: str = "flows", most: int = MOST_CLASSES) -> int:
     """The number of classes; raises :class:`TooManyClasses` where they are too many."""
     if classes > most:
         raise TooManyClasses(
-            f"--depth fluid: {classes:,} classes of unequal {what} exceed {most:,}; --depth bound needs none"
+            f"--depth fluid: {classes:,} classes of unequal {what} exceed {most:,}; --depth links needs none"
         )
     return classes

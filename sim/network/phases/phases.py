@@ -13,7 +13,7 @@ from ....hardware.machine import Machine
 from ....workloads.mesh.node_cards import node_injection
 from ....workloads.mesh.placement import Layout
 from ..links import Array, Groups, Index, LinkLoads, Links
-from .flow_classes import Demand
+from .flow_classes import Alone, Demand
 from .flow_symmetry import Marks
 from .phases_on_trees import ByLevel
 
@@ -39,6 +39,9 @@ class Phases(Protocol):
         Links that are looked at ``apart`` are alike to no other.
         """
 
+    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array, overhead: float) -> Alone:
+        """Several such exchanges, ``[exchange, group, member]``, each with the network to itself, and an overhead a message."""
+
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
@@ -52,9 +55,6 @@ class Phases(Protocol):
 
         None where nobody can tell with little effort.
         """
-
-    def farthest(self, groups: Index) -> Array:
-        """Seconds of the longest latency between members of each group, ``[groups]``."""
 
 
 def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:

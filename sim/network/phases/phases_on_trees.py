@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....hardware.fabrics.fabric import LinkKind
 from ..links import Array, Groups, Index, LinkLoads, Links, Messages, all_pairs_loads, alone_in, step_loads
-from .flow_classes import Demand, bound_demand
-from .flow_symmetry import Marks, all_pairs_demand, step_demand
+from .flow_classes import Alone, Demand, busy_link_demand, by_latency
+from .flow_symmetry import Marks, all_pairs_alone, all_pairs_demand, step_demand
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,30 @@ class ByLevel:
     ) -> tuple[Demand, LinkLoads]:
         """Flow classes and link loads when all send to all of their group."""
         loads = all_pairs_loads(self.links, groups, sent, share)
-        if self.depth == "bound":
+        if self.depth == "links":
             ends, free = _group_ends(self.links, groups, loads)
-            return bound_demand(loads, ends, apart, free), loads
+            return busy_link_demand(loads, ends[None, :], self.farthest(groups)[None, :], apart, bool(free)), loads
         return all_pairs_demand(self.links, groups, sent, share, apart), loads
+
+    def all_pairs_at_once(self, groups: Groups, sent: Array, share: Array, overhead: float) -> Alone:
+        """Several exchanges in which all send to all, ``[exchange, group, member]``, each with the network to itself."""
+        loads = all_pairs_loads(self.links, groups, sent, share)
+        longest = self.farthest(groups)
+        if self.depth == "links":
+            ends, free = _group_ends(self.links, groups, loads)
+            return Alone(ends + (longest + overhead), longest, loads, free)
+        ends = all_pairs_alone(self.links, groups, sent, share, overhead)
+        return Alone(ends, longest, loads, np.zeros(len(sent), dtype=np.bool_))
+
+    def farthest(self, groups: Groups) -> Array:
+        """Latency of each group's longest message when all send to all: members stand in order, so the last is the farthest."""
+        known = self.links.farthest
+        if groups not in known:
+            node = self.links.layout.node[groups.members]
+            last = np.broadcast_to(node[:, -1:], node.shape)
+            each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
+            known[groups] = each_way.reshape(node.shape).max(axis=1)
+        return known[groups]
 
     def one_each(
         self, groups: Index, targets: Index, sent: Array, apart: Marks | None = None
@@ -40,8 +61,11 @@ class ByLevel:
         """Flow classes and link loads when each sends to at most one of its group."""
         messages = Messages.of(self.links, groups, targets)
         loads = step_loads(self.links, messages, sent)
-        if self.depth == "bound":
-            return bound_demand(loads, _step_ends(messages, len(groups), sent, loads), apart), loads
+        if self.depth == "links":
+            source = groups.reshape(-1)[messages.member], targets.reshape(-1)[messages.member]
+            latency = self.links.machine.fabric.latencies(*(self.links.layout.node[end] for end in source))
+            ends = by_latency(latency, _message_ends(messages, sent, loads), messages.group, len(groups))
+            return busy_link_demand(loads, *ends, apart), loads
         return step_demand(self.links, groups, targets, sent, apart), loads
 
     def crowded(self, groups: Index) -> bool:
@@ -83,14 +107,6 @@ class ByLevel:
             below = domain, kind.capacity * cables
         return np.concatenate([link for link, _ in found]), np.concatenate([each for _, each in found])
 
-    def farthest(self, groups: Index) -> Array:
-        """Latency of the longest message when all send to all: members stand in order, so that the last one is the farthest."""
-        node = self.links.layout.node[groups]
-        last = np.broadcast_to(node[:, -1:], node.shape)
-        each_way = self.links.machine.fabric.latencies(node.reshape(-1), last.reshape(-1))
-        longest: Array = each_way.reshape(groups.shape).max(axis=1)
-        return longest
-
 
 def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index, float] | None) -> bool:
     """Whether a domain's only link carries all that the links of the domains within it can bring."""
@@ -102,15 +118,15 @@ def _never_full(domain: Index, capacity: float, cables: int, below: tuple[Index,
     return bool(np.bincount(outer[outer >= 0]).max() * each <= capacity * (1 + 1e-9))
 
 
-def _step_ends(messages: Messages, groups: int, sent: Array, loads: LinkLoads) -> Array | None:
-    """Seconds after which every link that a group's messages pass has carried its bytes; None where groups do not differ."""
+def _message_ends(messages: Messages, sent: Array, loads: LinkLoads) -> Array:
+    """Seconds after which every link that each message passes has carried its bytes."""
     sends = sent.reshape(-1)[messages.member] > 0
-    ends = np.zeros(groups)
+    ends = np.zeros(len(sends))
     for kind, seconds in loads.busy():
         link = messages.passed[kind.name]
         used = sends & (link >= 0)
-        np.maximum.at(ends, messages.group[used], seconds[link[used]])
-    return None if (ends == ends[0]).all() else ends
+        ends[used] = np.maximum(ends[used], seconds[link[used]])
+    return ends
 
 
 ROOM = 2.0
@@ -118,24 +134,29 @@ ROOM = 2.0
 then it carries two exchanges at once, of which some groups are at the first and others at the second."""
 
 
-def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array | None, bool]:
-    """Seconds after which every link that a group uses has carried its bytes; None where groups do not differ.
+def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array, NDArray[np.bool_]]:
+    """Seconds after which every link that a group uses has carried its bytes, ``[…, groups]``.
 
-    And whether links that groups share are so little loaded that they hold none of them back, whenever each begins.
+    And whether links that groups share are so little loaded that they hold none of them back, whenever each begins. Loads of
+    several exchanges stand along a first axis.
     """
     groups = among.members
-    uses = {kind.name: (links.inside.link, 1, np.ones(len(groups), dtype=bool)) for kind in links.inside.kinds}
-    for name, domain, cables, _ in links.by_level():
-        leaves = domain[groups[:, 0]] != domain[groups[:, -1]]  # members of a domain stand next to each other
-        uses |= {f"{name}.out": (domain, cables, leaves), f"{name}.in": (domain, cables, leaves)}
-    own, shared, crowded = np.zeros(len(groups)), np.zeros(len(groups)), 0.0
+    before = next(iter(loads.loads.values())).shape[:-1] if loads.loads else ()
+    own, shared, crowded = np.zeros((*before, len(groups))), np.zeros((*before, len(groups))), np.zeros(before)
+    levels = {f"{name}.{way}": number for number, name in enumerate(links.names) for way in ("out", "in")}
     for kind, seconds in loads.busy():
-        domain, cables, used = uses[kind.name]
-        worst = seconds.reshape(-1, cables).max(axis=1)
-        there = np.where(used, worst[domain[groups]].max(axis=1), 0.0)
+        level = levels.get(kind.name)
+        if level is None:
+            domain, worst = links.inside.link, seconds
+            there = seconds[..., domain[groups]].max(axis=-1)
+        else:
+            domain, homes, cables = links.domains[level], links.homes(among, level), links.cables[level]
+            worst = seconds if cables == 1 else seconds.reshape(*before, -1, cables).max(axis=-1)
+            of_run = worst[..., homes.of_run]
+            leaves = np.diff(homes.first, append=len(homes.of_run)) > 1  # members of a domain stand next to each other
+            there = np.where(leaves, np.maximum.reduceat(of_run, homes.first, axis=-1), 0.0)
         if links.single(among, domain):
             own = np.maximum(own, there)
         else:
-            shared, crowded = np.maximum(shared, there), max(crowded, float(worst.max()))
-    ends, free = np.maximum(own, shared), crowded * ROOM <= float(own.min())
-    return None if (ends == ends[0]).all() else ends, free
+            shared, crowded = np.maximum(shared, there), np.maximum(crowded, worst.max(axis=-1))
+    return np.maximum(own, shared), np.asarray(crowded * ROOM <= own.min(axis=-1))

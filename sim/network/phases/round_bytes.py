@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....workloads.collectives import Round
 from ....workloads.mesh.placement import Layout
@@ -74,23 +75,62 @@ def _between(layout: Layout, exchange: Exchange, rounds: Sequence[Round]) -> lis
 
 
 def shares(weight: Array) -> Array:
-    """Each member's share of its group's weight, ``[groups, size]``; even shares where nothing has weight."""
-    total = weight.sum(axis=1, keepdims=True)
-    share = np.full(weight.shape, 1.0 / weight.shape[1])
+    """Each member's share of its group's weight, ``[…, groups, size]``; even shares where nothing has weight."""
+    total = weight.sum(axis=-1, keepdims=True)
+    share = np.full(weight.shape, 1.0 / weight.shape[-1])
     np.divide(weight, total, out=share, where=total > 0)
     return share
 
 
 def weights(layout: Layout, axes: tuple[str, ...], scope: str, wanted: Array) -> Array:
-    """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere."""
+    """How much each rank is to receive in a round: within a supernode, all that is meant for its inner number anywhere.
+
+    ``wanted[…, rank]``, and so what is found.
+    """
     grid = layout.two_level(axes)
     if scope != "inner" or grid is None:
         return wanted
     found = np.empty_like(wanted)
-    found[grid] = wanted[grid].sum(axis=1, keepdims=True)
+    found[..., grid] = wanted[..., grid].sum(axis=-2, keepdims=True)
     return found
 
 
 def full(layout: Layout, amount: Amount) -> Array:
     """An amount of every rank, ``[ranks]``."""
     return np.array(layout.mesh.full(np.asarray(amount, dtype=np.float64)), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Several amounts of ranks, ``[amount, *mesh]``: of size 1 along each axis on which ranks are alike in all of them."""
+
+    layout: Layout
+    values: Array
+
+    @classmethod
+    def of(cls, layout: Layout, amounts: Sequence[Amount]) -> Amounts:
+        """These, whatever shape each has."""
+        dimensions = len(layout.mesh.shape)
+        arrays = [np.asarray(each, dtype=np.float64) for each in amounts]
+        arrays = [each if each.ndim == dimensions else each.reshape([1] * dimensions) for each in arrays]
+        shapes = {each.shape for each in arrays}
+        if len(shapes) > 1:
+            shape = np.broadcast_shapes(*shapes)
+            arrays = [np.broadcast_to(each, shape) for each in arrays]
+        return cls(layout, np.stack(arrays))
+
+    def multiplied(self, times: Sequence[Array]) -> Amounts:
+        """Each so many times."""
+        return Amounts(self.layout, self.values * Amounts.of(self.layout, times).values)
+
+    def by_rank(self) -> Array:
+        """Of every rank, ``[amount, ranks]``."""
+        return np.broadcast_to(self.values, (len(self.values), *self.layout.mesh.shape)).reshape(len(self.values), -1)
+
+    def at(self, groups: NDArray[np.int64]) -> Array:
+        """Of the members of groups, ``[amount, group, member]``."""
+        shape = self.values.shape[1:]
+        numbers = np.arange(self.values[0].size).reshape(shape)
+        place = np.broadcast_to(numbers, self.layout.mesh.shape).reshape(-1)[groups]
+        found: Array = self.values.reshape(len(self.values), -1)[:, place]
+        return found

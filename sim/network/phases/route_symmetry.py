@@ -11,7 +11,7 @@ import numpy as np
 
 from ..links import Array, Index
 from ..routes import Flows
-from .flow_classes import Demand
+from .flow_classes import ClassEnds, Demand
 from .flow_symmetry import Hash, Marks, alike, checked, met, scattered
 
 
@@ -29,7 +29,8 @@ def route_demand(flows: Flows, nbytes: Array, groups: int, apart: Marks | None =
     like = alike(met(colour, flows.group, groups))
     members = np.zeros((int(like.max()) + 1, len(first)), dtype=bool)
     members[like[flows.group], colour] = True
-    kinds = flows.graph.kinds
+    kinds, latency = flows.graph.kinds, np.zeros(len(first))
+    np.maximum.at(latency, colour, flows.latency)
     return Demand(
         nbytes=nbytes[first],
         usage=usage,
@@ -37,9 +38,7 @@ def route_demand(flows: Flows, nbytes: Array, groups: int, apart: Marks | None =
         weight=np.ones(len(first)),
         names=tuple(kinds[number].name for number in flows.graph.kind[example]),
         link_class=lambda: link_class,
-        members=members,
-        kind=None if len(members) == 1 else like,
-        scale=1.0,
+        ends=ClassEnds(members, None if len(members) == 1 else like, latency),
     )
 
 

@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
-from .flow_classes import Demand
+from .flow_classes import Demand, LinkEnds
 from .flow_symmetry import Marks
 from .phases import phases
-from .round_bytes import full, shares, weights
+from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
-_Key = tuple[Pattern, int, Groups]
-"""A pattern, the step, and the groups in which it runs."""
-
 _Unit = tuple[Pattern, int, Groups, TrafficFactors | None]
-"""The same and what its bytes weigh."""
+"""A pattern, the step, the groups in which it runs, and what its bytes weigh."""
 
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
     """Equal steps of a collective, in a row, as the network and the ranks' processors see them.
 
-    The demand counts the bytes of all steps. On every link these are ``factor`` times ``loads``, which many transfers
-    then share, or ``loads`` as they are where ``factor`` is None. To the time that it takes come ``fixed`` seconds
-    (latency and the first message's overhead, each step anew), and it is never shorter than ``floor``: the overheads of
-    all further messages, which run beside the transfer.
+    The demand counts the bytes of all ``times`` steps. On every link these are ``factor`` times ``loads``, which many
+    transfers then share, or ``loads`` as they are where ``factor`` is None. Each step anew, a message's bytes come after
+    its latency and its ``overhead``; the overheads of ``further`` messages run beside the transfer.
     """
 
     demand: Demand
     loads: LinkLoads
     factor: float | None
-    fixed: float | Array
-    floor: float
+    times: int
+    overhead: float
+    further: int
+
+    @property
+    def fixed(self) -> float | Array:
+        """Seconds of each group's longest message without bytes, in all steps."""
+        return self.times * (self.demand.ends.longest + self.overhead)
+
+    @property
+    def floor(self) -> float:
+        """Seconds that the overheads of all further messages take."""
+        return self.further * self.overhead * self.times
+
+    def lines(self, nbytes: float) -> Iterator[tuple[float, float]]:
+        """(seconds without bytes, seconds a byte) of groups' messages where only loads of links count; of ``nbytes``."""
+        ends, whole = self.demand.ends, float(self.demand.alone[0].max())
+        assert isinstance(ends, LinkEnds)
+        fixed, each = self.times * (ends.latency + self.overhead), ends.share * whole / nbytes
+        yield from zip(fixed.reshape(-1).tolist(), each.reshape(-1).tolist(), strict=True)
 
     def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
         """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
-        moving = self.demand.group_seconds(finish)
-        by_messages = np.max(moving) < self.floor + np.max(self.fixed)
-        return self.fixed + np.maximum(self.floor, moving), "messages" if by_messages else self.demand.alone[1]
+        fixed, floor = self.fixed, self.floor
+        seconds = self.demand.group_seconds(finish, self.times, self.overhead)
+        by_messages = float(finish.max(initial=0.0)) < floor + np.max(fixed)
+        if floor:
+            seconds = np.maximum(seconds, fixed + floor)
+        return seconds, "messages" if by_messages else self.demand.alone[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +78,35 @@ class Part:
     apart: Marks
 
 
+@dataclass(frozen=True, eq=False)
+class AtOnce:
+    """A transfer of several exchanges of the same groups, each with the network to itself.
+
+    ``seconds[exchange, group]``, bytes on links with the exchanges along a first axis, and of which of them groups share no link
+    that could hold them back.
+    """
+
+    seconds: Array
+    loads: LinkLoads
+    apart: NDArray[np.bool_]
+
+
 class Traffic:
-    """Turns exchanges into transfers for one layout; results are kept, since layers repeat."""
+    """Turns exchanges into transfers for one layout; results are kept, since layers repeat.
+
+    At ``bound`` depth their bytes count on links as at ``links`` depth; what exchanges take at least, others know
+    (:class:`~athanor.sim.messages.exchange_bounds.ExchangeBounds`).
+    """
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.phases = phases(machine, layout, depth)
+        self.phases = phases(machine, layout, "links" if depth == "bound" else depth)
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
         self._parts: dict[tuple[tuple[str, ...], bytes, bytes], Part] = {}
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
         self._chosen: dict[tuple[Groups, bytes], Groups] = {}
-        self._latencies: dict[_Key, float | Array] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
 
     def part(self, axes: tuple[str, ...], rows: Index, apart: Marks) -> Part:
@@ -106,8 +141,47 @@ class Traffic:
                         self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
                 demand, loads = self._units[unit]
                 factor = nbytes * each.share * times
-                found.append(self._transfer(each, step, times, scope, demand.scaled(factor), loads, factor))
+                found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor))
         return found
+
+    def at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
+        """The transfers of several exchanges of one operation, algorithm and axes whose bytes differ, in order.
+
+        ``times``: how often ranks do each, as in :meth:`weighted`, the same ranks all of them; seconds then mean nothing. None
+        where ranks do not send to all of their group at once.
+        """
+        first = exchanges[0]
+        algorithm, outer, inner = self._shape(first)
+        found = rounds(first.operation, algorithm, outer, inner)
+        if self.layout.mesh.size(*first.axes) == 1 or not all(each.everyone for each in found):
+            return None
+        check(first.operation, algorithm, outer * inner, uneven=first.operation == "all-to-all")
+        held = Amounts.of(self.layout, [each.nbytes for each in exchanges])
+        if times is not None:
+            held = held.multiplied(times)
+        wanted = Amounts.of(self.layout, [1.0 if each.received is None else each.received for each in exchanges])
+        weight, moved = self._factors_of(first), list[AtOnce]()
+        for number, each in enumerate(found):
+            scope = self._scope(first.axes, each.scope)
+            if times is not None:
+                scope = self._among(scope, full(self.layout, times[0]))
+            groups = scope.members
+            if each.action == "exchange":
+                if each.scope == "inner":
+                    of_each = weights(self.layout, first.axes, each.scope, wanted.by_rank())
+                    share = shares(of_each[:, groups])
+                else:
+                    share = shares(wanted.at(groups))
+            sent = held.at(groups) * each.share
+            if number + 1 < len(found):
+                every = np.zeros((len(exchanges), self.layout.mesh.ranks))
+                every[:, groups] = share * sent.sum(axis=2, keepdims=True)
+                held = Amounts(self.layout, every.reshape(-1, *self.layout.mesh.shape))
+            overhead = self.machine.calibration.message_overhead
+            alone = self.phases.all_pairs_at_once(scope, self._weighed(weight, groups, sent), share, overhead)
+            posted = alone.longest + overhead * max(1, each.messages(groups.shape[1]))
+            moved.append(AtOnce(np.maximum(posted, alone.ends) if overhead else alone.ends, alone.loads, alone.apart))
+        return moved
 
     def _uneven(self, exchange: Exchange, part: Part | None = None, only: Array | None = None) -> list[Transfer]:
         """Bytes differ from rank to rank; what a round brings is what the next one sends on.
@@ -131,13 +205,13 @@ class Traffic:
                 held = np.empty_like(held)
                 held[groups] = share * sent.sum(axis=1, keepdims=True)
                 demand = self._all_pairs(weight, scope, sent, share, apart)
-                found.append(self._transfer(each, 0, 1, scope, *demand, None))
+                found.append(self._transfer(each, 1, scope, *demand, None))
                 continue
             for step, times in each.distinct():
                 portion = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
                 sent = held[groups] * (portion * times)
                 demand = self._one_each(weight, groups, _targets(each, groups, step), sent, apart)
-                found.append(self._transfer(each, step, times, scope, *demand, None))
+                found.append(self._transfer(each, times, scope, *demand, None))
         return found
 
     def weighted(self, exchange: Exchange, times: Array) -> LinkLoads:
@@ -177,11 +251,14 @@ class Traffic:
         self, weight: TrafficFactors | None, scope: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
         """:meth:`Phases.all_pairs` of what the bytes weigh."""
-        if weight is not None:
-            groups = scope.members
-            others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
-            sent = sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
-        return self.phases.all_pairs(scope, sent, share, apart)
+        return self.phases.all_pairs(scope, self._weighed(weight, scope.members, sent), share, apart)
+
+    def _weighed(self, weight: TrafficFactors | None, groups: Index, sent: Array) -> Array:
+        """What bytes ``[…, group, member]`` for all others weigh."""
+        if weight is None:
+            return sent
+        others = np.broadcast_to(groups[:, None, :], (*groups.shape, groups.shape[1])).reshape(-1, groups.shape[1])
+        return sent * weight.of_all(groups.reshape(-1), others, self.layout.node).reshape(groups.shape)
 
     def _one_each(
         self,
@@ -223,27 +300,10 @@ class Traffic:
         return self._chosen[key]
 
     def _transfer(
-        self, each: Round, step: int, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
+        self, each: Round, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
     ) -> Transfer:
-        overhead = self.machine.calibration.message_overhead
         further = max(0, each.messages(scope.members.shape[1]) - 1)
-        fixed = times * (self._latency(each, step, scope) + overhead)
-        return Transfer(demand, loads, factor, fixed, floor=further * overhead * times)
-
-    def _latency(self, each: Round, step: int, scope: Groups) -> float | Array:
-        """Latency of the longest message of each group at a step."""
-        key, groups = (each.pattern, step, scope), scope.members
-        if key not in self._latencies:
-            if each.everyone:
-                seconds = self.phases.farthest(groups)
-            else:
-                other = _targets(each, groups, step)
-                there = np.where(other >= 0, other, groups)  # who sends nothing waits for nothing
-                ends = self.layout.node[groups].reshape(-1), self.layout.node[there].reshape(-1)
-                each_way = self.machine.fabric.latencies(*ends).reshape(groups.shape)
-                seconds = np.where(other >= 0, each_way, 0.0).max(axis=1)
-            self._latencies[key] = float(seconds[0]) if (seconds == seconds[0]).all() else seconds
-        return self._latencies[key]
+        return Transfer(demand, loads, factor, times, self.machine.calibration.message_overhead, further)
 
 
 def _positions(each: Round, groups: Index, step: int) -> Index:

@@ -157,13 +157,20 @@ class Referee:
         overhead = self.machine.calibration.message_overhead
         for stage in self._stages(exchange, group):
             begin, times = self.env.now, stage.times
-            sent = [message for part in stage.messages for message in part]
-            yield self.network.send(sent)
-            latency = max(self.tree.latency(source, target) for source, target, _ in sent)
-            least = max(0, stage.round.messages(stage.size) - 1) * overhead * times
-            end = begin + times * (latency + overhead) + max(least, self.env.now - begin)
-            yield self.env.timeout(max(0.0, end - self.env.now))
+            sent: dict[float, list[tuple[int, int, float]]] = {}
+            for part in stage.messages:
+                for source, target, nbytes in part:
+                    wait = times * (self.tree.latency(source, target) + overhead)
+                    sent.setdefault(wait, []).append((source, target, nbytes))
+            yield self.env.all_of([self.env.process(self._late(each, wait)) for wait, each in sent.items()])
+            posted = begin + max(sent) + max(0, stage.round.messages(stage.size) - 1) * overhead * times
+            yield self.env.timeout(max(0.0, posted - self.env.now))
         over.succeed()
+
+    def _late(self, messages: list[tuple[int, int, float]], wait: float) -> Generator[simpy.Event, object, None]:
+        """Messages whose flows begin now, and whose bytes come so much later."""
+        yield self.network.send(messages)
+        yield self.env.timeout(wait)
 
     def _stages(self, exchange: Exchange, group: tuple[int, ...]) -> list[Stage]:
         """The messages of a group, step after step."""

@@ -111,7 +111,7 @@ def _sum(parts):
 
 
 def _is_embedding_gradient(name):
-    return name.startswith("embedding") and ".grad" in name and "reduce" not in name
+    return "embedding" in name.split(".")[:2] and ".grad" in name and "reduce" not in name
 
 
 def nominal_flops(name, operator):
@@ -127,7 +127,7 @@ def nominal_flops(name, operator):
 def kind_of(name):
     """What an operator of the reference does, as :data:`NOMINAL` calls it."""
     words = [word for word in name.split(".") if not word.isdigit()]
-    if words[0] == "embedding" and words[-1] == "grad":
+    if "embedding" in words[:2] and words[-1] == "grad":
         return "grad"
     return ".".join(words[-2:]) if words[-1] == "grad" else words[-1]
 

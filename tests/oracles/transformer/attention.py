@@ -1,5 +1,7 @@
 """Attention of a layer: grouped or latent, whole or as a ring, with its scores in memory or in one kernel; and the way back."""
 
+from dataclasses import replace
+
 import numpy as np
 from oracles.transformer.counting import Tensor, recast
 from oracles.transformer.rank import KEPT
@@ -8,7 +10,9 @@ from oracles.transformer.rank import KEPT
 class Attention:
     """The attention half of a layer; ``source`` are tokens of an encoder, for a decoder that attends to them."""
 
-    def __init__(self, rank, name, tokens, source_tokens=None, length=None, source_length=None, causal=True):
+    def __init__(
+        self, rank, name, tokens, source_tokens=None, length=None, source_length=None, causal=True, mixer="attention"
+    ):
         model, group = rank.model, rank.group
         self.rank, self.name = rank, name
         self.heads = model.heads // group.width
@@ -19,8 +23,18 @@ class Attention:
         self.block = (source_length or length or rank.length) // group.cp
         self.sequences = tokens // self.queries
         whole = self.queries * group.cp
-        self.visible = float(np.tri(whole).mean()) if causal and not self.cross else 1.0
+        self.visible = float(self._seen(whole, mixer).mean()) if causal and not self.cross else 1.0
         self.kept = {}
+
+    def _seen(self, length, mixer):
+        """Which key each query sees, pair by pair."""
+        query, key = np.arange(length)[:, None], np.arange(length)[None]
+        seen = key <= query
+        if mixer == "window":
+            seen &= query - key < self.rank.model.window
+        if mixer == "chunk":
+            seen &= query // self.rank.model.chunk == key // self.rank.model.chunk
+        return seen
 
     # --- forward ------------------------------------------------------------------------------------------------
 
@@ -30,7 +44,11 @@ class Attention:
         x = rank.enter(f"{at}.gather", rank.norm(f"{at}.norm", stream))
         other = rank.enter(f"{at}.source.gather", source) if self.cross else None
         self.kept |= {"x": x, "source": other, **self._inputs(at, x, other)}
+        if rank.model.query_key_norm != "none":
+            self._norm_both(at)
         made = self._joined(self.core(again))
+        if rank.model.gated_attention:
+            made = self._gate(at, made)
         self.kept["made"] = made
         out = rank.product(f"{at}.out", made, self._weight("out", made, rank.model.hidden), "attention")
         out = rank.leave(f"{at}.reduce", out)
@@ -54,8 +72,10 @@ class Attention:
         model = self.rank.model
         if model.latent:
             latent = model.latent
-            narrow = self._make(at, "queries.narrow", x, latent.query_rank, cut=False)
-            narrow = self._latent_norm(f"{at}.queries.norm", narrow)
+            narrow = x
+            if latent.query_rank:
+                narrow = self._make(at, "queries.narrow", x, latent.query_rank, cut=False)
+                narrow = self._latent_norm(f"{at}.queries.norm", narrow)
             queries = self._make(at, "queries", narrow, self.heads * self.size)
             both = self._make(at, "values.narrow", x, latent.key_value_rank + latent.rotary, cut=False)
             low = self._latent_norm(
@@ -73,10 +93,85 @@ class Attention:
             made = self._make(at, "values", other, self.keyed * (self.size + self.value)).values
             return self._split(queries.values, made[:, : self.keyed * self.size], made[:, self.keyed * self.size :])
         wide = self.heads * self.size
-        made = self._make(at, "qkv", x, wide + self.keyed * (self.size + self.value)).values
+        gates = self.heads * self.value if model.gated_attention else 0
+        made = self._make(at, "qkv", x, wide + self.keyed * (self.size + self.value) + gates).values
+        if gates:
+            self.kept["gate"], made = made[:, -gates:], made[:, :-gates]
         return self._split(
             made[:, :wide], made[:, wide : wide + self.keyed * self.size], made[:, wide + self.keyed * self.size :]
         )
+
+    def _norm_both(self, at):
+        """Queries and keys normed, head by head or all heads of a token together; scales are left at one."""
+        format = self.rank.formats["norm"].compute
+        self.kept["raw"] = q, k = self._norm_rows(self.kept["q"]), self._norm_rows(self.kept["k"])
+        sizes = [len(q.values), len(k.values)]
+
+        def run(q, k):
+            return tuple(each / np.sqrt(np.square(each).mean(axis=1, keepdims=True) + 1e-5) for each in (q, k))
+
+        reads, writes = [recast(q, format), recast(k, format)], [format, format]
+        made = self._as_one(f"{at}.queries.norm", run, reads, writes)
+        assert [len(each.values) for each in made] == sizes
+        self.kept["q"], self.kept["k"] = (
+            self._norm_heads(each, of) for each, of in zip(made, (self.kept["q"], self.kept["k"]), strict=True)
+        )
+
+    def _norm_both_grad(self, at, dq, dk):
+        format = self.rank.formats["norm"].compute
+
+        def run(q, k, dq, dk):
+            found = []
+            for x, d in ((q, dq), (k, dk)):
+                size = np.sqrt(np.square(x).mean(axis=1, keepdims=True) + 1e-5)
+                normal = x / size
+                found.append((d - normal * (d * normal).mean(axis=1, keepdims=True)) / size)
+            return tuple(found)
+
+        reads = [*self.kept["raw"], self._norm_rows(dq), self._norm_rows(dk)]
+        made = self._as_one(f"{at}.queries.norm.grad", run, [recast(each, format) for each in reads], [format, format])
+        return tuple(self._norm_heads(each, of) for each, of in zip(made, (dq, dk), strict=True))
+
+    def _as_one(self, name, run, reads, writes):
+        """An operator whose tensors are queries with keys: its elements are those of both."""
+        made = self.rank.memory.operator(name, run, reads, writes)
+        done = self.rank.memory.done
+        done[-1] = replace(done[-1], elements=float(sum(each.values.size for each in made)))
+        return made
+
+    def _norm_rows(self, tensor):
+        """[sequences · heads, length, size] as the rows that are normed."""
+        values = tensor.values
+        if self.rank.model.query_key_norm == "head":
+            return recast(tensor, tensor.format, values.reshape(-1, values.shape[2]))
+        return recast(tensor, tensor.format, _flat(values, self.sequences))
+
+    def _norm_heads(self, rows, of):
+        """The way back, in the shape of a tensor."""
+        format = self.rank.formats["attention"].compute
+        if self.rank.model.query_key_norm == "head":
+            return Tensor(rows.values.reshape(of.values.shape), format)
+        heads = len(of.values) // self.sequences
+        return Tensor(_by_head(rows.values, heads, of.values.shape[1]), format)
+
+    def _gate(self, at, made):
+        """The context weighted with a sigmoid of each token's gate."""
+        format = made.format
+        self.kept["plain"], gate = made, Tensor(self.kept["gate"], format)
+        return self.rank.memory.operator(
+            f"{at}.activation", lambda made, gate: made / (1 + np.exp(-gate)), [made, gate], [format]
+        )
+
+    def _gate_grad(self, at, d):
+        format, plain, gate = d.format, self.kept["plain"], Tensor(self.kept["gate"], d.format)
+
+        def run(d, plain, gate):
+            open_ = 1 / (1 + np.exp(-gate))
+            return d * open_, d * plain * open_ * (1 - open_)
+
+        d, d_gate = self.rank.memory.operator(f"{at}.activation.grad", run, [d, plain, gate], [format] * 2)
+        self.kept["d_gate"] = [d_gate.values]
+        return d
 
     def _make(self, at, name, x, columns, cut=True):
         columns = columns if cut or self.rank.group.side == 1 else columns // self.rank.group.side
@@ -173,9 +268,13 @@ class Attention:
         d = rank.residual_grad(f"{at}.norm.grad+dropout", d_stream, self.name)
         d = rank.leave_grad(f"{at}.reduce.grad", d)
         d = rank.product_grad(f"{at}.out", d, kept["made"], f"{at}.out", "attention")
+        if rank.model.gated_attention:
+            d = self._gate_grad(at, d)
         heads = _by_head(d.values, self.heads, self.queries)
         d_heads = Tensor(heads, rank.formats["attention"].compute)
         dq, dk, dv = self._fused_grad(d_heads) if rank.choices.fused else self._apart_grad(d_heads)
+        if rank.model.query_key_norm != "none":
+            dq, dk = self._norm_both_grad(at, dq, dk)
         x = rank.enter(f"{at}.gather.again", rank.own_tokens(kept["x"])) if rank.group.sequence else kept["x"]
         if self.cross and rank.group.sequence:
             rank.enter(f"{at}.source.gather.again", rank.own_tokens(kept["source"]))
@@ -195,7 +294,7 @@ class Attention:
             d = rank.product_grad(f"{at}.queries", Tensor(flat[0], format), x, f"{at}.queries", "attention")
             both = Tensor(np.concatenate(flat[1:], axis=1), format)
             return d, rank.product_grad(f"{at}.values", both, self.kept["source"], f"{at}.values", "attention")
-        whole = Tensor(np.concatenate(flat, axis=1), format)
+        whole = Tensor(np.concatenate([*flat, *self.kept.pop("d_gate", [])], axis=1), format)
         return rank.product_grad(f"{at}.qkv", whole, x, f"{at}.qkv", "attention"), None
 
     def _latent_grad(self, x, flat):
@@ -203,7 +302,9 @@ class Attention:
         rank, at, latent, kept = self.rank, self.name, self.rank.model.latent, self.kept
         format = rank.formats["attention"].compute
         d = rank.product_grad(f"{at}.queries", Tensor(flat[0], format), kept["narrow"], f"{at}.queries", "attention")
-        first = rank.product_grad(f"{at}.queries.narrow", d, x, f"{at}.queries.narrow", "attention")
+        first = d
+        if latent.query_rank:
+            first = rank.product_grad(f"{at}.queries.narrow", d, x, f"{at}.queries.narrow", "attention")
         keys = flat[1].reshape(len(flat[1]), self.heads, self.size)
         values = flat[2].reshape(len(flat[2]), self.heads, self.value)
         made = np.concatenate([keys[:, :, : latent.plain], values], axis=2)

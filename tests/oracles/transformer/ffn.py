@@ -107,7 +107,8 @@ class Experts:
         self.inner = Inner(rank, name, width, "expert", self.held)
         self.axes = ("ep", "tp") if group.whole and group.ep > 1 else ("tp",) if group.whole else ("ep",)
         self.spread = group.ep > 1 or group.whole
-        shared = model.shared_experts * (model.expert_hidden or model.ffn_hidden) // group.width
+        shared = model.shared_experts * (model.expert_hidden or model.ffn_hidden) + model.dense_beside
+        shared //= group.width
         self.shared = Inner(rank, name.replace("moe", "shared"), shared) if shared else None
         self.kept = {}
 
@@ -145,7 +146,10 @@ class Experts:
         beside = recast(stream, stream.format, stream.values[:tokens])
         out = self._merge(at, back, beside, weights)
         if self.shared:
-            self.kept["normed"] = y = rank.enter(f"{again}{self.shared.name}.gather", normed) if group.whole else x
+            if rank.model.dense_beside:
+                normed = rank.norm(f"{again}{self.shared.name}.norm", stream)
+            own = group.whole or rank.model.dense_beside
+            self.kept["normed"] = y = rank.enter(f"{again}{self.shared.name}.gather", normed) if own else x
             more = self.shared.forward(y, again)
             if group.whole:
                 more = rank.leave(f"{again}{self.shared.name}.reduce", more)
@@ -162,6 +166,9 @@ class Experts:
         if not group.whole:
             d = rank.leave_grad(f"{at}.reduce.grad", d)
         d_more = self._shared_backward(d) if self.shared else None
+        if rank.model.dense_beside:
+            d_stream = rank.norm_grad(f"{self.shared.name}.norm", kept["stream"], d_more, d_stream)
+            d_more = None
         d = recast(d, format, d.values[: kept["tokens"]])
         d_answers, d_weights = self._merge_grad(at, d)
         self._to_experts(f"{at}.combine.grad", d_answers)
@@ -193,9 +200,10 @@ class Experts:
 
     def _shared_backward(self, d):
         rank, group, name = self.rank, self.rank.group, self.shared.name
-        if not group.whole:
+        if not group.whole and not rank.model.dense_beside:
             return self.shared.backward(d)
-        d = rank.leave_grad(f"{name}.reduce.grad", d)
+        if group.whole:
+            d = rank.leave_grad(f"{name}.reduce.grad", d)
         x = self.kept["normed"]
         d = self.shared.backward(
             d, lambda: rank.enter(f"{name}.gather.again", rank.own_tokens(x)) if group.sequence else x

@@ -23,10 +23,12 @@ class Transformer:
         self.words = -(-model.vocabulary // parts) * parts // parts
         self.h = model.hidden // group.side
         self.layers = [self._layer(number, each) for number, each in enumerate(model.stack)]
+        self.ends = {}
 
     def _layer(self, number, layer):
         rank, tokens, length = self.rank, self.tokens[layer.encoder], self.lengths[layer.encoder]
-        found = [Attention(rank, f"l{number}.attention", tokens, length=length, causal=not layer.encoder)]
+        own = {"length": length, "causal": not layer.encoder, "mixer": layer.mixer}
+        found = [Attention(rank, f"l{number}.attention", tokens, **own)]
         if layer.cross:
             more = {"source_tokens": self.tokens[True], "length": length, "source_length": self.lengths[True]}
             found.append(Attention(rank, f"l{number}.cross", tokens, **more))
@@ -38,15 +40,20 @@ class Transformer:
     def forward(self):
         """The loss, a mean over the tokens."""
         source, stream = None, self.embed("embedding", encoder=self.model.encoder_layers > 0)
-        self.inputs = []
+        self.inputs, loss = [], 0.0
         for number, layer in enumerate(self.layers):
             if number == self.model.encoder_layers and number:
                 self.ended = stream
                 source = self.rank.norm("encoder.norm", stream)
                 stream = self.embed("embedding.decoder", encoder=False)
+            ahead = self.model.stack[number].ahead
+            if ahead:
+                loss = loss + self.output(stream, "" if number == self.model.depth else f"l{number - 1}.")
+                stream = self.further(number, stream)
             self.inputs.append((stream, source))
             stream = self.through(layer, stream, source)
-        return self.output(stream)
+        last = len(self.layers) - 1
+        return loss + self.output(stream, f"l{last}." if self.model.stack[last].ahead else "")
 
     def through(self, layer, stream, source, again=""):
         """A layer forward."""
@@ -60,8 +67,11 @@ class Transformer:
 
     def backward(self):
         """All gradients, layer by layer from the last."""
-        d, d_source = self.output_grad(), None
+        d, d_source = None, None
         for number in reversed(range(len(self.layers))):
+            if number == self.model.depth - 1 or self.model.stack[number].ahead:
+                made = self.output_grad("" if number < self.model.depth else f"l{number}.")
+                d = made if d is None else self.both(d, made)
             self.again(number)
             for half in reversed(self.layers[number]):
                 if isinstance(half, Attention):
@@ -69,6 +79,8 @@ class Transformer:
                     d_source = self.add_source(d_source, more)
                 else:
                     d = half.backward(d)
+            if self.model.stack[number].ahead:
+                d = self.further_grad(number, d)
             if number == self.model.encoder_layers and number:
                 self.embed_grad("embedding.decoder", d, encoder=False)
                 d = self.rank.norm_grad("encoder.norm", self.ended, d_source)
@@ -78,6 +90,8 @@ class Transformer:
         """What of a layer was not kept."""
         which, layer, (stream, source) = self.rank.choices.recompute, self.layers[number], self.inputs[number]
         if which == "full":
+            if self.model.stack[number].ahead:
+                self.further(number, None, "again.")
             self.through(layer, stream, source, "again.")
         elif which == "products":
             for half in layer:
@@ -93,6 +107,48 @@ class Transformer:
             return more if before is None else before
         format = self.rank.formats["attention"].compute
         return self.rank.memory.operator("source.sum", lambda a, b: a + b, [before, more], [format], left_out=True)
+
+    # --- further tokens ---------------------------------------------------------------------------------------------
+
+    def further(self, number, stream, again=""):
+        """The stream and the embedding of the next token, both normed, and projected together to the stream's width."""
+        rank, at, kept = self.rank, f"{again}l{number}.further", self.ends.setdefault(number, {})
+        if not again:
+            token = self.embed(f"l{number}.embedding.decoder", encoder=False)
+            kept["both"] = Tensor(np.concatenate([stream.values, token.values]), rank.formats["norm"].compute)
+        x = self._beside(rank.enter(f"{at}.gather", rank.norm(f"{at}.norm", kept["both"])))
+        if rank.group.tp > 1:  # the rank's rows of the weight meet its part of each token
+            x = recast(x, x.format, x.values[:, : x.values.shape[1] // rank.group.tp])
+        kept["x"] = x
+        weight = rank.weight(f"l{number}.further.in", (x.values.shape[1], self.h), "ffn")
+        return rank.leave(f"{at}.reduce", rank.product(f"{at}.in", x, weight, "ffn"))
+
+    def further_grad(self, number, d):
+        """The gradient of the stream; that of the embedding goes to its rows."""
+        rank, at, kept = self.rank, f"l{number}.further", self.ends[number]
+        d = rank.leave_grad(f"{at}.reduce.grad", d)
+        if rank.group.sequence:
+            rank.enter(f"{at}.gather.again", kept["both"])
+        d = rank.product_grad(f"{at}.in", d, kept["x"], f"{at}.in", "ffn")
+        if rank.group.tp > 1:
+            d = recast(d, d.format, np.concatenate([d.values] * rank.group.tp, axis=1))
+        halves = np.concatenate(np.split(d.values, 2, axis=1))
+        d = rank.enter_grad(f"{at}.gather.grad", recast(d, d.format, halves))
+        d = rank.norm_grad(f"{at}.norm", kept["both"], d)
+        stream, token = (recast(d, d.format, each) for each in np.split(d.values, 2))
+        self.embed_grad(f"l{number}.embedding.decoder", token, encoder=False)
+        return stream
+
+    @staticmethod
+    def _beside(both):
+        """A token's two vectors in one row."""
+        return recast(both, both.format, np.concatenate(np.split(both.values, 2), axis=1))
+
+    def both(self, first, second):
+        """What two of its uses say to a stream is added up: charged to nobody."""
+        run, format = lambda a, b: a + b, self.rank.formats["norm"].compute
+        reads = [recast(first, format), recast(second, format)]
+        return self.rank.memory.operator("stream.sum", run, reads, [format], left_out=True)
 
     # --- the ends -----------------------------------------------------------------------------------------------
 
@@ -131,17 +187,16 @@ class Transformer:
         np.add.at(table, ids, d.values)
         rank.gradients["embedding"] = Tensor(table, format.gradient)
 
-    def output(self, stream):
+    def output(self, stream, at=""):
         """Scores over the vocabulary, and the loss; gradients of the scores take their place."""
         rank, format = self.rank, self.rank.formats["embedding"].compute
-        self.last = stream
-        self.x = rank.enter("output.gather", rank.norm("output.norm", stream))
+        x = rank.enter(f"{at}output.gather", rank.norm(f"{at}output.norm", stream))
         self.name = "embedding" if self.model.tied else "output"
         weight = rank.weight(self.name, (self.words, self.h), "embedding")
         if self.grid:
-            scores = self._grid_logits(weight)
+            scores = self._grid_logits(weight, x)
         else:
-            scores = rank.product("output.logits", self.x, recast(weight, weight.format, weight.values.T), "embedding")
+            scores = rank.product(f"{at}output.logits", x, recast(weight, weight.format, weight.values.T), "embedding")
         targets = rank.random.integers(0, min(self.words, self.model.vocabulary), len(scores.values))
         count = len(scores.values)
 
@@ -153,27 +208,28 @@ class Transformer:
             found[np.arange(count), targets] -= 1
             return found / count, np.array([loss])
 
-        self.targets = targets
-        self.d_scores, loss = rank.memory.operator("output.loss", run, [scores], [format, "(fp32)"])
+        d_scores, loss = rank.memory.operator(f"{at}output.loss", run, [scores], [format, "(fp32)"])
+        self.ends[f"{at}output"] = {"stream": stream, "x": x, "d": d_scores}
         if rank.group.width > 1:
-            rank.few_numbers("output.loss.reduce", LOSS_NUMBERS, count, "col" if self.grid else "tp")
+            rank.few_numbers(f"{at}output.loss.reduce", LOSS_NUMBERS, count, "col" if self.grid else "tp")
         return float(loss.values[0])
 
-    def output_grad(self):
+    def output_grad(self, at=""):
         """Back through the scores and the last norm, behind which there is no stream."""
-        rank, d, name = self.rank, self.d_scores, self.name
-        x = rank.enter("output.gather.again", rank.own_tokens(self.x)) if rank.group.sequence else self.x
+        rank, name, kept = self.rank, self.name, self.ends[f"{at}output"]
+        d, x = kept["d"], kept["x"]
+        x = rank.enter(f"{at}output.gather.again", rank.own_tokens(x)) if rank.group.sequence else x
         if self.grid:
-            d = self._grid_logits_grad(d)
+            d = self._grid_logits_grad(d, x)
         else:
             weight = rank.weights[name]
-            made = rank._multiply("output.logits.dgrad", d, weight, "embedding")
+            made = rank._multiply(f"{at}output.logits.dgrad", d, weight, "embedding")
             before = rank.gradients.pop(name, None)
-            rank.weight_gradient("output.logits.wgrad", x, d, name, "embedding")
+            rank.weight_gradient(f"{at}output.logits.wgrad", x, d, name, "embedding")
             turned = rank.gradients[name].values.T + (0.0 if before is None else before.values)
             rank.gradients[name], d = Tensor(turned, rank.formats["embedding"].gradient), made
-        d = rank.enter_grad("output.gather.grad", d)
-        return rank.norm_grad("output.norm", self.last, d)
+        d = rank.enter_grad(f"{at}output.gather.grad", d)
+        return rank.norm_grad(f"{at}output.norm", kept["stream"], d)
 
     def _ids(self, encoder):
         return self.rank.random.integers(0, min(self.words, self.model.vocabulary), self.tokens[encoder])
@@ -197,17 +253,17 @@ class Transformer:
         format = self.rank.formats["embedding"].compute
         self.rank.memory.send(name, operation, ("row",), Tensor(np.zeros((self.words, self.h)), format))
 
-    def _grid_logits(self, weight):
+    def _grid_logits(self, weight, x):
         rank, total = self.rank, 0.0
         for step in range(rank.group.side):
             self._block(f"output.logits.b.{step}", "broadcast")
             turned = recast(weight, weight.format, weight.values.T)
-            made = rank._multiply(f"output.logits.{step}", self.x, turned, "embedding")
+            made = rank._multiply(f"output.logits.{step}", x, turned, "embedding")
             rank.memory.send(f"output.logits.reduce.{step}", "reduce", ("col",), made)
             total = total + made.values
         return Tensor(total, made.format)
 
-    def _grid_logits_grad(self, d):
+    def _grid_logits_grad(self, d, x):
         rank, weight, memory = self.rank, self.rank.weights[self.name], self.rank.memory
         for step in range(rank.group.side):
             memory.send(f"output.logits.dgrad.a.{step}", "broadcast", ("col",), d)
@@ -216,7 +272,7 @@ class Transformer:
         for step in range(rank.group.side):
             memory.send(f"output.logits.wgrad.a.{step}", "broadcast", ("col",), d)
             turned = recast(d, d.format, d.values.T)
-            rank._multiply(f"output.logits.wgrad.{step}", turned, self.x, "embedding")
+            rank._multiply(f"output.logits.wgrad.{step}", turned, x, "embedding")
             self._block(f"output.logits.wgrad.reduce.{step}", "reduce")
         return found
 

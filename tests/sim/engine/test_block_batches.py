@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from athanor.sim.engine.block_batches import form
+from athanor.sim.engine.block_batches import Forms
 from athanor.sim.engine.noise import Noise
 from athanor.sim.engine.step_engine import Engine
 from athanor.sim.network.phases.transfers import Traffic
@@ -34,14 +34,15 @@ def pipeline_of(setting):
     return schedule, work
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 @pytest.mark.parametrize("jitter", [0.0, 0.1])
 def test_a_batch_gives_each_block_what_the_engine_gives_it(depth, jitter):
     setting = setting_of(jitter=jitter, speed_spread=jitter)
     schedule, work = pipeline_of(setting)
     traffic = Traffic(setting.machine, setting.layout, depth)
     engine = Engine(setting.machine, schedule, traffic, Noise.of(setting, 0), {"all": (0,) * 3})
-    forms = [form(block) for block in work.blocks]
+    of = Forms().of
+    forms = [of(block) for block in work.blocks]
     together = [number for number, each in enumerate(forms) if each == forms[0]]
     assert len(together) > 2 and forms[0] is not None
     runs = engine.blocks(together, [work.blocks[number] for number in together])
@@ -60,7 +61,7 @@ def test_a_batch_gives_each_block_what_the_engine_gives_it(depth, jitter):
 
 def test_blocks_whose_operations_run_side_by_side_are_no_batch():
     _, work = pipeline_of(setting_of(overlap="gradients", mesh="pp=2,ep=2,dp=4"))
-    assert any(form(block) is None for block in work.blocks)
+    assert any(Forms().of(block) is None for block in work.blocks)
 
 
 @pytest.mark.parametrize("options", [{}, {"recompute": "full"}, {"pipeline": "zb-h1"}, {"all_to_all": "two-level"}])
@@ -108,7 +109,7 @@ def test_micro_batches_that_are_drawn_together_are_those_drawn_alone():
 def test_bytes_of_a_stage_are_those_of_its_own_groups():
     setting = setting_of()
     _, work = pipeline_of(setting)
-    traffic = Traffic(setting.machine, setting.layout, "bound")
+    traffic = Traffic(setting.machine, setting.layout, "links")
     exchange = next(
         each.work for block in work.blocks for each in block if getattr(each.work, "received", None) is not None
     )

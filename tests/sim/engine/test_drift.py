@@ -29,13 +29,13 @@ def test_drifting_programs_are_exact(programs, seeds):
 
 
 @pytest.mark.parametrize(("mean", "worst"), [(0.02, 0.25)])
-def test_at_bound_depth_drifting_programs_stay_within_the_stated_bound(mean, worst):
+def test_at_links_depth_drifting_programs_stay_within_the_stated_bound(mean, worst):
     """Flows are not known at it; docs/architecture.md states what was measured."""
     ratios = []
     for seed in range(80):
         machine, schedule = drifting_program(seed)
         expected = max(end for _, end in NaiveEngine(machine, schedule.layout).run(schedule).values())
-        ratios.append(simulate(machine, schedule, "bound")[1].seconds / expected)
+        ratios.append(simulate(machine, schedule, "links")[1].seconds / expected)
     assert abs(np.mean(ratios) - 1) < mean
     assert np.abs(np.array(ratios) - 1).max() < worst
 

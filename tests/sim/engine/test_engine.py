@@ -160,7 +160,7 @@ def test_a_phase_that_comes_while_another_is_under_way():
             Operation("b", "forward", "gradient_sync", "gradients", ring[1], after=(1,)),
         ),
     )
-    for depth in ("fluid", "bound"):
+    for depth in ("fluid", "links"):
         found, result = simulate(machine, schedule, depth)
         assert found[2, 0] == (pytest.approx(4.0), pytest.approx(8.0))
         assert found[0, 0] == (pytest.approx(0.0), pytest.approx(12.0))
@@ -182,6 +182,6 @@ def test_a_phase_that_comes_just_as_another_ends(arrival):
             Operation("c", "forward", "gradient_sync", "third", ring[2], after=(2,)),
         ),
     )
-    for depth in ("fluid", "bound"):
+    for depth in ("fluid", "links"):
         found, _ = simulate(machine, schedule, depth)
         assert [found[number, 0][1] for number in (0, 1, 3)] == pytest.approx([7.5, 4.0, 7.0])

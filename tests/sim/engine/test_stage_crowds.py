@@ -1,6 +1,7 @@
 """Stages of a pipeline whose own exchanges meet on a trunk, and messages that meet what stages send."""
 
 import pytest
+from athanor.sim.engine import stage_crowds
 from athanor.sim.engine.noise import Noise
 from athanor.sim.engine.stage_cards import Slowing
 from athanor.sim.engine.stage_crowds import Burst, StageCrowds, _expected, met
@@ -36,12 +37,16 @@ def step_of(placement, micro_batches, stages=3, computes=2.0, routing="static"):
     return machine, Schedule(layout, (Operation("micro-batches", "forward", "compute", "compute", work, ()),))
 
 
-def seconds(machine, schedule, depth="fluid"):
+def played(machine, schedule, depth="fluid"):
     layout = schedule.layout
-    return Engine(machine, schedule, Traffic(machine, layout, depth), Noise(layout, 0.0, 0.0, 0, 0), {}).run().seconds
+    return Engine(machine, schedule, Traffic(machine, layout, depth), Noise(layout, 0.0, 0.0, 0, 0), {}).run()
 
 
-@pytest.mark.parametrize("depth", ["fluid", "bound"])
+def seconds(machine, schedule, depth="fluid"):
+    return played(machine, schedule, depth).seconds
+
+
+@pytest.mark.parametrize("depth", ["fluid", "links"])
 def test_stages_that_never_run_at_once_do_not_slow_each_other(depth):
     """With one micro-batch every stage has the trunk to itself."""
     machine, schedule = step_of("block:pp,tp", 1)
@@ -57,6 +62,19 @@ def test_stages_that_run_at_once_share_the_trunk(micro_batches, computes):
     wide = machine.model_copy(update={"fabric": machine.fabric.model_copy(update={"taper": 1.0})})
     assert found > seconds(wide, schedule)
     assert found == pytest.approx(expected, rel=0.1)
+
+
+def test_stages_that_are_too_many_to_be_told_apart_are_noted(monkeypatch):
+    """All run a block at once then: no shorter than stage by stage, and a note says so. Where none meet nothing is to be said."""
+    for placement, notes in (("block:pp,tp", 1), ("block:tp,pp", 0)):
+        machine, schedule = step_of(placement, 4)
+        exact = played(machine, schedule)
+        monkeypatch.setattr(stage_crowds, "MOST_OPERATIONS", 1)
+        coarse = played(machine, schedule)
+        monkeypatch.undo()
+        assert (len(exact.notes), len(coarse.notes)) == (0, notes)
+        assert all("trunk.out" in note and "31 %" in note for note in coarse.notes)
+        assert coarse.seconds >= exact.seconds * (1 - 1e-9)
 
 
 def test_which_stages_meet():

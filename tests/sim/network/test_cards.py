@@ -59,7 +59,7 @@ def test_who_shares_cards_is_a_property_of_the_machine():
     assert {"eos-h100", "selene", "dgx-b200", "mi300x"}.isdisjoint(shared)
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 def test_a_step_s_exchange_is_as_slow_as_the_collective(depth):
     """Nine ranks on two nodes, by phases: the ninth rank's card holds all back, at either depth."""
     here = machine()

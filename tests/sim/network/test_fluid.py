@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import simpy
+from athanor.sim.network.distinct import distinct
 from athanor.sim.network.fluid import Fluid, fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -161,3 +162,9 @@ def test_all_bytes_are_carried_by_links_that_are_full_for_someone(problem, data)
         fluid.advance(then)
         carried += rates * (fluid.now - before)
     assert carried == pytest.approx(nbytes, rel=1e-9)
+
+
+@given(st.lists(st.integers(-3, 3), max_size=9), st.sampled_from([np.int32, np.int64, np.float64]))
+def test_distinct_values_are_those_of_numpy(values, kind):
+    found, expected = distinct(np.array(values, dtype=kind)), np.unique(np.array(values, dtype=kind))
+    assert (found.tolist(), found.dtype) == (expected.tolist(), expected.dtype)

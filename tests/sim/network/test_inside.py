@@ -13,7 +13,7 @@ from athanor.workloads.schedule.work import Exchange
 from support.fabrics import torus
 from support.machines import tree
 
-DEPTHS = ("bound", "fluid", "message")
+DEPTHS = ("links", "fluid", "message")
 PORT = 40.0
 NIC = 100.0
 
@@ -90,7 +90,7 @@ def test_a_rank_of_several_accelerators_has_all_their_ports(depth):
     assert processor.ring_bandwidth == 2 * PORT
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 def test_ports_where_the_fabric_is_no_tree(depth):
     machine = box(nodes=16).changed({"fabric": {**torus(4, 4).model_dump(), "latency_node": 0.0}})
     assert seconds(machine, "all-to-all", "linear", 8, 80.0, depth) == pytest.approx(7 * 80.0 / PORT)

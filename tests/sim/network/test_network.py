@@ -1,4 +1,4 @@
-"""The network: max-min laws, the pruned tree's facts, SimGrid's times, and the bound below the fluid."""
+"""The network: max-min laws, the pruned tree's facts, SimGrid's times, and the most loaded link below the fluid."""
 
 import csv
 
@@ -72,7 +72,7 @@ def test_pruning_of_oceanlight(flows, share):
     assert uplink_share(load_machine("sunway-oceanlight"), flows) == pytest.approx(share, rel=1e-12)
 
 
-@pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize("depth", ["fluid", "links"])
 @pytest.mark.parametrize(("senders", "share"), [(48, 1.0), (96, 0.5), (256, 3 / 16)])
 def test_senders_out_of_a_supernode_share_its_uplinks(senders, share, depth):
     """The same fact through a real collective: pairs of ranks in two supernodes exchange halves."""
@@ -89,7 +89,7 @@ def test_senders_out_of_a_supernode_share_its_uplinks(senders, share, depth):
     PLAIN,
     ids=lambda row: "-".join(row[key] for key in ("platform", "algorithm", "ranks", "hosts_per_supernode")),
 )
-@pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize("depth", ["fluid", "links"])
 def test_simgrid(row, depth):
     """SimGrid 4.0's times of all-to-alls and of a ring (plain max-min, no message overhead), within 1e-6.
 
@@ -126,7 +126,7 @@ def seconds_of(machine, mesh, placement, exchange, depth):
 
 
 @given(st.data())
-def test_bound_is_never_above_fluid(data):
+def test_the_most_loaded_link_is_never_above_fluid(data):
     mesh = Mesh.of({"ep": data.draw(st.integers(1, 6)), "dp": data.draw(st.integers(1, 3))})
     machine = tree(nodes=64, supernode=data.draw(st.integers(1, 4)), taper=data.draw(st.sampled_from([0.25, 0.5, 1.0])))
     sent = np.array(data.draw(st.lists(st.integers(0, 9), min_size=mesh.ranks, max_size=mesh.ranks)), dtype=float)
@@ -136,16 +136,16 @@ def test_bound_is_never_above_fluid(data):
         "all-to-all", algorithm, ("ep",), sent.reshape(mesh.shape), "fp32", received.reshape(mesh.shape)
     )
     placement = data.draw(st.sampled_from(["moda", "block:ep,dp", "block:dp,ep"]))
-    bound, fluid = (seconds_of(machine, mesh, placement, exchange, depth) for depth in ("bound", "fluid"))
-    assert bound <= fluid * (1 + 1e-9)
+    links, fluid = (seconds_of(machine, mesh, placement, exchange, depth) for depth in ("links", "fluid"))
+    assert links <= fluid * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("operation", ["all-to-all", "all-reduce"])
 def test_depths_agree_where_contention_is_uniform(operation):
     mesh, machine = Mesh.of({"ep": 8, "dp": 4}), tree(nodes=64, supernode=4, taper=0.25)
     exchange = Exchange(operation, "two-level", ("ep",), 64.0, "fp32")
-    bound, fluid = (seconds_of(machine, mesh, "moda", exchange, depth) for depth in ("bound", "fluid"))
-    assert bound == pytest.approx(fluid, rel=1e-12)
+    links, fluid = (seconds_of(machine, mesh, "moda", exchange, depth) for depth in ("links", "fluid"))
+    assert links == pytest.approx(fluid, rel=1e-12)
 
 
 def test_taper_of_one_makes_across_equal_to_inside():
@@ -158,7 +158,7 @@ def test_taper_of_one_makes_across_equal_to_inside():
     assert inside == pytest.approx(across, rel=1e-12)
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 @pytest.mark.parametrize("placement", ["moda", "opposite"])
 def test_more_bandwidth_is_never_slower(depth, placement):
     mesh, exchange = Mesh.of({"ep": 6, "dp": 4}), Exchange("all-to-all", "linear", ("ep",), 64.0, "fp32")
@@ -209,7 +209,7 @@ def test_link_loads_conserve_bytes():
     random = np.random.default_rng(1)
     mesh, machine = Mesh.of({"ep": 8, "dp": 3}), tree(nodes=64, supernode=4)
     for placement in ("moda", "block:ep,dp", "block:dp,ep"):
-        traffic = Traffic(machine, place(mesh, machine, placement), "bound")
+        traffic = Traffic(machine, place(mesh, machine, placement), "links")
         sent, received = random.uniform(0, 9, mesh.shape), random.uniform(0, 9, mesh.shape)
         (transfer,) = traffic.transfers(Exchange("all-to-all", "linear", ("ep",), sent, "fp32", received))
         share = received / received.sum(axis=0)
@@ -225,7 +225,7 @@ def test_pairwise_steps_carry_what_a_linear_all_to_all_does(received):
     """The same bytes on every link, one step after another."""
     random = np.random.default_rng(2)
     mesh, machine = Mesh.of({"ep": 8, "dp": 3}), tree(nodes=64, supernode=2, core_groups=2)
-    traffic = Traffic(machine, place(mesh, machine, "block:ep,dp", 2), "bound")
+    traffic = Traffic(machine, place(mesh, machine, "block:ep,dp", 2), "links")
     sent, wanted = (random.uniform(0, 9, mesh.shape), random.uniform(0, 9, mesh.shape)) if received else (24.0, None)
     sums = []
     for algorithm in ("linear", "pairwise-shift", "pairwise-xor"):
@@ -241,7 +241,7 @@ def test_pairwise_steps_carry_what_a_linear_all_to_all_does(received):
 def test_idle_ranks_use_no_link():
     """Up and down a tree only edges carry bytes: of a broadcast's two steps among four ranks, one message, then two."""
     machine = tree(nodes=64, supernode=2, latencies=(0.0, 0.5, 2.0))
-    for depth in ("fluid", "bound"):
+    for depth in ("fluid", "links"):
         traffic = Traffic(machine, place(Mesh.of({"ep": 4}), machine, "moda"), depth)
         far, near = traffic.transfers(Exchange("broadcast", "binomial", ("ep",), 10.0, "fp32"))
         assert (far.loads.loads["nic.out"].tolist(), far.loads.loads["nic.in"].tolist()) == ([1, 0, 0, 0], [0, 0, 1, 0])
@@ -250,7 +250,7 @@ def test_idle_ranks_use_no_link():
         assert (far.factor, far.fixed, near.fixed) == (10.0, 2.0, 0.5)
 
 
-@pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize("depth", ["fluid", "links"])
 @pytest.mark.parametrize("operation", ["broadcast", "reduce"])
 @pytest.mark.parametrize("ranks", [2, 3, 5, 8])
 def test_a_chain_takes_about_one_payload(depth, operation, ranks):
@@ -264,7 +264,7 @@ def test_a_chain_takes_about_one_payload(depth, operation, ranks):
     assert len(traffic.transfers(exchange)) == 2 * (ranks - 2) + 1, "a full line is one transfer"
 
 
-@pytest.mark.parametrize("depth", ["fluid", "bound"])
+@pytest.mark.parametrize("depth", ["fluid", "links"])
 def test_a_group_without_bytes_waits_for_no_link(depth):
     """Two groups share a trunk; only one of them has something to send."""
     mesh, machine = Mesh.of({"ep": 2, "dp": 2}), tree(nodes=64, supernode=2, taper=0.5, injection=10.0)
@@ -278,7 +278,7 @@ def test_a_barrier_costs_latency_only():
     machine = tree(nodes=64, supernode=2, latencies=(0.0, 0.5, 2.0), overhead=0.25)
     barrier = Exchange("barrier", "dissemination", ("ep",), 0.0, "int64")
     assert seconds_of(machine, Mesh.of({"ep": 2}), "moda", barrier, "fluid") == 0.5 + 0.25
-    assert seconds_of(machine, Mesh.of({"ep": 4}), "moda", barrier, "bound") == 2 * (2.0 + 0.25)
+    assert seconds_of(machine, Mesh.of({"ep": 4}), "moda", barrier, "links") == 2 * (2.0 + 0.25)
 
 
 def test_blocks_of_unequal_size_are_refused_where_they_travel_together():
@@ -291,7 +291,7 @@ def test_blocks_of_unequal_size_are_refused_where_they_travel_together():
 def test_fluid_depth_refuses_too_many_unequal_flows():
     mesh, machine = Mesh.of({"ep": 100, "dp": 2}), tree(nodes=512, supernode=16)
     amounts = np.arange(1.0, 201.0).reshape(mesh.shape)
-    with pytest.raises(DoesNotFit, match="--depth bound"):
+    with pytest.raises(DoesNotFit, match="--depth links"):
         Traffic(machine, place(mesh, machine, "moda"), "fluid").transfers(
             Exchange("all-to-all", "linear", ("ep",), amounts, "fp32", amounts)
         )

@@ -20,7 +20,7 @@ from athanor.workloads.mesh.placement import place
 from athanor.workloads.schedule.work import Exchange
 from support.machines import tree
 
-DEPTHS = ("bound", "fluid", "message")
+DEPTHS = ("links", "fluid", "message")
 PORT, NIC, SUMS = 42.0, 100.0, 36.0
 
 
@@ -50,7 +50,7 @@ def test_a_group_has_the_links_among_its_members(ranks, depth):
     assert found(links, "all-gather", "ring", ranks, 840.0, depth).fraction_of_bound <= 1.0 + 1e-9
 
 
-@pytest.mark.parametrize("depth", ["bound", "fluid"])
+@pytest.mark.parametrize("depth", ["links", "fluid"])
 def test_groups_beside_each_other_have_links_of_their_own(depth):
     """Two groups of four in a node: three links each, whether they stand side by side or interleaved."""
     links, mesh = box(inside="links"), Mesh.of({"ep": 4, "dp": 2})
@@ -121,7 +121,7 @@ def test_whole_steps_use_them():
     options = {"mesh": {"dp": 2, "tp": 8}, "recompute": "none", "global_batch": 16, "placement": "megatron"}
     machine = athanor.load_machine("eos-h100")
     reducing = machine.changed({"node.inside_reduction": "309 GB/s"})
-    for depth in ("bound", "fluid"):
+    for depth in ("links", "fluid"):
         plain, faster = (
             athanor.simulate(each, "bert-large", depth=depth, **options).summary() for each in (machine, reducing)
         )

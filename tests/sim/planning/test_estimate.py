@@ -41,7 +41,7 @@ def both(machine, model, **options):
     """(estimated, simulated) seconds of a step, on links that are looked at as the estimate does."""
     setting = Setting.of(load_machine(machine), model, options)
     asked = Question(setting.machine, model, setting.mesh.ranks, setting.ranks_per_node, {}, {}, {}, 1e15)
-    true = athanor.simulate(machine, model, depth="bound", allow_overcommit=True, **options).summary()["step_seconds"]
+    true = athanor.simulate(machine, model, depth="links", allow_overcommit=True, **options).summary()["step_seconds"]
     return Estimator(asked).seconds(setting), true
 
 
@@ -140,6 +140,6 @@ def test_the_update_s_tail_counts():
     estimator = Estimator(asked)
     (part,) = estimator.steps.parts(setting, estimator.wires(setting))
     passes = part.forward + part.backward
-    update = athanor.simulate("selene", DENSE, depth="bound", **options).summary()["phases"]["update"]
+    update = athanor.simulate("selene", DENSE, depth="links", **options).summary()["phases"]["update"]
     assert 0.0 < update == pytest.approx(estimated - passes, rel=1e-6)
     assert true == pytest.approx(passes + update, rel=1e-9)

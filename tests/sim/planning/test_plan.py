@@ -17,8 +17,8 @@ from athanor.sim.planning.ranking import MEMORY, Ranked, RankedPlans, pareto, ra
 from athanor.sim.planning.search import search
 from athanor.sim.planning.simulated_plans import faster_links, levels_used, options_of, play
 from athanor.sim.planning.space import Space
-from athanor.sim.planning.workers import workers
 from athanor.sim.simulate import simulate
+from athanor.sim.workers import workers
 from athanor.workloads.memory import memory, sample_loads
 from athanor.workloads.model.model import Model, load_model
 from athanor.workloads.pipelines import PIPELINES, Pipeline, Slot

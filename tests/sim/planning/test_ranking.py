@@ -7,10 +7,24 @@ from collections import Counter
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
 from athanor.sim.planning import ranking
-from athanor.sim.planning.ranking import MEMORY, ROOMIER, KeptPlans, Ranked, RankedPlans, fastest, pareto, rank, reason
+from athanor.sim.planning.estimate import Estimator
+from athanor.sim.planning.ranking import (
+    MEMORY,
+    ROOMIER,
+    KeptPlans,
+    Ranked,
+    RankedPlans,
+    fastest,
+    pareto,
+    rank,
+    rank_mesh,
+    reason,
+)
+from athanor.sim.planning.space import Space
 from athanor.workloads.memory.need import Memory
 from hypothesis import given
 from hypothesis import strategies as st
+from support.small_searches import FEW, asked
 
 MESH = {"dp": 4}
 
@@ -184,3 +198,20 @@ def test_what_breaks_a_rule_is_counted_under_it_and_all_else_under_what_it_says(
 def test_the_front_has_each_trade_once(twice):
     plans = [ranked(1, 9, 0), ranked(2, 5, 1), ranked(2, 9, 2), ranked(3, 5, 3), ranked(4, 1, 4)] * (1 + twice)
     assert [(each.seconds, each.total) for each in pareto(plans)] == [(1, 9), (2, 5), (4, 1)]
+
+
+def test_what_is_known_of_a_question_serves_its_next_mesh_alone(monkeypatch):
+    made = []
+    monkeypatch.setattr(ranking, "Estimator", lambda question: made.append(question) or Estimator(question))
+    monkeypatch.setattr(ranking, "_estimators", {})
+    one, other = Space(asked(**FEW)), Space(asked(batch=16, **FEW))
+    fresh = rank(Estimator(one.question), one, one.meshes[0], 2)
+    for space in (one, one, other, one):
+        for mesh in space.meshes[:2]:
+            found = rank_mesh((space, mesh, 2))
+            if space is one and mesh == one.meshes[0]:
+                assert (found.best, found.front, found.pruned) == (fresh.best, fresh.front, fresh.pruned)
+            assert len(found.best) == 2
+            assert {str(each.mesh) for each in found.best} == {str(mesh)}
+    assert made == [one.question, other.question, one.question]
+    assert len(ranking._estimators) == 1, "of the last question alone, as they are large"

@@ -10,7 +10,7 @@ from athanor.sim.planning.ranking import MEMORY, RankedPlans
 from athanor.sim.planning.search import MORE, Search, command, require_some, search, step_seconds
 from athanor.sim.planning.simulated_plans import PlayedPlan, play
 from athanor.sim.planning.space import Space
-from athanor.sim.planning.workers import Here
+from athanor.sim.workers import Here
 from support.small_searches import FEW, asked, hosted, ranked, sized
 
 QUESTION = asked(memory=2e6, **FEW)

@@ -15,8 +15,8 @@ from athanor.sim.planning.simulated_plans import (
     options_of,
     play,
 )
-from athanor.sim.planning.workers import Here
 from athanor.sim.simulate import simulate
+from athanor.sim.workers import Here
 from athanor.workloads.collectives import ALGORITHMS
 from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.pipelines import PIPELINES
@@ -97,7 +97,7 @@ def test_kinds_of_links_are_classes_without_directions():
 def test_what_cannot_be_played_says_so():
     question = asked(**FEW)
     wrong = (question, {"tp": 3}, {**USUAL, **FEW})
-    assert faster_links((*wrong, "bound", "nic", 2.0)) is None
+    assert faster_links((*wrong, "links", "nic", 2.0)) is None
     assert faster_machine((*wrong, {})) is None
     assert play(wrong).summary is None
     assert play(wrong).reason

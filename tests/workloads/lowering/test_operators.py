@@ -16,26 +16,32 @@ from oracles.transformer.shapes import FORMATS, Choices, Group
 from oracles.transformer.weighing import weigh
 from pytest import approx
 from support.operators import (
+    BESIDE,
     BOTH,
     BOTH_DROPPING,
     CHOICES,
+    CHUNKED,
     DENSE,
     DROPPING,
     EXPERTS,
+    FURTHER,
     GATED,
     LATENT,
     LENGTH,
+    NO_RANK,
     ODD,
     PATCHES,
     SHARED,
     TOKENS,
+    WINDOWED,
     made,
 )
 from support.small_searches import sized
 from support.strategies import flat, hosted
 
 ALONE, PLAIN = Group(), Choices()
-MODELS = [DENSE, DROPPING, ODD, GATED, LATENT, EXPERTS, SHARED, CHOICES, BOTH, BOTH_DROPPING, PATCHES]
+PARTS = [WINDOWED, CHUNKED, NO_RANK, BESIDE, FURTHER]
+MODELS = [DENSE, DROPPING, ODD, GATED, LATENT, EXPERTS, SHARED, CHOICES, BOTH, BOTH_DROPPING, PATCHES, *PARTS]
 
 
 def lowered(model, group, choices, top_k=None):
@@ -104,7 +110,7 @@ def test_alone(model, fused):
 
 
 @pytest.mark.parametrize("precision", sorted(FORMATS))
-@pytest.mark.parametrize("model", [DROPPING, GATED, SHARED, PATCHES], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [DROPPING, GATED, SHARED, PATCHES, FURTHER], ids=lambda model: model.name)
 def test_formats(model, precision):
     hold(model, choices=Choices(precision))
     hold(model, choices=Choices(precision, fused=True, accumulates=True))
@@ -129,11 +135,11 @@ def goes_with(model, group):
     if model.encoder_layers and group.cp > 1:
         return False
     if group.side > 1:
-        return not (model.experts or model.latent)
+        return not (model.experts or model.latent or model.further_tokens)
     return bool(model.experts) or group.ep == 1
 
 
-CUT = [DROPPING, ODD, GATED, LATENT, SHARED, CHOICES, BOTH_DROPPING]
+CUT = [DROPPING, ODD, GATED, LATENT, SHARED, CHOICES, BOTH_DROPPING, WINDOWED, BESIDE, FURTHER]
 
 
 @pytest.mark.parametrize("precision, fused", [("O0", False), ("layerwise", True)])
@@ -150,7 +156,7 @@ def test_groups(model, group, precision, fused):
     "recompute, fused", [("selective", False), ("selective", True), ("full", False), ("full", True)]
 )
 @pytest.mark.parametrize("group", ["alone", "sequence"])
-@pytest.mark.parametrize("model", [DROPPING, GATED, SHARED, BOTH_DROPPING], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [DROPPING, GATED, SHARED, BOTH_DROPPING, FURTHER], ids=lambda model: model.name)
 def test_recomputation(model, group, recompute, fused):
     hold(model, GROUPS[group], Choices(recompute=recompute, fused=fused))
 

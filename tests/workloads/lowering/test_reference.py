@@ -8,7 +8,22 @@ from oracles.transformer.model import Transformer, adam
 from oracles.transformer.rank import Rank
 from oracles.transformer.shapes import FORMATS, Choices, Group
 from pytest import approx
-from support.operators import BOTH_DROPPING, CHOICES, DROPPING, GATED, LATENT, LENGTH, PATCHES, SHARED, TOKENS
+from support.operators import (
+    BESIDE,
+    BOTH_DROPPING,
+    CHOICES,
+    CHUNKED,
+    DROPPING,
+    FURTHER,
+    GATED,
+    LATENT,
+    LENGTH,
+    NO_RANK,
+    PATCHES,
+    SHARED,
+    TOKENS,
+    WINDOWED,
+)
 
 STEP = 1e-5
 
@@ -34,7 +49,12 @@ def loss(model, choices, moved=None):
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize(
-    "model", [DROPPING, GATED, LATENT, SHARED, CHOICES, BOTH_DROPPING, PATCHES], ids=lambda model: model.name
+    "model",
+    [
+        *(DROPPING, GATED, LATENT, SHARED, CHOICES, BOTH_DROPPING, PATCHES),
+        *(WINDOWED, CHUNKED, NO_RANK, BESIDE, FURTHER),
+    ],
+    ids=lambda model: model.name,
 )
 def test_gradients_are_differences_of_the_loss(model, fused):
     """Each weight's gradient along a random direction: nothing that a gradient needs was forgotten to be read."""

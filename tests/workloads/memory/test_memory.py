@@ -317,5 +317,5 @@ def test_a_stack_keeps_what_its_layers_keep(keys):
 
 def test_stages_without_experts_carry_no_tokens():
     here = setting(moe(dense_first=4), mesh={"pp": 2, "ep": 2}, balancer="swipe", micro_batch=1)
-    first, last = MemoryStages(here).carried(sample_loads(here))
+    first, last = MemoryStages(here).carried(sample_loads(here), here.model.stack[-1])
     assert first == 0 < last

@@ -77,7 +77,7 @@ class Update:
         """Where stages share the embedding, the first and the last tell each other their gradients (Megatron)."""
         setting, mesh = self.setting, self.setting.mesh
         stages = mesh.size("pp")
-        if stages == 1 or not setting.model.tied:
+        if stages == 1 or not setting.model.at_both_ends:
             return
         element = self.formats["embedding"].gradient
         words = setting.model.vocabulary * setting.model.hidden / mesh.size("tp", "row", "col") * BYTES[element]

@@ -91,6 +91,8 @@ def _of_stage(setting: Setting, stage: int) -> Tensors:
     ends = [tensors_of_input(model)] if stage == 0 else []
     if stage == last:
         ends.append(tensors_of_output(model, table=not model.tied or last > 0))
+        if last and model.at_both_ends and not model.tied:
+            ends.append({"embedding": Counter([Tensor(model.vocabulary, model.hidden)])})
     for each in ends:
         for part, shapes in each.items():
             found.setdefault(part, Counter()).update(shapes)

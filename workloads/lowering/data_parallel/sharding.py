@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ....hardware.frozen import FrozenArrays
 from ...mesh.axes import REPLICAS, TENSOR
-from ...model.model import Layer, Parameters
+from ...model.layers import Layer
+from ...model.model import Parameters
 from ...model.precision import Part
-from ...pipelines.stage_layers import layers_by_part
 from ...plan.setting import Setting
 from ...schedule.work import Amount
 
@@ -79,11 +79,8 @@ def layers_of_longest(setting: Setting) -> list[int]:
 
 
 def parts_of(setting: Setting) -> tuple[range, ...]:
-    """The layers of every virtual stage, chunk · stages + stage; without stages all in one."""
-    stages, plan = setting.mesh.size("pp"), setting.plan
-    if stages == 1:
-        return (range(setting.model.depth),)
-    return layers_by_part(plan.stage_layers, setting.model.depth, stages, plan.chunks)
+    """The layers of every virtual stage (:attr:`Setting.parts`)."""
+    return setting.parts
 
 
 def shards(setting: Setting, holding: Holding) -> int:
@@ -100,13 +97,16 @@ def _of_stage(setting: Setting, stage: int, kinds: Counter[Layer]) -> Parameters
 
 
 def _ends(setting: Setting, stage: int) -> Parameters:
-    """Embedding on the first stage, output on the last; where they share weights, both have them (Megatron)."""
+    """Embedding on the first stage, output on the last; where they share weights, both have them (Megatron).
+
+    So they do where layers on the last stage predict further tokens: these begin with a token's embedding.
+    """
     model, last = setting.model, setting.mesh.size("pp") - 1
     none = Parameters(**dict.fromkeys(Parameters.model_fields, 0))
     found = model.of_input if stage == 0 else none
     if stage == last:
         found = found + model.of_output
-        if last and model.tied:
+        if last and model.at_both_ends:
             found = found + none.model_copy(update={"embedding": model.vocabulary * model.hidden})
     return found
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from ....hardware.precisions import Precision
 from ...mesh.axes import CONTEXT
-from ...model.flops import causal_share
+from ...model.layers import Sight
 from ...schedule.operation import ModelPart, Operand, Role, Task
 from ...schedule.work import FusedAttention, Gemm, Sweep
 from ..builder import Program
 from ..tensor_parallel.none import Cut, NoTensorParallel
+from .ffn import ACTIVATION_FLOPS
 from .rank_share import NORM_FLOPS, Local
 
 
@@ -18,14 +19,14 @@ from .rank_share import NORM_FLOPS, Local
 class AttentionLayer:
     """Lowers attention for one stack; ``source`` is the encoder's part where a decoder attends to it.
 
-    ``causal``: a token sees none that come after it.
+    ``sight`` says which keys a query meets.
     """
 
     local: Local
     tensor: NoTensorParallel
     part: ModelPart = "attention"
     source: Local | None = None
-    causal: bool = True
+    sight: Sight = Sight()
 
     def forward(self, program: Program, layer: int) -> None:
         """Pre-norm attention with its residual."""
@@ -37,7 +38,12 @@ class AttentionLayer:
             self.tensor.gather(program, self.source, replace(at, operand="source"))
         for weight, rows, n, k, cut in self._inputs():
             self.tensor.product(program, rows, replace(at, operand=weight), n, k, "attention", cut)
+        self._norm_again(program, at)
         self.core(program, layer)
+        if local.model.gated_attention:
+            program.add(
+                at.doing(Role.ACTIVATION), local.sweep("attention", self._context, reads=2, flops=ACTIVATION_FLOPS)
+            )
         self.tensor.product(
             program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
         )
@@ -63,6 +69,19 @@ class AttentionLayer:
         )
         program.add(at.doing(Role.RESIDUAL), local.residual())
 
+    def norm_again(self, program: Program, layer: int) -> None:
+        """The norm before it."""
+        local, at = self.local, self._at(layer)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
+
+    def latent_products_again(self, program: Program, layer: int) -> None:
+        """Products behind the narrow ones of latent attention; those of the heads' own queries, keys and values."""
+        at = self._at(layer)
+        for weight, rows, n, k, cut in self._inputs():
+            if cut == "column" and self.local.model.latent:
+                self.tensor.product(program, rows, replace(at, operand=weight), n, k, "attention", cut)
+
     def backward(self, program: Program, layer: int) -> None:
         """The same in reverse: two products for each of the forward pass."""
         local, at = self.local, self._at(layer)
@@ -70,7 +89,11 @@ class AttentionLayer:
         self.tensor.product_backward(
             program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
         )
+        if local.model.gated_attention:
+            gates = local.sweep("attention", self._context, reads=3, writes=2, flops=ACTIVATION_FLOPS)
+            program.add(at.doing(Role.ACTIVATION, gradient="input"), gates)
         local.plan.kernel.backward(program, at, self)
+        self._norm_backward(program, at)
         self.tensor.gather_again(program, local, at)
         if self.source:
             self.tensor.gather_again(program, self.source, replace(at, operand="source"))
@@ -101,7 +124,7 @@ class AttentionLayer:
         Under a mask all parts, and all ranks along cp, have equally much of what it leaves (zigzag).
         """
         size, value = self.sizes
-        share = causal_share(self.queries * self.parts, self.keys) if self.causal else 1.0
+        share = self.sight.share(self.queries * self.parts, self.keys)
         return FusedAttention(
             self.queries, self.keys / parts, size, value, self._count, products, self.precision, share, kernel
         )
@@ -144,6 +167,34 @@ class AttentionLayer:
         return local.tokens * heads * local.model.query_size, local.tokens * heads * local.model.value_size
 
     @property
+    def causal(self) -> bool:
+        """Whether a token sees none that come after it."""
+        return self.sight.causal
+
+    @property
+    def _context(self) -> float:
+        """Elements of the rank's context: values of all its heads and tokens."""
+        return self.local.tokens * self._values / self.local.width
+
+    def _norm_again(self, program: Program, at: Task) -> None:
+        """Norms of queries and keys, where the model has them: one kernel."""
+        if self.local.model.query_key_norm != "none":
+            program.add(at.doing(Role.NORM, "queries"), self.local.sweep("norm", self._normed, flops=NORM_FLOPS))
+
+    def _norm_backward(self, program: Program, at: Task) -> None:
+        """Their gradients."""
+        if self.local.model.query_key_norm != "none":
+            sweep = self.local.sweep("norm", self._normed, reads=2, flops=NORM_FLOPS)
+            program.add(at.doing(Role.NORM, "queries", "input"), sweep)
+
+    @property
+    def _normed(self) -> float:
+        """Elements of the rank's queries and keys."""
+        source = self.source or self.local
+        keys = source.tokens * max(1.0, self.local.model.key_value_heads / self.local.width) * self.sizes[0]
+        return self.queries * self._count * self.sizes[0] + keys
+
+    @property
     def _count(self) -> float:
         """Heads and sequences of the rank."""
         return self.local.model.heads / self.local.width * self.local.sequences
@@ -160,9 +211,16 @@ class AttentionLayer:
         key_values = max(model.key_value_heads, local.width) * (query + value)
         if model.latent:
             at = model.latent
+            queries: list[tuple[Operand, Local, float, float, Cut]] = (
+                [("queries", local, model.heads * query, h, "column")]
+                if at.query_rank is None
+                else [
+                    ("queries.narrow", local, at.query_rank, h, "none"),
+                    ("queries", local, model.heads * query, at.query_rank, "column"),
+                ]
+            )
             return [
-                ("queries.narrow", local, at.query_rank, h, "none"),
-                ("queries", local, model.heads * query, at.query_rank, "column"),
+                *queries,
                 ("values.narrow", local, at.key_value_rank + at.rotary, h, "none"),
                 ("values", local, model.heads * (at.plain + value), at.key_value_rank, "column"),
             ]
@@ -171,4 +229,5 @@ class AttentionLayer:
                 ("queries", local, model.heads * query, h, "column"),
                 ("values", self.source, key_values, h, "column"),
             ]
-        return [("qkv", local, model.heads * query + key_values, h, "column")]
+        gates = model.heads * value * model.gated_attention
+        return [("qkv", local, model.heads * query + gates + key_values, h, "column")]

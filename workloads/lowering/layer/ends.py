@@ -55,24 +55,24 @@ class Ends:
         )
         self.tensor.norm(program, self.first, ENCODER.doing(Role.NORM, gradient="input"))
 
-    def output(self, program: Program) -> None:
-        """Final norm, scores over the vocabulary, and the loss."""
+    def output(self, program: Program, at: Task = OUTPUT) -> None:
+        """Final norm, scores over the vocabulary, and the loss; ``at`` says of which layer, if not of the last."""
         local = self.last
-        program.add(OUTPUT.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
-        self.tensor.norm(program, local, OUTPUT.doing(Role.NORM))
-        self.tensor.gather(program, local, OUTPUT)
-        self.tensor.logits(program, local, OUTPUT)
-        program.add(OUTPUT.doing(Role.LOSS), local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS))
-        self.tensor.loss(program, local, OUTPUT)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
+        self.tensor.gather(program, local, at)
+        self.tensor.logits(program, local, at)
+        program.add(at.doing(Role.LOSS), local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS))
+        self.tensor.loss(program, local, at)
 
-    def output_backward(self, program: Program) -> None:
+    def output_backward(self, program: Program, at: Task = OUTPUT) -> None:
         """Gradients of the output layer."""
         local = self.last
-        self.tensor.gather_again(program, local, OUTPUT)
-        self.tensor.logits_backward(program, local, OUTPUT)
-        self.tensor.gather_backward(program, local, OUTPUT)
-        program.add(OUTPUT.doing(Role.NORM, gradient="input"), local.last_norm_gradient())
-        self.tensor.norm(program, local, OUTPUT.doing(Role.NORM, gradient="input"))
+        self.tensor.gather_again(program, local, at)
+        self.tensor.logits_backward(program, local, at)
+        self.tensor.gather_backward(program, local, at)
+        program.add(at.doing(Role.NORM, gradient="input"), local.last_norm_gradient())
+        self.tensor.norm(program, local, at.doing(Role.NORM, gradient="input"))
 
     @property
     def _logits(self) -> float:

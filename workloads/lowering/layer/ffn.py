@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...schedule.operation import Role, Task
+from ...schedule.operation import ModelPart, Role, Task
 from ..builder import Program
 from ..tensor_parallel.none import NoTensorParallel
 from .rank_share import NORM_FLOPS, Local
@@ -41,6 +41,12 @@ class FeedForward:
             self.tensor.product(program, local, replace(at, operand="up"), width, local.model.hidden, "ffn", "column")
         inner = local.tokens * local.model.ffn_hidden / local.width
         program.add(at.doing(Role.ACTIVATION), local.sweep("ffn", inner, reads=1 + gates, flops=ACTIVATION_FLOPS))
+
+    def norm_again(self, program: Program, layer: int, part: ModelPart) -> None:
+        """The norm before it, or before experts."""
+        local, at = self.local, Task(part=part, layer=layer)
+        program.add(at.doing(Role.NORM), local.sweep("norm", local.stream, flops=NORM_FLOPS))
+        self.tensor.norm(program, local, at.doing(Role.NORM))
 
     def inner(self, program: Program, at: Task, width: float) -> None:
         """Both products and the activation between them."""

@@ -17,6 +17,12 @@ from ..tensor_parallel.none import NoTensorParallel
 from .ffn import ACTIVATION_FLOPS, FeedForward
 from .rank_share import NORM_FLOPS, Local
 
+OF_ROUTING = 12
+"""Kernels of a choice of experts: softmax, the best of it, a mask and weights by expert, counts, and the loss that balances."""
+
+OF_PERMUTATION = 6
+"""Kernels that bring tokens into another order: the order itself, offsets, tokens, their weights, and copies of both."""
+
 
 @dataclass(frozen=True, eq=False)
 class Flow(FrozenArrays):
@@ -27,15 +33,17 @@ class Flow(FrozenArrays):
 
     rows: Amount  # tokens of each local expert, taken as equal among them
     inner: Amount  # elements of the inner activations of all local experts
+    carried: Amount  # elements of the tokens that all local experts carry
     dispatch: Exchange
     combine: Exchange
 
     def lacking(self) -> Flow:
         """The same with amounts that are no numbers, each an array of its own: what is made of them shows where they go."""
-        rows, inner, out, back = (np.full(1, np.nan) for _ in range(4))
+        rows, inner, carried, out, back = (np.full(1, np.nan) for _ in range(5))
         return Flow(
             rows,
             inner,
+            carried,
             replace(self.dispatch, nbytes=out, received=back, pairs=None),
             replace(self.combine, nbytes=back, received=out, pairs=None),
         )
@@ -54,6 +62,7 @@ class MixtureOfExperts:
     tensor: NoTensorParallel
     loads: LoadModel
     all_to_all: str
+    sorts: bool = False  # tokens that come from other ranks are brought together by expert, in a pass of its own
 
     @property
     def held(self) -> int:
@@ -80,6 +89,7 @@ class MixtureOfExperts:
         return Flow(
             rows=load.received / self.held,
             inner=load.received * self.width,
+            carried=load.received * float(self.local.model.hidden),
             dispatch=Exchange("all-to-all", self.all_to_all, axes, out, element, None if even else back, there),
             combine=Exchange("all-to-all", self.all_to_all, axes, back, element, None if even else out, again),
         )
@@ -92,20 +102,24 @@ class MixtureOfExperts:
         if not self._whole:
             self.tensor.gather(program, local, at)
         add(at.doing(Role.PRODUCT, "gate"), self._gate())
-        add(at.doing(Role.GATE_CHOICE), sweep("gate", self._scores, reads=self._passes, writes=self._chosen))
+        choice = sweep("gate", self._scores, reads=self._passes, writes=self._chosen)
+        add(at.doing(Role.GATE_CHOICE), replace(choice, launches=OF_ROUTING))
         if balance:
             for found in steps_of(self.loads.balancer, self.loads.ranks, self.loads.tokens, top_k):
                 task = at.doing(found.role, step=found.choice)
                 add(task, self._over_axes(found.work), "balancing", f"moe.{found.name}")
             counts = Exchange("all-to-all", "linear", self.loads.axes, float(COUNT_BYTES * self.loads.experts), COUNT)
             self._exchange(program, at.doing(Role.TOKEN_COUNTS), counts)
-        add(at.doing(Role.PERMUTE), sweep("expert", stream * top_k, flops=0))
+        add(at.doing(Role.PERMUTE), replace(sweep("expert", stream * top_k, flops=0), launches=OF_PERMUTATION))
         self._exchange(program, at.doing(Role.DISPATCH), flow.dispatch)
+        self._sort(program, at.doing(Role.EXPERT_SORT, "up"), flow)
         add(at.doing(Role.PRODUCT, "up"), self._product(flow, self.ups * self.width, local.model.hidden))
         add(at.doing(Role.ACTIVATION), sweep("expert", flow.inner, reads=self.ups, flops=ACTIVATION_FLOPS))
         add(at.doing(Role.PRODUCT, "down"), self._product(flow, local.model.hidden, self.width))
+        self._sort(program, at.doing(Role.EXPERT_SORT, "down"), flow)
         self._exchange(program, at.doing(Role.COMBINE), flow.combine)
-        add(at.doing(Role.MERGE), sweep("expert", stream, reads=top_k + 1, flops=2 * top_k))
+        merge = sweep("expert", stream, reads=top_k + 1, flops=2 * top_k)
+        add(at.doing(Role.MERGE), replace(merge, launches=OF_PERMUTATION))
         self._shared(program, layer)
         if not self._whole:
             self.tensor.reduce(program, local, at)
@@ -118,8 +132,10 @@ class MixtureOfExperts:
         if not self._whole:
             self.tensor.reduce_backward(program, local, at)
         self._shared_backward(program, layer)
-        add(at.doing(Role.MERGE, gradient="input"), sweep("expert", stream * top_k, reads=2, flops=2))
+        merge = sweep("expert", stream * top_k, reads=2, flops=2)
+        add(at.doing(Role.MERGE, gradient="input"), replace(merge, launches=OF_PERMUTATION))
         self._exchange(program, at.doing(Role.COMBINE, gradient="input"), flow.dispatch)
+        self._sort(program, at.doing(Role.EXPERT_SORT, "down", "input"), flow)
         add(at.doing(Role.PRODUCT, "down", "input"), self._product(flow, self.width, local.model.hidden))
         add(at.doing(Role.PRODUCT, "down", "weight"), self._weights(flow, self.width, local.model.hidden))
         add(
@@ -128,9 +144,12 @@ class MixtureOfExperts:
         )
         add(at.doing(Role.PRODUCT, "up", "input"), self._product(flow, local.model.hidden, self.ups * self.width))
         add(at.doing(Role.PRODUCT, "up", "weight"), self._weights(flow, local.model.hidden, self.ups * self.width))
+        self._sort(program, at.doing(Role.EXPERT_SORT, "up", "input"), flow)
         self._exchange(program, at.doing(Role.DISPATCH, gradient="input"), flow.combine)
-        add(at.doing(Role.PERMUTE, gradient="input"), sweep("expert", stream, reads=top_k, flops=top_k))
-        add(at.doing(Role.GATE_CHOICE, gradient="input"), sweep("gate", self._scores, reads=self._chosen))
+        permute = sweep("expert", stream, reads=top_k, flops=top_k)
+        add(at.doing(Role.PERMUTE, gradient="input"), replace(permute, launches=OF_PERMUTATION))
+        choice = sweep("gate", self._scores, reads=self._chosen)
+        add(at.doing(Role.GATE_CHOICE, gradient="input"), replace(choice, launches=OF_ROUTING))
         add(at.doing(Role.PRODUCT, "gate", "input"), replace(self._gate(), n=local.model.hidden, k=local.model.experts))
         add(
             at.doing(Role.PRODUCT, "gate", "weight"),
@@ -140,6 +159,15 @@ class MixtureOfExperts:
             self.tensor.gather_backward(program, local, at)
         self._collect(program, at.doing(Role.TOKEN_COLLECT, gradient="input"))
         add(at.doing(Role.NORM, gradient="input"), sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+
+    def activation_again(self, program: Program, layer: int, flow: Flow) -> None:
+        """Between the products of experts."""
+        sweep = self.local.sweep("expert", flow.inner, reads=self.ups, flops=ACTIVATION_FLOPS)
+        program.add(Task(part="moe", layer=layer).doing(Role.ACTIVATION), sweep)
+
+    def shared_again(self, program: Program, layer: int) -> None:
+        """Shared experts."""
+        self._shared(program, layer)
 
     @property
     def _whole(self) -> bool:
@@ -178,6 +206,11 @@ class MixtureOfExperts:
         if self.loads.ranks > 1:
             program.add(task, exchange, "all_to_all")
 
+    def _sort(self, program: Program, task: Task, flow: Flow) -> None:
+        """Tokens of all local experts come sender by sender, and products want them expert by expert."""
+        if self.sorts and self.held > 1 and self.loads.ranks > 1:
+            program.add(task, replace(self.local.sweep("expert", flow.carried, flops=0), launches=OF_PERMUTATION))
+
     def _collect(self, program: Program, task: Task) -> None:
         """Where experts are whole and tokens are not cut by sequence parallelism, ranks of tp tell each other their share."""
         if self._whole and not self.local.plan.sequence_parallel:
@@ -186,33 +219,43 @@ class MixtureOfExperts:
             program.add(task, exchange, "tensor_parallel")
 
     def _shared(self, program: Program, layer: int) -> None:
-        """Shared experts see every token."""
-        count = self.local.model.shared_experts
-        if not count:
+        """Shared experts see every token, and so does a dense FFN beside, which has a norm of its own."""
+        width = self.local.model.width_beside
+        if not width:
             return
         at = Task(part="shared experts", layer=layer)
-        if self._whole:
+        if self.local.model.dense_beside:
+            program.add(at.doing(Role.NORM), self.local.sweep("norm", self.local.stream, flops=NORM_FLOPS))
+        if self._own_input:
             self.tensor.gather(program, self.local, at)
-        FeedForward(self.local, self.tensor).inner(program, at, count * self.local.model.expert_width)
+        FeedForward(self.local, self.tensor).inner(program, at, width)
         if self._whole:
             self.tensor.reduce(program, self.local, at)
 
     def _shared_backward(self, program: Program, layer: int) -> None:
-        count = self.local.model.shared_experts
-        if not count:
+        width = self.local.model.width_beside
+        if not width:
             return
         at = Task(part="shared experts", layer=layer)
         if self._whole:
             self.tensor.reduce_backward(program, self.local, at)
-        width = count * self.local.model.expert_width
-        FeedForward(self.local, self.tensor).inner_backward(program, at, width, again=self._whole)
-        if self._whole:
+        FeedForward(self.local, self.tensor).inner_backward(program, at, width, again=self._own_input)
+        if self._own_input:
             self.tensor.gather_backward(program, self.local, at)
+        if self.local.model.dense_beside:
+            program.add(at.doing(Role.NORM, gradient="input"), self.local.norm_gradient())
+
+    @property
+    def _own_input(self) -> bool:
+        """Whether what sees every token has its input from elsewhere than the routed experts."""
+        return self._whole or self.local.model.dense_beside > 0
 
     def _product(self, flow: Flow, n: float, k: float) -> Gemm:
         """The product of every local expert with the tokens that it carries."""
-        return self.local.gemm(flow.rows, n, k, "expert", float(self.held))
+        made = self.local.gemm(flow.rows, n, k, "expert", float(self.held))
+        return replace(made, launches=float(self.held))
 
     def _weights(self, flow: Flow, rows: float, columns: float) -> Gemm:
         """The gradient of every local expert's weights."""
-        return self.local.weight_gradient(float(rows), columns, flow.rows, "expert", float(self.held))
+        made = self.local.weight_gradient(float(rows), columns, flow.rows, "expert", float(self.held))
+        return replace(made, launches=float(self.held))

@@ -7,19 +7,25 @@ from dataclasses import dataclass
 
 from ....hardware.frozen_dict import FrozenDict
 from ...loads.loads import LoadModel
-from ...model.model import Layer
+from ...model.layers import Layer, Sight
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
-from ..builder import Program
+from ...schedule.operation import Gradient, Task
+from ..builder import Mark, Program
 from ..tensor_parallel.megatron_1d import Megatron1D
 from ..tensor_parallel.none import NoTensorParallel
 from ..tensor_parallel.summa_2d import Summa2D
 from .attention import AttentionLayer
 from .ends import Ends
 from .ffn import FeedForward
+from .further import FurtherToken
 from .layer_hooks import LayerHook
 from .moe import Flow, MixtureOfExperts
 from .rank_share import Local
+from .recurrence import RecurrentLayer
+
+BESIDE_ATTENTION = 6
+"""Kernels beside those of attention's operations: positions of queries and keys, and copies that split and join heads."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Passes:
     ends: Ends
     experts: Mapping[bool, MixtureOfExperts]  # the same, where the model has any
     around: tuple[LayerHook, ...] = ()
+    paced: bool = False  # a host starts kernels one by one
 
     @classmethod
     def of(cls, setting: Setting, formats: Mapping[Part, Formats], around: Iterable[LayerHook] = ()) -> Passes:
@@ -48,11 +55,18 @@ class Passes:
         )
         stacks = {True: encoder, False: here}
         experts = {
-            which: MixtureOfExperts(local, tensor, LoadModel(setting, decoder=not which), setting.plan.all_to_all)
+            which: MixtureOfExperts(
+                local,
+                tensor,
+                LoadModel(setting, decoder=not which),
+                setting.plan.all_to_all,
+                setting.machine.core_group.tiles is not None,
+            )
             for which, local in stacks.items()
             if model.experts
         }
-        return cls(setting, FrozenDict(stacks), tensor, Ends(encoder, here, tensor), FrozenDict(experts), tuple(around))
+        ends, paced = Ends(encoder, here, tensor), setting.paced
+        return cls(setting, FrozenDict(stacks), tensor, ends, FrozenDict(experts), tuple(around), paced)
 
     def forward(
         self, program: Program, layers: Sequence[int], flows: dict[int, Flow], first: bool = True, last: bool = True
@@ -68,7 +82,9 @@ class Passes:
                 self.ends.turn(program)
             for each in self.around:
                 each.before(program, layer, again=False)
+            since = program.mark()
             self.layer(program, layer, flows.get(layer))
+            self.started(program, since, layer)
             for each in self.around:
                 each.after_forward(program, layer)
         if last:
@@ -86,7 +102,9 @@ class Passes:
         for layer in reversed(layers):
             for each in self.around:
                 each.before(program, layer, again=True)
+            since = program.mark()
             self.layer_backward(program, layer, flows.get(layer))
+            self.started(program, since, layer, gradient="input")
             for each in self.around:
                 each.after_backward(program, layer)
             if layer == self.setting.model.encoder_layers and layer:
@@ -94,45 +112,76 @@ class Passes:
         if first:
             self.ends.embed_backward(program)
 
+    def started(self, program: Program, since: Mark, layer: int, gradient: Gradient | None = None) -> None:
+        """What follows waits for the host, where it starts the kernels of a pass through a layer."""
+        if self.paced:
+            program.launched(since, Task(layer=layer, gradient=gradient), self.beside(layer))
+
+    def beside(self, layer: int) -> float:
+        """Kernels of a pass through a layer that no operation stands for."""
+        return float(BESIDE_ATTENTION * len(self.attentions(self.setting.model.stack[layer])))
+
     def layer(self, program: Program, layer: int, flow: Flow | None, balance: bool = True) -> None:
-        """The forward pass through one layer; without ``balance`` the routing is known already."""
-        for attention in self.attentions(self.setting.model.stack[layer]):
-            attention.forward(program, layer)
+        """The forward pass through one layer; without ``balance`` the routing is known already, as is all that is kept."""
+        kind = self.setting.stack[layer]
+        if kind.ahead:
+            self.further.enter(program, layer, again=not balance)
+        for mixer in self.mixers(kind):
+            mixer.forward(program, layer)
         self.second_half(program, layer, flow, balance)
+        if kind.ahead and balance:
+            self.further.leave(program, layer)
 
     def second_half(self, program: Program, layer: int, flow: Flow | None, balance: bool) -> None:
         """The forward pass through the FFN or the experts of a layer."""
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].forward(program, layer, flow, balance)
-        else:
+            self.experts[self.setting.stack[layer].encoder].forward(program, layer, flow, balance)
+        elif self.setting.model.ffn_hidden:
             self.feed_forward(layer).forward(program, layer)
 
     def layer_backward(self, program: Program, layer: int, flow: Flow | None) -> None:
         """The backward pass through one layer, after what was not kept of its forward pass."""
+        kind = self.setting.stack[layer]
+        if kind.ahead:
+            self.further.leave_backward(program, layer)
         self._again(program, layer, flow)
         if flow is not None:
-            self.experts[self.setting.model.stack[layer].encoder].backward(program, layer, flow)
-        else:
+            self.experts[kind.encoder].backward(program, layer, flow)
+        elif self.setting.model.ffn_hidden:
             self.feed_forward(layer).backward(program, layer)
-        for attention in reversed(self.attentions(self.setting.model.stack[layer])):
-            attention.backward(program, layer)
+        for mixer in reversed(self.mixers(kind)):
+            mixer.backward(program, layer)
+        if kind.ahead:
+            self.further.enter_backward(program, layer)
 
     def _again(self, program: Program, layer: int, flow: Flow | None) -> None:
         """What was not kept."""
+        if self.setting.stack[layer].kept:
+            return
         program.recomputed = True
         self.setting.plan.recomputation.run_again(_Repeated(self, program, layer, flow))
         program.recomputed = False
 
     def feed_forward(self, layer: int) -> FeedForward:
         """The dense FFN of a layer."""
-        return FeedForward(self.stacks[self.setting.model.stack[layer].encoder], self.tensor)
+        return FeedForward(self.stacks[self.setting.stack[layer].encoder], self.tensor)
+
+    @property
+    def further(self) -> FurtherToken:
+        """What is around a layer that predicts a further token."""
+        return FurtherToken(self.stacks[False], self.tensor, self.ends)
+
+    def mixers(self, layer: Layer) -> list[AttentionLayer | RecurrentLayer]:
+        """What mixes tokens: attention or a recurrent part, then attention to the encoder."""
+        recurrent, found = self.setting.model.recurrent_of(layer), self.attentions(layer)
+        return [RecurrentLayer(self.stacks[layer.encoder], self.tensor, recurrent), *found] if recurrent else [*found]
 
     def attentions(self, layer: Layer) -> list[AttentionLayer]:
-        """Self-attention, and attention to the encoder."""
-        local = self.stacks[layer.encoder]
-        own = AttentionLayer(local, self.tensor, causal=self.setting.model.is_causal(layer))
-        cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], causal=False)
-        return [own, cross] if layer.cross else [own]
+        """Self-attention, where the layer has it, and attention to the encoder."""
+        local, sight = self.stacks[layer.encoder], self.setting.model.sight(layer)
+        own = AttentionLayer(local, self.tensor, sight=sight)
+        cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], Sight(causal=False))
+        return [own] * layer.attends + [cross] * layer.cross
 
 
 @dataclass(frozen=True)
@@ -165,5 +214,39 @@ class _Repeated:
         self.passes.feed_forward(self.number).products_again(self.program, self.number)
 
     @property
+    def moe(self) -> bool:
+        """Whether it has experts."""
+        return self.flow is not None
+
+    def norms(self, second: bool) -> None:
+        """Of attention, and of the ``second`` half."""
+        kind = self.passes.setting.stack[self.number]
+        if kind.ahead:
+            self.passes.further.norm_again(self.program, self.number)
+        for mixer in self.passes.mixers(kind):
+            mixer.norm_again(self.program, self.number)
+        if second and (self.moe or self.passes.setting.model.ffn_hidden):
+            self.passes.feed_forward(self.number).norm_again(self.program, self.number, "moe" if self.moe else "ffn")
+
+    def latent_products(self) -> None:
+        """From narrow queries, keys and values to those of all heads."""
+        for attention in self._attentions:
+            attention.latent_products_again(self.program, self.number)
+
+    def expert_activation(self) -> None:
+        """What experts have between their products."""
+        if self.flow is not None:
+            self._experts.activation_again(self.program, self.number, self.flow)
+
+    def shared_experts(self) -> None:
+        """Those that see every token."""
+        if self.flow is not None:
+            self._experts.shared_again(self.program, self.number)
+
+    @property
+    def _experts(self) -> MixtureOfExperts:
+        return self.passes.experts[self.passes.setting.stack[self.number].encoder]
+
+    @property
     def _attentions(self) -> list[AttentionLayer]:
-        return self.passes.attentions(self.passes.setting.model.stack[self.number])
+        return self.passes.attentions(self.passes.setting.stack[self.number])

@@ -46,10 +46,12 @@ class Balancer(Policy, ABC):
     """A policy that decides which expert carries which token; ``parse`` reads what stands behind ``--balancer NAME:``.
 
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
-    one of them stands for all.
+    one of them stands for all. One that is not ``by_choice`` looks at what each rank is asked for in all: ``wanted`` may then
+    have these sums in place of the choices.
     """
 
     level: ClassVar[bool] = False
+    by_choice: ClassVar[bool] = True
 
     @abstractmethod
     def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
@@ -84,11 +86,19 @@ class Balancer(Policy, ABC):
 
 def _asked(method: Callable[..., T], wanted: Tokens, tokens: int, past: Past) -> T:
     """What a policy's method says; one that looks at no past takes two arguments."""
-    try:
-        signature(method).bind(wanted, tokens, past)
-    except TypeError:
-        return method(wanted, tokens)
-    return method(wanted, tokens, past)
+    policy = getattr(method, "__self__", None)
+    key = (type(policy), method.__name__)
+    if policy is None or key not in _LOOKS_BACK:
+        try:
+            signature(method).bind(wanted, tokens, past)
+            _LOOKS_BACK[key] = True
+        except TypeError:
+            _LOOKS_BACK[key] = False
+    return method(wanted, tokens, past) if _LOOKS_BACK[key] else method(wanted, tokens)
+
+
+_LOOKS_BACK: dict[tuple[type, str], bool] = {}
+"""Which policies' methods take a past: asked once for each class."""
 
 
 def carried_by(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .....hardware.machine import Machine, Unknowns, load_machine
-from .....sim.simulate import simulate
-from .....sim.studies.scaling import Study, scale
+from .....sim.studies.scaling import Kind, Study, scale
 from .....workloads.results.run import Run
 from ....published import published
 from ...claims import Claim
-from ..record import Progress, Reproduction
+from ..desk import Desk, Step, whole_run
+from ..record import Reproduction
 from .facts import MODELS, fact_claims, memory_claims
 from .fit import RESULTS, results, targets, with_unknowns
 from .parts import inputs_of, parts_of
@@ -41,35 +41,50 @@ class BaGuaLu(Reproduction):
         }
 
 
-def build(progress: Progress = lambda text: None) -> BaGuaLu:
+def build(desk: Desk) -> BaGuaLu:
     """Simulate everything that BaGuaLu published and compare."""
     table = published("bagualu")
     machine = load_machine(table["machine"])
     found = BaGuaLu("bagualu", table["title"], machine, commands=["athanor fit bagualu"])
-    for name in MODELS:
-        progress(f"{name} on 96,000 nodes")
-        found.models[name] = simulate(machine, name)
-    progress("placements")
-    found.placements = {name: simulate(machine, "moda-1.93t", placement=name) for name in ("moda", "opposite")}
-    progress("strong scaling")
-    found.strong = scale("strong", machine, "moda-1.93t")
-    progress("weak scaling")
-    found.weak = scale("weak", machine, "moda-1.93t")
-    for balancer in WHAT_IF:
-        progress(f"Zipf(1) routing, balancer {balancer}")
-        run = simulate(machine, "moda-1.93t", router="zipf:1.0", balancer=balancer, allow_overcommit=True)
-        found.balancers[balancer] = run
-    progress("two-level all-to-all")
-    found.what_if = {name: simulate(machine, name, all_to_all="two-level") for name in MODELS}
-    progress("facts and memory")
+    skewed = {"router": "zipf:1.0", "allow_overcommit": True}
+    tasks: dict[tuple[str, str], Step] = {
+        **{("", name): (machine, name, {}) for name in MODELS},
+        **{("placement", name): (machine, "moda-1.93t", {"placement": name}) for name in ("moda", "opposite")},
+        **{("balancer", name): (machine, "moda-1.93t", {**skewed, "balancer": name}) for name in WHAT_IF},
+        **{("two-level all-to-all", name): (machine, name, {"all_to_all": "two-level"}) for name in MODELS},
+    }
+    made = desk.each(whole_run, tasks, lambda way: " ".join(way).strip())
+    runs = {way: Run.from_plain(plain, " ".join(way)) for way, plain in made.items()}
+    found.models = _named(runs, "")
+    found.placements = _named(runs, "placement")
+    found.balancers = _named(runs, "balancer")
+    found.what_if = _named(runs, "two-level all-to-all")
+    found.strong, found.weak = _scaled(desk, machine, "strong"), _scaled(desk, machine, "weak")
+    desk.progress("facts and memory")
     found.claims = [*fact_claims(machine), *_step_claims(found), *memory_claims(machine)]
-    for number, alternative in enumerate(machine.calibration.free_direction):
-        progress(f"free direction {number + 1} of {len(machine.calibration.free_direction)}")
-        found.free.append(_predictions(machine, alternative, alternative.varies))
-    found.free.insert(0, _predictions(machine, machine.calibration, "(in use)"))
+    directions = {"(in use)": (machine, machine.calibration, "(in use)")} | {
+        f"free direction {number}": (machine, each, each.varies)
+        for number, each in enumerate(machine.calibration.free_direction, 1)
+    }
+    found.free = list(desk.each(_predictions, directions).values())
     found.parts, found.inputs = parts_of(found), inputs_of(found)
     found.warnings = list(dict.fromkeys(each for run in found.models.values() for each in run.summary()["warnings"]))
     return found
+
+
+def _named(runs: dict[tuple[str, str], Run], what: str) -> dict[str, Run]:
+    return {name: run for (way, name), run in runs.items() if way == what}
+
+
+def _scaled(desk: Desk, machine: Machine, kind: Kind) -> Study:
+    """A scaling study at the desk."""
+
+    def on_point(key: str, study: Study) -> None:
+        assert study.newest is not None
+        desk.keep(key, study.newest.summary)
+        desk.progress(f"{kind} scaling, {study.newest.nodes:,} nodes")
+
+    return scale(kind, machine, "moda-1.93t", known=desk.known, on_point=on_point, workers=desk.crew)
 
 
 def _step_claims(found: BaGuaLu) -> list[Claim]:
@@ -103,7 +118,8 @@ def _step_claims(found: BaGuaLu) -> list[Claim]:
     ]
 
 
-def _predictions(machine: Machine, unknowns: Unknowns, varies: str) -> dict[str, Any]:
+def _predictions(task: tuple[Machine, Unknowns, str]) -> dict[str, Any]:
     """What a set of unknowns that meets the fit's results says of all of BaGuaLu's results."""
+    machine, unknowns, varies = task
     values = {name: getattr(unknowns, name) for name in Unknowns.model_fields}
     return {"varies": varies, **values, **results(with_unknowns(machine, Unknowns(**values)), targets())}

@@ -1,0 +1,1 @@
+"""Campaigns: whole trainings on machines that break, read, write, and draw power."""

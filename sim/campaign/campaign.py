@@ -1,0 +1,327 @@
+"""campaign(): machine, model, plan and budget in; wall clock, goodput, ledger, energy and cost out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from ...hardware.errors import InputError, NeverDone
+from ...hardware.machine import Machine, load_machine
+from ...hardware.site import assumed
+from ...hardware.site.faults import Faults
+from ...hardware.site.power import Power
+from ...hardware.site.price import Price
+from ...hardware.site.storage import Storage
+from ...hardware.units import KILOWATT_HOUR, duration, si
+from ...workloads.memory.checkpoint import checkpoint_bytes
+from ...workloads.model.model import Model, load_model
+from ...workloads.plan.plan import Plan
+from ...workloads.plan.run_file import resolved
+from ...workloads.results.run import Run
+from .budget import steps_of
+from .campaign_options import CampaignOptions
+from .campaign_plan import CampaignPlan
+from .energy import Draw, capped_machine, step_states
+from .events import play_events
+from .fault_history import FaultProcess, InUse
+from .file_system import copy_seconds, transfer
+from .intervals import daly, daly_first_order, young
+from .job import Job
+from .ledger import Outcome
+from .optimum import best_interval
+from .renewals import play
+from .steps import CampaignSteps
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What :func:`campaign` found: the job, its steps, and an outcome for each seed.
+
+    ``intervals`` are seconds of work between checkpoints: used, and by each rule. ``middle`` is the outcome of the seed with the
+    median wall clock: the ledger, energy and cost of a campaign are that seed's.
+    """
+
+    plan: CampaignPlan
+    run: Run
+    steps: int
+    step_seconds: tuple[float, ...]
+    nodes: int
+    job: Job
+    process: FaultProcess
+    outcomes: tuple[Outcome, ...]
+    intervals: Mapping[str, float]
+    checkpoint: Mapping[str, Any]
+    draw: Draw
+    price: Price
+    warnings: tuple[str, ...]
+    first_seed: int = 0
+    states: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def order(self) -> list[int]:
+        """The seeds' places, the shortest campaign first."""
+        return sorted(range(len(self.outcomes)), key=lambda at: (self.outcomes[at].seconds, at))
+
+    def at(self, share: float) -> Outcome:
+        """The outcome of the seed that a share of all seeds do not exceed in wall clock."""
+        return self.outcomes[self.order[max(0, ceil(share * len(self.outcomes)) - 1)]]
+
+    @property
+    def middle(self) -> Outcome:
+        """The outcome of the median seed."""
+        return self.at(0.5)
+
+    def days(self, faults: int = 40) -> Outcome:
+        """The median seed event by event, as far as some faults, or all of it where it has no more."""
+        seed = self.first_seed + self.outcomes.index(self.middle)
+        return play_events(self.job, self.process.history(seed), max(faults * self.process.mtbf, 4.0 * self.job.cycle))
+
+    def joules(self, outcome: Outcome) -> float:
+        """Energy of a seed's campaign."""
+        return self.draw.joules(outcome.ledger)
+
+    def dollars(self, outcome: Outcome) -> float:
+        """Cost of a seed's campaign."""
+        return self.nodes * outcome.seconds * self.price.node + self.joules(outcome) * self.price.energy
+
+    def kilograms(self, outcome: Outcome) -> float:
+        """Carbon dioxide of a seed's campaign."""
+        return self.joules(outcome) * self.price.carbon_over(outcome.seconds, self.plan.start_hour)
+
+    def summary(self) -> dict[str, Any]:
+        """As plain data; ``docs/formats/campaign.md`` defines each key."""
+        middle, totals = self.middle, self.run.totals
+        goodputs = np.sort([each.goodput for each in self.outcomes])
+
+        def spread(values: Sequence[float]) -> dict[str, float]:
+            ordered = sorted(values)
+            places = {"median": 0.5, "p5": 0.05, "p95": 0.95}
+            return {name: ordered[max(0, ceil(share * len(ordered)) - 1)] for name, share in places.items()}
+
+        names = [each.name for each in self.process.components]
+        return {
+            "machine": totals.machine,
+            "model": totals.model,
+            "mesh": totals.mesh,
+            "nodes": self.nodes,
+            "ranks": totals.ranks,
+            "steps": self.steps,
+            "tokens": self.steps * totals.tokens_per_second * totals.step_seconds,
+            "step_seconds": float(np.mean(self.step_seconds)),
+            "sampled_step_seconds": list(self.step_seconds),
+            "step_states": dict(self.states),
+            "ideal_seconds": self.job.work,
+            "wall_clock_seconds": spread([each.seconds for each in self.outcomes]),
+            "goodput": middle.goodput,
+            "goodput_percentiles": {**spread(goodputs.tolist()), "mean": float(goodputs.mean())},
+            "ledger": dict(middle.ledger),
+            "ledger_seed": self.first_seed + self.outcomes.index(middle),
+            "interruptions": middle.interruptions,
+            "interruptions_percentiles": spread([float(each.interruptions) for each in self.outcomes]),
+            "interruptions_by_component": {
+                name: float(np.mean([each.by_component[kind] for each in self.outcomes]))
+                for kind, name in enumerate(names)
+            },
+            "mtbf_seconds": self.process.mtbf,
+            "policy": self.plan.policy,
+            "checkpoint": dict(self.checkpoint),
+            "checkpoint_interval_seconds": dict(self.intervals),
+            "energy_joules": self.joules(middle),
+            "mean_watts": self.joules(middle) / middle.seconds,
+            "watts": dict(self.draw.watts),
+            "co2_kilograms": self.kilograms(middle),
+            "cost": self.dollars(middle),
+            "seeds": [
+                {
+                    "seed": self.first_seed + number,
+                    "wall_clock_seconds": each.seconds,
+                    "goodput": each.goodput,
+                    "interruptions": each.interruptions,
+                    "ledger": dict(each.ledger),
+                    "energy_joules": self.joules(each),
+                }
+                for number, each in enumerate(self.outcomes)
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def campaign(
+    machine: str | Path | Machine,
+    model: str | Path | Model | None = None,
+    *,
+    allow_overcommit: bool | None = None,
+    **options: Unpack[CampaignOptions],
+) -> Campaign:
+    """Play the whole training of ``model`` on ``machine``: steps from the simulator, faults drawn anew for each seed.
+
+    Options are those of ``simulate()``, and those of a campaign: a budget (``tokens``, ``train_steps`` or ``target_loss``),
+    faults, checkpoints, power and money. Raises ``InputError`` for bad input, ``DoesNotFit`` where a rank's memory is too
+    small, and ``NeverDone`` where the training would not end.
+    """
+    own = CampaignPlan.options()
+    chosen = CampaignPlan.of({key: value for key, value in options.items() if key in own})
+    rest = {key: value for key, value in options.items() if key not in own}
+    machine, model, given, overcommit = resolved(machine, model, rest, allow_overcommit)
+    return play_campaign(load_machine(machine), load_model(model), chosen, given, overcommit)
+
+
+@dataclass
+class Site:
+    """What surrounds the machine: its own, or assumed, with a warning for each that is."""
+
+    machine: Machine
+    plan: CampaignPlan
+    warnings: list[str] = field(default_factory=list)
+
+    def faults(self) -> Faults:
+        """The faults of the plan, the machine's, or assumed ones."""
+        plan, machine = self.plan, self.machine
+        if plan.faults is not None:
+            return assumed.read_faults(plan.faults)
+        found = machine.faults
+        if found is None:
+            found = assumed.read_faults(assumed.USUAL_RATES)
+            what = (
+                "rates of faults, restarts and repairs" if plan.mtbf_node is None else "times of restarts and repairs"
+            )
+            self._assumed("faults", f"{what} as of {assumed.USUAL_RATES} (--faults)")
+        return found if plan.mtbf_node_seconds is None else assumed.of_nodes(plan.mtbf_node_seconds, found)
+
+    def power(self) -> Power:
+        """The machine's power, or an assumed one."""
+        if self.machine.power is not None:
+            return self.machine.power
+        found = assumed.assumed_power(self.machine)
+        self._assumed("power", f"a node that computes draws {si(found.compute, 'W')}, PUE {found.pue:g}")
+        return found
+
+    def storage(self) -> Storage:
+        """The machine's file system, or an assumed one."""
+        if self.machine.storage is not None:
+            return self.machine.storage
+        found = assumed.assumed_storage(self.machine)
+        self._assumed(
+            "storage", f"a file system that writes {si(found.write, 'B/s')} and reads {si(found.read, 'B/s')}"
+        )
+        return found
+
+    def price(self) -> Price:
+        """The machine's prices, or assumed ones."""
+        if self.machine.price is not None:
+            return self.machine.price
+        found = assumed.assumed_price(self.machine)
+        text = f"{found.node * 3600:g} USD for a node-hour, energy included, and {found.carbon[0] * KILOWATT_HOUR:g} kg/kWh"
+        self._assumed("price", text)
+        return found
+
+    def _assumed(self, table: str, what: str) -> None:
+        self.warnings.append(f"assumed: {self.machine.name} has no [{table}]; {what}")
+
+
+def play_campaign(
+    machine: Machine, model: Model, plan: CampaignPlan, options: Mapping[str, Any], overcommit: bool
+) -> Campaign:
+    """A campaign of a machine, a model, a campaign's plan and the options of its steps' plan."""
+    site = Site(machine, plan)
+    faults, power, storage, price = site.faults(), site.power(), site.storage(), site.price()
+    if plan.cap_watts is not None:
+        try:
+            machine, power = capped_machine(machine, power, plan.cap_watts)
+        except ValueError as reason:
+            raise InputError(f"--power-cap {plan.power_cap}: {reason}") from None
+    times = CampaignSteps(machine, model, options, overcommit, plan.sampled_steps)
+    setting, totals = times.setting, times.run.totals
+    steps = steps_of(plan, model, times.tokens)
+    nodes = totals.nodes
+    used = InUse(nodes, nodes * machine.accelerators_per_node, nodes * machine.node.interfaces, totals.supernodes)
+    process = FaultProcess(faults, used)
+    spares = plan.spares if plan.spares is not None else faults.spares
+    if spares is None:
+        spares = machine.nodes - nodes
+    nbytes = plan.checkpoint_bytes or checkpoint_bytes(setting)
+    written = transfer(machine, storage, nodes, nbytes, totals.ranks)
+    loaded = transfer(machine, storage, nodes, nbytes, totals.ranks, reading=True)
+    copied = copy_seconds(setting, nodes, nbytes)
+    asynchronous = plan.checkpoint == "asynchronous"
+    save, commit = (copied, written.seconds) if asynchronous else (written.seconds, 0.0)
+    scheduling = faults.scheduling if plan.policy == "restart" else 0.0
+    restart = faults.restart_seconds(totals.ranks) - faults.scheduling + scheduling
+    work = steps * times.seconds
+    job = Job(
+        work,
+        work,
+        save,
+        restart,
+        loaded.seconds,
+        commit,
+        spares=float(spares),
+        speeds=times.speeds_with_fewer(plan.elastic_batch == "kept") if plan.policy == "elastic" else (1.0,),
+        slowed={kind: times.speed_beside(each) for kind, each in enumerate(faults.component) if each.degrades},
+        planned=frozenset(kind for kind, each in enumerate(faults.component) if each.planned),
+    )
+    seed = Plan.of(model, options, machine).seed
+    mtbf = process.mtbf_of([kind for kind in range(len(process.counts)) if kind not in {*job.planned, *job.slowed}])
+    intervals = _intervals(plan, job, mtbf, process, seed, times.seconds)
+    job = job.at(intervals["used"])
+    outcomes = tuple(_ended(play(job, process.history(seed + number)), process, job) for number in range(plan.seeds))
+    states = step_states(times.run)
+    warnings = [*site.warnings, *totals.warnings]
+    if job.commit and intervals["used"] <= job.commit * 1.0001:
+        warnings.append(f"checkpoints are written for {duration(job.commit)}, and no more often begun")
+    return Campaign(
+        plan,
+        times.run,
+        steps,
+        tuple(times.each.tolist()),
+        nodes,
+        job,
+        process,
+        outcomes,
+        intervals,
+        {
+            "bytes": nbytes,
+            "save_seconds": save,
+            "write_seconds": written.seconds,
+            "write_limit": written.limit,
+            "load_seconds": loaded.seconds,
+            "kind": plan.checkpoint,
+        },
+        Draw.of(power, states, nodes, spares if plan.policy == "hot-spare" else 0),
+        price,
+        tuple(warnings),
+        seed,
+        states,
+    )
+
+
+def _intervals(
+    plan: CampaignPlan, job: Job, mtbf: float, process: FaultProcess, seed: int, step: float
+) -> dict[str, float]:
+    """Work between checkpoints: by each rule, and the one in use, in whole steps."""
+    least = max(step, job.commit - job.save)
+    by_rule = {
+        "young": young(job.save, mtbf),
+        "daly": daly(job.save, mtbf),
+        "daly_first_order": max(0.0, daly_first_order(job.save, mtbf)),
+    }
+    by_rule["optimum"] = best_interval(job, process, seed, max(by_rule["daly"], least), least)
+    asked = plan.interval_seconds or by_rule[plan.checkpoint_interval]
+    used = min(job.work, max(least, step * max(1, round(min(asked, job.work) / step))))
+    return {"used": used, **by_rule}
+
+
+def _ended(outcome: Outcome, process: FaultProcess, job: Job) -> Outcome:
+    """The outcome; raises :class:`NeverDone` where the campaign does not come to its end."""
+    if outcome.finished:
+        return outcome
+    raise NeverDone(
+        f"the training does not end: with a fault every {duration(process.mtbf)}, checkpoints of {duration(job.save)} and"
+        f" restarts of {duration(job.restart + job.load)}, {outcome.goodput:.2%} of the time is productive; fewer faults"
+        " (--mtbf-node), faster ones of these, or more spares would help"
+    )
