@@ -19,6 +19,7 @@ STATE_OF: Mapping[str, str] = {
     "offload": "memory",
     "optimizer": "memory",
     "balancing": "memory",
+    "launch": "idle",
     "pipeline_bubble": "idle",
     "imbalance": "idle",
     "other": "idle",
