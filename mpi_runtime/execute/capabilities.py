@@ -103,6 +103,8 @@ def _neither(setting: Setting) -> Iterator[str]:
         yield f"--zero {plan.zero}: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
     if others := [each for each in dict.fromkeys(model.pattern) if each != ATTENTION]:
         yield f"--model {model.name}: has {' and '.join(others)} layers; executed for real is attention to all tokens"
+    if model.trained != model.parts or model.lora:
+        yield f"--model {model.name}: has frozen weights; executed for real are models that are trained whole"
     if model.further_tokens:
         yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
     if plan.sharding.shards_weights and not plan.sharding.reshards:

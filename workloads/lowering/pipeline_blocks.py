@@ -13,6 +13,7 @@ from ..schedule.work import Exchange, PipelineWork
 from .block_templates import Template
 from .builder import COMMUNICATION, Program
 from .data_parallel.sharding import held, last_of, parts_of
+from .layer.adapters import makes
 from .layer.moe import Flow
 from .layer.rank_share import Local
 from .step import TrainingStep
@@ -121,7 +122,9 @@ class PipelineBlocks:
     ) -> Block:
         """What a stage with these layers (and ends) does in a pass, of the ``first``, the ``last`` or another micro-batch."""
         this = self.this
-        program = Program(this.layout, _wanted(which, split), this.setting.plan.tensor_overlap)
+        program = Program(
+            this.layout, _wanted(which, split), this.setting.plan.tensor_overlap, makes(this.setting.model)
+        )
         passes = this.passes(last, tuple(layers), which if split else "", first)
         if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this.setting) > 1:
             self._gather(program, which)

@@ -70,6 +70,12 @@ class PlanOptions(TypedDict, total=False):
     [above 0; default: no groups]"""
     all_to_all: str | None
     """Algorithm of the exchange that brings tokens to experts and back.  [default: linear]"""
+    dispatch: Literal["copies", "node-limited"] | None
+    """How tokens go to experts of other nodes: a copy for each expert, or once for each node, where it is handed on
+    (DeepEP).  [default: copies]"""
+    route_nodes: int | None
+    """Most nodes that the experts of a token lie on, with --dispatch node-limited.  [above 0; default: as many as
+    its choices happen to lie on]"""
 
     # Tensor and sequence parallelism
     tensor: Literal["1d", "2d"] | None

@@ -34,6 +34,7 @@ CUT: dict[Part, tuple[str, ...]] = {
     "gate": (),
     "norm": ("col",),
     "embedding": TENSOR,
+    "adapter": TENSOR,
 }
 """The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
 
@@ -53,6 +54,12 @@ def held(setting: Setting) -> list[Holding]:
             known[key] = _of_stage(setting, stage, kinds)
         found.append(known[key])
     return _holdings(setting, found)
+
+
+def trained(setting: Setting, holdings: list[Holding] | None = None) -> list[Holding]:
+    """Those holdings (of the whole model, by default) whose weights have gradients and are updated."""
+    every = held(setting) if holdings is None else holdings
+    return [each for each in every if setting.model.trains(each.part)]
 
 
 def held_of_layer(setting: Setting, layer: int) -> list[Holding]:
