@@ -19,9 +19,9 @@ STATE_OF: Mapping[str, str] = {
     "offload": "memory",
     "optimizer": "memory",
     "balancing": "memory",
+    "launch": "idle",
     "pipeline_bubble": "idle",
     "imbalance": "idle",
-    "launch": "idle",
     "other": "idle",
 }
 """What a node does in each category of a step's time; ``compute`` is divided by what limits its operations."""
