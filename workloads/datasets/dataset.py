@@ -12,7 +12,7 @@ from ...hardware.units import Bytes, SecondsOrZero
 CATALOGUE = Path(__file__).parent / "catalogue"
 
 
-class Part(Record):
+class DataPart(Record):
     """A kind of data that every sample has some of: texts, images, features."""
 
     name: str
@@ -30,7 +30,7 @@ class Dataset(Record):
     name: str
     description: str = ""
     samples: int = Field(gt=0)
-    part: tuple[Part, ...] = Field(min_length=1)
+    part: tuple[DataPart, ...] = Field(min_length=1)
     read: tuple[str, ...] = ()
     deviation: float = Field(default=0.0, ge=0)
     samples_per_file: int = Field(default=1, gt=0)
