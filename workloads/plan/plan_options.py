@@ -160,6 +160,9 @@ class PlanOptions(TypedDict, total=False):
     slow_nodes: str | None
     """Nodes, counted from 0, that compute slower than the others, and how many times as long they take: 3:1.2,7:1.5.
     [default: none]"""
+    slow_links: str | None
+    """Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is
+    left: 3:0.5,7:0.25.  [default: none]"""
     steps: int | None
     """Training steps, one after another.  [above 0; default: 1]"""
     seed: int | None

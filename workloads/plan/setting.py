@@ -65,11 +65,11 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
-        for node in plan.slowness_of_nodes:
+        named = [(f"--slow-nodes {plan.slow_nodes}", node) for node in plan.slowness_of_nodes]
+        named += [(f"--slow-links {plan.slow_links}", node) for node in plan.shares_of_links]
+        for flag, node in named:
             if node >= hardware.nodes:
-                raise InputError(
-                    f"--slow-nodes {plan.slow_nodes}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}"
-                )
+                raise InputError(f"{flag}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}")
         own: int | None = None
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
@@ -128,7 +128,9 @@ class Setting:
                 raise wrong from None
 
     def _on(self, placement: str | Mapping[str, str]) -> Layout:
-        return place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        found = place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        shares = self.plan.shares_of_links
+        return replace(found, slow_cards=tuple(sorted(shares.items()))) if shares else found
 
     def micro_tokens(self, decoder: bool = False) -> int:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""
