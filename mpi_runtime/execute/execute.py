@@ -39,10 +39,10 @@ from ..job.world import TIME_LIMIT, World, guarded, start
 from ..messages.link_bytes import links
 from ..messages.transport import Transport, every_operation
 from ..training.checks import ExpertChecks
-from ..training.dense.checks import DenseChecks, serial_bytes
-from ..training.dense.training import DenseTraining
 from ..training.stand_ins import Blank, Data
 from ..training.step_data import Training
+from ..training.transformer.checks import ModelChecks, serial_bytes
+from ..training.transformer.training import ModelTraining
 from . import observation as observed
 from .capabilities import Kind, data_of
 from .executor import Executor
@@ -146,10 +146,10 @@ class _Job:
     def _data(self) -> Data:
         """What operations work on."""
         setting = self.setting
-        if self.kind == "dense":
-            return DenseTraining(setting, self.transport, self.coordinate)
-        if self.kind == "experts":
-            return Training(setting, self.schedule, self.transport, self.coordinate, self.way.real)
+        if self.kind == "model":
+            return ModelTraining(setting, self.transport, self.coordinate)
+        if self.kind == "tokens":
+            return Training(setting, self.schedule, self.transport, self.coordinate)
         return Blank(self.transport, setting.mesh, self.coordinate)
 
     def _device(self) -> Device:
@@ -162,7 +162,7 @@ class _Job:
         if not self.way.allow_overcommit:
             require_fit(self.setting, loads, self.need)
         here = self.world.hosts.count(self.world.hosts[self.world.rank])
-        checks = serial_bytes(self.setting) if self.kind == "dense" and self.way.check else 0.0
+        checks = serial_bytes(self.setting) if self.kind == "model" and self.way.check else 0.0
         needed, free = here * (BASE + self.need.total + checks), available_bytes()
         if needed > free:
             fewer = "a smaller model, fewer tokens, " + ("--no-check, " if checks else "")
@@ -195,13 +195,7 @@ class _Job:
             if gathered is not None:
                 assert tokens is not None
                 steps.append(observed.account(schedule, gathered, classes))
-                copies = self.setting.batch.micro_tokens * self.setting.top_k
-                balance.add(
-                    [
-                        observed.load(each, schedule, copies, number // self.setting.model.layers)
-                        for number, each in enumerate(zip(*tokens, strict=True))
-                    ]
-                )
+                balance.add(observed.loads(tokens, self.setting))
                 flops.append(schedule.total_flops() * self.way.compute_scale)
                 products.append(schedule.product_flops())
                 self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
@@ -244,9 +238,9 @@ class _Job:
 
     def _first_step(self) -> dict[str, Any]:
         """Execute a step that is not measured; returns how much of it was checked."""
-        checks: DenseChecks | ExpertChecks | None = None
-        if self.way.check and isinstance(self.data, DenseTraining):
-            checks = DenseChecks(self.data)
+        checks: ModelChecks | ExpertChecks | None = None
+        if self.way.check and isinstance(self.data, ModelTraining):
+            checks = ModelChecks(self.data)
         elif self.way.check and isinstance(self.data, Training):
             checks = ExpertChecks(self.data)
         self._step(self.schedule, 0)

@@ -24,7 +24,7 @@ from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Task
 from ...workloads.schedule.work import Exchange
 from ...workloads.sharding import ShardTransfer
-from .dense.messages import Message
+from .transformer.messages import Message
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]

@@ -24,6 +24,9 @@ PART_OF: dict[WeightKind, Part] = {
     "up": "ffn",
     "down": "ffn",
     "norm": "norm",
+    "gate": "gate",
+    "expert up": "expert",
+    "expert down": "expert",
 }
 """The part of the model, which decides about formats, of each kind of weight."""
 
