@@ -34,6 +34,14 @@ def data_of(setting: Setting, computes: bool, real: bool) -> Kind:
     return "tokens" if routes else "blank"
 
 
+def require_trained(setting: Setting) -> None:
+    """Raise :class:`InputError` where a model cannot be trained for real by its plan."""
+    if len(setting.plan.precisions.names) > 1:
+        raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
+    if wrong := next(_not_trained(setting), None):
+        raise InputError(wrong)
+
+
 def _not_routed(setting: Setting) -> Iterator[str]:
     """Why tokens cannot be routed where nothing is computed."""
     model, plan = setting.model, setting.plan

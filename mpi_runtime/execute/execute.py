@@ -95,16 +95,19 @@ def execute(
     with guarded(world, time_limit):
         way = way or Way()
         world.agree(ready if world.first else lambda: None)
-        setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
+        setting, overcommit = world.agree(lambda: setting_of(machine, model, options, world))
         way = replace(way, allow_overcommit=way.allow_overcommit or overcommit)
         kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
-        return _Job(world, setting, way, kind, advance).run(started)
+        return Job(world, setting, way, kind, advance).run(started)
 
 
-def _setting(
+def setting_of(
     machine: str | Path | Machine, model: str | Path | Model | None, options: Mapping[str, Any], world: World
 ) -> tuple[Setting, bool]:
-    """The setting, for as many ranks as there are, and whether a run file allows it to exceed the memory."""
+    """The setting, for as many ranks as there are, and whether a run file allows it to exceed the memory.
+
+    Raises ``InputError`` for what is only simulated.
+    """
     if model is None and not str(machine).endswith(".toml"):
         model = "moda-tiny"
     machine, model, chosen, overcommit = resolved(machine, model, options, None)
@@ -125,10 +128,18 @@ def _setting(
     return setting, overcommit
 
 
-class _Job:
-    """One job: its setting, and what this rank needs for it."""
+class Job:
+    """One job: its setting, and what this rank needs for it. ``data`` makes what operations work on, if not the usual."""
 
-    def __init__(self, world: World, setting: Setting, way: Way, kind: Kind, advance: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        setting: Setting,
+        way: Way,
+        kind: Kind,
+        advance: Callable[[str], None],
+        data: Callable[[Setting, Transport, tuple[int, ...]], Data] | None = None,
+    ) -> None:
         self.world, self.setting, self.way, self.kind, self.advance = world, setting, way, kind, advance
         place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
         self.place = place[world.rank]
@@ -139,7 +150,7 @@ class _Job:
         world.agree(self._require_formats)
         self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
         self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
-        self.data = self._data()
+        self.data = data(setting, self.transport, self.coordinate) if data else self._data()
         self.executor = Executor(self.data, self._device, self.coordinate)
         self.clock = Clock.of(world)
 
@@ -183,7 +194,7 @@ class _Job:
     def run(self, started: float) -> Run | None:
         """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
         compared = self._first_step()
-        self._tell("first step done")
+        self.tell("first step done")
         plan, steps = self.setting.plan, []
         classes = observed.classes(self.schedule)
         balance, flops, products = LoadStatistics(), [], []
@@ -198,7 +209,7 @@ class _Job:
                 balance.add(observed.loads(tokens, self.setting))
                 flops.append(schedule.total_flops() * self.way.compute_scale)
                 products.append(schedule.product_flops())
-                self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
+                self.tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
         sent = self.comm.gather(self.transport.sent)
         uncertain = self.comm.gather(self.clock.uncertainty)
         peak = self.comm.gather(peak_rss_bytes())
@@ -219,8 +230,8 @@ class _Job:
             network=Network(depth="measured", routing=self.setting.machine.fabric.routing),
             links=links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
             events=0,
-            warnings=self._warnings(),
-            measured={**self._measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
+            warnings=self.warnings(),
+            measured={**self.measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
             wall_seconds=time.perf_counter() - started,
             peak_rss_bytes=max(peak),
         )
@@ -231,7 +242,7 @@ class _Job:
         }
         return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank())
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Report progress, on one rank."""
         if self.comm.rank == 0:
             self.advance(text)
@@ -251,17 +262,17 @@ class _Job:
 
     def _step(self, schedule: Schedule, step: int) -> observed.Times:
         """Execute a step; returns its times from when it began."""
-        operations = self._mine(schedule)
+        operations = self.mine(schedule)
         self.data.start_step(step)
         begin = self.clock.start_together(self.world)
         times = self.executor.run(operations)
         return observed.Times(times.begin - begin, times.end - begin, times.nbytes)
 
-    def _mine(self, schedule: Schedule) -> tuple[Operation, ...]:
+    def mine(self, schedule: Schedule) -> tuple[Operation, ...]:
         """What this rank does of a schedule."""
         return unrolled(schedule, self.coordinate)
 
-    def _warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What to know before believing the run."""
         found = cautions(self.setting, self.need, self.schedule.notes)
         if self.note:
@@ -276,7 +287,7 @@ class _Job:
             found.append("products of halves are computed in single precision: this computer's BLAS has no half")
         return found
 
-    def _measured(self) -> dict[str, Any]:
+    def measured(self) -> dict[str, Any]:
         """How and where the run was made."""
         return {
             **self.world.describe(),

@@ -93,9 +93,9 @@ class Update:
     def norms(self, program: Program) -> None:
         """Gradients of what ranks of a model-parallel group have whole, but know in part, are added up.
 
-        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own. Gates always: where experts
-        stay whole, each rank of tp routes its own tokens, and where they are cut it has a part of every answer, on whose
-        product with its gradient the gate's own rests.
+        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own. Gates always: where
+        experts stay whole, each rank of tp routes its own tokens; where they are cut it has a part of every answer, and the
+        gate's gradient rests on the products of answers and their gradients.
         """
         axes = {
             "norm": "tp" if self.setting.plan.sequence_parallel else "row",

@@ -19,9 +19,9 @@ Index = NDArray[np.int64]
 class LocalExperts:
     """Computes on the tokens that arrived at a rank for its experts of one layer.
 
-    ``up[e][hidden, inner]`` and ``down[e][inner, hidden]`` are weights, ``up_gradient`` and ``down_gradient`` are added to; of gated
-    experts the first has twice as many columns. ``rows[e]`` numbers the ``arrived`` tokens of local expert e. The methods are
-    the operations of the Schedule, in their order.
+    ``up[e][hidden, inner]`` and ``down[e][inner, hidden]`` are weights, ``up_gradient`` and ``down_gradient`` are added to; of
+    gated experts the first has twice as many columns. ``rows[e]`` numbers the ``arrived`` tokens of local expert e. The methods
+    are the operations of the Schedule, in their order.
     """
 
     up: Sequence[Array]

@@ -166,4 +166,5 @@ class MeshRouter:
                 replica = replica * place.of(axis) + place.me(axis)
         every = np.arange(mesh.replicas * batch.tokens).reshape(mesh.replicas, batch.micro_batches, -1, batch.seq_len)
         mine = every[replica, micro_batch][:, place.part(batch.seq_len, place.context)].reshape(-1)
-        return mine[place.part(len(mine), "tp")] if place.whole_experts else mine
+        share: Index = mine[place.part(len(mine), "tp")] if place.whole_experts else mine
+        return share

@@ -18,6 +18,7 @@ from .....workloads.lowering.data_parallel.sharding import (
     held_of_layer,
     layers_of,
 )
+from .....workloads.mesh.axes import TENSOR
 from .....workloads.model.precision import PARTS, Formats, Part
 from .....workloads.optimizers import TensorShare
 from .....workloads.plan.setting import Setting
@@ -26,7 +27,7 @@ from .....workloads.schedule.work import Exchange
 from ....devices import TYPES
 from ...optimizer_rounds import HeldTensor
 from ..messages import Array, Message
-from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, initial, local_shape
+from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, cut_over, initial, local_shape
 from .tensors import Index, WeightTensor, along, index_of, part_of, tensors_of
 
 
@@ -213,6 +214,12 @@ class ModelHoldings:
         self._axes = {each.part: together(setting, each) for each in held(setting)}
         self.tensors = [(flat, each) for flat in self.flats for each in self._tensors(flat)]
         self.weights, self.gradients = View(self.flats, "weights"), View(self.flats, "gradients")
+        self._copies = {
+            each.name_in(piece.weight): self._ranks_with(flat, piece.weight)
+            for flat in self.flats
+            for piece in flat.pieces
+            for each in tensors_of(piece.weight, sizes)
+        }
         self._pending: dict[Flat, Array] = {}  # shards whose gradients are still to be added up over other axes
         self._told: Counter[tuple[object, ...]] = (
             Counter()
@@ -247,6 +254,7 @@ class ModelHoldings:
                 others = partial(self._others, flat, piece, each, start)
                 rule = optimizer.rule(part, each.tensor)
                 found = HeldTensor(part, each.tensor, rule, slice(first, first + len(index)), index, others)
+                found.name = each.name_in(piece.weight)
                 found.start(flat.formats)
                 yield found
 
@@ -262,6 +270,23 @@ class ModelHoldings:
             self._index(flat, piece, of, start, place, flat.shards.number(place))
             for place in along(self.place, self._axes[part_of(piece.weight)])
         ]
+
+    def squares(self) -> float:
+        """Of all gradients, the part of this rank: what several ranks have, each counts its part of."""
+        total = 0.0
+        for flat, each in self.tensors:
+            values = flat.reduced[each.here].astype(np.float64)
+            total += float(values @ values) / self._copies[each.name]
+        return total
+
+    def _ranks_with(self, flat: Flat, weight: Weight) -> int:
+        """How many ranks have the same share of a weight."""
+        mesh, shards = self.setting.mesh, flat.shards
+        uncut = [axis for axis in TENSOR if axis not in cut_over(weight, self.place) and self.place.of(axis) > 1]
+        if weight.expert is not None and self.place.whole_experts:
+            uncut = []
+        twice = 2 if weight == EMBEDDING and self.sizes.tied and mesh.size("pp") > 1 else 1
+        return twice * mesh.size(*uncut) * mesh.size(*shards.replicas) // shards.count
 
     def release(self, layer: int) -> None:
         """A pass is through a layer."""

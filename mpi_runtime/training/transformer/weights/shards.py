@@ -61,8 +61,8 @@ class Sizes:
     Keys and values have ``kv_heads``, each for an equal group of the ``heads`` of width ``head``. A ``gated`` FFN's first product
     gives twice ``ffn_hidden`` columns: gates and values. Norms have a gain and a shift, or are ``rms`` norms with a gain alone.
     ``tied``: the output layer shares the embedding's weights. Layers that are true in ``moe`` have, in place of an FFN,
-    ``experts`` with ``expert_hidden`` inner elements, of which a gate chooses ``top_k`` for each token, and beside them a part with
-    ``hidden_beside`` inner elements that every token passes.
+    ``experts`` with ``expert_hidden`` inner elements, of which a gate chooses ``top_k`` for each token, and beside them a part
+    with ``hidden_beside`` inner elements that every token passes.
     """
 
     layers: int
@@ -294,6 +294,11 @@ def initial(weight: Weight, sizes: Sizes, seed: int) -> Array:
     else:
         values *= (columns if weight.kind in ("embedding", "logits") else rows) ** -0.5
     return values
+
+
+def cut_over(weight: Weight, place: Place) -> tuple[str, ...]:
+    """The axes that a weight is cut over."""
+    return tuple(_cuts(weight, place).values())
 
 
 def _cuts(weight: Weight, place: Place) -> dict[int, str]:
