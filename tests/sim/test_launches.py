@@ -6,7 +6,7 @@ import athanor
 import numpy as np
 import pytest
 from athanor.hardware.machine import load_machine
-from athanor.sim.engine.block_batches import form
+from athanor.sim.engine.block_batches import Forms
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.model.model import Model, load_model
@@ -94,6 +94,7 @@ class TestEngines:
         setting = Setting.of(paced(2e-4), EXPERTS, UNEVEN)
         schedule, _ = lower_step(setting)
         work = next(each.work for each in schedule.operations if isinstance(each.work, PipelineWork))
+        form = Forms().of
         alike = [number for number, block in enumerate(work.blocks) if form(block) == form(work.blocks[0])]
         assert form(work.blocks[0]) is not None and len(alike) > 4
         from athanor.sim.engine.noise import Noise
