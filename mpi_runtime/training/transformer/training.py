@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from ....workloads.mesh.axes import CONTEXT, DATA
-from ....workloads.model.model import Model
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.operation import Does, Operation, Role, Task
@@ -56,7 +55,7 @@ class ModelTraining:
         self.setting, self.transport, self.learned = setting, transport, learned
         self.source = source or partial(batch_of, setting)
         mesh, plan = setting.mesh, setting.plan
-        self.sizes = sizes_of(setting.model)
+        self.sizes = sizes_of(setting)
         around = transport.along(mesh.having(CONTEXT))
         self.place = Place(
             dict(zip(mesh.axes, coordinate, strict=True)),
@@ -221,8 +220,9 @@ class ModelTraining:
         return arriving.astype(np.promote_types(arriving.dtype, np.float32), copy=False)
 
 
-def sizes_of(model: Model) -> Sizes:
+def sizes_of(setting: Setting) -> Sizes:
     """The shape of a model."""
+    model = setting.model
     return Sizes(
         layers=model.layers,
         heads=model.heads,
@@ -236,7 +236,7 @@ def sizes_of(model: Model) -> Sizes:
         tied=model.tied,
         experts=model.experts,
         expert_hidden=model.expert_width if model.experts else 0,
-        top_k=model.top_k,
+        top_k=setting.top_k,
         hidden_beside=model.width_beside if model.experts else 0,
         moe=tuple(layer.moe for layer in model.stack) if model.experts else (),
     )

@@ -53,7 +53,8 @@ class Choosing(Protocol):
 class Routes:
     """What the layers of a micro-batch know of routing: who chooses, the policy that balances, and who carries tokens.
 
-    ``told`` takes what ranks told each other of a layer: tokens of their group wanted ``[choice, rank]`` and carried ``[rank]``.
+    ``told`` takes what ranks told each other of a layer: tokens of their group wanted ``[choice, rank]`` and carried ``[rank]``;
+    they need not where all that a group wants ``[choice, sender, receiver]`` is ``known``.
     """
 
     transport: Transport
@@ -62,6 +63,7 @@ class Routes:
     choose: Choosing
     past: Callable[[int], Past] = lambda layer: BEGINNING
     told: Callable[[int, Index, Index], None] = lambda layer, wanted, carried: None
+    known: Callable[[int], Index | None] = lambda layer: None
 
 
 class LocalMixture(Half):
@@ -180,11 +182,12 @@ class LocalMixture(Half):
     def _count(self, stream: str, exchange: Exchange) -> Steps:
         """Ranks whose policy has to know what others want tell each other first; then how many tokens come."""
         if self.routes.tells is Tells.WITH_COUNTS:
-            routing = self._layer.routing
-            mine = routing.by_choice()
-            everyone = np.empty((routing.ranks, *mine.shape), dtype=np.int64)
-            yield [self.routes.transport.group(stream, exchange).comm.Iallgather(mine, everyone)]
-            self._assign(everyone.swapaxes(0, 1))
+            if (known := self.routes.known(self.number)) is None:
+                mine = self._layer.routing.by_choice()
+                everyone = np.empty((self.place.expert_ranks, *mine.shape), dtype=np.int64)
+                yield [self.routes.transport.group(stream, exchange).comm.Iallgather(mine, everyone)]
+                known = everyone.swapaxes(0, 1)
+            self._assign(known)
         yield from self._layer.counts(stream, exchange)
 
     def _permute(self, step: int) -> None:

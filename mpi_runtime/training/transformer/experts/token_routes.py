@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 
+import numpy as np
+
 from .....workloads.loads.loads import LoadModel
 from .....workloads.loads.token_assignment import decisions
 from .....workloads.mesh.axes import REPLICAS
 from .....workloads.plan.setting import Setting
 from .....workloads.routing.balancers.past import MOST_STEPS_AGO, Past
 from ....messages.transport import Transport
-from ...token_routing import Tells
+from ...token_routing import Routing, Tells
 from ...tokens import Tokens
 from ..messages import Array
 from ..weights.shards import Place
@@ -65,6 +67,7 @@ class TokenRoutes:
             partial(self._choose, number),
             partial(self._past, number),
             partial(self._tell, number),
+            partial(self._known, number),
         )
 
     def see(self, mixture: LocalMixture, micro_batch: int) -> None:
@@ -75,9 +78,20 @@ class TokenRoutes:
     def _choose(self, micro_batch: int, layer: int, scores: Array) -> Index:
         if self.learned:
             return gate.best(scores, self.loads.top_k)
-        drawn = decisions(self.loads, layer, self._step, micro_batch, self._group)
-        mine: Index = drawn[self.place.expert_rank]
+        mine: Index = self._drawn(layer, micro_batch)[self.place.expert_rank]
         return mine
+
+    def _drawn(self, layer: int, micro_batch: int) -> Index:
+        """Experts ``[ranks, tokens, top_k]`` that the tokens of this rank's group want by the plan's router."""
+        return decisions(self.loads, layer, self._step, micro_batch, self._group)
+
+    def _known(self, micro_batch: int, layer: int) -> Index | None:
+        """What every rank knows from the seed that others want; a gate's choices only each rank itself."""
+        if self.learned:
+            return None
+        ranks, local = self.loads.ranks, self.loads.experts // self.loads.ranks
+        drawn = [Routing(each, ranks, local, at) for at, each in enumerate(self._drawn(layer, micro_batch))]
+        return np.stack([each.by_choice() for each in drawn], axis=1)
 
     def _past(self, micro_batch: int, layer: int) -> Past:
         if not self.learned:

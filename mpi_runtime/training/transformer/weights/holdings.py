@@ -353,7 +353,9 @@ class ModelHoldings:
                 else:
                     flat.add_reduced(shard)
 
-        payload = _joined([each.gradients.reshape(each.shards.count, -1) for each in flats])
+        ranks = self.setting.mesh.size(*exchange.axes)
+        nothing = np.zeros((ranks, 0))  # of a stage that has no such weights
+        payload = _joined([each.gradients.reshape(ranks, -1) for each in flats]) if flats else nothing
         return Message("reduce-scatter", exchange.axes, payload, take)
 
     def _all_reduce(self, exchange: Exchange, flats: list[Flat]) -> Message:
