@@ -52,7 +52,7 @@ def _not_routed(setting: Setting) -> Iterator[str]:
         if size > 1 and axis not in ("ep", "dp")
     ]:
         yield "the mesh"
-    if plan.sharding.shards_gradients or plan.prototypes:
+    if plan.sharding.shards_gradients or plan.prototypes or plan.dispatch != "copies":
         yield "the plan"
     if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
         yield "the model"
@@ -101,10 +101,10 @@ def _not_trained(setting: Setting) -> Iterator[str]:
 def _not_with_experts(setting: Setting) -> Iterator[str]:
     """What of plans with experts is only simulated and sent."""
     model, plan = setting.model, setting.plan
-    if setting.mesh.size("row") > 1:
-        yield f"--tensor {plan.tensor}: experts are executed for real beside tensor parallelism in one dimension"
     if plan.recomputation.runs_parts_again:
         yield f"--recompute {plan.recompute}: models with experts are executed for real with kinds that run whole layers again"
+    if plan.dispatch != "copies":
+        yield f"--dispatch {plan.dispatch}: over MPI every copy of a token travels by itself (--dispatch copies)"
     if plan.prototypes:
         yield "--prototypes: the runtime's gates choose among all experts"
     if model.width_beside and plan.expert_tensor == "whole" and setting.mesh.size("tp") > 1:
