@@ -98,7 +98,7 @@ def execute(
         setting, overcommit = world.agree(lambda: setting_of(machine, model, options, world))
         way = replace(way, allow_overcommit=way.allow_overcommit or overcommit)
         kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
-        return Job(world, setting, way, kind, advance).run(started)
+        return ScheduledJob(world, setting, way, kind, advance).run(started)
 
 
 def setting_of(
@@ -128,7 +128,7 @@ def setting_of(
     return setting, overcommit
 
 
-class Job:
+class ScheduledJob:
     """One job: its setting, and what this rank needs for it. ``data`` makes what operations work on, if not the usual."""
 
     def __init__(

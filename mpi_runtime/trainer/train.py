@@ -24,7 +24,7 @@ from ...workloads.plan.signatures import documented
 from ...workloads.results.training_run import TrainingRun
 from ..execute import observation as observed
 from ..execute.capabilities import require_trained
-from ..execute.execute import Job, Way, setting_of
+from ..execute.execute import ScheduledJob, Way, setting_of
 from ..job.world import World, guarded, start
 from ..training.tokens import Tokens
 from ..training.transformer.training import ModelTraining
@@ -142,7 +142,7 @@ class Trainer:
         self.world, self.setting, self.lesson, self.advance = world, setting, lesson, advance
         self.corpus: Corpus = world.agree(lambda: corpus_of(lesson.data, setting.model.vocabulary, setting.plan.seed))
         world.agree(lambda: self._batch(0))
-        self.job = Job(
+        self.job = ScheduledJob(
             world,
             setting,
             way,

@@ -118,8 +118,12 @@ def test_a_step_does_what_its_schedule_says(plan, executed, narrow):
     measured, predicted = run.summary(), simulated.summary()
     checked = measured["measured"]["checked"]
     assert measured["measured"]["ranks_per_host"] == measured["measured"]["ranks_sharing_memory"] == [4]
-    assert checked["losses"] == 4
-    assert min(checked["gradients"], checked["weights"]) >= narrow.parameters.total
+    if own.get("--compute") == "sleep":
+        assert checked["token_layers"] == 4 * 64 * 2
+        assert checked["gradients"] > 0 and checked["weights"] > 0
+    else:
+        assert checked["losses"] == 4
+        assert min(checked["gradients"], checked["weights"]) >= narrow.parameters.total
     names = list(dict.fromkeys(simulated.to_frame()["operation"]))
     for rank in range(4):
         mine = run.to_frame().query(f"step == 1 and `class` == 'rank {rank}'")

@@ -12,7 +12,7 @@ from ....workloads.model.precision import POLICIES
 from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
-from .experts.serial import KeptMixture, Router, Wanted, mixture, mixture_back
+from .experts.serial import KeptMixture, TokenRouter, Wanted, mixture, mixture_back
 from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial
 from .weights.tensors import WeightTensor, part_of, tensors_of
 
@@ -68,7 +68,7 @@ class Reference:
         seed: int,
         kind: type[np.floating[Any]] = np.float64,
         optimizer: Optimizer | None = None,
-        router: Router | None = None,
+        router: TokenRouter | None = None,
     ) -> None:
         self.sizes = sizes
         self.weights: Weights = {weight: initial(weight, sizes, seed).astype(kind) for weight in sizes.weights()}

@@ -24,7 +24,7 @@ Array = NDArray[Any]
 Index = NDArray[np.int64]
 
 
-class Router(Protocol):
+class TokenRouter(Protocol):
     """Which experts the tokens of a layer go to, of whatever they want: ``[tokens, top_k]``, below 0 where none takes them."""
 
     def __call__(self, layer: int, scores: Array) -> Index:
@@ -59,7 +59,7 @@ class KeptMixture:
     beside: tuple[Array, Array] | None = None
 
 
-def mixture(rows: Array, layer: int, weights: Mapping[Weight, Array], sizes: Sizes, router: Router) -> KeptMixture:
+def mixture(rows: Array, layer: int, weights: Mapping[Weight, Array], sizes: Sizes, router: TokenRouter) -> KeptMixture:
     """Gate and experts of a layer, on all tokens."""
     scores = rows @ weights[Weight(layer, "moe", "gate")]
     chances, expert = gate.chances(scores), router(layer, scores)
