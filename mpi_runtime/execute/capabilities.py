@@ -132,5 +132,7 @@ def _not_kept(setting: Setting) -> Iterator[str]:
         yield f"--model {model.name}: has frozen weights; executed for real are models that are trained whole"
     if model.further_tokens:
         yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
+    if plan.sharding.shards_weights and not plan.sharding.reshards:
+        yield f"--zero {plan.zero}: the runtime lets weights go behind each pass; it runs 0, 1, 2, 3 and hierarchical"
     if model.encoder_layers:
         yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"

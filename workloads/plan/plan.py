@@ -282,7 +282,8 @@ class Plan:
         "Sharding and offload",
         "0",
         "What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too,"
-        " 3 weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside"
+        " 3 weights too, shard-grad-op (3 whose weights stay whole until the backward pass), ++ (ZeRO++: 3 with 8-bit"
+        " weights and 4-bit gradients), or hierarchical (1, reduced inside"
         " supernodes first, then across: BaGuaLu).",
         form="KIND",
         names="shardings",

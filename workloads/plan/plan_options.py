@@ -103,8 +103,9 @@ class PlanOptions(TypedDict, total=False):
     # Sharding and offload
     zero: str | None
     """What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too, 3
-    weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside
-    supernodes first, then across: BaGuaLu).  [default: 0]"""
+    weights too, shard-grad-op (3 whose weights stay whole until the backward pass), ++ (ZeRO++: 3 with 8-bit
+    weights and 4-bit gradients), or hierarchical (1, reduced inside supernodes first, then across: BaGuaLu).
+    [default: 0]"""
     offload: str | None
     """What lies in the host's memory: optimizer, parameters, activations, experts, joined by commas, or a share of
     one such as experts:0.5.  [default: none]"""
