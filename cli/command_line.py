@@ -37,6 +37,7 @@ COMMANDS = {
     "scale": "scale",
     "show": "catalogue",
     "simulate": "simulate",
+    "train": "train",
     "validate": "validate",
     "validate-runtime": "validate_runtime",
 }

@@ -33,7 +33,7 @@ from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import DUST, LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
-from .network.phases.phases import with_faster
+from .network.phases.phases import taken_as_slow, with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
@@ -130,11 +130,11 @@ def run_setting(
             float(np.mean([each.flops for each in figures])),
             products,
         ),
-        **_interval(setting.machine, float(np.mean(seconds))),
+        **_interval(setting.machine, setting.model.experts, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(total, sum(seconds), plan.steps), setting),
         events=sum(each.events for each in figures),
-        warnings=cautions(setting, need, [*schedule.notes, *notes]),
+        warnings=cautions(setting, need, [*schedule.notes, *notes, *_slow(traffic, setting)]),
         wall_seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
     )
@@ -147,6 +147,12 @@ def run_setting(
 
     rows: Sequence[TraceRow] = result.rows if plan.steps == 1 else Rows(again) if kept is None else kept
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
+
+
+def _slow(traffic: Traffic | None, setting: Setting) -> list[str]:
+    """What is approximate about named slow cards."""
+    told = taken_as_slow(traffic.phases, setting.layout) if traffic else ""
+    return [told] if told else []
 
 
 class _Figures(NamedTuple):
@@ -177,11 +183,12 @@ def _run_step(
     return RankByRank(setting.machine, schedule, noise, observed).run()
 
 
-def _interval(machine: Machine, seconds: float) -> dict[str, float]:
+def _interval(machine: Machine, experts: int, seconds: float) -> dict[str, float]:
     """Between which times nine of ten measured steps lie, where the machine's constants were fitted to published runs."""
     if machine.interval is None:
         return {}
-    return {"step_seconds_low": seconds * machine.interval.low, "step_seconds_high": seconds * machine.interval.high}
+    multiples = machine.interval.of(experts)
+    return {"step_seconds_low": seconds * multiples.low, "step_seconds_high": seconds * multiples.high}
 
 
 def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
 from .data_parallel.sharding import held, held_beside_layers
 from .data_parallel.weight_gathering import Gathered
+from .layer.adapters import makes
 from .layer.moe import Flow
 from .pipeline_blocks import pipeline
 from .simulator_memory import require_room
@@ -60,7 +61,7 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     this = TrainingStep(setting, step, pairwise)
     if not setting.composed:
         return _one_after_another(this), this.seen
-    program = Program(setting.layout, beside_products=setting.plan.tensor_overlap)
+    program = _program(this)
     if setting.plan.weights_overlap:
         Gathered.ahead(program, this.update)
     program.add(Task(Role.MICRO_BATCHES), pipeline(this))
@@ -68,6 +69,12 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     if not this.asynchronous:
         finish(program, this)
     return program.schedule(), this.seen
+
+
+def _program(this: TrainingStep) -> Program:
+    """An empty one."""
+    setting = this.setting
+    return Program(this.layout, beside_products=setting.plan.tensor_overlap, makes=makes(setting.model))
 
 
 def _one_after_another(this: TrainingStep) -> Schedule:
@@ -93,7 +100,7 @@ def _one_after_another(this: TrainingStep) -> Schedule:
 
 def _written(this: TrainingStep, flows: Sequence[dict[int, Flow]]) -> Schedule:
     """The schedule of a step whose micro-batches carry this."""
-    program = Program(this.layout, beside_products=this.setting.plan.tensor_overlap)
+    program = _program(this)
     count, layers = len(flows), range(len(this.setting.model.stack))
     for micro_batch, carried in enumerate(flows):
         program.micro_batch = micro_batch if count > 1 else None

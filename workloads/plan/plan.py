@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import InputError, suggestion
@@ -141,6 +142,13 @@ class Plan:
         "Number format of the optimizer's moments.",
         otherwise="the policy's",
     )
+    activations: Literal["fp8"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format in which inputs of activation functions, of FFN and experts, wait for the backward pass"
+        " (DeepSeek-V3: those of SwiGLU in eight bits).",
+        otherwise="that of products' results",
+    )
     optimizer: str = option(
         "Precision and optimizer",
         "adam",
@@ -207,6 +215,20 @@ class Plan:
         names="all-to-alls",
         inference=True,
     )
+    dispatch: Literal["copies", "node-limited"] = option(
+        "Experts",
+        "copies",
+        "How tokens go to experts of other nodes: a copy for each expert, or once for each node, where it is handed on (DeepEP).",
+        simulated_only=True,
+    )
+    route_nodes: int | None = option(
+        "Experts",
+        None,
+        "Most nodes that the experts of a token lie on, with --dispatch node-limited.",
+        more=0,
+        otherwise="as many as its choices happen to lie on",
+        simulated_only=True,
+    )
     tensor: Literal["1d", "2d"] = option(
         "Tensor and sequence parallelism",
         "1d",
@@ -237,7 +259,7 @@ class Plan:
     chunks: int = option(
         "Pipeline",
         1,
-        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.",
+        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved; 2 for zb-v and dualpipe-v.",
         more=0,
         searched=True,
     )
@@ -261,7 +283,8 @@ class Plan:
         "Sharding and offload",
         "0",
         "What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too,"
-        " 3 weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside"
+        " 3 weights too, shard-grad-op (3 whose weights stay whole until the backward pass), ++ (ZeRO++: 3 with 8-bit"
+        " weights and 4-bit gradients), or hierarchical (1, reduced inside"
         " supernodes first, then across: BaGuaLu).",
         form="KIND",
         names="shardings",
@@ -388,6 +411,15 @@ class Plan:
         form="NODE:FACTOR,...",
         fixable=False,
     )
+    slow_links: str = option(
+        "Noise and steps",
+        "none",
+        "Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is left:"
+        " 3:0.5,7:0.25.",
+        form="NODE:SHARE,...",
+        fixable=False,
+        simulated_only=True,
+    )
     steps: int = option("Noise and steps", 1, "Training steps, one after another.", more=0, fixable=False)
     seed: int = option(
         "Noise and steps", 0, "Seed of all that is drawn: routing, jitter and speeds.", least=0, inference=True
@@ -454,6 +486,7 @@ class Plan:
             Mesh.of(self.mesh),
             self.offloads,
             self.slowness_of_nodes,
+            self.shares_of_links,
             parse(self.stage_layers),
         )
         try:
@@ -558,22 +591,16 @@ class Plan:
     @property
     def slowness_of_nodes(self) -> dict[int, float]:
         """How many times as long nodes take that are named as slow (or, below 1, as fast)."""
-        found: dict[int, float] = {}
-        for text in [] if self.slow_nodes == "none" else self.slow_nodes.split(","):
-            name, _, factor = (part.strip() for part in text.partition(":"))
-            node = int(name) if name.isdecimal() else -1
-            try:
-                times = float(factor)
-            except ValueError:
-                times = 0.0
-            if node < 0 or not 0 < times < float("inf"):
-                raise InputError(
-                    f"--slow-nodes {text}: write NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2"
-                )
-            if node in found:
-                raise InputError(f"--slow-nodes {self.slow_nodes}: node {node} is named twice")
-            found[node] = times
-        return found
+        return _by_node(
+            "--slow-nodes", self.slow_nodes, "NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2", inf
+        )
+
+    @property
+    def shares_of_links(self) -> dict[int, float]:
+        """The share of their rate that the network cards of named nodes have."""
+        return _by_node(
+            "--slow-links", self.slow_links, "NODE:SHARE, a node from 0 on and a share of (0, 1]: 3:0.5", 1.0
+        )
 
     def changed(self, **options: Any) -> Plan:
         """The same plan with other values, which are taken as they are: they come from a plan or from code."""
@@ -595,6 +622,24 @@ class Plan:
         }
 
 
+def _by_node(flag: str, text: str, needed: str, most: float) -> dict[int, float]:
+    """Numbers above 0, up to ``most``, by node; raises :class:`InputError` that says what is ``needed``."""
+    found: dict[int, float] = {}
+    for part in [] if text == "none" else text.split(","):
+        name, _, value = (each.strip() for each in part.partition(":"))
+        node = int(name) if name.isdecimal() else -1
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if node < 0 or not 0 < number <= most or number == inf:
+            raise InputError(f"{flag} {part}: write {needed}")
+        if node in found:
+            raise InputError(f"{flag} {text}: node {node} is named twice")
+        found[node] = number
+    return found
+
+
 @cache
 def _options() -> Mapping[str, Option]:
     return options_of(Plan)
@@ -614,5 +659,7 @@ def _set_aside(key: str, given: Mapping[str, Any], mesh: Mapping[str, int], own:
         return bool(SIZES & set(given))
     if key == "stage_layers" and mesh:
         return bool(mesh.get("pp") != own.get("mesh", {}).get("pp"))  # they are numbers of its own stages
+    if key in ("dispatch", "route_nodes") and ("all_to_all" in given or "dispatch" in given):
+        return True
     lacks = bool(mesh) and key in BELONGS and BELONGS[key] not in mesh
     return lacks or (key == "chunks" and "pipeline" in given)

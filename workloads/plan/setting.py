@@ -16,6 +16,7 @@ from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.layers import Layer
 from ..model.model import Model, load_model
+from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
@@ -64,11 +65,11 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
-        for node in plan.slowness_of_nodes:
+        named = [(f"--slow-nodes {plan.slow_nodes}", node) for node in plan.slowness_of_nodes]
+        named += [(f"--slow-links {plan.slow_links}", node) for node in plan.shares_of_links]
+        for flag, node in named:
             if node >= hardware.nodes:
-                raise InputError(
-                    f"--slow-nodes {plan.slow_nodes}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}"
-                )
+                raise InputError(f"{flag}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}")
         own: int | None = None
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
@@ -132,7 +133,9 @@ class Setting:
                 raise wrong from None
 
     def _on(self, placement: str | Mapping[str, str]) -> Layout:
-        return place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        found = place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        shares = self.plan.shares_of_links
+        return replace(found, slow_cards=tuple(sorted(shares.items()))) if shares else found
 
     def micro_tokens(self, decoder: bool = False) -> int:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""
@@ -160,6 +163,18 @@ class Setting:
         return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
 
     @cached_property
+    def folded(self) -> bool:
+        """Whether every second chunk of the stages goes back from the last to the first."""
+        return self.mesh.size("pp") > 1 and find_pipeline(self.plan.pipeline).folded
+
+    @property
+    def last_part(self) -> tuple[int, int]:
+        """(stage, chunk) of the model's last part, which has the output layer."""
+        stages = self.mesh.size("pp")
+        chunks = self.plan.chunks if stages > 1 else 1
+        return place_of(stages * chunks - 1, stages, self.folded)
+
+    @cached_property
     def stack(self) -> tuple[Layer, ...]:
         """The model's layers; of those that are ``kept`` the plan recomputes nothing (``--recompute-layers``)."""
         stack, chosen = self.model.stack, self.plan.recomputed_layers
@@ -170,7 +185,7 @@ class Setting:
 
     @cached_property
     def parts(self) -> tuple[range, ...]:
-        """The layers of every virtual stage, chunk · stages + stage; without stages all in one.
+        """The layers of every virtual stage, chunk · stages + stage, in the order of the model unless stages are folded.
 
         Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
         """
@@ -178,7 +193,11 @@ class Setting:
         if stages == 1:
             return (range(every),)
         *parts, last = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
-        return (*parts, range(last.start, every))
+        found = (*parts, range(last.start, every))
+        if not self.folded:
+            return found
+        places = (divmod(virtual, stages) for virtual in range(len(found)))
+        return tuple(found[part_of(stage, chunk, stages, folded=True)] for chunk, stage in places)
 
     @cached_property
     def kinds(self) -> tuple[Layer, ...]:

@@ -122,6 +122,7 @@ ModelPart = Literal[
     "output",
     "stage",  # what stages hand to each other
     "ends",  # the parameters of embedding and output
+    "adapter",  # of low rank beside frozen matrices, and its parameters
     "expert",  # the parameters of experts
     "gate",  # those of gates
     "norm",  # those of norms

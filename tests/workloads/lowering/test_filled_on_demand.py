@@ -5,10 +5,9 @@ from __future__ import annotations
 import pickle
 from weakref import WeakSet
 
+import athanor
 import numpy as np
 import pytest
-
-import athanor
 from athanor.workloads.lowering import _written, block_templates, lower_step
 from athanor.workloads.lowering.layer.moe import Flow
 from athanor.workloads.lowering.step import TrainingStep
