@@ -195,7 +195,7 @@ class LoadModel:
         chances, key = popularity_of(self.router, step, trading.first), (layer, micro_batch)
         kept = self._chance.get(key)
         if kept is not None and kept.drawn == drawn and np.array_equal(kept.chances, chances):
-            found = kept.tokens
+            found = kept.tokens.astype(np.int64)
         else:
             random = self.random(3, layer, step, micro_batch)
             found = token_counts(chances, 1, self.ranks * self.tokens, self.groups, random)
@@ -205,8 +205,7 @@ class LoadModel:
                     self._chance[key] = _Draw(drawn, chances, few)
         if trading.step and (chances != chances[0]).any():
             found = found[..., np.argsort(trading.first)[places]]
-        counts: NDArray[np.int64] = found.astype(np.int64, copy=False)
-        return counts
+        return found
 
     def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
         """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""
