@@ -59,6 +59,23 @@ class FittedConstants:
         """Relative standard errors by key; none of values at a bound."""
         return settings(self.estimate.standard_errors)
 
+    def told(self, parameter: Parameter) -> str:
+        """How well runs tell a parameter, in words."""
+        if parameter in self.estimate.untold:
+            return "not told: kept"
+        if parameter in self.estimate.bounds:
+            return f"at its {self.estimate.bounds[parameter]} bound"
+        return f"standard error {100 * self.estimate.standard_errors[parameter]:.0f} %"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What a machine file says of each value: the fit, to how many runs, and how well they tell it."""
+        every = "" if self.held_out or self.target.kind != "library" else " --all-rows"
+        runs = len(self.fitted) + len(self.held_out)
+        fit = f"fitted: athanor fit {self.target.kind} {self.target.name}{every}, to {len(self.fitted)} of {runs} runs"
+        told = {p: self.told(p) for p in self.estimate.values if p not in self.estimate.untold}
+        return {key: f"{fit}; {how}" for parameter, how in told.items() for key in parameter.keys}
+
     @property
     def left_out_errors(self) -> dict[str, float]:
         """Errors of all runs that were left out, each with its group."""
@@ -78,6 +95,7 @@ class FittedConstants:
             "machines": [machine.name for machine in self.target.machines],
             "parameters": len(found.free),
             "values": self.values,
+            "sources": self.sources,
             "in_use": settings(self.used),
             "standard_errors": self.standard_errors,
             "at_bound": {key: side for parameter, side in found.bounds.items() for key in parameter.keys},

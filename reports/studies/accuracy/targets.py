@@ -32,11 +32,11 @@ class Parameter:
 
 ACCELERATOR = (
     Parameter(("calibration.gemm_efficiency",), 0.2, 1.0),
-    Parameter(("core_group.dma_read", "core_group.dma_write"), 0.5, 1.0),
+    Parameter(("core_group.dma_read", "core_group.dma_write"), 0.2, 1.0),
     Parameter(("core_group.tiles.precisions.fp8",), 0.3, 1.0),
 )
-"""What is fitted of an accelerator: shares of peak and of bandwidth. Sweeps of memory on every accelerator reach half of its
-bandwidth and more; what runs lack beyond that is not for it to explain. Only what some run depends on is fitted.
+"""What is fitted of an accelerator: shares of peak and of bandwidth. Sweeps of memory alone reach 80 % and more of its bandwidth:
+less stands for traffic of frameworks that is not counted, such as casts and copies. Only what some run depends on is fitted.
 
 Starts of operators, the cache and fused attention are not: runs of whole steps hardly tell them apart from these.
 """
