@@ -14,7 +14,7 @@ from athanor.reports.studies.accuracy import validate
 from athanor.reports.studies.accuracy.cases import LeftOut, case_of, setting_of
 from athanor.reports.studies.accuracy.conventions import step_flops
 from athanor.reports.studies.accuracy.fitting import fit
-from athanor.reports.studies.accuracy.judgement import Judged, statistics
+from athanor.reports.studies.accuracy.judgement import Judged, orders, statistics
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.null_model import Guess, null_predictions
 from athanor.reports.studies.accuracy.targets import runs_of, target_of
@@ -326,3 +326,14 @@ def test_rows_say_whether_a_constant_was_fitted_to_them():
     assert found == dict(zip(names, (True, True, False, False, True, None), strict=True))
     told = validate([changed("kort_22B_full", fitted=False)]).plain()["overall"]
     assert (told["unfitted_rows"], told["unfitted_mape"]) == (1, pytest.approx(told["mape"]))
+
+
+def test_pairs_that_differ_clearly_are_counted_apart():
+    """Of four plans two lie within 5 %: which of them is first no run of its own can tell."""
+    times = {"a": (1.0, 10.0), "b": (2.0, 10.2), "c": (1.5, 12.0), "d": (4.0, 14.0)}
+    rows = [Judged(0.0, None, ("m",), made, real, None, run=name) for name, (made, real) in times.items()]
+    (found,) = orders(rows)
+    assert (found["clear_pairs"], found["clear_ordered"]) == (5, pytest.approx(4 / 5))
+    assert (found["chosen"], found["best"], found["worst"], found["regret"]) == ("a", "a", "d", 0.0)
+    assert found["spread"] == pytest.approx(0.4)
+    assert statistics(rows, 0)["clear_ordered"] == pytest.approx(4 / 5)

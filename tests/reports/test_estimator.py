@@ -30,7 +30,7 @@ class Made:
 
     def seconds(self, name, values):
         compute, nbytes, other, beside = self.work[name]
-        gemm, memory = values[GEMM.keys[0]], values[MEMORY.keys[0]]
+        gemm, memory = (values.get(each.keys[0], self.true[each]) for each in (GEMM, MEMORY))
         return max(compute / gemm + nbytes / memory, other / memory) + 0.1 * beside
 
     def __call__(self, work):
@@ -78,7 +78,9 @@ def test_what_is_told_badly_is_not_told():
 
 def test_constants_at_a_bound_are_said_so_and_have_no_error():
     """Answers of a memory slower than any accelerator's."""
-    responses, _ = of("abcdefgh", {**TRUE, MEMORY: 0.1})
+    responses, ask = of("abcdefgh", {**TRUE, MEMORY: 0.15})
+    for work in ask.work.values():
+        work[1:3] = 0.05, 0.0
     found = estimate(responses, START)
     assert found.bounds == {MEMORY: "lower"} and found.values[MEMORY] == MEMORY.low
     assert MEMORY not in found.standard_errors and GEMM in found.standard_errors
@@ -86,10 +88,10 @@ def test_constants_at_a_bound_are_said_so_and_have_no_error():
 
 def test_starts_on_a_plateau_come_back():
     """Beyond some rate runs are bound by memory, and slopes by products are none."""
-    responses, ask = of("abcdefgh", {GEMM: 0.3, MEMORY: 0.9, EIGHT: 0.9})
+    responses, ask = of("abcdefgh", {GEMM: 0.3, MEMORY: 0.9}, parameters=(GEMM,))
     for work in ask.work.values():
         work[:] = 0.2, 0.0, 0.3, 0.1
-    found = estimate(responses, {**START, MEMORY: 0.9}, starts=(0.0, 0.3, -0.8))
+    found = estimate(responses, START, starts=(0.0, 0.3, -0.8))
     assert found.values[GEMM] == pytest.approx(0.3, rel=2e-3) and found.spread < 0.01
 
 

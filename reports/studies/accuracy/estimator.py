@@ -10,7 +10,7 @@ n / (1 + (n - 1) :data:`SHARED`) independent ones. Standard errors allow for tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -121,8 +121,13 @@ def estimate(
     while True:
         moving = [at for at in range(len(keys)) if at not in held]
         solutions = [
-            _follow(responses, first, moving, chosen, weights, offset, advance, look)
+            _follow(responses, _moved(keys, first, moving, offset), moving, chosen, weights, advance, look)
             for offset in (starts if moving else starts[:1])
+        ]
+        # With what later starts have seen, earlier ones may still move.
+        solutions = [
+            replace(_follow(responses, np.array(each.values), moving, chosen, weights, advance, look), start=each.start)
+            for each in solutions
         ]
         best = min(solutions, key=lambda each: each.loss)
         values = np.array(best.values)
@@ -154,28 +159,25 @@ def _side(parameter: Parameter, value: float) -> str:
 
 def _follow(
     responses: Responses,
-    first: Array,
+    values: Array,
     moving: Sequence[int],
     rows: Sequence[int],
     weights: Array,
-    offset: float,
     advance: Callable[[str], None],
     look: bool,
 ) -> Solution:
-    """From one start to where iterations end: look, solve on the planes, look there again."""
-    keys = responses.parameters
-    values = _moved(keys, first, moving, offset)
+    """From some values to where iterations end: look, solve on the planes, look there again."""
     start, converged = tuple(map(float, values)), not moving
     for _ in range(ROUNDS if moving else 0):
         if look:
             responses.look(values)
         found = _solve(responses, values, moving, rows, weights)
         step = float(np.abs(np.log(found / values)).max(initial=0.0))
-        values = found if step >= CLOSE else values
-        advance(f"from {1 + offset:.2f}: a step of {step:.1%}")
+        advance(f"a step of {step:.1%} from {', '.join(f'{values[at]:.4g}' for at in moving)}")
         if step < CLOSE:
             converged = True
             break
+        values = found
     errors = _errors(responses, values, rows)[0]
     return Solution(start, tuple(map(float, values)), _loss(errors, weights), converged)
 
