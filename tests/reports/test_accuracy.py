@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from athanor.cli import cli
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import list_machines, load_machine
 from athanor.reports.plots.accuracy import drawings
@@ -18,6 +19,7 @@ from athanor.reports.studies.accuracy.judgement import Judged, orders, statistic
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.null_model import Guess, null_predictions
 from athanor.reports.studies.accuracy.targets import runs_of, target_of
+from click.testing import CliRunner
 from support.command_line import athanor
 from support.runs import with_some
 
@@ -337,3 +339,24 @@ def test_pairs_that_differ_clearly_are_counted_apart():
     assert (found["chosen"], found["best"], found["worst"], found["regret"]) == ("a", "a", "d", 0.0)
     assert found["spread"] == pytest.approx(0.4)
     assert statistics(rows, 0)["clear_ordered"] == pytest.approx(4 / 5)
+
+
+def test_all_fits_are_made_anew_on_what_there_is(tmp_path):
+    """Of four small runs on V100 the accelerator's alone; what was simulated is known when it runs again."""
+    names = ["dlperf_1x1x1_2_1536x16", "dlperf_1x1x1_8_768x12", "mlm20_DGX2_1B", "mlm20_DGX2_2B"]
+    data, out = with_some(tmp_path / "data", lambda found: set(names) & set(found)), tmp_path / "out"
+    told = []
+    for _ in range(2):
+        done = CliRunner().invoke(cli, ["fit", "all", "--data", str(data), "--jobs", "1", "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        told.append((json.loads((out / "fit.json").read_text()), (out / "points.jsonl").read_text()))
+    assert told[0] == told[1]
+    found = told[0][0]
+    assert [each["name"] for each in found["fits"]] == ["V100"], "for others there are too few runs"
+    assert {each["key"] for each in found["moved"]} >= {"calibration.gemm_efficiency"}
+    assert set(found["rows"]["left_out"]) == set(names) == set(found["rows"]["fitted"])
+    assert {each["name"] for each in found["fits"][0]["left_out"]} == {"DLPerf", "Megatron-LM README 2020"}
+    keys = set(re.findall(r"`(\w+)`", (FOLDER.parent.parent / "docs" / "formats" / "accuracy.md").read_text()))
+    assert set(found) | set(found["fits"][0]) - {"kind", "name", "machines"} <= keys
+    refused = CliRunner().invoke(cli, ["fit", "all", "A100"])
+    assert isinstance(refused.exception, InputError) and "takes no name" in str(refused.exception)
