@@ -40,11 +40,15 @@ _HOMES = {
     "campaign": ".sim.campaign.campaign",
     "plan": ".sim.planning.search",
     "execute": ".mpi_runtime.execute.execute",
+    "read_hf": ".formats.models.huggingface",
+    "read_megatron": ".formats.launches.megatron",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from .formats.launches.megatron import read_megatron as read_megatron
+    from .formats.models.huggingface import read_hf as read_hf
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit
     from .hardware.errors import InputError as InputError
