@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .errors import InputError
 
 
-def write_whole(target: str | Path, content: bytes | str) -> None:
+def write_whole(target: str | Path, content: bytes | str | Iterable[str]) -> None:
     """Write a file whole or not at all; raises :class:`InputError` where it cannot be written, which leaves what was there.
 
-    A link is followed; what is no file, such as ``/dev/stdout`` or a pipe, is written to as it is.
+    Content may come in pieces. A link is followed; what is no file, such as ``/dev/stdout`` or a pipe, is written to as it is.
     """
     write_all({Path(target): content})
 
 
-def write_all(contents: Mapping[Path, bytes | str]) -> None:
+def write_all(contents: Mapping[Path, bytes | str | Iterable[str]]) -> None:
     """Write several files, all or none: they are moved to their places when each of them has been written beside its own."""
     partial: dict[Path, Path] = {}
     target = Path()
     try:
         for target, content in contents.items():
-            data = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
             place = target.resolve()
             if place.exists() and not place.is_file():
                 if place.is_dir():
                     raise IsADirectoryError(None, "Is a directory")
-                place.write_bytes(data)
+                _write(place, content)
                 continue
             beside = place.with_name(f".{place.name}.{os.getpid()}.part")
             partial[beside] = place
-            beside.write_bytes(data)
+            _write(beside, content)
             if place.exists():
                 beside.chmod(place.stat().st_mode & 0o7777)
         for beside, target in partial.items():
@@ -42,3 +41,11 @@ def write_all(contents: Mapping[Path, bytes | str]) -> None:
     finally:
         for beside in partial:
             beside.unlink(missing_ok=True)
+
+
+def _write(place: Path, content: bytes | str | Iterable[str]) -> None:
+    if isinstance(content, bytes | str):
+        place.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+        return
+    with place.open("wb") as file:
+        file.writelines(piece.encode(errors="backslashreplace") for piece in content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -26,7 +26,7 @@ from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
 from ..workloads.results.summary import cautions, summarise
 from ..workloads.results.totals import LinkUse, Network, Totals
-from ..workloads.results.trace import Rows, TraceRow
+from ..workloads.results.trace import Rows, StoredRows, TraceRow
 from ..workloads.schedule.schedule import Schedule
 from ..workloads.schedule.work import PipelineWork
 from .engine.noise import Noise
@@ -50,13 +50,15 @@ def simulate(
     *,
     allow_overcommit: bool | None = None,
     bottleneck: bool = False,
+    trace_folder: str | Path | None = None,
     **options: Unpack[PlanOptions],
 ) -> Run:
     """Simulate training steps of ``model`` on ``machine``.
 
     Both are a catalogue name, a path to a TOML file, or an object. Without a model, ``machine`` is the path of a run file
     (``athanor.simulate("run.toml")``), whose values ``options`` override. With ``bottleneck``, the summary says what limits the
-    step, and by how much it would shorten on better machines, each of which is simulated.
+    step, and by how much it would shorten on better machines, each of which is simulated. The trace of several steps is made
+    anew when it is asked for; with a ``trace_folder`` it is kept there as steps are simulated, in a file without a name.
 
     Raises ``InputError`` for bad input and ``DoesNotFit``
     where a rank's memory is too small, unless ``allow_overcommit``.
@@ -66,11 +68,11 @@ def simulate(
     setting = Setting.of(machine, model, chosen)
     require_room(setting)
     try:
-        run = run_setting(setting, setting.plan.depth, overcommit, started)
+        run = run_setting(setting, setting.plan.depth, overcommit, started, trace_folder=trace_folder)
     except (TooManyClasses, TooManyPairs):
         if setting.plan.depth != "auto":
             raise
-        run = run_setting(setting, "links", overcommit, started)
+        run = run_setting(setting, "links", overcommit, started, trace_folder=trace_folder)
     if not bottleneck:
         return run
     from .bottleneck import bottleneck as limits
@@ -82,7 +84,12 @@ def simulate(
 
 
 def run_setting(
-    setting: Setting, depth: str, allow_overcommit: bool, started: float, faster: Mapping[str, float] | None = None
+    setting: Setting,
+    depth: str,
+    allow_overcommit: bool,
+    started: float,
+    faster: Mapping[str, float] | None = None,
+    trace_folder: str | Path | None = None,
 ) -> Run:
     """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
@@ -90,6 +97,7 @@ def run_setting(
     figures, total, notes = list[_Figures](), LinkLoads(()), tuple[str, ...]()
     products: list[dict[Precision, float]] = []
     balance = LoadStatistics()
+    kept = StoredRows(trace_folder) if trace_folder is not None and plan.steps > 1 else None
     for step in range(plan.steps):
         schedule, loads = lower_step(setting, step, pairwise=depth == "message")
         needs = [max([memory(setting, loads), *needs], key=lambda each: each.total)]
@@ -104,7 +112,9 @@ def run_setting(
             observed = _observed(setting.mesh, schedule, balance, noise)
             if faster and traffic:
                 traffic.phases = with_faster(traffic.phases, faster)
-        result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 else {})
+        result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 or kept is not None else {})
+        if kept is not None:
+            kept.add(row._replace(step=step) for row in result.rows)
         figures.append(_Figures(result.seconds, result.exposed, schedule.total_flops(), result.events))
         notes = notes or result.notes  # what the engine says of the first step of which it says something
         total.kinds = result.loads.kinds
@@ -120,7 +130,7 @@ def run_setting(
             float(np.mean([each.flops for each in figures])),
             products,
         ),
-        **_interval(setting.machine, float(np.mean(seconds))),
+        **_interval(setting.machine, setting.model.experts, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(total, sum(seconds), plan.steps), setting),
         events=sum(each.events for each in figures),
@@ -135,7 +145,7 @@ def run_setting(
             for row in _run_step(setting, schedule, traffic, Noise.of(setting, step), observed).rows:
                 yield row._replace(step=step)
 
-    rows = result.rows if plan.steps == 1 else Rows(again)
+    rows: Sequence[TraceRow] = result.rows if plan.steps == 1 else Rows(again) if kept is None else kept
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
 
 
@@ -167,11 +177,12 @@ def _run_step(
     return RankByRank(setting.machine, schedule, noise, observed).run()
 
 
-def _interval(machine: Machine, seconds: float) -> dict[str, float]:
+def _interval(machine: Machine, experts: int, seconds: float) -> dict[str, float]:
     """Between which times nine of ten measured steps lie, where the machine's constants were fitted to published runs."""
     if machine.interval is None:
         return {}
-    return {"step_seconds_low": seconds * machine.interval.low, "step_seconds_high": seconds * machine.interval.high}
+    multiples = machine.interval.of(experts)
+    return {"step_seconds_low": seconds * multiples.low, "step_seconds_high": seconds * multiples.high}
 
 
 def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,7 +44,10 @@ def simulate(
     hardware, chosen = load(machine, model, settings)
     check_writable(output, json_path)
     folder = Folder(out) if out else None
-    run = simulate_run(hardware, chosen, allow_overcommit=allow_overcommit, bottleneck=bottleneck, **options)
+    beside = _folder_of(output or out)
+    run = simulate_run(
+        hardware, chosen, allow_overcommit=allow_overcommit, bottleneck=bottleneck, trace_folder=beside, **options
+    )
     if output:
         run.save(output)
     if folder:
@@ -56,3 +60,10 @@ def simulate(
         from ...reports.tables.runs import show_run
 
         show_run(console(), run.summary(), run.summary()["links"])
+
+
+def _folder_of(target: str | None) -> Path | None:
+    """The folder that a file or folder goes to, as far as there is one; None for what is no file, such as a pipe."""
+    if target is None or (Path(target).exists() and not Path(target).is_file() and not Path(target).is_dir()):
+        return None
+    return next(each for each in Path(target).resolve().parents if each.is_dir())

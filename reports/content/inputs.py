@@ -21,6 +21,7 @@ PARTS = {
     "gate": "hidden x experts in each layer that has them",
     "embedding": "words, positions, the projection of patches, and an output layer of its own where it is not tied",
     "norm": "scales of the norms, and shifts of layer norms",
+    "adapter": "adapters of low rank: rank x (rows + columns) of each matrix that has one",
     "total": "sum",
 }
 """What the parts of a model's parameters hold."""
@@ -30,7 +31,8 @@ def model_rows(model: Model) -> list[tuple[str, str, str]]:
     """(key, value, source) of a model's shape and its recommended plan, and the parameters that follow."""
     shape = [key for key in type(model).model_fields if key in model.model_fields_set - NO_SHAPE]
     rows = [(key, _shown(getattr(model, key)), _source(model, key)) for key in shape]
-    rows += [(f"parameters.{part}", f"{getattr(model.parameters, part):,}", text) for part, text in PARTS.items()]
+    parts = {part: text for part, text in PARTS.items() if part != "adapter" or model.lora}
+    rows += [(f"parameters.{part}", f"{getattr(model.parameters, part):,}", text) for part, text in parts.items()]
     return rows + [(f"plan.{key}", shown(value), _source(model, f"plan.{key}")) for key, value in model.plan.items()]
 
 

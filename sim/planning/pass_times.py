@@ -11,6 +11,7 @@ import numpy as np
 
 from ...workloads.loads.loads import Load, LoadModel
 from ...workloads.lowering.builder import COMMUNICATION, Program
+from ...workloads.lowering.layer.adapters import makes
 from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.mesh.placement import Layout
@@ -105,8 +106,8 @@ class PassTimes:
         axes = (*TENSOR, *CONTEXT, "ep")
         here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(("ep", "tp")))
         if here not in self._timed:
-            # Algorithms in two levels depend on the layout, and only exchanges of tokens use them.
-            known = (key, here if setting.plan.all_to_all == "two-level" else None)
+            # Algorithms in two levels depend on the layout, as do tokens that go once to a node: of exchanges of tokens alone.
+            known = (key, here if setting.plan.all_to_all == "two-level" or setting.plan.dispatch != "copies" else None)
             if known not in self._lowered:
                 self._lowered[known] = self._lower(setting, wires.layout)
             self._timed[here] = {span: work.seconds(wires, self.costs) for span, work in self._lowered[known].items()}
@@ -131,7 +132,7 @@ class PassTimes:
         own, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.stack
         passes = replace(own, paced=False)  # a span's work has the host's part itself
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
-        overlap, found = setting.plan.tensor_overlap, dict[Span, Work]()
+        overlap, found, trained = setting.plan.tensor_overlap, dict[Span, Work](), makes(setting.model)
 
         def lower(
             place: Place,
@@ -139,7 +140,8 @@ class PassTimes:
             backward: Callable[[Program], None],
             kind: Layer | None = None,
         ) -> None:
-            ahead, back = Program(layout, beside_products=overlap), Program(layout, beside_products=overlap)
+            ahead = Program(layout, beside_products=overlap)
+            back = Program(layout, beside_products=overlap, makes=trained)
             ahead.phase, back.phase = "forward", "backward"
             forward(ahead)
             backward(back)
@@ -147,7 +149,7 @@ class PassTimes:
             halves = [[each for each in whole if each.task.of_weights == second] for second in (False, True)]
             if not in_turn(whole):  # what runs beside what is another matter where only a half is there
                 for second in (False, True):
-                    half = Program(layout, partial(_of_half, second), overlap)
+                    half = Program(layout, partial(_of_half, second), overlap, trained)
                     backward(half)
                     halves[second] = list(half.schedule().operations)
             names: tuple[Pass, ...] = ("forward", "backward", "inputs", "weights")
@@ -174,10 +176,11 @@ def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
 
 
-def dealt(setting: Setting) -> tuple[int, str, str]:
+def dealt(setting: Setting) -> Key:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(setting.kinds) > 1 else 1, plan.stage_layers, plan.recompute_layers
+    chunks = plan.chunks if len(setting.kinds) > 1 or setting.folded else 1
+    return chunks, setting.folded, plan.stage_layers, plan.recompute_layers
 
 
 def shape(setting: Setting) -> Key:
@@ -203,4 +206,6 @@ def shape(setting: Setting) -> Key:
         plan.router,
         plan.tensor_overlap,
         plan.cuda_graphs,
+        plan.dispatch,
+        plan.route_nodes,
     )

@@ -1,11 +1,16 @@
 """Traces that are made when they are asked for."""
 
 import gc
+import json
 import pickle
 import tracemalloc
 
 import athanor
+import pytest
+from athanor.hardware.errors import InputError
+from athanor.sim.engine import step_engine
 from athanor.workloads.model.model import load_model
+from athanor.workloads.results.run import Run
 from athanor.workloads.results.trace import Rows
 
 MODEL = load_model("moda-1.93t").model_copy(update={"layers": 2, "experts": 16, "plan": {}})
@@ -54,3 +59,22 @@ def test_a_longer_run_takes_no_more_memory():
     assert (
         peaks[1] - peaks[0] < 20 * rows * 100
     )  # a row takes more than three times these bytes; figures take a few thousand
+
+
+def test_rows_that_are_kept_step_by_step_are_those_made_anew(tmp_path, monkeypatch):
+    anew = rows_of(steps=3)
+    steps = []
+    run = step_engine.Engine.run
+    monkeypatch.setattr(step_engine.Engine, "run", lambda engine: steps.append(engine) or run(engine))
+    kept = rows_of(steps=3, trace_folder=tmp_path)
+    kept.save(tmp_path / "kept.run")
+    assert len(steps) == 3  # nothing was simulated twice
+    assert [each.name for each in tmp_path.iterdir()] == ["kept.run"]
+    assert list(kept.trace) == list(anew.trace) and len({row.step for row in kept.trace}) == 3
+    assert (tmp_path / "kept.run").read_text() == json.dumps(kept.to_plain()) + "\n"
+    assert Run.load(tmp_path / "kept.run").trace == list(anew.trace)
+
+
+def test_rows_that_cannot_be_kept_are_an_error_of_the_input(tmp_path):
+    with pytest.raises(InputError, match="no trace can be kept there"):
+        rows_of(steps=3, trace_folder=tmp_path / "missing")

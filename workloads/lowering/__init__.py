@@ -20,6 +20,7 @@ from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
 from .data_parallel.sharding import held, held_beside_layers
 from .data_parallel.weight_gathering import Gathered
+from .layer.adapters import makes
 from .pipeline_blocks import pipeline
 from .simulator_memory import require_room
 from .step import TrainingStep
@@ -54,7 +55,7 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     of this iteration) is decided here. Micro-batches are written out one after another, or, in pipelines and where they are many
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
-    program = Program(setting.layout, beside_products=setting.plan.tensor_overlap)
+    program = Program(setting.layout, beside_products=setting.plan.tensor_overlap, makes=makes(setting.model))
     this = TrainingStep(setting, step, pairwise)
     if setting.composed:
         if setting.plan.weights_overlap:

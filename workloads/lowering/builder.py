@@ -53,16 +53,21 @@ class Program:
     overlap does: exchanges on the communication stream, all else on the compute stream. :meth:`aside` puts an operation
     on another stream, where it runs beside what follows until :meth:`join`, or until :meth:`need` names it. ``phase``,
     ``micro_batch`` and ``recomputed`` are those of what is appended next. Only operations whose tasks ``wanted`` allows are
-    appended by :meth:`add`. A ``label`` is made from the task where none is given.
+    appended by :meth:`add`, and only what the model's training ``makes``. A ``label`` is made from the task where none is given.
 
     With ``beside_products`` exchanges over tp run beside the product that needs what they bring, or that makes what they add up,
     part by part, as Transformer Engine's user buffers do: both begin together, and what follows waits for the longer one.
     """
 
     def __init__(
-        self, layout: Layout, wanted: Callable[[Task], bool] = lambda task: True, beside_products: bool = False
+        self,
+        layout: Layout,
+        wanted: Callable[[Task], bool] = lambda task: True,
+        beside_products: bool = False,
+        makes: Callable[[Task], bool] = lambda task: True,
     ) -> None:
-        self.layout, self.wanted, self.beside_products = layout, wanted, beside_products
+        self.layout, self.beside_products = layout, beside_products
+        self.wanted: Callable[[Task], bool] = lambda task: wanted(task) and makes(task)
         self._began: set[int] = set()  # what the last operation waited for
         self._coming: int | None = None  # what the next product runs beside
         self.phase: Phase = "forward"

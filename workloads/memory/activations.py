@@ -18,6 +18,7 @@ from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
 from ..model.layers import Layer
+from ..model.model import Target
 from ..model.precision import Formats, Part
 from ..model.recurrent import Projection, Recurrent
 from ..plan.setting import Setting
@@ -32,6 +33,7 @@ MASK = 1
 class SavedTensor:
     """What an operator of a layer keeps: ``nbytes`` of a micro-batch, or of each token that a rank's experts carry (``carried``).
 
+    Where it serves gradients of ``weights`` alone, it goes where these are frozen, but beside an adapter (``target``).
     ``entry``, ``core``, ``feed_forward``, ``product`` and ``modules`` say what kinds of recomputation ask
     (:class:`~athanor.workloads.recomputation.SavedRow`).
     """
@@ -45,6 +47,8 @@ class SavedTensor:
     feed_forward: bool = False
     product: float = 0.0
     carried: bool = False
+    weights: Part | None = None
+    target: Target | None = None
     modules: tuple[str, ...] = ()
 
     @cached_property
@@ -91,8 +95,26 @@ class Saved:
             if kind.cross:
                 rows += self._attention("cross", local, self.stacks[True])
             second = list(self._experts(local) if kind.moe else self._ffn(local))
-            self._rows[kind] = [*rows, *second[:1], *(replace(each, feed_forward=True) for each in second[1:])]
+            rows += [
+                *second[:1],
+                *(replace(each, feed_forward=True) for each in second[1:]),
+                *self._adapters(kind, local),
+            ]
+            self._rows[kind] = [row for row in rows if self._needed(row)]
         return self._rows[kind]
+
+    def _needed(self, row: SavedTensor) -> bool:
+        """Whether there are gradients of weights for which it is kept: those of its part, or of an adapter beside."""
+        model = self.setting.model
+        beside = model.lora is not None and row.target in model.lora.targets
+        return row.weights is None or model.trains(row.weights) or beside
+
+    def _adapters(self, kind: Layer, local: Local) -> Iterator[SavedTensor]:
+        """Of each adapter what lies between its matrices."""
+        lora = self.setting.model.lora
+        for target in self.setting.model.adapted(kind):
+            size = local.tokens * (lora.rank if lora else 0) * self.size("adapter")
+            yield SavedTensor(f"adapter.{target}", "numbers of its rank", size, "whole")
 
     def kept(self, kind: Layer) -> Callable[[SavedTensor], float]:
         """Which share of its rows a layer keeps until the backward pass."""
@@ -109,6 +131,11 @@ class Saved:
         """
         return BYTES[self.formats[part].gemm]
 
+    def waiting(self, part: Part) -> int:
+        """Bytes of an input of an activation function as it waits for the backward pass."""
+        chosen = self.setting.plan.activations
+        return min(self.size(part), BYTES[chosen]) if chosen else self.size(part)
+
     def mask(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """Of the dropout before a residual."""
         if self.setting.model.dropout:
@@ -122,7 +149,9 @@ class Saved:
             f"{at}.norm", "its input", local.stream * self.size("norm"), "tokens", entry=at == "attention"
         )
         normal = local.stream * self.product("attention")
-        yield SavedTensor(f"{at}.qkv", "its input", normal, "tokens", modules=("layernorm",))
+        yield SavedTensor(
+            f"{at}.qkv", "its input", normal, "tokens", modules=("layernorm",), weights="attention", target="qkv"
+        )
         if model.latent:
             narrow = sum(model.latent.narrow)
             each = narrow * (size + self.product("attention")) + model.latent.rotary * size
@@ -182,7 +211,9 @@ class Saved:
             return
         yield SavedTensor("ffn.norm", "its input", local.stream * self.size("norm"), "tokens")
         normal = local.stream * self.product("ffn")
-        yield SavedTensor("ffn.up", "its input", normal, "tokens", modules=("layernorm", "mlp"))
+        yield SavedTensor(
+            "ffn.up", "its input", normal, "tokens", modules=("layernorm", "mlp"), weights="ffn", target="up"
+        )
         yield from self._inner("ffn", local.tokens * local.model.ffn_hidden / local.width, ("mlp",))
         if self.setting.plan.recomputation.keeps_products:
             yield SavedTensor(
@@ -197,10 +228,11 @@ class Saved:
 
     def _inner(self, at: str, elements: float, modules: tuple[str, ...]) -> Iterator[SavedTensor]:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
-        ups, size = self.setting.model.matrices - 1, self.size("ffn")
-        coming, leaving = ups * elements * size, elements * self.product("ffn")
+        ups = self.setting.model.matrices - 1
+        coming, leaving = ups * elements * self.waiting("ffn"), elements * self.product("ffn")
         yield SavedTensor(f"{at}.activation", "its input", coming, "tp", product=1 / ups, modules=modules)
-        yield SavedTensor(f"{at}.down", "its input", leaving, "tp", modules=modules)
+        target: Target | None = "down" if at == "ffn" else None
+        yield SavedTensor(f"{at}.down", "its input", leaving, "tp", modules=modules, weights="ffn", target=target)
 
     def _experts(self, local: Local) -> Iterator[SavedTensor]:
         """Their input first. Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
@@ -216,15 +248,16 @@ class Saved:
         yield SavedTensor("moe.top_k", "scores of all experts", scores, cut, modules=("moe",))
         inner: Cut = "whole" if spread else "tp"
         cast, framework = self.product("expert"), self.setting.framework
-        rows: list[tuple[str, str, float, Cut, tuple[str, ...]]] = [
-            ("moe.up", "its input", model.hidden * cast, "whole", ("moe",)),
-            ("moe.activation", "its input", ups * width * size, inner, ("moe",)),
-            ("moe.down", "its input", width * cast, inner, ("moe", "moe_act")),
+        experts: Part = "expert"
+        rows: list[tuple[str, str, float, Cut, tuple[str, ...], Part | None]] = [
+            ("moe.up", "its input", model.hidden * cast, "whole", ("moe",), experts),
+            ("moe.activation", "its input", ups * width * self.waiting("expert"), inner, ("moe",), None),
+            ("moe.down", "its input", width * cast, inner, ("moe", "moe_act"), experts),
         ]
         if not (framework and framework.weighs_inside):
-            rows.append(("moe.merge", "outputs of experts", model.hidden * size, "whole", ("moe",)))
-        for at, what, nbytes, over, modules in rows:
-            yield SavedTensor(at, what, float(nbytes), over, carried=True, modules=modules)
+            rows.append(("moe.merge", "outputs of experts", model.hidden * size, "whole", ("moe",), None))
+        for at, what, nbytes, over, modules, of in rows:
+            yield SavedTensor(at, what, float(nbytes), over, carried=True, modules=modules, weights=of)
         if model.dense_beside:
             yield SavedTensor("shared.norm", "its input", local.stream * self.size("norm"), "tokens", modules=("moe",))
         if model.width_beside:

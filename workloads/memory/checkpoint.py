@@ -22,7 +22,7 @@ def checkpoint_bytes(setting: Setting) -> float:
     for each in held(setting):
         cut, mine = setting.mesh.size(*CUT[each.part]), formats[each.part]
         held_bytes = stages.by_stage(each.parameters) * float(BYTES[mine.weight])
-        for one in tensors.ruled(each):
+        for one in tensors.ruled(each) if setting.model.trains(each.part) else ():
             held_bytes = held_bytes + stages.by_stage(one.parameters) * one.rule.state_bytes(mine)
             for tensor, count in one.tensors.items():
                 kept = sum(one.rule.kept(tensor).values()) * BYTES[kept_precision(mine)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...hardware.precisions import BYTES
 from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
-from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards
+from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards, trained
 from ..lowering.data_parallel.weight_gathering import offloaded
 from ..model.precision import Formats, Part
 from ..optimizers.optimizer import kept_precision
@@ -55,8 +55,9 @@ class ModelState:
             count = self.stages.by_stage(each.parameters)
             beside = self.stages.by_stage(ends[each.part].parameters) if each.part in ends else np.zeros(1)
             yield from self._weights(each, count, beside)
-            yield from self._gradients(each, count)
-            yield from self._optimizer(each, count)
+            if self.setting.model.trains(each.part):
+                yield from self._gradients(each, count)
+                yield from self._optimizer(each, count)
         yield from self._workspace()
 
     def whole_layers(self) -> Iterator[MemoryLine]:
@@ -121,7 +122,7 @@ class ModelState:
     def _workspace(self) -> Iterator[MemoryLine]:
         """What the update of one tensor needs at a time."""
         most = np.zeros(self.stages.count)
-        for each in held(self.setting):
+        for each in trained(self.setting):
             for one in self.tensors.ruled(each):
                 for tensor, number in one.tensors.items():
                     there = self.stages.by_stage(number) > 0
@@ -175,9 +176,9 @@ class ModelState:
         return found
 
     def _bytes(self, holdings: list[Holding], what: str, share: Callable[[Part], float] = all_of) -> float | Array:
-        """Bytes of these shares of holdings, in the format of their weights or gradients."""
+        """Bytes of these shares of holdings, in the format of their weights or of the gradients that they have."""
         found: float | Array = 0.0
-        for each in holdings:
+        for each in holdings if what == "weight" else trained(self.setting, holdings):
             found = found + share(each.part) * each.parameters * BYTES[getattr(self.formats[each.part], what)]
         return found
 
@@ -194,5 +195,7 @@ def all_single(setting: Setting, stages: MemoryStages, bytes_of: dict[str, int])
         count = stages.by_stage(each.parameters)
         line = MemoryLine("parameters", each.part, "", count)
         for part, what in names.items():
+            if part in ("gradients", "optimizer") and not setting.model.trains(each.part):
+                continue
             sharded = shards(setting, each) if part == "optimizer" else 1
             yield replace(line, part=part, what=what, nbytes=count * bytes_of[part] / sharded)

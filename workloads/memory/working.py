@@ -21,7 +21,7 @@ from ...hardware.framework import Framework
 from ...hardware.precisions import BYTES
 from ..frameworks import TrainingFramework
 from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
-from ..lowering.data_parallel.sharding import held, shards
+from ..lowering.data_parallel.sharding import shards, trained
 from ..model.layers import Layer
 from ..model.precision import Formats, Part
 from ..model.tensors import tensors_of_layer
@@ -53,7 +53,7 @@ class Working:
         copies, bucket, halves = (np.zeros(self.stages.count) for _ in range(3))
         stays = 1.0 - setting.plan.offload_shares.get("optimizer", 0.0)
         single = self.framework.single_shards and setting.plan.sharding.shards_weights
-        for each in held(setting):
+        for each in trained(setting):
             count, formats = self.stages.by_stage(each.parameters), self.formats[each.part]
             if formats.master and BYTES[formats.gradient] < BYTES[formats.master] and not single:
                 copies = copies + stays * count / shards(setting, each) * BYTES[formats.master]
@@ -74,7 +74,7 @@ class Working:
         if self.stages.count == 1 or not self.framework.keeps_outputs:
             return
         local, flight = saved.stacks[False], self.stages.flight.copy()
-        flight[-1, -1] = 0  # the model's own output is no stage's input
+        flight[self.setting.last_part] = 0  # the model's own output is no stage's input
         parts = 1 if local.stream < local.whole else local.width
         size = local.stream / parts * saved.size("norm")
         yield MemoryLine("activations", "stage", "outputs, until their gradients come", flight.sum(axis=1) * size)
@@ -102,6 +102,8 @@ class Working:
         setting, shapes = self.setting, dict[tuple[int, int, int], Array]()
         tensors = HeldTensors(setting)
         for part in PRODUCTS:
+            if not setting.model.trains(part):
+                continue
             if part == "expert" and not self.framework.keeps_empty_expert_gradients:
                 continue
             cut, size = setting.mesh.size(*split_axes(setting, part)), BYTES[self.formats[part].compute]
@@ -116,6 +118,7 @@ class Working:
         """The gradient of the output layer's weights as its product makes it, on the last stage."""
         model, width = self.setting.model, self.setting.mesh.size("tp", "col")
         size = model.vocabulary * model.hidden / width * BYTES[self.formats["embedding"].compute]
+        size *= model.trains("embedding")
         return np.minimum(1.0, self.stages.at_last) * size
 
     def _layer(self, saved: Saved, most: float) -> list[MemoryLine]:
@@ -143,6 +146,8 @@ class Working:
             return 0.0
         found = 0.0
         for part, tensors in tensors_of_layer(self.setting.model, kind).items():
+            if not self.setting.model.trains(part):
+                continue
             cut, size = self.setting.mesh.size(*split_axes(self.setting, part)), BYTES[self.formats[part].compute]
             found = max(found, max((tensor.size for tensor in tensors), default=0) / cut * size)
         return found
@@ -190,6 +195,7 @@ class Working:
         local = saved.stacks[True]
         first = np.minimum(1.0, self.stages.at_first)
         size = local.model.vocabulary * local.model.hidden / local.width * BYTES[self.formats["embedding"].compute]
+        size *= local.model.trains("embedding")
         gone = sum(
             float(count[0, 0]) * sum(saved.kept(kind)(row) * row.size(most) for row in saved.layer(kind))
             for kind, count in self.stages.kinds.items()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .layers import Layer, Sight
 from .model import Model
+from .precision import Part
+from .recurrent import Projection
 from .tensors import tensors_of_attention
 
 BACKWARD = 2
@@ -15,15 +17,19 @@ BACKWARD = 2
 
 @dataclass(frozen=True)
 class ForwardFlops:
-    """FLOPs of a forward pass: through all ``layers``, and of the ``output`` layer."""
+    """FLOPs of a forward pass: through all ``layers``, and of the ``output`` layer.
+
+    Of these, so many are products with ``frozen`` weights, of which no gradients are made.
+    """
 
     layers: float
     output: float
+    frozen: float = 0.0
 
     @property
     def trained(self) -> float:
         """FLOPs of a training step: forward and backward once, nothing worked out again."""
-        return (1 + BACKWARD) * (self.layers + self.output)
+        return (1 + BACKWARD) * (self.layers + self.output) - self.frozen
 
 
 def causal_share(queries: float, keys: float) -> float:
@@ -43,39 +49,52 @@ def forward_flops(
     short = (model.decoder_seq_len or seq_len) if model.encoder_layers else seq_len
     experts = (model.top_k if top_k is None else top_k) * carried
     lengths = {True: seq_len, False: short}
-    layers = sum(
-        count * _layer(model, layer, tokens / seq_len, lengths, experts, masked)
-        for layer, count in Counter(model.stack).items()
-    )
+    layers, frozen = 0.0, 0.0
+    for layer, count in Counter(model.stack).items():
+        products = _products(model, layer, tokens / seq_len, lengths, experts)
+        layers += count * (sum(products.values()) + _mixing(model, layer, tokens / seq_len, lengths, masked))
+        frozen += count * sum(flops for part, flops in products.items() if not model.trains(part))
     answers = 1 + model.further_tokens
-    return ForwardFlops(layers, answers * 2.0 * tokens * short / seq_len * model.hidden * model.vocabulary)
+    output = answers * 2.0 * tokens * short / seq_len * model.hidden * model.vocabulary
+    return ForwardFlops(layers, output, frozen + (0.0 if model.trains("embedding") else output))
 
 
-def _layer(
-    model: Model, layer: Layer, sequences: float, lengths: dict[bool, int], experts: float, masked: bool
-) -> float:
-    """Of one layer; a recurrent part counts as in its authors' kernels (:meth:`~.recurrent.Recurrent.flops`)."""
-    length, h = lengths[layer.encoder], float(model.hidden)
-    tokens, recurrent = sequences * length, model.recurrent_of(layer)
-    found = (
-        tokens * recurrent.flops(model.hidden) if recurrent else _self_attention(model, layer, tokens, length, masked)
-    )
+def _products(
+    model: Model, layer: Layer, sequences: float, lengths: dict[bool, int], experts: float
+) -> dict[Part, float]:
+    """Of products with weights in one layer, by part."""
+    h, tokens, recurrent = float(model.hidden), sequences * lengths[layer.encoder], model.recurrent_of(layer)
+    if recurrent:
+        of_attention = sum(each.flops for each in recurrent.steps(model.hidden) if isinstance(each, Projection))
+    else:
+        of_attention = 2.0 * _projections(model)
+    attention = tokens * of_attention
     if layer.cross:
         matrices, of_keys = _projections(model), h * model.key_value_heads * (model.query_size + model.value_size)
-        heads, other = model.heads * (model.query_size + model.value_size), lengths[True]
-        found += 2.0 * tokens * (matrices - of_keys + other * heads) + 2.0 * sequences * other * of_keys
-    if layer.ahead:
-        found += 4.0 * tokens * h * h
+        attention += 2.0 * tokens * (matrices - of_keys) + 2.0 * sequences * lengths[True] * of_keys
     width = 2.0 * tokens * model.matrices * h
-    if not layer.moe:
-        return found + width * model.ffn_hidden
-    return found + width * (model.expert_width * experts + model.width_beside) + 2.0 * tokens * h * model.experts
+    ffn = width * (model.width_beside if layer.moe else model.ffn_hidden) + 4.0 * tokens * h * h * layer.ahead
+    found: dict[Part, float] = {"attention": attention, "ffn": ffn}
+    if layer.moe:
+        found |= {"expert": width * model.expert_width * experts, "gate": 2.0 * tokens * h * model.experts}
+    if model.lora:
+        found["adapter"] = 2.0 * tokens * model.of_layer(layer).adapter
+    return found
 
 
-def _self_attention(model: Model, layer: Layer, tokens: float, length: int, masked: bool) -> float:
-    share = model.sight(layer).share(length, length) if masked else 1.0
-    scores = length * share * model.heads * (model.query_size + model.value_size)
-    return 2.0 * tokens * (_projections(model) + scores)
+def _mixing(model: Model, layer: Layer, sequences: float, lengths: dict[bool, int], masked: bool) -> float:
+    """Of what mixes tokens in one layer: scores and their products with values, or what a recurrent part does beside products.
+
+    The latter counts as in its authors' kernels (:meth:`~.recurrent.Recurrent.flops`).
+    """
+    length, heads = lengths[layer.encoder], model.heads * (model.query_size + model.value_size)
+    if recurrent := model.recurrent_of(layer):
+        steps = (each.flops for each in recurrent.steps(model.hidden) if not isinstance(each, Projection))
+        found = sequences * length * sum(steps)
+    else:
+        share = model.sight(layer).share(length, length) if masked else 1.0
+        found = 2.0 * sequences * length * length * share * heads
+    return found + 2.0 * sequences * length * lengths[True] * heads * layer.cross
 
 
 def _projections(model: Model) -> float:

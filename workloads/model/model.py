@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...hardware.errors import suggestion
 from ...hardware.records import Record, build, catalogue_names, find, read_toml
 from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded
+from .precision import PARTS, Part
 from .recurrent import AnyRecurrent, Recurrent
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
 
 class Parameters(Record):
-    """Parameters of the whole model, part by part; ``ffn`` holds dense FFNs and shared experts."""
+    """Parameters of the whole model, part by part; ``ffn`` holds dense FFNs and shared experts, ``adapter`` those of LoRA."""
 
     expert: int
     ffn: int
@@ -27,6 +28,7 @@ class Parameters(Record):
     gate: int
     embedding: int
     norm: int
+    adapter: int = 0
 
     @property
     def dense(self) -> int:
@@ -36,7 +38,7 @@ class Parameters(Record):
     @property
     def total(self) -> int:
         """All parameters."""
-        return self.expert + self.ffn + self.attention + self.gate + self.embedding + self.norm
+        return self.expert + self.ffn + self.attention + self.gate + self.embedding + self.norm + self.adapter
 
     def __add__(self, other: Parameters) -> Parameters:
         """Part by part."""
@@ -60,6 +62,17 @@ class Latent(Record):
     def narrow(self) -> tuple[int, ...]:
         """Widths of the narrow layers that have norms: of queries, where these have one, and of keys with values."""
         return (self.key_value_rank,) if self.query_rank is None else (self.query_rank, self.key_value_rank)
+
+
+Target = Literal["qkv", "out", "up", "down"]
+"""Matrices that may have adapters: of attention, and of dense FFNs."""
+
+
+class Lora(Record):
+    """Adapters of so low a ``rank`` beside frozen matrices, the ``targets`` (Hu et al. 2021, section 4)."""
+
+    rank: int = Field(gt=0)
+    targets: tuple[Target, ...] = ("qkv", "out")
 
 
 Biased = Literal["qkv", "out", "ffn", "expert", "gate", "output"]
@@ -86,6 +99,7 @@ class Model(Record):
     to the last ``window``, within a ``chunk``, or a part that is named under ``recurrent``. Beside experts there may be a dense
     FFN of width ``dense_beside`` with a norm of its own (Arctic). An ``ffn_hidden`` of 0 leaves out the second half of dense
     layers (Mamba). ``further_tokens`` are predicted by as many layers behind the stack, each with a projection (DeepSeek-V3).
+    Of ``frozen`` parts no gradients are made: by default of none, or beside adapters (``lora``) of all others.
     """
 
     name: str
@@ -117,6 +131,8 @@ class Model(Record):
     shared_experts: int = Field(default=0, ge=0)
     dense_beside: int = Field(default=0, ge=0)
     further_tokens: int = Field(default=0, ge=0)
+    frozen: tuple[Part, ...] | None = None
+    lora: Lora | None = None
     vocabulary: int = Field(gt=0)
     tied: bool = True
     positions: int = Field(default=0, ge=0)
@@ -150,6 +166,12 @@ class Model(Record):
             raise ValueError("dense_beside is for models with experts")
         if self.further_tokens and self.encoder_layers:
             raise ValueError("further_tokens is for decoders without an encoder")
+        if self.lora and (self.latent or self.encoder_layers or self.recurrent):
+            raise ValueError("lora is for decoders whose attention has queries, keys and values in one matrix")
+        if self.lora and self.experts and {"up", "down"} & {*self.lora.targets}:
+            raise ValueError("lora.targets up and down are of dense FFNs, and the model has experts")
+        if not self.trained:
+            raise ValueError("frozen: nothing is left to train")
         return self
 
     def _consistent_mixers(self) -> None:
@@ -175,6 +197,35 @@ class Model(Record):
             raise ValueError("gated_attention is for decoders without latent attention")
         if self.attends and "heads" not in self.model_fields_set:
             raise ValueError("heads is missing; needs a whole number above 0")
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """Parts whose weights a model has, or could have: adapters with ``lora`` alone."""
+        return frozenset(part for part in PARTS if part != "adapter" or self.lora)
+
+    @cached_property
+    def trained(self) -> frozenset[Part]:
+        """Parts whose weights have gradients and are updated."""
+        frozen = self.frozen if self.frozen is not None else (self.parts - {"adapter"} if self.lora else ())
+        return self.parts - {*frozen}
+
+    def trains(self, part: Part) -> bool:
+        """Whether the weights of a part have gradients."""
+        return part in self.trained
+
+    def adapted(self, layer: Layer) -> dict[Target, tuple[int, int]]:
+        """(rows, columns) of the matrices of a layer that have adapters."""
+        h, ups = self.hidden, (self.matrices - 1) * self.ffn_hidden
+        wide = (self.heads + 2 * self.key_value_heads) * self.query_size + self._gates
+        shapes: dict[Target, tuple[int, int]] = {"qkv": (h, wide), "out": (self.heads * self.value_size, h)}
+        if not layer.moe:
+            shapes |= {"up": (h, ups), "down": (self.ffn_hidden, h)}
+        return {target: shapes[target] for target in self.lora.targets if target in shapes} if self.lora else {}
+
+    @property
+    def _gates(self) -> int:
+        """Columns of the gates on attention."""
+        return self.heads * self.value_size * self.gated_attention
 
     @cached_property
     def pattern(self) -> tuple[str, ...]:
@@ -278,6 +329,7 @@ class Model(Record):
             gate=(h + ("gate" in self.biases)) * self.experts if layer.moe else 0,
             embedding=0,
             norm=sum(self._norm(width) for width in widths),
+            adapter=sum(self.lora.rank * sum(shape) for shape in self.adapted(layer).values()) if self.lora else 0,
         )
 
     def halves(self, layer: Layer) -> int:
@@ -347,7 +399,7 @@ class Model(Record):
             query = h * whole if at.query_rank is None else at.query_rank * (h + whole)
             return query + h * (at.key_value_rank + at.rotary) + at.key_value_rank * heads * (at.plain + at.value) + out
         wide = heads * self.query_size + 2 * self.key_value_heads * self.query_size
-        wide += heads * self.value_size * self.gated_attention
+        wide += self._gates
         return h * wide + out + ("qkv" in self.biases) * wide + ("out" in self.biases) * h
 
     def _norm(self, width: int) -> int:

@@ -10,8 +10,8 @@ from ...hardware.errors import InputError, suggestion
 from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import Precision
 
-Part = Literal["expert", "ffn", "attention", "gate", "embedding", "norm"]
-PARTS: tuple[Part, ...] = ("expert", "ffn", "attention", "gate", "embedding", "norm")
+Part = Literal["expert", "ffn", "attention", "gate", "embedding", "norm", "adapter"]
+PARTS: tuple[Part, ...] = ("expert", "ffn", "attention", "gate", "embedding", "norm", "adapter")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ POLICIES: Mapping[str, Mapping[Part, Formats]] = FrozenDict(
     {name: FrozenDict(dict.fromkeys(PARTS, formats)) for name, formats in _EVERYWHERE.items()}
     | {
         "layerwise": FrozenDict(
-            {part: _HALF_BUT_UPDATE if part in ("expert", "ffn", "attention") else _SINGLE for part in PARTS}
+            {part: _HALF_BUT_UPDATE if part in ("expert", "ffn", "attention", "adapter") else _SINGLE for part in PARTS}
         )
     }
 )

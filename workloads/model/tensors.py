@@ -53,6 +53,10 @@ def tensors_of_layer(model: Model, layer: Layer) -> Tensors:
         "attention": Counter(Tensor(*shape) for shape in recurrent.weights(h)) if recurrent else Counter(attention),
         "norm": _norms(model, norms),
     }
+    if model.lora:
+        rank = model.lora.rank
+        pairs = ((Tensor(rows, rank), Tensor(rank, columns)) for rows, columns in model.adapted(layer).values())
+        found["adapter"] = Counter(each for pair in pairs for each in pair)
     if layer.moe:
         gate = Counter([Tensor(h, model.experts), *([Tensor(1, model.experts)] if "gate" in model.biases else [])])
         found |= {"expert": Counter(experts), "gate": gate}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 FORMAT, OLDER = "athanor-run/2", "athanor-run/1"
 """The format of files, and the one before, whose traces have names instead of roles."""
+
+ROWS_AT_ONCE = 10_000
+"""Rows that are written together."""
 
 VOLATILE = ("wall_seconds", "peak_rss_bytes")
 """Keys of a summary that differ from one execution to the next; all others are decided by the inputs and the seed."""
@@ -59,7 +63,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write the whole run as JSON; raises :class:`InputError` where that is impossible."""
-        write_whole(path, self.to_json() + "\n")
+        write_whole(path, chain(self._pieces(), ["\n"]))
 
     def to_plain(self) -> dict[str, Any]:
         """The whole run as plain data."""
@@ -74,7 +78,18 @@ class Run:
 
     def to_json(self) -> str:
         """The whole run as JSON text."""
-        return json.dumps(self.to_plain())
+        return "".join(self._pieces())
+
+    def _pieces(self) -> Iterator[str]:
+        """The same, some rows at a time."""
+        whole = json.dumps(replace(self, trace=()).to_plain())
+        end = "]}}"  # rows stand last
+        yield whole.removesuffix(end)
+        rows, between = iter(self.trace), ""
+        while some := [list(row) for row in islice(rows, ROWS_AT_ONCE)]:
+            yield between + json.dumps(some)[1:-1]
+            between = ", "
+        yield end
 
     @classmethod
     def from_plain(cls, plain: Any, name: str) -> Run:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isfinite
+from os import SEEK_END
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple, overload
+from weakref import finalize
 
+from ...hardware.errors import InputError
 from ..schedule.operation import Operation, Task
 
 
@@ -171,3 +177,35 @@ KINDS = (
     _MAYBE_WHOLE,
 )
 """What each column holds in a file."""
+
+
+class StoredRows(Rows):
+    """Rows of many steps in a file without a name, written as steps are made: memory holds those of a step at a time.
+
+    Raises :class:`InputError` where no file can be made in ``folder``.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(lambda: iter(self))
+        try:
+            self._file = TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the rows
+        except OSError as reason:
+            raise InputError(f"{folder}: no trace can be kept there: {reason.strerror}") from None
+        self._close = finalize(self, self._file.close)
+
+    def add(self, rows: Iterable[TraceRow]) -> None:
+        """Write those of one more step."""
+        self._file.seek(0, SEEK_END)
+        pickle.dump([tuple(row) for row in rows], self._file)
+
+    def __iter__(self) -> Iterator[TraceRow]:
+        """One after another, read step by step."""
+        at = 0
+        while True:
+            self._file.seek(at)
+            try:
+                rows = pickle.load(self._file)  # we wrote it
+            except EOFError:
+                return
+            at = self._file.tell()
+            yield from map(TraceRow._make, rows)

@@ -44,7 +44,7 @@ class Costs:
         self._known: dict[Work, Timed] = {}
         self._kept: dict[tuple[object, ...], tuple[Work, Timed]] = {}
         self._kept_bytes = 0
-        self._equal: tuple[Array, Equal | None] | None = None
+        self._equal: dict[int, tuple[Array, Equal | None]] = {}
 
     def of(self, work: Work) -> Timed:
         """Seconds of an operation on each rank."""
@@ -75,12 +75,14 @@ class Costs:
         return compute_seconds(work, self.processor, self.calibration)
 
     def _equals(self, amount: Array) -> Equal | None:
-        """The distinct values of an amount; those of the last one are kept, since a layer's products follow each other."""
+        """The distinct values of an amount; kept as its products' seconds are, since a layer's passes have the same."""
         if amount.size < MANY:
             return None
-        if self._equal is None or self._equal[0] is not amount:
-            self._equal = amount, Equal.of(amount)
-        return self._equal[1]
+        if id(amount) not in self._equal:
+            self._equal[id(amount)] = amount, Equal.of(amount)
+            if len(self._equal) * amount.nbytes > MOST_KEPT:
+                del self._equal[next(iter(self._equal))]
+        return self._equal[id(amount)][1]
 
 
 class Equal(NamedTuple):
@@ -113,7 +115,7 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
     match work:
         case Gemm():
             _require(processor, work.precision)
-            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto)
+            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto, work.launches)
             if work.cast_from:
                 cast = processor.sweep(work.count * work.m * work.k, *_casting(work), 0.0, work.precision)
                 cost = Cost(cost.seconds + cast.seconds, cost.compute, cost.memory + cast.memory)

@@ -122,6 +122,7 @@ ModelPart = Literal[
     "output",
     "stage",  # what stages hand to each other
     "ends",  # the parameters of embedding and output
+    "adapter",  # of low rank beside frozen matrices, and its parameters
     "expert",  # the parameters of experts
     "gate",  # those of gates
     "norm",  # those of norms
@@ -151,7 +152,6 @@ Operand = Literal[
     "scan",
     "chunks",
     "states",
-    "norm",
 ]
 """Which of several an operation is about: the weight of a product, what goes around a ring, what a gradient is of."""
 

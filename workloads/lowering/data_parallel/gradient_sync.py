@@ -17,7 +17,7 @@ from ...sharding import ShardTransfer, Vector
 from ..builder import GRADIENTS, Program
 from .held_tensors import HeldTensors
 from .optimizer_steps import OptimizerStep, optimizer_steps
-from .sharding import Holding, held, held_beside_layers, shards
+from .sharding import Holding, held, held_beside_layers, shards, trained
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Update:
 
         ``at`` says of which layer they are, or of both ends; else they are of all that a rank holds.
         """
-        number = None
+        number, holdings = None, trained(self.setting, holdings)
         task = at.doing(Role.GRADIENT_SUM, gradient="weight")
         label = "embedding.gradients" if at.part else "gradients"
         if self.setting.plan.sharding.shards_weights:
@@ -77,7 +77,8 @@ class Update:
         """Where stages share the embedding, the first and the last tell each other their gradients (Megatron)."""
         setting, mesh = self.setting, self.setting.mesh
         stages = mesh.size("pp")
-        if stages == 1 or not setting.model.at_both_ends:
+        model = setting.model
+        if not setting.last_part[0] or not model.at_both_ends or not model.trains("embedding"):
             return
         element = self.formats["embedding"].gradient
         words = setting.model.vocabulary * setting.model.hidden / mesh.size("tp", "row", "col") * BYTES[element]
@@ -101,7 +102,7 @@ class Update:
             "norm": "tp" if plan.sequence_parallel else "row",
             "gate": "tp" if plan.expert_tensor == "whole" else "row",
         }
-        for each in held(self.setting):
+        for each in trained(self.setting):
             axis = axes.get(each.part)
             if axis and self.setting.mesh.size(axis) > 1:
                 element = self.formats[each.part].gradient
@@ -114,14 +115,14 @@ class Update:
         """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
         tensors = HeldTensors(self.setting)
-        for each in held(self.setting):
+        for each in trained(self.setting):
             for step in self.optimizer(program, tensors, each):
                 program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
         self.gather(program)
 
     def bookkeep(self, program: Program) -> None:
         """The framework's own work on what a rank holds."""
-        total: Amount = sum((each.parameters for each in held(self.setting)), start=0.0)
+        total: Amount = sum((each.parameters for each in trained(self.setting)), start=0.0)
         program.add(Task(Role.BOOKKEEPING), Bookkeeping(total), "other", "update.bookkeeping")
 
     def gather(self, program: Program) -> None:
@@ -137,7 +138,7 @@ class Update:
 
     def gathers(self, program: Program, holdings: list[Holding]) -> Iterator[tuple[str, Exchange]]:
         """(name, exchange) of what makes sharded weights whole."""
-        for each in self.vectors(holdings, "weight"):
+        for each in self.vectors(trained(self.setting, holdings), "weight"):
             if self.setting.mesh.size(*each.shards) > 1:
                 whole = ShardTransfer("all-gather", "all-gather", each.shards, each.nbytes, each.element)
                 yield f"{each.kind}.{each.element}.all-gather", self.exchange(program, whole)

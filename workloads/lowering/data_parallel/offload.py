@@ -24,7 +24,7 @@ from ..layer.layer_hooks import LayerHook
 from ..layer.rank_share import Local
 from .gradient_sync import Update
 from .held_tensors import HeldTensors
-from .sharding import Holding, held, held_of_layer, shards
+from .sharding import Holding, held_of_layer, shards, trained
 from .weight_gathering import offloaded
 
 
@@ -86,7 +86,7 @@ def host_update(program: Program, update: Update) -> None:
     setting = update.setting
     share, number = setting.plan.offload_shares["optimizer"], None
     tensors = HeldTensors(setting)
-    for each in held(setting):
+    for each in trained(setting):
         if share < 1:
             for step in update.optimizer(program, tensors, each, 1 - share):
                 program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
@@ -118,7 +118,10 @@ def weights_out(program: Program, update: Update) -> None:
 def gradient_bytes(setting: Setting, formats: Mapping[Part, Formats], holdings: list[Holding]) -> Amount:
     """Bytes of the rank's share of these gradients, as far as the host updates with them."""
     away = setting.plan.offload_shares["optimizer"]
-    parts = [each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each) for each in holdings]
+    parts = [
+        each.parameters * BYTES[formats[each.part].gradient] / shards(setting, each)
+        for each in trained(setting, holdings)
+    ]
     return away * sum(parts, start=0.0)
 
 
@@ -129,7 +132,7 @@ def _weight_bytes(update: Update, stays: bool) -> Amount:
     """
     setting, found = update.setting, list[Amount]()
     gathered = setting.plan.sharding.gathers_updates
-    for each in held(setting):
+    for each in trained(setting):
         away = 0.0 if each.part == "embedding" else offloaded(each.part, setting.plan.offload_shares)
         parts = shards(setting, each) if stays or not gathered else 1
         share = (1.0 if gathered else 1.0 - away) if stays else away

@@ -11,6 +11,7 @@ from ...schedule.operation import ModelPart, Operand, Role, Task
 from ...schedule.work import FusedAttention, Gemm, Sweep
 from ..builder import Program
 from ..tensor_parallel.none import Cut, NoTensorParallel
+from .adapters import adapter
 from .ffn import ACTIVATION_FLOPS
 from .rank_share import NORM_FLOPS, Local
 
@@ -38,6 +39,8 @@ class AttentionLayer:
             self.tensor.gather(program, self.source, replace(at, operand="source"))
         for weight, rows, n, k, cut in self._inputs():
             self.tensor.product(program, rows, replace(at, operand=weight), n, k, "attention", cut)
+            if beside := adapter(local, weight):
+                beside.forward(program, layer, n, k)
         self._norm_again(program, at)
         self.core(program, layer)
         if local.model.gated_attention:
@@ -47,6 +50,8 @@ class AttentionLayer:
         self.tensor.product(
             program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
         )
+        if beside := adapter(local, "out"):
+            beside.forward(program, layer, local.model.hidden, self._values)
         self.tensor.reduce(program, local, at)
         program.add(at.doing(Role.RESIDUAL), local.residual())
 
@@ -89,6 +94,8 @@ class AttentionLayer:
         self.tensor.product_backward(
             program, local, replace(at, operand="out"), local.model.hidden, self._values, "attention", "row"
         )
+        if beside := adapter(local, "out"):
+            beside.backward(program, layer, local.model.hidden, self._values)
         if local.model.gated_attention:
             gates = local.sweep("attention", self._context, reads=3, writes=2, flops=ACTIVATION_FLOPS)
             program.add(at.doing(Role.ACTIVATION, gradient="input"), gates)
@@ -99,6 +106,8 @@ class AttentionLayer:
             self.tensor.gather_again(program, self.source, replace(at, operand="source"))
         for weight, rows, n, k, cut in self._inputs():
             self.tensor.product_backward(program, rows, replace(at, operand=weight), n, k, "attention", cut)
+            if beside := adapter(local, weight):
+                beside.backward(program, layer, n, k)
         self.tensor.gather_backward(program, local, at)
         if self.source:
             self.tensor.gather_backward(program, self.source, replace(at, operand="source"))

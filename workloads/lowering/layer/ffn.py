@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...schedule.operation import ModelPart, Role, Task
+from ...schedule.operation import ModelPart, Operand, Role, Task
 from ..builder import Program
 from ..tensor_parallel.none import NoTensorParallel
+from .adapters import Adapter, adapter
 from .rank_share import NORM_FLOPS, Local
 
 ACTIVATION_FLOPS = 8
@@ -52,9 +53,17 @@ class FeedForward:
         """Both products and the activation between them."""
         model, local, ups = self.local.model, self.local, self.local.model.matrices - 1
         self.tensor.product(program, local, replace(at, operand="up"), ups * width, model.hidden, "ffn", "column")
+        if beside := self._adapter(at, "up"):
+            beside.forward(program, at.layer, ups * width, model.hidden)
         inner = local.tokens * width / local.width
         program.add(at.doing(Role.ACTIVATION), local.sweep("ffn", inner, reads=ups, flops=ACTIVATION_FLOPS))
         self.tensor.product(program, local, replace(at, operand="down"), model.hidden, width, "ffn", "row")
+        if beside := self._adapter(at, "down"):
+            beside.forward(program, at.layer, model.hidden, width)
+
+    def _adapter(self, at: Task, operand: Operand) -> Adapter | None:
+        """The adapter of one of its matrices, in a dense FFN."""
+        return adapter(self.local, operand) if at.part == "ffn" else None
 
     def backward(self, program: Program, layer: int) -> None:
         """Gradients of the FFN."""
@@ -69,6 +78,8 @@ class FeedForward:
         """Gradients of both products."""
         model, local, ups = self.local.model, self.local, self.local.model.matrices - 1
         self.tensor.product_backward(program, local, replace(at, operand="down"), model.hidden, width, "ffn", "row")
+        if beside := self._adapter(at, "down"):
+            beside.backward(program, at.layer, model.hidden, width)
         inner = local.tokens * width / local.width
         sweep = local.sweep("ffn", inner, reads=1 + ups, writes=ups, flops=ACTIVATION_FLOPS)
         program.add(at.doing(Role.ACTIVATION, gradient="input"), sweep)
@@ -77,3 +88,5 @@ class FeedForward:
         self.tensor.product_backward(
             program, local, replace(at, operand="up"), ups * width, model.hidden, "ffn", "column"
         )
+        if beside := self._adapter(at, "up"):
+            beside.backward(program, at.layer, ups * width, model.hidden)

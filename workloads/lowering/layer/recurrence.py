@@ -116,7 +116,7 @@ class RecurrentLayer:
         elements = self.local.tokens * step.elements / self.local.width
         return Sweep(elements, reads * size, writes * size, each, self.local.exact)
 
-    def _products(self, step: ChunkProducts, m: int, n: int, k: int) -> Gemm:
+    def _products(self, step: ChunkProducts, m: float, n: float, k: float) -> Gemm:
         """Of all chunks and heads of the rank; a sequence's last chunk is filled up."""
         chunks = self.local.sequences * -(-self.local.queries // step.chunk)
         count = max(1.0, step.count / self.local.width) * chunks

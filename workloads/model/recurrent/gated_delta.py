@@ -54,14 +54,14 @@ class GatedDelta(Recurrent):
             Projection("gates", hidden, 2 * heads, "column"),
             TokenPass("convolution", mixed, 1, 1, taps, keeps=mixed + values + 2 * heads, mathematical=True),
             # keys by keys, and the inverse of the triangle: chunk³/3 FLOPs are a product whose inner size is a sixth of it
-            ChunkProducts("scan", chunk, chunk, chunk, self.key_size + chunk // 6, heads, keeps=mixed),
+            ChunkProducts("scan", chunk, chunk, chunk, self.key_size + chunk / 6, heads, keeps=mixed),
             # the triangle with values and with keys; then queries by keys, with values
             ChunkProducts("chunks", chunk, chunk, self.value_size + self.key_size, chunk, heads, chunk * heads, True),
             # what a chunk knows already of its keys, and the state at its end
             ChunkProducts("states", chunk, chunk, 2 * self.value_size, self.key_size, heads, again=True),
             ChunkProducts("inner", chunk, chunk, chunk, self.key_size + self.value_size, heads),
             ChunkProducts("steps", chunk, chunk, self.value_size, self.key_size, heads),
-            TokenPass("norm", values, 2, 1, 8, keeps=values),
+            TokenPass("gate", values, 2, 1, 8, keeps=values),
             Projection("out", values, hidden, "row", keeps=values),
         )
 

@@ -39,7 +39,7 @@ class Lightning(Recurrent):
             ChunkProducts("chunks", chunk, chunk, size, chunk, self.heads),
             ChunkProducts("states", chunk, size, size, chunk, self.heads, again=True),
             ChunkProducts("inner", chunk, chunk, size, size, self.heads),
-            TokenPass("norm", wide, 2, 1, 8, keeps=2 * wide),
+            TokenPass("gate", wide, 2, 1, 8, keeps=2 * wide),
             Projection("out", wide, hidden, "row", keeps=wide),
         )
 

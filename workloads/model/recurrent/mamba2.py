@@ -55,7 +55,7 @@ class Mamba2(Recurrent):
             ChunkProducts("chunks", chunk, chunk, each, chunk, heads),
             ChunkProducts("states", chunk, size, each, chunk, heads, again=True),
             ChunkProducts("inner", chunk, chunk, each, size, heads),
-            TokenPass("norm", wide, 2, 1, 8, keeps=wide),
+            TokenPass("gate", wide, 2, 1, 8, keeps=wide),
             Projection("out", wide, hidden, "row", keeps=wide),
         )
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ....hardware.records import Record
 
-Operand = Literal["in", "gates", "convolution", "inner", "steps", "scan", "chunks", "states", "norm", "out"]
+Operand = Literal["in", "gates", "convolution", "inner", "steps", "scan", "chunks", "states", "gate", "out"]
 """What a step is about: tasks and labels go by it."""
 
 
@@ -71,7 +71,7 @@ class ChunkProducts:
     chunk: int
     m: int
     n: int
-    k: int
+    k: float
     count: int
     keeps: float = 0.0
     again: bool = False
