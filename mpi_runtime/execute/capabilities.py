@@ -10,6 +10,7 @@ from ...workloads.mesh.axes import CONTEXT
 from ...workloads.model.layers import ATTENTION
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
+from ...workloads.routing.balancers import Padded
 from ..devices import TYPES
 from ..training.dense.attention.kernels import COMPUTED
 
@@ -43,6 +44,8 @@ def _not_with_experts(setting: Setting) -> Iterator[str]:
         yield f"--mesh {others[0]}: models with experts are executed for real over ep and dp"
     if plan.sharding.shards_gradients:
         yield f"--zero {plan.zero}: models with experts are executed for real with --zero 0, 1 and hierarchical"
+    if isinstance(plan.balancing, Padded):
+        yield f"--balancer {plan.balancer}: the runtime sends no empty places; it runs capacity"
     if plan.prototypes:
         yield "--prototypes: the runtime's gates choose among all experts"
     if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
