@@ -176,10 +176,11 @@ def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
 
 
-def dealt(setting: Setting) -> tuple[int, str, str]:
+def dealt(setting: Setting) -> Key:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(setting.kinds) > 1 else 1, plan.stage_layers, plan.recompute_layers
+    chunks = plan.chunks if len(setting.kinds) > 1 or setting.folded else 1
+    return chunks, setting.folded, plan.stage_layers, plan.recompute_layers
 
 
 def shape(setting: Setting) -> Key:

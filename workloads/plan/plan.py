@@ -141,6 +141,13 @@ class Plan:
         "Number format of the optimizer's moments.",
         otherwise="the policy's",
     )
+    activations: Literal["fp8"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format in which inputs of activation functions, of FFN and experts, wait for the backward pass"
+        " (DeepSeek-V3: those of SwiGLU in eight bits).",
+        otherwise="that of products' results",
+    )
     optimizer: str = option(
         "Precision and optimizer",
         "adam",
@@ -251,7 +258,7 @@ class Plan:
     chunks: int = option(
         "Pipeline",
         1,
-        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.",
+        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved; 2 for zb-v and dualpipe-v.",
         more=0,
         searched=True,
     )
