@@ -160,12 +160,12 @@ def played(name: str) -> tuple[Any, list[int]]:
     from athanor.sim.engine.pipeline_timing import play, play_endless
     from athanor.workloads.pipelines import PIPELINES
 
-    pipeline, chunks = PIPELINES[name], 2 if name == "interleaved" else 1
-    work = {"F": 1.0 / chunks, "B": (1.0 if pipeline.splits_backward else 2.0) / chunks, "W": 1.0}
+    pipeline, chunks = PIPELINES[name], 1 + PIPELINES[name].chunked
+    work = {"F": 1.0 / chunks, "B": (1.0 if pipeline.splits_backward else 2.0) / chunks, "W": 1.0 / chunks}
     asked = (lambda stage, slot: work[slot.kind]), (lambda *ends: 0.0)
     if pipeline.asynchronous:
         return play_endless(pipeline, STAGES, MICRO_BATCHES, *asked)
-    return play(pipeline.orders(STAGES, MICRO_BATCHES, chunks), *asked), [0] * STAGES
+    return play(pipeline.orders(STAGES, MICRO_BATCHES, chunks), *asked, folded=pipeline.folded), [0] * STAGES
 
 
 def pipelines() -> str:
@@ -279,6 +279,7 @@ def filled(path: Path) -> str:
         "runtime": lambda: runtime(recorded("runtime")),
         "sources": lambda: of_accuracy("by_source", recorded("accuracy")),
         "fits": lambda: of_accuracy("by_fit", recorded("accuracy")),
+        "unseen": lambda: of_accuracy("unseen", recorded("accuracy")),
         "measurements": lambda: of_accuracy("in_short", recorded("accuracy")),
         "planner": lambda: planner(recorded("planner")),
         "referee": lambda: referee(recorded("referee")),

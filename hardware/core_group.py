@@ -126,8 +126,9 @@ class CoreGroup(Record):
         efficiency: float,
         bandwidth: float = 1.0,
         onto: int = 0,
+        launches: float = 1.0,
     ) -> Cost:
-        """Cost of ``count`` GEMMs in one launch by :attr:`tiles`; arguments as of :meth:`gemm`.
+        """Cost of ``count`` GEMMs in so many launches by :attr:`tiles`; arguments as of :meth:`gemm`.
 
         ``onto`` bytes an element are the sum to which C is added: by the product itself, which then reads and writes them in
         place of C, or by a sweep after it.
@@ -137,7 +138,7 @@ class CoreGroup(Record):
         m, n, k = (np.where(there, side, 0.0) for side in (m, n, k))
         read, write = self.read_bandwidth * bandwidth, self.write_bandwidth * bandwidth
         rate = self.peak[precision] * efficiency
-        compute = self.tiles.seconds(m, n, k, count, precision, rate, self.compute_cores, write)
+        compute = self.tiles.seconds(m, n, k, count, precision, rate, self.compute_cores, write, launches)
         size, sums = BYTES[precision], count * m * n
         memory = count * size * (m + n) * k / read + sums * size / write
         after = np.zeros_like(memory)

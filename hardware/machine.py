@@ -57,17 +57,27 @@ class Calibration(Unknowns):
     free_direction: tuple[Alternative, ...] = ()
 
 
-class Interval(Record):
-    """Where nine of ten measured steps lie, as multiples of the predicted one; from the errors of published runs."""
+class Multiples(Record):
+    """Between which multiples of the predicted step nine of ten measured ones lie."""
 
     low: float = Field(gt=0)
     high: float = Field(gt=0)
 
     @model_validator(mode="after")
-    def _in_order(self) -> Interval:
+    def _in_order(self) -> Multiples:
         if self.low > self.high:
             raise ValueError(f"low = {self.low} exceeds high = {self.high}")
         return self
+
+
+class Interval(Multiples):
+    """The multiples of dense models, from the errors of published runs, and of those with ``experts``, where they differ."""
+
+    experts: Multiples | None = None
+
+    def of(self, experts: int) -> Multiples:
+        """The multiples of a model with so many experts."""
+        return self.experts if experts and self.experts else self
 
 
 class Machine(Record):

@@ -125,11 +125,21 @@ class Processor:
         """FLOP/s of all compute cores of the rank."""
         return self.groups * self.core_group.peak[precision]
 
-    def gemm(self, m: ArrayLike, n: float, k: ArrayLike, count: float, precision: Precision, onto: int = 0) -> Cost:
+    def gemm(
+        self,
+        m: ArrayLike,
+        n: float,
+        k: ArrayLike,
+        count: float,
+        precision: Precision,
+        onto: int = 0,
+        launches: float = 1.0,
+    ) -> Cost:
         """Cost of ``count`` GEMMs of C[m, n] += A[m, k] B[k, n].
 
         ``onto`` are the bytes of an element of the sum in memory to which C is added, 0 where it is new; they are charged on
         accelerators that say how (``core_group.tiles``).
+        There they are in so many ``launches``, which share multiprocessors less well than the products of one.
         The core groups either split the batch or the columns of each, whichever is faster. Operators launched are
         counted apart (:meth:`launch`).
         """
@@ -137,7 +147,7 @@ class Processor:
         share, efficiency = self.bandwidth_share, self.gemm_efficiency
         if self.core_group.tiles:
             columns = np.asarray(n / self.groups)
-            return self.core_group.tiled(rows, columns, depth, count, precision, efficiency, share, onto)
+            return self.core_group.tiled(rows, columns, depth, count, precision, efficiency, share, onto, launches)
         split = self.core_group.gemm(rows, np.asarray(n / self.groups), depth, precision, efficiency, share)
         if self.groups == 1 or count <= 1:
             return Cost(*(count * part for part in split))

@@ -182,12 +182,26 @@ class Registry(Mapping[str, T], Generic[T]):
         if self._interface is None:
             return []
         wanted = dict.fromkeys([*vars(self._interface), *vars(self._interface).get("__annotations__", {})])
+        wanted = {each: None for each in wanted if each not in self._optional()}
         return [each for each in wanted if each[0] != "_" and not hasattr(entry, each)]
+
+    def _optional(self) -> dict[str, Any]:
+        """What a kind says of itself where nothing else is said: values, not methods, that later versions may add to."""
+        return {
+            name: value
+            for name, value in vars(self._interface).items()
+            if name[0] != "_" and isinstance(value, bool | str | int | float)
+        }
 
     def _checked(self, entry: Any, text: str, where: str) -> Any:
         """The class or object, once it has what its kind must have."""
         if lacks := self._lacking(entry):
             raise InputError(f"{self.flag} {text}: {where} is no {self.kind}: it has no {', '.join(lacks)}")
+        if self._interface is not None:
+            its_class = entry if isinstance(entry, type) else type(entry)
+            for name, value in self._optional().items():
+                if not hasattr(its_class, name):
+                    setattr(its_class, name, value)
         belongs_to_user(entry.__module__ if isinstance(entry, type) else type(entry).__module__)
         return entry
 

@@ -17,6 +17,9 @@ Array = NDArray[np.float64]
 SPLITS = (1, 2, 4, 8)
 """Into how many parts of its depth a product may be cut, where it has fewer tiles than there are multiprocessors."""
 
+STREAMS = 4
+"""Launches of products that run at once where each has one of its own (Transformer Engine's grouped linear layers)."""
+
 Side = Annotated[int, Field(gt=0)]
 
 
@@ -56,18 +59,22 @@ class Tiles(Record):
         rate: float,
         processors: int,
         write: float,
+        launches: float = 1.0,
     ) -> Array:
-        """Seconds of ``count`` products in one launch, memory apart.
+        """Seconds of ``count`` products in so many launches, memory apart.
+
+        Products of one launch share its waves, and so do those of :data:`STREAMS` launches that run at once.
 
         ``rate`` is the FLOP/s of all ``processors`` at full tiles, ``write`` the bytes per second at which parts of a cut product
         are written and read again.
         """
+        together = min(count, STREAMS * count / launches) if launches > 1 else count
         options = []
         for rows, columns in self.shapes:
             step = self._step(rows, columns, precision, rate, processors)
-            tiles = count * np.ceil(m / rows - 1e-9) * np.ceil(n / columns - 1e-9)
+            tiles = together * np.ceil(m / rows - 1e-9) * np.ceil(n / columns - 1e-9)
             for parts in SPLITS:
-                waves = np.ceil(tiles * parts / processors - 1e-9)
+                waves = count / together * np.ceil(tiles * parts / processors - 1e-9)
                 again = 0.0 if parts == 1 else 2 * parts * BYTES["fp32"] * count * m * n / write
                 allowed = parts == 1 or tiles < processors
                 options.append(np.where(allowed, waves * (k / parts + self.fill) * step + again, np.inf))

@@ -130,7 +130,7 @@ def run_setting(
             float(np.mean([each.flops for each in figures])),
             products,
         ),
-        **_interval(setting.machine, float(np.mean(seconds))),
+        **_interval(setting.machine, setting.model.experts, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(total, sum(seconds), plan.steps), setting),
         events=sum(each.events for each in figures),
@@ -177,11 +177,12 @@ def _run_step(
     return RankByRank(setting.machine, schedule, noise, observed).run()
 
 
-def _interval(machine: Machine, seconds: float) -> dict[str, float]:
+def _interval(machine: Machine, experts: int, seconds: float) -> dict[str, float]:
     """Between which times nine of ten measured steps lie, where the machine's constants were fitted to published runs."""
     if machine.interval is None:
         return {}
-    return {"step_seconds_low": seconds * machine.interval.low, "step_seconds_high": seconds * machine.interval.high}
+    multiples = machine.interval.of(experts)
+    return {"step_seconds_low": seconds * multiples.low, "step_seconds_high": seconds * multiples.high}
 
 
 def _classes(mesh: Mesh, observed: dict[str, tuple[int, ...]]) -> dict[str, dict[str, Any]]:

@@ -73,8 +73,11 @@ def _not_dense(setting: Setting) -> Iterator[str]:
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
         yield f"--mesh {mesh}: {model.key_value_heads} key-value heads of {model.name} do not divide over {width} ranks"
+    if setting.folded:
+        straight = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous and not each.folded)
+        yield f"--pipeline {plan.pipeline}: its stages hand on both ways; executed for real are {straight}"
     if mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).asynchronous:
-        flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous)
+        flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous and not each.folded)
         yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {flushing}"
     if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size(*CONTEXT):
         yield (
@@ -88,8 +91,11 @@ def _neither(setting: Setting) -> Iterator[str]:
     model, plan = setting.model, setting.plan
     formats = plan.precisions.at(0).values()
     used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
+    used |= {plan.activations} if plan.activations else set()
     if unknown := sorted(used - set(TYPES)):
-        named = [f" --{key} {value}" for key in ("gradients", "moments") if (value := getattr(plan, key))]
+        named = [
+            f" --{key} {value}" for key in ("gradients", "moments", "activations") if (value := getattr(plan, key))
+        ]
         yield f"--precision {plan.precision}{''.join(named)}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
     if plan.offloads:
         yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = {
     "F": ("#33658a", "#7fa8c4", "forward"),
     "B": ("#f6ae2d", "#fad58f", "backward"),
-    "W": ("#4f9d69", "", "weights"),
+    "W": ("#4f9d69", "#a7d0b4", "weights"),
 }
 """Colours of a stage's first chunk and of its others, and what a slot of the kind is called."""
 
@@ -40,8 +40,7 @@ def pipeline_orders(timings: Mapping[str, Timing], until: float) -> Figure:
         axes.spines[:].set_visible(False)
     panels[-1].set_xlabel("time, in forward passes of a stage", fontsize=8)
     handles = [Patch(color=first, label=name) for first, _, name in KINDS.values()]
-    handles.append(Patch(color=KINDS["F"][1], label="forward, second chunk"))
-    handles.append(Patch(color=KINDS["B"][1], label="backward, second chunk"))
+    handles += [Patch(color=others, label=f"{name}, second chunk") for _, others, name in KINDS.values()]
     figure.legend(handles=handles, ncols=len(handles), loc="outside upper center", fontsize=7, frameon=False)
     return figure
 

@@ -44,33 +44,64 @@ def by_source(record: dict[str, Any], lines: Lines) -> list[str]:
 
 
 def by_fit(record: dict[str, Any], lines: Lines) -> list[str]:
-    """Every fit: its values with standard errors, and errors of the rows fitted to, held out, and left out by groups."""
+    """Every fit: how well runs tell its values, and errors of the runs fitted to, held out, and left out by publication."""
     columns = (
         "fit",
         "values",
-        "rows",
+        "runs",
         "held out",
         "MAPE",
         "held out",
+        "each left out",
         "its median",
-        "each model out",
-        "publication",
-        "covers",
+        "null",
+        "its median",
     )
     rows = []
     for each in record["fits"]:
         errors = each["errors"]
         values = ", ".join(
-            f"{key.rpartition('.')[2]} {value:.3g} ±{each['standard_errors'][key]:.0%}"
+            f"{key.rpartition('.')[2]} {value:.3g}{_well(each, key)}"
             for key, value in each["values"].items()
             if not key.endswith("dma_write")
         )
-        left = [errors[f"leave_one_{what}_out"]["mape"] for what in ("model", "publication")]
-        held = errors["held_out"]
-        cells = (errors["fitted"]["mape"], held["mape"], held["median"], *left, each["coverage"])
-        counts = (str(errors["fitted"]["rows"]), str(held["rows"]))
+        left = (
+            next((found for name, found in errors.items() if name.startswith("leave_one")), None) or errors["held_out"]
+        )
+        null = errors.get("null") or {"mape": None, "median": None}
+        cells = (
+            errors["fitted"]["mape"],
+            errors["held_out"]["mape"],
+            left["mape"],
+            left["median"],
+            null["mape"],
+            null["median"],
+        )
+        counts = (str(errors["fitted"]["rows"]), str(errors["held_out"]["rows"]))
         rows.append((f"{each['kind']} {each['name']}", values, *counts, *(_percent(cell) for cell in cells)))
     return lines(columns, rows, 2)
+
+
+def _well(fit: dict[str, Any], key: str) -> str:
+    if key in fit["standard_errors"]:
+        return f" ±{fit['standard_errors'][key]:.0%}"
+    return f" (at its {fit['at_bound'][key]} bound)" if key in fit.get("at_bound", {}) else ""
+
+
+def unseen(record: dict[str, Any], lines: Lines) -> list[str]:
+    """Errors of all runs of steps, each under constants fitted without its publication."""
+    columns = ("runs", "number", "bias", "MAPE", "median", "worst")
+    rows = [
+        (name, str(each["rows"]), *_cells(each, ("bias", "mape", "median", "worst")))
+        for name, each in record.get("leave_one_publication_out", {}).items()
+    ]
+    covers = record.get("coverage")
+    told = (
+        ""
+        if covers is None
+        else f"Intervals that are made without a run's publication cover {covers:.0%} of these runs."
+    )
+    return [*lines(columns, rows), "", told]
 
 
 def in_short(record: dict[str, Any], lines: Lines) -> list[str]:

@@ -12,13 +12,8 @@ import numpy as np
 
 from ...hardware.errors import InputError, NeverDone
 from ...hardware.machine import Machine, load_machine
-from ...hardware.site import assumed
-from ...hardware.site.faults import Faults
-from ...hardware.site.power import Power
 from ...hardware.site.price import Price
-from ...hardware.site.storage import Storage
-from ...hardware.units import KILOWATT_HOUR, duration, si
-from ...workloads.memory.checkpoint import checkpoint_bytes
+from ...hardware.units import duration
 from ...workloads.model.model import Model, load_model
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.run_file import resolved
@@ -26,15 +21,16 @@ from ...workloads.results.run import Run
 from .budget import steps_of
 from .campaign_options import CampaignOptions
 from .campaign_plan import CampaignPlan
+from .checkpoints import Checkpoints
 from .energy import Draw, capped_machine, step_states
 from .events import play_events
 from .fault_history import FaultProcess, InUse
-from .file_system import copy_seconds, transfer
 from .intervals import daly, daly_first_order, young
 from .job import Job
 from .ledger import Outcome
 from .optimum import best_interval
 from .renewals import play
+from .site import Site
 from .steps import CampaignSteps
 
 
@@ -171,59 +167,6 @@ def campaign(
     return play_campaign(load_machine(machine), load_model(model), chosen, given, overcommit)
 
 
-@dataclass
-class Site:
-    """What surrounds the machine: its own, or assumed, with a warning for each that is."""
-
-    machine: Machine
-    plan: CampaignPlan
-    warnings: list[str] = field(default_factory=list)
-
-    def faults(self) -> Faults:
-        """The faults of the plan, the machine's, or assumed ones."""
-        plan, machine = self.plan, self.machine
-        if plan.faults is not None:
-            return assumed.read_faults(plan.faults)
-        found = machine.faults
-        if found is None:
-            found = assumed.read_faults(assumed.USUAL_RATES)
-            what = (
-                "rates of faults, restarts and repairs" if plan.mtbf_node is None else "times of restarts and repairs"
-            )
-            self._assumed("faults", f"{what} as of {assumed.USUAL_RATES} (--faults)")
-        return found if plan.mtbf_node_seconds is None else assumed.of_nodes(plan.mtbf_node_seconds, found)
-
-    def power(self) -> Power:
-        """The machine's power, or an assumed one."""
-        if self.machine.power is not None:
-            return self.machine.power
-        found = assumed.assumed_power(self.machine)
-        self._assumed("power", f"a node that computes draws {si(found.compute, 'W')}, PUE {found.pue:g}")
-        return found
-
-    def storage(self) -> Storage:
-        """The machine's file system, or an assumed one."""
-        if self.machine.storage is not None:
-            return self.machine.storage
-        found = assumed.assumed_storage(self.machine)
-        self._assumed(
-            "storage", f"a file system that writes {si(found.write, 'B/s')} and reads {si(found.read, 'B/s')}"
-        )
-        return found
-
-    def price(self) -> Price:
-        """The machine's prices, or assumed ones."""
-        if self.machine.price is not None:
-            return self.machine.price
-        found = assumed.assumed_price(self.machine)
-        text = f"{found.node * 3600:g} USD for a node-hour, energy included, and {found.carbon[0] * KILOWATT_HOUR:g} kg/kWh"
-        self._assumed("price", text)
-        return found
-
-    def _assumed(self, table: str, what: str) -> None:
-        self.warnings.append(f"assumed: {self.machine.name} has no [{table}]; {what}")
-
-
 def play_campaign(
     machine: Machine, model: Model, plan: CampaignPlan, options: Mapping[str, Any], overcommit: bool
 ) -> Campaign:
@@ -244,30 +187,26 @@ def play_campaign(
     spares = plan.spares if plan.spares is not None else faults.spares
     if spares is None:
         spares = machine.nodes - nodes
-    nbytes = plan.checkpoint_bytes or checkpoint_bytes(setting)
-    written = transfer(machine, storage, nodes, nbytes, totals.ranks)
-    loaded = transfer(machine, storage, nodes, nbytes, totals.ranks, reading=True)
-    copied = copy_seconds(setting, nodes, nbytes)
-    asynchronous = plan.checkpoint == "asynchronous"
-    save, commit = (copied, written.seconds) if asynchronous else (written.seconds, 0.0)
+    saved = Checkpoints.of(plan.checkpoint, setting, storage, plan.checkpoint_bytes, process)
     scheduling = faults.scheduling if plan.policy == "restart" else 0.0
     restart = faults.restart_seconds(totals.ranks) - faults.scheduling + scheduling
     work = steps * times.seconds
     job = Job(
         work,
         work,
-        save,
+        saved.save,
         restart,
-        loaded.seconds,
-        commit,
+        saved.load,
+        saved.commit,
         spares=float(spares),
         speeds=times.speeds_with_fewer(plan.elastic_batch == "kept") if plan.policy == "elastic" else (1.0,),
         slowed={kind: times.speed_beside(each) for kind, each in enumerate(faults.component) if each.degrades},
         planned=frozenset(kind for kind, each in enumerate(faults.component) if each.planned),
+        levels=saved.levels,
+        survives=saved.survives,
     )
     seed = Plan.of(model, options, machine).seed
-    mtbf = process.mtbf_of([kind for kind in range(len(process.counts)) if kind not in {*job.planned, *job.slowed}])
-    intervals = _intervals(plan, job, mtbf, process, seed, times.seconds)
+    intervals = _intervals(plan, job, saved.mtbf, process, seed, times.seconds)
     job = job.at(intervals["used"])
     outcomes = tuple(_ended(play(job, process.history(seed + number)), process, job) for number in range(plan.seeds))
     states = step_states(times.run)
@@ -284,14 +223,7 @@ def play_campaign(
         process,
         outcomes,
         intervals,
-        {
-            "bytes": nbytes,
-            "save_seconds": save,
-            "write_seconds": written.seconds,
-            "write_limit": written.limit,
-            "load_seconds": loaded.seconds,
-            "kind": plan.checkpoint,
-        },
+        saved.table(job),
         Draw.of(power, states, nodes, spares if plan.policy == "hot-spare" else 0),
         price,
         tuple(warnings),

@@ -19,6 +19,7 @@ STATE_OF: Mapping[str, str] = {
     "offload": "memory",
     "optimizer": "memory",
     "balancing": "memory",
+    "launch": "idle",
     "pipeline_bubble": "idle",
     "imbalance": "idle",
     "other": "idle",
@@ -56,6 +57,8 @@ def memory_bound_share(run: Run) -> float:
     """Share of the computing time whose operations are bound by memory; what the trace does not tell apart counts as not."""
     known = {"memory": 0.0, "compute": 0.0}
     for row in run.trace:
+        if row.step:
+            break  # steps are alike in this, and rows of each further one are made by simulating it
         if row.category == "compute" and row.limit in known:
             known[row.limit] += row.end - row.start
     whole = sum(known.values())

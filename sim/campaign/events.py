@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import simpy
 
 from .fault_history import FaultHistory, FaultTimes
@@ -34,6 +35,15 @@ def play_events(job: Job, history: FaultHistory, stop: float = inf) -> Outcome:
         until *= 2.0
 
 
+class _Fault(NamedTuple):
+    """What interrupts a job: the component, seconds until it is noticed, whether it was announced, seconds of the restart."""
+
+    kind: int
+    detection: float
+    planned: bool
+    restart: float
+
+
 class _Campaign:
     """One seed.
 
@@ -53,6 +63,8 @@ class _Campaign:
         self.stepped, self.saved = 0.0, 0.0
         self.snapshots: list[tuple[float, float]] = []
         self.worked = 0.0
+        self.whole = 0.0  # work that was saved when a stop was announced
+        self.numbers = [0]  # checkpoints of the span, and the one before it
 
     def run(self) -> Outcome:
         """Play it to its end, or until the faults end."""
@@ -100,7 +112,8 @@ class _Campaign:
             self._tell()
         if self.main.is_alive:
             self.struck[int(self.faults.kind[number])] += 1
-            self.main.interrupt((detection, planned, self.job.restart * float(self.faults.restart[number])))
+            restart = self.job.restart * float(self.faults.restart[number])
+            self.main.interrupt(_Fault(int(self.faults.kind[number]), detection, planned, restart))
 
     def _repair(self, lost: int, seconds: float) -> Steps:
         yield self.env.timeout(seconds)
@@ -114,38 +127,48 @@ class _Campaign:
 
     def _job(self) -> Steps:
         """Work until a fault, recover, work on, until all is done."""
-        recovery: tuple[float, bool, float] | None = None
+        fault: _Fault | None = None
         while True:
             try:
-                if recovery:
-                    yield from self._recover(*recovery)
+                if fault:
+                    yield from self._recover(fault)
                 yield from self._work()
                 self._book(self.job.work - self.kept)
                 self.finished = True
                 return
-            except simpy.Interrupt as fault:
-                recovery = fault.cause
+            except simpy.Interrupt as interrupt:
+                fault = interrupt.cause
 
-    def _recover(self, detection: float, planned: bool, restart: float) -> Steps:
+    def _recover(self, fault: _Fault) -> Steps:
         """Save what is announced, notice, wait for nodes, restart, load."""
-        now, kept = self.stepped + self.saved, 0.0
-        for taken, holds in self.snapshots:
-            kept = holds if now - taken >= self.job.commit else kept
+        kept = self._left_by(fault)
         try:
-            if planned:
+            if fault.planned:
                 yield from self._spend("checkpoint", self.job.save + self.job.commit)
                 kept = self.stepped
+                self.whole = self.kept + kept
         finally:
             self._book(kept)
-        yield from self._spend("detection", detection)
+        yield from self._spend("detection", fault.detection)
         began = self.env.now
         try:
             while self.speed <= 0:
                 yield self.changed
         finally:
             self._spent("repair_wait", began)
-        yield from self._spend("restart", restart)
-        yield from self._spend("io", self.job.load)
+        yield from self._spend("restart", fault.restart)
+        yield from self._spend("io", float(self.job.load_after(np.array([fault.kind]))[0]))
+
+    def _left_by(self, fault: _Fault) -> float:
+        """The work of the span before a fault that it leaves; below zero where it takes back more than that."""
+        job, now, kept = self.job, self.stepped + self.saved, 0.0
+        if job.levels:
+            every = job.levels[job.survives[fault.kind]].every
+            grid = max((number // every * every * job.interval for number in self.numbers), default=0.0)
+            return max(self.whole, grid) - self.kept
+        for taken, holds in self.snapshots:
+            kept = holds if now - taken >= job.commit else kept
+        return kept
 
     def _book(self, kept: float) -> None:
         """Close the books of a span of work, of which so much is kept."""
@@ -157,7 +180,7 @@ class _Campaign:
         books["degraded"] += self.worked - whole
         self.kept += kept
         self.stepped = self.saved = self.worked = 0.0
-        self.snapshots = []
+        self.snapshots, self.numbers = [], [int(self.kept / self.job.interval + TINY)]
 
     def _spend(self, entry: str, seconds: float) -> Steps:
         """So many seconds of a recovery, as far as no fault comes between."""
@@ -175,12 +198,18 @@ class _Campaign:
     def _work(self) -> Steps:
         """Cycles of steps and checkpoints, from the last that was kept on."""
         job, done = self.job, self.kept
+        number = int(done / job.interval + TINY)
+        self.numbers = [number]
         while job.work - done > TINY * job.interval:
-            some = min(job.interval, job.work - done)
+            number += 1
+            some = min((number * job.interval - done) if job.levels else job.interval, job.work - done)
             yield from self._at_speed("productive", some)
-            yield from self._at_speed("checkpoint", job.save)
             done += some
+            last = job.work - done <= TINY * job.interval
+            save = job.save if not job.levels else (job.levels[-1] if last else job.level_of(number)).save
+            yield from self._at_speed("checkpoint", save)
             self.snapshots.append((self.stepped + self.saved, done - self.kept))
+            self.numbers.append(number)
         yield from self._at_speed("checkpoint", job.commit)
 
     def _at_speed(self, entry: str, seconds: float) -> Steps:

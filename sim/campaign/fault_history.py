@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import gamma, log, sqrt
+from math import ceil, gamma, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,7 +205,7 @@ class _Renewed:
     """Components of one kind with Weibull times, each with the time of its next fault."""
 
     def __init__(self, component: Component, count: int, random: np.random.Generator) -> None:
-        self.shape, self.random = component.shape, random
+        self.shape, self.random, self.mean = component.shape, random, component.mtbf
         self.scale = component.mtbf / gamma(1.0 + 1.0 / component.shape)
         # A life that is under way at a random moment is drawn by its length, and the moment lies anywhere in it.
         lives = random.gamma(1.0 + 1.0 / self.shape, size=count) ** (1.0 / self.shape)
@@ -215,9 +215,24 @@ class _Renewed:
         """The faults up to a time that nobody has asked for yet."""
         found = []
         while len(due := np.flatnonzero(self.next < seconds)):
-            found.append(self.next[due])
-            self.next[due] += self.scale * self.random.weibull(self.shape, len(due))
+            # as many lives for each as most will have until then; those that go on are drawn again
+            lives = 1 + ceil(1.2 * (seconds - float(self.next[due].min())) / self.mean)
+            ends = self.next[due, None] + np.cumsum(
+                self.scale * self.random.weibull(self.shape, (len(due), lives)), axis=1
+            )
+            times = np.concatenate([self.next[due, None], ends], axis=1)
+            found.append(times[times < seconds])
+            after = np.argmax(times >= seconds, axis=1)  # 0 where all of them end before
+            last = np.where(after > 0, after, lives)
+            self.next[due] = times[np.arange(len(due)), last]
+            again = after == 0
+            found[-1] = np.sort(found[-1]) if not again.any() else _without(found[-1], self.next[due][again])
         return np.concatenate(found) if found else np.zeros(0)
+
+
+def _without(times: Array, ends: Array) -> Array:
+    """The times but for those at which lives end that are drawn on: they come first of what is drawn next."""
+    return times[~np.isin(times, ends)]
 
 
 def log_normal(random: np.random.Generator, count: int, spread: float) -> Array:

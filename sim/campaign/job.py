@@ -13,6 +13,20 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class CheckpointLevel:
+    """A level of checkpoints: every how many of them are written there as well, what that one takes, and loading from there.
+
+    ``name`` is what it is, and ``mtbf`` the mean time between faults after which the job needs just this level.
+    """
+
+    name: str
+    every: int
+    save: float
+    load: float
+    mtbf: float = inf
+
+
+@dataclass(frozen=True)
 class Job:
     """A job as faults see it; seconds.
 
@@ -37,6 +51,10 @@ class Job:
     slowed: Mapping[int, float] = field(default_factory=dict)
     planned: frozenset[int] = frozenset()
     """Components whose faults are announced."""
+    levels: tuple[CheckpointLevel, ...] = ()
+    """Levels of checkpoints, the quickest first: each counts a multiple of the one before, which it stands for as well."""
+    survives: tuple[int, ...] = ()
+    """Of each component the first level that outlives its faults; none where there are no levels."""
 
     def at(self, interval: float) -> Job:
         """The same with another interval."""
@@ -46,6 +64,17 @@ class Job:
     def cycle(self) -> float:
         """From checkpoint to checkpoint."""
         return self.interval + self.save
+
+    def load_after(self, kind: NDArray[np.int64]) -> Array:
+        """Seconds of loading after faults of these components."""
+        if not self.levels:
+            return np.full(len(kind), self.load)
+        loads = np.array([self.levels[each].load for each in self.survives])
+        return loads[kind]
+
+    def level_of(self, number: int) -> CheckpointLevel:
+        """The level of checkpoint 1, 2, …: the last one that is due."""
+        return next(each for each in reversed(self.levels) if number % each.every == 0)
 
     def speed(self, missing: Array) -> Array:
         """How fast it runs with so many nodes missing after all spares are used; 0 where it cannot."""

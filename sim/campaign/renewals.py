@@ -27,6 +27,10 @@ TINY = 1e-9
 
 def play(job: Job, history: FaultHistory) -> Outcome:
     """The campaign of a job under the faults of one seed; not ``finished`` where that would take too long."""
+    if job.levels:
+        from .levels import play_levels
+
+        return play_levels(job, history)
     most = MOST_TIMES * job.work
     until = min(1.25 * job.work + job.restart, max(2.0 * SEEN * history.process.mtbf, most / 1000))
     while True:
@@ -92,7 +96,7 @@ def interruptions(job: Job, faults: FaultTimes, until: float) -> tuple[Interrupt
     if len(job.speeds) > 1:
         moments.append(at)
         speeds.append(enough)
-    restart, load = job.restart * faults.restart[order], np.full(len(time), job.load)
+    restart, load = job.restart * faults.restart[order], job.load_after(kind)
     steps = np.stack([save, detection, wait, restart, load], axis=1)
     return Interruptions(time, kind, planned, steps), Progress.of(moments, speeds, until)
 
@@ -191,10 +195,13 @@ class Spans:
         books["recomputed"] = float((stepped - kept).sum())
         if len(self.progress.time) > 2:  # else what differs is rounding
             books["degraded"] = float((span - work).sum())
-        # steps of recoveries, as far as the next interruption lets them come
+        for name, spent in self.recoveries(last, ends).items():
+            books[name] += spent
+        return books
+
+    def recoveries(self, last: int, ends: Array) -> dict[str, float]:
+        """Seconds of the steps of recoveries before span ``last``, as far as the next interruption lets them come."""
         stops, begun = self.stops, self.stops.time[:last]
         edges = begun[:, None] + np.concatenate([np.zeros((last, 1)), np.cumsum(stops.steps[:last], axis=1)], axis=1)
         edges = np.minimum(edges, ends[1:, None])
-        for name, spent in zip(RECOVERY, np.diff(edges, axis=1).sum(axis=0).tolist(), strict=True):
-            books[name] += spent
-        return books
+        return dict(zip(RECOVERY, np.diff(edges, axis=1).sum(axis=0).tolist(), strict=True))

@@ -106,6 +106,7 @@ def play(
     transfer: Callable[[int, int, Kind], Seconds],
     making: Callable[[int, Slot], Seconds] | None = None,
     sharing: CardSharing | None = None,
+    folded: bool = False,
 ) -> Timing:
     """Play the orders of all stages: a slot begins when its stage is free and its input has come.
 
@@ -113,11 +114,12 @@ def play(
     does not keep the sender from working on. ``making`` are those of a slot after which its result can be sent, by default
     all of its ``duration``. With ``sharing``, messages queue for the cards that they keep busy, first come first served, and
     share them with what slots send (:mod:`.stage_cards`); where ranks of a stage differ, those of the slowest say in which order
-    and by how much. Raises :class:`InputError` where stages wait for each other.
+    and by how much. ``folded`` says which parts chunks are (:func:`~athanor.workloads.pipelines.order.part_of`). Raises
+    :class:`InputError` where stages wait for each other.
     """
     work = [[duration(stage, slot) for slot in order] for stage, order in enumerate(orders)]
     parts = [[making(stage, slot) for slot in order] for stage, order in enumerate(orders)] if making else work
-    steps = sequence(orders)
+    steps = sequence(orders, folded)
     asked = {(sender, stage, orders[stage][place][0]) for stage, place, source, sender in steps if source >= 0}
     between = {key: transfer(*key) if key[0] != key[1] else 0.0 for key in sorted(asked)}
     amounts = (each for some in (between.values(), *work, *parts) for each in some)

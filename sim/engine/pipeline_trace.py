@@ -63,7 +63,7 @@ def _arrival(stages: PipelineStages, rank: tuple[int, ...], stage: int, place: i
         return None
     sender, there = source
     sent = at(stages.played[0].made[sender][there], rank)
-    found = stages.handovers[slot.kind]
+    found = stages.handovers[stages.way(sender, stage, slot.kind)]
     elsewhere = tuple(sender if axis == stages.axis else number for axis, number in enumerate(rank))
     task, label = handed_on(slot, 0)
     operation = Operation(label, PHASE[slot.kind], "pipeline_transfer", ARRIVALS, exchange, task=task)

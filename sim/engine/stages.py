@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...hardware.machine import Machine
-from ...workloads.pipelines import PIPELINES, Kind, Order, Slot
+from ...workloads.pipelines import PIPELINES, Kind, Order, Slot, part_of, place_of
 from ...workloads.results.ledger import Passed
 from ...workloads.results.trace import Rows
 from ...workloads.schedule.work import Exchange, PipelineWork
@@ -111,7 +111,8 @@ class PipelineStages:
         asked = self._duration, self._transfer, self._made, sharing
         if pipeline.asynchronous:
             return play_endless(pipeline, work.stages, work.micro_batches, *asked)
-        return play(pipeline.orders(work.stages, work.micro_batches, work.chunks), *asked), [0] * work.stages
+        orders = pipeline.orders(work.stages, work.micro_batches, work.chunks)
+        return play(orders, *asked, folded=pipeline.folded), [0] * work.stages
 
     @property
     def orders(self) -> Sequence[Order]:
@@ -187,11 +188,13 @@ class PipelineStages:
 
     def source(self, stage: int, slot: Slot) -> tuple[int, int] | None:
         """The stage that makes a slot's input, and the place at which it does; None where no other stage does."""
-        last = self.work.stages * self.work.chunks - 1
-        part = slot.chunk * self.work.stages + stage + (1 if slot.kind == "B" else -1)
+        last, stages, folded = self.work.stages * self.work.chunks - 1, self.work.stages, self._folded
+        part = part_of(stage, slot.chunk, stages, folded) + (1 if slot.kind == "B" else -1)
         if slot.kind == "W" or not 0 <= part <= last:
             return None
-        chunk, other = divmod(part, self.work.stages)
+        other, chunk = place_of(part, stages, folded)
+        if other == stage:
+            return None
         return other, self._places[other][slot._replace(chunk=chunk)]
 
     @cached_property
@@ -213,12 +216,27 @@ class PipelineStages:
             seconds = self._making[key] = self._at(self.stage_run(stage, key[1]).made, stage)
         return seconds
 
+    @cached_property
+    def _folded(self) -> bool:
+        return PIPELINES.find(self.work.name).folded
+
+    @property
+    def _wraps(self) -> bool:
+        """Whether the last stage hands on to the first."""
+        return self.work.chunks > 1 and not self._folded
+
+    def way(self, sender: int, receiver: int, kind: Kind) -> Kind:
+        """The kind whose messages go from stage to stage like these: folded chunks send activations back, gradients on."""
+        return kind if not self._folded else "F" if receiver > sender else "B"
+
     def _transfer(self, sender: int, receiver: int, kind: Kind) -> Seconds:
-        return self._at(self.handovers[kind].seconds, sender)
+        return self._at(self.handovers[self.way(sender, receiver, kind)].seconds, sender)
 
     def wire(self, sender: int, receiver: int, kind: Kind) -> tuple[Seconds, int]:
         """Seconds of a message in which it keeps cards busy, and its way."""
-        return self._at(self.handovers[kind].wire, sender), self._cards.way(sender, receiver)
+        return self._at(self.handovers[self.way(sender, receiver, kind)].wire, sender), self._cards.way(
+            sender, receiver
+        )
 
     def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
         """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
@@ -233,24 +251,28 @@ class PipelineStages:
     @cached_property
     def _cards(self) -> SharedCards:
         assert self.work.activations is not None and self.axis is not None
-        return SharedCards(self.traffic, self.work.activations, self.handovers, self.work.chunks > 1, self.axis)
+        return SharedCards(self.traffic, self.work.activations, self.handovers, self._wraps, self.axis)
 
     def _handover(self, kind: Kind, sends: Sequence[int] | None = None) -> Handover:
         assert self.work.activations is not None
-        return self.engine.handover(self.work.activations, kind, self.work.chunks > 1, sends)
+        return self.engine.handover(self.work.activations, kind, self._wraps, sends)
 
     def _sends(self, kind: Kind) -> list[int]:
-        """How often each stage sends an activation, or a gradient, within the step: as often as its slot is another's input."""
-        last = self.work.stages * self.work.chunks - 1
-        end = last if kind == "F" else 0
-        return [
-            sum(
-                count
-                for (found, chunk), count in Counter((slot.kind, slot.chunk) for slot in order[first:]).items()
-                if found == kind and chunk * self.work.stages + stage != end
-            )
-            for stage, (order, first) in enumerate(zip(self.orders, self.first, strict=True))
-        ]
+        """How often each stage sends a message that goes the way of a kind within the step: where its slot is another's input."""
+        found = [0] * self.work.stages
+        for stage, (order, first) in enumerate(zip(self.orders, self.first, strict=True)):
+            for (made, chunk), count in Counter((slot.kind, slot.chunk) for slot in order[first:]).items():
+                receiver = self._receiver(stage, made, chunk)
+                if receiver not in (None, stage) and self.way(stage, receiver or 0, made) == kind:
+                    found[stage] += count
+        return found
+
+    def _receiver(self, stage: int, kind: Kind, chunk: int) -> int | None:
+        """The stage that needs what a slot makes; None where it is nobody's input."""
+        part = part_of(stage, chunk, self.work.stages, self._folded) + (1 if kind == "F" else -1)
+        if kind == "W" or not 0 <= part < self.work.stages * self.work.chunks:
+            return None
+        return place_of(part, self.work.stages, self._folded)[0]
 
     @cached_property
     def _counts(self) -> list[Counter[int]]:

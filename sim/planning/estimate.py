@@ -89,7 +89,7 @@ class Estimator:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
             return self.steps.whole(setting, wires, work)
         local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
-        send, wire = wires.hand_over(handed_on(setting, local), setting.plan.chunks > 1)
+        send, wire = wires.hand_over(handed_on(setting, local), setting.plan.chunks > 1 and not setting.folded)
         pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, wire)
         found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:

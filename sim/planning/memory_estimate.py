@@ -79,7 +79,16 @@ class Rooms:
         key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
-        moving = (here, plan.offload, policy, alike, plan.sharding.shards_weights, plan.framework, plan.loss)
+        moving = (
+            here,
+            plan.offload,
+            policy,
+            alike,
+            plan.sharding.shards_weights,
+            plan.framework,
+            plan.loss,
+            plan.activations,
+        )
         if moving not in self._passing:
             self._passing[moving] = MemorySums.of(account.passing(), stages.count)
         stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes

@@ -106,8 +106,8 @@ class PassTimes:
         axes = (*TENSOR, *CONTEXT, "ep")
         here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(("ep", "tp")))
         if here not in self._timed:
-            # Algorithms in two levels depend on the layout, and only exchanges of tokens use them.
-            known = (key, here if setting.plan.all_to_all == "two-level" else None)
+            # Algorithms in two levels depend on the layout, as do tokens that go once to a node: of exchanges of tokens alone.
+            known = (key, here if setting.plan.all_to_all == "two-level" or setting.plan.dispatch != "copies" else None)
             if known not in self._lowered:
                 self._lowered[known] = self._lower(setting, wires.layout)
             self._timed[here] = {span: work.seconds(wires, self.costs) for span, work in self._lowered[known].items()}
@@ -176,10 +176,11 @@ def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
 
 
-def dealt(setting: Setting) -> tuple[int, str, str]:
+def dealt(setting: Setting) -> Key:
     """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
     plan = setting.plan
-    return plan.chunks if len(setting.kinds) > 1 else 1, plan.stage_layers, plan.recompute_layers
+    chunks = plan.chunks if len(setting.kinds) > 1 or setting.folded else 1
+    return chunks, setting.folded, plan.stage_layers, plan.recompute_layers
 
 
 def shape(setting: Setting) -> Key:
@@ -205,4 +206,6 @@ def shape(setting: Setting) -> Key:
         plan.router,
         plan.tensor_overlap,
         plan.cuda_graphs,
+        plan.dispatch,
+        plan.route_nodes,
     )

@@ -105,7 +105,7 @@ def _turns(pipeline: Pipeline, stages: int, micro_batches: int, chunks: int) -> 
         orders = pipeline.orders(stages, micro_batches, chunks)
     completes = "W" if pipeline.splits_backward else "B"
     stage, which, source, far, last = [], [], [], [], []
-    for at, (mine, place, needed, sender) in enumerate(sequence(orders)):
+    for at, (mine, place, needed, sender) in enumerate(sequence(orders, pipeline.folded)):
         slot = orders[mine][place]
         number = PASS[slot.kind]
         if slot.kind == completes and slot.micro_batch % micro_batches == micro_batches - 1:
@@ -135,7 +135,7 @@ def _queued(pipeline: Pipeline, stages: StageSeconds, micro_batches: int) -> flo
     slots = [[work(stage, slot) for slot in order] for stage, order in enumerate(orders)]
     busy, made = ([[pair[which] for pair in each] for each in slots] for which in (0, 1))
     message = StageMessage(stages.wire, stages.send - stages.wire)
-    cards = Cards(orders, sequence(orders), busy, made, lambda *ends: message, lambda *slot: Slowing())
+    cards = Cards(orders, sequence(orders, pipeline.folded), busy, made, lambda *ends: message, lambda *slot: Slowing())
     return max(each[-1].end for each in cards.play())
 
 

@@ -240,6 +240,8 @@ class Space:
 
     def _chunks(self, name: str, stages: int) -> list[tuple[int]]:
         """Chunks of a stage: more than one where a schedule has them, as many as share its layers evenly."""
+        if find_pipeline(name).folded:
+            return [(2,)]
         if find_pipeline(name).chunked:
             each = {(self.question.model.depth + 2 * (way == "ends")) // stages for (way,) in self._asked_ways()}
             counts = sorted({count for layers in each for count in divisors_of(max(1, layers))[1:]}) or [2]

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ...workloads.lowering import finish
 from ...workloads.lowering.builder import Program
-from ...workloads.lowering.data_parallel.sharding import parts_of
+from ...workloads.lowering.data_parallel.sharding import last_of, parts_of
 from ...workloads.lowering.data_parallel.weight_gathering import Gathered
 from ...workloads.lowering.pipeline_blocks import PipelineBlocks, last_differs
 from ...workloads.model.layers import Layer
@@ -137,7 +137,8 @@ class StepTimes:
     def _divided(self, setting: Setting) -> Key:
         """What decides which layers a part has, beside the stages, and of which of them something is worked out again."""
         plan = setting.plan
-        return plan.chunks if setting.mesh.size("pp") > 1 else 1, plan.stage_layers, plan.recompute_layers
+        chunks = plan.chunks if setting.mesh.size("pp") > 1 else 1
+        return chunks, setting.folded, plan.stage_layers, plan.recompute_layers
 
     def _every(self, setting: Setting) -> list[HeldLayers]:
         stages, stack = setting.mesh.size("pp"), setting.stack
@@ -145,7 +146,7 @@ class StepTimes:
         if key not in self._held:
             parts = parts_of(setting)
             self._held[key] = [
-                HeldLayers(layers, tuple(stack[layer] for layer in layers), (at == 0, at == len(parts) - 1))
+                HeldLayers(layers, tuple(stack[layer] for layer in layers), (at == 0, at == last_of(setting)))
                 for at, layers in enumerate(parts)
             ]
         return self._held[key]
@@ -197,7 +198,7 @@ class StepTimes:
         split: bool,
         micro_batch: MicroBatch,
     ) -> SpanTimeline:
-        blocks = PipelineBlocks(SpanStep(setting, wires.layout), len(self._every(setting)))
+        blocks = PipelineBlocks(SpanStep(setting, wires.layout))
         operations = blocks.make(layers, which, split, ends, {}, micro_batch == "last", micro_batch == "first")
         return SpanTimeline.of(operations, lambda each: seconds_of(each, wires, self.costs))
 

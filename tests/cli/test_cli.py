@@ -112,7 +112,7 @@ BAD = [
     (["simulate", *TINY, "--precision", "O7"], 2, "--precision O7: no such policy"),
     (["simulate", *TINY, "--placement", "modda"], 2, "did you mean moda?"),
     (["simulate", *TINY, "--zero", "4"], 2, "--zero 4: no such sharding (0, 1, 2, 3, ++, hierarchical)"),
-    (["simulate", *TINY, "--depth", "deep"], 2, "--depth deep: no such choice (auto, bound, fluid, message)"),
+    (["simulate", *TINY, "--depth", "deep"], 2, "--depth deep: no such choice (auto, bound, links, fluid, message)"),
     (["simulate", *TINY, "--mesh", "ep=2;dp=2"], 2, "--mesh ep=2;dp=2"),
     (["simulate", *TINY, "--mesh", "ep=0,dp=2"], 2, "at least one rank"),
     (["simulate", *TINY, "--mesh", "tq=2"], 2, "no such axis (dp, fsdp, ep, cp, tp, pp)"),

@@ -225,7 +225,7 @@ BAD = [
     (["--bytes", "much"], '"much" is no quantity; needs a size'),
     (["--placement", "scater"], "--placement scater: no such placement (block, scatter); did you mean scatter?"),
     (["--network-model", "cm2"], "--network-model cm2: no such network model (maxmin, cm02, lv08); did you mean cm02?"),
-    (["--depth", "mesage"], "--depth mesage: no such depth (auto, bound, fluid, message); did you mean message?"),
+    (["--depth", "mesage"], "--depth mesage: no such depth (auto, bound, links, fluid, message); did you mean message?"),
     (["--routing", "stattic"], "--routing stattic: no such routing on the pruned-fat-tree"),
     (["--ranks-per-node", "0"], "--ranks-per-node 0: must divide the 1 core groups"),
     (["--nodes-per-supernode", "0"], "--nodes-per-supernode 0: input should be greater than 0"),

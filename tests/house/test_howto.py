@@ -43,7 +43,7 @@ def blocks(page):
 def patched(package, text):
     """Change files as a diff says: lines that stay say where, each of them there once."""
     for name, body in re.findall(r"^--- (\S+)\n\+\+\+ \S+\n(.*?)(?=^--- |\Z)", text, re.MULTILINE | re.DOTALL):
-        for hunk in body.split("@@\n"):
+        for hunk in filter(None, body.split("@@\n")):
             lines = [(line[:1], line[1:]) for line in hunk.splitlines()]
             old, new = ("\n".join(text for sign, text in lines if sign in kept) for kept in (" -", " +"))
             content = (package / name).read_text()

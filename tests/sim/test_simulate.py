@@ -22,7 +22,7 @@ CONTRACT = {
 }  # fmt: skip
 BREAKDOWN = {
     "compute", "all_to_all", "gradient_sync", "tensor_parallel", "pipeline_bubble", "pipeline_transfer", "optimizer", "balancing",
-    "offload", "imbalance", "other",
+    "offload", "launch", "imbalance", "other",
 }  # fmt: skip
 MEMORY = {"parameters", "gradients", "optimizer", "activations", "other", "total", "capacity"}
 SMALL = {"machine": "sunway-oceanlight", "mesh": {"ep": 20, "dp": 40}}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from athanor.hardware.site.faults import Component, Faults
 from athanor.sim.campaign.fault_history import FaultProcess, InUse
-from athanor.sim.campaign.job import Job
+from athanor.sim.campaign.job import CheckpointLevel, Job
 
 HOUR, DAY = 3600.0, 86400.0
 ONE = InUse(nodes=1, accelerators=1, interfaces=1, supernodes=1)
@@ -45,7 +45,13 @@ def many_kinds():
 
 
 MIXED = Job(20 * DAY, 1800.0, 60.0, 400.0, 100.0, planned=frozenset([3]), slowed={4: 0.75})
+LEVELS = (
+    CheckpointLevel("memory", 1, 5.0, 5.0),
+    CheckpointLevel("neighbour", 3, 20.0, 20.0),
+    CheckpointLevel("file system", 12, 90.0, 100.0),
+)
 JOBS = {
+    "levels": replace(MIXED, levels=LEVELS, survives=(1, 0, 2, 1, 1, 2), spares=12, work=10 * DAY),
     "restart": MIXED,
     "few spares": replace(MIXED, work=2 * DAY, spares=3),
     "asynchronous": replace(MIXED, work=5 * DAY, commit=500.0, spares=8, stall=0.1),

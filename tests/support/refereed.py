@@ -81,8 +81,9 @@ def mesh_of(random: np.random.Generator, sizes: dict[str, list[int]], most: int)
 
 
 def staged(random: np.random.Generator, mesh: dict[str, int]) -> dict[str, Any]:
-    """A pipeline's options: any schedule that ends, and some micro-batches."""
-    name = str(random.choice([name for name, each in PIPELINES.items() if not each.asynchronous]))
+    """A pipeline's options: any schedule that ends and goes one way, and some micro-batches."""
+    straight = [name for name, each in PIPELINES.items() if not each.asynchronous and not each.folded]
+    name = str(random.choice(straight))
     chunks = int(random.choice([2, 3])) if name == "interleaved" else 1
     micro_batches = mesh["pp"] * int(random.integers(1, 4)) if name == "interleaved" else int(random.integers(2, 13))
     options = {"pipeline": name, "micro_batch": 1, "tokens_per_rank": micro_batches * SEQUENCE}

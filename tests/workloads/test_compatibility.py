@@ -73,6 +73,12 @@ EXCLUDED = {
         {"mesh": {"dp": 2}, "recompute": "modules:moe_act"},
     ),
     ("--recompute-layers", "--recompute none"): (DENSE, {"mesh": {"dp": 2}, "recompute_layers": "every:2"}),
+    ("--dispatch node-limited", "no experts"): (DENSE, {"mesh": {"dp": 2}, "dispatch": "node-limited"}),
+    ("--dispatch node-limited", "another --all-to-all than linear"): (
+        EXPERTS,
+        {"mesh": {"ep": 2}, "dispatch": "node-limited", "all_to_all": "bruck"},
+    ),
+    ("--route-nodes", "--dispatch copies"): (EXPERTS, {"mesh": {"ep": 2}, "route_nodes": 1}),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
     ("--prototypes", "no experts"): (DENSE, {"mesh": {"dp": 2}, "prototypes": 2}),
     ("--all-to-all bruck", "--expert-tensor whole"): (

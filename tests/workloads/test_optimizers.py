@@ -178,7 +178,8 @@ def test_bytes_a_parameter_are_the_published_ones(optimizer):
 @pytest.mark.parametrize("zero", ["1", "2", "3"])
 def test_sharding_divides_what_is_kept_by_parameter_and_nothing_else(optimizer, zero):
     def lines(level):
-        setting = Setting.of("selene", "gpt3-13b", {"mesh": {"dp": 8}, "zero": level, "optimizer": optimizer})
+        options = {"mesh": {"dp": 8}, "zero": level, "optimizer": optimizer, "framework": "deepspeed"}
+        setting = Setting.of("selene", "gpt3-13b", options)
         found = account(setting, sample_loads(setting))
         return {(line.name, line.what): float(line.nbytes[0]) for line in found.lines if line.part == "optimizer"}
 

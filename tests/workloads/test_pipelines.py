@@ -8,7 +8,7 @@ import pytest
 import simpy
 from athanor.hardware.errors import InputError
 from athanor.sim.engine.pipeline_timing import play, play_endless
-from athanor.workloads.pipelines import PIPELINES, Slot, find_pipeline, most_in_flight, validate
+from athanor.workloads.pipelines import PIPELINES, Slot, find_pipeline, most_in_flight, part_of, place_of, validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,19 +24,19 @@ def played(name, stages, micro_batches, chunks=1, work=None):
     """A schedule with the same work on all stages, cut over the chunks, and a free network."""
     seconds = WORK if work is None else work
     orders = PIPELINES[name].orders(stages, micro_batches, chunks)
-    return play(orders, lambda stage, slot: seconds[slot.kind] / chunks, free)
+    return play(orders, lambda stage, slot: seconds[slot.kind] / chunks, free, folded=PIPELINES[name].folded)
 
 
 @st.composite
 def plans(draw, names=tuple(PIPELINES)):
     """(name, stages, micro-batches, chunks) that the schedule can run."""
     name, stages = draw(st.sampled_from(names)), draw(st.integers(1, 7))
-    chunks = draw(st.integers(2, 4)) if name == "interleaved" else 1
+    chunks = draw(st.integers(2, 4)) if name == "interleaved" else 2 if PIPELINES[name].folded else 1
     micro_batches = draw(st.integers(1, 12))
     if name == "interleaved":
         micro_batches = stages * draw(st.integers(1, 4))
-    elif name == "2bw":
-        micro_batches += stages
+    elif name in ("2bw", "dualpipe-v"):
+        micro_batches += chunks * stages
     PIPELINES[name].check(stages, micro_batches, chunks)
     return name, stages, micro_batches, chunks
 
@@ -45,7 +45,7 @@ def plans(draw, names=tuple(PIPELINES)):
 def test_every_stage_does_everything_once_and_none_waits_for_ever(plan):
     name, stages, micro_batches, chunks = plan
     orders = PIPELINES[name].orders(stages, micro_batches, chunks)
-    validate(orders)
+    validate(orders, PIPELINES[name].folded)
     kinds = "FBW" if PIPELINES[name].splits_backward else "FB"
     everything = {Slot(kind, n, chunk) for kind in kinds for n in range(micro_batches) for chunk in range(chunks)}
     assert len(orders) == stages
@@ -131,6 +131,10 @@ def test_micro_batches_in_flight(plan):
                 expected = min(stages, micro_batches)
             case "zb-h2":
                 expected = min(2 * stages - 1, micro_batches)
+            case "zb-v":  # of half stages: 1F1B's memory on its first stage, on each
+                expected = min(2 * stages, 2 * micro_batches)
+            case "dualpipe-v":  # PP + 1 of DualPipe, which has twice the ranks
+                expected = 2 * stages + 1
             case _:
                 expected = min(stages - stage, micro_batches)
         assert sum(found.values()) == expected
@@ -154,7 +158,39 @@ def test_versions_of_weights():
     assert set(map(tuple, versions.values())) == {(1, 1, 1, 1)}
 
 
-def naive(orders, duration, transfer):
+def test_chunks_of_a_v_go_there_and_back():
+    """Part by part of the model, each once."""
+    places = [place_of(part, 3, folded=True) for part in range(6)]
+    assert places == [(0, 0), (1, 0), (2, 0), (2, 1), (1, 1), (0, 1)]
+    assert [part_of(*place, 3, folded=True) for place in places] == list(range(6))
+    assert [place_of(part, 3) for part in range(6)] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)]
+    assert all(part_of(*place_of(part, 4), 4) == part for part in range(12))
+
+
+@settings(max_examples=20, deadline=None)
+@given(stages=st.integers(1, 8), more=st.integers(0, 9))
+def test_bubble_of_zero_bubble_in_the_shape_of_a_v(stages, more):
+    """None where F, B and W are equal, but that stages begin f of a chunk apart, and half as much (Qi et al. 2023, section 6)."""
+    micro_batches = 2 * stages + more
+    timing = played("zb-v", stages, micro_batches, 2, EVEN)
+    assert [each[0] for each in timing.begin] == [stage * 1.5 for stage in range(stages)]
+    least, apart = micro_batches * 9.0, (stages - 1) * 1.5
+    assert least + apart <= timing.seconds <= least + 1.5 * apart
+    assert timing.seconds <= played("zb-h1", stages, micro_batches, work=EVEN).seconds
+
+
+@pytest.mark.parametrize("work", [EVEN, {"F": 4.0, "B": 6.0, "W": 4.0}, {"F": 4.0, "B": 5.0, "W": 3.0}])
+@settings(max_examples=20, deadline=None)
+@given(stages=st.integers(1, 6), more=st.integers(0, 12))
+def test_bubble_of_dualpipe(work, stages, more):
+    """No more than (p - 1)(F&B + B - 3W) of a chunk, B in full and F&B one after the other (DeepSeek-V3, table 2)."""
+    f, b, w = work.values()
+    timing, micro_batches = played("dualpipe-v", stages, 2 * stages + more, 2, work), 2 * stages + more
+    most = (stages - 1) * (f + 2 * (b + w) - 3 * w) / 2
+    assert micro_batches * (f + b + w) <= timing.seconds <= micro_batches * (f + b + w) + most
+
+
+def naive(orders, duration, transfer, folded):
     """The same with one SimPy process for each stage, and one for each message; ``{(stage, slot): (begin, end, under way)}``."""
     env, stages = simpy.Environment(), len(orders)
     chunks = 1 + max(slot.chunk for order in orders for slot in order)
@@ -167,7 +203,8 @@ def naive(orders, duration, transfer):
 
     def work(stage):
         for slot in orders[stage]:
-            start, part = env.now, slot.chunk * stages + stage
+            back = folded and slot.chunk % 2
+            start, part = env.now, slot.chunk * stages + (stages - 1 - stage if back else stage)
             made = start
             comes = part > 0 if slot.kind == "F" else slot.kind == "B" and part < stages * chunks - 1
             if comes:
@@ -178,6 +215,7 @@ def naive(orders, duration, transfer):
             onward = part + {"F": 1, "B": -1, "W": stages * chunks}[slot.kind]
             if 0 <= onward < stages * chunks:
                 chunk, to = divmod(onward, stages)
+                to = stages - 1 - to if folded and chunk % 2 else to
                 event = arrived[to, Slot(slot.kind, slot.micro_batch, chunk)]
                 env.process(message(transfer(stage, to, slot.kind) if to != stage else 0.0, event, env.now))
 
@@ -203,8 +241,9 @@ def test_clocks_are_those_of_one_process_for_each_stage(plan, seed, longest):
     def transfer(sender, receiver, kind):
         return links[sender][receiver]["FB".index(kind)]
 
-    timing = play(orders, duration, transfer)
-    expected = naive(orders, duration, transfer)
+    folded = PIPELINES[name].folded
+    timing = play(orders, duration, transfer, folded=folded)
+    expected = naive(orders, duration, transfer, folded)
     for stage, order in enumerate(orders):
         under_way = [expected[stage, slot][2] for slot in order]
         assert timing.begin[stage] == [expected[stage, slot][0] for slot in order]
@@ -226,7 +265,8 @@ def test_clocks_of_many_ranks_are_those_of_each(plan, seed):
 
     def clocks(ranks):
         one = float(5.0 * work[0, 0, 0])
-        return play(orders, lambda stage, slot: one if stage == 1 else work[stage][ranks], lambda *ends: 0.5)
+        asked = (lambda stage, slot: one if stage == 1 else work[stage][ranks]), (lambda *ends: 0.5)
+        return play(orders, *asked, folded=PIPELINES[name].folded)
 
     both = clocks(slice(None))
     for rank in range(2):
@@ -276,6 +316,8 @@ def test_orders_that_lack_or_repeat_something():
         ("interleaved", (4, 10, 2), "--pipeline interleaved: 10 micro-batches are no multiple of pp=4 stages"),
         ("interleaved", (4, 8, 1), "--chunks 1: --pipeline interleaved needs at least 2 a stage; 1f1b has one"),
         ("1f1b", (4, 8, 2), "--chunks 2: --pipeline 1f1b has one chunk a stage; --pipeline interleaved takes more"),
+        ("zb-v", (4, 8, 1), "--chunks 1: --pipeline zb-v has two chunks a stage, one for each way; use --chunks 2"),
+        ("dualpipe-v", (4, 7, 2), "--pipeline dualpipe-v: 7 micro-batches, must be at least 8 = 2 x pp"),
         ("gpipe", (4, 0, 1), "--pipeline gpipe: 0 micro-batches, must be at least 1"),
         ("2bw", (4, 3, 1), "--pipeline 2bw: 3 micro-batches a step, must be at least the pp=4 stages, or two"),
     ],

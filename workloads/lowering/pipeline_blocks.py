@@ -12,7 +12,7 @@ from ..schedule.operation import COMPUTE, LAUNCH, Block, Operation, Role, Task
 from ..schedule.work import Exchange, PipelineWork
 from .block_templates import Template
 from .builder import COMMUNICATION, Program
-from .data_parallel.sharding import held, parts_of
+from .data_parallel.sharding import held, last_of, parts_of
 from .layer.adapters import makes
 from .layer.moe import Flow
 from .layer.rank_share import Local
@@ -26,7 +26,7 @@ def pipeline(this: TrainingStep) -> PipelineWork:
     name = setting.plan.pipeline if stages > 1 else "1f1b"
     chosen = PIPELINES.find(name)
     chunks, count = setting.plan.chunks, setting.batch.micro_batches
-    blocks = PipelineBlocks(this, stages * chunks)
+    blocks = PipelineBlocks(this)
     flows = [this.flows(micro_batch) for micro_batch in range(1 if this.alike else count)]
     uses = tuple(blocks.uses(virtual, chosen.splits_backward, count, flows) for virtual in range(stages * chunks))
     return PipelineWork(
@@ -65,8 +65,8 @@ def last_differs(setting: Setting) -> bool:
 class PipelineBlocks:
     """Collects blocks; passes that are alike share one, and those that differ in loads alone a :class:`Template`."""
 
-    def __init__(self, this: TrainingStep, virtual_stages: int) -> None:
-        self.this, self.virtual_stages = this, virtual_stages
+    def __init__(self, this: TrainingStep) -> None:
+        self.this, self.last = this, last_of(this.setting)
         self.parts = parts_of(this.setting)
         self.made: list[Block] = []
         self._known: dict[object, int] = {}
@@ -94,7 +94,7 @@ class PipelineBlocks:
     def _block(self, virtual: int, which: str, split: bool, flows: dict[int, Flow], last: bool) -> int:
         layers = self.parts[virtual]
         stack = self.this.setting.stack
-        ends = (virtual == 0, virtual == self.virtual_stages - 1)
+        ends = (virtual == 0, virtual == self.last)
         carried = tuple(flows[layer] for layer in layers if layer in flows) if not self.this.alike else ()
         key = (which, tuple(stack[layer] for layer in layers), ends, carried, last and self.last_differs)
         if key not in self._known:

@@ -14,7 +14,7 @@ from ...hardware.errors import DoesNotFit
 from ...hardware.machine import Machine
 from ..collectives import rounds
 from ..plan.setting import Setting
-from .data_parallel.sharding import parts_of
+from .data_parallel.sharding import last_of, parts_of
 from .pipeline_blocks import last_differs
 
 BASE = 110e6
@@ -84,7 +84,9 @@ def _of_blocks(setting: Setting, classes: int) -> float:
     plan, count = setting.plan, setting.batch.micro_batches
     stages, chunks = setting.mesh.size("pp"), setting.plan.chunks
     parts, stack = parts_of(setting), setting.stack
-    distinct = {(tuple(stack[layer] for layer in part), not at, at == len(parts) - 1) for at, part in enumerate(parts)}
+    distinct = {
+        (tuple(stack[layer] for layer in part), not at, at == last_of(setting)) for at, part in enumerate(parts)
+    }
     written = OPERATIONS * sum(len(layers) for layers, *_ in distinct) * (2 if last_differs(setting) else 1)
     passes = 3 * chunks * count
     told = min(OPERATIONS * (1 + len(stack) // stages) * count, MOST_ROWS) + 2 * passes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..pipelines import PIPELINES, Kind, Slot
+from ..pipelines import PIPELINES, Kind, Slot, part_of, place_of
 from ..schedule.operation import Block, Operation, Phase, Role, Task
 from ..schedule.schedule import Schedule
 from ..schedule.work import PipelineWork
@@ -100,13 +100,17 @@ def _message(work: PipelineWork, slot: Slot, virtual: int, arrives: bool) -> Ope
     """What brings a slot its input from another stage, or takes its result to one; None where no other stage is concerned."""
     if work.activations is None or slot.kind == "W":
         return None
-    onward = 1 if slot.kind == "F" else -1
-    receiver = virtual if arrives else virtual + onward
+    onward, folded = 1 if slot.kind == "F" else -1, PIPELINES.find(work.name).folded
+    chunk, stage = divmod(virtual, work.stages)
+    receiver = part_of(stage, chunk, work.stages, folded) + (0 if arrives else onward)
     if not (0 <= receiver < len(work.uses) and 0 <= receiver - onward < len(work.uses)):
         return None
+    (here, chunk), (sender, _) = (place_of(part, work.stages, folded) for part in (receiver, receiver - onward))
+    if here == sender:
+        return None
     exchange, phase = work.activations, PHASE[slot.kind]
-    task, label = handed_on(slot, work.first_layer[receiver])
-    if slot.kind == "B":
+    task, label = handed_on(slot, work.first_layer[chunk * work.stages + here])
+    if (here < sender) if folded else slot.kind == "B":
         exchange = replace(exchange, algorithm="previous")
     if arrives:
         return Operation(label, phase, "pipeline_transfer", ARRIVALS, exchange, task=task)

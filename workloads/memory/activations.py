@@ -131,6 +131,11 @@ class Saved:
         """
         return BYTES[self.formats[part].gemm]
 
+    def waiting(self, part: Part) -> int:
+        """Bytes of an input of an activation function as it waits for the backward pass."""
+        chosen = self.setting.plan.activations
+        return min(self.size(part), BYTES[chosen]) if chosen else self.size(part)
+
     def mask(self, at: str, local: Local) -> Iterator[SavedTensor]:
         """Of the dropout before a residual."""
         if self.setting.model.dropout:
@@ -223,8 +228,8 @@ class Saved:
 
     def _inner(self, at: str, elements: float, modules: tuple[str, ...]) -> Iterator[SavedTensor]:
         """Of the activation's inputs, two where an FFN is gated, and its output."""
-        ups, size = self.setting.model.matrices - 1, self.size("ffn")
-        coming, leaving = ups * elements * size, elements * self.product("ffn")
+        ups = self.setting.model.matrices - 1
+        coming, leaving = ups * elements * self.waiting("ffn"), elements * self.product("ffn")
         yield SavedTensor(f"{at}.activation", "its input", coming, "tp", product=1 / ups, modules=modules)
         target: Target | None = "down" if at == "ffn" else None
         yield SavedTensor(f"{at}.down", "its input", leaving, "tp", modules=modules, weights="ffn", target=target)
@@ -246,7 +251,7 @@ class Saved:
         experts: Part = "expert"
         rows: list[tuple[str, str, float, Cut, tuple[str, ...], Part | None]] = [
             ("moe.up", "its input", model.hidden * cast, "whole", ("moe",), experts),
-            ("moe.activation", "its input", ups * width * size, inner, ("moe",), None),
+            ("moe.activation", "its input", ups * width * self.waiting("expert"), inner, ("moe",), None),
             ("moe.down", "its input", width * cast, inner, ("moe", "moe_act"), experts),
         ]
         if not (framework and framework.weighs_inside):

@@ -79,8 +79,9 @@ class MemoryStages:
 
     @cached_property
     def at_last(self) -> Array:
-        """Micro-batches of the output layer that are under way: on the last stage only."""
-        return np.where(np.arange(self.count) == self.count - 1, self.flight[-1, -1], 0.0)
+        """Micro-batches of the output layer that are under way: on the stage that has it only."""
+        stage, chunk = self.setting.last_part
+        return np.where(np.arange(self.count) == stage, self.flight[stage, chunk], 0.0)
 
     def by_stage(self, amount: float | Array) -> Array:
         """An amount that is a float, or an array over the mesh that differs along pp alone."""

@@ -74,7 +74,7 @@ class Working:
         if self.stages.count == 1 or not self.framework.keeps_outputs:
             return
         local, flight = saved.stacks[False], self.stages.flight.copy()
-        flight[-1, -1] = 0  # the model's own output is no stage's input
+        flight[self.setting.last_part] = 0  # the model's own output is no stage's input
         parts = 1 if local.stream < local.whole else local.width
         size = local.stream / parts * saved.size("norm")
         yield MemoryLine("activations", "stage", "outputs, until their gradients come", flight.sum(axis=1) * size)

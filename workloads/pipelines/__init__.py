@@ -7,10 +7,11 @@ from .gpipe import GPipe
 from .interleaved import Interleaved
 from .never_flushed import streamed
 from .one_f_one_b import OneForwardOneBackward
-from .order import Kind, Order, Slot, Step, extent, most_in_flight, sequence, validate
+from .order import Kind, Order, Slot, Step, extent, most_in_flight, part_of, place_of, sequence, validate
 from .pipedream import PipeDream, TwoBufferedWeights
 from .pipeline import Pipeline
 from .stage_seconds import PartSeconds, StageSeconds
+from .v_shapes import DualPipeV, ZeroBubbleV
 from .zero_bubble import ZeroBubbleH1, ZeroBubbleH2
 
 PIPELINES: Registry[Pipeline] = Registry(
@@ -23,6 +24,8 @@ PIPELINES: Registry[Pipeline] = Registry(
             Interleaved(),
             ZeroBubbleH1(),
             ZeroBubbleH2(),
+            ZeroBubbleV(),
+            DualPipeV(),
             PipeDream(),
             TwoBufferedWeights(),
         )
@@ -45,6 +48,8 @@ __all__ = [
     "extent",
     "find_pipeline",
     "most_in_flight",
+    "part_of",
+    "place_of",
     "sequence",
     "streamed",
     "validate",

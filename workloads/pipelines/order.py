@@ -76,7 +76,18 @@ def most_in_flight(order: Order, until: Kind | None = None) -> dict[int, int]:
     return most
 
 
-def validate(orders: Sequence[Order]) -> None:
+def part_of(stage: int, chunk: int, stages: int, folded: bool = False) -> int:
+    """Which part of the model a chunk of a stage is: chunk · stages + stage, or ``folded``, every second chunk the other way."""
+    return (chunk + 1) * stages - 1 - stage if folded and chunk % 2 else chunk * stages + stage
+
+
+def place_of(part: int, stages: int, folded: bool = False) -> tuple[int, int]:
+    """(stage, chunk) that a part of the model is."""
+    chunk, stage = divmod(part, stages)
+    return (stages - 1 - stage if folded and chunk % 2 else stage), chunk
+
+
+def validate(orders: Sequence[Order], folded: bool = False) -> None:
     """Raise :class:`InputError` unless every stage has each slot once, all have the same, and none waits for ever."""
     splits = any(slot.kind == "W" for order in orders for slot in order)
     chunks, micro_batches = extent(orders)
@@ -93,7 +104,7 @@ def validate(orders: Sequence[Order]) -> None:
                 raise InputError(f"pipeline: stage {stage} has {slot} {times} times, must have it once")
         if missing := expected - set(order):
             raise InputError(f"pipeline: stage {stage} has no {min(missing)}, which others have")
-    sequence(orders)
+    sequence(orders, folded)
 
 
 def extent(orders: Sequence[Order]) -> tuple[int, int]:
@@ -103,10 +114,11 @@ def extent(orders: Sequence[Order]) -> tuple[int, int]:
     return chunks + 1, micro_batches + 1
 
 
-def sequence(orders: Sequence[Order]) -> list[Step]:
+def sequence(orders: Sequence[Order], folded: bool = False) -> list[Step]:
     """The slots of all stages in an order in which each comes after what it needs.
 
-    The layers go through stages and chunks: chunk c of stage s is part c · stages + s of the model. F needs F of the part
+    The layers go through stages and chunks: chunk c of stage s is part c · stages + s of the model, or where they are ``folded``
+    as :func:`part_of` says. F needs F of the part
     before; B needs its own F, and B of the part after; W needs its own B. Raises :class:`InputError` where stages wait for
     each other, with the slots at which they do.
     """
@@ -125,7 +137,7 @@ def sequence(orders: Sequence[Order]) -> list[Step]:
         order = orders[stage]
         for at in range(place[stage], len(order)):
             kind, number, chunk = order[at]
-            part = chunk * stages + stage
+            part = part_of(stage, chunk, stages, folded)
             made = base[kind] + part * micro_batches + number
             if kind != "F" and turn[made - span] < 0:
                 waiting[made - span] = stage
@@ -134,7 +146,7 @@ def sequence(orders: Sequence[Order]) -> list[Step]:
             other = part - 1 if kind == "F" else part + 1
             if kind != "W" and 0 <= other <= last:
                 needed = base[kind] + other * micro_batches + number
-                source, sender = turn[needed], other % stages
+                source, sender = turn[needed], place_of(other, stages, folded)[0]
                 if source < 0:
                     waiting[needed] = stage
                     break
@@ -145,17 +157,17 @@ def sequence(orders: Sequence[Order]) -> list[Step]:
                 ready.append(waiting.pop(made))
     if waiting:
         stuck = {stage: divmod(made, micro_batches) for made, stage in waiting.items()}
-        raise InputError(f"pipeline: stages wait for each other: {_stuck(orders, place, stuck)}")
+        raise InputError(f"pipeline: stages wait for each other: {_stuck(orders, place, stuck, folded)}")
     return steps
 
 
-def _stuck(orders: Sequence[Order], place: list[int], needs: dict[int, tuple[int, int]]) -> str:
+def _stuck(orders: Sequence[Order], place: list[int], needs: dict[int, tuple[int, int]], folded: bool) -> str:
     """Before which slot stages stand, and what for; ``needs[stage]`` is (part, counted by kinds; micro-batch)."""
     stages, chunks = len(orders), extent(orders)[0]
     told = []
     for stage, (part, number) in sorted(needs.items()):
         kind, part = divmod(part, stages * chunks)
-        chunk, other = divmod(part, stages)
+        other, chunk = place_of(part, stages, folded)
         needed = Slot(KINDS[kind], number, chunk)
         told.append(f"stage {stage} before {orders[stage][place[stage]]} for {needed} of stage {other}")
     return "; ".join(told[:4]) + (f"; and {len(told) - 4} more" if len(told) > 4 else "")

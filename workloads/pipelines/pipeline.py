@@ -23,7 +23,8 @@ class Pipeline(ABC):
     ``asynchronous``: no flush between steps, so that weights change while micro-batches are under way and a stage keeps
     several versions of them; with ``updates_each_micro_batch`` after each micro-batch, else once a step. ``splits_backward``:
     gradients of inputs (B) and of weights (W) are slots of their own. ``chunked``: stages
-    hold several chunks of layers.
+    hold several chunks of layers; ``folded``: every second one of them in the reverse order of stages, so that what the last
+    stage has done goes on there (:func:`~.order.part_of`).
 
     A schedule is its :meth:`orders`; the rest follows from them. It may say in closed form what would otherwise be found by
     playing the orders: :meth:`synchronous_seconds` (or, where it never flushes, nothing) and :meth:`in_flight`.
@@ -35,6 +36,7 @@ class Pipeline(ABC):
     splits_backward: ClassVar[bool] = False
     updates_each_micro_batch: ClassVar[bool] = False
     chunked: ClassVar[bool] = False
+    folded: ClassVar[bool] = False
 
     @property
     def searched(self) -> bool:
@@ -95,7 +97,7 @@ class Pipeline(ABC):
         if found != (stages, micro_batches, chunks):
             raise InputError(f"{what} gives {found[0]} stages, {found[1]} micro-batches, {found[2]} chunks")
         try:
-            validate(orders)
+            validate(orders, self.folded)
         except InputError as wrong:
             raise InputError(f"{what}: {wrong}") from None
 

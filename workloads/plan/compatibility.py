@@ -214,6 +214,24 @@ RULES = (
         lambda g: g.plan.recomputed_layers is not None and not g.plan.recomputation.repeats,
         "nothing is worked out again; name a kind",
     ),
+    Rule(
+        "--dispatch node-limited",
+        "no experts",
+        lambda g: g.plan.dispatch == "node-limited" and not g.model.experts,
+        "the model is dense",
+    ),
+    Rule(
+        "--dispatch node-limited",
+        "another --all-to-all than linear",
+        lambda g: g.plan.dispatch == "node-limited" and g.plan.all_to_all != "linear",
+        "tokens go straight to a rank of each node, and from there to its neighbours",
+    ),
+    Rule(
+        "--route-nodes",
+        "--dispatch copies",
+        lambda g: g.plan.route_nodes is not None and g.plan.dispatch == "copies",
+        "copies travel one by one, however many nodes they go to; use --dispatch node-limited",
+    ),
     Rule("ep", "no experts", lambda g: g.has("ep") and not g.model.experts, "the model is dense: use dp"),
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(

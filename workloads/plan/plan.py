@@ -141,6 +141,13 @@ class Plan:
         "Number format of the optimizer's moments.",
         otherwise="the policy's",
     )
+    activations: Literal["fp8"] | None = option(
+        "Precision and optimizer",
+        None,
+        "Number format in which inputs of activation functions, of FFN and experts, wait for the backward pass"
+        " (DeepSeek-V3: those of SwiGLU in eight bits).",
+        otherwise="that of products' results",
+    )
     optimizer: str = option(
         "Precision and optimizer",
         "adam",
@@ -207,6 +214,20 @@ class Plan:
         names="all-to-alls",
         inference=True,
     )
+    dispatch: Literal["copies", "node-limited"] = option(
+        "Experts",
+        "copies",
+        "How tokens go to experts of other nodes: a copy for each expert, or once for each node, where it is handed on (DeepEP).",
+        simulated_only=True,
+    )
+    route_nodes: int | None = option(
+        "Experts",
+        None,
+        "Most nodes that the experts of a token lie on, with --dispatch node-limited.",
+        more=0,
+        otherwise="as many as its choices happen to lie on",
+        simulated_only=True,
+    )
     tensor: Literal["1d", "2d"] = option(
         "Tensor and sequence parallelism",
         "1d",
@@ -237,7 +258,7 @@ class Plan:
     chunks: int = option(
         "Pipeline",
         1,
-        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.",
+        "Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved; 2 for zb-v and dualpipe-v.",
         more=0,
         searched=True,
     )
@@ -614,5 +635,7 @@ def _set_aside(key: str, given: Mapping[str, Any], mesh: Mapping[str, int], own:
         return bool(SIZES & set(given))
     if key == "stage_layers" and mesh:
         return bool(mesh.get("pp") != own.get("mesh", {}).get("pp"))  # they are numbers of its own stages
+    if key in ("dispatch", "route_nodes") and ("all_to_all" in given or "dispatch" in given):
+        return True
     lacks = bool(mesh) and key in BELONGS and BELONGS[key] not in mesh
     return lacks or (key == "chunks" and "pipeline" in given)

@@ -42,6 +42,9 @@ class PlanOptions(TypedDict, total=False):
     """Number format of gradients, which are kept, added up and reduced in it.  [default: the policy's]"""
     moments: Literal["fp32", "bf16", "fp16", "fp8"] | None
     """Number format of the optimizer's moments.  [default: the policy's]"""
+    activations: Literal["fp8"] | None
+    """Number format in which inputs of activation functions, of FFN and experts, wait for the backward pass
+    (DeepSeek-V3: those of SwiGLU in eight bits).  [default: that of products' results]"""
     optimizer: str | None
     """What updates weights, with hyper-parameters if you like (sgd:momentum=0.95,learning_rate=0.1), or a class of
     yours as module:Class.  [default: adam]"""
@@ -67,6 +70,12 @@ class PlanOptions(TypedDict, total=False):
     [above 0; default: no groups]"""
     all_to_all: str | None
     """Algorithm of the exchange that brings tokens to experts and back.  [default: linear]"""
+    dispatch: Literal["copies", "node-limited"] | None
+    """How tokens go to experts of other nodes: a copy for each expert, or once for each node, where it is handed on
+    (DeepEP).  [default: copies]"""
+    route_nodes: int | None
+    """Most nodes that the experts of a token lie on, with --dispatch node-limited.  [above 0; default: as many as
+    its choices happen to lie on]"""
 
     # Tensor and sequence parallelism
     tensor: Literal["1d", "2d"] | None
@@ -82,7 +91,8 @@ class PlanOptions(TypedDict, total=False):
     """Order of forward and backward passes on the pipeline stages: by name, or a class of yours as module:Class.
     [default: 1f1b]"""
     chunks: int | None
-    """Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved.  [above 0; default: 1]"""
+    """Model chunks (virtual stages) on each pipeline stage, for --pipeline interleaved; 2 for zb-v and dualpipe-v.
+    [above 0; default: 1]"""
     stage_layers: str | None
     """How layers are divided over stages: even, ends (embedding and output layer count as one layer each), or the
     number of each stage as N,N,....  [default: even]"""

@@ -16,6 +16,7 @@ from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.layers import Layer, one_each
 from ..model.model import Model, load_model
+from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
@@ -155,6 +156,18 @@ class Setting:
         return FRAMEWORKS["fsdp" if self.plan.sharding.shards_weights else "megatron"]
 
     @cached_property
+    def folded(self) -> bool:
+        """Whether every second chunk of the stages goes back from the last to the first."""
+        return self.mesh.size("pp") > 1 and find_pipeline(self.plan.pipeline).folded
+
+    @property
+    def last_part(self) -> tuple[int, int]:
+        """(stage, chunk) of the model's last part, which has the output layer."""
+        stages = self.mesh.size("pp")
+        chunks = self.plan.chunks if stages > 1 else 1
+        return place_of(stages * chunks - 1, stages, self.folded)
+
+    @cached_property
     def stack(self) -> tuple[Layer, ...]:
         """The model's layers; of those that are ``kept`` the plan recomputes nothing (``--recompute-layers``)."""
         stack, chosen = self.model.stack, self.plan.recomputed_layers
@@ -165,7 +178,7 @@ class Setting:
 
     @cached_property
     def parts(self) -> tuple[range, ...]:
-        """The layers of every virtual stage, chunk · stages + stage; without stages all in one.
+        """The layers of every virtual stage, chunk · stages + stage, in the order of the model unless stages are folded.
 
         Those that predict further tokens are on the last one, where the output layer is (Megatron-LM).
         """
@@ -173,7 +186,11 @@ class Setting:
         if stages == 1:
             return (range(every),)
         *parts, last = layers_by_part(plan.stage_layers, self.model.depth, stages, plan.chunks)
-        return (*parts, range(last.start, every))
+        found = (*parts, range(last.start, every))
+        if not self.folded:
+            return found
+        places = (divmod(virtual, stages) for virtual in range(len(found)))
+        return tuple(found[part_of(stage, chunk, stages, folded=True)] for chunk, stage in places)
 
     @cached_property
     def kinds(self) -> tuple[Layer, ...]:

@@ -115,7 +115,7 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
     match work:
         case Gemm():
             _require(processor, work.precision)
-            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto)
+            cost = processor.gemm(work.m, work.n, work.k, work.count, work.precision, work.onto, work.launches)
             if work.cast_from:
                 cast = processor.sweep(work.count * work.m * work.k, *_casting(work), 0.0, work.precision)
                 cost = Cost(cost.seconds + cast.seconds, cost.compute, cost.memory + cast.memory)

@@ -46,6 +46,8 @@ def statistics(rows: Sequence[Judged], skipped: int) -> dict[str, Any]:
         **order(rows),
         "null_rows": len(nulls),
         "null_mape": float(np.abs(nulls).mean()) if len(nulls) else None,
+        "null_median": float(np.median(np.abs(nulls))) if len(nulls) else None,
+        "median_beside_null": float(np.median(np.abs(beside))) if len(beside) else None,
         "mape_beside_null": float(np.abs(beside).mean()) if len(beside) else None,
     }
     unseen = [abs(row.error) for row in rows if not row.fitted]

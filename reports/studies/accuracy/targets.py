@@ -1,38 +1,68 @@
-"""What constants may be fitted, and to which rows: those of an accelerator, of a machine's fabric, or of a library."""
+"""What constants may be fitted, within which bounds, and to which runs: an accelerator's, a fabric's, or a library's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ....hardware.errors import InputError, suggestion
 from ....hardware.machine import Machine, list_machines
 from ...published.run import COLLECTIVE, PublishedRun
-from .cases import LeftOut, case_of, setting_of
+from .cases import LeftOut, case_of, require_fit, setting_of
 from .libraries import Library, libraries
 
-Groups = tuple[tuple[str, ...], ...]
 
-ACCELERATOR: Groups = (
-    ("calibration.gemm_efficiency",),
-    ("core_group.dma_read", "core_group.dma_write"),
-    ("core_group.tiles.precisions.fp8",),
+@dataclass(frozen=True)
+class Parameter:
+    """One constant: keys of the machine file that share a value, and between what it lies.
+
+    ``rate``: times fall as it rises, in proportion to its inverse; others are times themselves.
+    """
+
+    keys: tuple[str, ...]
+    low: float
+    high: float
+    rate: bool = True
+
+    def inside(self, value: float) -> float:
+        """The nearest value within the bounds."""
+        return min(max(value, self.low), self.high)
+
+
+ACCELERATOR = (
+    Parameter(("calibration.gemm_efficiency",), 0.2, 1.0),
+    Parameter(("core_group.dma_read", "core_group.dma_write"), 0.5, 1.0),
+    Parameter(("core_group.tiles.precisions.fp8",), 0.3, 1.0),
 )
-"""What is fitted of an accelerator; keys that stand together have one value. Only what some row depends on is.
+"""What is fitted of an accelerator: shares of peak and of bandwidth. Sweeps of memory on every accelerator reach half of its
+bandwidth and more; what runs lack beyond that is not for it to explain. Only what some run depends on is fitted.
 
-Starts of operators, the cache and fused attention are not: rows of whole steps hardly tell them apart from these.
+Starts of operators, the cache and fused attention are not: runs of whole steps hardly tell them apart from these.
 """
 
-FABRIC: Groups = (("calibration.network_efficiency",), ("node.ring_bandwidth",))
+FABRIC = (
+    Parameter(("calibration.network_efficiency",), 0.1, 1.0),
+    Parameter(("node.ring_bandwidth",), 1e9, 2e12),
+)
 """What is fitted of a machine's fabric: the share of the wire rate across nodes, and the rate of a port inside them."""
 
-LIBRARY: Groups = (("calibration.shard_overhead",),)
+LIBRARY = (Parameter(("calibration.shard_overhead",), 1e-7, 1e-3, rate=False),)
 """What is fitted of a library, where its entry sets it."""
 
-FITTED_OF_LIBRARIES = {group[0] for group in LIBRARY}
+REFITTED = (
+    ("accelerator", "A100"),
+    ("accelerator", "B200"),
+    ("accelerator", "H100"),
+    ("accelerator", "V100"),
+    ("fabric", "dgx1-v100"),
+    ("fabric", "dgx2-v100"),
+    ("fabric", "jean-zay-a100"),
+    ("library", "deepspeed-zero3"),
+)
+"""Fits whose values are in use, in the order in which they are made: each takes the values of those before it."""
 
-STEPS = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU")
+STEPS = ("iteration_time", "throughput", "throughput_per_accel", "steps_per_second", "MFU", "HFU")
 """Metrics that tell of a whole training step."""
 
 LEAST_RUNS = 4
@@ -40,48 +70,59 @@ LEAST_RUNS = 4
 
 @dataclass(frozen=True)
 class Target:
-    """What is fitted: the values of groups of ``keys``, from rows on these machines (and of this library, if there is one)."""
+    """What is fitted: parameters, from runs on these machines (and of this library, if there is one)."""
 
     kind: str
     name: str
     machines: tuple[Machine, ...]
-    keys: Groups
+    parameters: tuple[Parameter, ...]
     library: Library | None = None
 
     @property
-    def start(self) -> dict[tuple[str, ...], float]:
-        """Values in use; keys that the machines do not have are left out."""
+    def start(self) -> dict[Parameter, float]:
+        """Values in use; parameters that the machines do not have are left out."""
         if self.library:
-            return {group: self.library.set[group[0]] for group in self.keys if group[0] in self.library.set}
+            return {
+                each: self.library.set[each.keys[0]] for each in self.parameters if each.keys[0] in self.library.set
+            }
         table = self.machines[0].model_dump(mode="json")
-        found: dict[tuple[str, ...], float] = {}
-        for group in self.keys:
+        found: dict[Parameter, float] = {}
+        for parameter in self.parameters:
             here: Any = table
-            for part in group[0].split("."):
+            for part in parameter.keys[0].split("."):
                 here = here.get(part) if isinstance(here, dict) else None
             if here is not None:
-                found[group] = float(here)
+                found[parameter] = float(here)
         return found
 
+    def touches(self, run: PublishedRun) -> bool:
+        """Whether its constants are those of a run."""
+        if run.left_out or run.machine is None:
+            return False
+        if self.kind == "accelerator":
+            return run.machine_used.core_group.accelerator == self.name
+        if self.kind == "fabric":
+            return run.machine == self.name
+        return self.library is not None and run.library == self.library.name
+
     def takes(self, run: PublishedRun) -> bool:
-        """Whether a run is about it; raises :class:`LeftOut` where it is not predicted.
+        """Whether a run tells of it; raises :class:`LeftOut` where it is not predicted.
 
         Of accelerators and libraries the model's shape has to be known; what a fabric carries follows from its parameters.
         """
-        if run.left_out or run.machine is None:
+        if not self.touches(run):
             return False
-        if self.kind == "accelerator" and run.machine_used.core_group.accelerator != self.name:
+        if run.metric == COLLECTIVE:
+            return self.kind == "fabric"
+        if run.metric not in STEPS or not (run.shape_published or self.kind == "fabric"):
             return False
-        if self.kind == "fabric" and run.machine != self.name:
-            return False
-        if self.library and run.library != self.library.name:
-            return False
-        if self.kind == "fabric" and run.metric == COLLECTIVE:
-            return True
-        if run.metric not in STEPS or (not run.shape_published and self.kind != "fabric"):
-            return False
-        setting_of(case_of(run))
+        require_fit(setting_of(case_of(run)))
         return True
+
+
+def settings(values: Mapping[Parameter, float]) -> dict[str, float]:
+    """Values by key of the machine file."""
+    return {key: value for parameter, value in values.items() for key in parameter.keys}
 
 
 def target_of(kind: str, name: str) -> Target:
@@ -91,7 +132,8 @@ def target_of(kind: str, name: str) -> Target:
         chosen = _one(kind, name, {each.core_group.accelerator or "" for each in machines} - {""}, "in the catalogue")
         return Target(kind, chosen, tuple(m for m in machines if m.core_group.accelerator == chosen), ACCELERATOR)
     if kind == "library":
-        fitted = {each.name: each for each in libraries() if set(each.set) & FITTED_OF_LIBRARIES}
+        keys = {key for parameter in LIBRARY for key in parameter.keys}
+        fitted = {each.name: each for each in libraries() if set(each.set) & keys}
         chosen = _one(kind, name, set(fitted), "with a constant to fit")
         return Target(kind, chosen, machines, LIBRARY, fitted[chosen])
     chosen = _one(kind, name, {each.name for each in machines}, "in the catalogue")

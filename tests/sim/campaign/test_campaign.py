@@ -11,9 +11,11 @@ from athanor.hardware.site.storage import Storage
 from athanor.sim.campaign import budget
 from athanor.sim.campaign.campaign_options import CampaignOptions
 from athanor.sim.campaign.campaign_plan import CampaignPlan, campaign_options_source
-from athanor.sim.campaign.energy import Draw, step_states
+from athanor.sim.campaign.energy import ENTRY_STATE, STATE_OF, STEPS, Draw, step_states
 from athanor.sim.campaign.file_system import transfer
+from athanor.sim.campaign.ledger import ENTRIES
 from athanor.workloads.model.model import load_model
+from athanor.workloads.schedule.operation import CATEGORIES
 from support.command_line import athanor
 from support.paths import ROOT
 
@@ -114,6 +116,18 @@ def test_a_power_cap_lengthens_steps_and_saves_energy_where_memory_waits():
     assert capped.draw.watts["productive"] < free.draw.watts["productive"]
 
 
+@pytest.mark.parametrize("kind", ["asynchronous", "multi-level"])
+def test_other_kinds_of_checkpoints_keep_steps_waiting_less(kind):
+    options = {"checkpoint_bytes": 1e15, "mtbf_node": None, "faults": "llama3", "seeds": 3, "train_steps": 100_000_000}
+    blocking, other = small(**options).summary(), small(checkpoint=kind, **options).summary()
+    assert other["checkpoint"]["save_seconds"] < blocking["checkpoint"]["save_seconds"]
+    assert other["wall_clock_seconds"]["median"] < blocking["wall_clock_seconds"]["median"]
+    if kind == "multi-level":
+        intervals = [each["interval_seconds"] for each in other["checkpoint"]["levels"]]
+        assert intervals == sorted(intervals)
+        assert 0 < other["checkpoint"]["overhead_first_order"] < 1
+
+
 def test_an_elastic_job_needs_groups():
     with pytest.raises(InputError, match="no data-parallel groups"):
         small(policy="elastic", mesh="ep=4")
@@ -125,6 +139,11 @@ def test_an_elastic_job_goes_on_where_others_wait():
     goes_on = small(policy="elastic", **options).summary()
     assert goes_on["ledger"]["repair_wait"] < 0.5 * waits["ledger"]["repair_wait"]
     assert goes_on["ledger"]["degraded"] > 0
+
+
+def test_every_category_of_a_step_and_entry_of_a_ledger_has_a_power():
+    assert {*STATE_OF, "compute"} == set(CATEGORIES)
+    assert {*ENTRY_STATE, *STEPS} == set(ENTRIES)
 
 
 def test_states_of_a_step_are_all_of_it_and_power_follows_them():

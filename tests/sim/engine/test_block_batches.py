@@ -67,7 +67,7 @@ def test_blocks_whose_operations_run_side_by_side_are_no_batch():
 @pytest.mark.parametrize("options", [{}, {"recompute": "full"}, {"pipeline": "zb-h1"}, {"all_to_all": "two-level"}])
 def test_blocks_are_filled_in_as_they_are_lowered(options):
     this = TrainingStep(setting_of(**options), 0)
-    flows, blocks = [this.flows(micro_batch) for micro_batch in range(2)], PipelineBlocks(this, 2)
+    flows, blocks = [this.flows(micro_batch) for micro_batch in range(2)], PipelineBlocks(this)
     split = options.get("pipeline") == "zb-h1"
     for virtual in range(2):
         for which, numbers in zip("FBW", blocks.uses(virtual, split, 2, flows), strict=False):
@@ -96,7 +96,7 @@ def _plain(blocks):
 
 def test_micro_batches_that_are_drawn_together_are_those_drawn_alone():
     machine, model, chosen, _ = resolved(
-        "eos-h100", "deepseek-v3", {"router": "zipf:1.0", "balancer": "none", "global_batch": 1280}, None
+        "eos-h100", "deepseek-v3", {"router": "zipf:1.0", "balancer": "none", "global_batch": 4096}, None
     )
     loads = TrainingStep(Setting.of(machine, model, chosen), 0).bare.experts[False].loads
     for micro_batch in (0, 3, 9):

@@ -69,17 +69,25 @@ def spent(result, category):
 @pytest.mark.parametrize(("stages", "micro_batches"), [(1, 3), (2, 4), (4, 8)])
 def test_bubbles_of_equal_stages_on_a_free_network(name, stages, micro_batches):
     """Idle seconds inside the pipeline and at its end are all bubble, on every stage as many: the mean is the published one."""
-    chunks = 2 if name == "interleaved" else 1
+    chunks = 1 + PIPELINES[name].chunked
     if stages == 1:
         name, chunks = "1f1b", 1
     mesh = Mesh.of({"pp": stages, "dp": 2})
     split = PIPELINES[name].splits_backward
-    seconds = [4.0 / chunks, 4.0, 4.0] if split else [4.0 / chunks, 8.0 / chunks]
+    seconds = [4.0 / chunks] * 3 if split else [4.0 / chunks, 8.0 / chunks]
     blocks = [(one("l0.work", "compute", Loop(each)),) for each in seconds]
     work = pipeline_of(name, stages, micro_batches, chunks, mesh, blocks)
     schedule = Schedule(layout_of(mesh), (one("micro-batches", "compute", work), one("update", "optimizer", Loop(5.0))))
     result, _ = stepped(schedule)
-    bubble = {"interleaved": 6.0, "zb-h1": 4.0, "zb-h2": 4.0, "pipedream": 0.0, "2bw": 0.0}.get(name, 12.0)
+    bubble = {
+        "interleaved": 6.0,
+        "zb-h1": 4.0,
+        "zb-h2": 4.0,
+        "zb-v": 2.0,
+        "dualpipe-v": 2.0,
+        "pipedream": 0.0,
+        "2bw": 0.0,
+    }.get(name, 12.0)
     assert result.seconds == micro_batches * 12.0 + (stages - 1) * bubble + 5.0
     assert spent(result, "pipeline_bubble") == pytest.approx((stages - 1) * bubble)
     assert spent(result, "compute") == micro_batches * 12.0
@@ -184,8 +192,10 @@ def pipelines(draw):
         draw(st.sampled_from([n for n, p in PIPELINES.items() if not p.asynchronous])),
     )
     name = name if stages > 1 else "1f1b"
-    chunks = draw(st.integers(2, 3)) if name == "interleaved" else 1
+    chunks = draw(st.integers(2, 3)) if name == "interleaved" else 1 + PIPELINES[name].folded
     micro_batches = stages * draw(st.integers(1, 3)) if name == "interleaved" else draw(st.integers(1, 6))
+    micro_batches = min(micro_batches, 3) if PIPELINES[name].folded else micro_batches
+    micro_batches += 2 * stages * (name == "dualpipe-v")
     mesh = Mesh.of({"pp": stages, "dp": draw(st.integers(1, 3))})
     handing_over, random = draw(st.booleans()), np.random.default_rng(draw(st.integers(0, 999)))
     seconds = st.integers(0, 9).map(lambda most: float(random.uniform(0.01, 1 + most)))

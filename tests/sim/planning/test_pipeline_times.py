@@ -36,7 +36,7 @@ def played(pipeline, parts, stages, micro_batches, send):
 
     if not pipeline.asynchronous:
         orders = pipeline.orders(stages, micro_batches, chunks)
-        return play(orders, duration, lambda *ends: send, making).seconds
+        return play(orders, duration, lambda *ends: send, making, folded=pipeline.folded).seconds
     steps = 2 * stages * max(2, 16 // micro_batches)  # circles of every length come round
     orders = streamed(pipeline, stages, micro_batches, steps).orders
     timing = play(orders, duration, lambda *ends: send, making)
@@ -51,9 +51,10 @@ def steps(draw, names):
     name = draw(st.sampled_from(sorted(names)))
     pipeline = PIPELINES.get(name, Sequential())
     stages = draw(st.sampled_from([2, 3, 4, 6, 8]))
-    chunks = draw(st.sampled_from([2, 3])) if name == "interleaved" else 1
+    chunks = draw(st.sampled_from([2, 3])) if name == "interleaved" else 1 + pipeline.folded
     whole = name in ("interleaved", "2bw")
     micro_batches = stages * draw(st.integers(1, 4)) if whole else draw(st.sampled_from([1, 2, 3, 5, 8, 16, 31]))
+    micro_batches += 2 * stages * (name == "dualpipe-v")
     uneven = draw(st.sampled_from([0.0, 0.03, 0.2, 1.0]))
     late, tail = draw(st.sampled_from([0.0, 0.2])), draw(st.sampled_from([0.0, 0.0, 0.3, 2.0]))
     usual = draw(st.tuples(st.just(1.0), st.floats(0.8, 2.0), st.floats(0.7, 1.2)))
@@ -91,7 +92,7 @@ def test_gpipe_is_exact(step):
 @pytest.mark.parametrize("stages", [2, 4, 8])
 def test_equal_stages_with_free_messages_need_no_playing(name, stages):
     """The closed forms are there where plans usually are: a search would be slow without."""
-    pipeline, chunks = PIPELINES[name], 2 if name == "interleaved" else 1
+    pipeline, chunks = PIPELINES[name], 1 + PIPELINES[name].chunked
     part = PartSeconds(1.0, 1.0, 1.0) if pipeline.splits_backward else PartSeconds(1.0, 2.0)
     found = pipeline.step_seconds(StageSeconds([part] * (stages * chunks), stages, 0.0), 4 * stages)
     assert found == pytest.approx(played(pipeline, [part] * (stages * chunks), stages, 4 * stages, 0.0), rel=1e-9)
@@ -105,7 +106,8 @@ def test_equal_stages_with_free_messages_need_no_playing(name, stages):
 )
 def test_what_is_kept_is_what_the_order_keeps(name, stages, micro_batches, chunks):
     pipeline = PIPELINES[name]
-    chunks = chunks if name == "interleaved" else 1
+    chunks = chunks if name == "interleaved" else 1 + pipeline.folded
+    micro_batches += 2 * stages * (name == "dualpipe-v")
     micro_batches = stages * -(-micro_batches // stages) if name == "interleaved" else micro_batches
     most = [most_in_flight(order) for order in pipeline.orders(stages, micro_batches, chunks)]
     found = pipeline.in_flight(stages, micro_batches, chunks)

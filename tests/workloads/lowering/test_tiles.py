@@ -39,6 +39,19 @@ def test_products_without_waste_reach_their_share_of_the_peak():
     assert seconds(PROCESSOR, 0, n, DEEP) == 0.0
 
 
+def test_products_of_launches_of_their_own_share_waves_four_at_a_time():
+    """Each of 54 tiles, half of the 108 multiprocessors: eight in one launch take four waves, in eight launches as many."""
+    half, third, one = (768.0, 1152.0, DEEP), (768.0, 768.0, DEEP), tiles(9, 12)
+    for count, launches, waves in ((8, 1, 4), (8, 8, 4), (3, 3, 2), (6, 1, 3), (6, 6, 3)):
+        assert seconds(ONE_SHAPE, *half, count, launches=launches) == pytest.approx(waves * one)
+    together = seconds(
+        ONE_SHAPE, *third, 12
+    )  # of 36 tiles: four at once take two waves, of which the second is a third full
+    assert together == pytest.approx(4 * one)
+    assert seconds(ONE_SHAPE, *third, 12, launches=12) == pytest.approx(6 * one)
+    assert seconds(ONE_SHAPE, *third, 12, launches=3) == pytest.approx(together)
+
+
 def test_thin_products_take_what_their_operands_need_from_memory():
     thin = seconds(PROCESSOR, 1.0, 12288.0, 12288.0)
     assert thin == pytest.approx(2 * 12288**2 / PROCESSOR.core_group.read_bandwidth, rel=0.01)

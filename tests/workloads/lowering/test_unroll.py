@@ -1,5 +1,7 @@
 """A rank's step written out flat: its slots one after another, each operation where it belongs, and messages between them."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from athanor.workloads.lowering import lower_step
@@ -239,3 +241,24 @@ def test_halves_of_a_split_backward_pass_are_the_whole_one():
             assert [each.task for each in mine] == [each.task for each in full if each.task.of_weights == wanted]
     assert len(whole.uses[0]) == 2
     assert len(halves.uses[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["zb-v", "dualpipe-v"])
+def test_folded_stages_hand_on_to_neighbours_both_ways(name):
+    """Activations of the second chunk go back, their gradients on; where a chunk turns round on its stage nothing is sent."""
+    options = {"mesh": {"pp": 3, "dp": 1}, "pipeline": name, "chunks": 2, "micro_batch": 1, "global_batch": 8}
+    schedule, work = pipeline_of(6, **options)
+    assert [list(parts) for parts in (work.first_layer[:3], work.first_layer[3:])] == [[0, 1, 2], [5, 4, 3]]
+    sent, come = Counter(), Counter()
+    for stage, coordinate in ranks(schedule):
+        for each in unrolled(schedule, coordinate):
+            if each.stream in (ARRIVALS, DEPARTURES):
+                step = 1 if each.work.algorithm == "next" else -1
+                leaves = each.stream == DEPARTURES
+                sender = stage if leaves else stage - step
+                assert 0 <= sender < 3 and 0 <= sender + step < 3
+                what = (sender, step, each.task.micro_batch, each.task.layer, each.task.gradient)
+                (sent if leaves else come)[what] += 1
+    assert sent == come and set(sent.values()) == {1}
+    assert len(sent) == 2 * 4 * 8, "of six parts five hand on, one of them to itself; there and back"
+    assert {(sender, step) for sender, step, *_ in sent} == {(0, 1), (1, 1), (1, -1), (2, -1)}

@@ -4,8 +4,11 @@ from collections import Counter
 
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.sim.planning.estimate import Estimator
+from athanor.sim.planning.question import Question
 from athanor.workloads.lowering import lower
 from athanor.workloads.memory import account
+from athanor.workloads.model.model import load_model
 from athanor.workloads.model.precision import POLICIES, PrecisionSchedule
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.work import Exchange, Sweep
@@ -97,3 +100,31 @@ def test_deepspeed_has_no_more_whole_at_once_than_its_limits():
     tensor = 4 * 16384 * 16384
     assert other("deepspeed") == [2 * max(1e9, tensor), 2 * max(5e8, tensor)]
     assert other("megatron") == pytest.approx([2 * 2 * 12 * 16384**2, 2 * 12 * 16384**2], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["dense", "experts"])
+def test_inputs_of_activations_may_wait_in_eight_bits(kind):
+    """One byte instead of two, and nothing else."""
+    model = moe(gated=True) if kind == "experts" else gpt(**TINY, gated=True)
+
+    def kept(**options):
+        found = of(setting(model, gpus(), mesh={"dp": 1}, precision="bf16", **options)).lines
+        return {(line.name, line.what): line.nbytes[0] for line in found if line.kept}
+
+    wide, short = kept(), kept(activations="fp8")
+    at = ("moe.activation" if kind == "experts" else "ffn.activation", "its input")
+    assert short == {**wide, at: wide[at] / 2}
+
+
+def test_the_plan_of_deepseek_v3_fits_as_its_authors_ran_it():
+    """With moments in bf16, inputs of SwiGLU in eight bits, and norms, up-projections and SwiGLU run again; not without."""
+    model = load_model("deepseek-v3")
+
+    def need(**options):
+        here = Setting.of("deepseek-h800", model.model_copy(update={"plan": {}}), {**model.plan, **options})
+        sizes = here.mesh.ranks, here.ranks_per_node
+        return Estimator(Question(here.machine, here.model, *sizes, {}, {}, {}, here.processor.memory)).memory(here)
+
+    assert need().fits and need().allocated > 70e9
+    assert not need(recompute="none").fits
+    assert not need(moments=None, activations=None, recompute="modules:layernorm").fits

@@ -77,7 +77,8 @@ class Update:
         """Where stages share the embedding, the first and the last tell each other their gradients (Megatron)."""
         setting, mesh = self.setting, self.setting.mesh
         stages = mesh.size("pp")
-        if stages == 1 or not setting.model.at_both_ends or not setting.model.trains("embedding"):
+        model = setting.model
+        if not setting.last_part[0] or not model.at_both_ends or not model.trains("embedding"):
             return
         element = self.formats["embedding"].gradient
         words = setting.model.vocabulary * setting.model.hidden / mesh.size("tp", "row", "col") * BYTES[element]

@@ -81,7 +81,7 @@ def matrices_touched(setting: Setting, holding: Holding, count: Amount) -> Amoun
 
 
 def _of_stage(setting: Setting, stage: int) -> Tensors:
-    model, last = setting.model, setting.mesh.size("pp") - 1
+    model, last = setting.model, setting.last_part[0]
     found: dict[Part, Counter[Tensor]] = {}
     kinds = Counter(model.stack[at] for at in layers_of(setting, stage))
     for kind, times in kinds.items():

@@ -45,7 +45,11 @@ def held(setting: Setting) -> list[Holding]:
     known, found = dict[tuple[object, ...], Parameters](), list[Parameters]()
     for stage in range(stages):
         kinds = Counter(stack[layer] for part in parts[stage::stages] for layer in part)
-        key = (stage == 0, stage == stages - 1, *sorted((stack.index(kind), count) for kind, count in kinds.items()))
+        key = (
+            stage == 0,
+            stage == setting.last_part[0],
+            *sorted((stack.index(kind), count) for kind, count in kinds.items()),
+        )
         if key not in known:  # stages with as many layers of each kind hold as much
             known[key] = _of_stage(setting, stage, kinds)
         found.append(known[key])
@@ -90,6 +94,12 @@ def parts_of(setting: Setting) -> tuple[range, ...]:
     return setting.parts
 
 
+def last_of(setting: Setting) -> int:
+    """The virtual stage that has the output layer."""
+    stage, chunk = setting.last_part
+    return chunk * setting.mesh.size("pp") + stage
+
+
 def shards(setting: Setting, holding: Holding) -> int:
     """Over how many ranks what ZeRO shards of a holding is spread."""
     return setting.mesh.size(*holding.shards) if setting.plan.sharding.shards_state else 1
@@ -104,11 +114,11 @@ def _of_stage(setting: Setting, stage: int, kinds: Counter[Layer]) -> Parameters
 
 
 def _ends(setting: Setting, stage: int) -> Parameters:
-    """Embedding on the first stage, output on the last; where they share weights, both have them (Megatron).
+    """Embedding on the first stage, output where the last part is; where they share weights, both have them (Megatron).
 
     So they do where layers on the last stage predict further tokens: these begin with a token's embedding.
     """
-    model, last = setting.model, setting.mesh.size("pp") - 1
+    model, last = setting.model, setting.last_part[0]
     none = Parameters(**dict.fromkeys(Parameters.model_fields, 0))
     found = model.of_input if stage == 0 else none
     if stage == last:

@@ -62,6 +62,7 @@ class MixtureOfExperts:
     tensor: NoTensorParallel
     loads: LoadModel
     all_to_all: str
+    share: float = 1.0  # of the bytes of all copies of tokens that exchanges carry
     sorts: bool = False  # tokens that come from other ranks are brought together by expert, in a pass of its own
 
     @property
@@ -82,7 +83,7 @@ class MixtureOfExperts:
     def flow(self, load: Load) -> Flow:
         """The amounts that follow from a load."""
         element, axes = self.local.formats["expert"].compute, self.loads.axes
-        token = float(self.local.model.hidden * BYTES[element])
+        token = self.share * float(self.local.model.hidden * BYTES[element])
         out, back, even = load.sent * token, load.received * token, isinstance(load.received, float)
         there = None if load.pairs is None else load.pairs.astype(np.float64) * token
         again = None if there is None else there.swapaxes(1, 2)

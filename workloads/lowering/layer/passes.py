@@ -21,6 +21,7 @@ from .ffn import FeedForward
 from .further import FurtherToken
 from .layer_hooks import LayerHook
 from .moe import Flow, MixtureOfExperts
+from .node_dispatch import node_share
 from .rank_share import Local
 from .recurrence import RecurrentLayer
 
@@ -54,12 +55,14 @@ class Passes:
             else NoTensorParallel()
         )
         stacks = {True: encoder, False: here}
+        loads = {which: LoadModel(setting, decoder=not which) for which in stacks if model.experts}
         experts = {
             which: MixtureOfExperts(
                 local,
                 tensor,
-                LoadModel(setting, decoder=not which),
+                loads[which],
                 setting.plan.all_to_all,
+                1.0 if setting.plan.dispatch == "copies" else node_share(setting, loads[which].axes),
                 setting.machine.core_group.tiles is not None,
             )
             for which, local in stacks.items()
