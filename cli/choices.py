@@ -60,12 +60,24 @@ def entries(what: str) -> list[tuple[str, str]]:
             return [(path.stem, read_toml(path)["description"]) for path in sorted(RATES.glob("*.toml"))]
         case "datasets":
             return [(each.name, each.description) for each in list_datasets()]
+        case "importers" | "exporters" | "architectures":
+            return _formats(what)
         case "network-models":
             return SHARING.abouts()
     registry = registry_of(what)
     if registry is None:
         raise ValueError(what)
     return registry.abouts()
+
+
+def _formats(what: str) -> list[tuple[str, str]]:
+    from ..formats.exporters import EXPORTERS
+    from ..formats.importers import IMPORTERS
+    from ..formats.models.huggingface import ARCHITECTURES
+
+    if what == "architectures":
+        return ARCHITECTURES.abouts()
+    return IMPORTERS.abouts() if what == "importers" else EXPORTERS.abouts()
 
 
 def _shape(model: Model) -> tuple[str, ...]:

@@ -27,7 +27,9 @@ COMMANDS = {
     "collective": "collective",
     "compare": "compare",
     "execute": "execute",
+    "export": "export",
     "fit": "fit",
+    "import": "import_",
     "infer": "infer",
     "list": "catalogue",
     "lower": "lower",
@@ -37,6 +39,7 @@ COMMANDS = {
     "scale": "scale",
     "show": "catalogue",
     "simulate": "simulate",
+    "train": "train",
     "validate": "validate",
     "validate-runtime": "validate_runtime",
 }

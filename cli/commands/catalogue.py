@@ -30,6 +30,9 @@ from ...reports.tables.terminal import check_writable, console, emit
             "network-models",
             "faults",
             "datasets",
+            "importers",
+            "exporters",
+            "architectures",
         ]
     ),
 )

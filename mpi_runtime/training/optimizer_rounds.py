@@ -24,7 +24,7 @@ from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Task
 from ...workloads.schedule.work import Exchange
 from ...workloads.sharding import ShardTransfer
-from .dense.messages import Message
+from .transformer.messages import Message
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -35,7 +35,7 @@ class HeldTensor:
     """A tensor of which a rank has a part: ``here`` in its share of a vector, ``index`` in the whole tensor.
 
     ``others[member]`` are the indices of every rank with a part of it, in the order of the axes along which they are; they are
-    worked out when a whole is asked for.
+    worked out when a whole is asked for. ``name`` is the same on all ranks.
     """
 
     part: Part
@@ -45,6 +45,7 @@ class HeldTensor:
     index: Index
     others: Callable[[], Sequence[Index]]
     state: dict[str, Array] = field(default_factory=dict)
+    name: str = ""
 
     def start(self, formats: Formats) -> None:
         """State before the first step."""

@@ -188,8 +188,8 @@ class Plan:
     balancer: str = option(
         "Experts",
         "none",
-        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a"
-        " class of yours as module:Class.",
+        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send"
+        " and compute empty places), swipe, even, or a class of yours as module:Class.",
         form="BALANCER",
         names="balancers",
         inference=True,
@@ -283,7 +283,8 @@ class Plan:
         "Sharding and offload",
         "0",
         "What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too,"
-        " 3 weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside"
+        " 3 weights too, shard-grad-op (3 whose weights stay whole until the backward pass), ++ (ZeRO++: 3 with 8-bit"
+        " weights and 4-bit gradients), or hierarchical (1, reduced inside"
         " supernodes first, then across: BaGuaLu).",
         form="KIND",
         names="shardings",

@@ -1,4 +1,4 @@
-"""Whether a step of a dense model did what it should: loss, gradients and weights against one process that computes it all."""
+"""Whether a step of a model did what it should: loss, gradients and weights against one process that computes it all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ...devices import TYPES
 from ...job.world import World
 from ..checks import TOLERANCE, compare
 from ..optimizer_rounds import update_alone
+from .experts.serial import MeshRouter
 from .messages import Array
 from .reference import Reference, Weights
-from .training import DenseTraining, batch_of
+from .training import ModelTraining
 from .weights.holdings import Flat
 from .weights.shards import Weight, cut
 
@@ -28,11 +29,13 @@ def serial_bytes(setting: Setting) -> float:
     """Bytes that the serial model takes: weights, gradients and state, and what it keeps of the whole batch."""
     model, batch = setting.model, setting.batch
     layer = 16 * model.hidden + 3 * model.matrices * model.ffn_hidden + 4 * model.heads * batch.seq_len
+    if model.experts:
+        layer += (16 + 3 * model.matrices) * model.top_k * model.hidden
     token = model.layers * layer + 3 * model.vocabulary
     return 8.0 * (5 * model.parameters.total + setting.mesh.replicas * batch.tokens * token)
 
 
-class DenseChecks:
+class ModelChecks:
     """Compares the first step with the serial model, in double precision, from the weights that ranks began with.
 
     Where formats are shorter, an update can turn on a gradient's last digits: there weights are compared with the optimizer on
@@ -40,7 +43,7 @@ class DenseChecks:
     what two updates may differ.
     """
 
-    def __init__(self, training: DenseTraining) -> None:
+    def __init__(self, training: ModelTraining) -> None:
         self.training = training
         self.before = [each.share.copy() for each in training.holdings.flats]
         formats = training.formats.values()
@@ -58,12 +61,15 @@ class DenseChecks:
 
     def _compare(self, loss: Array) -> dict[str, int]:
         training = self.training
-        model = Reference(training.sizes, training.setting.plan.seed, optimizer=training.setting.plan.optimizing)
+        router = MeshRouter(training.setting, training.learned) if training.sizes.experts else None
+        model = Reference(
+            training.sizes, training.setting.plan.seed, optimizer=training.setting.plan.optimizing, router=router
+        )
         for flat in training.holdings.flats:
             for piece in flat.pieces:
                 self._round(model.weights, piece.weight, flat)
         start = {weight: each.copy() for weight, each in model.weights.items()}
-        expected = model.step(*batch_of(training.setting, 0))
+        expected = model.step(*training.source(0))
         self._change = max(float(np.abs(model.weights[weight] - each).max()) for weight, each in start.items())
         compare("the loss", loss, np.array([expected]), self.tolerance)
         found = {"losses": 1, "gradients": 0, "weights": 0}

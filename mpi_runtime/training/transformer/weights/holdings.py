@@ -1,7 +1,8 @@
-"""What a rank holds of a dense model: flat vectors of weights and gradients, by layer and format, and what it updates of them."""
+"""What a rank holds of a model: flat vectors of weights and gradients, by layer and format, and what it updates of them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .....workloads.lowering.data_parallel.held_tensors import together
-from .....workloads.lowering.data_parallel.sharding import held, layers_of
-from .....workloads.mesh.axes import REPLICAS
+from .....workloads.lowering.data_parallel.sharding import (
+    Holding,
+    held,
+    held_beside_layers,
+    held_of_layer,
+    layers_of,
+)
+from .....workloads.mesh.axes import TENSOR
 from .....workloads.model.precision import PARTS, Formats, Part
 from .....workloads.optimizers import TensorShare
 from .....workloads.plan.setting import Setting
@@ -20,7 +27,7 @@ from .....workloads.schedule.work import Exchange
 from ....devices import TYPES
 from ...optimizer_rounds import HeldTensor
 from ..messages import Array, Message
-from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, initial, local_shape, of_layer
+from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, cut_over, initial, local_shape
 from .tensors import Index, WeightTensor, along, index_of, part_of, tensors_of
 
 
@@ -42,7 +49,7 @@ class Shards:
     """How vectors are spread: over ``count`` ranks along ``axes``, of which this one has number ``mine``.
 
     ``sharded`` says that a rank updates its shard alone, ``weights`` that it keeps no more of the weights. ``rest`` are the
-    axes over which a shard's gradients are still to be added up, ``replicas`` all along which ranks see other tokens.
+    axes over which a shard's gradients are still to be added up, ``replicas`` all along which ranks have the same.
     """
 
     sharded: bool
@@ -54,12 +61,10 @@ class Shards:
     replicas: tuple[str, ...]
 
     @classmethod
-    def of(cls, setting: Setting, place: Place) -> Shards:
-        """The plan's."""
-        mesh = setting.mesh
-        replicas = tuple(axis for axis in mesh.axes if axis in REPLICAS)
-        sharding = setting.plan.sharding
-        axes = sharding.axes(replicas)
+    def of(cls, setting: Setting, place: Place, holding: Holding) -> Shards:
+        """Of a part of the model, as the plan says."""
+        mesh, sharding = setting.mesh, setting.plan.sharding
+        replicas, axes = holding.replicas, holding.shards
         if not sharding.shards_state or mesh.size(*axes) == 1:
             return cls(False, False, (), 1, 0, replicas, replicas)
         mine = _number(axes, place)
@@ -80,7 +85,7 @@ def _number(axes: tuple[str, ...], place: Place) -> int:
 
 
 class Flat:
-    """Weights of one format that belong to a layer (or to embedding and output): one vector, padded to equal shards.
+    """Weights of one format, on the same ranks, of a layer (or of embedding and output): one vector, padded to equal shards.
 
     Where weights are not kept whole (ZeRO 3), :attr:`weights` is None until :meth:`take_weights`, and after :meth:`release`.
     Gradients are added up in :attr:`gradients`; what has been reduced of them, for the update, is in :attr:`reduced`.
@@ -177,7 +182,7 @@ class View(Mapping[Weight, Array]):
         return len(self._found)
 
 
-class DenseHoldings:
+class ModelHoldings:
     """All that a rank holds: layers of its pipeline stage, embedding and output where its stage has them.
 
     :meth:`message` gives the rank's side of exchanges of gradients and weights, which find their vectors by format, and by layer
@@ -185,28 +190,45 @@ class DenseHoldings:
     """
 
     def __init__(self, setting: Setting, sizes: Sizes, place: Place, formats: Mapping[Part, Formats]) -> None:
-        self.shards, self.steps, seed = Shards.of(setting, place), 0, setting.plan.seed
+        self.steps, seed = 0, setting.plan.seed
         stage, last = place.me("pp"), place.of("pp") - 1
-        weights: dict[int | None, list[Weight]] = {layer: of_layer(layer) for layer in layers_of(setting, stage)}
+        mine = place.local_experts(sizes.experts)
+        shards = {each.part: Shards.of(setting, place, each) for each in held(setting)}
+        weights: dict[int | None, list[Weight]] = {
+            layer: [each for each in sizes.of_layer(layer) if each.expert is None or each.expert in mine]
+            for layer in layers_of(setting, stage)
+        }
         weights[None] = [EMBEDDING] if stage == 0 or (stage == last and sizes.tied) else []
         if stage == last:
             weights[None] += [OUTPUT_NORM] if sizes.tied else [OUTPUT_NORM, sizes.table]
         self.flats: list[Flat] = []
-        for layer, mine in weights.items():
-            for each in dict.fromkeys(formats[part_of(weight)] for weight in mine):
-                these = [weight for weight in mine if formats[part_of(weight)] == each]
+        for layer, every in weights.items():
+            kinds: dict[tuple[Formats, Shards], list[Weight]] = {}
+            for weight in every:
+                kinds.setdefault((formats[part_of(weight)], shards[part_of(weight)]), []).append(weight)
+            for (of_kind, over), these in kinds.items():
                 made = [cut(initial(weight, sizes, seed), weight, sizes, place).reshape(-1) for weight in these]
                 pieces = list(_pieces(these, sizes, place))
-                self.flats.append(Flat(layer, pieces, np.concatenate(made), each, self.shards))
-        self.setting, self.sizes, self.place = setting, sizes, place
+                self.flats.append(Flat(layer, pieces, np.concatenate(made), of_kind, over))
+        self.setting, self.sizes, self.place, self._formats = setting, sizes, place, formats
         self._axes = {each.part: together(setting, each) for each in held(setting)}
         self.tensors = [(flat, each) for flat in self.flats for each in self._tensors(flat)]
         self.weights, self.gradients = View(self.flats, "weights"), View(self.flats, "gradients")
+        self._copies = {
+            each.name_in(piece.weight): self._ranks_with(flat, piece.weight)
+            for flat in self.flats
+            for piece in flat.pieces
+            for each in tensors_of(piece.weight, sizes)
+        }
         self._pending: dict[Flat, Array] = {}  # shards whose gradients are still to be added up over other axes
+        self._told: Counter[tuple[object, ...]] = (
+            Counter()
+        )  # exchanges of this step that nothing tells apart but their order
 
     def start_step(self) -> None:
         """Gradients are zero again, and steps are counted on."""
         self.steps += 1
+        self._told.clear()
         for each in self.flats:
             each.start_step()
 
@@ -232,6 +254,7 @@ class DenseHoldings:
                 others = partial(self._others, flat, piece, each, start)
                 rule = optimizer.rule(part, each.tensor)
                 found = HeldTensor(part, each.tensor, rule, slice(first, first + len(index)), index, others)
+                found.name = each.name_in(piece.weight)
                 found.start(flat.formats)
                 yield found
 
@@ -248,6 +271,23 @@ class DenseHoldings:
             for place in along(self.place, self._axes[part_of(piece.weight)])
         ]
 
+    def squares(self) -> float:
+        """Of all gradients, the part of this rank: what several ranks have, each counts its part of."""
+        total = 0.0
+        for flat, each in self.tensors:
+            values = flat.reduced[each.here].astype(np.float64)
+            total += float(values @ values) / self._copies[each.name]
+        return total
+
+    def _ranks_with(self, flat: Flat, weight: Weight) -> int:
+        """How many ranks have the same share of a weight."""
+        mesh, shards = self.setting.mesh, flat.shards
+        uncut = [axis for axis in TENSOR if axis not in cut_over(weight, self.place) and self.place.of(axis) > 1]
+        if weight.expert is not None and self.place.whole_experts:
+            uncut = []
+        twice = 2 if weight == EMBEDDING and self.sizes.tied and mesh.size("pp") > 1 else 1
+        return twice * mesh.size(*uncut) * mesh.size(*shards.replicas) // shards.count
+
     def release(self, layer: int) -> None:
         """A pass is through a layer."""
         for each in self.flats:
@@ -259,10 +299,12 @@ class DenseHoldings:
         if task.role is Role.GRADIENT_SUM_OVER_TOKENS:
             return self._add_up(exchange, [part for part in PARTS if part == task.part])
         weights = exchange.operation == "all-gather"
+        replicas = self._replicas(task, exchange)
         flats = [
             each
             for each in self.flats
             if exchange.element == (each.formats.weight if weights else each.formats.gradient)
+            and each.shards.replicas == replicas
             and (each.layer == task.layer if task.layer is not None or task.part == "ends" else True)
         ]
         if weights:
@@ -270,6 +312,31 @@ class DenseHoldings:
         if exchange.operation == "reduce-scatter":
             return self._reduce_scatter(exchange, flats)
         return self._all_reduce(exchange, flats)
+
+    def _replicas(self, task: Task, exchange: Exchange) -> tuple[str, ...]:
+        """The replicas of the vector that an exchange is about.
+
+        Experts and all else have different ones; where they are sent over the same axes, one exchange follows the other in the
+        order in which the lowering goes through the parts of the model.
+        """
+        if task.layer is not None:
+            holdings = held_of_layer(self.setting, task.layer)
+        else:
+            holdings = held_beside_layers(self.setting) if task.part == "ends" else held(self.setting)
+        sharded = self.setting.plan.sharding.shards_state
+        found: list[tuple[str, ...]] = []
+        for each in holdings:
+            rest = tuple(axis for axis in each.replicas if axis not in each.shards)
+            last = rest if sharded else each.replicas
+            axes = last if exchange.operation == "all-reduce" else each.shards
+            formats = self._formats[each.part]
+            element = formats.weight if exchange.operation == "all-gather" else formats.gradient
+            if axes == exchange.axes and element == exchange.element and each.replicas not in found:
+                found.append(each.replicas)
+        key = (task, exchange.operation, exchange.axes, exchange.element)
+        number = self._told[key]
+        self._told[key] += 1
+        return found[number % len(found)]
 
     def _gather(self, exchange: Exchange, flats: list[Flat]) -> Message:
         def take(parts: Array) -> None:
@@ -281,23 +348,25 @@ class DenseHoldings:
     def _reduce_scatter(self, exchange: Exchange, flats: list[Flat]) -> Message:
         def take(mine: Array) -> None:
             for flat, shard in _split(flats, mine):
-                if self.shards.rest:
+                if flat.shards.rest:
                     self._pending[flat] = shard
                 else:
                     flat.add_reduced(shard)
 
-        payload = _joined([each.gradients.reshape(self.shards.count, -1) for each in flats])
+        ranks = self.setting.mesh.size(*exchange.axes)
+        nothing = np.zeros((ranks, 0))  # of a stage that has no such weights
+        payload = _joined([each.gradients.reshape(ranks, -1) for each in flats]) if flats else nothing
         return Message("reduce-scatter", exchange.axes, payload, take)
 
     def _all_reduce(self, exchange: Exchange, flats: list[Flat]) -> Message:
         def take(total: Array) -> None:
             for flat, values in _split(flats, total):
-                if self.shards.sharded:
+                if flat.shards.sharded:
                     flat.add_reduced(values)
                 else:
                     flat.gradients[...] = values
 
-        values = [self._pending.pop(each) if self.shards.sharded else each.gradients for each in flats]
+        values = [self._pending.pop(each) if each.shards.sharded else each.gradients for each in flats]
         return Message("all-reduce", exchange.axes, _joined(values), take)
 
     def _add_up(self, exchange: Exchange, parts: list[Part]) -> Message:

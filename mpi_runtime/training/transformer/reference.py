@@ -12,7 +12,8 @@ from ....workloads.model.precision import POLICIES
 from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
-from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial, of_layer
+from .experts.serial import KeptMixture, TokenRouter, Wanted, mixture, mixture_back
+from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial
 from .weights.tensors import WeightTensor, part_of, tensors_of
 
 Array = NDArray[Any]
@@ -42,6 +43,7 @@ class KeptLayer:
     ffn_norm: KeptNorm
     inner: Array
     active: Array
+    mixture: KeptMixture | None = None
 
 
 @dataclass
@@ -56,7 +58,8 @@ class KeptOutput:
 class Reference:
     """A whole model, its gradients and the optimizer's state; numbers are of the format ``kind``.
 
-    :meth:`step` trains it on a batch: words ``[sequences, seq_len]``, and the words that should follow each of them.
+    :meth:`step` trains it on a batch: words ``[sequences, seq_len]``, and the words that should follow each of them. Tokens go to
+    the experts that ``router`` gives, by default the best of the gate's scores.
     """
 
     def __init__(
@@ -65,11 +68,12 @@ class Reference:
         seed: int,
         kind: type[np.floating[Any]] = np.float64,
         optimizer: Optimizer | None = None,
+        router: TokenRouter | None = None,
     ) -> None:
         self.sizes = sizes
         self.weights: Weights = {weight: initial(weight, sizes, seed).astype(kind) for weight in sizes.weights()}
         self.gradients: Weights = {}
-        self.optimizer = optimizer or Adam()
+        self.optimizer, self.router = optimizer or Adam(), router or Wanted(sizes.top_k)
         self._formats = POLICIES["fp64" if kind is np.float64 else "O0"]
         self._states = {
             (weight, each): self._rule(weight, each).state(
@@ -112,7 +116,7 @@ class Reference:
         rows, kept = f.lookup(weights[EMBEDDING], words.reshape(-1)), []
         at = np.arange(words.shape[1])
         for layer in range(sizes.layers):
-            attention_gain, qkv, out, ffn_gain, up, down = of_layer(layer)
+            attention_gain, qkv, out, ffn_gain, *matrices = sizes.of_layer(layer)
             attention_norm = self._norm(rows, attention_gain)
             columns = (attention_norm.rows @ weights[qkv]).reshape(*words.shape, sizes.kv_heads, -1, sizes.head)
             queries, keys, values = f.heads_of(columns)
@@ -120,10 +124,19 @@ class Reference:
             context = f.context(attention, values).reshape(len(rows), -1)
             rows = rows + context @ weights[out]
             ffn_norm = self._norm(rows, ffn_gain)
-            inner = ffn_norm.rows @ weights[up]
-            active = f.activate(inner, sizes.gated)
-            rows = rows + active @ weights[down]
-            kept.append(KeptLayer(attention_norm, queries, keys, values, attention, context, ffn_norm, inner, active))
+            inner = active = rows[:0]
+            experts = None
+            if sizes.has_experts(layer):
+                experts = mixture(ffn_norm.rows, layer, weights, sizes, self.router)
+                rows = rows + experts.answer
+            else:
+                up, down = matrices
+                inner = ffn_norm.rows @ weights[up]
+                active = f.activate(inner, sizes.gated)
+                rows = rows + active @ weights[down]
+            kept.append(
+                KeptLayer(attention_norm, queries, keys, values, attention, context, ffn_norm, inner, active, experts)
+            )
         norm = self._norm(rows, OUTPUT_NORM)
         logits = norm.rows @ weights[sizes.table].T
         return kept, KeptOutput(norm, logits, f.loss_parts(logits, targets.reshape(-1)))
@@ -134,12 +147,17 @@ class Reference:
         gradients[self.sizes.table] += back.T @ output.norm.rows
         gradient = self._norm_back(back @ weights[self.sizes.table], OUTPUT_NORM, output.norm)
         for layer in reversed(range(self.sizes.layers)):
-            attention_gain, qkv, out, ffn_gain, up, down = of_layer(layer)
+            attention_gain, qkv, out, ffn_gain, *matrices = self.sizes.of_layer(layer)
             k = layers[layer]
-            gradients[down] += k.active.T @ gradient
-            back = f.activate_grad(k.inner, gradient @ weights[down].T, self.sizes.gated)
-            gradients[up] += k.ffn_norm.rows.T @ back
-            gradient = gradient + self._norm_back(back @ weights[up].T, ffn_gain, k.ffn_norm)
+            if k.mixture is not None:
+                back = mixture_back(gradient, k.ffn_norm.rows, layer, k.mixture, weights, gradients, self.sizes)
+            else:
+                up, down = matrices
+                gradients[down] += k.active.T @ gradient
+                inner = f.activate_grad(k.inner, gradient @ weights[down].T, self.sizes.gated)
+                gradients[up] += k.ffn_norm.rows.T @ inner
+                back = inner @ weights[up].T
+            gradient = gradient + self._norm_back(back, ffn_gain, k.ffn_norm)
             gradients[out] += k.context.T @ gradient
             back = self._attention_back((gradient @ weights[out].T).reshape(k.queries.shape), k)
             gradients[qkv] += k.attention_norm.rows.T @ back

@@ -1,57 +1,75 @@
-"""A dense model on one rank: what the operations of a schedule do to its activations, weights and gradients."""
+"""A whole model on one rank: what the operations of a schedule do to its activations, weights and gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import partial
 
 import numpy as np
 
 from ....workloads.mesh.axes import CONTEXT, DATA
-from ....workloads.model.model import Model
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
-from ....workloads.schedule.operation import Operation, Role, Task
+from ....workloads.schedule.operation import Does, Operation, Role, Task
 from ....workloads.schedule.work import Exchange
 from ...devices import TYPES
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
 from ..optimizer_rounds import OptimizerRounds, part_updated
-from ..stand_ins import stage_message
+from ..stand_ins import Blank, stage_message
 from ..tokens import Tokens
 from .attention.kernels import COMPUTED
 from .carrying import carry
+from .experts.token_routes import TokenRoutes, experts_over
 from .halves import Index
 from .local import MicroBatch
 from .messages import Array
-from .weights.holdings import DenseHoldings
+from .weights.holdings import ModelHoldings
 from .weights.shards import EMBEDDING, Place, Sizes
 
 Steps = Generator[Requests, None, None]
+Source = Callable[[int], tuple[Index, Index]]
+"""The words of a step's whole batch ``[sequences, seq_len]``, replica by replica, and those that should follow each of them."""
+
+CARRIED: Does = (Role.MERGE, None, None)
+"""What a rank's tokens do last in a layer with experts."""
 
 
-class DenseTraining:
-    """Trains a dense model for real, on this rank's part of it and of the batch.
+class ModelTraining:
+    """Trains a model for real, on this rank's part of it and of the batch.
 
     Each micro-batch keeps what it needs of the forward pass in a :class:`MicroBatch` of its own, until its backward pass has
-    come through the rank's layers; weights and gradients are in :class:`DenseHoldings`.
+    come through the rank's layers; weights and gradients are in :class:`ModelHoldings`. ``source`` gives the batch of each step;
+    ``learned``: tokens go where the gate's scores say, and not where the plan's router does.
     """
 
-    def __init__(self, setting: Setting, transport: Transport, coordinate: tuple[int, ...]) -> None:
-        self.setting, self.transport = setting, transport
+    def __init__(
+        self,
+        setting: Setting,
+        transport: Transport,
+        coordinate: tuple[int, ...],
+        source: Source | None = None,
+        learned: bool = False,
+    ) -> None:
+        self.setting, self.transport, self.learned = setting, transport, learned
+        self.source = source or partial(batch_of, setting)
         mesh, plan = setting.mesh, setting.plan
-        self.sizes = sizes_of(setting.model)
+        self.sizes = sizes_of(setting)
         around = transport.along(mesh.having(CONTEXT))
         self.place = Place(
             dict(zip(mesh.axes, coordinate, strict=True)),
             dict(zip(mesh.axes, mesh.shape, strict=True)),
             plan.sequence_parallel,
             () if around is None else tuple(int(member) for member in around.member),
+            experts_over(setting),
         )
         self.formats = plan.precisions.at(0)
-        self.holdings = DenseHoldings(setting, self.sizes, self.place, self.formats)
+        self.holdings = ModelHoldings(setting, self.sizes, self.place, self.formats)
         self.updates = OptimizerRounds(setting, self.holdings.ready)
         self.micro_batches: dict[int, MicroBatch] = {}
+        self.routing = TokenRoutes(setting, transport, self.place, learned) if setting.model.experts else None
+        self._blank = Blank(transport, mesh, coordinate)
         self.loss = 0.0
         self._last_of_layer = Role.NORM_SUM if self.place.grid > 1 else Role.NORM
         self._splits = mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).splits_backward
@@ -65,7 +83,9 @@ class DenseTraining:
         self.updates.start_step()
         self.micro_batches.clear()
         self.loss = 0.0
-        words, targets = batch_of(self.setting, step)
+        if self.routing is not None:
+            self.routing.start_step(step)
+        words, targets = self.source(step)
         self._words, self._targets = self._mine(words), self._mine(targets)
 
     def _mine(self, values: Index) -> Index:
@@ -88,22 +108,23 @@ class DenseTraining:
                 self._targets[number],
                 self.setting.batch.tokens * self.setting.mesh.replicas,
                 COMPUTED[type(self.setting.plan.kernel)],
+                None if self.routing is None else self.routing.of_micro_batch(number),
             )
         return self.micro_batches[number]
 
     def tokens(self) -> list[Tokens]:
-        """No layer has experts."""
-        return []
+        """What this rank saw of each of its layers with experts."""
+        return [] if self.routing is None else self.routing.seen
 
     # --- operations -------------------------------------------------------------------------------------------------------
 
     def compute(self, operation: Operation) -> bool:
-        """Do what a compute operation does; only the framework's own bookkeeping is none of it."""
+        """Do what a compute operation does; the framework's bookkeeping, and what a policy of one's own does, are none of it."""
         task = operation.task
         if task.role is Role.OPTIMIZER:
             self.updates.compute(part_updated(task))
             return True
-        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING):
+        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING, Role.BALANCING):
             return False
         micro_batch = self._micro_batch(task.micro_batch or 0)
         micro_batch.compute(task)
@@ -117,6 +138,9 @@ class DenseTraining:
         if task.layer is None or task.recomputed:
             return
         back = (task.part, task.role, task.gradient) == ("attention", self._last_of_layer, "input")
+        mixture = micro_batch.mixtures.get(task.layer)
+        if mixture is not None and self.routing is not None and (task.part, task.does) == ("moe", CARRIED):
+            self.routing.see(mixture, task.micro_batch or 0)
         if back or (task.part == "ffn" and task.role is Role.RESIDUAL):
             self.holdings.release(task.layer)
         if back and not self._splits:
@@ -136,9 +160,11 @@ class DenseTraining:
                 yield from carry(self.transport, stream, exchange, message)
         elif operation.category == "gradient_sync":
             yield from carry(self.transport, stream, exchange, self.holdings.message(task, exchange))
+        elif task.role is Role.BALANCING:
+            yield from self._blank.exchange(operation)
         else:
             micro_batch = self._micro_batch(task.micro_batch or 0)
-            yield from carry(self.transport, stream, exchange, micro_batch.message(task))
+            yield from micro_batch.carry(self.transport, task, stream, exchange)
             self._leave(task, micro_batch)
             if task.role is Role.LOSS_SUM:
                 self.loss += micro_batch.loss
@@ -194,8 +220,9 @@ class DenseTraining:
         return arriving.astype(np.promote_types(arriving.dtype, np.float32), copy=False)
 
 
-def sizes_of(model: Model) -> Sizes:
-    """The shape of a dense model."""
+def sizes_of(setting: Setting) -> Sizes:
+    """The shape of a model."""
+    model = setting.model
     return Sizes(
         layers=model.layers,
         heads=model.heads,
@@ -207,6 +234,11 @@ def sizes_of(model: Model) -> Sizes:
         gated=model.gated,
         rms=model.norm == "rms",
         tied=model.tied,
+        experts=model.experts,
+        expert_hidden=model.expert_width if model.experts else 0,
+        top_k=setting.top_k,
+        hidden_beside=model.width_beside if model.experts else 0,
+        moe=tuple(layer.moe for layer in model.stack) if model.experts else (),
     )
 
 

@@ -110,8 +110,16 @@ class Half(ABC):
 
     @property
     def result(self) -> Array:
-        """What the second product adds to the residual stream."""
-        return self.products[self.products_of[1]].c if self._reduced is None else self._reduced
+        """What the half adds to the residual stream."""
+        return self._answer() if self._reduced is None else self._reduced
+
+    def _answer(self) -> Array:
+        """What the second product has made on this rank."""
+        return self.products[self.products_of[1]].c
+
+    def _input_gradient(self) -> Array:
+        """The gradient of the first product's rows on this rank."""
+        return self.products[self.products_of[0]].da
 
     def _product(self, kind: ProductWeight) -> Product:
         key = Weight(self.layer, self.operator, kind)
@@ -161,7 +169,7 @@ class Half(ABC):
 
     def _norm_grad(self, step: int) -> None:
         if self._before is None:
-            self._before = self.products[self.products_of[0]].da
+            self._before = self._input_gradient()
         total = self.shared.gradients[self.gain]
         total += f.norm_wgrad(self._before, self.normal, self._parameters)
         self._sums = f.norm_grad_sums(self._before, self.normal, self._parameters)
@@ -203,7 +211,7 @@ class Half(ABC):
             self._reduced = total
             self.forget()
 
-        return self._all_reduce(self.products[self.products_of[1]].c, take)
+        return self._all_reduce(self._answer(), take)
 
     def forget(self) -> None:
         """Rows of others' tokens are not kept for the way back."""
@@ -221,7 +229,7 @@ class Half(ABC):
         def take(total: Array) -> None:
             self._before, self._behind = total, None
 
-        return self._all_reduce(self.products[self.products_of[0]].da, take)
+        return self._all_reduce(self._input_gradient(), take)
 
 
 class LocalFeedForward(Half):

@@ -1,4 +1,4 @@
-"""The weights of a dense Transformer, and how strategies cut each of them over ranks."""
+"""The weights of a Transformer, and how strategies cut each of them over ranks."""
 
 from __future__ import annotations
 
@@ -14,29 +14,34 @@ from numpy.typing import NDArray
 from .....workloads.mesh.axes import CONTEXT
 
 Array = NDArray[Any]
-Operator = Literal["embedding", "attention", "ffn", "output"]
+Operator = Literal["embedding", "attention", "ffn", "moe", "shared experts", "output"]
 """What of the model a weight belongs to: a half of a layer, or an end."""
 
-ProductWeight = Literal["qkv", "out", "up", "down", "logits"]
+ProductWeight = Literal["qkv", "out", "up", "down", "gate", "logits"]
 """The kinds of weights that products take."""
 
-WeightKind = Literal["embedding", "norm", ProductWeight]
+ExpertWeight = Literal["expert up", "expert down"]
+"""Both matrices of a routed expert."""
+
+WeightKind = Literal["embedding", "norm", ProductWeight, ExpertWeight]
 
 
 class Weight(NamedTuple):
     """Which weight of a model: the key of weights and gradients. ``layer`` is None of what is outside layers.
 
-    As text, which is for people only: ``l3.ffn.up``, ``output.norm``, ``embedding``.
+    As text, which is for people only: ``l3.ffn.up``, ``output.norm``, ``embedding``, ``l3.moe.expert up.5``.
     """
 
     layer: int | None
     operator: Operator
     kind: WeightKind
+    expert: int | None = None
 
     def __str__(self) -> str:
-        """Layer, operator and kind."""
+        """Layer, operator, kind and the number of the expert."""
         place = "" if self.layer is None else f"l{self.layer}."
-        return place + (self.operator if self.operator == self.kind else f"{self.operator}.{self.kind}")
+        name = self.operator if self.operator == self.kind else f"{self.operator}.{self.kind}"
+        return place + name + ("" if self.expert is None else f".{self.expert}")
 
 
 EMBEDDING = Weight(None, "embedding", "embedding")
@@ -44,25 +49,20 @@ OUTPUT_NORM = Weight(None, "output", "norm")
 LOGITS = Weight(None, "output", "logits")
 
 
-def of_layer(layer: int) -> list[Weight]:
-    """The weights of a layer, in the order of their operations."""
-    return [
-        Weight(layer, "attention", "norm"),
-        Weight(layer, "attention", "qkv"),
-        Weight(layer, "attention", "out"),
-        Weight(layer, "ffn", "norm"),
-        Weight(layer, "ffn", "up"),
-        Weight(layer, "ffn", "down"),
-    ]
+def of_expert(layer: int, expert: int) -> tuple[Weight, Weight]:
+    """Both matrices of a routed expert."""
+    return Weight(layer, "moe", "expert up", expert), Weight(layer, "moe", "expert down", expert)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shape of a pre-norm, decoder-only Transformer without biases.
+    """The shape of a pre-norm, decoder-only Transformer without biases, dense or with experts.
 
     Keys and values have ``kv_heads``, each for an equal group of the ``heads`` of width ``head``. A ``gated`` FFN's first product
     gives twice ``ffn_hidden`` columns: gates and values. Norms have a gain and a shift, or are ``rms`` norms with a gain alone.
-    ``tied``: the output layer shares the embedding's weights.
+    ``tied``: the output layer shares the embedding's weights. Layers that are true in ``moe`` have, in place of an FFN,
+    ``experts`` with ``expert_hidden`` inner elements, of which a gate chooses ``top_k`` for each token, and beside them a part
+    with ``hidden_beside`` inner elements that every token passes.
     """
 
     layers: int
@@ -75,6 +75,15 @@ class Sizes:
     gated: bool = False
     rms: bool = False
     tied: bool = True
+    experts: int = 0
+    expert_hidden: int = 0
+    top_k: int = 1
+    hidden_beside: int = 0
+    moe: tuple[bool, ...] = ()
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer has experts."""
+        return bool(self.moe) and self.moe[layer]
 
     @property
     def group(self) -> int:
@@ -90,18 +99,41 @@ class Sizes:
         """All weights."""
         yield EMBEDDING
         for layer in range(self.layers):
-            yield from of_layer(layer)
+            yield from self.of_layer(layer)
         yield OUTPUT_NORM
         if not self.tied:
             yield self.table
 
-    def shape(self, kind: WeightKind, parts: int = 1) -> tuple[int, ...]:
-        """The shape of a whole weight of a kind, with a dimension for everything that is cut by itself.
+    def of_layer(self, layer: int) -> Iterator[Weight]:
+        """The weights of a layer, in the order of their operations."""
+        yield Weight(layer, "attention", "norm")
+        yield Weight(layer, "attention", "qkv")
+        yield Weight(layer, "attention", "out")
+        if not self.has_experts(layer):
+            yield Weight(layer, "ffn", "norm")
+            yield Weight(layer, "ffn", "up")
+            yield Weight(layer, "ffn", "down")
+            return
+        yield Weight(layer, "moe", "norm")
+        yield Weight(layer, "moe", "gate")
+        if self.hidden_beside:
+            yield Weight(layer, "shared experts", "up")
+            yield Weight(layer, "shared experts", "down")
+        for expert in range(self.experts):
+            yield from of_expert(layer, expert)
+
+    @cached_property
+    def numbers(self) -> Mapping[Weight, int]:
+        """The number of every weight."""
+        return {weight: number for number, weight in enumerate(self.weights())}
+
+    def shape(self, weight: Weight, parts: int = 1) -> tuple[int, ...]:
+        """The shape of a whole weight, with a dimension for everything that is cut by itself.
 
         A head's group stands with its keys and values: so cut, attention needs no other rank. The vocabulary is padded to a
         multiple of ``parts``.
         """
-        hidden, inner = self.hidden, self.ffn_hidden
+        hidden, inner = self.hidden, self.hidden_beside if weight.operator == "shared experts" else self.ffn_hidden
         words = -(-self.vocabulary // parts) * parts
         shapes: dict[WeightKind, tuple[int, ...]] = {
             "embedding": (words, hidden),
@@ -111,8 +143,11 @@ class Sizes:
             "up": (hidden, 2 if self.gated else 1, inner),
             "down": (inner, hidden),
             "norm": (1 if self.rms else 2, hidden),
+            "gate": (hidden, self.experts),
+            "expert up": (hidden, 2 if self.gated else 1, self.expert_hidden),
+            "expert down": (self.expert_hidden, hidden),
         }
-        return shapes[kind]
+        return shapes[weight.kind]
 
 
 @dataclass(frozen=True)
@@ -121,13 +156,15 @@ class Place:
 
     Axes are ``tp``, or ``row`` and ``col`` of a square grid in its place, ``cp``, ``pp`` and those of data parallelism.
     ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens. ``ring`` are the ranks along ``cp`` in the
-    order in which shifts pass them; none: by number.
+    order in which shifts pass them; none: by number. Experts are dealt to the ranks along ``experts_over``: over ``ep``, each a
+    part of every expert under ``tp``; or over both, whole.
     """
 
     number: Mapping[str, int] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
     sequence_parallel: bool = False
     ring: tuple[int, ...] = ()
+    experts_over: tuple[str, ...] = ("ep",)
 
     def me(self, axis: str) -> int:
         """Number of this rank along an axis."""
@@ -157,6 +194,30 @@ class Place:
         """Into how many parts tokens of norms and residuals are cut by sequence parallelism."""
         return self.of("tp") if self.sequence_parallel else 1
 
+    @cached_property
+    def whole_experts(self) -> bool:
+        """Whether experts are whole beside tensor parallelism, so that each rank of ``tp`` routes tokens of its own."""
+        return "tp" in self.experts_over
+
+    @cached_property
+    def expert_ranks(self) -> int:
+        """Ranks that experts are dealt to."""
+        return prod(self.of(axis) for axis in self.experts_over)
+
+    @cached_property
+    def expert_rank(self) -> int:
+        """The number of this rank among them, in the order of the mesh's axes."""
+        found = 0
+        for axis in self.ranks:
+            if axis in self.experts_over:
+                found = found * self.of(axis) + self.me(axis)
+        return found
+
+    def local_experts(self, experts: int) -> range:
+        """The experts of this rank, of so many in a layer."""
+        each = experts // self.expert_ranks
+        return range(self.expert_rank * each, (self.expert_rank + 1) * each)
+
     def part(self, size: int, axis: str) -> slice:
         """The part of ``size`` things that is this rank's, where they are cut over an axis."""
         each = size // self.of(axis)
@@ -171,6 +232,9 @@ CUTS: dict[WeightKind, dict[int, str]] = {
     "up": {2: "tp"},
     "down": {0: "tp"},
     "norm": {},
+    "gate": {},
+    "expert up": {2: "tp"},
+    "expert down": {0: "tp"},
 }
 """Which dimension of a weight is cut over which axis: columns first, then rows (Megatron, Shoeybi et al. 2019)."""
 
@@ -182,14 +246,17 @@ GRID_CUTS: dict[WeightKind, dict[int, str]] = {
     "up": {0: "row", 2: "col"},
     "down": {0: "row", 1: "col"},
     "norm": {1: "col"},
+    "gate": {},
+    "expert up": {},
+    "expert down": {},
 }
 """The same for a square grid: blocks of every matrix (SUMMA; Optimus, Xu et al. 2021)."""
 
 
 def cut(whole: Array, weight: Weight, sizes: Sizes, place: Place) -> Array:
     """A rank's part of a whole weight, as the matrix that its products take; words that pad the vocabulary are zeros."""
-    shape = sizes.shape(weight.kind, place.width)
-    missing = shape[0] - sizes.shape(weight.kind)[0]
+    shape = sizes.shape(weight, place.width)
+    missing = shape[0] - sizes.shape(weight)[0]
     if missing:
         whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), dtype=whole.dtype)])
     part = whole.reshape(shape)[_slices(weight, sizes, place)]
@@ -198,7 +265,7 @@ def cut(whole: Array, weight: Weight, sizes: Sizes, place: Place) -> Array:
 
 def local_shape(weight: Weight, sizes: Sizes, place: Place) -> tuple[int, int]:
     """Shape of a rank's part as a matrix."""
-    shape = list(sizes.shape(weight.kind, place.width))
+    shape = list(sizes.shape(weight, place.width))
     for dimension, axis in _cuts(weight, place).items():
         shape[dimension] //= place.of(axis)
     inputs = 2 if weight.kind == "out" else 1  # dimensions that a product adds up over
@@ -207,7 +274,7 @@ def local_shape(weight: Weight, sizes: Sizes, place: Place) -> tuple[int, int]:
 
 def join(parts: list[tuple[Place, Array]], weight: Weight, sizes: Sizes) -> Array:
     """The whole weight from the parts of ranks; of a part that several ranks hold, the last one counts."""
-    whole = np.empty(sizes.shape(weight.kind, parts[0][0].width), dtype=parts[0][1].dtype)
+    whole = np.empty(sizes.shape(weight, parts[0][0].width), dtype=parts[0][1].dtype)
     for place, part in parts:
         whole[_slices(weight, sizes, place)] = part.reshape(whole[_slices(weight, sizes, place)].shape)
     rows, columns = local_shape(weight, sizes, Place())
@@ -219,8 +286,7 @@ def initial(weight: Weight, sizes: Sizes, seed: int) -> Array:
 
     Matrices have a standard deviation of one over the root of their inputs; norms have a gain near 1 and a shift near 0.
     """
-    number = list(sizes.weights()).index(weight)
-    random = np.random.default_rng([seed, 9, number])
+    random = np.random.default_rng([seed, 9, sizes.numbers[weight]])
     rows, columns = local_shape(weight, sizes, Place())
     values: Array = random.standard_normal((rows, columns))
     if weight.kind == "norm":
@@ -230,10 +296,17 @@ def initial(weight: Weight, sizes: Sizes, seed: int) -> Array:
     return values
 
 
+def cut_over(weight: Weight, place: Place) -> tuple[str, ...]:
+    """The axes that a weight is cut over."""
+    return tuple(_cuts(weight, place).values())
+
+
 def _cuts(weight: Weight, place: Place) -> dict[int, str]:
+    if weight.expert is not None and place.whole_experts:
+        return {}
     return (GRID_CUTS if place.grid > 1 else CUTS)[weight.kind]
 
 
 def _slices(weight: Weight, sizes: Sizes, place: Place) -> tuple[slice, ...]:
-    shape, cuts = sizes.shape(weight.kind, place.width), _cuts(weight, place)
+    shape, cuts = sizes.shape(weight, place.width), _cuts(weight, place)
     return tuple(place.part(size, cuts[at]) if at in cuts else slice(None) for at, size in enumerate(shape))

@@ -1,4 +1,4 @@
-"""The weights of a dense model as an optimizer sees them: which tensors each is, and what a rank has of them."""
+"""The weights of a model as an optimizer sees them: which tensors each is, and what a rank has of them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ PART_OF: dict[WeightKind, Part] = {
     "up": "ffn",
     "down": "ffn",
     "norm": "norm",
+    "gate": "gate",
+    "expert up": "expert",
+    "expert down": "expert",
 }
 """The part of the model, which decides about formats, of each kind of weight."""
 
@@ -33,6 +36,10 @@ class WeightTensor(NamedTuple):
 
     tensor: Tensor
     row: int | None = None
+
+    def name_in(self, weight: Weight) -> str:
+        """What files call it."""
+        return str(weight) + ("" if self.row is None else f".{self.row}")
 
     def of(self, matrix: NDArray[Any]) -> NDArray[Any]:
         """The tensor's elements in a weight's matrix, or in a rank's part of it, as a flat view."""

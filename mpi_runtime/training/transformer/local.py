@@ -7,8 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from ....workloads.schedule.operation import ModelPart, Role, Task
+from ....workloads.schedule.work import Exchange
+from ...messages.transport import Transport
 from . import functions as f
 from .attention.unfused import LocalAttention
+from .carrying import Steps, carry
+from .experts.mixture import BESIDE, LocalMixture, Routes
 from .halves import Half, Index, LocalFeedForward, Output, Shared
 from .messages import Array, Message
 from .weights.shards import EMBEDDING, Place, Sizes, Weight
@@ -20,7 +24,8 @@ class MicroBatch:
     Operations come in the order of the Schedule: :meth:`compute` does those that compute, :meth:`message` gives the rank's side
     of those that exchange. ``weights`` and ``gradients`` are the rank's parts; gradients are added to. ``words`` and
     ``targets`` ``[sequences, tokens]`` are those of all tensor-parallel ranks of the replica, this rank's part of each
-    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``attention`` computes the plan's kernel.
+    sequence under ``cp``; the loss is the mean of ``tokens`` tokens in all. ``attention`` computes the plan's kernel. ``routes``
+    are the ways of tokens to experts, where there are any.
 
     The rows of the residual stream that enter each half of a layer are kept, so that any half can be computed again.
     """
@@ -35,9 +40,10 @@ class MicroBatch:
         targets: Index,
         tokens: int,
         attention: type[LocalAttention] = LocalAttention,
+        routes: Routes | None = None,
     ) -> None:
         self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens)
-        self._attention = attention
+        self._attention, self._routes = attention, routes
         self.sizes, self.place = sizes, place
         self._entries: dict[int, Array] = {}
         self._halves: dict[int, Half] = {}
@@ -57,7 +63,7 @@ class MicroBatch:
             self._entries[number + 1] = half.entry + half.result
             return
         if task.role is Role.NORM and task.gradient is None:
-            half.entry = self._entries[number]
+            half.entry = self._entry(number)
         half.compute(task)
 
     def message(self, task: Task) -> Message:
@@ -71,6 +77,19 @@ class MicroBatch:
             }[task.role, task.gradient](task.step or 0)
         return self._half(task.part, task.layer).message(task)
 
+    def carry(self, transport: Transport, task: Task, stream: str, exchange: Exchange) -> Steps:
+        """Send and receive what an exchange carries: a message, or tokens of which ranks tell each other how many come."""
+        half = None if task.part == "embedding" else self._half(task.part, task.layer)
+        if isinstance(half, LocalMixture) and half.moves(task):
+            yield from half.move(task, stream, exchange)
+        else:
+            yield from carry(transport, stream, exchange, self.message(task))
+
+    @property
+    def mixtures(self) -> dict[int, LocalMixture]:
+        """The halves that have experts and are not through yet, by layer."""
+        return {each.number: each for each in self._halves.values() if isinstance(each, LocalMixture)}
+
     # --- what pipeline stages hand on -------------------------------------------------------------------------------------
 
     def enter(self, layer: int, rows: Array) -> None:
@@ -79,7 +98,14 @@ class MicroBatch:
 
     def leave(self, layer: int) -> Array:
         """The rows that enter a layer, for the stage that holds it."""
-        return self._entries[2 * layer]
+        return self._entry(2 * layer)
+
+    def _entry(self, number: int) -> Array:
+        """The rows that enter a half; what experts add has no operation of its own."""
+        if number not in self._entries:
+            before = self._halves[number - 1]
+            self._entries[number] = before.entry + before.result
+        return self._entries[number]
 
     def forget(self, layer: int) -> None:
         """The backward pass is through a layer: nothing of it is needed any more."""
@@ -105,11 +131,14 @@ class MicroBatch:
 
     def _number(self, part: ModelPart | None, layer: int | None) -> int:
         """Halves are counted through the model: two a layer, then the output layer."""
-        return 2 * self.sizes.layers if layer is None else 2 * layer + (part == "ffn")
+        return 2 * self.sizes.layers if layer is None else 2 * layer + (part in ("ffn", "moe", BESIDE))
 
     def _half(self, part: ModelPart | None, layer: int | None) -> Half:
         number = self._number(part, layer)
-        if number not in self._halves:
+        if number not in self._halves and part in ("moe", BESIDE):
+            assert self._routes is not None, "nobody says where tokens go"
+            self._halves[number] = LocalMixture(self.shared, layer, self._routes)
+        elif number not in self._halves:
             halves: dict[ModelPart | None, type[Half]] = {
                 "attention": self._attention,
                 "ffn": LocalFeedForward,
