@@ -9,7 +9,7 @@ from athanor.reports.studies.accuracy.fitting import fit
 from athanor.reports.studies.accuracy.intervals import Score, covered, interval_of
 from athanor.reports.studies.accuracy.refit import refit
 from athanor.reports.studies.accuracy.responses import Responses
-from athanor.reports.studies.accuracy.targets import ACCELERATOR, Parameter, settings, target_of
+from athanor.reports.studies.accuracy.targets import ACCELERATOR, FittedConstant, settings, target_of
 
 RUN = published_runs()["kort_22B_full"]
 GEMM, MEMORY, EIGHT = ACCELERATOR
@@ -220,7 +220,7 @@ def test_models_with_experts_have_their_own_interval():
 
 
 def test_parameters_hold_values_within_their_bounds():
-    assert Parameter(("x",), 0.2, 1.0).inside(3.0) == 1.0 and Parameter(("x",), 0.2, 1.0).inside(0.1) == 0.2
+    assert FittedConstant(("x",), 0.2, 1.0).inside(3.0) == 1.0 and FittedConstant(("x",), 0.2, 1.0).inside(0.1) == 0.2
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------

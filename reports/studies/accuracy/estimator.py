@@ -16,7 +16,7 @@ import numpy as np
 
 from ...published.run import PublishedRun
 from .responses import Array, Responses
-from .targets import Parameter
+from .targets import FittedConstant
 
 SCALE = 0.06
 """The logarithmic error beyond which a run counts less."""
@@ -60,17 +60,17 @@ class Solution:
 
 
 @dataclass
-class Estimate:
+class EstimatedConstants:
     """Values by parameter, with relative standard errors of those that runs tell.
 
     ``bounds`` has those that lie at one, ``untold`` those that no run tells well enough, which keep the value in use: neither has
     an error. ``solutions`` are those of all starts; ``errors`` the logarithmic ones of the runs fitted to.
     """
 
-    values: dict[Parameter, float]
-    standard_errors: dict[Parameter, float]
-    bounds: dict[Parameter, str]
-    untold: tuple[Parameter, ...]
+    values: dict[FittedConstant, float]
+    standard_errors: dict[FittedConstant, float]
+    bounds: dict[FittedConstant, str]
+    untold: tuple[FittedConstant, ...]
     solutions: list[Solution]
     errors: Array = field(repr=False)
 
@@ -86,7 +86,7 @@ class Estimate:
         return self.spread <= SAME and all(each.converged for each in self.solutions)
 
     @property
-    def free(self) -> list[Parameter]:
+    def free(self) -> list[FittedConstant]:
         """Parameters that were estimated."""
         return [each for each in self.values if each not in self.untold and each not in self.bounds]
 
@@ -99,12 +99,12 @@ def weights_of(runs: Sequence[PublishedRun]) -> Array:
 
 def estimate(
     responses: Responses,
-    start: dict[Parameter, float],
+    start: dict[FittedConstant, float],
     rows: Sequence[int] | None = None,
     starts: Sequence[float] = STARTS,
     advance: Callable[[str], None] = lambda text: None,
     look: bool = True,
-) -> Estimate:
+) -> EstimatedConstants:
     """Values with the least loss over some runs (by default all), each start followed until it ends.
 
     Without ``look`` the planes that are known stand for the simulator. Parameters that runs do not tell go one by one, the
@@ -139,7 +139,7 @@ def estimate(
         if vaguest is None or spreads[vaguest] <= VAGUE:
             break
         held.append(vaguest)
-    return Estimate(
+    return EstimatedConstants(
         values={key: float(f"{values[at]:.4g}") if at not in held else float(first[at]) for at, key in enumerate(keys)},
         standard_errors={keys[at]: spreads[at] for at in inner},
         bounds={keys[at]: side for at, side in bounds.items()},
@@ -149,7 +149,7 @@ def estimate(
     )
 
 
-def _side(parameter: Parameter, value: float) -> str:
+def _side(parameter: FittedConstant, value: float) -> str:
     """The bound at which a value lies; empty within them."""
     for side, bound in zip(SIDES, (parameter.low, parameter.high), strict=True):
         if abs(np.log(value / bound)) < AT_BOUND:
@@ -182,7 +182,7 @@ def _follow(
     return Solution(start, tuple(map(float, values)), _loss(errors, weights), converged)
 
 
-def _moved(keys: Sequence[Parameter], first: Array, moving: Sequence[int] | range, offset: float) -> Array:
+def _moved(keys: Sequence[FittedConstant], first: Array, moving: Sequence[int] | range, offset: float) -> Array:
     """Some values moved by the same factor, within their bounds."""
     values = first.copy()
     for at in moving:
