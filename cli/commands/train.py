@@ -37,6 +37,12 @@ from ..sections import SectionedCommand
     "--checkpoint-every", type=int, metavar="N", help="Write a checkpoint into --out every N steps, and at the end."
 )
 @click.option("--resume", metavar="DIR", help="Go on with the last checkpoint of a run, on any mesh.")
+@click.option(
+    "--loss-scale",
+    default="",
+    metavar="dynamic|none|N",
+    help="What the loss is multiplied by before its gradients are made.  [default: dynamic where there are halves]",
+)
 @result_options
 def train(
     machine: str,
@@ -48,6 +54,7 @@ def train(
     data: str,
     checkpoint_every: int | None,
     resume: str | None,
+    loss_scale: str,
     json_path: str | None,
     out: str | None,
     **options: Any,
@@ -80,6 +87,7 @@ def train(
             out=out,
             checkpoint_every=checkpoint_every,
             resume=resume,
+            loss_scale=loss_scale,
             allow_overcommit=allow_overcommit,
             expect_ranks=expect_ranks,
             time_limit=time_limit,

@@ -30,6 +30,7 @@ from ..training.tokens import Tokens
 from ..training.transformer.training import ModelTraining
 from . import checkpoints
 from .corpus import MADE, Corpus, corpus_of
+from .loss_scale import LossScale, ScaleEvent
 
 TIME_LIMIT = 24 * 3600.0
 """Seconds after which a training ends itself where the user names no other limit."""
@@ -46,13 +47,15 @@ class Lesson:
     """How to train, beside the plan: on which data, and what to keep.
 
     ``out`` is the folder for checkpoints, one every ``checkpoint_every`` steps and one at the end; ``resume`` the folder of a run
-    to go on with, or of one of its checkpoints.
+    to go on with, or of one of its checkpoints. ``loss_scale`` is dynamic, none or a number; left out, it is dynamic where there
+    are halves.
     """
 
     data: str = MADE
     out: str | Path | None = None
     checkpoint_every: int | None = None
     resume: str | Path | None = None
+    loss_scale: str = ""
     allow_overcommit: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +74,7 @@ def train(
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
     resume: str | Path | None = None,
+    loss_scale: str = "",
     allow_overcommit: bool = False,
     expect_ranks: int | None = None,
     time_limit: float = TIME_LIMIT,
@@ -88,7 +92,7 @@ def train(
     """
     world = start(expect_ranks)
     with guarded(world, time_limit):
-        lesson = world.agree(lambda: Lesson(data, out, checkpoint_every, resume, allow_overcommit))
+        lesson = world.agree(lambda: Lesson(data, out, checkpoint_every, resume, loss_scale, allow_overcommit))
         world.agree(ready if world.first else lambda: None)
         drawn = options.get("router") is not None
         setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
@@ -148,11 +152,15 @@ class Trainer:
             way,
             "model",
             advance,
-            lambda setting, transport, place: ModelTraining(setting, transport, place, self._batch, learned),
+            lambda setting, transport, place: ModelTraining(
+                setting, transport, place, self._batch, learned, rounds=True
+            ),
         )
         assert isinstance(self.job.data, ModelTraining)
         self.training = self.job.data
-        self.learned = learned
+        self.training.usable = self._all_usable
+        self.scale = world.agree(lambda: LossScale.parse(lesson.loss_scale, setting))
+        self.learned, self._overflowed = learned, False
         self.record = TrainingRun(self._told())
 
     def _batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -188,20 +196,34 @@ class Trainer:
         operations = self.job.mine(self.job.schedule)
         for step in range(first, steps):
             began = time.perf_counter()
-            self.training.start_step(step)
-            self.job.executor.run(operations)
+            if self.scale is not None:
+                self.training.scale = self.scale.value
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                self.training.start_step(step)
+                self.job.executor.run(operations)
             seconds = time.perf_counter() - began
             loss = self.training.loss if self._counts else 0.0
             seen = _Seen(seconds, loss, self.training.holdings.squares(), self.training.tokens())
             every = self.job.comm.gather(seen)
             if every is not None:
                 self._note(every)
+            if self.scale is not None:
+                self.record.loss_scale.append(self.scale.value)
+                self.scale.after(step + 1, self._overflowed)
+                self.record.scale_events = [each._asdict() for each in self.scale.events]
             self.world.agree(self._require_numbers)
             self._keep(step + 1, steps)
         if self.job.comm.rank:
             return None
         self.record.warnings += self.job.warnings()
         return self.record
+
+    def _all_usable(self, finite: Callable[[], bool]) -> bool:
+        """Whether the gradients of all ranks are numbers; where losses are not scaled, there is no such check."""
+        if self.scale is None:
+            return True
+        self._overflowed = not all(self.job.comm.allgather(finite()))
+        return not self._overflowed
 
     @property
     def _counts(self) -> bool:
@@ -249,12 +271,14 @@ class Trainer:
         every = self.lesson.checkpoint_every
         if every is None or self.lesson.out is None or (done % every and done != steps):
             return
-        checkpoints.write(self.world, self.training, Path(self.lesson.out), self._manifest(done))
+        checkpoints.write(self.world, self.training, Path(self.lesson.out), done, self._manifest(done))
 
     def _manifest(self, done: int) -> dict[str, Any]:
         setting = self.setting
         return {
             "step": done,
+            "updates": self.training.holdings.updates,
+            "scale": None if self.scale is None else [self.scale.value, self.scale.good],
             **self._alike(),
             "mesh": mesh_text(dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True))),
             "zero": setting.plan.zero,
@@ -281,6 +305,9 @@ class Trainer:
         self.world.agree(lambda: found.restore(self.training))
         step = int(found.manifest["step"])
         self.record.go_on(found.manifest["history"], step)
+        if self.scale is not None and found.manifest["scale"] is not None:
+            self.scale.value, self.scale.good = found.manifest["scale"]
+            self.scale.events = [ScaleEvent(**each) for each in self.record.scale_events]
         before = found.manifest["tokens_per_step"]
         if before != self.record.told["tokens_per_step"]:
             self.record.warnings.append(

@@ -205,10 +205,12 @@ class LocalMixture(Half):
     def _up(self) -> None:
         sizes, shared, layer = self.shared.sizes, self.shared, self._layer
         mine = [of_expert(self.number, expert) for expert in self.place.local_experts(sizes.experts)]
-        rows = layer.rows_of_experts()
-        ups, downs = ([shared.weights[each[which]] for each in mine] for which in (0, 1))
+        rows, rounded = layer.rows_of_experts(), shared.rounded("expert")
+        ups, downs = ([rounded(shared.weights[each[which]]) for each in mine] for which in (0, 1))
         of_ups, of_downs = ([shared.gradients[each[which]] for each in mine] for which in (0, 1))
-        self._experts = LocalExperts(ups, downs, of_ups, of_downs, sizes.gated, rows, layer.arrived)
+        self._experts = LocalExperts(
+            ups, downs, of_ups, of_downs, sizes.gated, rows, layer.arrived, shared.rounded("expert")
+        )
         self._experts.up_product()
 
     def _down(self) -> None:
@@ -242,8 +244,11 @@ class LocalMixture(Half):
 
     def _refresh(self) -> None:
         """Weights of experts as they are now: those of the forward pass may have been let go since."""
+        rounded = self.shared.rounded("expert")
         mine = [of_expert(self.number, expert) for expert in self.place.local_experts(self.shared.sizes.experts)]
-        self._of_rank.up, self._of_rank.down = ([self.shared.weights[each[which]] for each in mine] for which in (0, 1))
+        self._of_rank.up, self._of_rank.down = (
+            [rounded(self.shared.weights[each[which]]) for each in mine] for which in (0, 1)
+        )
 
     def _up_dgrad(self) -> None:
         self._layer.gradients = self._of_rank.up_dgrad()
@@ -277,6 +282,7 @@ class LocalMixture(Half):
             lambda: self.shared.gradients[key],
             super()._first_source if first else lambda: self._beside,
             (lambda: self._beside_back) if first else self._second_gradient,
+            self.shared.rounded("ffn"),
         )
 
     def _compute_beside(self, task: Task) -> None:
