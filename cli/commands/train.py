@@ -43,6 +43,23 @@ from ..sections import SectionedCommand
     metavar="dynamic|none|N",
     help="What the loss is multiplied by before its gradients are made.  [default: dynamic where there are halves]",
 )
+@click.option(
+    "--balance-loss",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weight of the auxiliary loss for balance (Switch: 0.01).",
+)
+@click.option(
+    "--z-loss", type=float, default=0.0, show_default=True, help="Weight of the router z-loss (ST-MoE: 0.001)."
+)
+@click.option(
+    "--gate-bias",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Rate at which biases of experts follow their load, which then choose (loss-free balancing: 0.001).",
+)
 @result_options
 def train(
     machine: str,
@@ -55,6 +72,9 @@ def train(
     checkpoint_every: int | None,
     resume: str | None,
     loss_scale: str,
+    balance_loss: float,
+    z_loss: float,
+    gate_bias: float,
     json_path: str | None,
     out: str | None,
     **options: Any,
@@ -88,6 +108,9 @@ def train(
             checkpoint_every=checkpoint_every,
             resume=resume,
             loss_scale=loss_scale,
+            balance_loss=balance_loss,
+            z_loss=z_loss,
+            gate_bias=gate_bias,
             allow_overcommit=allow_overcommit,
             expect_ranks=expect_ranks,
             time_limit=time_limit,

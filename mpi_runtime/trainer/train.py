@@ -27,6 +27,7 @@ from ..execute.capabilities import require_trained
 from ..execute.execute import ScheduledJob, Way, setting_of
 from ..job.world import World, guarded, start
 from ..training.tokens import Tokens
+from ..training.transformer.experts.gate_training import GateTraining
 from ..training.transformer.training import ModelTraining
 from . import checkpoints
 from .corpus import MADE, Corpus, corpus_of
@@ -56,9 +57,15 @@ class Lesson:
     checkpoint_every: int | None = None
     resume: str | Path | None = None
     loss_scale: str = ""
+    balance_loss: float = 0.0
+    z_loss: float = 0.0
+    gate_bias: float = 0.0
     allow_overcommit: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("balance_loss", "z_loss", "gate_bias"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number from 0 on")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise InputError(f"--checkpoint-every {self.checkpoint_every}: must be at least 1 step")
         if self.checkpoint_every is not None and self.out is None:
@@ -75,6 +82,9 @@ def train(
     checkpoint_every: int | None = None,
     resume: str | Path | None = None,
     loss_scale: str = "",
+    balance_loss: float = 0.0,
+    z_loss: float = 0.0,
+    gate_bias: float = 0.0,
     allow_overcommit: bool = False,
     expect_ranks: int | None = None,
     time_limit: float = TIME_LIMIT,
@@ -88,11 +98,17 @@ def train(
     one rank. Without a mesh that fits the ranks, experts are dealt to as many as can be, and data parallelism takes the rest.
     ``data`` is ``made``, a corpus of known entropy, or the path of a file, read byte by byte. Tokens choose experts by the scores
     of a gate that learns, unless a ``router`` is named. ``out`` is the folder for checkpoints, one every ``checkpoint_every``
-    steps; ``resume`` a run's folder to go on with, on any mesh. Raises ``InputError`` on one rank, on the others ``Ended``.
+    steps. ``balance_loss`` and ``z_loss`` weight auxiliary losses of gates, ``gate_bias`` is the rate at which biases follow the
+    load of experts. ``resume`` is a run's folder to go on with, on any mesh. Raises ``InputError`` on one rank, on the others
+    ``Ended``.
     """
     world = start(expect_ranks)
     with guarded(world, time_limit):
-        lesson = world.agree(lambda: Lesson(data, out, checkpoint_every, resume, loss_scale, allow_overcommit))
+        lesson = world.agree(
+            lambda: Lesson(
+                data, out, checkpoint_every, resume, loss_scale, balance_loss, z_loss, gate_bias, allow_overcommit
+            )
+        )
         world.agree(ready if world.first else lambda: None)
         drawn = options.get("router") is not None
         setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
@@ -146,6 +162,7 @@ class Trainer:
         self.world, self.setting, self.lesson, self.advance = world, setting, lesson, advance
         self.corpus: Corpus = world.agree(lambda: corpus_of(lesson.data, setting.model.vocabulary, setting.plan.seed))
         world.agree(lambda: self._batch(0))
+        self.gates = GateTraining(lesson.balance_loss, lesson.z_loss, lesson.gate_bias)
         self.job = ScheduledJob(
             world,
             setting,
@@ -153,7 +170,7 @@ class Trainer:
             "model",
             advance,
             lambda setting, transport, place: ModelTraining(
-                setting, transport, place, self._batch, learned, rounds=True
+                setting, transport, place, self._batch, learned, True, self.gates
             ),
         )
         assert isinstance(self.job.data, ModelTraining)
@@ -181,6 +198,7 @@ class Trainer:
             "entropy": self.corpus.entropy,
             "gate": "learned" if self.learned else f"router {setting.plan.router}",
             "balancer": setting.plan.balancer,
+            "gate_training": {key: getattr(self.lesson, key) for key in ("balance_loss", "z_loss", "gate_bias")},
             "precision": setting.plan.precision,
             "optimizer": setting.plan.optimizer,
             "seed": setting.plan.seed,
@@ -211,6 +229,8 @@ class Trainer:
                 self.record.loss_scale.append(self.scale.value)
                 self.scale.after(step + 1, self._overflowed)
                 self.record.scale_events = [each._asdict() for each in self.scale.events]
+            if self.gates.bias_rate:
+                self.gates.adjust(self.job.comm.bcast(self._loads()))
             self.world.agree(self._require_numbers)
             self._keep(step + 1, steps)
         if self.job.comm.rank:
@@ -252,6 +272,10 @@ class Trainer:
         if step % max(1, self.setting.plan.steps // 20) == 0 or step in (1, self.setting.plan.steps):
             self.job.tell(f"step {step} of {self.setting.plan.steps}: loss {record.loss[-1]:.4f}")
 
+    def _loads(self) -> dict[int, NDArray[np.int64]]:
+        """What was wanted of each layer in the last step, on rank 0."""
+        return dict(zip(self.record.moe_layers, self.record.experts[-1], strict=True)) if self.record.experts else {}
+
     def _routes(self, rank: int) -> bool:
         """Whether a rank's tokens are counted: ranks along ``tp`` that have parts of the same experts route the same ones."""
         mesh, place = self.setting.mesh, self.training.place
@@ -278,6 +302,7 @@ class Trainer:
         return {
             "step": done,
             "updates": self.training.holdings.updates,
+            "biases": {str(layer): each.tolist() for layer, each in self.gates.biases.items()},
             "scale": None if self.scale is None else [self.scale.value, self.scale.good],
             **self._alike(),
             "mesh": mesh_text(dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True))),
@@ -305,6 +330,7 @@ class Trainer:
         self.world.agree(lambda: found.restore(self.training))
         step = int(found.manifest["step"])
         self.record.go_on(found.manifest["history"], step)
+        self.gates.biases = {int(layer): np.array(each) for layer, each in found.manifest["biases"].items()}
         if self.scale is not None and found.manifest["scale"] is not None:
             self.scale.value, self.scale.good = found.manifest["scale"]
             self.scale.events = [ScaleEvent(**each) for each in self.record.scale_events]

@@ -21,6 +21,7 @@ from ..stand_ins import Blank, stage_message
 from ..tokens import Tokens
 from .attention.kernels import COMPUTED
 from .carrying import carry
+from .experts.gate_training import GateTraining
 from .experts.token_routes import TokenRoutes, experts_over
 from .halves import Index
 from .local import MicroBatch
@@ -43,7 +44,7 @@ class ModelTraining:
     Each micro-batch keeps what it needs of the forward pass in a :class:`MicroBatch` of its own, until its backward pass has
     come through the rank's layers; weights and gradients are in :class:`ModelHoldings`. ``source`` gives the batch of each step;
     ``learned``: tokens go where the gate's scores say, and not where the plan's router does. ``rounds``: every part computes in
-    its format; else products of halves are those of singles.
+    its format; else products of halves are those of singles. ``gates``: what trains gates beside the loss.
 
     Gradients are those of :attr:`scale` times the loss. Before the update ``usable``, which may ask whether this rank's
     gradients are numbers, says whether there is one.
@@ -57,6 +58,7 @@ class ModelTraining:
         source: Source | None = None,
         learned: bool = False,
         rounds: bool = False,
+        gates: GateTraining | None = None,
     ) -> None:
         self.setting, self.transport, self.learned = setting, transport, learned
         self.source = source or partial(batch_of, setting)
@@ -78,7 +80,7 @@ class ModelTraining:
         self.holdings = ModelHoldings(setting, self.sizes, self.place, self.formats)
         self.updates = OptimizerRounds(setting, self.holdings.ready)
         self.micro_batches: dict[int, MicroBatch] = {}
-        self.routing = TokenRoutes(setting, transport, self.place, learned) if setting.model.experts else None
+        self.routing = TokenRoutes(setting, transport, self.place, learned, gates) if setting.model.experts else None
         self._blank = Blank(transport, mesh, coordinate)
         self.loss = 0.0
         self._last_of_layer = Role.NORM_SUM if self.place.grid > 1 else Role.NORM

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..messages import Array, Message
 from ..products import Product
 from ..weights.shards import ProductWeight, Weight, of_expert
 from . import gate
+from .gate_training import GateTraining
 from .local_experts import LocalExperts
 
 Index = gate.Index
@@ -64,6 +65,7 @@ class Routes:
     past: Callable[[int], Past] = lambda layer: BEGINNING
     told: Callable[[int, Index, Index], None] = lambda layer, wanted, carried: None
     known: Callable[[int], Index | None] = lambda layer: None
+    training: GateTraining = field(default_factory=GateTraining)
 
 
 class LocalMixture(Half):
@@ -254,7 +256,13 @@ class LocalMixture(Half):
         self._layer.gradients = self._of_rank.up_dgrad()
 
     def _choose_back(self, step: int) -> None:
-        self._scores = gate.weights_grad(self._chances, self._layer.routing.expert, self._choice_gradient)
+        routing, shared = self._layer.routing, self.shared
+        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient)
+        if (
+            not shared.place.me("tp") or shared.place.whole_experts
+        ):  # ranks of tp that share tokens add up their gradients
+            tokens = shared.tokens / shared.scale
+            self._scores = self._scores + self.routes.training.gradient(self.products["gate"].c, routing.wanted, tokens)
 
     def _first_gradient(self) -> Array:
         return self._scores
