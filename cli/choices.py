@@ -53,12 +53,24 @@ def entries(what: str) -> list[tuple[str, str]]:
                 (kind.model_fields["kind"].default, f"{_summary(kind)} Routing: {', '.join(kind.routings())}.")
                 for kind in get_args(get_args(AnyFabric)[0])
             ]
+        case "importers" | "exporters" | "architectures":
+            return _formats(what)
         case "network-models":
             return SHARING.abouts()
     registry = registry_of(what)
     if registry is None:
         raise ValueError(what)
     return registry.abouts()
+
+
+def _formats(what: str) -> list[tuple[str, str]]:
+    from ..formats.exporters import EXPORTERS
+    from ..formats.importers import IMPORTERS
+    from ..formats.models.huggingface import ARCHITECTURES
+
+    if what == "architectures":
+        return ARCHITECTURES.abouts()
+    return IMPORTERS.abouts() if what == "importers" else EXPORTERS.abouts()
 
 
 def _shape(model: Model) -> tuple[str, ...]:

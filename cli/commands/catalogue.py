@@ -28,6 +28,9 @@ from ...reports.tables.terminal import check_writable, console, emit
             "collectives",
             "fabrics",
             "network-models",
+            "importers",
+            "exporters",
+            "architectures",
         ]
     ),
 )

@@ -223,3 +223,15 @@ def test_a_run_file_holds_a_campaign(tmp_path):
     done = athanor("campaign", tmp_path / "c.toml", "--json", "-")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 5000
+
+
+def test_steps_wait_for_data_that_come_too_slowly():
+    quick = small(dataset="tokens", seeds=1).summary()
+    assert quick["data"]["stall_seconds"] == 0.0
+    slow = small(dataset="m6-corpus", workers=1, seeds=1, train_steps=1_000_000).summary()
+    data = slow["data"]
+    assert data["stall_seconds"] > 0
+    stalls = 1_000_000 * data["stall_seconds"]
+    assert slow["ledger"]["productive"] == pytest.approx(1_000_000 * slow["step_seconds"])
+    assert slow["ledger"]["io"] >= stalls * 0.999
+    assert data["utilisation"] == pytest.approx(slow["step_seconds"] / (slow["step_seconds"] + data["stall_seconds"]))
