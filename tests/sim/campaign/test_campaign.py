@@ -174,6 +174,19 @@ def test_slow_nodes_and_links_of_a_faults_file_degrade_steps(tmp_path):
     assert found.middle.ledger["recomputed"] < 0.01 * found.middle.seconds
 
 
+@pytest.mark.parametrize("kind", ["blocking", "multi-level"])
+def test_where_all_faults_are_announced_nothing_is_lost_and_every_number_is_finite(tmp_path, kind):
+    (tmp_path / "f.toml").write_text(
+        'detection = "1 h"\nrepair = "1 h"\nscheduling = "1 min"\ninitialisation = "1 min"\n'
+        '[[component]]\nname = "maintenance"\nper = "job"\nmtbf = "2 d"\nplanned = true\n'
+    )
+    found = small(faults=str(tmp_path / "f.toml"), mtbf_node=None, seeds=2, checkpoint=kind).summary()
+    json.dumps(found, allow_nan=False)
+    assert found["interruptions"] > 0
+    assert found["ledger"]["recomputed"] == pytest.approx(0.0, abs=1.0)
+    assert found["ledger"]["detection"] == 0.0
+
+
 def test_an_elastic_job_needs_groups():
     with pytest.raises(InputError, match="no data-parallel groups"):
         small(policy="elastic", mesh="ep=4")
