@@ -153,7 +153,8 @@ class StageCrowds:
         if slot not in self._bursts:
             stage, number = slot
             seconds = float(self.alone(stage, number).seconds.max())
-            traffic, busy, load = self._traffic(stage), 0.0, 0.0
+            met = sum(int(links.sum()) for links in self.links.values())
+            traffic, busy, load = self._traffic(stage), 0.0, np.zeros(met)
             exchanges = [each.work for each in self.work.blocks[number] if isinstance(each.work, Exchange)]
             same = Counter(id(work) for work in exchanges)
             for work in {id(each): each for each in exchanges}.values():
@@ -162,7 +163,6 @@ class StageCrowds:
                 busy += same[id(work)] * once
                 load = load + same[id(work)] * self._shared(work, stage)
             part = min(1.0, busy / seconds) if seconds else 0.0
-            met = sum(int(links.sum()) for links in self.links.values())
             self._bursts[slot] = Burst(part, np.minimum(1.0, load / busy) if busy else np.zeros(met))
         return self._bursts[slot]
 
