@@ -42,11 +42,15 @@ _HOMES = {
     "execute": ".mpi_runtime.execute.execute",
     "train": ".mpi_runtime.trainer.train",
     "TrainingRun": ".workloads.results.training_run",
+    "read_hf": ".formats.models.huggingface",
+    "read_megatron": ".formats.launches.megatron",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from .formats.launches.megatron import read_megatron as read_megatron
+    from .formats.models.huggingface import read_hf as read_hf
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit
     from .hardware.errors import InputError as InputError

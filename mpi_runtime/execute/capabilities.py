@@ -10,6 +10,7 @@ from ...workloads.mesh.axes import CONTEXT
 from ...workloads.model.layers import ATTENTION
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
+from ...workloads.routing.balancers import Padded
 from ..devices import TYPES
 from ..training.transformer.attention.kernels import COMPUTED
 
@@ -54,6 +55,8 @@ def _not_routed(setting: Setting) -> Iterator[str]:
         yield "the mesh"
     if plan.sharding.shards_gradients or plan.prototypes or plan.dispatch != "copies":
         yield "the plan"
+    if isinstance(plan.balancing, Padded):
+        yield "the balancer, which sends empty places"
     if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
         yield "the model"
 
@@ -107,6 +110,8 @@ def _not_with_experts(setting: Setting) -> Iterator[str]:
         yield f"--dispatch {plan.dispatch}: over MPI every copy of a token travels by itself (--dispatch copies)"
     if plan.prototypes:
         yield "--prototypes: the runtime's gates choose among all experts"
+    if isinstance(plan.balancing, Padded):
+        yield f"--balancer {plan.balancer}: the runtime sends no empty places; it runs capacity"
     if model.width_beside and plan.expert_tensor == "whole" and setting.mesh.size("tp") > 1:
         yield "--expert-tensor whole: is executed for real for models without shared experts"
 

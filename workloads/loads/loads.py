@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...hardware.frozen import FrozenArrays
 from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
+from ..routing.balancers import Padded
 from ..routing.balancers.balancer import carried_by
 from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
@@ -35,9 +36,10 @@ AHEAD = 1 << 24
 class Load(FrozenArrays):
     """Tokens (counting each of the top-k copies) of one layer and micro-batch.
 
-    ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry; both broadcast over
-    the mesh, and a float means that all ranks are alike. ``counted`` is the second as it is kept: where ranks differ in the
-    smallest integers that hold it, since a step has many layers. The shares are of all the layer's tokens,
+    ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry, empty places that are padded
+    among them; both broadcast over the mesh, and a float means that all ranks are alike. ``counted`` is the second as it is
+    kept: where ranks differ in the smallest integers that hold it, since a step has many layers. The shares are of all the
+    layer's tokens,
     ``wanted_max_over_mean`` is before balancing, and of all groups.
     """
 
@@ -286,9 +288,12 @@ class LoadModel:
         past = self.past(layer, step, micro_batch)
         carried = carried_by(self.balancer, wanted, self.tokens, past.of_group(0) if self.balancer.level else past)
         copies = self.ranks * self.tokens * self.top_k * wanted.shape[1]
+        sent, received = self._per_group(carried.tokens.mean(axis=-1)), self._per_rank(carried.tokens)
+        if isinstance(self.balancer, Padded):
+            sent = received = float(self.balancer.places(self.tokens, self.top_k))
         return Load(
-            sent=self._per_group(carried.tokens.mean(axis=-1)),
-            counted=self._per_rank(carried.tokens),
+            sent=sent,
+            counted=received,
             wanted=wanted[:, 0].sum(axis=0),
             carried=carried.tokens[0].copy(),
             micro_batch=micro_batch,

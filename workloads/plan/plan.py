@@ -188,8 +188,8 @@ class Plan:
     balancer: str = option(
         "Experts",
         "none",
-        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a"
-        " class of yours as module:Class.",
+        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send"
+        " and compute empty places), swipe, even, or a class of yours as module:Class.",
         form="BALANCER",
         names="balancers",
         inference=True,

@@ -31,14 +31,15 @@ KEYS = (*TEXTS, "allow_overcommit", "plan", "set", *COMMANDS)
 class RunFile:
     """What a run file says.
 
-    ``machine`` and ``model`` are names or paths (relative ones from the file's own folder), ``plan`` the options of
+    ``machine`` and ``model`` are names or paths (relative ones from the file's own folder), or a model that an importer has made;
+    ``plan`` has the options of
     :class:`~athanor.workloads.plan.plan.Plan` in their types, ``settings`` values of the machine by dotted key, ``results`` where
     results go (``json``, ``out``, ``output``), and ``commands`` the options of single commands, as they stand in the file.
     """
 
     path: Path
     machine: str | None = None
-    model: str | None = None
+    model: str | Model | None = None
     allow_overcommit: bool | None = None
     plan: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class RunFile:
         return load_machine(self.machine).changed(self.settings)
 
     @property
-    def chosen_model(self) -> str:
+    def chosen_model(self) -> str | Model:
         """The model; raises :class:`InputError` where there is none."""
         if self.model is None:
             raise InputError(f"{self.path}: model is missing; needs a name of the catalogue or a TOML file")
@@ -107,13 +108,20 @@ def read_run_file(path: str | Path) -> RunFile:
 
 
 def resolved(
-    machine: str | Path | Machine, model: str | Path | Model | None, options: Mapping[str, Any], overcommit: bool | None
+    machine: str | Path | Machine | RunFile,
+    model: str | Path | Model | None,
+    options: Mapping[str, Any],
+    overcommit: bool | None,
 ) -> tuple[str | Path | Machine, str | Path | Model, dict[str, Any], bool]:
     """Machine, model, options and whether memory may be exceeded, of a call that may name a run file instead.
 
-    Where no model is named, ``machine`` is the path of a run file, whose values hold where ``options`` have none. Raises
+    Where no model is named, ``machine`` is a run file or its path, whose values hold where ``options`` have none. Raises
     :class:`InputError` for a file that is wrong or lacks one of the two.
     """
+    if isinstance(machine, RunFile):
+        run = machine
+        allowed = run.allow_overcommit if overcommit is None else overcommit
+        return run.chosen_machine, run.chosen_model if model is None else model, run.overridden(options), bool(allowed)
     if model is not None:
         return machine, model, dict(options), bool(overcommit)
     if not isinstance(machine, str | Path):

@@ -14,7 +14,7 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
-from ..model.layers import Layer
+from ..model.layers import Layer, one_each
 from ..model.model import Model, load_model
 from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
@@ -186,7 +186,7 @@ class Setting:
         if chosen is None:
             return stack
         again = {layer for part in self.parts for layer in chosen.of(part)}
-        return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+        return one_each(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
 
     @cached_property
     def parts(self) -> tuple[range, ...]:

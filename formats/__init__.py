@@ -1,0 +1,1 @@
+"""What others write and read: their models, launches, measurements, topologies and traces."""

@@ -1,0 +1,19 @@
+"""The formats that `athanor import` reads: one line each."""
+
+from __future__ import annotations
+
+from ..hardware.registry import Registry
+from .kinds import Importer
+from .launches.megatron import MegatronLaunch
+from .models.huggingface import HuggingFace
+
+IMPORTERS: Registry[Importer] = Registry(
+    "importer",
+    {
+        "hf": HuggingFace,
+        "megatron": MegatronLaunch,
+    },
+    flag="athanor import",
+    interface=Importer,
+)
+"""Formats by name; a user's own as ``module:Class`` or by an entry point in ``athanor.importers``."""

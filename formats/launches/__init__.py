@@ -1,0 +1,1 @@
+"""Launches of training frameworks, read into run files and written from them."""

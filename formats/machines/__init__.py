@@ -1,0 +1,1 @@
+"""Machines as others measure and describe them."""

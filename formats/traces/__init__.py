@@ -1,0 +1,1 @@
+"""Traces of runs as others draw and read them."""
