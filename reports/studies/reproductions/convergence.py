@@ -49,9 +49,9 @@ TRIED = {
 
 TEXT = (
     f"Two layers, eight experts of which a token goes to one, 96 words, {STEPS} steps of {RANKS * TOKENS} tokens, {SEEDS} seeds."
-    " Losses are of sequences that no step has seen; ± is the deviation over seeds, of the difference to dropless. Violation is the"
-    " load of the fullest expert over the mean, less one, in the last quarter of the steps. Large models were published: what"
-    " differs by less than its deviation has not been reproduced, nor refuted."
+    " Losses are of sequences that no step has seen; ± is the deviation over seeds, of the difference to dropless. Violation is"
+    " the load of the fullest expert over the mean, less one, in the last quarter of the steps. Large models were published:"
+    " what differs by less than its deviation has not been reproduced, nor refuted."
 )
 COLUMNS = ("", "loss", "over dropless", "±", "violation")
 
