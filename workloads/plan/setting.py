@@ -102,6 +102,11 @@ class Setting:
         return {}
 
     @cached_property
+    def drawn_loads(self) -> dict[Any, Any]:
+        """What chance has made of tokens in a step, kept for steps in which it is the same."""
+        return {}
+
+    @cached_property
     def lowered(self) -> dict[Any, Any]:
         """What steps have in common once they are lowered, by their formats."""
         return {}
