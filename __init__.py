@@ -42,12 +42,16 @@ _HOMES = {
     "execute": ".mpi_runtime.execute.execute",
     "read_hf": ".formats.models.huggingface",
     "read_megatron": ".formats.launches.megatron",
+    "read_deepspeed": ".formats.launches.deepspeed",
+    "read_torchtitan": ".formats.launches.torchtitan",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from .formats.launches.deepspeed import read_deepspeed as read_deepspeed
     from .formats.launches.megatron import read_megatron as read_megatron
+    from .formats.launches.torchtitan import read_torchtitan as read_torchtitan
     from .formats.models.huggingface import read_hf as read_hf
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit

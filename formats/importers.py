@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ..hardware.registry import Registry
 from .kinds import Importer
+from .launches.deepspeed import DeepSpeedConfiguration
 from .launches.megatron import MegatronLaunch
+from .launches.torchtitan import TorchtitanJob
 from .models.huggingface import HuggingFace
 
 IMPORTERS: Registry[Importer] = Registry(
@@ -12,6 +14,8 @@ IMPORTERS: Registry[Importer] = Registry(
     {
         "hf": HuggingFace,
         "megatron": MegatronLaunch,
+        "deepspeed": DeepSpeedConfiguration,
+        "torchtitan": TorchtitanJob,
     },
     flag="athanor import",
     interface=Importer,
