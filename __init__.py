@@ -43,6 +43,8 @@ _HOMES = {
     "read_hf": ".formats.models.huggingface",
     "read_megatron": ".formats.launches.megatron",
     "read_deepspeed": ".formats.launches.deepspeed",
+    "read_nccl_tests": ".formats.machines.nccl_tests",
+    "read_osu": ".formats.machines.osu",
     "read_torchtitan": ".formats.launches.torchtitan",
 }
 
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from .formats.launches.deepspeed import read_deepspeed as read_deepspeed
     from .formats.launches.megatron import read_megatron as read_megatron
     from .formats.launches.torchtitan import read_torchtitan as read_torchtitan
+    from .formats.machines.nccl_tests import read_nccl_tests as read_nccl_tests
+    from .formats.machines.osu import read_osu as read_osu
     from .formats.models.huggingface import read_hf as read_hf
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit

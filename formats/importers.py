@@ -7,6 +7,8 @@ from .kinds import Importer
 from .launches.deepspeed import DeepSpeedConfiguration
 from .launches.megatron import MegatronLaunch
 from .launches.torchtitan import TorchtitanJob
+from .machines.nccl_tests import NcclTests
+from .machines.osu import OsuBenchmarks
 from .models.huggingface import HuggingFace
 
 IMPORTERS: Registry[Importer] = Registry(
@@ -16,6 +18,8 @@ IMPORTERS: Registry[Importer] = Registry(
         "megatron": MegatronLaunch,
         "deepspeed": DeepSpeedConfiguration,
         "torchtitan": TorchtitanJob,
+        "nccl-tests": NcclTests,
+        "osu": OsuBenchmarks,
     },
     flag="athanor import",
     interface=Importer,

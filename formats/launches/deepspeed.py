@@ -194,10 +194,10 @@ def _formats(keys: Keys, plan: dict[str, Any]) -> None:
     optimizer.free("params", "legacy_fusion")
     kind = optimizer.text("type", default=None)
     if kind is not None and kind != AUTO:
-        name = OPTIMIZERS.get(kind.lower())
-        if name is None:
+        found = OPTIMIZERS.get(kind.lower())
+        if found is None:
             raise optimizer.wrong("type", f"no such optimizer here; can be {', '.join(dict.fromkeys(OPTIMIZERS))}")
-        plan["optimizer"] = name
+        plan["optimizer"] = found
 
 
 def _activations(keys: Keys, plan: dict[str, Any]) -> None:
