@@ -7,8 +7,11 @@ from .kinds import Importer
 from .launches.deepspeed import DeepSpeedConfiguration
 from .launches.megatron import MegatronLaunch
 from .launches.torchtitan import TorchtitanJob
+from .machines.hwloc import HwlocNode
 from .machines.nccl_tests import NcclTests
+from .machines.nvidia_topology import NvidiaTopology
 from .machines.osu import OsuBenchmarks
+from .machines.slurm_topology import SlurmTopology
 from .models.huggingface import HuggingFace
 
 IMPORTERS: Registry[Importer] = Registry(
@@ -20,6 +23,9 @@ IMPORTERS: Registry[Importer] = Registry(
         "torchtitan": TorchtitanJob,
         "nccl-tests": NcclTests,
         "osu": OsuBenchmarks,
+        "slurm": SlurmTopology,
+        "nvidia-topo": NvidiaTopology,
+        "hwloc": HwlocNode,
     },
     flag="athanor import",
     interface=Importer,
