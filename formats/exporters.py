@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..hardware.registry import Registry
 from .kinds import Exporter
+from .launches.written import DeepSpeedJson, MegatronFlags, SlurmScript
+from .machines.simgrid import SimGridPlatform
 from .traces.kineto_writer import KinetoTrace
 from .traces.perfetto import PerfettoTrace
 
@@ -12,6 +14,10 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "perfetto": PerfettoTrace,
         "kineto": KinetoTrace,
+        "simgrid": SimGridPlatform,
+        "megatron": MegatronFlags,
+        "deepspeed": DeepSpeedJson,
+        "slurm": SlurmScript,
     },
     flag="athanor export",
     interface=Exporter,
