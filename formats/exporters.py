@@ -6,6 +6,7 @@ from ..hardware.registry import Registry
 from .kinds import Exporter
 from .launches.written import DeepSpeedJson, MegatronFlags, SlurmScript
 from .machines.simgrid import SimGridPlatform
+from .traces.chakra import ChakraTraces
 from .traces.kineto_writer import KinetoTrace
 from .traces.perfetto import PerfettoTrace
 
@@ -14,6 +15,7 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "perfetto": PerfettoTrace,
         "kineto": KinetoTrace,
+        "chakra": ChakraTraces,
         "simgrid": SimGridPlatform,
         "megatron": MegatronFlags,
         "deepspeed": DeepSpeedJson,

@@ -91,7 +91,7 @@ def _experts(setting: Setting) -> Iterator[str]:
     yield f"--moe-router-topk {setting.top_k}"
     yield f"--moe-ffn-hidden-size {model.expert_width}"
     if model.dense_first:
-        yield f"--moe-layer-freq ([0]*{model.dense_first}+[1]*{model.layers - model.dense_first})"
+        yield f'--moe-layer-freq "([0]*{model.dense_first}+[1]*{model.layers - model.dense_first})"'
     if model.moe_every > 1:
         raise _refuse(setting, "moe_every", model.moe_every)
     if model.shared_experts:

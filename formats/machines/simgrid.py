@@ -11,6 +11,7 @@ from typing import ClassVar
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine, load_machine
@@ -31,15 +32,11 @@ def simgrid_platform(machine: Machine, nodes: int | None = None) -> str:
             f"{machine.name}: a platform of {count:,} nodes has {count * count:,} ways: too many; --ranks {MOST} or fewer"
         )
     fabric = machine.fabric
-    names: list[str] = []
-    rates: list[float] = []
-    for kind in machine.fabric_links(count):
-        names += [f"{kind.name}.{number}" for number in range(kind.count)]
-        rates += np.broadcast_to(kind.each, kind.count).tolist()
     source, target = (each.ravel() for each in np.indices((count, count)))
     apart = source != target
     source, target = source[apart].astype(np.int64), target[apart].astype(np.int64)
     routes, waits = fabric.routes(source, target, count), fabric.latencies(source, target)
+    names = _names(machine, count, np.unique(routes[routes >= 0]))
     lines = [
         "<?xml version='1.0'?>",
         '<!DOCTYPE platform SYSTEM "https://simgrid.org/simgrid.dtd">',
@@ -52,15 +49,27 @@ def simgrid_platform(machine: Machine, nodes: int | None = None) -> str:
         for number in range(count)
     ]
     links = [(f"nic.{way}.{number}", machine.injection, 0.0) for number in range(count) for way in ("out", "in")]
-    links += [(name, rate, 0.0) for name, rate in zip(names, rates, strict=True)]
+    links += [(name, rate, 0.0) for name, rate in names.values()]
     lines += [_link(name, rate, wait, "SHARED") for name, rate, wait in links]
     distinct = {float(wait): f"latency.{number}" for number, wait in enumerate(np.unique(waits))}
     lines += [_link(name, ENDLESS, wait, "FATPIPE") for wait, name in distinct.items()]
     for start, end, way, wait in zip(source.tolist(), target.tolist(), routes.tolist(), waits.tolist(), strict=True):
-        through = [f"nic.out.{start}", *(names[link] for link in way if link >= 0), f"nic.in.{end}", distinct[wait]]
+        through = [f"nic.out.{start}", *(names[link][0] for link in way if link >= 0), f"nic.in.{end}", distinct[wait]]
         inside = "".join(f'<link_ctn id="{name}"/>' for name in through)
         lines.append(f'    <route src="node-{start}" dst="node-{end}" symmetrical="NO">{inside}</route>')
     return "\n".join([*lines, "  </zone>", "</platform>", ""])
+
+
+def _names(machine: Machine, nodes: int, used: NDArray[np.int64]) -> dict[int, tuple[str, float]]:
+    """(name, bytes a second) of the fabric's links that are on any way, by their numbers."""
+    found: dict[int, tuple[str, float]] = {}
+    first = 0
+    for kind in machine.fabric_links(nodes):
+        rates = np.broadcast_to(kind.each, kind.count)
+        for number in used[(used >= first) & (used < first + kind.count)].tolist():
+            found[number] = (f"{kind.name}.{number - first}", float(rates[number - first]))
+        first += kind.count
+    return found
 
 
 class SimGridPlatform(Exporter):
