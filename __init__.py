@@ -40,6 +40,8 @@ _HOMES = {
     "campaign": ".sim.campaign.campaign",
     "plan": ".sim.planning.search",
     "execute": ".mpi_runtime.execute.execute",
+    "train": ".mpi_runtime.trainer.train",
+    "TrainingRun": ".workloads.results.training_run",
     "read_hf": ".formats.models.huggingface",
     "read_megatron": ".formats.launches.megatron",
     "read_deepspeed": ".formats.launches.deepspeed",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from .hardware.machine import list_machines as list_machines
     from .hardware.machine import load_machine as load_machine
     from .mpi_runtime.execute.execute import execute as execute
+    from .mpi_runtime.trainer.train import train as train
     from .reports.studies.comparison.compare import compare_runs as compare_runs
     from .sim.campaign.campaign import Campaign as Campaign
     from .sim.campaign.campaign import campaign as campaign
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     from .workloads.plan.run_file import RunFile as RunFile
     from .workloads.plan.run_file import read_run_file as read_run_file
     from .workloads.results.run import Run as Run
+    from .workloads.results.training_run import TrainingRun as TrainingRun
     from .workloads.schedule.schedule import Schedule as Schedule
 
 

@@ -33,7 +33,7 @@ from .engine.noise import Noise
 from .engine.step_engine import Engine, StepResult
 from .network.links import DUST, LinkLoads
 from .network.phases.flow_symmetry import TooManyClasses
-from .network.phases.phases import with_faster
+from .network.phases.phases import taken_as_slow, with_faster
 from .network.phases.transfers import Traffic
 
 MOST_UNEQUAL = 64
@@ -134,7 +134,7 @@ def run_setting(
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
         links=_possible(_links(total, sum(seconds), plan.steps), setting),
         events=sum(each.events for each in figures),
-        warnings=cautions(setting, need, [*schedule.notes, *notes]),
+        warnings=cautions(setting, need, [*schedule.notes, *notes, *_slow(traffic, setting)]),
         wall_seconds=time.perf_counter() - started,
         peak_rss_bytes=peak_rss_bytes(),
     )
@@ -147,6 +147,12 @@ def run_setting(
 
     rows: Sequence[TraceRow] = result.rows if plan.steps == 1 else Rows(again) if kept is None else kept
     return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
+
+
+def _slow(traffic: Traffic | None, setting: Setting) -> list[str]:
+    """What is approximate about named slow cards."""
+    told = taken_as_slow(traffic.phases, setting.layout) if traffic else ""
+    return [told] if told else []
 
 
 class _Figures(NamedTuple):
@@ -214,7 +220,7 @@ def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: No
     if mesh.size("pp") == 1:
         return ranks
     (axis,), last = mesh.positions(("pp",)), mesh.size("pp") - 1
-    flops = sum(np.asarray(each.work.flops) for each in schedule.operations if isinstance(each.work, PipelineWork))
+    flops = sum(np.asarray(each.work.flops) for each in schedule.outline if isinstance(each.work, PipelineWork))
     busiest = int(np.argmax(flops)) if np.size(flops) > 1 else 0
     stages = {"first stage": 0, "last stage": last}
     if busiest not in (0, last):

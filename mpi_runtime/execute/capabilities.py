@@ -10,49 +10,61 @@ from ...workloads.mesh.axes import CONTEXT
 from ...workloads.model.layers import ATTENTION
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
+from ...workloads.routing.balancers import Padded
 from ..devices import TYPES
-from ..training.dense.attention.kernels import COMPUTED
+from ..training.transformer.attention.kernels import COMPUTED
 
-Kind = Literal["experts", "dense", "blank"]
-"""Data that a schedule is executed on: tokens that are routed to experts, a dense model, or bytes of no meaning."""
+Kind = Literal["model", "tokens", "blank"]
+"""Data that a schedule is executed on: a whole model, tokens that are routed and come back, or bytes of no meaning."""
 
 
 def data_of(setting: Setting, computes: bool, real: bool) -> Kind:
     """On which data a setting is executed.
 
-    ``real``: products are computed once, as the model has them. Then a dense model is trained, and tokens go to experts that
-    compute; what has no such data is refused with an :class:`InputError` that says what has. Else, where the plan is one that
-    tokens can be routed by, they are all the same, and anything else sends bytes of no meaning.
+    ``real``: products are computed once, as the model has them. Then the whole model is trained; what cannot be is refused with
+    an :class:`InputError` that says what can. Else, where tokens can be routed by the plan, they are, and anything else sends
+    bytes of no meaning.
     """
     if len(setting.plan.precisions.names) > 1:
         raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
-    wrong = next(_not_with_experts(setting) if setting.model.experts else _not_dense(setting), None)
-    if wrong is None:
-        return "experts" if setting.model.experts else "dense" if real else "blank"
-    if computes:
-        raise InputError(f"{wrong}; --compute sleep only sends what the schedule says")
-    return "blank"
+    if real and computes:
+        if wrong := next(_not_trained(setting), None):
+            raise InputError(f"{wrong}; --compute sleep only sends what the schedule says")
+        return "model"
+    routes = setting.model.experts and next(_not_routed(setting), None) is None
+    return "tokens" if routes else "blank"
 
 
-def _not_with_experts(setting: Setting) -> Iterator[str]:
-    """Why tokens cannot be routed to experts that compute."""
+def require_trained(setting: Setting) -> None:
+    """Raise :class:`InputError` where a model cannot be trained for real by its plan."""
+    if len(setting.plan.precisions.names) > 1:
+        raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
+    if wrong := next(_not_trained(setting), None):
+        raise InputError(wrong)
+
+
+def _not_routed(setting: Setting) -> Iterator[str]:
+    """Why tokens cannot be routed where nothing is computed."""
     model, plan = setting.model, setting.plan
-    yield from _neither(setting)
-    others = [axis for axis, size in zip(setting.mesh.axes, setting.mesh.shape, strict=True) if size > 1]
-    if others := [axis for axis in others if axis not in ("ep", "dp")]:
-        yield f"--mesh {others[0]}: models with experts are executed for real over ep and dp"
-    if plan.sharding.shards_gradients:
-        yield f"--zero {plan.zero}: models with experts are executed for real with --zero 0, 1 and hierarchical"
-    if plan.prototypes:
-        yield "--prototypes: the runtime's gates choose among all experts"
+    yield from _not_kept(setting)
+    if [
+        axis
+        for axis, size in zip(setting.mesh.axes, setting.mesh.shape, strict=True)
+        if size > 1 and axis not in ("ep", "dp")
+    ]:
+        yield "the mesh"
+    if plan.sharding.shards_gradients or plan.prototypes or plan.dispatch != "copies":
+        yield "the plan"
+    if isinstance(plan.balancing, Padded):
+        yield "the balancer, which sends empty places"
     if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
-        yield f"--model {model.name}: executed for real are experts of two matrices in every layer, and no others beside them"
+        yield "the model"
 
 
-def _not_dense(setting: Setting) -> Iterator[str]:
-    """Why a dense model cannot be trained for real."""
+def _not_trained(setting: Setting) -> Iterator[str]:
+    """Why a model cannot be trained for real."""
     model, plan, batch, mesh = setting.model, setting.plan, setting.batch, setting.mesh
-    yield from _neither(setting)
+    yield from _not_kept(setting)
     extras = {
         "biases": bool(model.biases),
         "dropout": model.dropout,
@@ -63,12 +75,15 @@ def _not_dense(setting: Setting) -> Iterator[str]:
         "layers without an FFN": model.ffn_hidden == 0,
         "layer norms without a shift": model.norm == "layer-scale",
         "an image's patches": model.patches > 0,
+        "a dense FFN beside experts": model.dense_beside > 0,
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
     if type(plan.kernel) not in COMPUTED:
         yield f"--attention {plan.attention}: nothing computes this kernel for real"
-    if plan.recomputation.runs_parts_again:
+    if model.experts:
+        yield from _not_with_experts(setting)
+    elif plan.recomputation.runs_parts_again:
         yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
@@ -86,8 +101,23 @@ def _not_dense(setting: Setting) -> Iterator[str]:
         )
 
 
-def _neither(setting: Setting) -> Iterator[str]:
-    """What no model can be executed for real with."""
+def _not_with_experts(setting: Setting) -> Iterator[str]:
+    """What of plans with experts is only simulated and sent."""
+    model, plan = setting.model, setting.plan
+    if plan.recomputation.runs_parts_again:
+        yield f"--recompute {plan.recompute}: models with experts are executed for real with kinds that run whole layers again"
+    if plan.dispatch != "copies":
+        yield f"--dispatch {plan.dispatch}: over MPI every copy of a token travels by itself (--dispatch copies)"
+    if plan.prototypes:
+        yield "--prototypes: the runtime's gates choose among all experts"
+    if isinstance(plan.balancing, Padded):
+        yield f"--balancer {plan.balancer}: the runtime sends no empty places; it runs capacity"
+    if model.width_beside and plan.expert_tensor == "whole" and setting.mesh.size("tp") > 1:
+        yield "--expert-tensor whole: is executed for real for models without shared experts"
+
+
+def _not_kept(setting: Setting) -> Iterator[str]:
+    """What no numbers can be kept for, or sent."""
     model, plan = setting.model, setting.plan
     formats = plan.precisions.at(0).values()
     used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
@@ -107,5 +137,7 @@ def _neither(setting: Setting) -> Iterator[str]:
         yield f"--model {model.name}: has frozen weights; executed for real are models that are trained whole"
     if model.further_tokens:
         yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
+    if plan.sharding.shards_weights and not plan.sharding.reshards:
+        yield f"--zero {plan.zero}: the runtime lets weights go behind each pass; it runs 0, 1, 2, 3 and hierarchical"
     if model.encoder_layers:
         yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"

@@ -39,10 +39,10 @@ from ..job.world import TIME_LIMIT, World, guarded, start
 from ..messages.link_bytes import links
 from ..messages.transport import Transport, every_operation
 from ..training.checks import ExpertChecks
-from ..training.dense.checks import DenseChecks, serial_bytes
-from ..training.dense.training import DenseTraining
 from ..training.stand_ins import Blank, Data
 from ..training.step_data import Training
+from ..training.transformer.checks import ModelChecks, serial_bytes
+from ..training.transformer.training import ModelTraining
 from . import observation as observed
 from .capabilities import Kind, data_of
 from .executor import Executor
@@ -95,16 +95,19 @@ def execute(
     with guarded(world, time_limit):
         way = way or Way()
         world.agree(ready if world.first else lambda: None)
-        setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
+        setting, overcommit = world.agree(lambda: setting_of(machine, model, options, world))
         way = replace(way, allow_overcommit=way.allow_overcommit or overcommit)
         kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
-        return _Job(world, setting, way, kind, advance).run(started)
+        return ScheduledJob(world, setting, way, kind, advance).run(started)
 
 
-def _setting(
+def setting_of(
     machine: str | Path | Machine, model: str | Path | Model | None, options: Mapping[str, Any], world: World
 ) -> tuple[Setting, bool]:
-    """The setting, for as many ranks as there are, and whether a run file allows it to exceed the memory."""
+    """The setting, for as many ranks as there are, and whether a run file allows it to exceed the memory.
+
+    Raises ``InputError`` for what is only simulated.
+    """
     if model is None and not str(machine).endswith(".toml"):
         model = "moda-tiny"
     machine, model, chosen, overcommit = resolved(machine, model, options, None)
@@ -125,10 +128,18 @@ def _setting(
     return setting, overcommit
 
 
-class _Job:
-    """One job: its setting, and what this rank needs for it."""
+class ScheduledJob:
+    """One job: its setting, and what this rank needs for it. ``data`` makes what operations work on, if not the usual."""
 
-    def __init__(self, world: World, setting: Setting, way: Way, kind: Kind, advance: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        setting: Setting,
+        way: Way,
+        kind: Kind,
+        advance: Callable[[str], None],
+        data: Callable[[Setting, Transport, tuple[int, ...]], Data] | None = None,
+    ) -> None:
         self.world, self.setting, self.way, self.kind, self.advance = world, setting, way, kind, advance
         place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
         self.place = place[world.rank]
@@ -139,17 +150,17 @@ class _Job:
         world.agree(self._require_formats)
         self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
         self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
-        self.data = self._data()
+        self.data = data(setting, self.transport, self.coordinate) if data else self._data()
         self.executor = Executor(self.data, self._device, self.coordinate)
         self.clock = Clock.of(world)
 
     def _data(self) -> Data:
         """What operations work on."""
         setting = self.setting
-        if self.kind == "dense":
-            return DenseTraining(setting, self.transport, self.coordinate)
-        if self.kind == "experts":
-            return Training(setting, self.schedule, self.transport, self.coordinate, self.way.real)
+        if self.kind == "model":
+            return ModelTraining(setting, self.transport, self.coordinate)
+        if self.kind == "tokens":
+            return Training(setting, self.schedule, self.transport, self.coordinate)
         return Blank(self.transport, setting.mesh, self.coordinate)
 
     def _device(self) -> Device:
@@ -162,7 +173,7 @@ class _Job:
         if not self.way.allow_overcommit:
             require_fit(self.setting, loads, self.need)
         here = self.world.hosts.count(self.world.hosts[self.world.rank])
-        checks = serial_bytes(self.setting) if self.kind == "dense" and self.way.check else 0.0
+        checks = serial_bytes(self.setting) if self.kind == "model" and self.way.check else 0.0
         needed, free = here * (BASE + self.need.total + checks), available_bytes()
         if needed > free:
             fewer = "a smaller model, fewer tokens, " + ("--no-check, " if checks else "")
@@ -183,7 +194,7 @@ class _Job:
     def run(self, started: float) -> Run | None:
         """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
         compared = self._first_step()
-        self._tell("first step done")
+        self.tell("first step done")
         plan, steps = self.setting.plan, []
         classes = observed.classes(self.schedule)
         balance, flops, products = LoadStatistics(), [], []
@@ -195,16 +206,10 @@ class _Job:
             if gathered is not None:
                 assert tokens is not None
                 steps.append(observed.account(schedule, gathered, classes))
-                copies = self.setting.batch.micro_tokens * self.setting.top_k
-                balance.add(
-                    [
-                        observed.load(each, schedule, copies, number // self.setting.model.layers)
-                        for number, each in enumerate(zip(*tokens, strict=True))
-                    ]
-                )
+                balance.add(observed.loads(tokens, self.setting))
                 flops.append(schedule.total_flops() * self.way.compute_scale)
                 products.append(schedule.product_flops())
-                self._tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
+                self.tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
         sent = self.comm.gather(self.transport.sent)
         uncertain = self.comm.gather(self.clock.uncertainty)
         peak = self.comm.gather(peak_rss_bytes())
@@ -225,8 +230,8 @@ class _Job:
             network=Network(depth="measured", routing=self.setting.machine.fabric.routing),
             links=links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
             events=0,
-            warnings=self._warnings(),
-            measured={**self._measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
+            warnings=self.warnings(),
+            measured={**self.measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
             wall_seconds=time.perf_counter() - started,
             peak_rss_bytes=max(peak),
         )
@@ -237,16 +242,16 @@ class _Job:
         }
         return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank())
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Report progress, on one rank."""
         if self.comm.rank == 0:
             self.advance(text)
 
     def _first_step(self) -> dict[str, Any]:
         """Execute a step that is not measured; returns how much of it was checked."""
-        checks: DenseChecks | ExpertChecks | None = None
-        if self.way.check and isinstance(self.data, DenseTraining):
-            checks = DenseChecks(self.data)
+        checks: ModelChecks | ExpertChecks | None = None
+        if self.way.check and isinstance(self.data, ModelTraining):
+            checks = ModelChecks(self.data)
         elif self.way.check and isinstance(self.data, Training):
             checks = ExpertChecks(self.data)
         self._step(self.schedule, 0)
@@ -257,17 +262,17 @@ class _Job:
 
     def _step(self, schedule: Schedule, step: int) -> observed.Times:
         """Execute a step; returns its times from when it began."""
-        operations = self._mine(schedule)
+        operations = self.mine(schedule)
         self.data.start_step(step)
         begin = self.clock.start_together(self.world)
         times = self.executor.run(operations)
         return observed.Times(times.begin - begin, times.end - begin, times.nbytes)
 
-    def _mine(self, schedule: Schedule) -> tuple[Operation, ...]:
+    def mine(self, schedule: Schedule) -> tuple[Operation, ...]:
         """What this rank does of a schedule."""
         return unrolled(schedule, self.coordinate)
 
-    def _warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What to know before believing the run."""
         found = cautions(self.setting, self.need, self.schedule.notes)
         if self.note:
@@ -282,7 +287,7 @@ class _Job:
             found.append("products of halves are computed in single precision: this computer's BLAS has no half")
         return found
 
-    def _measured(self) -> dict[str, Any]:
+    def measured(self) -> dict[str, Any]:
         """How and where the run was made."""
         return {
             **self.world.describe(),

@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.loads.loads import Load
+from ...workloads.loads.loads import Load, LoadModel
 from ...workloads.lowering.unroll import ARRIVALS, DEPARTURES, unrolled
+from ...workloads.plan.setting import Setting
 from ...workloads.results.ledger import Ledger, last_to_come
 from ...workloads.results.summary import Exposed
 from ...workloads.results.trace import TraceRow
@@ -143,22 +144,31 @@ class _Stage:
         return begin
 
 
-def load(tokens: Sequence[Tokens], schedule: Schedule, copies: int, micro_batch: int) -> Load:
-    """The load of one layer from what every rank of the mesh saw; ``copies`` are the (token, choice) pairs of a rank."""
-    mesh = schedule.mesh
-    groups = mesh.groups(("ep",))
-    wanted = np.array([[tokens[rank].wanted.sum(axis=0) for rank in group] for group in groups]).sum(axis=1)
-    carried = np.array([[tokens[rank].carried for rank in group] for group in groups])
-    every = np.array([each.carried for each in tokens], dtype=np.float64).reshape(mesh.shape)
-    total = mesh.ranks * copies
+def loads(tokens: Sequence[Sequence[Tokens]], setting: Setting) -> list[Load]:
+    """The load of every layer and micro-batch of a step, from what every rank of the mesh saw, in the order of the layers."""
+    seen: dict[tuple[int, int], dict[int, Tokens]] = {}
+    for rank, every in enumerate(tokens):
+        for each in every:
+            seen.setdefault((each.micro_batch, each.layer), {})[rank] = each
+    model = LoadModel(setting) if seen else None
+    return [] if model is None else [_load(model, key[0], ranks) for key, ranks in sorted(seen.items())]
+
+
+def _load(model: LoadModel, micro_batch: int, ranks: Mapping[int, Tokens]) -> Load:
+    """That of one layer, from the ranks that have it."""
+    mesh, copies = model.mesh, model.tokens * model.top_k
+    groups = [group for group in mesh.groups(model.axes) if int(group[0]) in ranks]
+    wanted = np.array([[ranks[int(rank)].wanted.sum(axis=0) for rank in group] for group in groups]).sum(axis=1)
+    carried = np.array([[ranks[int(rank)].carried for rank in group] for group in groups])
+    every = np.array([ranks[rank].carried if rank in ranks else 0 for rank in range(mesh.ranks)], dtype=np.float64)
     return Load(
         sent=float(copies),
-        received=every,
+        counted=every.reshape(mesh.shape),
         wanted=wanted[0],
         carried=carried[0],
         micro_batch=micro_batch,
         wanted_max_over_mean=float(wanted.max() / copies),
         max_over_mean=float((carried.max(axis=1) / np.maximum(carried.mean(axis=1), 1e-300)).max()),
-        moved_fraction=sum(each.moved for each in tokens) / total,
-        dropped_fraction=sum(each.dropped for each in tokens) / total,
+        moved_fraction=sum(each.moved for each in ranks.values()) / (len(ranks) * copies),
+        dropped_fraction=sum(each.dropped for each in ranks.values()) / (len(ranks) * copies),
     )

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer
-from ...workloads.model.model import Model
 from ...workloads.model.precision import Formats, Part
 from ...workloads.model.tensors import Tensor, tensors_of_input, tensors_of_layer, tensors_of_output
 from ...workloads.plan.setting import Setting
@@ -89,16 +88,6 @@ class MoeHoldings:
         """The segment of a layer's gradients; of all else where there is no layer."""
         return 0 if not self.layered else self.setting.model.layers if layer is None else layer
 
-    def experts(self, values: str, layer: int, local: int) -> tuple[Array, Array]:
-        """Both matrices of all local experts of a layer, ``[local, hidden, ffn]`` and back, as views of weights or gradients."""
-        model, vector = self.setting.model, self.of_part("expert").vector
-        count = local * model.expert_size
-        start = 0 if self.layered else layer * count
-        flat = vector.segment(getattr(vector, values), self.segment(layer))[start : start + count]
-        each = flat.reshape(local, 2, model.hidden * model.ffn_hidden)
-        up = each[:, 0].reshape(local, model.hidden, model.ffn_hidden)
-        return up, each[:, 1].reshape(local, model.ffn_hidden, model.hidden)
-
     def bytes(self) -> int:
         """Bytes of all vectors."""
         return sum(each.vector.bytes() for each in self.vectors.values())
@@ -138,12 +127,3 @@ class MoeHoldings:
             int(np.rint(sum(float(np.max(each.parameters)) for each in segment if each.part in mine)))
             for segment in every
         ]
-
-
-def initial_expert(model: Model, seed: int, layer: int, expert: int) -> tuple[Array, Array]:
-    """Both matrices of an expert before training: any rank can make any expert's."""
-    random = np.random.default_rng([seed, 7, layer, expert])
-    shape = (model.hidden, model.ffn_hidden)
-    up = random.standard_normal(shape, dtype=np.float32) * model.hidden**-0.5
-    down = random.standard_normal(shape[::-1], dtype=np.float32) * model.ffn_hidden**-0.5
-    return up.astype(np.float32), down.astype(np.float32)

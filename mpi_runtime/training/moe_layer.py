@@ -13,11 +13,15 @@ from ...workloads.schedule.operation import Role
 from ...workloads.schedule.work import Exchange
 from ..messages.rounds import Requests
 from ..messages.transport import Transport
-from .local_experts import LocalExperts, feed_forward, feed_forward_gradient, stand_in
 from .token_routing import Index, Routing
 
 Array = NDArray[Any]
 Steps = Generator[Requests, None, None]
+
+
+def stand_in(expert: Index) -> Array:
+    """What an expert multiplies tokens by where nothing is computed: another power of two for each of eight."""
+    return np.ldexp(1.0, np.asarray(expert) % 8 - 4)
 
 
 class MoeLayer:
@@ -25,7 +29,7 @@ class MoeLayer:
 
     ``tokens[token, hidden]`` go out, ``merged`` is what came back, weighted by ``weights[token, choice]``; backward, ``gradient``
     takes the same way. Methods named like operations of the Schedule are what these do on this rank; those of messages are
-    generators. ``parameters`` are the experts' weights and gradients; without them experts multiply by a number each.
+    generators. What experts make of what ``arrived`` is put into ``answers``, and of ``gradients`` that came into the same.
     """
 
     def __init__(self, transport: Transport, routing: Routing, tokens: Array, weights: Array) -> None:
@@ -34,14 +38,12 @@ class MoeLayer:
         self.past = BEGINNING
         self.gradient = tokens
         self.merged = self.merged_gradient = tokens
-        self.experts: LocalExperts | None = None
-        self.parameters: tuple[Array, Array, Array, Array] | None = None
         self.out = self.back = np.zeros(0, dtype=np.int64)
         self.asked = np.zeros(0, dtype=np.int64)
         self._surplus = self._room = self.asked
         self._refused = 0
         self._rows: Array = tokens[:0]
-        self._arrived = self._answers = self._gradients = self._rows
+        self.arrived = self.answers = self.gradients = self._rows
         self._by_expert = np.zeros((0, 0), dtype=np.int64)
         self._order = self._home = self.asked
 
@@ -107,32 +109,27 @@ class MoeLayer:
         self._order = self.routing.order()
         self._home = np.repeat(np.tile(np.arange(self.routing.local), self.routing.ranks), self._by_expert.reshape(-1))
         self._rows = self.tokens[self._order // self.weights.shape[1]]
-        self._arrived = self._rows
+        self.arrived = self._rows
 
     def dispatch(self, stream: str, exchange: Exchange) -> Steps:
         """Tokens go to their experts."""
-        self._arrived = yield from self._send(stream, exchange, self._rows, self.out, self.back)
+        self.arrived = yield from self._send(stream, exchange, self._rows, self.out, self.back)
 
-    def begin_experts(self) -> None:
-        """What arrived goes to each of this rank's experts."""
-        if self.parameters is not None:
-            rows = [np.flatnonzero(self._home == expert) for expert in range(self.routing.local)]
-            self.experts = LocalExperts(*self.parameters, rows, self._arrived)
+    def rows_of_experts(self) -> list[Index]:
+        """Which of the tokens that arrived are for each of this rank's experts."""
+        return [np.flatnonzero(self._home == expert) for expert in range(self.routing.local)]
 
-    def end_experts(self) -> None:
-        """The experts' answers."""
-        if self.experts is not None:
-            self._answers = self.experts.down_product()
-        else:
-            self._answers = (self._arrived * self._factors()).astype(self._arrived.dtype)
+    def stand_in(self) -> None:
+        """The experts' answers where nothing is computed."""
+        self.answers = (self.arrived * self._factors()).astype(self.arrived.dtype)
 
     def combine(self, stream: str, exchange: Exchange) -> Steps:
         """Answers go back to where their tokens came from."""
-        self._answers = yield from self._send(stream, exchange, self._answers, self.back, self.out)
+        self.answers = yield from self._send(stream, exchange, self.answers, self.back, self.out)
 
     def merge(self) -> None:
         """The weighted sum of each token's answers."""
-        self.merged = self._summed(self._answers, weighted=True)
+        self.merged = self._summed(self.answers, weighted=True)
 
     # --- backward ---------------------------------------------------------------------------------------------------------
 
@@ -141,55 +138,41 @@ class MoeLayer:
         top_k = self.weights.shape[1]
         weighted = self.gradient[self._order // top_k] * self.weights.reshape(-1)[self._order, None]
         self._rows = weighted.astype(self.tokens.dtype)
-        self._gradients = self._rows
+        self.gradients = self._rows
 
     def combine_gradient(self, stream: str, exchange: Exchange) -> Steps:
         """They go to the experts."""
-        self._gradients = yield from self._send(stream, exchange, self._rows, self.out, self.back)
+        self.gradients = yield from self._send(stream, exchange, self._rows, self.out, self.back)
 
-    def take_gradients(self) -> None:
-        """The experts take them."""
-        if self.experts is not None:
-            self.experts.take_gradient(self._gradients)
+    def weights_gradient(self) -> Array:
+        """Gradient of ``weights``: what each answer has of the gradient of its token."""
+        found = np.zeros(self.weights.size, dtype=self.answers.dtype)
+        found[self._order] = (self.gradient[self._order // self.weights.shape[1]] * self.answers).sum(axis=1)
+        return found.reshape(self.weights.shape)
 
-    def end_gradients(self) -> None:
-        """Gradients of the tokens that arrived."""
-        if self.experts is not None:
-            self._gradients = self.experts.up_dgrad()
-        else:
-            self._gradients = (self._gradients * self._factors()).astype(self._gradients.dtype)
+    def stand_in_gradient(self) -> None:
+        """Gradients of the tokens that arrived where nothing is computed."""
+        self.gradients = (self.gradients * self._factors()).astype(self.gradients.dtype)
 
     def dispatch_gradient(self, stream: str, exchange: Exchange) -> Steps:
         """They go back to where the tokens came from."""
-        self._gradients = yield from self._send(stream, exchange, self._gradients, self.back, self.out)
+        self.gradients = yield from self._send(stream, exchange, self.gradients, self.back, self.out)
 
     def permute_gradient(self) -> None:
         """The sum of each token's gradients."""
-        self.merged_gradient = self._summed(self._gradients, weighted=False)
+        self.merged_gradient = self._summed(self.gradients, weighted=False)
 
     # --- checks -----------------------------------------------------------------------------------------------------------
 
-    def expected(self, weights_of: Any) -> tuple[Array, Array]:
-        """What ``merged`` and ``merged_gradient`` have to be, computed by this rank alone, token by token's expert.
-
-        ``weights_of(expert)`` gives the two matrices of any expert of the layer; None where experts only multiply.
-        """
+    def expected(self) -> tuple[Array, Array]:
+        """What ``merged`` and ``merged_gradient`` of stand-ins have to be, worked out by this rank alone, expert by expert."""
         merged = np.zeros(self.tokens.shape, dtype=np.float64)
         gradients = np.zeros_like(merged)
-        for expert in np.unique(self.routing.expert):
+        for expert in np.unique(self.routing.expert[self.routing.expert >= 0]):
             token, choice = np.nonzero(self.routing.expert == expert)
-            if expert < 0:
-                continue
-            weight, rows = self.weights[token, choice][:, None], self.tokens[token]
-            back = (self.gradient[token] * weight).astype(self.tokens.dtype)
-            if weights_of is None:
-                factor = stand_in(expert)
-                answer, gradient = rows * factor, back * factor
-            else:
-                up, down = weights_of(int(expert))
-                answer, gradient = feed_forward(rows, up, down), feed_forward_gradient(rows, back, up, down)
-            np.add.at(merged, token, weight * answer)
-            np.add.at(gradients, token, gradient)
+            weight, factor = self.weights[token, choice][:, None], stand_in(expert)
+            np.add.at(merged, token, weight * (self.tokens[token] * factor))
+            np.add.at(gradients, token, (self.gradient[token] * weight).astype(self.tokens.dtype) * factor)
         return merged, gradients
 
     def _send(
@@ -206,7 +189,7 @@ class MoeLayer:
     def _factors(self) -> Array:
         """What each arrived token is multiplied by where nothing is computed."""
         first = self.routing.me * self.routing.local
-        return stand_in(first + self._home)[:, None].astype(self._arrived.dtype)
+        return stand_in(first + self._home)[:, None].astype(self.arrived.dtype)
 
     def _summed(self, rows: Array, weighted: bool) -> Array:
         """The rows of each token's choices, added up (weighted)."""

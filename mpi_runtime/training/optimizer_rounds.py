@@ -24,7 +24,7 @@ from ...workloads.plan.setting import Setting
 from ...workloads.schedule.operation import Task
 from ...workloads.schedule.work import Exchange
 from ...workloads.sharding import ShardTransfer
-from .dense.messages import Message
+from .transformer.messages import Message
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -35,7 +35,7 @@ class HeldTensor:
     """A tensor of which a rank has a part: ``here`` in its share of a vector, ``index`` in the whole tensor.
 
     ``others[member]`` are the indices of every rank with a part of it, in the order of the axes along which they are; they are
-    worked out when a whole is asked for.
+    worked out when a whole is asked for. ``name`` is the same on all ranks.
     """
 
     part: Part
@@ -45,20 +45,21 @@ class HeldTensor:
     index: Index
     others: Callable[[], Sequence[Index]]
     state: dict[str, Array] = field(default_factory=dict)
+    name: str = ""
 
     def start(self, formats: Formats) -> None:
         """State before the first step."""
         self.state = self.rule.state(len(self.index), self.tensor, formats)
 
-    def share(self, weights: Array, master: Array | None, gradients: Array, replicas: int, step: int) -> TensorShare:
+    def share(self, weights: Array, master: Array | None, gradients: Array, replicas: float, step: int) -> TensorShare:
         """What an update works on, from the rank's share of a vector."""
         exact = None if master is None else master[self.here]
         mean = mean_of(gradients[self.here], replicas)
         return TensorShare(self.tensor, self.index, weights[self.here], exact, mean, self.state, step)
 
 
-def mean_of(gradients: Array, replicas: int) -> Array:
-    """The mean of summed gradients, in single precision or better."""
+def mean_of(gradients: Array, replicas: float) -> Array:
+    """The mean of gradients that were summed over replicas (or scaled by a number), in single precision or better."""
     mean: Array = gradients.astype(np.promote_types(gradients.dtype, np.float32)) / replicas
     return mean
 

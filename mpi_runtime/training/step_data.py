@@ -1,4 +1,4 @@
-"""What the operations of a Schedule do to the data of one rank: tokens, experts, gradients, weights."""
+"""Tokens that are routed for real where nothing is computed: what a schedule's operations do to them, and to flat vectors."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
 from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
-from .dense.carrying import carry
-from .moe_holdings import HeldExperts, Key, MoeHoldings, initial_expert
+from .moe_holdings import HeldExperts, Key, MoeHoldings
 from .moe_layer import MoeLayer
 from .optimizer_rounds import HeldTensor, OptimizerRounds, part_updated
 from .stand_ins import Blank, Steps
 from .token_routing import Routing
 from .tokens import Tokens
+from .transformer.carrying import carry
 
 Array = NDArray[Any]
 
 
-UP: Does = (Role.PRODUCT, "up", None)
 DOWN: Does = (Role.PRODUCT, "down", None)
 UP_GRADIENT: Does = (Role.PRODUCT, "up", "input")
 
@@ -38,15 +37,12 @@ UP_GRADIENT: Does = (Role.PRODUCT, "up", "input")
 class Training:
     """The data of this rank, and what operations do to it.
 
-    ``real`` says that experts compute (on what arrived, with real weights) and that weights are updated; without it experts
-    multiply by a number each, and the optimizer rests but where :attr:`exact` asks for a step that can be checked.
+    Experts multiply by a number each, and the optimizer rests but where :attr:`exact` asks for a step that can be checked.
     """
 
-    def __init__(
-        self, setting: Setting, schedule: Schedule, transport: Transport, coordinate: tuple[int, ...], real: bool
-    ) -> None:
+    def __init__(self, setting: Setting, schedule: Schedule, transport: Transport, coordinate: tuple[int, ...]) -> None:
         rank = int(np.ravel_multi_index(coordinate, setting.mesh.shape))
-        self.setting, self.transport, self.rank, self.real = setting, transport, rank, real
+        self.setting, self.transport, self.rank = setting, transport, rank
         self.loads = LoadModel(setting)
         self.exact = False
         self.kept: dict[
@@ -68,18 +64,8 @@ class Training:
         self._blank = Blank(transport, setting.mesh, coordinate)
         deciding = {Role.TOKENS_DEALT, Role.TOKENS_DROPPED}
         self._assigns_in_step = any(each.task.role in deciding for each in operations)
-        if real:
-            self._draw_experts()
         for each in self.holdings.vectors.values():
             each.vector.remember()
-
-    def _draw_experts(self) -> None:
-        """Give this rank's experts their weights."""
-        for layer in range(self.setting.model.layers):
-            up, down = self.holdings.experts("weights", layer, self.local)
-            for expert in range(self.local):
-                number = self.me * self.local + expert
-                up[expert], down[expert] = initial_expert(self.setting.model, self.setting.plan.seed, layer, number)
 
     def start_step(self, step: int) -> None:
         """Draw what the gates decide, and make tokens; none of this belongs to the step's time."""
@@ -104,27 +90,11 @@ class Training:
                 made.past = self.loads.past(layer, step, micro_batch).of_group(self.group)
                 if not self._assigns_in_step:
                     self._assign(made)
-                made.parameters = self._parameters(layer) if self.real else None
                 self.layers[micro_batch, layer] = made
 
     def tokens(self) -> list[Tokens]:
         """What this rank saw of each layer, micro-batch after micro-batch."""
-        return [
-            Tokens(
-                np.array([layer.routing.wants(choice) for choice in range(layer.weights.shape[1])]),
-                layer.carried,
-                layer.routing.moved,
-                layer.routing.dropped,
-            )
-            for layer in self.layers.values()
-        ]
-
-    def _parameters(self, layer: int) -> tuple[Array, Array, Array, Array]:
-        """Weights and gradients of this rank's experts; weights in single where they are kept in half, which BLAS lacks."""
-        up, down = self.holdings.experts("weights", layer, self.local)
-        if up.dtype == np.float16:
-            up, down = up.astype(np.float32), down.astype(np.float32)
-        return (up, down, *self.holdings.experts("gradients", layer, self.local))
+        return [Tokens.of(layer, *key) for key, layer in self.layers.items()]
 
     # --- operations that compute ------------------------------------------------------------------------------------------
 
@@ -161,28 +131,11 @@ class Training:
         if task.does in moves:
             moves[task.does]()
             return True
-        around: dict[Does, Callable[[], None]] = {
-            UP: layer.begin_experts,
-            DOWN: layer.end_experts,
-            (Role.PRODUCT, "down", "input"): layer.take_gradients,
-            UP_GRADIENT: layer.end_gradients,
-        }
-        if task.does in around:
-            around[task.does]()
-        experts = layer.experts
-        if experts is None:
-            return False
-        computing: dict[Does, Callable[[], None]] = {
-            UP: experts.up_product,
-            (Role.ACTIVATION, None, None): experts.activate,
-            (Role.PRODUCT, "down", "input"): experts.down_dgrad,
-            (Role.PRODUCT, "down", "weight"): experts.down_wgrad,
-            (Role.ACTIVATION, None, "input"): experts.activate_gradient,
-            (Role.PRODUCT, "up", "weight"): experts.up_wgrad,
-        }
-        if task.does in computing:
-            computing[task.does]()
-        return task.does in computing or task.does in (DOWN, UP_GRADIENT)
+        if task.does == DOWN:
+            layer.stand_in()
+        if task.does == UP_GRADIENT:
+            layer.stand_in_gradient()
+        return False
 
     def _assign(self, layer: MoeLayer) -> None:
         """Let the balancing policy decide whose tokens go where; every rank knows from the seed what its group wants."""
@@ -194,10 +147,9 @@ class Training:
 
     def _update(self, part: Part) -> bool:
         """Update this rank's share of a part of the model."""
-        if not (self.real or self.exact):
-            return False
-        self.updates.compute(part)
-        return self.real
+        if self.exact:
+            self.updates.compute(part)
+        return False
 
     def _ready(self, part: Part) -> Iterator[tuple[HeldTensor, TensorShare]]:
         held = self.holdings.of_part(part)
@@ -213,7 +165,7 @@ class Training:
             if task.role is Role.BALANCING:
                 return self._blank.exchange(operation)
             return self._tokens(self._layer(task), task, operation.stream, exchange)
-        if task.role is Role.OPTIMIZER and (self.real or self.exact):
+        if task.role is Role.OPTIMIZER and self.exact:
             message = self.updates.message(part_updated(task))
             return carry(self.transport, operation.stream, exchange, message)
         if operation.category == "gradient_sync":

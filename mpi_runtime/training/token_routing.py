@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...workloads.routing.balancers.balancer import Balancer, pairs_of, steps_of
+from ...workloads.routing.balancers.past import Past
+from ...workloads.schedule.operation import Role
 
 Index = NDArray[np.int64]
 
 DROPPED = -1
 """The expert of a token that no expert takes: it passes the layer by."""
+
+
+class Tells(Enum):
+    """How the ranks of a group come to know what a policy needs."""
+
+    NOTHING = auto()  # tokens go where they are wanted
+    BY_ITSELF = auto()  # the policy's own messages, as SWIPE's
+    WITH_COUNTS = auto()  # what each rank wants of each other, before the counts of tokens
+
+    @classmethod
+    def of(cls, balancer: Balancer, ranks: int, tokens: int, top_k: int) -> Tells:
+        """That of a policy."""
+        if any(step.role is Role.TOKENS_DEALT for step in steps_of(balancer, ranks, tokens, top_k)):
+            return cls.BY_ITSELF
+        return cls.WITH_COUNTS if balancer.decides else cls.NOTHING
 
 
 @dataclass
@@ -38,6 +59,10 @@ class Routing:
     def wants(self, choice: int) -> Index:
         """Tokens of this rank whose choice is an expert of each rank, ``[ranks]``."""
         return np.bincount(self.wanted[:, choice] // self.local, minlength=self.ranks)
+
+    def by_choice(self) -> Index:
+        """The same of all choices, ``[choices, ranks]``."""
+        return np.array([self.wants(choice) for choice in range(self.wanted.shape[1])])
 
     # --- SWIPE, choice by choice ------------------------------------------------------------------------------------------
 
@@ -89,6 +114,16 @@ class Routing:
         self.expert = np.ascontiguousarray(expert.reshape(self.wanted.shape[::-1]).T)
         self.moved, self.dropped = len(moved), len(dropped)
 
+    def settle(self, balancer: Balancer, everyone: Index, past: Past) -> Index:
+        """Send what the policy says, which knows what all ranks of the group want, ``everyone[choice, sender, receiver]``.
+
+        Returns what each rank carries.
+        """
+        pairs = pairs_of(balancer, everyone, len(self.wanted), past)
+        self.assign(pairs[self.me])
+        carried: Index = pairs.sum(axis=0)
+        return carried
+
     # --- what follows for messages ----------------------------------------------------------------------------------------
 
     def order(self) -> Index:
@@ -101,3 +136,20 @@ class Routing:
         """Pairs that travel to each expert of each rank, ``[ranks, local]``."""
         flat = self.expert.reshape(-1)
         return np.bincount(flat[flat != DROPPED], minlength=self.ranks * self.local).reshape(self.ranks, self.local)
+
+
+def settle_together(routings: Sequence[Routing], balancer: Balancer, tells: Tells, past: Past) -> None:
+    """What all ranks of a group do together to route their tokens, in one process."""
+    if tells is Tells.WITH_COUNTS:
+        everyone = np.stack([each.by_choice() for each in routings], axis=1)
+        for each in routings:
+            each.settle(balancer, everyone, past)
+    if tells is not Tells.BY_ITSELF or len(routings) == 1:
+        return
+    for choice in range(routings[0].wanted.shape[1]):
+        asked = np.array([each.wants(choice) for each in routings])  # [senders, receivers]
+        accepted = np.array([each.admit(asked[:, each.me]) for each in routings])  # [receivers, senders]
+        surplus = np.array([each.refuse(choice, accepted[:, each.me]) for each in routings])
+        room = np.array([each.room for each in routings])
+        for each in routings:
+            each.deal(choice, surplus, room)

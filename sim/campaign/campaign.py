@@ -13,16 +13,18 @@ import numpy as np
 from ...hardware.errors import InputError, NeverDone
 from ...hardware.machine import Machine, load_machine
 from ...hardware.site.price import Price
+from ...hardware.site.storage import Storage
 from ...hardware.units import duration
+from ...workloads.datasets import load_dataset
 from ...workloads.model.model import Model, load_model
-from ...workloads.plan.plan import Plan
 from ...workloads.plan.run_file import resolved
 from ...workloads.results.run import Run
 from .budget import steps_of
 from .campaign_options import CampaignOptions
 from .campaign_plan import CampaignPlan
 from .checkpoints import Checkpoints
-from .energy import Draw, capped_machine, step_states
+from .data_loading import DataLoading, load_steps
+from .energy import Draw, capped_machine, phase_states, step_states, swings
 from .events import play_events
 from .fault_history import FaultProcess, InUse
 from .intervals import daly, daly_first_order, young
@@ -57,6 +59,10 @@ class Campaign:
     warnings: tuple[str, ...]
     first_seed: int = 0
     states: Mapping[str, float] = field(default_factory=dict)
+    loading: DataLoading | None = None
+    held_spares: int = 0
+    swings: tuple[tuple[float, float, str, float], ...] = ()
+    """(start, end, what, watts) of some steps by phase and of a checkpoint."""
 
     @property
     def order(self) -> list[int]:
@@ -83,7 +89,8 @@ class Campaign:
 
     def dollars(self, outcome: Outcome) -> float:
         """Cost of a seed's campaign."""
-        return self.nodes * outcome.seconds * self.price.node + self.joules(outcome) * self.price.energy
+        held = self.nodes + self.held_spares
+        return held * outcome.seconds * self.price.node + self.joules(outcome) * self.price.energy
 
     def kilograms(self, outcome: Outcome) -> float:
         """Carbon dioxide of a seed's campaign."""
@@ -127,6 +134,7 @@ class Campaign:
             "policy": self.plan.policy,
             "checkpoint": dict(self.checkpoint),
             "checkpoint_interval_seconds": dict(self.intervals),
+            "data": self.loading.table() if self.loading else {},
             "energy_joules": self.joules(middle),
             "mean_watts": self.joules(middle) / middle.seconds,
             "watts": dict(self.draw.watts),
@@ -190,26 +198,30 @@ def play_campaign(
     saved = Checkpoints.of(plan.checkpoint, setting, storage, plan.checkpoint_bytes, process)
     scheduling = faults.scheduling if plan.policy == "restart" else 0.0
     restart = faults.restart_seconds(totals.ranks) - faults.scheduling + scheduling
-    work = steps * times.seconds
+    loading = _loading(plan, times, machine, storage, nodes)
+    waits = loading.stall_seconds if loading else 0.0
+    work = steps * (times.seconds + waits)
     job = Job(
         work,
         work,
         saved.save,
         restart,
-        saved.load,
+        saved.load + (loading.fill_seconds if loading else 0.0),
         saved.commit,
         spares=float(spares),
         speeds=times.speeds_with_fewer(plan.elastic_batch == "kept") if plan.policy == "elastic" else (1.0,),
         slowed={kind: times.speed_beside(each) for kind, each in enumerate(faults.component) if each.degrades},
         planned=frozenset(kind for kind, each in enumerate(faults.component) if each.planned),
+        stall=waits / (times.seconds + waits),
         levels=saved.levels,
         survives=saved.survives,
     )
-    seed = Plan.of(model, options, machine).seed
-    intervals = _intervals(plan, job, saved.mtbf, process, seed, times.seconds)
+    seed = setting.plan.seed
+    held = spares if plan.policy == "hot-spare" else 0
+    intervals = _intervals(plan, job, saved.mtbf, process, seed, times.seconds + waits)
     job = job.at(intervals["used"])
     outcomes = tuple(_ended(play(job, process.history(seed + number)), process, job) for number in range(plan.seeds))
-    states = step_states(times.run)
+    states = step_states(setting, times.run)
     warnings = [*site.warnings, *totals.warnings]
     if job.commit and intervals["used"] <= job.commit * 1.0001:
         warnings.append(f"checkpoints are written for {duration(job.commit)}, and no more often begun")
@@ -224,12 +236,27 @@ def play_campaign(
         outcomes,
         intervals,
         saved.table(job),
-        Draw.of(power, states, nodes, spares if plan.policy == "hot-spare" else 0),
+        Draw.of(power, states, nodes, held),
         price,
         tuple(warnings),
         seed,
         states,
+        loading,
+        held,
+        swings(power, phase_states(setting, times.run), nodes, saved.save),
     )
+
+
+def _loading(
+    plan: CampaignPlan, times: CampaignSteps, machine: Machine, storage: Storage, nodes: int
+) -> DataLoading | None:
+    """How steps get their data; None where no data set is named."""
+    if plan.dataset is None:
+        return None
+    batch = times.setting.batch
+    samples = times.tokens / batch.seq_len
+    ways = {"prefetch": plan.prefetch, "workers": plan.workers, "shuffle": plan.shuffle}
+    return load_steps(load_dataset(plan.dataset), samples, times.seconds, machine, storage, nodes, **ways)
 
 
 def _intervals(

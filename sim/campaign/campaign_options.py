@@ -50,6 +50,17 @@ class CampaignOptions(PlanOptions, total=False):
     checkpoint_bytes: float | None
     """Size of a checkpoint.  [bytes; above 0; default: weights and optimizer state, each once]"""
 
+    # Data
+    dataset: str | None
+    """What is read while steps run: a data set of the catalogue, or a TOML file; each sequence is one sample.
+    [default: none, data are there]"""
+    prefetch: int | None
+    """Batches that are read ahead of their step.  [from 0 on; default: 2]"""
+    workers: int | None
+    """Workers of a node that decode samples.  [above 0; default: 8]"""
+    shuffle: int | None
+    """Samples that each node reads before its first step, to shuffle them.  [from 0 on; default: 0]"""
+
     # Power and money
     power_cap: str | None
     """Most that a node may draw, such as 300W; its frequency, and so the steps, follow.  [default: none]"""

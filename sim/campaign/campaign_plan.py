@@ -98,6 +98,17 @@ class CampaignPlan:
         more=0,
         otherwise="weights and optimizer state, each once",
     )
+    dataset: str | None = option(
+        "Data",
+        None,
+        "What is read while steps run: a data set of the catalogue, or a TOML file; each sequence is one sample.",
+        form="NAME|FILE",
+        names="datasets",
+        otherwise="none, data are there",
+    )
+    prefetch: int = option("Data", 2, "Batches that are read ahead of their step.", least=0)
+    workers: int = option("Data", 8, "Workers of a node that decode samples.", more=0)
+    shuffle: int = option("Data", 0, "Samples that each node reads before its first step, to shuffle them.", least=0)
     power_cap: str | None = option(
         "Power and money",
         None,

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from ...hardware.errors import InputError
-from ...hardware.fabrics.fabric import INTERFACES
 from ...hardware.machine import Machine
 from ...hardware.site.faults import Component
 from ...workloads.mesh.axes import DATA
 from ...workloads.model.model import Model
 from ...workloads.plan.setting import Setting
 from ...workloads.results.run import Run
-from ..simulate import run_setting, simulate
+from ..simulate import simulate
 
 STEPS_THAT_DIFFER = 3
 """Steps that are simulated where one differs from the next."""
@@ -64,11 +63,9 @@ class CampaignSteps:
     def speed_beside(self, component: Component) -> float:
         """How fast steps are beside a slow node, or beside slow links of it, as a share of what they are."""
         if component.slowdown:
-            return self._share({"slow_nodes": _with_slow_node(self.setting.plan.slow_nodes, component.slowdown)})
+            return self._share({"slow_nodes": _with_node(self.setting.plan.slow_nodes, component.slowdown)})
         assert component.link_share
-        # every interface as slow as the one that is: whoever waits for the slowest does not care how fast the others are
-        totals = run_setting(self.setting, self.run.totals.network.depth, True, 0.0, {INTERFACES: component.link_share})
-        return min(1.0, self.setting_seconds / totals.totals.step_seconds)
+        return self._share({"slow_links": _with_node(self.setting.plan.slow_links, component.link_share)})
 
     @property
     def setting_seconds(self) -> float:
@@ -124,8 +121,8 @@ class CampaignSteps:
         return simulate(self.machine, self.model, allow_overcommit=self.overcommit, **given)
 
 
-def _with_slow_node(named: str, factor: float) -> str:
-    """Node 0 slower than it is, beside those that are named as slow."""
+def _with_node(named: str, factor: float) -> str:
+    """Node 0 with this factor, beside other nodes that are named."""
     text = f"0:{factor:g}"
     return (
         text

@@ -12,7 +12,7 @@ from athanor.mpi_runtime.job.environment import prepare
 
 prepare()
 from athanor.mpi_runtime.execute import execute
-from athanor.mpi_runtime.training.dense import carrying
+from athanor.mpi_runtime.training.transformer import carrying
 
 
 def spoil():

@@ -5,9 +5,9 @@ from dataclasses import replace
 import athanor
 import numpy as np
 import pytest
-from athanor.mpi_runtime.training.dense import functions as f
-from athanor.mpi_runtime.training.dense.reference import Reference
-from athanor.mpi_runtime.training.dense.weights.shards import (
+from athanor.mpi_runtime.training.transformer import functions as f
+from athanor.mpi_runtime.training.transformer.reference import Reference
+from athanor.mpi_runtime.training.transformer.weights.shards import (
     EMBEDDING,
     Place,
     Sizes,

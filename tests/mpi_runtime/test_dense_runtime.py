@@ -196,13 +196,13 @@ REAL = "; --compute sleep only sends what the schedule says"
         ),
         (
             "moda-tiny",
-            {"mesh": {"ep": 2, "tp": 2}},
-            "--mesh tp: models with experts are executed for real over ep and dp",
+            {"mesh": {"ep": 4}, "dispatch": "node-limited"},
+            "--dispatch node-limited: over MPI every copy of a token travels by itself (--dispatch copies)",
         ),
         (
             "moda-tiny",
-            {"mesh": {"ep": 2, "dp": 2}, "zero": "2"},
-            "--zero 2: models with experts are executed for real with --zero 0, 1 and hierarchical",
+            {"mesh": {"ep": 2, "dp": 2}, "prototypes": 2, "top_k": 1, "router": "uniform"},
+            "--prototypes: the runtime's gates choose among all experts",
         ),
     ],
 )

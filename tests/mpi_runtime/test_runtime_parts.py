@@ -14,9 +14,10 @@ from athanor.mpi_runtime.job.rank_order import arrange
 from athanor.mpi_runtime.messages.link_bytes import links
 from athanor.mpi_runtime.messages.streams import After, Streams, Until
 from athanor.mpi_runtime.training.flat_vectors import FlatVector
-from athanor.mpi_runtime.training.local_experts import LocalExperts, feed_forward, feed_forward_gradient
 from athanor.mpi_runtime.training.optimizer_rounds import update_alone
 from athanor.mpi_runtime.training.token_routing import DROPPED, Routing
+from athanor.mpi_runtime.training.transformer import functions as f
+from athanor.mpi_runtime.training.transformer.experts.local_experts import LocalExperts
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.loads.token_assignment import decisions
 from athanor.workloads.lowering import lower
@@ -204,12 +205,14 @@ def test_gates_follow_popularity():
     assert np.bincount(chosen, minlength=4) / len(chosen) == pytest.approx(loads.chances(0, 0)[0], abs=0.02)
 
 
-def test_experts_compute_what_a_ffn_does():
+@pytest.mark.parametrize("gated", [False, True])
+def test_experts_compute_what_a_ffn_does(gated):
+    """Answers are those of each expert alone; gradients of tokens and matrices are finite differences."""
     random = np.random.default_rng(0)
-    up, down = random.standard_normal((2, 5, 7)), random.standard_normal((2, 7, 5))
+    up, down = random.standard_normal((2, 5, 14 if gated else 7)), random.standard_normal((2, 7, 5))
     tokens, gradient = random.standard_normal((6, 5)), random.standard_normal((6, 5))
     rows = [np.array([0, 2, 5]), np.array([1, 3, 4])]
-    experts = LocalExperts(up, down, np.zeros_like(up), np.zeros_like(down), rows, tokens)
+    experts = LocalExperts(up, down, np.zeros_like(up), np.zeros_like(down), gated, rows, tokens)
     experts.up_product()
     experts.activate()
     answers = experts.down_product()
@@ -219,23 +222,23 @@ def test_experts_compute_what_a_ffn_does():
     experts.activate_gradient()
     back = experts.up_dgrad()
     experts.up_wgrad()
-    step = 1e-6
-    for expert, mine in enumerate(rows):
-        x, g = tokens[mine], gradient[mine]
-        assert np.allclose(answers[mine], feed_forward(x, up[expert], down[expert]))
-        assert np.allclose(back[mine], feed_forward_gradient(x, g, up[expert], down[expert]))
-        for matrix, found in ((up, experts.up_gradient), (down, experts.down_gradient)):  # against finite differences
-            for place in ((0, 0), (3, 2)):
-                moved = [matrix.copy(), matrix.copy()]
-                moved[0][(expert, *place)] += step
-                moved[1][(expert, *place)] -= step
-                sums = [
-                    np.sum(
-                        g * feed_forward(x, *((m[expert], down[expert]) if matrix is up else (up[expert], m[expert])))
-                    )
-                    for m in moved
-                ]
-                assert found[(expert, *place)] == pytest.approx((sums[0] - sums[1]) / (2 * step), rel=1e-4, abs=1e-6)
+
+    def total():
+        """What the gradient is of."""
+        made = np.empty_like(tokens)
+        for expert, mine in enumerate(rows):
+            made[mine] = f.activate(tokens[mine] @ up[expert], gated) @ down[expert]
+        return made, float(np.sum(gradient * made))
+
+    assert np.allclose(answers, total()[0])
+    for values, found in ((tokens, back), (up, experts.up_gradient), (down, experts.down_gradient)):
+        direction = random.standard_normal(values.shape)
+        ends = []
+        for step in (1e-6, -1e-6):
+            values += step * direction
+            ends.append(total()[1])
+            values -= step * direction
+        assert np.sum(found * direction) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6)
 
 
 def test_adam_is_the_published_one():

@@ -4,19 +4,18 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-from athanor.mpi_runtime.training.dense.attention.fused import FusedLocalAttention
-from athanor.mpi_runtime.training.dense.attention.unfused import LocalAttention
-from athanor.mpi_runtime.training.dense.local import MicroBatch
-from athanor.mpi_runtime.training.dense.weights.shards import (
+from athanor.mpi_runtime.training.optimizer_rounds import update_alone
+from athanor.mpi_runtime.training.transformer.attention.fused import FusedLocalAttention
+from athanor.mpi_runtime.training.transformer.attention.unfused import LocalAttention
+from athanor.mpi_runtime.training.transformer.local import MicroBatch
+from athanor.mpi_runtime.training.transformer.weights.shards import (
     EMBEDDING,
     OUTPUT_NORM,
     Place,
     cut,
     initial,
     join,
-    of_layer,
 )
-from athanor.mpi_runtime.training.optimizer_rounds import update_alone
 from athanor.workloads.model.tensors import Tensor
 from athanor.workloads.optimizers import Adam, TensorShare
 from athanor.workloads.schedule.operation import Role, Task
@@ -209,7 +208,7 @@ class Ranks:
         stage, last = place.me("pp"), place.of("pp") - 1
         for chunk in range(self.chunks):
             for layer in self.layers(stage, chunk):
-                yield from of_layer(layer)
+                yield from self.sizes.of_layer(layer)
         if stage == 0 or (stage == last and self.sizes.tied):
             yield EMBEDDING
         if stage == last:

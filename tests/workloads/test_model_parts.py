@@ -4,13 +4,22 @@ from math import floor, log10
 
 import numpy as np
 import pytest
+from athanor.hardware.errors import InputError
+from athanor.mpi_runtime.execute.capabilities import data_of
+from athanor.workloads.lowering import lower_step
+from athanor.workloads.lowering.data_parallel.sharding import held
+from athanor.workloads.lowering.inference import cache_bytes
 from athanor.workloads.model.flops import forward_flops
 from athanor.workloads.model.layers import Sight, expanded
 from athanor.workloads.model.model import Model, list_models, load_model
+from athanor.workloads.model.precision import POLICIES
 from athanor.workloads.model.tensors import tensors_of_input, tensors_of_layer, tensors_of_output
+from athanor.workloads.plan.setting import Setting
+from athanor.workloads.schedule.operation import Role
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
+from support.strategies import flat
 
 RELEASED = {
     "deepseek-v2": 235_741_434_880,
@@ -77,6 +86,65 @@ def test_tensors_are_the_parameters(name):
         for part in type(counts).model_fields:
             found = sum(shape.size * count for shape, count in tensors.get(part, {}).items())
             assert found == getattr(counts, part), part
+
+
+SMALL = {"layers": 4, "heads": 4, "hidden": 32, "ffn_hidden": 64, "vocabulary": 64, "seq_len": 16, "tied": False}
+STATE = {"fading": {"kind": "lightning", "heads": 4, "head_size": 8, "chunk": 8}}
+
+
+def small(name, **keys):
+    return Model.model_validate({"name": name, **SMALL, **keys})
+
+
+def setting(model, **options):
+    return Setting.of(flat(), model, {"mesh": {"dp": 1}, "precision": "O1", "tokens_per_rank": 32, **options})
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mixers": ["window", "attention"], "window": 4}, "has window layers; executed for real is attention to all"),
+        ({"mixers": ["fading"], "recurrent": STATE}, "has fading layers; executed for real is attention to all"),
+        ({"further_tokens": 1}, "predicts further tokens; executed for real are decoders that predict one"),
+        ({"query_key_norm": "head"}, "has norms of queries and keys; executed for real are decoders without"),
+        ({"gated_attention": True}, "has gates on attention; executed for real are decoders without"),
+        (
+            {"experts": 4, "dense_beside": 16},
+            "executed for real are experts of two matrices in every layer, and no others",
+        ),
+    ],
+)
+def test_the_runtime_refuses_what_it_does_not_compute(keys, message):
+    """In one line, and sends what the schedule says where nobody asks it to compute."""
+    here = setting(small("odd", **keys), balancer="even")
+    with pytest.raises(InputError, match=f"--model odd: {message}") as refused:
+        data_of(here, computes=True, real=True)
+    assert "\n" not in str(refused.value)
+    assert data_of(here, computes=False, real=False) == "blank"
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_inference_keeps_what_later_tokens_see(tp):
+    """Keys and values of a window, of a chunk, of all tokens; of linear attention a state, however long the sequence."""
+    mixers = {"mixers": ["window", "chunk", "attention", "fading"], "window": 4, "chunk": 8, "recurrent": STATE}
+    here, tokens = setting(small("mixed", **mixers), mesh={"tp": tp}), 100
+    found = cache_bytes(here, POLICIES["O1"], 3, tokens)
+    heads, state = 2 * 32 / tp, 4 * 8 * 8 / tp
+    assert found == 3 * 2 * (heads * (4 + 8 + tokens) + state)
+
+
+def test_layers_for_further_tokens_are_with_the_output():
+    """On the last stage, whatever layers it has, with the words of the embedding, whose gradient both ends tell each other."""
+    model = small("ahead", further_tokens=2)
+    for how, last in (("even", 2), ("2,2,0", 0)):
+        stages = 2 if how == "even" else 3
+        here = setting(model, mesh={"pp": stages}, stage_layers=how, micro_batch=1)
+        assert list(here.parts[-1]) == list(range(model.layers - last, model.layers + 2))
+        holdings = {each.part: np.broadcast_to(each.parameters, (stages,)) for each in held(here)}
+        assert holdings["embedding"][[0, -1]].tolist() == [64 * 32, 2 * 64 * 32]
+        assert sum(each.sum() for each in holdings.values()) == model.parameters.total + 64 * 32
+        roles = [each.task.role for each in lower_step(here)[0].operations]
+        assert roles.count(Role.TIED_GRADIENT_TO_FIRST) == roles.count(Role.TIED_GRADIENT_TO_LAST) == 1
 
 
 def seen(length, window=None, chunk=None):

@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.memory import FIXED_FP32, update_state_share
 from athanor.workloads.model.precision import POLICIES, PrecisionSchedule
 from athanor.workloads.optimizers import OPTIMIZERS
+from athanor.workloads.plan.setting import Setting
 from athanor.workloads.routing.balancers import Capacity, Swipe, Unbalanced
 from athanor.workloads.routing.routers import ROUTERS, Zipf, choices, popularity
 from hypothesis import given, settings
@@ -186,3 +188,17 @@ def test_what_swipe_moves_under_zipf(experts, most, moved):
     wanted = np.round(Zipf(1.0).shares(experts, 0) * tokens * experts).astype(int)[None, None]
     assert wanted.max() / tokens == pytest.approx(most, rel=0.01)
     assert Swipe().carry(wanted, tokens).moved[0] / wanted.sum() == pytest.approx(moved, rel=0.01)
+
+
+def test_padded_places_are_sent_and_computed_like_tokens():
+    """Loads are those of capacity, and what ranks send and compute is the capacity, however full."""
+    plan = {"mesh": {"ep": 4}, "global_batch": 4, "micro_batch": 1, "router": "zipf:1.0", "depth": "bound"}
+    loads = {}
+    for name in ("capacity:1.5", "padded:1.5"):
+        setting = Setting.of("cluster-64", "moda-tiny", {**plan, "balancer": name})
+        loads[name] = LoadModel(setting).sample(0, 0, 0)
+    plain, padded = loads.values()
+    places = float(np.ceil(1.5 * setting.batch.micro_tokens * setting.top_k))
+    assert padded.sent == padded.received == places == np.max(plain.received)
+    assert padded.dropped_fraction == plain.dropped_fraction > 0
+    assert (padded.carried == plain.carried).all() and np.min(plain.received) < places

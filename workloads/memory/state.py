@@ -64,7 +64,9 @@ class ModelState:
         """Weights of layers that are fetched, and gradients of layers not reduced yet; no more than a framework allows."""
         if self.plan.sharding.shards_weights or self.plan.offloads & {"parameters", "experts"}:
             size = AT_ONCE * self._largest("weight", self._fetched)
-            if self.plan.sharding.shards_weights:
+            if self.plan.sharding.shards_weights and not self.plan.sharding.reshards:
+                size = self.stages.by_stage(self._bytes(held(self.setting), "weight"))
+            elif self.plan.sharding.shards_weights:
                 ends = self._bytes(held_beside_layers(self.setting), "weight")
                 size = np.maximum(size, self.stages.by_stage(ends))
             most = self.setting.framework.at_once if self.setting.framework else inf

@@ -14,14 +14,24 @@ def node_injection(machine: Machine, layout: Layout) -> NDArray[np.float64]:
     """Bytes per second and direction that the ranks of each node send, ``[nodes]`` up to the last one that holds a rank.
 
     Where accelerators have cards of their own, those of ranks that are not there stay idle: of ``n`` ranks that a node has room
-    for, ``k`` reach ``ceil(k * interfaces / n)`` of its interfaces, since ranks fill a node from its first card on.
+    for, ``k`` reach ``ceil(k * interfaces / n)`` of its interfaces, since ranks fill a node from its first card on. Nodes with
+    slow cards have their share of that.
     """
-    present = np.bincount(layout.node)
+    present, share = np.bincount(layout.node), card_shares(layout)
     if not machine.node.own_cards:
-        return np.full(len(present), machine.injection)
+        return machine.injection * share
     cards = machine.node.interfaces
     reached = np.minimum(cards, np.ceil(present * cards / layout.ranks_per_node - 1e-9))
-    return np.where(present > 0, reached / cards, 1.0) * machine.injection
+    return np.where(present > 0, reached / cards, 1.0) * machine.injection * share
+
+
+def card_shares(layout: Layout) -> NDArray[np.float64]:
+    """The share of their rate that each node's cards have, ``[nodes]`` up to the last one that holds a rank."""
+    share = np.ones(int(layout.node.max()) + 1)
+    for node, left in layout.slow_cards:
+        if node < len(share):
+            share[node] = left
+    return share
 
 
 def interfaces(machine: Machine, layout: Layout) -> list[LinkKind]:

@@ -33,7 +33,8 @@ NAMED = {
 class Layout(FrozenArrays):
     """A mesh on a machine: ``node[rank]`` is the node that holds each rank.
 
-    Built once for a plan; the network asks it which ranks form a group and which of those share a supernode.
+    Built once for a plan; the network asks it which ranks form a group and which of those share a supernode. ``slow_cards`` are
+    nodes, each with the share of its cards' rate that it has.
     """
 
     mesh: Mesh
@@ -41,6 +42,7 @@ class Layout(FrozenArrays):
     ranks_per_node: int
     nodes_per_supernode: int
     supernode_size: int
+    slow_cards: tuple[tuple[int, float], ...] = ()
     _cache: dict[tuple[str, ...], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
     _span: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)
     _split: dict[tuple[str, ...], NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)

@@ -67,6 +67,12 @@ class Sight:
         return whole * self.chunk * (self.chunk + 1.0) / 2.0 + rest * (rest + 1.0) / 2.0
 
 
+def one_each(stack: Iterable[Layer]) -> tuple[Layer, ...]:
+    """A stack in which layers that are equal are one object, so that they are quickly told to be."""
+    known: dict[Layer, Layer] = {}
+    return tuple(known.setdefault(layer, layer) for layer in stack)
+
+
 def expanded(pattern: Iterable[str]) -> tuple[str, ...]:
     """A pattern with what it has several times written out: ``("3*window", "attention")`` is four layers long."""
     found: list[str] = []

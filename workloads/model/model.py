@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...hardware.errors import suggestion
 from ...hardware.records import Record, build, catalogue_names, find, read_toml
-from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded
+from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded, one_each
 from .precision import PARTS, Part
 from .recurrent import AnyRecurrent, Recurrent
 
@@ -278,7 +278,7 @@ class Model(Record):
         encoder = [Layer(encoder=True, moe=self._is_moe(at)) for at in range(self.encoder_layers)]
         cross, mixers = self.encoder_layers > 0, self.pattern
         layers = [Layer(cross=cross, moe=self._is_moe(at), mixer=mixers[at % len(mixers)]) for at in range(self.layers)]
-        return (*encoder, *layers, *(replace(layers[-1], ahead=True) for _ in range(self.further_tokens)))
+        return one_each((*encoder, *layers, *(replace(layers[-1], ahead=True) for _ in range(self.further_tokens))))
 
     @cached_property
     def kinds(self) -> tuple[Layer, ...]:

@@ -139,6 +139,13 @@ def _faults() -> Iterable[str]:
     return catalogue_names(RATES)
 
 
+def _datasets() -> Iterable[str]:
+    from ...hardware.records import catalogue_names
+    from ..datasets import CATALOGUE
+
+    return catalogue_names(CATALOGUE)
+
+
 KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "machines": _machines,
     "models": _models,
@@ -161,6 +168,7 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "offloads": _offloads,
     "routings": _routings,
     "faults": _faults,
+    "datasets": _datasets,
 }
 """Kinds of names."""
 

@@ -13,6 +13,7 @@ from ..model.model import Model
 from ..optimizers import Adam
 from ..pipelines import PIPELINES, find_pipeline
 from ..pipelines.stage_layers import layers_by_part
+from ..routing.balancers import Balancer, Padded
 from .batch import Batch
 from .plan import Plan
 
@@ -49,6 +50,11 @@ class Rule:
     def __str__(self) -> str:
         """As errors begin."""
         return f"{self.first} with {self.second}"
+
+
+def _fixed_shapes(balancer: Balancer) -> bool:
+    """Whether every expert's products have one shape, whatever tokens choose."""
+    return balancer.level or isinstance(balancer, Padded)
 
 
 CUT = " or ".join(CONTEXT)
@@ -173,8 +179,12 @@ RULES = (
     Rule(
         "--cuda-graphs",
         "experts whose loads vary",
-        lambda g: g.plan.cuda_graphs and bool(g.model.experts) and not g.plan.balancing.level,
-        "a graph repeats kernels of fixed shapes; use a --balancer that gives every expert as many tokens in each step",
+        lambda g: (
+            g.plan.cuda_graphs
+            and bool(g.model.experts)
+            and not (g.plan.balancing.level or isinstance(g.plan.balancing, Padded))
+        ),
+        "a graph repeats kernels of fixed shapes; use --balancer padded, or one that gives every expert as many tokens",
     ),
     Rule(
         CUT,

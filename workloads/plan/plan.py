@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...hardware.errors import InputError, suggestion
@@ -187,8 +188,8 @@ class Plan:
     balancer: str = option(
         "Experts",
         "none",
-        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a"
-        " class of yours as module:Class.",
+        "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send"
+        " and compute empty places), swipe, even, or a class of yours as module:Class.",
         form="BALANCER",
         names="balancers",
         inference=True,
@@ -282,7 +283,8 @@ class Plan:
         "Sharding and offload",
         "0",
         "What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too,"
-        " 3 weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside"
+        " 3 weights too, shard-grad-op (3 whose weights stay whole until the backward pass), ++ (ZeRO++: 3 with 8-bit"
+        " weights and 4-bit gradients), or hierarchical (1, reduced inside"
         " supernodes first, then across: BaGuaLu).",
         form="KIND",
         names="shardings",
@@ -409,6 +411,15 @@ class Plan:
         form="NODE:FACTOR,...",
         fixable=False,
     )
+    slow_links: str = option(
+        "Noise and steps",
+        "none",
+        "Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is left:"
+        " 3:0.5,7:0.25.",
+        form="NODE:SHARE,...",
+        fixable=False,
+        simulated_only=True,
+    )
     steps: int = option("Noise and steps", 1, "Training steps, one after another.", more=0, fixable=False)
     seed: int = option(
         "Noise and steps", 0, "Seed of all that is drawn: routing, jitter and speeds.", least=0, inference=True
@@ -475,6 +486,7 @@ class Plan:
             Mesh.of(self.mesh),
             self.offloads,
             self.slowness_of_nodes,
+            self.shares_of_links,
             parse(self.stage_layers),
         )
         try:
@@ -579,22 +591,16 @@ class Plan:
     @property
     def slowness_of_nodes(self) -> dict[int, float]:
         """How many times as long nodes take that are named as slow (or, below 1, as fast)."""
-        found: dict[int, float] = {}
-        for text in [] if self.slow_nodes == "none" else self.slow_nodes.split(","):
-            name, _, factor = (part.strip() for part in text.partition(":"))
-            node = int(name) if name.isdecimal() else -1
-            try:
-                times = float(factor)
-            except ValueError:
-                times = 0.0
-            if node < 0 or not 0 < times < float("inf"):
-                raise InputError(
-                    f"--slow-nodes {text}: write NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2"
-                )
-            if node in found:
-                raise InputError(f"--slow-nodes {self.slow_nodes}: node {node} is named twice")
-            found[node] = times
-        return found
+        return _by_node(
+            "--slow-nodes", self.slow_nodes, "NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2", inf
+        )
+
+    @property
+    def shares_of_links(self) -> dict[int, float]:
+        """The share of their rate that the network cards of named nodes have."""
+        return _by_node(
+            "--slow-links", self.slow_links, "NODE:SHARE, a node from 0 on and a share of (0, 1]: 3:0.5", 1.0
+        )
 
     def changed(self, **options: Any) -> Plan:
         """The same plan with other values, which are taken as they are: they come from a plan or from code."""
@@ -614,6 +620,24 @@ class Plan:
             field.name: dict(value) if isinstance(value := getattr(self, field.name), dict) else value
             for field in fields(self)
         }
+
+
+def _by_node(flag: str, text: str, needed: str, most: float) -> dict[int, float]:
+    """Numbers above 0, up to ``most``, by node; raises :class:`InputError` that says what is ``needed``."""
+    found: dict[int, float] = {}
+    for part in [] if text == "none" else text.split(","):
+        name, _, value = (each.strip() for each in part.partition(":"))
+        node = int(name) if name.isdecimal() else -1
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if node < 0 or not 0 < number <= most or number == inf:
+            raise InputError(f"{flag} {part}: write {needed}")
+        if node in found:
+            raise InputError(f"{flag} {text}: node {node} is named twice")
+        found[node] = number
+    return found
 
 
 @cache

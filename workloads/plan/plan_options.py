@@ -60,8 +60,8 @@ class PlanOptions(TypedDict, total=False):
     """How much loads of experts change from one step to the next: 0 keeps them, 1 draws them anew, in between they
     correlate by 1 - X.  [from 0 to 1; default: 0.0]"""
     balancer: str | None
-    """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), swipe, even, or a
-    class of yours as module:Class.  [default: none]"""
+    """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send
+    and compute empty places), swipe, even, or a class of yours as module:Class.  [default: none]"""
     expert_tensor: Literal["split", "whole"] | None
     """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
     too.  [default: split]"""
@@ -103,8 +103,9 @@ class PlanOptions(TypedDict, total=False):
     # Sharding and offload
     zero: str | None
     """What data-parallel ranks shard instead of replicating (ZeRO): 0 nothing, 1 optimizer state, 2 gradients too, 3
-    weights too, ++ (ZeRO++: 3 with 8-bit weights and 4-bit gradients), or hierarchical (1, reduced inside
-    supernodes first, then across: BaGuaLu).  [default: 0]"""
+    weights too, shard-grad-op (3 whose weights stay whole until the backward pass), ++ (ZeRO++: 3 with 8-bit
+    weights and 4-bit gradients), or hierarchical (1, reduced inside supernodes first, then across: BaGuaLu).
+    [default: 0]"""
     offload: str | None
     """What lies in the host's memory: optimizer, parameters, activations, experts, joined by commas, or a share of
     one such as experts:0.5.  [default: none]"""
@@ -159,6 +160,9 @@ class PlanOptions(TypedDict, total=False):
     slow_nodes: str | None
     """Nodes, counted from 0, that compute slower than the others, and how many times as long they take: 3:1.2,7:1.5.
     [default: none]"""
+    slow_links: str | None
+    """Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is
+    left: 3:0.5,7:0.25.  [default: none]"""
     steps: int | None
     """Training steps, one after another.  [above 0; default: 1]"""
     seed: int | None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TEXTS = ("machine", "model", "json", "out", "output")
 """Keys that hold a name or a path."""
 
-COMMANDS = ("lower", "scale", "search", "execute", "infer", "campaign")
+COMMANDS = ("lower", "scale", "search", "execute", "train", "infer", "campaign")
 """Tables of options that one command has beside a plan; ``search`` are those of ``athanor plan``."""
 
 KEYS = (*TEXTS, "allow_overcommit", "plan", "set", *COMMANDS)

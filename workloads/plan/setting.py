@@ -14,7 +14,7 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
-from ..model.layers import Layer
+from ..model.layers import Layer, one_each
 from ..model.model import Model, load_model
 from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
@@ -65,11 +65,11 @@ class Setting:
                 f"--mesh {mesh}: {mesh.ranks:,} ranks exceed {hardware.name}:"
                 f" {hardware.nodes:,} nodes x {per_node} a node = {room:,}"
             )
-        for node in plan.slowness_of_nodes:
+        named = [(f"--slow-nodes {plan.slow_nodes}", node) for node in plan.slowness_of_nodes]
+        named += [(f"--slow-links {plan.slow_links}", node) for node in plan.shares_of_links]
+        for flag, node in named:
             if node >= hardware.nodes:
-                raise InputError(
-                    f"--slow-nodes {plan.slow_nodes}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}"
-                )
+                raise InputError(f"{flag}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}")
         own: int | None = None
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
@@ -102,6 +102,11 @@ class Setting:
         return {}
 
     @cached_property
+    def lowered(self) -> dict[Any, Any]:
+        """What steps have in common once they are lowered, by their formats."""
+        return {}
+
+    @cached_property
     def layout(self) -> Layout:
         """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
         return self._placed[1]
@@ -128,7 +133,9 @@ class Setting:
                 raise wrong from None
 
     def _on(self, placement: str | Mapping[str, str]) -> Layout:
-        return place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        found = place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
+        shares = self.plan.shares_of_links
+        return replace(found, slow_cards=tuple(sorted(shares.items()))) if shares else found
 
     def micro_tokens(self, decoder: bool = False) -> int:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""
@@ -174,7 +181,7 @@ class Setting:
         if chosen is None:
             return stack
         again = {layer for part in self.parts for layer in chosen.of(part)}
-        return tuple(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+        return one_each(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
 
     @cached_property
     def parts(self) -> tuple[range, ...]:

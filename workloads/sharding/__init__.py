@@ -6,7 +6,7 @@ from ...hardware.registry import Registry
 from .hierarchical import Hierarchical
 from .replicated import Replicated
 from .sharding import Sharding, ShardTransfer, Vector
-from .zero import ShardedGradients, ShardedState, ShardedWeights
+from .zero import ShardedGradients, ShardedState, ShardedWeights, WeightsKeptForBackward
 from .zero_plus_plus import ZeroPlusPlus
 
 SHARDINGS: Registry[Sharding] = Registry(
@@ -16,6 +16,7 @@ SHARDINGS: Registry[Sharding] = Registry(
         "1": ShardedState(),
         "2": ShardedGradients(),
         "3": ShardedWeights(),
+        "shard-grad-op": WeightsKeptForBackward(),
         "++": ZeroPlusPlus(),
         "hierarchical": Hierarchical(),
     },

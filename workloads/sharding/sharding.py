@@ -59,6 +59,9 @@ class Sharding(Policy):
     shards_weights: ClassVar[bool] = False
     """Weights are never whole but for the layer at hand, before which they are gathered, forward and backward."""
 
+    reshards: ClassVar[bool] = True
+    """Whole weights are let go behind a forward pass, and gathered again before the backward one."""
+
     reduces_in_two_levels: ClassVar[bool] = False
     """Exchanges over all ranks go inside supernodes first, wherever the machine has them."""
 

@@ -29,3 +29,14 @@ class ShardedWeights(ShardedGradients):
 
     about: ClassVar[str] = "weights are sharded too (ZeRO-3, FSDP)"
     shards_weights: ClassVar[bool] = True
+
+
+class WeightsKeptForBackward(ShardedWeights):
+    """As stage 3, but weights that have been gathered for a forward pass stay whole until the backward one.
+
+    Source: PyTorch's FSDP with ``reshard_after_forward=False``, before that ``SHARD_GRAD_OP`` (Zhao et al. 2023).
+    """
+
+    about: ClassVar[str] = "as 3, but weights stay whole from forward to backward pass (FSDP without resharding)"
+    reshards: ClassVar[bool] = False
+    searched: ClassVar[bool] = False

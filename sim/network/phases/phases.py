@@ -10,7 +10,7 @@ import numpy as np
 
 from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
-from ....workloads.mesh.node_cards import node_injection
+from ....workloads.mesh.node_cards import card_shares, node_injection
 from ....workloads.mesh.placement import Layout
 from ..links import Array, Groups, Index, LinkLoads, Links
 from .flow_classes import Alone, Demand
@@ -70,11 +70,22 @@ def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:
     return ByRoute(replace(graph, kinds=kinds, capacity=graph.capacity * scale), made.depth)
 
 
+def taken_as_slow(made: Phases, layout: Layout) -> str:
+    """What is said where cards of single nodes are slow, and all nodes are taken to be; empty where they are not."""
+    if not layout.slow_cards or not isinstance(made, ByLevel) or np.ptp(card_shares(layout)[layout.node]) == 0:
+        return ""
+    return (
+        f"cards of all nodes are taken to be as slow as the slowest that is named, since {layout.mesh.ranks:,} ranks are more"
+        f" than {MOST_BY_ROUTE}: an upper bound of what it costs"
+    )
+
+
 def phases(machine: Machine, layout: Layout, depth: str) -> Phases:
     """Phases by levels where the fabric is a tree, which costs a few numbers a rank; else by routes, a few a message.
 
     Levels know one rate of all nodes. Where nodes hold unequally many ranks with cards of their own, few ranks are looked at by
-    routes; of many, all nodes send as the fullest one does.
+    routes; of many, all nodes send as the fullest one does. The same holds for named slow cards: of many ranks, all send as the
+    slowest of them, which is an upper bound of what these cost.
     """
     levels, sends = (
         machine.fabric.levels(int(layout.node.max()) + 1, machine.injection),
@@ -82,7 +93,8 @@ def phases(machine: Machine, layout: Layout, depth: str) -> Phases:
     )
     used = sends[layout.node]
     if levels is not None and (layout.mesh.ranks > MOST_BY_ROUTE or np.ptp(used) == 0):
-        levels = [replace(levels[0], capacity=float(used.max())), *levels[1:]]
+        shares = card_shares(layout)[layout.node]
+        levels = [replace(levels[0], capacity=float((used / shares).max() * shares.min())), *levels[1:]]
         return ByLevel(Links.of(machine, layout, levels), depth)
     from ..topology import Graph
     from .phases_by_route import ByRoute

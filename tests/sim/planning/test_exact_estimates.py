@@ -75,7 +75,8 @@ ONE_STAGE = [
     ("cluster-64", EXPERTS_IN_BOTH, {"mesh": {"ep": 4, "dp": 2}, **QUIET}),
     ("cluster-64", PATCHWORK, {"mesh": {"ep": 4, "tp": 2}, "sequence_parallel": True, "recompute": "full", **QUIET}),
     ("cluster-64", PATCHWORK, {"mesh": {"ep": 4, "dp": 2}, "recompute": "modules:layernorm", "zero": "3", **QUIET}),
-    ("cluster-64", ADAPTED, {"mesh": {"tp": 2, "dp": 4}, "sequence_parallel": True, "zero": "1", "overlap": "all"}),
+    ("cluster-64", ADAPTED, {"mesh": {"tp": 2, "dp": 4}, "sequence_parallel": True, "zero": "1"}),
+    ("cluster-64", ADAPTED, {"mesh": {"dp": 8}, "zero": "1", "overlap": "all"}),
     ("selene", TWO_STACKS, {"mesh": {"tp": 8}}),
     ("selene", TWO_STACKS, {"mesh": {"dp": 8}, "overlap": "gradients", "zero": "1"}),
     ("selene", DENSE, {"mesh": {"dp": 2}, "zero": "1", "offload": "optimizer"}),  # alone on a node of eight

@@ -55,7 +55,7 @@ def test_a_step_is_shorter_and_the_planner_says_the_same():
     seconds, machine = {}, load_machine("eos-h100").changed({"core_group.launch": "0 s"})
     for plan in (PLAN, ONCE):
         setting = Setting.of(machine, MODEL, plan)
-        true = athanor.simulate(machine, MODEL, depth="bound", **plan).summary()["step_seconds"]
+        true = athanor.simulate(machine, MODEL, depth="links", **plan).summary()["step_seconds"]
         asked = Question(setting.machine, MODEL, setting.mesh.ranks, setting.ranks_per_node, {}, {}, {}, 1e15)
         assert Estimator(asked).seconds(setting) == approx(true, rel=1e-6)
         seconds[plan is ONCE] = true

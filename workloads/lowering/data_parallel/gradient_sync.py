@@ -92,15 +92,15 @@ class Update:
             program.add(task, exchange, "gradient_sync", f"embedding.tied.to_{way}")
 
     def norms(self, program: Program) -> None:
-        """Gradients of what ranks of a model-parallel group have whole, but of other tokens, are added up.
+        """Gradients of what ranks of a model-parallel group have whole, but know in part, are added up.
 
-        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own; gates where experts stay
-        whole, so that each rank of tp routes its own.
+        Norms under sequence parallelism (Megatron) and on a grid, whose rows have tokens of their own. Gates always: where
+        experts stay whole, each rank of tp routes its own tokens; where they are cut it has a part of every answer, and the
+        gate's gradient rests on the products of answers and their gradients.
         """
-        plan = self.setting.plan
         axes = {
-            "norm": "tp" if plan.sequence_parallel else "row",
-            "gate": "tp" if plan.expert_tensor == "whole" else "row",
+            "norm": "tp" if self.setting.plan.sequence_parallel else "row",
+            "gate": "row" if self.setting.mesh.size("row") > 1 else "tp",
         }
         for each in trained(self.setting):
             axis = axes.get(each.part)

@@ -85,7 +85,7 @@ class Fetched(LayerHook):
 
     def begin(self, program: Program, again: bool) -> None:
         """Embedding and output are there, which are few beside the layers; with overlap, the first layer is on its way."""
-        if self._sharded:
+        if self._gathers(again):
             ends = held_beside_layers(self.update.setting)
             self._gather(program, ends, Task(part="ends"), again, None, aside=False)
             self._dequantise(program, ends, Task(part="ends"), again)
@@ -98,7 +98,7 @@ class Fetched(LayerHook):
             self._fetch(program, layer, again, aside=False)
         elif (coming := self._coming.pop((layer, again))) >= 0:
             program.need(coming)
-        if self._sharded:
+        if self._gathers(again):
             self._dequantise(program, held_of_layer(self.update.setting, layer), Task(layer=layer), again)
         if not self._overlap:
             return
@@ -113,6 +113,10 @@ class Fetched(LayerHook):
     @property
     def _sharded(self) -> bool:
         return self._sharding.shards_weights
+
+    def _gathers(self, again: bool) -> bool:
+        """Whether weights are gathered before a pass; before the backward one not where they have stayed whole."""
+        return self._sharded and (self._sharding.reshards or not again)
 
     @property
     def _sharding(self) -> Sharding:
@@ -131,7 +135,7 @@ class Fetched(LayerHook):
             last = program.aside(task, HostCopy(from_host, "in"), "offload", HOST_IN, label=label)
         elif from_host is not None:
             program.add(task, HostCopy(from_host, "in"), "offload", label)
-        if self._sharded:
+        if self._gathers(again):
             last = self._gather(program, holdings, Task(layer=layer), again, last, aside)
         return last
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
-from .capacity import Capacity
+from .capacity import Capacity, Padded
 from .even import Even
 from .none import Unbalanced
 from .past import Past
@@ -15,6 +15,7 @@ BALANCERS: Registry[Balancer] = Registry(
     {
         "none": Unbalanced,
         "capacity": Capacity,
+        "padded": Padded,
         "swipe": Swipe,
         "even": Even,
     },
@@ -29,6 +30,7 @@ __all__ = [
     "Capacity",
     "Carried",
     "Even",
+    "Padded",
     "Past",
     "Swipe",
     "Tokens",

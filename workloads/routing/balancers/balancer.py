@@ -47,9 +47,10 @@ class Balancer(Policy, ABC):
 
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
     one of them stands for all. One that is not ``by_choice`` looks at what each rank is asked for in all: ``wanted`` may then
-    have these sums in place of the choices.
+    have these sums in place of the choices. One that never ``decides`` lets tokens go where they are wanted.
     """
 
+    decides: ClassVar[bool] = True
     level: ClassVar[bool] = False
     by_choice: ClassVar[bool] = True
 

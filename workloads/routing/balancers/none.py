@@ -16,6 +16,7 @@ class Unbalanced(Balancer):
     """Tokens go where the router wants them; the most popular expert decides the time of all."""
 
     about: ClassVar[str] = "tokens go where the router wants them"
+    decides: ClassVar[bool] = False
     by_choice: ClassVar[bool] = False
 
     def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:

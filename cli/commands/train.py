@@ -1,0 +1,131 @@
+"""``athanor train``: many steps over MPI, on data."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import click
+
+from ...reports.tables.terminal import check_writable, console, emit, progress
+from ..inputs import command_text, first
+from ..options import (
+    machine_option,
+    overcommit_option,
+    plan_options,
+    result_options,
+    runtime_options,
+)
+from ..run_files import run_file_argument
+from ..sections import SectionedCommand
+
+
+@click.command(cls=SectionedCommand)
+@run_file_argument("train")
+@machine_option("laptop")
+@plan_options()
+@overcommit_option
+@runtime_options
+@click.option(
+    "--data",
+    default="made",
+    show_default=True,
+    metavar="FILE|made",
+    help="A file, read byte by byte; made: a seeded corpus whose entropy is known.",
+)
+@click.option(
+    "--checkpoint-every", type=int, metavar="N", help="Write a checkpoint into --out every N steps, and at the end."
+)
+@click.option("--resume", metavar="DIR", help="Go on with the last checkpoint of a run, on any mesh.")
+@click.option(
+    "--loss-scale",
+    default="",
+    metavar="dynamic|none|N",
+    help="What the loss is multiplied by before its gradients are made.  [default: dynamic where there are halves]",
+)
+@click.option(
+    "--balance-loss",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weight of the auxiliary loss for balance (Switch: 0.01).",
+)
+@click.option(
+    "--z-loss", type=float, default=0.0, show_default=True, help="Weight of the router z-loss (ST-MoE: 0.001)."
+)
+@click.option(
+    "--gate-bias",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Rate at which biases of experts follow their load, which then choose (loss-free balancing: 0.001).",
+)
+@result_options
+def train(
+    machine: str,
+    model: str,
+    settings: tuple[str, ...],
+    allow_overcommit: bool,
+    expect_ranks: int | None,
+    time_limit: float,
+    data: str,
+    checkpoint_every: int | None,
+    resume: str | None,
+    loss_scale: str,
+    balance_loss: float,
+    z_loss: float,
+    gate_bias: float,
+    json_path: str | None,
+    out: str | None,
+    **options: Any,
+) -> None:
+    """Train a model over MPI, for --steps steps: mpiexec -n P athanor train …, or alone in one process.
+
+    Loss, gradient norm, times and the loads of experts are recorded. Tokens choose experts by a gate that learns, unless --router
+    names another.
+    """
+    from ...mpi_runtime.job.environment import prepare
+
+    prepare()
+    from ...mpi_runtime.trainer.train import train as train_run
+    from ...reports.pages.output_folder import Folder
+    from ..inputs import load
+
+    hardware, chosen = load(machine, model, settings)
+    folders: list[Folder] = []
+
+    def ready() -> None:
+        check_writable(json_path)
+        if out:
+            folders.append(Folder(out))
+
+    with progress("train") if first() else nullcontext(lambda text: None) as advance:
+        run = train_run(
+            hardware,
+            chosen,
+            data=data,
+            out=out,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            loss_scale=loss_scale,
+            balance_loss=balance_loss,
+            z_loss=z_loss,
+            gate_bias=gate_bias,
+            allow_overcommit=allow_overcommit,
+            expect_ranks=expect_ranks,
+            time_limit=time_limit,
+            ready=ready,
+            advance=advance,
+            **options,
+        )
+    if run is None:
+        return
+    for folder in folders:
+        from ...reports.pages.training import write_training
+
+        write_training(folder, run, hardware, chosen, command_text())
+    emit(json_path, run.summary())
+    if json_path != "-":
+        from ...reports.tables.trainings import show_training
+
+        show_training(console(), run.summary())

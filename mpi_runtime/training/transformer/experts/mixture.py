@@ -1,0 +1,303 @@
+"""The half of a layer that has experts, on one rank: a norm, the gate, the way of tokens to experts and back, a residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .....workloads.routing.balancers.balancer import Balancer
+from .....workloads.routing.balancers.past import BEGINNING, Past
+from .....workloads.schedule.operation import Does, Role, Task
+from .....workloads.schedule.work import Exchange
+from ....messages.transport import Transport
+from ...moe_layer import MoeLayer, Steps
+from ...token_routing import Routing, Tells
+from .. import functions as f
+from ..halves import Half, Shared
+from ..messages import Array, Message
+from ..products import Product
+from ..weights.shards import ProductWeight, Weight, of_expert
+from . import gate
+from .gate_training import GateTraining
+from .local_experts import LocalExperts
+
+Index = gate.Index
+
+MOVING = frozenset(
+    {
+        Role.TOKENS_WANTED,
+        Role.TOKENS_ACCEPTED,
+        Role.TOKENS_REFUSED,
+        Role.ROOM_LEFT,
+        Role.TOKEN_COUNTS,
+        Role.DISPATCH,
+        Role.COMBINE,
+    }
+)
+"""Exchanges of tokens, or of numbers of them."""
+
+BESIDE = "shared experts"
+"""The part of the model beside the routed experts."""
+
+
+class Choosing(Protocol):
+    """Who chooses the experts of tokens: a gate that learns, or a router that a plan names."""
+
+    def __call__(self, layer: int, scores: Array) -> Index:
+        """Experts ``[tokens, top_k]`` that this rank's tokens of a layer want."""
+
+
+@dataclass(frozen=True)
+class Routes:
+    """What the layers of a micro-batch know of routing: who chooses, the policy that balances, and who carries tokens.
+
+    ``told`` takes what ranks told each other of a layer: tokens of their group wanted ``[choice, rank]`` and carried ``[rank]``;
+    they need not where all that a group wants ``[choice, sender, receiver]`` is ``known``.
+    """
+
+    transport: Transport
+    balancer: Balancer
+    tells: Tells
+    choose: Choosing
+    past: Callable[[int], Past] = lambda layer: BEGINNING
+    told: Callable[[int, Index, Index], None] = lambda layer, wanted, carried: None
+    known: Callable[[int], Index | None] = lambda layer: None
+    training: GateTraining = field(default_factory=GateTraining)
+
+
+class LocalMixture(Half):
+    """Gate and experts, and beside them, where the model has it, a part that every token passes."""
+
+    operator = "moe"
+    products_of = ("gate",)
+
+    def __init__(self, shared: Shared, layer: int | None, routes: Routes) -> None:
+        super().__init__(shared, layer)
+        assert layer is not None
+        self.number, self.routes = layer, routes
+        self.tokens: MoeLayer | None = None
+        self._experts: LocalExperts | None = None
+        self._scores = self._chances = self._choice_gradient = self._beside = self._beside_back = np.zeros((0, 0))
+        self._collected: Array | None = None  # answers, and gradients, of all tokens where ranks of tp route their own
+        self._collected_back: Array | None = None
+        nothing = shared.sizes.hidden_beside == 0
+        self.beside: dict[str, Product] = (
+            {} if nothing else {"up": self._of_beside("up"), "down": self._of_beside("down")}
+        )
+        self.computing |= {
+            (Role.GATE_CHOICE, None, None): self._choose,
+            (Role.TOKENS_DROPPED, None, None): lambda step: None,  # with the counts, which say what there is
+            (Role.TOKENS_DEALT, None, None): lambda step: self._layer.deal(step),
+            (Role.PERMUTE, None, None): self._permute,
+            (Role.EXPERT_SORT, "up", None): lambda step: None,  # experts find their tokens by number
+            (Role.EXPERT_SORT, "down", None): lambda step: None,
+            (Role.EXPERT_SORT, "down", "input"): lambda step: None,
+            (Role.EXPERT_SORT, "up", "input"): lambda step: None,
+            (Role.ACTIVATION, None, None): lambda step: self._of_rank.activate(),
+            (Role.MERGE, None, None): lambda step: self._layer.merge(),
+            (Role.MERGE, None, "input"): self._merge_back,
+            (Role.ACTIVATION, None, "input"): lambda step: self._of_rank.activate_gradient(),
+            (Role.PERMUTE, None, "input"): lambda step: self._layer.permute_gradient(),
+            (Role.GATE_CHOICE, None, "input"): self._choose_back,
+        }
+        self.exchanging |= {
+            (Role.TOKEN_COLLECT, None, None): self._collect,
+            (Role.TOKEN_COLLECT, None, "input"): self._collect_back,
+        }
+        self._multiplying: dict[Does, Callable[[], None]] = {
+            (Role.PRODUCT, "up", None): self._up,
+            (Role.PRODUCT, "down", None): self._down,
+            (Role.PRODUCT, "down", "input"): self._down_dgrad,
+            (Role.PRODUCT, "down", "weight"): lambda: self._of_rank.down_wgrad(),
+            (Role.PRODUCT, "up", "input"): self._up_dgrad,
+            (Role.PRODUCT, "up", "weight"): lambda: self._of_rank.up_wgrad(),
+        }
+
+    # --- operations -------------------------------------------------------------------------------------------------------
+
+    def compute(self, task: Task) -> None:
+        """Do what an operation computes."""
+        if task.part == BESIDE:
+            self._compute_beside(task)
+        elif task.role is Role.GATE_CHOICE and task.recomputed:
+            self._chances = gate.chances(self.products["gate"].c)  # tokens go where they went
+            self._layer.tokens = self.products["gate"].a
+        elif task.role is Role.PRODUCT and task.does in self._multiplying:
+            self._multiplying[task.does]()
+        else:
+            super().compute(task)
+
+    def moves(self, task: Task) -> bool:
+        """Whether an exchange brings tokens, or numbers of them, whose sizes ranks tell each other."""
+        return task.part == "moe" and task.role in MOVING
+
+    def move(self, task: Task, stream: str, exchange: Exchange) -> Steps:
+        """Such an exchange."""
+        if of_choice := self._layer.balancing.get(task.role):
+            yield from of_choice(task.step or 0, stream, exchange)
+        else:
+            yield from self._moving[task.does](stream, exchange)
+
+    @property
+    def _moving(self) -> dict[Does, Callable[[str, Exchange], Steps]]:
+        return {
+            (Role.TOKEN_COUNTS, None, None): self._count,
+            (Role.DISPATCH, None, None): self._layer.dispatch,
+            (Role.COMBINE, None, None): self._layer.combine,
+            (Role.COMBINE, None, "input"): self._layer.combine_gradient,
+            (Role.DISPATCH, None, "input"): self._layer.dispatch_gradient,
+        }
+
+    @property
+    def _layer(self) -> MoeLayer:
+        assert self.tokens is not None, "nothing has been chosen"
+        return self.tokens
+
+    @property
+    def _of_rank(self) -> LocalExperts:
+        assert self._experts is not None, "no tokens have come"
+        return self._experts
+
+    # --- forward ----------------------------------------------------------------------------------------------------------
+
+    def _mine(self, rows: Array) -> Array:
+        """Of rows of all tokens, those that this rank routes: all, or its share of them beside ``tp``."""
+        place = self.place
+        return rows[place.part(len(rows), "tp")] if place.whole_experts and not place.sequence_parallel else rows
+
+    def _first_source(self) -> Array:
+        return self._mine(super()._first_source())
+
+    def _choose(self, step: int) -> None:
+        scores, place = self.products["gate"].c, self.place
+        self._chances = gate.chances(scores)
+        wanted = self.routes.choose(self.number, scores)
+        local = len(place.local_experts(self.shared.sizes.experts))
+        routing = Routing(wanted, place.expert_ranks, local, place.expert_rank)
+        nothing = np.zeros(wanted.shape, dtype=scores.dtype)
+        self.tokens = MoeLayer(self.routes.transport, routing, self.products["gate"].a, nothing)
+        self._collected = self._collected_back = None
+
+    def _count(self, stream: str, exchange: Exchange) -> Steps:
+        """Ranks whose policy has to know what others want tell each other first; then how many tokens come."""
+        if self.routes.tells is Tells.WITH_COUNTS:
+            if (known := self.routes.known(self.number)) is None:
+                mine = self._layer.routing.by_choice()
+                everyone = np.empty((self.place.expert_ranks, *mine.shape), dtype=np.int64)
+                yield [self.routes.transport.group(stream, exchange).comm.Iallgather(mine, everyone)]
+                known = everyone.swapaxes(0, 1)
+            self._assign(known)
+        yield from self._layer.counts(stream, exchange)
+
+    def _permute(self, step: int) -> None:
+        layer = self._layer
+        if self.place.expert_ranks == 1 and self.routes.tells is Tells.WITH_COUNTS:
+            self._assign(layer.routing.by_choice()[:, None])
+        layer.weights = gate.weights(self._chances, layer.routing.expert)
+        layer.permute()
+
+    def _assign(self, everyone: Index) -> None:
+        """Let the policy decide, from what all ranks of the group want ``[choice, sender, receiver]``."""
+        carried = self._layer.routing.settle(self.routes.balancer, everyone, self.routes.past(self.number))
+        self.routes.told(self.number, everyone.sum(axis=1), carried)
+
+    def _up(self) -> None:
+        sizes, shared, layer = self.shared.sizes, self.shared, self._layer
+        mine = [of_expert(self.number, expert) for expert in self.place.local_experts(sizes.experts)]
+        rows, rounded = layer.rows_of_experts(), shared.rounded("expert")
+        ups, downs = ([rounded(shared.weights[each[which]]) for each in mine] for which in (0, 1))
+        of_ups, of_downs = ([shared.gradients[each[which]] for each in mine] for which in (0, 1))
+        self._experts = LocalExperts(
+            ups, downs, of_ups, of_downs, sizes.gated, rows, layer.arrived, shared.rounded("expert")
+        )
+        self._experts.up_product()
+
+    def _down(self) -> None:
+        self._layer.answers = self._of_rank.down_product()
+
+    def _answer(self) -> Array:
+        merged = self._layer.merged if self._collected is None else self._collected
+        return merged + self.beside["down"].c if self.beside else merged
+
+    def _collect(self, step: int) -> Message:
+        def take(parts: Array) -> None:
+            self._collected = parts.reshape(-1, parts.shape[-1])
+
+        return Message("all-gather", ("tp",), self._layer.merged, take)
+
+    def forget(self) -> None:
+        """Rows of others' tokens are kept for the gate's way back."""
+
+    # --- backward ---------------------------------------------------------------------------------------------------------
+
+    def _merge_back(self, step: int) -> None:
+        layer = self._layer
+        layer.gradient = self._mine(self._second_gradient())
+        layer.merge_gradient()
+        self._choice_gradient = layer.weights_gradient()
+
+    def _down_dgrad(self) -> None:
+        self._refresh()
+        self._of_rank.take_gradient(self._layer.gradients)
+        self._of_rank.down_dgrad()
+
+    def _refresh(self) -> None:
+        """Weights of experts as they are now: those of the forward pass may have been let go since."""
+        rounded = self.shared.rounded("expert")
+        mine = [of_expert(self.number, expert) for expert in self.place.local_experts(self.shared.sizes.experts)]
+        self._of_rank.up, self._of_rank.down = (
+            [rounded(self.shared.weights[each[which]]) for each in mine] for which in (0, 1)
+        )
+
+    def _up_dgrad(self) -> None:
+        self._layer.gradients = self._of_rank.up_dgrad()
+
+    def _choose_back(self, step: int) -> None:
+        routing, shared = self._layer.routing, self.shared
+        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient)
+        if (
+            not shared.place.me("tp") or shared.place.whole_experts
+        ):  # ranks of tp that share tokens add up their gradients
+            tokens = shared.tokens / shared.scale
+            self._scores = self._scores + self.routes.training.gradient(self.products["gate"].c, routing.wanted, tokens)
+
+    def _first_gradient(self) -> Array:
+        return self._scores
+
+    def _input_gradient(self) -> Array:
+        """Of the tokens by the gate, by the experts, and by what is beside them."""
+        mine: Array = self.products["gate"].da + self._layer.merged_gradient
+        total = mine if self._collected_back is None else self._collected_back
+        return total + self.beside["up"].da if self.beside else total
+
+    def _collect_back(self, step: int) -> Message:
+        def take(parts: Array) -> None:
+            self._collected_back = parts.reshape(-1, parts.shape[-1])
+
+        return Message("all-gather", ("tp",), self._input_gradient(), take)
+
+    # --- what every token passes ------------------------------------------------------------------------------------------
+
+    def _of_beside(self, kind: ProductWeight) -> Product:
+        key = Weight(self.layer, "shared experts", kind)
+        first = kind == "up"
+        return Product(
+            self.place,
+            lambda: self.shared.weights[key],
+            lambda: self.shared.gradients[key],
+            super()._first_source if first else lambda: self._beside,
+            (lambda: self._beside_back) if first else self._second_gradient,
+            self.shared.rounded("ffn"),
+        )
+
+    def _compute_beside(self, task: Task) -> None:
+        if task.role is Role.PRODUCT:
+            assert task.operand is not None
+            self.beside[task.operand].compute(task.gradient, task.step or 0)
+        elif task.gradient is None:
+            self._beside = f.activate(self.beside["up"].c, self.shared.sizes.gated)
+        else:
+            self._beside_back = f.activate_grad(self.beside["up"].c, self.beside["down"].da, self.shared.sizes.gated)

@@ -1,0 +1,193 @@
+"""athanor train: losses fall and are those of one process, checkpoints go on to the bit and on other meshes, loads replay."""
+
+import json
+import shutil
+from collections import Counter
+
+import athanor
+import numpy as np
+import pytest
+from athanor.hardware.errors import Ended, InputError
+from athanor.mpi_runtime.trainer.checkpoints import latest
+from athanor.mpi_runtime.trainer.corpus import Made, corpus_of
+from support.mpi_jobs import needs_mpi, told
+
+MODEL = """
+name = "small-moe"
+layers = 2
+heads = 4
+hidden = 16
+ffn_hidden = 24
+experts = 4
+top_k = 2
+vocabulary = 37
+seq_len = 8
+"""
+COMMON = "train --model model.toml --precision fp64 --balancer none --steps 6 --json -"
+GATES = "--z-loss 0.02 --gate-bias 0.03"
+RUNS = {
+    "four ranks": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --out run --checkpoint-every 3",
+    "again": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --resume run/step-00000003",
+    "cut": "--mesh ep=2,tp=2 --tokens-per-rank 64 --zero 0 --resume run/step-00000003 --out cut --checkpoint-every 6",
+    "further": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume cut --steps 8",
+    "gates": f"--mesh ep=2,tp=2 --tokens-per-rank 64 {GATES}",
+    "straight on": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume run --steps 8",
+}
+WRONG = {
+    "--resume nowhere": "--resume nowhere: has no whole checkpoint (a folder step-N with manifest.json)",
+    "--mesh ep=4 --optimizer sgd --steps 9 --resume run": "--optimizer was adam, and is sgd now",
+    "--mesh ep=4 --steps 6 --resume run": "has 6 steps already; --steps 6 counts those too",
+    "--checkpoint-every 2": "--checkpoint-every: needs --out DIR, the folder that checkpoints go to",
+    "--data model.toml": "is read byte by byte, and the model has 37 words; needs 256",
+}
+
+
+def all_runs(folder):
+    """Everything in one job, in turn."""
+    (folder / "model.toml").write_text(MODEL)
+    commands = [f"{COMMON} {words}".split() for words in (*RUNS.values(), *WRONG)]
+    for name, answer in zip((*RUNS, *WRONG), told(folder, 4, commands), strict=True):
+        (folder / f"{[*RUNS, *WRONG].index(name)}.json").write_text(
+            json.dumps([sorted(answer.statuses), answer.out, answer.said, answer.errors])
+        )
+
+
+@pytest.fixture(scope="module")
+def answers(once):
+    """(statuses, summary or text) by name, and the folder."""
+    folder = once("trained", all_runs)
+    names = [*RUNS, *WRONG]
+    return {name: json.loads((folder / f"{at}.json").read_text()) for at, name in enumerate(names)}, folder
+
+
+@pytest.fixture(scope="module")
+def runs(answers):
+    """The summaries."""
+    found = {}
+    for name in RUNS:
+        statuses, out, _, errors = answers[0][name]
+        assert statuses == [0], errors
+        found[name] = json.loads(out)
+    return found
+
+
+@needs_mpi
+def test_a_run_is_that_of_one_process(runs, answers):
+    """The same losses and norms to 1e-10, from one process that has all tokens."""
+    alone = athanor.train(
+        "laptop",
+        answers[1] / "model.toml",
+        tokens_per_rank=128,
+        precision="fp64",
+        balancer="none",
+        steps=6,
+        mesh={"dp": 1},
+    ).summary()
+    assert alone["ranks"] == 1 and alone["mesh"] == {"dp": 1}
+    for key in ("loss", "gradient_norm"):
+        assert runs["four ranks"][key] == pytest.approx(alone[key], rel=1e-10)
+        assert len(set(alone[key])) == 6
+    assert runs["four ranks"]["tokens"] == alone["tokens"] == 6 * 128
+
+
+@needs_mpi
+def test_gates_are_trained_as_in_one_process(runs, answers):
+    """Biases follow the load of all ranks, and the z-loss is of single tokens."""
+    usual = {"tokens_per_rank": 128, "precision": "fp64", "balancer": "none", "steps": 6, "mesh": {"dp": 1}}
+    alone = athanor.train("laptop", answers[1] / "model.toml", z_loss=0.02, gate_bias=0.03, **usual).summary()
+    assert runs["gates"]["loss"] == pytest.approx(alone["loss"], rel=1e-10)
+    assert runs["gates"]["loss"][2:] != pytest.approx(runs["four ranks"]["loss"][2:], rel=1e-4)
+
+
+@needs_mpi
+def test_a_run_goes_on_to_the_bit(runs):
+    for key in ("loss", "gradient_norm"):
+        assert runs["again"][key] == runs["four ranks"][key]
+
+
+@needs_mpi
+def test_a_run_goes_on_upon_other_meshes_and_comes_back(runs):
+    """Cut otherwise and with other shards, the numbers are the same but for the order of sums."""
+    for key in ("loss", "gradient_norm"):
+        assert runs["cut"][key] == pytest.approx(runs["four ranks"][key], rel=1e-10)
+        assert runs["further"][key] == pytest.approx(runs["straight on"][key], rel=1e-10)
+        assert len(runs["further"][key]) == 8
+
+
+@needs_mpi
+@pytest.mark.parametrize("words", WRONG)
+def test_what_cannot_be_is_said_in_a_line(words, answers):
+    statuses, out, said, errors = answers[0][words]
+    assert statuses == [2] and not out, errors
+    (line,) = said
+    assert WRONG[words] in line
+
+
+@needs_mpi
+def test_recorded_loads_are_replayed(answers):
+    """The simulator wants of every expert what the run has recorded."""
+    _, folder = answers
+    text = (folder / "run" / "loads.csv").read_text().splitlines()
+    assert len(text) == 1 + 6 * 2 * 4
+    counts = np.array([int(line.split(",")[3]) for line in text[1:]]).reshape(6, 2, 4)
+    assert (counts.sum(axis=2) == 128 * 2).all()
+    options = {"mesh": {"ep": 2, "dp": 2}, "tokens_per_rank": 32, "balancer": "none", "steps": 6}
+    run = athanor.simulate("laptop", folder / "model.toml", router=f"trace:{folder / 'run' / 'loads.csv'}", **options)
+    by_rank = counts.reshape(6, 2, 2, 2).sum(axis=3)
+    expected = (by_rank.max(axis=2) / by_rank.mean(axis=2)).max()
+    assert run.summary()["load_balance"]["wanted_max_over_mean"] == pytest.approx(expected, abs=0.02)
+
+
+@needs_mpi
+def test_a_checkpoint_that_was_changed_is_refused(answers, tmp_path):
+    """One byte of a shard is enough; and a folder without a manifest is no checkpoint."""
+    _, folder = answers
+    for name in ("step-00000003", "step-00000006"):
+        shutil.copytree(folder / "run" / name, tmp_path / name)
+    assert latest(tmp_path).name == "step-00000006"
+    (tmp_path / "step-00000006" / "manifest.json").unlink()
+    assert latest(tmp_path).name == "step-00000003"
+    shard = tmp_path / "step-00000003" / "rank-00001.npz"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(bytes(content))
+    options = {"tokens_per_rank": 128, "precision": "fp64", "balancer": "none", "steps": 9, "mesh": {"dp": 1}}
+    with pytest.raises(Ended, match=r"rank-00001\.npz is not what manifest\.json says"):
+        athanor.train("laptop", folder / "model.toml", resume=tmp_path, **options)
+
+
+def test_the_made_corpus_has_the_entropy_that_it_says():
+    """Counts of pairs of words come to it, and nothing else than a word's eight successors follows it."""
+    corpus = Made(20, seed=3)
+    words = corpus.batch(0, 4000, 33)
+    pairs = Counter(zip(words[:, :-1].reshape(-1).tolist(), words[:, 1:].reshape(-1).tolist(), strict=True))
+    before = Counter(words[:, :-1].reshape(-1).tolist())
+    total = sum(pairs.values())
+    found = -sum(count / total * np.log(count / before[pair[0]]) for pair, count in pairs.items())
+    assert found == pytest.approx(corpus.entropy, abs=0.01)
+    assert all(after in corpus.successors[word] for word, after in pairs)
+    assert (corpus.batch(1, 4, 9) == Made(20, seed=3).batch(1, 4, 9)).all()
+    assert (corpus.batch(1, 4, 9) != corpus.batch(2, 4, 9)).any()
+
+
+def test_a_text_is_read_byte_by_byte(tmp_path):
+    (tmp_path / "text").write_text("abcdefghij")
+    corpus = corpus_of(str(tmp_path / "text"), 300, seed=0)
+    words = corpus.batch(0, 50, 4)
+    assert (np.diff(words) == 1).all() and words.min() == ord("a") and words.max() == ord("j")
+    with pytest.raises(InputError, match="has 10 bytes, a sequence with its target 11"):
+        corpus.batch(0, 1, 11)
+
+
+@needs_mpi
+def test_steps_that_overflow_update_nothing(tmp_path):
+    """At a scale of 10^12 no gradient fits into halves; weights stay, so that the losses are those of a rate of zero."""
+    (tmp_path / "model.toml").write_text(MODEL)
+    usual = {"tokens_per_rank": 32, "precision": "O2", "steps": 3, "mesh": {"dp": 1}, "balancer": "none"}
+    skipped = athanor.train("laptop", tmp_path / "model.toml", loss_scale="1e12", **usual).summary()
+    assert [each["what"] for each in skipped["scale_events"]] == ["skipped"] * 3
+    assert skipped["loss_scale"] == [1e12] * 3
+    still = athanor.train("laptop", tmp_path / "model.toml", optimizer="adam:learning_rate=0", **usual).summary()
+    moved = athanor.train("laptop", tmp_path / "model.toml", optimizer="adam:learning_rate=0.1", **usual).summary()
+    assert skipped["loss"] == still["loss"] != moved["loss"]
+    assert not still["scale_events"]
