@@ -33,7 +33,7 @@ FITTED = {
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCollective:
     """Seconds of an operation by its bytes: what a rank sends to each other one for an all-to-all, else a rank's whole vector."""
 
     source: str
@@ -61,7 +61,7 @@ class Fit:
         )
 
 
-def calibrated(measured: Measured, asked: Asked) -> Machine:
+def calibrated(measured: MeasuredCollective, asked: Asked) -> Machine:
     """The machine of ``asked`` with a bandwidth and a latency that give these times; tells how well they do.
 
     Raises :class:`InputError` where no machine is named, it has no room for the ranks, or the log has no times.
@@ -76,7 +76,7 @@ def calibrated(measured: Measured, asked: Asked) -> Machine:
     return found.machine.model_copy(update={"name": name})
 
 
-def fitted(measured: Measured, base: Machine) -> Fit:
+def fitted(measured: MeasuredCollective, base: Machine) -> Fit:
     """The fit with the algorithm whose errors are least.
 
     On one host the bandwidth of a core group's port and the latency inside a node are fitted, over several the network's
@@ -107,7 +107,12 @@ def fitted(measured: Measured, base: Machine) -> Fit:
 
 
 def _fit(
-    measured: Measured, base: Machine, algorithm: str, sizes: NDArray[np.float64], times: NDArray[np.float64], each: int
+    measured: MeasuredCollective,
+    base: Machine,
+    algorithm: str,
+    sizes: NDArray[np.float64],
+    times: NDArray[np.float64],
+    each: int,
 ) -> Fit | None:
     """The fit with one algorithm; None where it does not run on so many ranks."""
     inside = measured.hosts == 1

@@ -17,7 +17,7 @@ from ..kinds import Asked, Importer, Makes
 from ..reading.files import text
 from ..reading.keys import Keys
 from ..reading.trees import json_of
-from .measured import FITTED, Measured, calibrated
+from .measured import FITTED, MeasuredCollective, calibrated
 
 RANK = re.compile(r"^#\s+Rank\s+\d+\s.*?\bon\s+(\S+)\s+device", re.MULTILINE)
 NAMED = re.compile(r"\b(all_reduce|all_gather|reduce_scatter|alltoall|broadcast|reduce)_perf\b")
@@ -53,7 +53,7 @@ class NcclTests(Importer):
         return read_nccl_tests(path, asked)
 
 
-def measured_by_nccl(path: str | Path, asked: Asked) -> Measured:
+def measured_by_nccl(path: str | Path, asked: Asked) -> MeasuredCollective:
     """The times of a log, in seconds by bytes as simulations count them."""
     source = text(path)
     defined = Keys(asked.defined, "--define")
@@ -70,7 +70,7 @@ def measured_by_nccl(path: str | Path, asked: Asked) -> Measured:
     count = defined.whole("hosts", default=len(dict.fromkeys(hosts)) or 1)
     each = ranks if operation == "all-to-all" else 1
     seconds = {size / each: time * MICRO for size, time in rows if size >= each and time > 0}
-    return Measured(Path(path).name, str(operation), ranks, count, seconds)
+    return MeasuredCollective(Path(path).name, str(operation), ranks, count, seconds)
 
 
 Log = tuple[str | None, list[str], list[tuple[float, float]]]

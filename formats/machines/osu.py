@@ -14,7 +14,7 @@ from ...hardware.machine import Machine
 from ..kinds import Asked, Importer, Makes
 from ..reading.files import text
 from ..reading.keys import Keys
-from .measured import Measured, calibrated
+from .measured import MeasuredCollective, calibrated
 
 TITLE = re.compile(r"^#\s*OSU\s+\S+\s+(.*?)\s*(?:v[\d.]+.*)?$", re.MULTILINE)
 
@@ -53,7 +53,7 @@ class OsuBenchmarks(Importer):
         return read_osu(path, asked)
 
 
-def measured_by_osu(path: str | Path, asked: Asked) -> Measured:
+def measured_by_osu(path: str | Path, asked: Asked) -> MeasuredCollective:
     """The times of an output, in seconds by bytes as simulations count them."""
     source = text(path)
     title = TITLE.search(source)
@@ -83,4 +83,4 @@ def measured_by_osu(path: str | Path, asked: Asked) -> Measured:
             raise InputError(f"{path}: line {number}: must be a size and a latency above 0")
         if size:
             seconds[float(size * (ranks if kind == "all-gather" else 1))] = time * MICRO
-    return Measured(Path(path).name, "broadcast" if pair else kind, ranks, hosts, seconds)
+    return MeasuredCollective(Path(path).name, "broadcast" if pair else kind, ranks, hosts, seconds)

@@ -48,7 +48,7 @@ MOST = 1024
 
 
 @dataclass(frozen=True)
-class Node:
+class ChakraNode:
     """One operation of a trace: what it is, which nodes it waits for, and its attributes by name."""
 
     identity: int
@@ -58,7 +58,7 @@ class Node:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
-def chakra_nodes(schedule: Schedule, rank: int) -> list[Node]:
+def chakra_nodes(schedule: Schedule, rank: int) -> list[ChakraNode]:
     """The nodes of one rank of a schedule.
 
     Operations of a stream follow each other, so that each also waits for the one before it there. Exchanges among one rank alone
@@ -67,7 +67,7 @@ def chakra_nodes(schedule: Schedule, rank: int) -> list[Node]:
     """
     mesh = schedule.mesh
     coordinate = tuple(int(each) for each in np.unravel_index(rank, mesh.shape))
-    nodes: list[Node] = []
+    nodes: list[ChakraNode] = []
     stands: dict[int, tuple[int, ...]] = {}
     latest: dict[str, tuple[int, ...]] = {}
     tags: Counter[tuple[int, int]] = Counter()
@@ -81,15 +81,15 @@ def chakra_nodes(schedule: Schedule, rank: int) -> list[Node]:
     return nodes
 
 
-def chakra_trace(nodes: Sequence[Node]) -> bytes:
+def chakra_trace(nodes: Sequence[ChakraNode]) -> bytes:
     """The bytes of a file."""
     messages = [chunk(1, VERSION), *(_message(each) for each in nodes)]
     return b"".join(varint(len(each)) + each for each in messages)
 
 
-def read_chakra(path: str | Path) -> list[Node]:
+def read_chakra(path: str | Path) -> list[ChakraNode]:
     """The nodes of a file; raises :class:`InputError` that says where it is broken, or which rule of its consumers it breaks."""
-    data, at, found = content(path, TRACE), 0, list[Node]()
+    data, at, found = content(path, TRACE), 0, list[ChakraNode]()
     try:
         size, at = read_varint(data, 0)
         if at + size > len(data):
@@ -108,7 +108,7 @@ def read_chakra(path: str | Path) -> list[Node]:
     return found
 
 
-def broken_rule(nodes: Sequence[Node]) -> str:
+def broken_rule(nodes: Sequence[ChakraNode]) -> str:
     """What of ASTRA-sim's rules nodes break first; empty where they keep all."""
     known: set[int] = set()
     for each in nodes:
@@ -192,12 +192,12 @@ def _nodes(
     identity: int,
     after: tuple[int, ...],
     tags: Counter[tuple[int, int]],
-) -> Iterator[Node]:
+) -> Iterator[ChakraNode]:
     work = operation.work
     if not isinstance(work, Exchange):
         sizes = {"num_ops": round(at(work.flops, coordinate)), "tensor_size": round(_bytes(work, coordinate))}
         on_host = isinstance(work, HostCopy)
-        yield Node(identity, operation.name, COMPUTES, after, {"is_cpu_op": on_host, **sizes})
+        yield ChakraNode(identity, operation.name, COMPUTES, after, {"is_cpu_op": on_host, **sizes})
         return
     groups = schedule.mesh.groups(work.axes)
     members = next(each for each in groups if rank in each).tolist()
@@ -206,7 +206,7 @@ def _nodes(
     size = {"is_cpu_op": False, "comm_size": round(at(work.nbytes, coordinate))}
     if work.operation in COLLECTIVES:
         name = _group_name(work.axes, members[0])
-        yield Node(
+        yield ChakraNode(
             identity,
             operation.name,
             COLLECTIVE,
@@ -236,11 +236,11 @@ def _transfer(
     after: tuple[int, ...],
     size: dict[str, Any],
     tags: Counter[tuple[int, int]],
-) -> Node:
+) -> ChakraNode:
     """One message; those from one rank to another are numbered in order, at both ends alike."""
     tag = tags[ends]
     tags[ends] += 1
-    return Node(
+    return ChakraNode(
         identity, operation.name, kind, after, {**size, "comm_src": ends[0], "comm_dst": ends[1], "comm_tag": tag}
     )
 
@@ -257,7 +257,7 @@ def _bytes(work: Any, coordinate: tuple[int, ...]) -> float:
     return at(work.nbytes, coordinate) if isinstance(work, HostCopy) else 0.0
 
 
-def _message(node: Node) -> bytes:
+def _message(node: ChakraNode) -> bytes:
     found = number(1, node.identity) + chunk(2, node.name) + number(3, node.kind)
     if node.after:
         found += chunk(5, b"".join(varint(each) for each in node.after))
@@ -278,7 +278,7 @@ def _attribute(name: str, value: Any) -> bytes:
     return chunk(1, name) + chunk(STRING, str(value))
 
 
-def _node(data: bytes) -> Node:
+def _node(data: bytes) -> ChakraNode:
     identity = kind = 0
     name, after, attributes = "", list[int](), dict[str, Any]()
     for place, _, value in fields(data):
@@ -303,7 +303,7 @@ def _node(data: bytes) -> Node:
             if held is None:
                 held = False  # a field that has its default is not written by every writer
             attributes[key] = held
-    return Node(identity, name, kind, tuple(after), attributes)
+    return ChakraNode(identity, name, kind, tuple(after), attributes)
 
 
 def _packed(data: bytes) -> list[int]:

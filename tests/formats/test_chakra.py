@@ -10,7 +10,7 @@ from athanor.formats.traces.chakra import (
     COMPUTES,
     RECEIVES,
     SENDS,
-    Node,
+    ChakraNode,
     broken_rule,
     chakra_nodes,
     chakra_trace,
@@ -45,7 +45,9 @@ def test_work_and_bytes_are_those_of_the_schedule(schedule):
     flops = sum(at(each.work.flops, (0, 0, 0)) for each in operations)
     assert sum(each.attributes["num_ops"] for each in nodes if each.kind == COMPUTES) == pytest.approx(flops, rel=1e-6)
     sent = sum(
-        at(each.work.nbytes, (0, 0, 0)) for each in operations if each.kind == "exchange" and each.work.operation != "shift"
+        at(each.work.nbytes, (0, 0, 0))
+        for each in operations
+        if each.kind == "exchange" and each.work.operation != "shift"
     )
     assert sum(each.attributes["comm_size"] for each in nodes if each.kind == COLLECTIVE) == pytest.approx(
         sent, rel=1e-6
@@ -88,13 +90,15 @@ def test_the_command_writes_a_file_a_rank(tmp_path):
 
 
 def test_rules_are_broken_by_their_name():
-    node = Node(0, "a", COMPUTES, (), {"is_cpu_op": False, "num_ops": 1, "tensor_size": 1})
+    node = ChakraNode(0, "a", COMPUTES, (), {"is_cpu_op": False, "num_ops": 1, "tensor_size": 1})
     assert broken_rule([node]) == ""
     assert "is there twice" in broken_rule([node, node])
-    assert "waits for node 7" in broken_rule([Node(0, "a", COMPUTES, (7,), node.attributes)])
-    assert "has no attribute is_cpu_op" in broken_rule([Node(0, "a", COMPUTES, (), {"num_ops": 1, "tensor_size": 1})])
+    assert "waits for node 7" in broken_rule([ChakraNode(0, "a", COMPUTES, (7,), node.attributes)])
+    assert "has no attribute is_cpu_op" in broken_rule(
+        [ChakraNode(0, "a", COMPUTES, (), {"num_ops": 1, "tensor_size": 1})]
+    )
     assert "has no attribute pg_name" in broken_rule(
-        [Node(0, "a", COLLECTIVE, (), {"is_cpu_op": False, "comm_type": 0, "comm_size": 1})]
+        [ChakraNode(0, "a", COLLECTIVE, (), {"is_cpu_op": False, "comm_type": 0, "comm_size": 1})]
     )
 
 

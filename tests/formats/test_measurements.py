@@ -5,7 +5,7 @@ import json
 import pytest
 from athanor import InputError, load_machine, read_nccl_tests, read_osu
 from athanor.formats.kinds import Asked
-from athanor.formats.machines.measured import Measured, fitted
+from athanor.formats.machines.measured import MeasuredCollective, fitted
 from athanor.sim.messages.lower_bounds import bus_factor
 from athanor.sim.studies.collective import Collective
 from support.command_line import athanor
@@ -83,7 +83,7 @@ def test_a_log_of_a_machine_gives_that_machine(operation, ranks, hosts):
     what = Collective(truth, operation, ranks, ranks_per_node=ranks // hosts)
     algorithm = "ring" if operation != "all-to-all" else "linear"
     seconds = {size: what.run(algorithm, size).seconds for size in (1e4, 1e6, 1e8)}
-    found = fitted(Measured("log", operation, ranks, hosts, seconds), base)
+    found = fitted(MeasuredCollective("log", operation, ranks, hosts, seconds), base)
     assert max(map(abs, found.errors.values())) < (3e-2 if operation == "all-to-all" else 2e-3)
     assert found.machine.node.ring_bandwidth == pytest.approx(truth.node.ring_bandwidth, rel=5e-3)
     assert found.machine.calibration.network_efficiency == pytest.approx(truth.calibration.network_efficiency, rel=2e-3)
