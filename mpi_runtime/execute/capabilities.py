@@ -128,6 +128,12 @@ def _parts_of_models(setting: Setting) -> Iterator[str]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
 
 
+def _packed(setting: Setting) -> Iterator[str]:
+    plan = setting.plan
+    if plan.documents:
+        yield f"--document-lengths {plan.document_lengths}: executed for real is attention to all tokens of a sequence"
+
+
 def _kernels(setting: Setting) -> Iterator[str]:
     if type(setting.plan.kernel) not in COMPUTED:
         yield f"--attention {setting.plan.attention}: nothing computes this kernel for real"
@@ -210,6 +216,7 @@ LIMITS = (
         "parts of a model: biases, dropout, latent attention, learned positions, norms of queries, gates",
         _parts_of_models,
     ),
+    Limit("documents that are packed into sequences (--document-lengths)", _packed),
     Limit("attention kernels that are neither fused nor unfused", _kernels),
     Limit("recomputation of parts; with experts of less than whole layers", _parts_again),
     Limit("--dispatch node-limited, --prototypes, and balancers that send empty places", _ways_to_experts),
