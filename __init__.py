@@ -49,6 +49,7 @@ _HOMES = {
     "read_hwloc": ".formats.machines.hwloc",
     "read_nvidia_topo": ".formats.machines.nvidia_topology",
     "read_slurm": ".formats.machines.slurm_topology",
+    "read_kineto": ".formats.traces.kineto_reader",
     "read_osu": ".formats.machines.osu",
     "read_torchtitan": ".formats.launches.torchtitan",
 }
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from .formats.machines.osu import read_osu as read_osu
     from .formats.machines.slurm_topology import read_slurm as read_slurm
     from .formats.models.huggingface import read_hf as read_hf
+    from .formats.traces.kineto_reader import read_kineto as read_kineto
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit
     from .hardware.errors import InputError as InputError

@@ -13,6 +13,7 @@ from .machines.nvidia_topology import NvidiaTopology
 from .machines.osu import OsuBenchmarks
 from .machines.slurm_topology import SlurmTopology
 from .models.huggingface import HuggingFace
+from .traces.kineto_reader import KinetoReader
 
 IMPORTERS: Registry[Importer] = Registry(
     "importer",
@@ -26,6 +27,7 @@ IMPORTERS: Registry[Importer] = Registry(
         "slurm": SlurmTopology,
         "nvidia-topo": NvidiaTopology,
         "hwloc": HwlocNode,
+        "kineto": KinetoReader,
     },
     flag="athanor import",
     interface=Importer,
