@@ -9,8 +9,8 @@ import os
 import athanor as package
 import pytest
 from athanor import AthanorError
-from athanor.formats.importers import IMPORTERS
-from athanor.formats.kinds import Asked
+from athanor.reports.formats.importers import IMPORTERS
+from athanor.reports.formats.kinds import Asked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT

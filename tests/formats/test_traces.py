@@ -4,10 +4,10 @@ import json
 
 import athanor as package
 import pytest
-from athanor.formats.reading.protobuf import fields, number, read_varint, signed, varint
-from athanor.formats.traces.kineto_writer import kineto_trace, kineto_traces
-from athanor.formats.traces.perfetto import perfetto_trace
-from athanor.formats.traces.tracks import Tracks
+from athanor.reports.formats.reading.protobuf import fields, number, read_varint, signed, varint
+from athanor.reports.formats.traces.kineto_writer import kineto_trace, kineto_traces
+from athanor.reports.formats.traces.perfetto import perfetto_trace
+from athanor.reports.formats.traces.tracks import Tracks
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import athanor
