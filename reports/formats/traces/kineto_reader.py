@@ -35,7 +35,7 @@ KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
 @dataclass(frozen=True)
-class Span:
+class TimedRange:
     """A range or a kernel: seconds from the trace's own zero."""
 
     name: str
@@ -98,7 +98,7 @@ def _class_of(predicted: Run, rank: Any, name: str) -> str:
     return found
 
 
-def _spans(events: list[Any], categories: tuple[str, ...], name: str) -> Iterator[tuple[Span, Mapping[str, Any]]]:
+def _spans(events: list[Any], categories: tuple[str, ...], name: str) -> Iterator[tuple[TimedRange, Mapping[str, Any]]]:
     for number, event in enumerate(events):
         if not isinstance(event, dict) or event.get("ph") != "X" or event.get("cat") not in categories:
             continue
@@ -107,7 +107,7 @@ def _spans(events: list[Any], categories: tuple[str, ...], name: str) -> Iterato
             raise InputError(f"{name}: traceEvents[{number}]: ts and dur must be numbers of microseconds")
         args = event.get("args")
         yield (
-            Span(str(event.get("name", "")), begin * MICRO, (begin + length) * MICRO),
+            TimedRange(str(event.get("name", "")), begin * MICRO, (begin + length) * MICRO),
             args if isinstance(args, dict) else {},
         )
 
@@ -118,7 +118,7 @@ def _number(value: Any) -> float | None:
     return float(value) if right else None
 
 
-def _steps(events: list[Any], name: str) -> list[Span]:
+def _steps(events: list[Any], name: str) -> list[TimedRange]:
     """Steps by their ranges; else by the number in kernels' arguments, or all as one."""
     named = [span for span, _ in _spans(events, ("gpu_user_annotation",), name) if span.name.startswith(STEP)]
     named = named or [span for span, _ in _spans(events, ("user_annotation",), name) if span.name.startswith(STEP)]
@@ -132,14 +132,14 @@ def _steps(events: list[Any], name: str) -> list[Span]:
         raise InputError(f"{name}: has no kernels of a GPU")
     found, begin = [], min(ends[min(ends)])
     for step in sorted(ends):
-        found.append(Span(str(step), begin, max(begin, *ends[step])))
+        found.append(TimedRange(str(step), begin, max(begin, *ends[step])))
         begin = found[-1].end
     if any(step.end <= step.begin for step in found):
         raise InputError(f"{name}: a step of it takes no time")
     return found
 
 
-def _rows(events: list[Any], steps: list[Span], pattern: Mapping[str, TraceRow], name: str) -> list[TraceRow]:
+def _rows(events: list[Any], steps: list[TimedRange], pattern: Mapping[str, TraceRow], name: str) -> list[TraceRow]:
     """A row for each operation of each step, in the prediction's order: from its first kernel's begin to its last one's end.
 
     One that no kernel belongs to takes no time: comparisons leave out what was not measured.
