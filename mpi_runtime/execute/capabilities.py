@@ -79,6 +79,8 @@ def _not_trained(setting: Setting) -> Iterator[str]:
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
+    if plan.documents:
+        yield f"--document-lengths {plan.document_lengths}: executed for real is attention to all tokens of a sequence"
     if type(plan.kernel) not in COMPUTED:
         yield f"--attention {plan.attention}: nothing computes this kernel for real"
     if model.experts:
