@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..hardware.errors import AthanorError, Ended
 from ..mpi_runtime.job.environment import Launcher, prepare
+from ..reports.tables.terminal import check_writable, progress
+from .inputs import first
 from .sections import SectionedCommand
+
+if TYPE_CHECKING:
+    from ..reports.pages.output_folder import Folder
 
 
 class JobCommand(SectionedCommand):
@@ -38,6 +43,27 @@ def refused_by_all() -> Iterator[None]:
 
             refuse_together(*_told(wrong))
         raise
+
+
+class JobOutput:
+    """Where a job's first rank writes: nothing is made, nor found unwritable, before all ranks agree to begin."""
+
+    def __init__(self, out: str | None, *files: str | None) -> None:
+        self._out, self._files = out, files
+        self.folder: Folder | None = None
+
+    def ready(self) -> None:
+        """Look whether the files can be written, and make the folder."""
+        check_writable(*self._files)
+        if self._out:
+            from ..reports.pages.output_folder import Folder
+
+            self.folder = Folder(self._out)
+
+
+def progress_of_first(command: str) -> AbstractContextManager[Callable[[str], None]]:
+    """Progress on the terminal, of the first rank alone."""
+    return progress(command) if first() else nullcontext(lambda text: None)
 
 
 def _told(wrong: click.ClickException | AthanorError) -> tuple[str, int]:

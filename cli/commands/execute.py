@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import click
 
-from ...reports.tables.terminal import check_writable, console, emit, progress
-from ..inputs import command_text, first
-from ..jobs import JobCommand, refused_by_all
+from ...reports.tables.terminal import console, emit
+from ..inputs import command_text
+from ..jobs import JobCommand, JobOutput, progress_of_first, refused_by_all
 from ..options import (
     machine_option,
     overcommit_option,
@@ -77,27 +76,20 @@ def execute(
     prepare()
     from ...mpi_runtime.execute.execute import Way
     from ...mpi_runtime.execute.execute import execute as execute_run
-    from ...reports.pages.output_folder import Folder
     from ..inputs import load
 
     with refused_by_all():
         hardware, chosen = load(machine, model, settings)
         way = Way(compute, compute_scale, collectives, check, allow_overcommit)
-    folders: list[Folder] = []
-
-    def ready() -> None:
-        check_writable(output, json_path)
-        if out:
-            folders.append(Folder(out))
-
-    with progress("execute") if first() else nullcontext(lambda text: None) as advance:
+    written = JobOutput(out, output, json_path)
+    with progress_of_first("execute") as advance:
         run = execute_run(
             hardware,
             chosen,
             way=way,
             expect_ranks=expect_ranks,
             time_limit=time_limit,
-            ready=ready,
+            ready=written.ready,
             advance=advance,
             **options,
         )
@@ -105,11 +97,11 @@ def execute(
         return
     if output:
         run.save(output)
-    for folder in folders:
+    if written.folder is not None:
         from ...reports.pages.run import write_run
 
-        again = repeating(folder.path, machine, model, settings, run.plan, allow_overcommit)
-        write_run(folder, run, hardware, chosen, command_text(), again)
+        again = repeating(written.folder.path, machine, model, settings, run.plan, allow_overcommit)
+        write_run(written.folder, run, hardware, chosen, command_text(), again)
     emit(json_path, run.summary())
     if json_path != "-":
         from ...reports.tables.runs import show_run

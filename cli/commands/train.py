@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import click
 
-from ...reports.tables.terminal import check_writable, console, emit, progress
-from ..inputs import command_text, first
-from ..jobs import JobCommand, refused_by_all
+from ...reports.tables.terminal import console, emit
+from ..inputs import command_text
+from ..jobs import JobCommand, JobOutput, progress_of_first, refused_by_all
 from ..options import (
     job_options,
     machine_option,
@@ -88,19 +87,12 @@ def train(
 
     prepare()
     from ...mpi_runtime.trainer.train import train as train_run
-    from ...reports.pages.output_folder import Folder
     from ..inputs import load
 
     with refused_by_all():
         hardware, chosen = load(machine, model, settings)
-    folders: list[Folder] = []
-
-    def ready() -> None:
-        check_writable(json_path)
-        if out:
-            folders.append(Folder(out))
-
-    with progress("train") if first() else nullcontext(lambda text: None) as advance:
+    written = JobOutput(out, json_path)
+    with progress_of_first("train") as advance:
         run = train_run(
             hardware,
             chosen,
@@ -115,16 +107,16 @@ def train(
             allow_overcommit=allow_overcommit,
             expect_ranks=expect_ranks,
             time_limit=time_limit,
-            ready=ready,
+            ready=written.ready,
             advance=advance,
             **options,
         )
     if run is None:
         return
-    for folder in folders:
+    if written.folder is not None:
         from ...reports.pages.training import write_training
 
-        write_training(folder, run, hardware, chosen, command_text())
+        write_training(written.folder, run, hardware, chosen, command_text())
     emit(json_path, run.summary())
     if json_path != "-":
         from ...reports.tables.trainings import show_training

@@ -40,9 +40,8 @@ class ClusterState:
 
 def folder() -> Path:
     """The folder of the states, made where it is missing; raises :class:`InputError` where it belongs to someone else."""
-    base = os.environ.get(
-        "XDG_RUNTIME_DIR"
-    )  # without it not TMPDIR, which differs between shells: all have to find one cluster
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    # Without it /tmp, as tmux and X11 have their sockets: TMPDIR differs between shells, and all have to find one cluster.
     path = Path(base) / "athanor" if base else Path(f"/tmp/athanor-{os.getuid()}")
     try:
         path.mkdir(mode=0o700, exist_ok=True)

@@ -7,6 +7,7 @@ runtime (:meth:`Rule.update`): what it yields there are the exchanges that its s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Self
@@ -113,7 +114,7 @@ class TensorShare:
             self.weights[...] = self.master
 
 
-class UpdateRule:
+class UpdateRule(ABC):
     """How tensors are updated.
 
     A subclass gives :meth:`slots`, ``flops`` and :meth:`update`. Where an update needs more than one sweep over each parameter,
@@ -124,9 +125,9 @@ class UpdateRule:
     flops: ClassVar[float]
     """FLOPs of an update for one parameter."""
 
+    @abstractmethod
     def slots(self, formats: Formats) -> tuple[StateSlot, ...]:
         """What is kept for every parameter beside the weights; ZeRO shards it."""
-        raise NotImplementedError
 
     def kept(self, tensor: Tensor) -> dict[str, int]:
         """Numbers, single or better, that every rank with a part of the tensor keeps for all of it; nothing shards them."""
@@ -140,9 +141,9 @@ class UpdateRule:
         """What an update does: one sweep over gradients, state and weights, unless a rule says otherwise."""
         return (self.sweep(formats, self.flops),)
 
+    @abstractmethod
     def update(self, share: TensorShare) -> Update:
         """Update a share in place; yields :class:`Sum` and :class:`Gather`, and is sent what they ask for."""
-        raise NotImplementedError
 
     def sweep(self, formats: Formats, flops: float) -> UpdatePass:
         """One sweep over gradients, state and weights; without a master copy the weights are read too."""

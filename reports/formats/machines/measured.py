@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +14,15 @@ from numpy.typing import NDArray
 from ....hardware.errors import AthanorError, InputError
 from ....hardware.machine import Machine, load_machine
 from ....hardware.units import si
-
-if TYPE_CHECKING:
-    from ..kinds import Asked
+from ..kinds import Asked, Importer, Makes
 
 MOST_RANKS, MOST_SIZES = 4096, 24
 """Ranks of a log that is fitted, and sizes of it that are simulated: evenly spread over all."""
 
 DIGITS = 4
+
+MICRO = 1e-6
+"""Benchmarks print microseconds."""
 
 FITTED = {
     "all-reduce": ("ring", "halving-doubling", "binary-tree"),
@@ -59,6 +62,21 @@ class Fit:
             f"{self.algorithm}: simulated times are {np.median(errors):.1%} off in the median of {len(sizes)} sizes, at most"
             f" {errors[worst]:.1%} at {si(sizes[worst], 'B')}"
         )
+
+
+class LogImporter(Importer):
+    """A benchmark's log, read as a machine: a format says how times are read (``measured``)."""
+
+    makes: ClassVar[Makes] = "machine"
+
+    @staticmethod
+    @abstractmethod
+    def measured(path: str | Path, asked: Asked) -> MeasuredCollective:
+        """The times of a log, in seconds by bytes as simulations count them."""
+
+    def read(self, path: Path, asked: Asked) -> Machine:
+        """The machine of ``asked.machine`` with bandwidth and latency as measured, with their errors."""
+        return calibrated(self.measured(path, asked), asked)
 
 
 def calibrated(measured: MeasuredCollective, asked: Asked) -> Machine:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from ....hardware.errors import InputError
 from ....hardware.machine import Machine
-from ..kinds import Asked, Importer, Makes
+from ..kinds import Asked
 from ..reading.files import text
 from ..reading.keys import Keys
 from ..reading.trees import json_of
-from .measured import FITTED, MeasuredCollective, calibrated
+from .measured import FITTED, MICRO, LogImporter, MeasuredCollective
 
 RANK = re.compile(r"^#\s+Rank\s+\d+\s.*?\bon\s+(\S+)\s+device", re.MULTILINE)
 NAMED = re.compile(r"\b(all_reduce|all_gather|reduce_scatter|alltoall|broadcast|reduce)_perf\b")
@@ -30,8 +30,6 @@ OPERATIONS = {
     "reduce": "reduce",
 }
 
-MICRO = 1e-6
-
 
 def read_nccl_tests(path: str | Path, asked: Asked | None = None) -> Machine:
     """The machine of ``asked.machine`` with bandwidth and latency as measured, with their errors.
@@ -39,18 +37,16 @@ def read_nccl_tests(path: str | Path, asked: Asked | None = None) -> Machine:
     ``asked.defined`` has what the log leaves open: ``operation`` (older ones do not say it), ``ranks`` and ``hosts``. Raises
     :class:`InputError` that says what is missing or wrong.
     """
-    asked = asked or Asked()
-    return calibrated(measured_by_nccl(path, asked), asked)
+    return NcclTests().read(Path(path), asked or Asked())
 
 
-class NcclTests(Importer):
+class NcclTests(LogImporter):
     """nccl-tests, text or JSON: bandwidth and latency of a machine (--machine has its other numbers)."""
 
-    makes: ClassVar[Makes] = "machine"
-
-    def read(self, path: Path, asked: Asked) -> Machine:
-        """The machine."""
-        return read_nccl_tests(path, asked)
+    @staticmethod
+    def measured(path: str | Path, asked: Asked) -> MeasuredCollective:
+        """The times, in seconds."""
+        return measured_by_nccl(path, asked)
 
 
 def measured_by_nccl(path: str | Path, asked: Asked) -> MeasuredCollective:

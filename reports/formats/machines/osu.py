@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import ClassVar
 
 from ....hardware.errors import InputError
 from ....hardware.machine import Machine
-from ..kinds import Asked, Importer, Makes
+from ..kinds import Asked
 from ..reading.files import text
 from ..reading.keys import Keys
-from .measured import MeasuredCollective, calibrated
+from .measured import MICRO, LogImporter, MeasuredCollective
 
 TITLE = re.compile(r"^#\s*OSU\s+\S+\s+(.*?)\s*(?:v[\d.]+.*)?$", re.MULTILINE)
 
@@ -30,8 +29,6 @@ TESTS = {
     "Reduce Latency Test": "reduce",
 }
 
-MICRO = 1e-6
-
 
 def read_osu(path: str | Path, asked: Asked | None = None) -> Machine:
     """The machine of ``asked.machine`` with bandwidth and latency as measured, with their errors.
@@ -39,18 +36,16 @@ def read_osu(path: str | Path, asked: Asked | None = None) -> Machine:
     The output does not say how many ranks there are and on how many hosts: ``asked.defined`` has ``ranks`` and ``hosts`` (of
     messages between two ranks, on two hosts unless it says 1).
     """
-    asked = asked or Asked()
-    return calibrated(measured_by_osu(path, asked), asked)
+    return OsuBenchmarks().read(Path(path), asked or Asked())
 
 
-class OsuBenchmarks(Importer):
+class OsuBenchmarks(LogImporter):
     """OSU micro-benchmarks, their text: bandwidth and latency of a machine (--machine has its other numbers)."""
 
-    makes: ClassVar[Makes] = "machine"
-
-    def read(self, path: Path, asked: Asked) -> Machine:
-        """The machine."""
-        return read_osu(path, asked)
+    @staticmethod
+    def measured(path: str | Path, asked: Asked) -> MeasuredCollective:
+        """The times, in seconds."""
+        return measured_by_osu(path, asked)
 
 
 def measured_by_osu(path: str | Path, asked: Asked) -> MeasuredCollective:

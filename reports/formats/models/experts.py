@@ -105,6 +105,19 @@ class Qwen3Moe(Qwen2Moe):
     norm_of_heads: ClassVar[str] = "head"
 
 
+def _routed(keys: Keys) -> dict[str, Any]:
+    """Experts that DeepSeek's configurations, and those made after them, speak of."""
+    return {
+        "ffn_hidden": keys.whole("intermediate_size"),
+        "experts": keys.whole("n_routed_experts"),
+        "expert_hidden": keys.whole("moe_intermediate_size"),
+        "top_k": keys.whole("num_experts_per_tok"),
+        "shared_experts": keys.whole("n_shared_experts", default=0, least=0),
+        "dense_first": keys.whole("first_k_dense_replace", default=0, least=0),
+        "further_tokens": keys.whole("num_nextn_predict_layers", default=0, least=0, most=16),
+    }
+
+
 class DeepSeek(Architecture):
     """DeepSeek-V2, V3 and Kimi K2: latent attention, shared experts, dense layers first, layers for further tokens."""
 
@@ -125,15 +138,7 @@ class DeepSeek(Architecture):
         }
         if (rank := keys.whole("q_lora_rank", default=None)) is not None:
             found["latent"]["query_rank"] = rank
-        found |= {
-            "ffn_hidden": keys.whole("intermediate_size"),
-            "experts": keys.whole("n_routed_experts"),
-            "expert_hidden": keys.whole("moe_intermediate_size"),
-            "top_k": keys.whole("num_experts_per_tok"),
-            "shared_experts": keys.whole("n_shared_experts", default=0, least=0),
-            "dense_first": keys.whole("first_k_dense_replace", default=0, least=0),
-            "further_tokens": keys.whole("num_nextn_predict_layers", default=0, least=0, most=16),
-        }
+        found |= _routed(keys)
         return found | biases(keys, attention=False, mlp=False)
 
 
@@ -145,15 +150,7 @@ class Glm4Moe(Architecture):
     def fields(self, keys: Keys) -> dict[str, Any]:
         """Biases of queries, keys and values; none of the output."""
         found = decoder(keys, tied=False, norm="rms", gated=True)
-        found |= {
-            "ffn_hidden": keys.whole("intermediate_size"),
-            "experts": keys.whole("n_routed_experts"),
-            "expert_hidden": keys.whole("moe_intermediate_size"),
-            "top_k": keys.whole("num_experts_per_tok"),
-            "shared_experts": keys.whole("n_shared_experts", default=0, least=0),
-            "dense_first": keys.whole("first_k_dense_replace", default=0, least=0),
-            "further_tokens": keys.whole("num_nextn_predict_layers", default=0, least=0, most=16),
-        }
+        found |= _routed(keys)
         if keys.truth("use_qk_norm", default=False):
             found["query_key_norm"] = "head"
         return found | biases(keys, attention=False, mlp=False, out=False)
