@@ -22,18 +22,18 @@ from ...workloads.results.run import Run
 from .budget import steps_of
 from .campaign_options import CampaignOptions
 from .campaign_plan import CampaignPlan
-from .checkpoints import Checkpoints
-from .data_loading import DataLoading, load_steps
 from .energy import Draw, capped_machine, phase_states, step_states, swings
-from .events import play_events
-from .fault_history import FaultProcess, InUse
+from .faults.events import play_events
+from .faults.fault_history import FaultProcess, InUse
+from .faults.renewals import play
 from .intervals import daly, daly_first_order, young
 from .job import Job
 from .ledger import Outcome
 from .optimum import best_interval
-from .renewals import play
 from .site import Site
 from .steps import CampaignSteps
+from .storage.checkpoints import Checkpoints
+from .storage.data_loading import DataLoading, load_steps
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from .fault_history import FaultHistory, FaultProcess
+from .faults.fault_history import FaultHistory, FaultProcess
+from .faults.renewals import play
 from .job import Job
-from .renewals import play
 
 SEEDS = 8
 FAULTS = 1500

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from athanor.hardware.site.faults import Component, Faults
-from athanor.sim.campaign.fault_history import FaultProcess, InUse
+from athanor.sim.campaign.faults.fault_history import FaultProcess, InUse
 from athanor.sim.campaign.job import CheckpointLevel, Job
 
 HOUR, DAY = 3600.0, 86400.0

@@ -14,11 +14,11 @@ from ....hardware.site.faults import Component, Faults
 from ....hardware.site.storage import Storage
 from ....hardware.units import DAY, HOUR, MINUTE, YEAR, duration
 from ....sim.campaign.campaign import Campaign, campaign
-from ....sim.campaign.fault_history import FaultProcess, InUse
+from ....sim.campaign.faults.fault_history import FaultProcess, InUse
+from ....sim.campaign.faults.renewals import play
 from ....sim.campaign.intervals import daly
 from ....sim.campaign.job import Job
 from ....sim.campaign.optimum import best_interval
-from ....sim.campaign.renewals import play
 from ....workloads.model.model import load_model
 from ...content.figures import Series
 from ...content.inputs import inputs

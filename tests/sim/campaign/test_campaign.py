@@ -12,8 +12,8 @@ from athanor.sim.campaign import budget
 from athanor.sim.campaign.campaign_options import CampaignOptions
 from athanor.sim.campaign.campaign_plan import CampaignPlan, campaign_options_source
 from athanor.sim.campaign.energy import ENTRY_STATE, STATE_OF, STEPS, Draw, memory_bound_share, step_states
-from athanor.sim.campaign.file_system import transfer
 from athanor.sim.campaign.ledger import ENTRIES
+from athanor.sim.campaign.storage.file_system import transfer
 from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.operation import CATEGORIES

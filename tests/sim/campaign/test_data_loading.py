@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from athanor.hardware.machine import load_machine
 from athanor.hardware.site.storage import Storage
-from athanor.sim.campaign.data_loading import largest_normal, load_steps, mean_stall
+from athanor.sim.campaign.storage.data_loading import largest_normal, load_steps, mean_stall
 from athanor.workloads.datasets import list_datasets, load_dataset
 
 MACHINE = load_machine("eos-h100")

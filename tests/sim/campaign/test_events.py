@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from athanor.hardware.site.faults import Component
-from athanor.sim.campaign.events import play_events
-from athanor.sim.campaign.fault_history import FaultProcess
+from athanor.sim.campaign.faults.events import play_events
+from athanor.sim.campaign.faults.fault_history import FaultProcess
+from athanor.sim.campaign.faults.renewals import play
 from athanor.sim.campaign.job import Job
-from athanor.sim.campaign.renewals import play
 from support.campaigns import DAY, HOUR, JOBS, MIXED, ONE, many_kinds, plain_faults, plain_process
 
 

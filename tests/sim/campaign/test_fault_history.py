@@ -5,7 +5,7 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.site.assumed import read_faults
 from athanor.hardware.site.faults import Component
-from athanor.sim.campaign.fault_history import FaultProcess, InUse, log_normal
+from athanor.sim.campaign.faults.fault_history import FaultProcess, InUse, log_normal
 from support.campaigns import DAY, many_kinds, plain_faults
 
 USED = InUse(nodes=512, accelerators=2048, interfaces=1024, supernodes=4)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from athanor.hardware.site.faults import Component
-from athanor.sim.campaign.checkpoints import LEVELS, _levels
-from athanor.sim.campaign.fault_history import FaultProcess
+from athanor.sim.campaign.faults.fault_history import FaultProcess
+from athanor.sim.campaign.faults.renewals import play
 from athanor.sim.campaign.intervals import (
     daly,
     daly_first_order,
@@ -15,7 +15,7 @@ from athanor.sim.campaign.intervals import (
 )
 from athanor.sim.campaign.job import CheckpointLevel, Job
 from athanor.sim.campaign.optimum import best_interval
-from athanor.sim.campaign.renewals import play
+from athanor.sim.campaign.storage.checkpoints import LEVELS, _levels
 from support.campaigns import DAY, HOUR, ONE, plain_faults, plain_process
 
 ANCHORS = [(24 * HOUR, 117, 115), (6 * HOUR, 57, 55), (15 * 60, 9.1, 7.2)]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.machine import Machine
-from ...hardware.site.storage import Storage
-from ...workloads.datasets import Dataset
+from ....hardware.machine import Machine
+from ....hardware.site.storage import Storage
+from ....workloads.datasets import Dataset
 from .file_system import transfer
 
 Array = NDArray[np.float64]

@@ -12,9 +12,9 @@ from itertools import count
 
 import numpy as np
 
+from ..job import Array, Job
+from ..ledger import ENTRIES, Outcome
 from .fault_history import FaultHistory
-from .job import Array, Job
-from .ledger import ENTRIES, Outcome
 from .renewals import MOST_TIMES, SEEN, TINY, Spans
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from ...hardware.site.faults import Component
-from ...hardware.site.storage import Storage
-from ...workloads.memory.checkpoint import checkpoint_bytes
-from ...workloads.plan.setting import Setting
-from .fault_history import FaultProcess
+from ....hardware.site.faults import Component
+from ....hardware.site.storage import Storage
+from ....workloads.memory.checkpoint import checkpoint_bytes
+from ....workloads.plan.setting import Setting
+from ..faults.fault_history import FaultProcess
+from ..intervals import level_intervals, level_overhead
+from ..job import CheckpointLevel, Job
 from .file_system import FileTransfer, copy_seconds, neighbour_seconds, transfer
-from .intervals import level_intervals, level_overhead
-from .job import CheckpointLevel, Job
 
 MEMORY, NEIGHBOUR, FILES = "memory", "neighbour", "file system"
 SELDOM = 1e3

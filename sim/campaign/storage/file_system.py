@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...hardware.machine import Machine
-from ...hardware.site.storage import Storage
-from ...workloads.plan.setting import Setting
+from ....hardware.machine import Machine
+from ....hardware.site.storage import Storage
+from ....workloads.plan.setting import Setting
 
 
 @dataclass(frozen=True)

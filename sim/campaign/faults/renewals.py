@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..job import Array, Job, Progress
+from ..ledger import ENTRIES, Outcome
 from .fault_history import FaultHistory, FaultTimes
-from .job import Array, Job, Progress
-from .ledger import ENTRIES, Outcome
 
 MOST_TIMES = 100.0
 """A campaign that is not done after so many times its work is given up."""

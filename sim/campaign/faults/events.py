@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import simpy
 
+from ..job import Job
+from ..ledger import ENTRIES, Outcome
 from .fault_history import FaultHistory, FaultTimes
-from .job import Job
-from .ledger import ENTRIES, Outcome
 from .renewals import MOST_TIMES, TINY
 
 Steps = Generator[simpy.Event, Any, None]

@@ -14,7 +14,7 @@ from math import ceil, gamma, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from ...hardware.site.faults import Component, Faults
+from ....hardware.site.faults import Component, Faults
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""What a job reads and writes: checkpoints, data, and the file system that they share."""
