@@ -120,7 +120,7 @@ def validation(record: dict[str, Any]) -> str:
 
     made = f"{record['machine']}, {record['date']}, load {record['load']:.1f} before it began."
     ratio = f"Across supernodes over inside, all nodes sending: {record['cross_over_inside']:.4f} (3/16 = 0.1875)."
-    return "\n".join([*lines_of(JUDGED, judged_rows(record)), "", f"{ratio} {made}"])
+    return "\n".join([*lines_of(JUDGED, judged_rows(record)), "", ratio, made])
 
 
 def validation_cells(record: dict[str, Any]) -> str:

@@ -151,7 +151,7 @@ STRATEGIES = sorted((ROOT / "docs" / "strategies").glob("*.md"))
 def test_commands_of_a_strategys_page_run(page):
     """And the rows that the page explains after them are there."""
     text = page.read_text()
-    commands = re.findall(r"^    (athanor .*)$", text, re.MULTILINE)
+    commands = re.findall(r"^    (athanor .*)$", text.replace("\\\n", " "), re.MULTILINE)
     if not commands:
         assert page.stem in ("README", "pipeline", "memory")
     printed = ""
