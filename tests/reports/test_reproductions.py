@@ -48,7 +48,7 @@ CONTRADICTIONS = {
 PREDICTED = {
     "megatron": {"TFLOP/s a GPU": 0.35, "seconds a step": 0.2},
     "pangu": {"tokens/s each": 0.5, "best of six": 1e-9},
-    "zero": {"ZeRO++ over ZeRO-3": 0.45},
+    "zero": {"2,048 tokens: ZeRO++ over ZeRO-3": 0.35, "1,024 tokens: ZeRO++ over ZeRO-3": 0.45},
     "m6": {"seconds computed": 0.1, "seconds exchanged": 1e-3},
     "cpm2": {"with prefetch": 0.02},
     "tensor2d": {"of the whole": 1e-3, "sequences/s": 0.1},
