@@ -542,7 +542,8 @@ def test_a_time_limit_keeps_what_was_measured(calibrated, tmp_path):
     path.write_text("".join(first))
     done = job(2, "athanor", "calibrate", "--quick", "-o", tmp_path / "m.toml", "--time-limit", "2")
     assert (done.returncode, done.stdout) == (124, "")
-    assert said(done.stderr) == ["athanor: --time-limit 2: the job ran longer and was ended"]
+    (line,) = said(done.stderr)  # where the ranks were may follow
+    assert line.startswith("athanor: --time-limit 2: the job ran longer and was ended")
     assert not (tmp_path / "m.toml").exists()
     assert points_kept(path)[:4] == [json.loads(text) for text in first]
 

@@ -74,7 +74,7 @@ def begin(ranks, *args):
 
 
 def members(process):
-    """The process ids of a job's ranks: Python processes that descend from its mpiexec."""
+    """The process ids of what descends from a job's mpiexec."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -87,13 +87,9 @@ def members(process):
         above = pid
         while above in parents and above != process.pid:
             above = parents[above]
-        if above == process.pid and pid != process.pid and "athanor" in cmdline(pid):
+        if above == process.pid and pid != process.pid:
             found.append(pid)
     return sorted(found)
-
-
-def cmdline(pid):
-    return read(f"/proc/{pid}/cmdline").replace("\0", " ")
 
 
 def read(path):
@@ -105,11 +101,10 @@ def read(path):
 
 
 def ranks_of(process, count, timeout=PATIENCE):
-    """The ranks of a job, once all of them run and have loaded MPI."""
+    """The ranks of a job, once all of them have loaded MPI: what they are called, and in which folder they lie, says nothing."""
     until = time.monotonic() + timeout
-    while time.monotonic() < until:
-        found = [pid for pid in members(process) if "mpiexec" not in cmdline(pid) and "hydra" not in cmdline(pid)]
-        found = [pid for pid in found if "libmpi" in read(f"/proc/{pid}/maps")]
+    while time.monotonic() < until and process.poll() is None:
+        found = [pid for pid in members(process) if "libmpi" in read(f"/proc/{pid}/maps")]
         if len(found) == count:
             return found
         time.sleep(0.05)
