@@ -9,7 +9,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 from stat import S_ISFIFO
@@ -196,12 +196,11 @@ def abort(world: World, message: str, status: int) -> NoReturn:
 def _kill_after(world: World, seconds: float, status: int) -> None:
     """End the ranks of this kernel where the launcher has not: a rank that is stopped hears no word of its own."""
     time.sleep(seconds)
-    for rank, process in enumerate(world.processes):
-        if rank != world.rank and world.kernels[rank] == world.kernels[world.rank]:
-            try:
+    here = world.processes[world.rank][0]
+    for rank, (where, process) in enumerate(world.processes):
+        if rank != world.rank and where == here:
+            with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
-            except OSError:
-                continue
     os._exit(status)
 
 
