@@ -11,11 +11,11 @@ from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, first
 from ..jobs import JobCommand, refused_by_all
 from ..options import (
+    job_options,
     machine_option,
     overcommit_option,
     plan_options,
     result_options,
-    runtime_options,
 )
 from ..run_files import run_file_argument
 
@@ -25,7 +25,7 @@ from ..run_files import run_file_argument
 @machine_option("laptop")
 @plan_options()
 @overcommit_option
-@runtime_options
+@job_options(24 * 3600.0)
 @click.option(
     "--data",
     default="made",
