@@ -181,7 +181,7 @@ def test_a_published_run_is_never_silent():
         ("bridge_2509_Q235", {"stage_layers": "ends", "expert_tensor": "whole", "mesh": {"pp": 8, "ep": 16, "tp": 2}}),
         (
             "bridge_2509_DSV3",
-            {"stage_layers": "ends", "expert_tensor": "whole", "mesh": {"pp": 8, "dp": 2, "ep": 32, "tp": 2}},
+            {"expert_tensor": "whole", "mesh": {"pp": 8, "dp": 2, "ep": 32, "tp": 2}},
         ),
         ("nemo_Llama38B", {"attention": "cudnn", "mesh": {"dp": 4, "cp": 2}}),
         ("titan_405B_512", {"zero": "1", "pipeline": "1f1b", "micro_batch": 4, "stage_layers": "ends"}),

@@ -22,7 +22,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-NEW = [name for name in NAMES if name not in ("bagualu", "convergence")]  # which have tests of their own
+NEW = [
+    name for name in NAMES if name not in ("bagualu", "convergence", "resilience", "energy")
+]  # which have tests of their own
 
 ROUNDED = {
     "pangu": {"parameters": 0.025, "GiB": 0.03, "13 B: GB": 0.025},
@@ -46,12 +48,12 @@ CONTRADICTIONS = {
 PREDICTED = {
     "megatron": {"TFLOP/s a GPU": 0.35, "seconds a step": 0.2},
     "pangu": {"tokens/s each": 0.5, "best of six": 1e-9},
-    "zero": {"ZeRO++ over ZeRO-3": 0.35},
+    "zero": {"ZeRO++ over ZeRO-3": 0.45},
     "m6": {"seconds computed": 0.1, "seconds exchanged": 1e-3},
     "cpm2": {"with prefetch": 0.02},
     "tensor2d": {"of the whole": 1e-3, "sequences/s": 0.1},
 }
-"""How far predicted numbers may be off, by what their names contain; others, of which too little was published, are not held."""
+"""How far predicted and fitted numbers may be off, by what their names contain; others, of which too little was published, are not held."""
 
 
 @lru_cache
@@ -84,7 +86,8 @@ def test_predicted_truths_hold(name):
 @pytest.mark.parametrize("name", list(PREDICTED))
 def test_predicted_numbers_are_near(name):
     for text, most in PREDICTED[name].items():
-        near = [claim for claim in claims_of(name, "predicted").values() if text in claim.name]
+        both = {**claims_of(name, "predicted"), **claims_of(name, "fitted")}
+        near = [claim for claim in both.values() if text in claim.name]
         assert near, text
         for claim in near:
             assert abs(claim.relative_error) <= most, claim

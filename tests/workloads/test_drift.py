@@ -103,7 +103,10 @@ def test_steps_repeat_as_often_as_drift_lets_them(drift):
 
 @pytest.mark.parametrize("drift", [0.0, 0.5, 1.0])
 def test_steps_take_equally_long_only_where_no_layer_drifted(drift):
-    """With 0 all are one step, with 1 none is as the one before, and between them those are equal of which the walk says so."""
+    """With 0 all are one step, with 1 none is as the one before, and between them those are equal of which the walk says so.
+
+    Others may be, where experts that trade places leave the fullest rank as full as it was.
+    """
     options = {"mesh": "ep=4", "global_batch": 16, "micro_batch": 1, "router": "zipf:1.0", "balancer": "none"}
     run = athanor.simulate("cluster-64", "moda-tiny", **options, drift=drift, steps=10)
     seconds = run.summary()["each_step_seconds"]
@@ -111,4 +114,6 @@ def test_steps_take_equally_long_only_where_no_layer_drifted(drift):
     walks = [[(tuple(places), drawn) for places, drawn in (each.at(step) for each in layers)] for step in range(10)]
     equal = [one == other for one, other in pairwise(walks)]
     assert all(equal) if not drift else not all(equal)
-    assert [one == other for one, other in pairwise(seconds)] == equal
+    found = [one == other for one, other in pairwise(seconds)]
+    assert all(same for same, kept in zip(found, equal, strict=True) if kept)
+    assert found == equal if drift in (0, 1) else not all(found)

@@ -167,7 +167,7 @@ def test_what_is_wrong_is_said(options, message):
 def test_the_runtime_runs_layers_and_halves_again_but_no_operators():
     """Attention's core and whole halves, of some layers too."""
     for recompute in ("modules:core_attn+mlp", "full"):
-        assert data_of(here(GATED, recompute=recompute, recompute_layers="every:2"), True, True) == "dense"
+        assert data_of(here(GATED, recompute=recompute, recompute_layers="every:2"), True, True) == "model"
     with pytest.raises(InputError, match="--recompute modules:layernorm: executed for real are kinds"):
         data_of(here(GATED, recompute="modules:layernorm"), True, True)
     assert RECOMPUTATIONS.find("modules").names == {"core_attn"}
