@@ -225,13 +225,13 @@ class ScheduledJob:
             while True:
                 before = self.transport.sent.copy()
                 gathered = self.comm.gather(self._step(schedule, step))
+                self._require_numbers(step)
                 done = None if gathered is None else observed.account(schedule, starts.from_first(gathered), classes)
                 late = self.comm.bcast(done is not None and starts.late(done.seconds))
                 if not late or not again:
                     break
                 again -= 1
                 self.transport.sent[:] = before
-            self._require_numbers(step)
             tokens = self.comm.gather(self.data.tokens())
             if done is not None:
                 assert tokens is not None

@@ -81,7 +81,8 @@ class Clock:
         if len(recent) < 2 or recent[-1].moment - recent[0].moment < EVERY:
             return 0.0
         moments = np.array([each.moment for each in recent]) - recent[0].moment
-        return float(np.polyfit(moments, [each.offset for each in recent], 1)[0])
+        weights = [1.0 / max(each.uncertainty, 1e-9) for each in recent]
+        return float(np.polyfit(moments, [each.offset for each in recent], 1, w=weights)[0])
 
     def offset_at(self, moment: float) -> float:
         """Rank 0's clock less this one, at a moment of this one."""

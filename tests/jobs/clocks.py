@@ -31,4 +31,13 @@ with guarded(world, 60):
             starts.append((abs(every[0][0] - every[1][0]), every[1][1]))
     rates = world.comm.gather(found.rate)
     if rates:
-        print(json.dumps({"rate": rates[1], "starts": starts[4:], "one kernel": [one.offset_at(0.0), one.uncertainty]}))
+        print(
+            json.dumps(
+                {
+                    "rate": rates[1],
+                    "starts": starts[4:],
+                    "uncertainty": starts[-1][1],
+                    "one kernel": [one.offset_at(0.0), one.uncertainty],
+                }
+            )
+        )
