@@ -30,6 +30,7 @@ bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/network.py
 	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/executor.py
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/accuracy.py
 
