@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: demo test lint mutants bench docs clean
+.PHONY: demo test lint mutants faults bench docs clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -23,10 +23,14 @@ lint: $(VENV)/installed-dev  ## style, types and layers
 mutants: $(VENV)/installed-mutation  ## how many of 300 small mistakes in the code tests notice; goes on where it was stopped
 	$(BIN)/python tests/mutation/run.py --out $(OUT)/mutants
 
+faults: $(VENV)/installed-dev  ## 100 jobs over MPI of which one rank does something wrong: each has to end as it should
+	$(BIN)/python tests/faults/run.py
+
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/network.py
 	$(BIN)/python benchmarks/runtime.py
+	$(BIN)/python benchmarks/executor.py
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/accuracy.py
 

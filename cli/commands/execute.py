@@ -69,7 +69,7 @@ def execute(
     """Execute training steps over MPI by the schedule that simulate predicts: mpiexec -n P athanor execute ….
 
     The mesh has as many ranks as are started. Times, loads and links are measured; the machine names where ranks live, and with
-    --compute sleep how fast they compute.
+    --compute sleep how fast they compute. Without --steps, ten steps are measured.
     """
     from ...mpi_runtime.job.environment import prepare
 

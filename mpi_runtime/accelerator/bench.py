@@ -10,8 +10,9 @@ from itertools import cycle, islice
 
 from ..calibration.compute import action
 from ..calibration.points import BenchPoint
-from ..calibration.samples import SWITCHES, Moment
+from ..calibration.samples import SWITCHES
 from ..devices import Computing
+from ..job.host import Moment
 from .device import MeasuredDevice
 from .measure import Runner, Unable
 from .operators import Operator, operators

@@ -15,6 +15,7 @@ from ...hardware.machine import Machine
 from ..devices import Computing
 from ..job.agreement import flags, job
 from ..job.ending import TIME_LIMIT
+from ..job.host import BUSY
 from ..job.world import World
 from . import compute, structure
 from .findings import Findings
@@ -35,9 +36,6 @@ PATIENCE, QUICK_PATIENCE = 60.0, 10.0
 """Seconds of a batch after which nobody waits any more for samples that nothing disturbs."""
 
 PRECISIONS = ("fp64", "fp32", "fp16")
-
-BUSY = 0.05
-"""Share of one core above which it is said that others have taken it meanwhile."""
 
 
 @dataclass(frozen=True)

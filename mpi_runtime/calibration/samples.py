@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
-import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..job.clock import Clock
 from ..job.environment import cores
+from ..job.host import TICK, Moment
 from ..job.world import World
 from .points import BenchPoint
 
@@ -37,9 +35,6 @@ Short samples find gaps between what others do on these cores; where ranks share
 """
 
 MOST_REPEATS, GOES = 2000, 4
-
-TICK = 1.0 / os.sysconf("SC_CLK_TCK")
-"""Seconds in which the kernel counts the time of cores."""
 
 FOREIGN = 0.1
 """Share of one core that others may take of a sample's time."""
@@ -142,47 +137,13 @@ def judged(
     return SampleSeries(point, repeats, tuple(map(float, seconds)), tuple(marked), date)
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What has been counted so far: CPU seconds of this process and of all under its kernel, and involuntary switches."""
-
-    time: float
-    own: float
-    busy: float
-    switches: int
-
-    @classmethod
-    def now(cls) -> Moment:
-        """Now; where the system does not count, others are taken to be idle."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return cls(time.perf_counter(), usage.ru_utime + usage.ru_stime, busy_seconds(), usage.ru_nivcsw)
-
-
-def busy_seconds() -> float:
-    """CPU seconds that all processes under this kernel have taken, and what a hypervisor has taken from it; 0 if unknown."""
-    try:
-        with Path("/proc/stat").open(encoding="ascii") as lines:
-            user, nice, system, _, _, *rest = map(int, lines.readline().split()[1:9])
-    except (OSError, ValueError):
-        return 0.0
-    return TICK * (user + nice + system + sum(rest))
-
-
-def kernel() -> str:
-    """What tells one kernel from another: containers and network namespaces have names of their own, and share its cores."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return os.uname().nodename
-
-
 class Sampler:
     """Takes samples on all ranks of a job; methods are collective calls, and results are rank 0's."""
 
     def __init__(self, world: World, longest: float, patience: float) -> None:
         """Sizes are tried up to runs of ``longest`` seconds; clean samples are waited for ``patience`` seconds a batch."""
-        self.world, self.clock, self.longest, self.patience = world, Clock(0.0, 0.0), longest, patience
-        kernels = world.comm.allgather(kernel())
+        self.world, self.clock, self.longest, self.patience = world, Clock.of(world), longest, patience
+        kernels = world.kernels
         self.kernels = np.unique(kernels, return_inverse=True)[1]
         self.shared = bool(world.comm.allreduce(kernels.count(kernels[world.rank]) > cores()))
         self.target = TARGET_SHARED if self.shared else TARGET
@@ -195,8 +156,6 @@ class Sampler:
         Samples of the points are taken in turn, in an order that is shuffled anew each time. Of a series, points after one
         that takes longer than ``longest`` are left out.
         """
-        if self.kernels.max():  # under one kernel all clocks are one; others drift apart, and are compared again
-            self.clock = Clock.of(self.world)
         kept: list[list[tuple[float, str]]] = [[] for _ in points]
         order, collecting = random.Random(len(points)), gc.isenabled()
         gc.disable()  # a collection in the middle of a sample would be taken for its own time
@@ -204,6 +163,7 @@ class Sampler:
             until, repeats = time.monotonic() + self.patience, self._warm_up(points, actions)
             left = [number for number, count in enumerate(repeats) if count]
             while left:
+                self.clock.follow(self.world)
                 for number in order.sample(left, len(left)):
                     kept[number].append(self._sample(actions[number], repeats[number]))
                 if self.world.first:
@@ -270,7 +230,7 @@ class Sampler:
             action(repeats)
         end = Moment.now()
         self._wait_for_all(idle=action is None)
-        nothing = np.nan if action is None else self.clock.offset
+        nothing = np.nan if action is None else self.clock.offset_at(begin.time)
         mine = np.array(
             [
                 begin.time + nothing,

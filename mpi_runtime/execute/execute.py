@@ -35,7 +35,7 @@ from ..devices import Computing, Device, Sleeping
 from ..job.agreement import agree_on, flags, job
 from ..job.clock import Clock
 from ..job.ending import TIME_LIMIT, numbers_text
-from ..job.environment import cores
+from ..job.host import Conditions, HostWatch
 from ..job.rank_order import arrange
 from ..job.world import World
 from ..messages.link_bytes import links
@@ -48,6 +48,10 @@ from ..training.transformer.training import ModelTraining
 from . import observation as observed
 from .capabilities import Kind, data_of
 from .executor import Executor
+from .starts import Starts
+
+REPEATS = 10
+"""Steps that are measured where nobody says how many."""
 
 BASE = 150e6
 """Bytes of Python with its libraries and MPI."""
@@ -88,16 +92,16 @@ def execute(
     """Execute training steps of ``model`` over MPI, by the schedule that ``simulate()`` predicts for ``machine``.
 
     Every rank of the job calls it with the same arguments; rank 0 gets the Run, the others None. A run file may stand for
-    machine and model, as in ``simulate()``; without either the model is ``moda-tiny``. ``ready`` is
-    called on rank 0 before anything runs, and may refuse, ``advance`` with what has been done. Raises ``InputError`` on one rank,
-    on the others ``Ended``, for what cannot be run.
+    machine and model, as in ``simulate()``; without either the model is ``moda-tiny``. Without ``steps``, ten are measured;
+    those whose ranks began too far apart are executed again. ``ready`` is called on rank 0 before anything runs, and may refuse,
+    ``advance`` with what has been done. Raises ``InputError`` on one rank, on the others ``Ended``, for what cannot be run.
     """
     started = time.perf_counter()
     way = way or Way()
     given = {"machine": machine, "model": model, **flags(vars(way)), **flags(options)}
     with job("execute", given, expect_ranks=expect_ranks, time_limit=time_limit) as world:
         world.agree(ready if world.first else lambda: None)
-        setting, overcommit = world.agree(lambda: setting_of(machine, model, options, world))
+        setting, overcommit = world.agree(lambda: setting_of(machine, model, options, world, REPEATS))
         agree_on(world, whole(setting))
         way = replace(way, allow_overcommit=way.allow_overcommit or overcommit)
         kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
@@ -105,15 +109,22 @@ def execute(
 
 
 def setting_of(
-    machine: str | Path | Machine, model: str | Path | Model | None, options: Mapping[str, Any], world: World
+    machine: str | Path | Machine,
+    model: str | Path | Model | None,
+    options: Mapping[str, Any],
+    world: World,
+    steps: int | None = None,
 ) -> tuple[Setting, bool]:
     """The setting, for as many ranks as there are, and whether a run file allows it to exceed the memory.
 
+    ``steps``: so many where nobody says how many.
     Raises ``InputError`` for what is only simulated.
     """
     if model is None and not str(machine).endswith(".toml"):
         model = "moda-tiny"
     machine, model, chosen, overcommit = resolved(machine, model, options, None)
+    if steps is not None and chosen.get("steps") is None:
+        chosen["steps"] = steps
     setting = Setting.of(machine, model, chosen)
     if setting.mesh.ranks != world.size:
         raise InputError(
@@ -160,7 +171,8 @@ class ScheduledJob:
         self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
         self.data = data(setting, self.transport, self.coordinate) if data else self._data()
         self.executor = Executor(self.data, self._device, self.coordinate)
-        self.clock = Clock.of(world)
+        self.clock, self.watch = Clock.of(world), HostWatch(world)
+        self.conditions: Conditions | None = None  # of the hosts, once all steps are done
 
     def _data(self) -> Data:
         """What operations work on."""
@@ -207,22 +219,34 @@ class ScheduledJob:
         classes = observed.classes(self.schedule)
         balance, flops, products = LoadStatistics(), [], []
         self.transport.sent[:] = 0
+        starts, again = Starts(), plan.steps if self.world.alone else 0
         for step in range(plan.steps):
             schedule = lower_step(self.setting, step)[0] if step else self.schedule
-            gathered = self.comm.gather(self._step(schedule, step))
-            self._require_numbers(step)
+            while True:
+                before = self.transport.sent.copy()
+                gathered = self.comm.gather(self._step(schedule, step))
+                self._require_numbers(step)
+                done = None if gathered is None else observed.account(schedule, starts.from_first(gathered), classes)
+                late = self.comm.bcast(done is not None and starts.late(done.seconds))
+                if not late or not again:
+                    break
+                again -= 1
+                self.transport.sent[:] = before
             tokens = self.comm.gather(self.data.tokens())
-            if gathered is not None:
+            if done is not None:
                 assert tokens is not None
-                steps.append(observed.account(schedule, gathered, classes))
+                starts.take(late)
+                steps.append(done)
                 balance.add(observed.loads(tokens, self.setting))
                 flops.append(schedule.total_flops() * self.way.compute_scale)
                 products.append(schedule.product_flops())
                 self.tell(f"step {step + 1} of {plan.steps}: {si(steps[-1].seconds, 's')}")
+        self.clock.follow(self.world, at_once=True)
+        self.conditions = self.watch.seen()
         sent = self.comm.gather(self.transport.sent)
-        uncertain = self.comm.gather(self.clock.uncertainty)
+        clocks = self.comm.gather((self.clock.uncertainty, abs(self.clock.rate)))
         peak = self.comm.gather(peak_rss_bytes())
-        if sent is None or uncertain is None or peak is None:
+        if sent is None or clocks is None or peak is None:
             return None
         seconds = [each.seconds for each in steps]
         totals = Totals(
@@ -239,8 +263,14 @@ class ScheduledJob:
             network=Network(depth="measured", routing=self.setting.machine.fabric.routing),
             links=links(self.setting.machine, self.setting.layout, np.array(sent), sum(seconds), plan.steps),
             events=0,
-            warnings=self.warnings(),
-            measured={**self.measured(), **compared, "clock_uncertainty_seconds": max(uncertain)},
+            warnings=[*self.warnings(), *starts.warnings()],
+            measured={
+                **self.measured(),
+                **compared,
+                **starts.plain(seconds),
+                "clock_uncertainty_seconds": max(each[0] for each in clocks),
+                "clock_drift": max(each[1] for each in clocks),
+            },
             wall_seconds=time.perf_counter() - started,
             peak_rss_bytes=max(peak),
         )
@@ -277,13 +307,15 @@ class ScheduledJob:
                 text = f"{numbers_text(ranks, self.world)}: {what} of step {step + 1}: no number (NaN or infinite)"
                 raise Ended(text if self.world.first else "", 1)
 
-    def _step(self, schedule: Schedule, step: int) -> observed.Times:
-        """Execute a step; returns its times from when it began."""
+    def _step(self, schedule: Schedule, step: int) -> tuple[observed.Times, float]:
+        """Execute a step; returns its times from when it should have begun, on rank 0's clock, and how late this rank was."""
         operations = self.mine(schedule)
         self.data.start_step(step)
-        begin = self.clock.start_together(self.world)
+        self.clock.follow(self.world)
+        start = self.clock.start_together(self.world)
         times = self.executor.run(operations)
-        return observed.Times(times.begin - begin, times.end - begin, times.nbytes)
+        begin, end = ((each - start.moment) * (1.0 + self.clock.rate) for each in (times.begin, times.end))
+        return observed.Times(begin, end, times.nbytes), start.late
 
     def mine(self, schedule: Schedule) -> tuple[Operation, ...]:
         """What this rank does of a schedule."""
@@ -294,11 +326,8 @@ class ScheduledJob:
         found = cautions(self.setting, self.need, self.schedule.notes)
         if self.note:
             found.append(self.note)
-        if self.world.ranks_per_host > cores() and self.way.compute == "gemm":
-            found.append(
-                f"{self.world.ranks_per_host} ranks share {cores()} cores: they take each other's time"
-                " (--compute sleep does not)"
-            )
+        if self.conditions is not None:
+            found += self.conditions.warnings(self.way.compute == "gemm")
         halves = any(formats.compute == "fp16" for formats in self.setting.plan.precisions.at(0).values())
         if halves and self.way.compute == "gemm":
             found.append("products of halves are computed in single precision: this computer's BLAS has no half")
@@ -312,4 +341,5 @@ class ScheduledJob:
             "compute_scale": self.way.compute_scale,
             "collectives": self.way.collectives,
             "cluster": os.environ.get("ATHANOR_CLUSTER"),
+            **(self.conditions.plain() if self.conditions is not None else {}),
         }

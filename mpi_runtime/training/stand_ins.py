@@ -12,13 +12,13 @@ from ...workloads.mesh.mesh import Mesh
 from ...workloads.schedule.operation import Operation
 from ...workloads.schedule.work import Exchange, at
 from ..messages.groups import Group
-from ..messages.rounds import Requests
+from ..messages.rounds import Index, Requests
 from ..messages.transport import Transport
 
 if TYPE_CHECKING:
     from .tokens import Tokens
 
-Steps = Generator[Requests, None, None]
+Steps = Generator[Requests, None, Any]
 
 TAGS = 30_000
 """Tags of messages between stages: MPI promises 32,767, and no so many are under way between two ranks."""
@@ -50,6 +50,7 @@ class Blank:
 
     def __init__(self, transport: Transport, mesh: Mesh, coordinate: tuple[int, ...]) -> None:
         self.transport, self.mesh, self.coordinate = transport, mesh, coordinate
+        self._shares: dict[tuple[float, int], tuple[Index, int]] = {}
 
     def start_step(self, step: int) -> None:
         """Nothing is drawn."""
@@ -86,6 +87,11 @@ class Blank:
 
     def _all_to_all(self, stream: str, exchange: Exchange, group: Group) -> Steps:
         """Every member's bytes for each other, in proportion to what these receive."""
+        if exchange.even:
+            out, total = self._even(float(exchange.nbytes), group.size)
+            return self.transport.exchange(
+                stream, exchange, np.zeros(total, dtype=np.uint8), out, out, group.size * total
+            )
         members = self._members(group)
         received = np.array(
             [at(exchange.nbytes if exchange.received is None else exchange.received, each) for each in members]
@@ -94,7 +100,15 @@ class Blank:
         between = np.rint([at(exchange.nbytes, each) * share for each in members]).astype(np.int64)
         out, back = between[group.me], between[:, group.me]
         send = np.zeros(int(out.sum()), dtype=np.uint8)
-        yield from self.transport.exchange(stream, exchange, send, out, back, int(between.sum()))
+        return self.transport.exchange(stream, exchange, send, out, back, int(between.sum()))
+
+    def _even(self, nbytes: float, size: int) -> tuple[Index, int]:
+        """The bytes for each member where all send the same, and their sum; worked out once."""
+        found = self._shares.get((nbytes, size))
+        if found is None:
+            each = np.full(size, round(nbytes / size), dtype=np.int64)
+            self._shares[nbytes, size] = found = each, int(each.sum())
+        return found
 
     def _shift(self, stream: str, exchange: Exchange, group: Group) -> Steps:
         """Each member's bytes to its neighbour, of which some may have none."""
