@@ -9,9 +9,12 @@ from rich.table import Table
 
 from ..hardware.fabrics import AnyFabric
 from ..hardware.machine import list_machines
+from ..hardware.records import read_toml
+from ..hardware.site.assumed import RATES
 from ..reports.tables.runs import table
 from ..sim.network.network_models import SHARING
 from ..workloads.collectives import ALGORITHMS
+from ..workloads.datasets import list_datasets
 from ..workloads.mesh.axes import AXES
 from ..workloads.mesh.placement import NAMED
 from ..workloads.model.model import Model, list_models
@@ -53,6 +56,10 @@ def entries(what: str) -> list[tuple[str, str]]:
                 (kind.model_fields["kind"].default, f"{_summary(kind)} Routing: {', '.join(kind.routings())}.")
                 for kind in get_args(get_args(AnyFabric)[0])
             ]
+        case "faults":
+            return [(path.stem, read_toml(path)["description"]) for path in sorted(RATES.glob("*.toml"))]
+        case "datasets":
+            return [(each.name, each.description) for each in list_datasets()]
         case "importers" | "exporters" | "architectures":
             return _formats(what)
         case "network-models":

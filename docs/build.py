@@ -370,6 +370,21 @@ def pictures(found: Any) -> dict[str, Any]:
         "pipelines": pipeline_picture(),
         "strategies": strategies_picture(),
         **plan_pictures(),
+        **campaign_pictures(),
+    }
+
+
+def campaign_pictures() -> dict[str, Any]:
+    """A training on 96,000 nodes that break: where its time goes, what it does when, and what it draws."""
+    import athanor
+    from athanor.reports.plots import campaigns as plots
+
+    found = athanor.campaign("sunway-oceanlight", "moda-1.93t", tokens=1e12)
+    summary, title = found.summary(), "MoDa-1.93T on 96,000 nodes"
+    return {
+        "campaign_waterfall": plots.waterfall(summary["ledger"], f"{title}: from work to wall clock"),
+        "campaign_gantt": plots.gantt(found.days(20).spans, f"{title}: the first hours"),
+        "campaign_swings": plots.swings(found.swings, f"{title}: some steps and a checkpoint"),
     }
 
 

@@ -220,7 +220,7 @@ def _observed(mesh: Mesh, schedule: Schedule, balance: LoadStatistics, noise: No
     if mesh.size("pp") == 1:
         return ranks
     (axis,), last = mesh.positions(("pp",)), mesh.size("pp") - 1
-    flops = sum(np.asarray(each.work.flops) for each in schedule.operations if isinstance(each.work, PipelineWork))
+    flops = sum(np.asarray(each.work.flops) for each in schedule.outline if isinstance(each.work, PipelineWork))
     busiest = int(np.argmax(flops)) if np.size(flops) > 1 else 0
     stages = {"first stage": 0, "last stage": last}
     if busiest not in (0, last):

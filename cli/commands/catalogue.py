@@ -28,6 +28,8 @@ from ...reports.tables.terminal import check_writable, console, emit
             "collectives",
             "fabrics",
             "network-models",
+            "faults",
+            "datasets",
             "importers",
             "exporters",
             "architectures",

@@ -37,6 +37,29 @@ from ..sections import SectionedCommand
     "--checkpoint-every", type=int, metavar="N", help="Write a checkpoint into --out every N steps, and at the end."
 )
 @click.option("--resume", metavar="DIR", help="Go on with the last checkpoint of a run, on any mesh.")
+@click.option(
+    "--loss-scale",
+    default="",
+    metavar="dynamic|none|N",
+    help="What the loss is multiplied by before its gradients are made.  [default: dynamic where there are halves]",
+)
+@click.option(
+    "--balance-loss",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weight of the auxiliary loss for balance (Switch: 0.01).",
+)
+@click.option(
+    "--z-loss", type=float, default=0.0, show_default=True, help="Weight of the router z-loss (ST-MoE: 0.001)."
+)
+@click.option(
+    "--gate-bias",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Rate at which biases of experts follow their load, which then choose (loss-free balancing: 0.001).",
+)
 @result_options
 def train(
     machine: str,
@@ -48,6 +71,10 @@ def train(
     data: str,
     checkpoint_every: int | None,
     resume: str | None,
+    loss_scale: str,
+    balance_loss: float,
+    z_loss: float,
+    gate_bias: float,
     json_path: str | None,
     out: str | None,
     **options: Any,
@@ -80,6 +107,10 @@ def train(
             out=out,
             checkpoint_every=checkpoint_every,
             resume=resume,
+            loss_scale=loss_scale,
+            balance_loss=balance_loss,
+            z_loss=z_loss,
+            gate_bias=gate_bias,
             allow_overcommit=allow_overcommit,
             expect_ranks=expect_ranks,
             time_limit=time_limit,

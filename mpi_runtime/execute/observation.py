@@ -163,7 +163,7 @@ def _load(model: LoadModel, micro_batch: int, ranks: Mapping[int, Tokens]) -> Lo
     every = np.array([ranks[rank].carried if rank in ranks else 0 for rank in range(mesh.ranks)], dtype=np.float64)
     return Load(
         sent=float(copies),
-        received=every.reshape(mesh.shape),
+        counted=every.reshape(mesh.shape),
         wanted=wanted[0],
         carried=carried[0],
         micro_batch=micro_batch,

@@ -49,9 +49,9 @@ def latest(path: Path) -> Path:
     return found[-1]
 
 
-def write(world: World, training: ModelTraining, out: Path, manifest: Mapping[str, Any]) -> Path:
+def write(world: World, training: ModelTraining, out: Path, step: int, manifest: Mapping[str, Any]) -> Path:
     """Write a checkpoint; a collective call. Where a disk fails: :class:`InputError` on one rank, ``Ended`` on others."""
-    target = folder_of(out, training.holdings.steps)
+    target = folder_of(out, step)
     partial = target.with_name(target.name + PARTIAL)
     world.agree(lambda: _make(partial) if world.first else None)
     name = f"rank-{world.rank:05d}.npz"
@@ -161,7 +161,7 @@ class Checkpoint:
         """Give a rank the weights, copies and state that it holds of the checkpoint."""
         self._read()
         holdings = training.holdings
-        holdings.steps = int(self.manifest["step"])
+        holdings.updates = int(self.manifest["updates"])
         for flat in holdings.flats:
             for piece in flat.pieces:
                 self._weights(holdings, flat, piece)

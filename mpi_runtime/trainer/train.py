@@ -27,9 +27,11 @@ from ..execute.capabilities import require_trained
 from ..execute.execute import ScheduledJob, Way, setting_of
 from ..job.world import World, guarded, start
 from ..training.tokens import Tokens
+from ..training.transformer.experts.gate_training import GateTraining
 from ..training.transformer.training import ModelTraining
 from . import checkpoints
 from .corpus import MADE, Corpus, corpus_of
+from .loss_scale import LossScale, ScaleEvent
 
 TIME_LIMIT = 24 * 3600.0
 """Seconds after which a training ends itself where the user names no other limit."""
@@ -46,16 +48,24 @@ class Lesson:
     """How to train, beside the plan: on which data, and what to keep.
 
     ``out`` is the folder for checkpoints, one every ``checkpoint_every`` steps and one at the end; ``resume`` the folder of a run
-    to go on with, or of one of its checkpoints.
+    to go on with, or of one of its checkpoints. ``loss_scale`` is dynamic, none or a number; left out, it is dynamic where there
+    are halves.
     """
 
     data: str = MADE
     out: str | Path | None = None
     checkpoint_every: int | None = None
     resume: str | Path | None = None
+    loss_scale: str = ""
+    balance_loss: float = 0.0
+    z_loss: float = 0.0
+    gate_bias: float = 0.0
     allow_overcommit: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("balance_loss", "z_loss", "gate_bias"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a number from 0 on")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise InputError(f"--checkpoint-every {self.checkpoint_every}: must be at least 1 step")
         if self.checkpoint_every is not None and self.out is None:
@@ -71,6 +81,10 @@ def train(
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
     resume: str | Path | None = None,
+    loss_scale: str = "",
+    balance_loss: float = 0.0,
+    z_loss: float = 0.0,
+    gate_bias: float = 0.0,
     allow_overcommit: bool = False,
     expect_ranks: int | None = None,
     time_limit: float = TIME_LIMIT,
@@ -84,11 +98,17 @@ def train(
     one rank. Without a mesh that fits the ranks, experts are dealt to as many as can be, and data parallelism takes the rest.
     ``data`` is ``made``, a corpus of known entropy, or the path of a file, read byte by byte. Tokens choose experts by the scores
     of a gate that learns, unless a ``router`` is named. ``out`` is the folder for checkpoints, one every ``checkpoint_every``
-    steps; ``resume`` a run's folder to go on with, on any mesh. Raises ``InputError`` on one rank, on the others ``Ended``.
+    steps. ``balance_loss`` and ``z_loss`` weight auxiliary losses of gates, ``gate_bias`` is the rate at which biases follow the
+    load of experts. ``resume`` is a run's folder to go on with, on any mesh. Raises ``InputError`` on one rank, on the others
+    ``Ended``.
     """
     world = start(expect_ranks)
     with guarded(world, time_limit):
-        lesson = world.agree(lambda: Lesson(data, out, checkpoint_every, resume, allow_overcommit))
+        lesson = world.agree(
+            lambda: Lesson(
+                data, out, checkpoint_every, resume, loss_scale, balance_loss, z_loss, gate_bias, allow_overcommit
+            )
+        )
         world.agree(ready if world.first else lambda: None)
         drawn = options.get("router") is not None
         setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
@@ -142,17 +162,22 @@ class Trainer:
         self.world, self.setting, self.lesson, self.advance = world, setting, lesson, advance
         self.corpus: Corpus = world.agree(lambda: corpus_of(lesson.data, setting.model.vocabulary, setting.plan.seed))
         world.agree(lambda: self._batch(0))
+        self.gates = GateTraining(lesson.balance_loss, lesson.z_loss, lesson.gate_bias)
         self.job = ScheduledJob(
             world,
             setting,
             way,
             "model",
             advance,
-            lambda setting, transport, place: ModelTraining(setting, transport, place, self._batch, learned),
+            lambda setting, transport, place: ModelTraining(
+                setting, transport, place, self._batch, learned, True, self.gates
+            ),
         )
         assert isinstance(self.job.data, ModelTraining)
         self.training = self.job.data
-        self.learned = learned
+        self.training.usable = self._all_usable
+        self.scale = world.agree(lambda: LossScale.parse(lesson.loss_scale, setting))
+        self.learned, self._overflowed = learned, False
         self.record = TrainingRun(self._told())
 
     def _batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -173,6 +198,7 @@ class Trainer:
             "entropy": self.corpus.entropy,
             "gate": "learned" if self.learned else f"router {setting.plan.router}",
             "balancer": setting.plan.balancer,
+            "gate_training": {key: getattr(self.lesson, key) for key in ("balance_loss", "z_loss", "gate_bias")},
             "precision": setting.plan.precision,
             "optimizer": setting.plan.optimizer,
             "seed": setting.plan.seed,
@@ -188,20 +214,36 @@ class Trainer:
         operations = self.job.mine(self.job.schedule)
         for step in range(first, steps):
             began = time.perf_counter()
-            self.training.start_step(step)
-            self.job.executor.run(operations)
+            if self.scale is not None:
+                self.training.scale = self.scale.value
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                self.training.start_step(step)
+                self.job.executor.run(operations)
             seconds = time.perf_counter() - began
             loss = self.training.loss if self._counts else 0.0
             seen = _Seen(seconds, loss, self.training.holdings.squares(), self.training.tokens())
             every = self.job.comm.gather(seen)
             if every is not None:
                 self._note(every)
+            if self.scale is not None:
+                self.record.loss_scale.append(self.scale.value)
+                self.scale.after(step + 1, self._overflowed)
+                self.record.scale_events = [each._asdict() for each in self.scale.events]
+            if self.gates.bias_rate:
+                self.gates.adjust(self.job.comm.bcast(self._loads()))
             self.world.agree(self._require_numbers)
             self._keep(step + 1, steps)
         if self.job.comm.rank:
             return None
         self.record.warnings += self.job.warnings()
         return self.record
+
+    def _all_usable(self, finite: Callable[[], bool]) -> bool:
+        """Whether the gradients of all ranks are numbers; where losses are not scaled, there is no such check."""
+        if self.scale is None:
+            return True
+        self._overflowed = not all(self.job.comm.allgather(finite()))
+        return not self._overflowed
 
     @property
     def _counts(self) -> bool:
@@ -230,6 +272,10 @@ class Trainer:
         if step % max(1, self.setting.plan.steps // 20) == 0 or step in (1, self.setting.plan.steps):
             self.job.tell(f"step {step} of {self.setting.plan.steps}: loss {record.loss[-1]:.4f}")
 
+    def _loads(self) -> dict[int, NDArray[np.int64]]:
+        """What was wanted of each layer in the last step, on rank 0."""
+        return dict(zip(self.record.moe_layers, self.record.experts[-1], strict=True)) if self.record.experts else {}
+
     def _routes(self, rank: int) -> bool:
         """Whether a rank's tokens are counted: ranks along ``tp`` that have parts of the same experts route the same ones."""
         mesh, place = self.setting.mesh, self.training.place
@@ -249,12 +295,15 @@ class Trainer:
         every = self.lesson.checkpoint_every
         if every is None or self.lesson.out is None or (done % every and done != steps):
             return
-        checkpoints.write(self.world, self.training, Path(self.lesson.out), self._manifest(done))
+        checkpoints.write(self.world, self.training, Path(self.lesson.out), done, self._manifest(done))
 
     def _manifest(self, done: int) -> dict[str, Any]:
         setting = self.setting
         return {
             "step": done,
+            "updates": self.training.holdings.updates,
+            "biases": {str(layer): each.tolist() for layer, each in self.gates.biases.items()},
+            "scale": None if self.scale is None else [self.scale.value, self.scale.good],
             **self._alike(),
             "mesh": mesh_text(dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True))),
             "zero": setting.plan.zero,
@@ -281,6 +330,10 @@ class Trainer:
         self.world.agree(lambda: found.restore(self.training))
         step = int(found.manifest["step"])
         self.record.go_on(found.manifest["history"], step)
+        self.gates.biases = {int(layer): np.array(each) for layer, each in found.manifest["biases"].items()}
+        if self.scale is not None and found.manifest["scale"] is not None:
+            self.scale.value, self.scale.good = found.manifest["scale"]
+            self.scale.events = [ScaleEvent(**each) for each in self.record.scale_events]
         before = found.manifest["tokens_per_step"]
         if before != self.record.told["tokens_per_step"]:
             self.record.warnings.append(

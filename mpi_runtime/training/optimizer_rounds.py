@@ -51,15 +51,15 @@ class HeldTensor:
         """State before the first step."""
         self.state = self.rule.state(len(self.index), self.tensor, formats)
 
-    def share(self, weights: Array, master: Array | None, gradients: Array, replicas: int, step: int) -> TensorShare:
+    def share(self, weights: Array, master: Array | None, gradients: Array, replicas: float, step: int) -> TensorShare:
         """What an update works on, from the rank's share of a vector."""
         exact = None if master is None else master[self.here]
         mean = mean_of(gradients[self.here], replicas)
         return TensorShare(self.tensor, self.index, weights[self.here], exact, mean, self.state, step)
 
 
-def mean_of(gradients: Array, replicas: int) -> Array:
-    """The mean of summed gradients, in single precision or better."""
+def mean_of(gradients: Array, replicas: float) -> Array:
+    """The mean of gradients that were summed over replicas (or scaled by a number), in single precision or better."""
     mean: Array = gradients.astype(np.promote_types(gradients.dtype, np.float32)) / replicas
     return mean
 

@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SOURCES = ("source", "rows", "left out", "bias", "MAPE", "median", "95 %", "worst", "order", "regret", "null model")
+ORDERS = ("plans of", "plans", "apart", "order", "clear pairs", "regret", "chosen", "worst")
 ROWS = ("row", "metric", "predicted", "measured", "unit", "error", "null model", "kind", "assumed")
 LEFT = ("row", "reason")
 MEMORY = {"measured": "measured", "formula": "by formula"}
 NAME = 62
 """Letters of a source that the terminal shows."""
+
+ORDER = (
+    "Plans of one model, batch and machine, among which a user would choose. Apart: how much longer the slowest took than the"
+    " fastest. Clear pairs differ by more than 5 %, and the share of them is told whose order is predicted. Regret is what the"
+    " chosen plan, which the prediction ranks first, took longer than the best. The worst plan is the one whose error differs"
+    " most from that of the others."
+)
 
 LEAD = (
     "Every published measurement for which the catalogue has a machine, predicted with one set of constants per accelerator and"
@@ -33,6 +41,8 @@ def show_accuracy(console: Console, found: Accuracy) -> None:
     """Errors by source and in all, and why rows were left out."""
     rows = source_rows(found)
     console.print(table("How far predictions are from published measurements", SOURCES, _short(rows)))
+    if found.orders:
+        console.print(table("Order of plans among which a user would choose", ORDERS, _short(order_rows(found))))
     reasons = Counter(each.reason for each in found.outcomes if each.prediction is None)
     if reasons:
         listed = [(reason, str(count)) for reason, count in reasons.most_common()]
@@ -57,6 +67,23 @@ def source_rows(found: Accuracy) -> list[tuple[str, ...]]:
     plain.append(("all sources", found.judged(found.measured)))
     plain += [(f"memory, {MEMORY[kind]}", found.judged(rows)) for kind, rows in found.memory.items()]
     return [_source_row(name, judged) for name, judged in plain if judged["rows"]]
+
+
+def order_rows(found: Accuracy) -> list[tuple[str, ...]]:
+    """A row for each group of plans of one model, batch and machine."""
+    return [
+        (
+            f"{each['source']}, {each['model']}, {each['batch']} sequences",
+            str(each["plans"]),
+            _plain(each["spread"]),
+            "" if each["rank_correlation"] is None else f"{each['rank_correlation']:.2f}",
+            "" if each["clear_ordered"] is None else f"{each['clear_ordered']:.0%} of {each['clear_pairs']}",
+            _plain(each["regret"]),
+            each["chosen"],
+            each["worst"],
+        )
+        for each in found.orders
+    ]
 
 
 def _source_row(name: str, judged: dict[str, Any]) -> tuple[str, ...]:
@@ -105,6 +132,7 @@ def write_accuracy(folder: Folder, found: Accuracy, command: str) -> None:
     left = [(row["id"], row["reason"]) for row in plain["rows"] if row["reason"]]
     sections = [
         Section("By source", LEAD, SOURCES, source_rows(found), figures=pictures),
+        Section("Order of plans", ORDER, ORDERS, order_rows(found), 1),
         Section("Row by row", "", ROWS, [_row(row) for row in plain["rows"] if not row["reason"]], 2),
         Section("Left out", "Rows that are not predicted, and why.", LEFT, left, 2),
     ]

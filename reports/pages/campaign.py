@@ -35,6 +35,8 @@ def write_campaign(folder: Folder, found: Campaign, machine: Machine, model: Mod
         "gantt": (plots.gantt(spans, f"What the job does when, {seed}"), "The first faults of the campaign."),
         "power": (plots.power(spans, summary["watts"], f"Power, {seed}"), "The whole site, its building included."),
     }
+    caption = "Three steps and a checkpoint: how far the power of the site swings."
+    pictures["swings"] = (plots.swings(found.swings, "Power of some steps and a checkpoint"), caption)
     drawn = [Picture(folder.figure(name, figure), caption) for name, (figure, caption) in pictures.items()]
     first, *others = sections(summary)
     title = f"{summary['model']} on {summary['machine']}: a campaign"

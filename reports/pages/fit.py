@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..studies.accuracy.fitting import FittedConstants, judged
-from ..studies.accuracy.refit import DENSE, Refit, told
+from ..studies.accuracy.refit import DENSE, Refit
 from ..tables.runs import table
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _values(found: FittedConstants) -> list[tuple[str, ...]]:
             f"{found.used[p]:.4g}",
             f"{value:.4g}",
             f"{value / found.used[p] - 1:+.1%}",
-            told(found, p),
+            found.told(p),
         )
         for p, value in found.estimate.values.items()
     ]
@@ -97,27 +97,8 @@ def _told(name: str, errors: Mapping[str, Any]) -> tuple[str, ...]:
 def toml_of(found: FittedConstants) -> str:
     """The lines of a machine file: values, and their sources."""
     lines = [f"# {key} = {value:.4g}" for key, value in found.values.items()]
-    lines += ["", "[sources]", *(f'"{key}" = "{text}"' for key, text in sources_of(found).items())]
+    lines += ["", "[sources]", *(f'"{key}" = "{text}"' for key, text in found.sources.items())]
     return "\n".join(lines) + "\n"
-
-
-def sources_of(found: FittedConstants) -> dict[str, str]:
-    """What a machine file says of each value: the fit, to how many runs, and how well they tell it."""
-    every = "" if found.held_out else " --all-rows"
-    rows = len(found.fitted) + len(found.held_out)
-    provenance = (
-        f"fitted: athanor fit {found.target.kind} {found.target.name}{every}, to {len(found.fitted)} of {rows} runs"
-    )
-    return {
-        key: f"{provenance}; {_well(told(found, parameter))}"
-        for parameter in found.estimate.values
-        if parameter not in found.estimate.untold
-        for key in parameter.keys
-    }
-
-
-def _well(how: str) -> str:
-    return how.replace("± ", "standard error ").replace("%", " %")
 
 
 def refit_toml(found: Refit) -> str:

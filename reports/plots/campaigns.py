@@ -21,6 +21,9 @@ COLOURS = {
 }
 """Colours of the entries of a campaign's ledger."""
 
+PHASES = {"forward": "#33658a", "backward": "#4f9d69", "update": "#8e6c8a", "checkpoint": "#f6ae2d"}
+"""Colours of what a machine does within some steps."""
+
 Spans = Sequence[tuple[float, float, str]]
 
 HOUR, DAY = 3600.0, 86400.0
@@ -80,6 +83,25 @@ def power(spans: Spans, watts: Mapping[str, float], title: str) -> Figure:
     titled(axes, title)
     there = [entry for entry in COLOURS if any(each[2] == entry for each in spans)]
     legend_below(figure, [Patch(facecolor=COLOURS[entry], label=entry.replace("_", " ")) for entry in there])
+    return figure
+
+
+def swings(spans: Sequence[tuple[float, float, str, float]], title: str) -> Figure:
+    """What the machine draws during some steps and a checkpoint."""
+    factor, name = rate_unit(max(each[3] for each in spans), "W")
+    figure, axes = blank(height=2.6)
+    for what, colour in PHASES.items():
+        bars = [(start, end - start, watts) for start, end, which, watts in spans if which == what]
+        for start, width, watts in bars:
+            axes.broken_barh([(start, width)], (0.0, watts / factor), color=colour, lw=0)
+    axes.set_ylim(0, 1.1 * max(each[3] for each in spans) / factor)
+    axes.set_xlim(0, spans[-1][1])
+    number_axis(axes.xaxis)
+    number_axis(axes.yaxis)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel(f"{name} of the site")
+    titled(axes, title)
+    legend_below(figure, [Patch(facecolor=colour, label=what) for what, colour in PHASES.items()])
     return figure
 
 

@@ -17,7 +17,6 @@ from ...hardware.site.storage import Storage
 from ...hardware.units import duration
 from ...workloads.datasets import load_dataset
 from ...workloads.model.model import Model, load_model
-from ...workloads.plan.plan import Plan
 from ...workloads.plan.run_file import resolved
 from ...workloads.results.run import Run
 from .budget import steps_of
@@ -25,7 +24,7 @@ from .campaign_options import CampaignOptions
 from .campaign_plan import CampaignPlan
 from .checkpoints import Checkpoints
 from .data_loading import DataLoading, load_steps
-from .energy import Draw, capped_machine, step_states
+from .energy import Draw, capped_machine, phase_states, step_states, swings
 from .events import play_events
 from .fault_history import FaultProcess, InUse
 from .intervals import daly, daly_first_order, young
@@ -61,6 +60,9 @@ class Campaign:
     first_seed: int = 0
     states: Mapping[str, float] = field(default_factory=dict)
     loading: DataLoading | None = None
+    held_spares: int = 0
+    swings: tuple[tuple[float, float, str, float], ...] = ()
+    """(start, end, what, watts) of some steps by phase and of a checkpoint."""
 
     @property
     def order(self) -> list[int]:
@@ -87,7 +89,8 @@ class Campaign:
 
     def dollars(self, outcome: Outcome) -> float:
         """Cost of a seed's campaign."""
-        return self.nodes * outcome.seconds * self.price.node + self.joules(outcome) * self.price.energy
+        held = self.nodes + self.held_spares
+        return held * outcome.seconds * self.price.node + self.joules(outcome) * self.price.energy
 
     def kilograms(self, outcome: Outcome) -> float:
         """Carbon dioxide of a seed's campaign."""
@@ -213,11 +216,12 @@ def play_campaign(
         levels=saved.levels,
         survives=saved.survives,
     )
-    seed = Plan.of(model, options, machine).seed
+    seed = setting.plan.seed
+    held = spares if plan.policy == "hot-spare" else 0
     intervals = _intervals(plan, job, saved.mtbf, process, seed, times.seconds + waits)
     job = job.at(intervals["used"])
     outcomes = tuple(_ended(play(job, process.history(seed + number)), process, job) for number in range(plan.seeds))
-    states = step_states(times.run)
+    states = step_states(setting, times.run)
     warnings = [*site.warnings, *totals.warnings]
     if job.commit and intervals["used"] <= job.commit * 1.0001:
         warnings.append(f"checkpoints are written for {duration(job.commit)}, and no more often begun")
@@ -232,12 +236,14 @@ def play_campaign(
         outcomes,
         intervals,
         saved.table(job),
-        Draw.of(power, states, nodes, spares if plan.policy == "hot-spare" else 0),
+        Draw.of(power, states, nodes, held),
         price,
         tuple(warnings),
         seed,
         states,
         loading,
+        held,
+        swings(power, phase_states(setting, times.run), nodes, saved.save),
     )
 
 

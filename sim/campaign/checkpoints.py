@@ -17,6 +17,9 @@ from .intervals import level_intervals, level_overhead
 from .job import CheckpointLevel, Job
 
 MEMORY, NEIGHBOUR, FILES = "memory", "neighbour", "file system"
+SELDOM = 1e3
+"""Faults of a kind that is not there are taken to be so many times as seldom as all others: intervals stay finite."""
+
 LEVELS = (MEMORY, NEIGHBOUR, FILES)
 """Where a checkpoint lies, by what it outlives."""
 
@@ -61,7 +64,7 @@ class Checkpoints:
         load = transfer(machine, storage, nodes, size, ranks, reading=True).seconds
         copied = copy_seconds(setting, nodes, size)
         kinds = [at for at, each in enumerate(process.components) if not each.planned and not each.degrades]
-        mtbf = process.mtbf_of(kinds)
+        mtbf = min(process.mtbf_of(kinds), SELDOM * process.mtbf)
         if kind == "asynchronous":
             return cls(kind, size, written, copied, written.seconds, load, mtbf)
         if kind == "blocking":
@@ -109,7 +112,7 @@ def _levels(
     needs = [outlived_by(each) for each in process.components]
     mtbfs = {name: process.mtbf_of([kind for kind in kinds if needs[kind] == name]) for name in LEVELS}
     names = [name for name in LEVELS if mtbfs[name] < inf or name == FILES]
-    known = {name: mtbfs[name] if mtbfs[name] < inf else 1e3 * process.mtbf for name in names}
+    known = {name: min(mtbfs[name], SELDOM * process.mtbf) for name in names}
     asked = level_intervals([saves[name] for name in names], [known[name] for name in names])
     found: list[CheckpointLevel] = []
     every = 1

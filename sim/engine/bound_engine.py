@@ -65,7 +65,7 @@ class BoundEngine(Engine):
         return Handover.of(self.traffic, activations, kind, wraps, sends, self.bounds.message)
 
     def _communicate(
-        self, stream: str, exchange: Exchange, ready: Array
+        self, number: int, exchange: Exchange, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
         begin = self._joint(exchange, ready)
         yield self._until(begin)
@@ -86,5 +86,5 @@ class BoundEngine(Engine):
 
     def _backlog(self, seconds: float, played: Played) -> float:
         """What the busiest link still has to carry; the wait counts for the last exchange."""
-        exchanges = [each for each in self.schedule.operations if isinstance(each.work, Exchange)]
+        exchanges = [each for each in self.schedule.outline if isinstance(each.work, Exchange)]
         return self._waited(seconds, played, exchanges)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +93,9 @@ class CellEngine:
         self._books: dict[int, _Books] = {}
         self._next = 0
         readers: Counter[int] = Counter()
-        for operation in self.schedule.operations:
-            readers.update({o for o in operation.after if self.schedule.operations[o].stream != operation.stream})
+        outline = self.schedule.outline
+        for operation in outline:
+            readers.update({o for o in operation.after if outline[o].stream != operation.stream})
         self._readers = readers
         self._ends: dict[tuple[int, int], list[Any]] = {}
         self._waits: dict[tuple[int, int], simpy.Event] = {}
@@ -107,7 +108,7 @@ class CellEngine:
     def play(self) -> None:
         """Let all streams of all cells live."""
         for stream in self.schedule.streams:
-            mine = [(number, each) for number, each in enumerate(self.schedule.operations) if each.stream == stream]
+            mine = [number for number, each in enumerate(self.schedule.outline) if each.stream == stream]
             for cell in range(len(self.cells)):
                 self.env.process(self._stream(cell, mine))
         self.env.run()
@@ -143,13 +144,13 @@ class CellEngine:
                 found[cell] = assembly
         return [each for each in found if each is not None]
 
-    def _stream(self, cell: int, operations: list[tuple[int, Operation]]) -> Generator[simpy.Event, Any, None]:
+    def _stream(self, cell: int, operations: Sequence[int]) -> Generator[simpy.Event, Any, None]:
         """The life of a stream in a cell: its operations, one after another."""
         clock = np.zeros(len(self.cells[cell]))
-        for number, operation in operations:
-            ready = clock
+        for number in operations:
+            ready, operation = clock, self.schedule.outline[number]
             for other in operation.after:
-                if other in self._readers and self.schedule.operations[other].stream != operation.stream:
+                if other in self._readers and self.schedule.outline[other].stream != operation.stream:
                     ready = np.maximum(ready, (yield from self._end_of(other, cell)))
             work = operation.work
             if isinstance(work, Exchange) and self.mesh.size(*work.axes) > 1:
@@ -165,7 +166,7 @@ class CellEngine:
                 clock = ready
                 self._done(number, cell, ready, clock)
             else:
-                clock = ready + self._seconds(number, operation, cell)
+                clock = ready + self._seconds(number, cell)
                 self._done(number, cell, None, clock)
             if number in self._readers:
                 self._ends[number, cell] = [clock, self._readers[number]]
@@ -186,10 +187,10 @@ class CellEngine:
         end: Array = known[0]
         return end
 
-    def _seconds(self, number: int, operation: Operation, cell: int) -> Array | float:
+    def _seconds(self, number: int, cell: int) -> Array | float:
         """What an operation takes on each rank of a cell."""
         if number not in self._durations:
-            timed = self.whole.costs.of(operation.work)
+            timed = self.whole.costs.of(self.schedule.operations[number].work)
             seconds = np.asarray(timed.seconds * self.whole.slowness * self.whole.noise.of_operation(number))
             self._durations[number] = [seconds, len(self.cells)]
             self._book(number).limit = timed.limit
@@ -219,7 +220,7 @@ class CellEngine:
             return meeting
         del self._meetings[key]
         joint = np.concatenate([meeting.ready[each] for each in assembly.cells])
-        if isinstance(self.schedule.operations[number].work, PipelineWork):
+        if isinstance(self.schedule.outline[number].work, PipelineWork):
             begin, end = joint, self._pipeline(number, joint)
         else:
             begin, end = yield from self._exchange(number, assembly, joint)
@@ -329,7 +330,7 @@ class CellEngine:
 
     def _book(self, number: int) -> _Books:
         if number not in self._books:
-            exchange = isinstance(self.schedule.operations[number].work, Exchange)
+            exchange = isinstance(self.schedule.outline[number].work, Exchange)
             nothing = np.zeros(self.mesh.ranks)
             self._books[number] = _Books(np.zeros_like(nothing) if exchange else None, nothing, self.mesh.ranks)
         return self._books[number]
@@ -348,7 +349,7 @@ class CellEngine:
     def _enter(self, number: int, books: _Books) -> None:
         from ...workloads.lowering.pipeline_blocks import hands_on
 
-        operation = self.schedule.operations[number]
+        operation = self.schedule.outline[number]
         ready = self.ledger.ready(number)
         if isinstance(operation.work, PipelineWork):
             self.ledger.passed(number, self._passed)

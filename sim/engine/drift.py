@@ -90,7 +90,7 @@ class Drift:
     def of(cls, schedule: Schedule) -> Drift:
         """Nothing seen yet."""
         found: dict[Kind, Begins] = {}
-        for each in schedule.operations:
+        for each in schedule.outline:
             if isinstance(each.work, Exchange) and schedule.mesh.size(*each.work.axes) > 1:
                 kind = Kind(each.stream, each.work.axes)
                 if kind not in found:
@@ -113,7 +113,7 @@ class Drift:
     @property
     def _often(self) -> Mapping[Kind, int]:
         """How many exchanges of each kind there are."""
-        works = ((each.stream, each.work) for each in self.schedule.operations)
+        works = ((each.stream, each.work) for each in self.schedule.outline)
         return Counter(Kind(stream, work.axes) for stream, work in works if isinstance(work, Exchange))
 
     def too_many(self, traffic: Traffic) -> Iterator[str]:
@@ -158,7 +158,7 @@ class Batches:
         wanted = {kind: int(batch.max()) + 1 for kind, batch in exact.items()}
         room = _room(drift.schedule.mesh.ranks) / max(1, sum(each > 1 for each in wanted.values()))
         most = {kind: max(1, min(wanted[kind], int(room / often[kind]))) for kind in exact}
-        computing = sum(not isinstance(each.work, PipelineWork) for each in drift.schedule.operations)
+        computing = sum(not isinstance(each.work, PipelineWork) for each in drift.schedule.outline)
         while True:
             found = {kind: _merged(batch, drift.kinds[kind].late, most[kind]) for kind, batch in exact.items()}
             cells = len(np.unique(_by_rank(coupling, found), axis=1).T)

@@ -165,8 +165,7 @@ class StageCrowds:
 
     def _shared(self, work: Exchange, stage: int) -> Array:
         """Seconds in which an exchange on one stage keeps each link busy."""
-        even = work.received is None and isinstance(work.nbytes, float)
-        key = (work.operation, work.algorithm, work.axes, work.nbytes if even else id(work), stage)
+        key = (work.operation, work.algorithm, work.axes, work.nbytes if work.even else id(work), stage)
         if key not in self._loads:
             shape = [
                 self.work.stages if number == self.axis else 1 for number in range(len(self.traffic.layout.mesh.shape))

@@ -307,12 +307,12 @@ class PipelineStages:
             for operation in self.work.blocks[number]:
                 work = operation.work
                 if isinstance(work, Exchange):
-                    key = (work,) if _even(work) else (work.algorithm, work.axes, id(work.nbytes), id(work.received))
+                    key = (work,) if work.even else (work.algorithm, work.axes, id(work.nbytes), id(work.received))
                     before = found.get(key)
                     found[key] = work, often if before is None else before[1] + often
         alike: dict[tuple[object, ...], list[tuple[Exchange, Array]]] = {}
         for work, often in found.values():
-            if _even(work):
+            if work.even:
                 loads.plus(self._counter.weighted(work, often), 1.0)
             else:
                 ranks = (often != 0).tobytes()  # of which stages
@@ -362,8 +362,3 @@ class PipelineStages:
         joined = np.concatenate([np.broadcast_to(each, shape) for each in arrays], axis=self.axis)
         alike = (joined == joined.take([0], axis=self.axis)).all()
         return joined.take([0], axis=self.axis) if alike else joined
-
-
-def _even(exchange: Exchange) -> bool:
-    """Whether every rank sends and receives as much."""
-    return exchange.received is None and isinstance(exchange.nbytes, float)

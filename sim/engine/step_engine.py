@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,17 +152,18 @@ class Engine:
         self.network = SharedNetwork(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[LinkLoads, float] = {}
-        senders = {each.stream for each in schedule.operations if isinstance(each.work, Exchange)}
+        senders = {each.stream for each in schedule.outline if isinstance(each.work, Exchange)}
         self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
-        self.repeated: dict[tuple[object, ...], int] = {}  # how often unequal bytes are sent again
+        self.repeated: dict[Hashable, int] = {}  # how often unequal bytes are sent again
         if self.alone:
-            works = [each.work for each in schedule.operations if isinstance(each.work, Exchange)]
-            self.repeated = Counter(_key(work) for work in works if _uneven(work))
-        self.others: dict[
-            tuple[object, ...], tuple[list[tuple[Taken, bool]], int]
-        ] = {}  # what those take, and how many
+            self.repeated = Counter(
+                schedule.sent(number)
+                for number, each in enumerate(schedule.outline)
+                if isinstance(each.work, Exchange) and not each.work.even
+            )
+        self.others: dict[Hashable, tuple[list[tuple[Taken, bool]], int]] = {}  # what those take, and how many
         self.known: dict[Transfer, Taken] = {}
-        self.exchanged: dict[tuple[object, ...], tuple[Exchange, Exchanged]] = {}
+        self.exchanged: dict[Hashable, tuple[Exchange, Exchanged]] = {}
         self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
@@ -197,7 +198,7 @@ class Engine:
 
         The step lasts as long as its busiest link at least; the wait counts for these exchanges.
         """
-        operations = self.schedule.operations
+        operations = self.schedule.outline
         beside = [each for each in operations if isinstance(each.work, Exchange)]
         if not any(isinstance(each.work, PipelineWork) for each in operations):
             return 0.0
@@ -215,13 +216,14 @@ class Engine:
     def _play(self) -> None:
         """Let all streams live."""
         for stream in self.schedule.streams:
-            mine = [(number, each) for number, each in enumerate(self.schedule.operations) if each.stream == stream]
+            mine = [number for number, each in enumerate(self.schedule.outline) if each.stream == stream]
             self.env.process(self._stream(stream, mine))
         self.env.run()
 
-    def _stream(self, stream: str, operations: list[tuple[int, Operation]]) -> Generator[simpy.Event, Any, None]:
+    def _stream(self, stream: str, operations: Sequence[int]) -> Generator[simpy.Event, Any, None]:
         """The life of a stream: its operations, one after another."""
-        for number, operation in operations:
+        for number in operations:
+            operation = self.schedule.operations[number]
             for other in operation.after:
                 yield self.finished[other]
             ready = self.ledger.ready(number)
@@ -229,7 +231,7 @@ class Engine:
                 yield from self._pipeline(number, ready)
                 continue
             if isinstance(operation.work, Exchange):
-                begin, end, limit = yield from self._communicate(stream, operation.work, ready)
+                begin, end, limit = yield from self._communicate(number, operation.work, ready)
             else:
                 begin, end, limit = yield from self._compute(number, operation, ready)
             self.ledger.done(number, ready, begin, end, limit)
@@ -249,13 +251,13 @@ class Engine:
         return ready, end, timed.limit
 
     def _communicate(
-        self, stream: str, exchange: Exchange, ready: Array
+        self, number: int, exchange: Exchange, ready: Array
     ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        begin = self._joint(exchange, ready)
+        begin, stream = self._joint(exchange, ready), self.schedule.outline[number].stream
         yield self._until(begin)
         if self.alone:
             end, limit, longest = begin, "none", 0.0
-            for taken, apart in self._by_themselves(exchange):
+            for taken, apart in self._by_themselves(number, exchange):
                 if not apart:
                     self.drift.add(stream, exchange.axes, end)
                 end = end + taken.seconds
@@ -282,17 +284,17 @@ class Engine:
         begin: Array = ready.max(axis=along, keepdims=True)
         return begin
 
-    def _by_themselves(self, exchange: Exchange) -> list[tuple[Taken, bool]]:
+    def _by_themselves(self, number: int, exchange: Exchange) -> list[tuple[Taken, bool]]:
         """The transfers of an exchange that has the network to itself: what each takes, and whether groups share no link.
 
         Those of unequal bytes are worked out once for all exchanges of a step that send the same, and their bytes are counted
         for all of them.
         """
-        key = _key(exchange)
+        key = self.schedule.sent(number)
         if key in self.others:
             found, left = self.others.pop(key)
         else:
-            found, left = [], self.repeated.get(key, 1)
+            found, left = [], 1 if exchange.even else self.repeated.get(key, 1)
             for transfer in self.traffic.transfers(exchange):
                 if transfer.factor is None:
                     self.loads.plus(transfer.loads, float(left))
@@ -381,7 +383,7 @@ class Engine:
 
     def by_itself(self, exchange: Exchange) -> Exchanged:
         """An exchange with the network to itself; even ones, and those on the same bytes, repeat."""
-        key = _key(exchange)
+        key = exchange.sends
         if key not in self.exchanged:
             transfers = self.traffic.transfers(exchange)
             seconds = [self._by_itself(exchange, each).seconds for each in transfers]
@@ -406,14 +408,3 @@ class Engine:
         """Add what transfers share to the bytes on links."""
         for loads, factor in self.shared.items():
             self.loads.plus(loads, factor)
-
-
-def _key(exchange: Exchange) -> tuple[object, ...]:
-    """What exchanges have in common that send the same: amounts by rank are where they are the same object."""
-    key = (id(exchange.nbytes), id(exchange.received)) if _uneven(exchange) else (exchange.nbytes,)
-    return exchange.operation, exchange.algorithm, exchange.axes, *key
-
-
-def _uneven(exchange: Exchange) -> bool:
-    """Whether ranks send or receive unequal amounts."""
-    return exchange.received is not None or not isinstance(exchange.nbytes, float)

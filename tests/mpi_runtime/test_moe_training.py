@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from athanor.mpi_runtime.training.token_routing import Routing, Tells, settle_together
 from athanor.mpi_runtime.training.transformer.experts import gate
+from athanor.mpi_runtime.training.transformer.experts.gate_training import GateTraining
 from athanor.mpi_runtime.training.transformer.reference import Reference
 from athanor.mpi_runtime.training.transformer.weights.shards import Sizes, Weight
 from athanor.workloads.model.model import load_model
@@ -145,3 +146,38 @@ def test_strategies_train_as_one_process_does(name, ranks, tmp_path):
         found = json.loads(line)["summary"]
         assert found["measured"]["checked"]["losses"] == ranks
         assert min(found["measured"]["checked"][key] for key in ("gradients", "weights")) >= total
+
+
+# --- what trains gates beside the loss ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_auxiliary_losses_have_the_gradient_of_finite_differences(pieces):
+    """While choices stay, which have no gradient."""
+    random = np.random.default_rng(1)
+    scores = random.standard_normal((12, 5))
+    gates, wanted = GateTraining(0.3, 0.2, pieces=pieces), gate.best(scores, 2)
+    direction, step = random.standard_normal(scores.shape), 1e-6
+    ends = [gates.loss(scores + way * direction, wanted) for way in (step, -step)]
+    found = np.sum(gates.gradient(scores, wanted, len(scores)) * direction)
+    assert found == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
+
+
+def test_the_balance_loss_is_alpha_where_experts_are_even_and_alpha_times_their_number_where_one_has_all():
+    """0.01 and 1.28 for 128 experts at 0.01 (Fedus et al. 2021)."""
+    experts, gates = 128, GateTraining(0.01)
+    even = np.log(np.full((experts, experts), 1e-9) + np.eye(experts))
+    assert gates.loss(even, gate.best(even, 1)) == pytest.approx(0.01, rel=1e-6)
+    one = np.zeros((experts, experts))
+    one[:, 5] = 100
+    assert gates.loss(one, gate.best(one, 1)) == pytest.approx(1.28, rel=1e-6)
+
+
+def test_biases_follow_the_load_by_its_sign():
+    """Chosen by scores with biases, weighted by scores alone; what is above the mean loses, below it wins."""
+    gates, scores = GateTraining(bias_rate=0.25), np.log(np.array([[0.6, 0.3, 0.1]]))
+    assert gates.wanted(0, scores, 1).tolist() == [[0]]
+    gates.adjust({0: np.array([8, 1, 3]), 1: np.array([4, 4, 4])})
+    assert gates.biases[0].tolist() == [-0.25, 0.25, 0.25] and gates.biases[1].tolist() == [0, 0, 0]
+    assert gates.wanted(0, scores, 1).tolist() == [[1]]
+    assert gates.wanted(1, scores, 1).tolist() == [[0]]

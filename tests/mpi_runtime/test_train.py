@@ -24,11 +24,13 @@ vocabulary = 37
 seq_len = 8
 """
 COMMON = "train --model model.toml --precision fp64 --balancer none --steps 6 --json -"
+GATES = "--z-loss 0.02 --gate-bias 0.03"
 RUNS = {
     "four ranks": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --out run --checkpoint-every 3",
     "again": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --resume run/step-00000003",
     "cut": "--mesh ep=2,tp=2 --tokens-per-rank 64 --zero 0 --resume run/step-00000003 --out cut --checkpoint-every 6",
     "further": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume cut --steps 8",
+    "gates": f"--mesh ep=2,tp=2 --tokens-per-rank 64 {GATES}",
     "straight on": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume run --steps 8",
 }
 WRONG = {
@@ -86,6 +88,15 @@ def test_a_run_is_that_of_one_process(runs, answers):
         assert runs["four ranks"][key] == pytest.approx(alone[key], rel=1e-10)
         assert len(set(alone[key])) == 6
     assert runs["four ranks"]["tokens"] == alone["tokens"] == 6 * 128
+
+
+@needs_mpi
+def test_gates_are_trained_as_in_one_process(runs, answers):
+    """Biases follow the load of all ranks, and the z-loss is of single tokens."""
+    usual = {"tokens_per_rank": 128, "precision": "fp64", "balancer": "none", "steps": 6, "mesh": {"dp": 1}}
+    alone = athanor.train("laptop", answers[1] / "model.toml", z_loss=0.02, gate_bias=0.03, **usual).summary()
+    assert runs["gates"]["loss"] == pytest.approx(alone["loss"], rel=1e-10)
+    assert runs["gates"]["loss"][2:] != pytest.approx(runs["four ranks"]["loss"][2:], rel=1e-4)
 
 
 @needs_mpi
@@ -166,3 +177,17 @@ def test_a_text_is_read_byte_by_byte(tmp_path):
     assert (np.diff(words) == 1).all() and words.min() == ord("a") and words.max() == ord("j")
     with pytest.raises(InputError, match="has 10 bytes, a sequence with its target 11"):
         corpus.batch(0, 1, 11)
+
+
+@needs_mpi
+def test_steps_that_overflow_update_nothing(tmp_path):
+    """At a scale of 10^12 no gradient fits into halves; weights stay, so that the losses are those of a rate of zero."""
+    (tmp_path / "model.toml").write_text(MODEL)
+    usual = {"tokens_per_rank": 32, "precision": "O2", "steps": 3, "mesh": {"dp": 1}, "balancer": "none"}
+    skipped = athanor.train("laptop", tmp_path / "model.toml", loss_scale="1e12", **usual).summary()
+    assert [each["what"] for each in skipped["scale_events"]] == ["skipped"] * 3
+    assert skipped["loss_scale"] == [1e12] * 3
+    still = athanor.train("laptop", tmp_path / "model.toml", optimizer="adam:learning_rate=0", **usual).summary()
+    moved = athanor.train("laptop", tmp_path / "model.toml", optimizer="adam:learning_rate=0.1", **usual).summary()
+    assert skipped["loss"] == still["loss"] != moved["loss"]
+    assert not still["scale_events"]

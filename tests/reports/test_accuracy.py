@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from athanor.cli import cli
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import list_machines, load_machine
 from athanor.reports.plots.accuracy import drawings
@@ -14,10 +15,11 @@ from athanor.reports.studies.accuracy import validate
 from athanor.reports.studies.accuracy.cases import LeftOut, case_of, setting_of
 from athanor.reports.studies.accuracy.conventions import step_flops
 from athanor.reports.studies.accuracy.fitting import fit
-from athanor.reports.studies.accuracy.judgement import Judged, statistics
+from athanor.reports.studies.accuracy.judgement import Judged, orders, statistics
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.null_model import Guess, null_predictions
 from athanor.reports.studies.accuracy.targets import runs_of, target_of
+from click.testing import CliRunner
 from support.command_line import athanor
 from support.runs import with_some
 
@@ -326,3 +328,37 @@ def test_rows_say_whether_a_constant_was_fitted_to_them():
     assert found == dict(zip(names, (True, True, False, False, True, None), strict=True))
     told = validate([changed("kort_22B_full", fitted=False)]).plain()["overall"]
     assert (told["unfitted_rows"], told["unfitted_mape"]) == (1, pytest.approx(told["mape"]))
+
+
+def test_pairs_that_differ_clearly_are_counted_apart():
+    """Of four plans two lie within 5 %: which of them is first no run of its own can tell."""
+    times = {"a": (1.0, 10.0), "b": (2.0, 10.2), "c": (1.5, 12.0), "d": (4.0, 14.0)}
+    rows = [Judged(0.0, None, ("m",), made, real, None, run=name) for name, (made, real) in times.items()]
+    (found,) = orders(rows)
+    assert (found["clear_pairs"], found["clear_ordered"]) == (5, pytest.approx(4 / 5))
+    assert (found["chosen"], found["best"], found["worst"], found["regret"]) == ("a", "a", "d", 0.0)
+    assert found["spread"] == pytest.approx(0.4)
+    assert statistics(rows, 0)["clear_ordered"] == pytest.approx(4 / 5)
+
+
+def test_all_fits_are_made_anew_on_what_there_is(tmp_path):
+    """Of four small runs on V100 the accelerator's alone; what was simulated is known when it runs again."""
+    names = ["dlperf_1x1x1_2_1536x16", "dlperf_1x1x1_8_768x12", "mlm20_DGX2_1B", "mlm20_DGX2_2B"]
+    data, out = with_some(tmp_path / "data", lambda found: set(names) & set(found)), tmp_path / "out"
+    for path in data.glob("*.toml"):  # of two layers each, to be quick
+        path.write_text(path.read_text().replace("\nvalue = ", "\nshape = { layers = 2 }\nvalue = "))
+    told = []
+    for _ in range(2):
+        done = CliRunner().invoke(cli, ["fit", "all", "--data", str(data), "--jobs", "1", "--out", str(out)])
+        assert done.exit_code == 0, done.output
+        told.append((json.loads((out / "fit.json").read_text()), (out / "points.jsonl").read_text()))
+    assert told[0] == told[1]
+    found = told[0][0]
+    assert [each["name"] for each in found["fits"]] == ["V100"], "for others there are too few runs"
+    assert {each["key"] for each in found["moved"]} >= {"calibration.gemm_efficiency"}
+    assert set(found["rows"]["left_out"]) == set(names) == set(found["rows"]["fitted"])
+    assert {each["name"] for each in found["fits"][0]["left_out"]} == {"DLPerf", "Megatron-LM README 2020"}
+    keys = set(re.findall(r"`(\w+)`", (FOLDER.parent.parent / "docs" / "formats" / "accuracy.md").read_text()))
+    assert set(found) | set(found["fits"][0]) - {"kind", "name", "machines"} <= keys
+    refused = CliRunner().invoke(cli, ["fit", "all", "A100"])
+    assert isinstance(refused.exception, InputError) and "takes no name" in str(refused.exception)

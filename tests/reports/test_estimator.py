@@ -9,7 +9,7 @@ from athanor.reports.studies.accuracy.fitting import fit
 from athanor.reports.studies.accuracy.intervals import Score, covered, interval_of
 from athanor.reports.studies.accuracy.refit import refit
 from athanor.reports.studies.accuracy.responses import Responses
-from athanor.reports.studies.accuracy.targets import ACCELERATOR, Parameter, settings, target_of
+from athanor.reports.studies.accuracy.targets import ACCELERATOR, FittedConstant, settings, target_of
 
 RUN = published_runs()["kort_22B_full"]
 GEMM, MEMORY, EIGHT = ACCELERATOR
@@ -30,7 +30,7 @@ class Made:
 
     def seconds(self, name, values):
         compute, nbytes, other, beside = self.work[name]
-        gemm, memory = values[GEMM.keys[0]], values[MEMORY.keys[0]]
+        gemm, memory = (values.get(each.keys[0], self.true[each]) for each in (GEMM, MEMORY))
         return max(compute / gemm + nbytes / memory, other / memory) + 0.1 * beside
 
     def __call__(self, work):
@@ -78,7 +78,9 @@ def test_what_is_told_badly_is_not_told():
 
 def test_constants_at_a_bound_are_said_so_and_have_no_error():
     """Answers of a memory slower than any accelerator's."""
-    responses, _ = of("abcdefgh", {**TRUE, MEMORY: 0.3})
+    responses, ask = of("abcdefgh", {**TRUE, MEMORY: 0.15})
+    for work in ask.work.values():
+        work[1:3] = 0.05, 0.0
     found = estimate(responses, START)
     assert found.bounds == {MEMORY: "lower"} and found.values[MEMORY] == MEMORY.low
     assert MEMORY not in found.standard_errors and GEMM in found.standard_errors
@@ -86,10 +88,10 @@ def test_constants_at_a_bound_are_said_so_and_have_no_error():
 
 def test_starts_on_a_plateau_come_back():
     """Beyond some rate runs are bound by memory, and slopes by products are none."""
-    responses, ask = of("abcdefgh", {GEMM: 0.3, MEMORY: 0.9, EIGHT: 0.9})
+    responses, ask = of("abcdefgh", {GEMM: 0.3, MEMORY: 0.9}, parameters=(GEMM,))
     for work in ask.work.values():
         work[:] = 0.2, 0.0, 0.3, 0.1
-    found = estimate(responses, {**START, MEMORY: 0.9}, starts=(0.0, 0.3, -0.8))
+    found = estimate(responses, START, starts=(0.0, 0.3, -0.8))
     assert found.values[GEMM] == pytest.approx(0.3, rel=2e-3) and found.spread < 0.01
 
 
@@ -218,4 +220,39 @@ def test_models_with_experts_have_their_own_interval():
 
 
 def test_parameters_hold_values_within_their_bounds():
-    assert Parameter(("x",), 0.2, 1.0).inside(3.0) == 1.0 and Parameter(("x",), 0.2, 1.0).inside(0.1) == 0.2
+    assert FittedConstant(("x",), 0.2, 1.0).inside(3.0) == 1.0 and FittedConstant(("x",), 0.2, 1.0).inside(0.1) == 0.2
+
+
+# --- the catalogue ----------------------------------------------------------------------------------------------------
+
+
+def test_values_go_into_files_of_machines_and_nothing_else_changes(tmp_path):
+    """Shares in percent, rates in GB/s, plain numbers, entries of tables in a line; and intervals by kind of plan."""
+    import importlib.util
+
+    from athanor.hardware.machine import CATALOGUE
+    from support.paths import ROOT
+
+    spec = importlib.util.spec_from_file_location("constants", ROOT / "benchmarks" / "constants.py")
+    constants = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(constants)
+    values = {
+        "calibration.gemm_efficiency": 0.4321,
+        "core_group.dma_read": 0.456,
+        "core_group.dma_write": 0.456,
+        "core_group.tiles.precisions.fp8": 0.75,
+        "node.ring_bandwidth": 321e9,
+    }
+    text = before = (CATALOGUE / "eos-h100.toml").read_text()
+    for key, value in values.items():
+        text = constants.with_source(constants.with_value(text, key, value), key, f"fitted: {key}")
+    text = constants.with_interval(text, {"dense": (0.9, 1.1), "experts": (0.7, 1.4)}, "fitted: both")
+    (tmp_path / "eos-h100.toml").write_text(text)
+    found, old = load_machine(tmp_path / "eos-h100.toml"), load_machine("eos-h100")
+    assert found.model_copy(update={"sources": {}, "interval": None}) == old.changed(values).model_copy(
+        update={"sources": {}, "interval": None}
+    )
+    assert (found.interval.of(0).low, found.interval.of(8).high) == (0.9, 1.4)
+    assert found.sources == {**old.sources, **{key: f"fitted: {key}" for key in values}, "interval": "fitted: both"}
+    assert constants.with_interval(text, {"dense": (0.9, 1.1), "experts": (0.7, 1.4)}, "fitted: both") == text
+    assert len(set(text.splitlines()) - set(before.splitlines())) <= len(values) * 2 + 8

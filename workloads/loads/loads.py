@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,14 @@ class Load(FrozenArrays):
     """Tokens (counting each of the top-k copies) of one layer and micro-batch.
 
     ``sent`` is what each rank sends to experts and ``received`` what each rank's experts carry, empty places that are padded
-    among them; both broadcast over
-    the mesh, and a float means that all ranks are alike. The shares are of all the layer's tokens,
+    among them; both broadcast over the mesh, and a float means that all ranks are alike. ``counted`` is the second as it is
+    kept: where ranks differ in the smallest integers that hold it, since a step has many layers. The shares are of all the
+    layer's tokens,
     ``wanted_max_over_mean`` is before balancing, and of all groups.
     """
 
     sent: float | Array
-    received: float | Array
+    counted: float | NDArray[np.unsignedinteger[Any]] | Array
     wanted: NDArray[np.int64]  # [ranks of a group]: tokens of the first group before balancing
     carried: NDArray[np.int64]  # [ranks of a group]: after it
     micro_batch: int
@@ -49,9 +51,14 @@ class Load(FrozenArrays):
     dropped_fraction: float
     pairs: NDArray[np.int64] | None = None  # [groups, senders, receivers] of a group, where every message is looked at
 
+    @property
+    def received(self) -> float | Array:
+        """What each rank's experts carry."""
+        return self.counted.astype(np.float64) if isinstance(self.counted, np.ndarray) else self.counted
+
     def of_tokens(self, factor: float) -> Load:
         """What ranks send and carry of so many times the tokens, spread in the same way."""
-        return replace(self, sent=self.sent * factor, received=self.received * factor, pairs=None)
+        return replace(self, sent=self.sent * factor, counted=self.received * factor, pairs=None)
 
 
 class LoadStatistics:
@@ -245,7 +252,7 @@ class LoadModel:
             sent = received = float(self.balancer.places(self.tokens, self.top_k))
         return Load(
             sent=sent,
-            received=received,
+            counted=received,
             wanted=wanted[:, 0].sum(axis=0),
             carried=carried.tokens[0].copy(),
             micro_batch=micro_batch,
@@ -260,12 +267,12 @@ class LoadModel:
             return float(values[0])
         return values.reshape(self._others)
 
-    def _per_rank(self, tokens: NDArray[np.int64]) -> float | Array:
+    def _per_rank(self, tokens: NDArray[np.int64]) -> float | NDArray[np.unsignedinteger[Any]]:
         """``[groups, ranks]`` as an array over the mesh: groups along axes with own tokens, ranks along those of experts."""
         if (tokens == tokens[0, 0]).all():
             return float(tokens[0, 0])
         places = self.mesh.positions(self.axes)
         spread = [self.mesh.shape[place] for place in places]
         kept = [length for place, length in enumerate(self._others) if place not in places]
-        values = tokens.astype(np.float64).reshape([*kept, *spread])
+        values = tokens.astype(np.min_scalar_type(int(tokens.max()))).reshape([*kept, *spread])
         return np.moveaxis(values, range(len(kept), len(kept) + len(spread)), places)

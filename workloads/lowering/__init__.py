@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -16,11 +17,13 @@ from ..plan.signatures import documented
 from ..schedule.operation import Role, Task
 from ..schedule.schedule import Schedule
 from ..schedule.work import HostCopy
+from .block_templates import Template
 from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
 from .data_parallel.sharding import held, held_beside_layers
 from .data_parallel.weight_gathering import Gathered
 from .layer.adapters import makes
+from .layer.moe import Flow
 from .pipeline_blocks import pipeline
 from .simulator_memory import require_room
 from .step import TrainingStep
@@ -55,31 +58,59 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     of this iteration) is decided here. Micro-batches are written out one after another, or, in pipelines and where they are many
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
-    program = Program(setting.layout, beside_products=setting.plan.tensor_overlap, makes=makes(setting.model))
     this = TrainingStep(setting, step, pairwise)
-    if setting.composed:
-        if setting.plan.weights_overlap:
-            Gathered.ahead(program, this.update)
-        program.add(Task(Role.MICRO_BATCHES), pipeline(this))
-    else:
-        _one_after_another(program, this)
+    if not setting.composed:
+        return _one_after_another(this), this.seen
+    program = _program(this)
+    if setting.plan.weights_overlap:
+        Gathered.ahead(program, this.update)
+    program.add(Task(Role.MICRO_BATCHES), pipeline(this))
     program.phase, program.micro_batch = "update", None
     if not this.asynchronous:
         finish(program, this)
     return program.schedule(), this.seen
 
 
-def _one_after_another(program: Program, this: TrainingStep) -> None:
-    """Every micro-batch in full."""
+def _program(this: TrainingStep) -> Program:
+    """An empty one."""
+    setting = this.setting
+    return Program(this.layout, beside_products=setting.plan.tensor_overlap, makes=makes(setting.model))
+
+
+def _one_after_another(this: TrainingStep) -> Schedule:
+    """Every micro-batch in full. Where loads differ, steps in the same formats differ in these alone: they share a template."""
     count = this.setting.batch.micro_batches
-    layers = range(len(this.setting.model.stack))
-    for micro_batch in range(count):
+    if this.alike:
+        return _written(this, [this.flows(micro_batch) for micro_batch in range(count)])
+    loads, known = [this.loads(micro_batch) for micro_batch in range(count)], this.setting.lowered
+    form = tuple(this.formats.items())
+    if form not in known:
+        lacking = [{layer: this.flow(layer, load).lacking() for layer, load in each.items()} for each in loads]
+        schedule = _written(this, lacking)
+        by_place = {(number, layer): flow for number, each in enumerate(lacking) for layer, flow in each.items()}
+        known[form] = Template.of(tuple(schedule.operations), by_place), schedule.notes
+    template, notes = known[form]
+
+    def flow(place: tuple[int, int]) -> Flow:
+        micro_batch, layer = place
+        return this.flow(layer, loads[micro_batch][layer])
+
+    return Schedule(this.layout, template.on_demand(flow), notes)
+
+
+def _written(this: TrainingStep, flows: Sequence[dict[int, Flow]]) -> Schedule:
+    """The schedule of a step whose micro-batches carry this."""
+    program = _program(this)
+    count, layers = len(flows), range(len(this.setting.model.stack))
+    for micro_batch, carried in enumerate(flows):
         program.micro_batch = micro_batch if count > 1 else None
-        flows = this.flows(micro_batch)
         passes = this.passes(last=micro_batch == count - 1, first=micro_batch == 0)
-        passes.forward(program, layers, flows)
-        passes.backward(program, layers, flows)
+        passes.forward(program, layers, carried)
+        passes.backward(program, layers, carried)
         program.join()
+    program.phase, program.micro_batch = "update", None
+    finish(program, this)
+    return program.schedule()
 
 
 def finish(program: Program, this: TrainingStep) -> None:

@@ -1,23 +1,31 @@
-"""Blocks that differ in what their layers' experts carry: lowered once, and filled in for each micro-batch."""
+"""Steps and blocks that differ in what their layers' experts carry: lowered once, and filled in for each load."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
 from ...hardware.errors import InternalError
+from ..schedule.filled import FilledOnDemand
 from ..schedule.operation import Block, FilledBlock, Operation
 from ..schedule.work import Exchange, Gemm, Sweep, Work
 from .layer.moe import Flow
+
+MOST_KEPT = 24 << 20
+"""Bytes of flows that are kept while a step is read: those of a few layers where ranks are very many, else all."""
+
+AMOUNTS = 32
+"""Bytes of a rank's amounts in a flow: tokens, and what follows from them."""
 
 
 @dataclass(frozen=True)
 class Gap:
     """What an operation lacks of a layer's flow: its exchange, or fields of its work that are amounts of the flow."""
 
-    layer: int
+    layer: Hashable
     exchange: str | None
     amounts: tuple[tuple[str, str], ...] = ()
 
@@ -30,8 +38,8 @@ class Gap:
                 work.operation, work.algorithm, work.axes, of.nbytes, work.element, of.received, of.pairs, work.root
             )
         values = dict(vars(work))  # what dataclasses.replace does takes twice as long
-        for field, amount in self.amounts:
-            values[field] = getattr(flow, amount)
+        for name, amount in self.amounts:
+            values[name] = getattr(flow, amount)
         return type(work)(**values)
 
 
@@ -43,8 +51,8 @@ class Template:
     gaps: Mapping[int, Gap]
 
     @classmethod
-    def of(cls, operations: Block, lacking: Mapping[int, Flow]) -> Template:
-        """The template of a block that was lowered with flows that lack their amounts (:meth:`Flow.lacking`), by layer.
+    def of(cls, operations: Block, lacking: Mapping[Any, Flow]) -> Template:
+        """The template of operations that were lowered with flows that lack their amounts (:meth:`Flow.lacking`), by layer.
 
         Raises :class:`InternalError` where an amount was made into another one on the way.
         """
@@ -72,14 +80,54 @@ class Template:
                 )
         return cls(operations, gaps)
 
-    def filled(self, flow: Callable[[int], Flow]) -> Block:
+    def filled(self, flow: Callable[[Any], Flow]) -> Block:
         """The block where a layer (counted from the first of the stage) carries what its flow says."""
-        found = {}
-        for number, gap in self.gaps.items():
-            it = self.operations[number]
-            work = gap.filled(it.work, flow(gap.layer))
-            found[number] = Operation(it.label, it.phase, it.category, it.stream, work, it.after, it.task)
-        return FilledBlock.of(self.operations, found)
+        return FilledBlock.of(
+            self.operations, {number: self._filled(number, flow(gap.layer)) for number, gap in self.gaps.items()}
+        )
+
+    def on_demand(self, flow: Callable[[Any], Flow]) -> FilledOnDemand:
+        """The operations, each made anew with what its layer's flow says when it is asked for; the latest flows are kept."""
+        latest = _Latest(flow)
+
+        def fill(number: int) -> Operation:
+            kept = latest.of(self.gaps[number].layer)
+            if number not in kept.made:
+                kept.made[number] = self._filled(number, kept.flow)
+            return kept.made[number]
+
+        origins = {number: (gap.layer, gap.exchange or gap.amounts) for number, gap in self.gaps.items()}
+        return FilledOnDemand(self.operations, origins, fill)
+
+    def _filled(self, number: int, flow: Flow) -> Operation:
+        it = self.operations[number]
+        work = self.gaps[number].filled(it.work, flow)
+        return Operation(it.label, it.phase, it.category, it.stream, work, it.after, it.task)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A layer's flow, and the operations that were made with it."""
+
+    flow: Flow
+    made: dict[int, Operation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Latest:
+    """Flows of the layers that were asked for last, those that take :data:`MOST_KEPT` together."""
+
+    flow: Callable[[Any], Flow]
+    kept: dict[Hashable, _Kept] = field(default_factory=dict)
+
+    def of(self, layer: Hashable) -> _Kept:
+        """That of a layer, which is made anew where it was let go."""
+        found = self.kept.get(layer)
+        if found is None:
+            found = self.kept[layer] = _Kept(self.flow(layer))
+            while len(self.kept) > max(1, MOST_KEPT // (AMOUNTS * max(1, np.size(found.flow.tokens)))):
+                del self.kept[next(iter(self.kept))]
+        return found
 
 
 def _missing(value: object) -> bool:

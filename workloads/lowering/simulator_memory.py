@@ -23,6 +23,9 @@ BASE = 110e6
 ARRAYS = 70
 """Arrays of one number a rank that are alive at once: layout, groups, links and their loads. Measured at 96,000 ranks."""
 
+LATEST = 32
+"""Arrays of what the latest layers carry, and of what their operations take, where layers' loads differ. Measured."""
+
 ROW = 700
 """Bytes of one row of the trace. Measured."""
 
@@ -63,8 +66,8 @@ def estimate_bytes(setting: Setting) -> float:
     layers = model.layers * setting.batch.micro_batches
     arrays = float(ARRAYS)
     uneven = bool(model.experts) and not plan.balancing.level
-    if uneven:  # each layer's wanted and carried tokens, and what follows from them
-        arrays += 6 * layers
+    if uneven:  # each layer's tokens and what follows from them: of blocks all at once, else of the latest layers
+        arrays += 6 * layers if setting.composed else LATEST + layers / 2
     if setting.machine.fabric.cables > 1:  # loads and shares by cable, for every run of a group in a supernode
         arrays += 2 * setting.machine.fabric.cables
     messages = float(STEP) * ranks * setting.mesh.size("ep") if _pairwise(setting) else 0.0

@@ -49,16 +49,24 @@ class TrainingStep:
 
     def flows(self, micro_batch: int) -> dict[int, Flow]:
         """What the layers with experts carry in a micro-batch."""
+        return {layer: self.flow(layer, load) for layer, load in self.loads(micro_batch).items()}
+
+    def loads(self, micro_batch: int) -> dict[int, Load]:
+        """The loads of the layers with experts in a micro-batch, which are drawn now."""
         found = {}
         for layer, each in enumerate(self.setting.model.stack):
             if each.moe:
-                experts = self.bare.experts[each.encoder]
-                load = experts.loads.sample(layer, self.number, micro_batch)
+                loads = self.bare.experts[each.encoder].loads
+                found[layer] = loads.sample(layer, self.number, micro_batch)
                 if self.pairwise:
-                    load = replace(load, pairs=between(experts.loads, layer, self.number, micro_batch))
-                self.seen.append(load)
-                found[layer] = experts.flow(load)
+                    pairs = between(loads, layer, self.number, micro_batch)
+                    found[layer] = replace(found[layer], pairs=pairs)
+        self.seen += found.values()
         return found
+
+    def flow(self, layer: int, load: Load) -> Flow:
+        """What a layer carries."""
+        return self.bare.experts[self.setting.model.stack[layer].encoder].flow(load)
 
     def passes(self, last: bool, layers: tuple[int, ...] | None = None, split: str = "", first: bool = False) -> Passes:
         """The passes of a micro-batch (``first`` or ``last`` of the step) through these layers, with what happens around them.

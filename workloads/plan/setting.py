@@ -102,6 +102,11 @@ class Setting:
         return {}
 
     @cached_property
+    def lowered(self) -> dict[Any, Any]:
+        """What steps have in common once they are lowered, by their formats."""
+        return {}
+
+    @cached_property
     def layout(self) -> Layout:
         """Where every rank lives; raises ``InputError`` where the mesh exceeds a level of the machine."""
         return self._placed[1]

@@ -45,9 +45,9 @@ class Ledger:
         self.exposure = exposure or Exposure()
         self._rows: list[Sequence[TraceRow]] = []
         self._ends: dict[int, Array] = {}
-        self._readers = Counter(number for operation in schedule.operations for number in operation.after)
+        self._readers = Counter(number for operation in schedule.outline for number in operation.after)
         self._history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
-        self._reached = _reached(schedule.operations)
+        self._reached = _reached(schedule.outline)
         self._clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(schedule.mesh.shape)))
 
     @property
@@ -58,7 +58,7 @@ class Ledger:
 
     def ready(self, number: int) -> Array:
         """When each rank can begin an operation, all that it waits for being done; waiting is accounted for."""
-        operation = self.schedule.operations[number]
+        operation = self.schedule.outline[number]
         ready = self._clock[operation.stream]
         if operation.stream == COMPUTE:
             ready = self.exposure.wait(ready, self._unattributed(operation.after))
@@ -68,7 +68,7 @@ class Ledger:
 
     def done(self, number: int, ready: Array, begin: Array, end: Array, limit: str) -> None:
         """An operation that could begin at ``ready`` began and ended, held back by ``limit``."""
-        operation = self.schedule.operations[number]
+        operation = self.schedule.outline[number]
         self._clock[operation.stream] = end
         if operation.stream == COMPUTE:
             self.exposure.spend(operation.category, operation.phase, end - ready)
@@ -76,16 +76,17 @@ class Ledger:
             self._history[operation.stream].append((number, Done(operation.category, operation.phase, begin, end)))
         if self._readers[number]:
             self._ends[number] = end
-        self._record(operation, begin, end, limit)
+        if self.observed:
+            self._record(self.schedule.operations[number], begin, end, limit)
 
     def bubble(self, number: int, begin: Array, end: Array) -> None:
         """Until ``end``, what an operation of another stream brings had not been made by its stage of the pipeline."""
-        operation = self.schedule.operations[number]
+        operation = self.schedule.outline[number]
         self._history[operation.stream].append((number, Done("pipeline_bubble", operation.phase, begin, end)))
 
     def passed(self, number: int, pipeline: Passed) -> None:
         """A pipeline, which keeps books of its own, has ended."""
-        operation = self.schedule.operations[number]
+        operation = self.schedule.outline[number]
         self._clock[operation.stream] = pipeline.end
         for (phase, category), seconds in pipeline.parts.items():
             self.exposure.spend(category, phase, seconds)
@@ -128,9 +129,7 @@ class Ledger:
 
     def _record(self, operation: Operation, begin: Array, end: Array, limit: str) -> None:
         """Rows of the trace, one for each observed class of ranks."""
-        if not self.observed:
-            return
-        work = operation.work
+        work, flops = operation.work, operation.work.flops
         nbytes: Amount = 0.0
         where = ("", "", "", "")
         if isinstance(work, Exchange):
@@ -138,12 +137,12 @@ class Ledger:
             nbytes = work.nbytes
         rows = []
         for name, rank in self.observed.items():
-            times, amounts = (at(begin, rank), at(end, rank)), (at(nbytes, rank), at(work.flops, rank))
+            times, amounts = (at(begin, rank), at(end, rank)), (at(nbytes, rank), at(flops, rank))
             rows.append(TraceRow.of(operation, where, name, times, amounts, limit))
         self._rows.append(rows)
 
 
-def _reached(operations: tuple[Operation, ...]) -> list[dict[str, int]]:
+def _reached(operations: Sequence[Operation]) -> list[dict[str, int]]:
     """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
     reached: list[dict[str, int]] = []
     latest: dict[str, int] = {}

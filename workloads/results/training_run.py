@@ -22,7 +22,8 @@ class TrainingRun:
 
     ``told`` says what was trained, on what and how; the lists have a value a step, from the first one on, also of steps before a
     checkpoint from which the run went on. ``experts[step, layer, expert]`` counts the tokens that want each expert, of the layers
-    ``moe_layers``; ``load_balance`` has the figures of a step's layers, worst and mean.
+    ``moe_layers``; ``load_balance`` has the figures of a step's layers, worst and mean. Where the loss is scaled, ``loss_scale``
+    is the scale of each step, and ``scale_events`` says after which steps it changed, or which were skipped.
     """
 
     told: dict[str, Any]
@@ -32,6 +33,8 @@ class TrainingRun:
     moe_layers: list[int] = field(default_factory=list)
     experts: list[NDArray[np.int64]] = field(default_factory=list)
     load_balance: list[dict[str, float]] = field(default_factory=list)
+    loss_scale: list[float] = field(default_factory=list)
+    scale_events: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -53,6 +56,7 @@ class TrainingRun:
             "median_step_seconds": median,
             "tokens_per_second": self.told["tokens_per_step"] / median if median else 0.0,
             "load_balance": self._balance(),
+            **({"loss_scale": self.loss_scale, "scale_events": self.scale_events} if self.loss_scale else {}),
             "warnings": self.warnings,
         }
 
@@ -71,12 +75,15 @@ class TrainingRun:
             "gradient_norm": self.gradient_norm,
             "experts": [each.tolist() for each in self.experts],
             "load_balance": self.load_balance,
+            "loss_scale": self.loss_scale,
+            "scale_events": self.scale_events,
         }
 
     def go_on(self, history: dict[str, Any], step: int) -> None:
         """Take over what a checkpoint kept of the steps before."""
         self.loss, self.step_seconds = history["loss"][:step], history["step_seconds"][:step]
         self.gradient_norm, self.load_balance = history["gradient_norm"][:step], history["load_balance"][:step]
+        self.loss_scale, self.scale_events = history["loss_scale"][:step], history["scale_events"]
         self.experts = [np.array(each, dtype=np.int64) for each in history["experts"][:step]]
 
     def to_frame(self) -> pd.DataFrame:

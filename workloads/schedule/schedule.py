@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout
 from .block_flops import flops_of_blocks
 from .codec import FORMAT, items, operation_from_plain, operation_to_plain, text
+from .filled import FilledOnDemand
 from .operation import Operation
-from .work import PipelineWork
+from .work import Exchange, PipelineWork
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Schedule:
     """
 
     layout: Layout
-    operations: tuple[Operation, ...]
+    operations: Sequence[Operation]
     notes: tuple[str, ...] = ()
 
     @property
@@ -37,9 +38,23 @@ class Schedule:
         return self.layout.mesh
 
     @property
+    def outline(self) -> Sequence[Operation]:
+        """The operations for whoever asks what they do and wait for: amounts that differ from rank to rank may be missing."""
+        return self.operations.template if isinstance(self.operations, FilledOnDemand) else self.operations
+
+    @property
     def streams(self) -> list[str]:
         """Names of the streams, in order of first use."""
-        return list(dict.fromkeys(operation.stream for operation in self.operations))
+        return list(dict.fromkeys(operation.stream for operation in self.outline))
+
+    def sent(self, number: int) -> Hashable:
+        """What an exchange sends: equal for exchanges that are known to send the same, None for what is no exchange."""
+        work = self.outline[number].work
+        if not isinstance(work, Exchange):
+            return None
+        if isinstance(self.operations, FilledOnDemand) and number in self.operations.origins:
+            return work.operation, work.algorithm, work.axes, self.operations.origins[number]
+        return work.sends
 
     def total_flops(self) -> float:
         """FLOPs of all ranks together."""

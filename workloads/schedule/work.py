@@ -6,6 +6,7 @@ simulator computes on the whole array, an MPI rank takes the value at its own co
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -217,6 +218,17 @@ class Exchange(FrozenArrays):
         super().__post_init__()
         if self.root and (self.operation not in ROOTED or self.root < 0):
             raise ValueError(f"{self.operation} with root {self.root}; {' and '.join(ROOTED)} have one, from 0 on")
+
+    @property
+    def even(self) -> bool:
+        """Whether all ranks send and receive the same amount."""
+        return self.received is None and isinstance(self.nbytes, float)
+
+    @property
+    def sends(self) -> Hashable:
+        """What exchanges have in common that send the same: amounts by rank are where they are the same object."""
+        key = (self.nbytes,) if self.even else (id(self.nbytes), id(self.received))
+        return self.operation, self.algorithm, self.axes, *key
 
     @property
     def flops(self) -> Amount:

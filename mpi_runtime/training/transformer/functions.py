@@ -270,7 +270,7 @@ def losses(parts: Array) -> Array:
     return result
 
 
-def loss_grad(logits: Array, parts: Array, targets: Index, tokens: int, first: int = 0) -> Array:
+def loss_grad(logits: Array, parts: Array, targets: Index, tokens: float, first: int = 0) -> Array:
     """Gradient of the logits of the mean loss over ``tokens`` tokens."""
     gradient: Array = np.exp(logits - parts[:, :1]) / parts[:, 1:2]
     mine = np.flatnonzero((targets >= first) & (targets < first + logits.shape[1]))

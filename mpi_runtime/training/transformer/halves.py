@@ -10,11 +10,14 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ....workloads.model.precision import Part
 from ....workloads.schedule.operation import Does, Operand, Role, Task
 from . import functions as f
 from .messages import Array, Message
 from .products import Product, TableProduct
+from .rounding import Rounded, no_rounding
 from .weights.shards import Operator, Place, ProductWeight, Sizes, Weight
+from .weights.tensors import PART_OF
 
 Index = NDArray[np.int64]
 Compute = Callable[[int], None]
@@ -26,7 +29,8 @@ class Shared:
     """What all halves of a micro-batch know: weights and sums of gradients, and the residual stream's gradient.
 
     ``words`` and ``targets`` are those of this rank's sequences ``[sequences, tokens]``, its part of them under ``cp``;
-    the loss is the mean of ``tokens`` tokens.
+    the loss is the mean of ``tokens`` tokens, and gradients are those of ``scale`` times the loss. Parts of the model compute in
+    formats to which they are ``rounded``.
     """
 
     sizes: Sizes
@@ -36,6 +40,8 @@ class Shared:
     words: Index
     targets: Index
     tokens: int
+    rounded: Callable[[Part], Rounded] = no_rounding
+    scale: float = 1.0
     gradient: Array | None = field(default=None)
 
     @property
@@ -130,6 +136,7 @@ class Half(ABC):
             lambda: self.shared.gradients[key],
             self._first_source if first else self._second_source,
             self._first_gradient if first else self._second_gradient,
+            self.shared.rounded(PART_OF[kind]),
         )
 
     # --- where products take their matrices from --------------------------------------------------------------------------
@@ -164,7 +171,7 @@ class Half(ABC):
 
     def _normalise(self, sums: Array) -> None:
         self.normal, self.inverse = f.norm(self.entry, sums, self.shared.sizes.hidden, self.shared.sizes.rms)
-        self.rows = f.scaled(self.normal, self._parameters)
+        self.rows = self.shared.rounded("norm")(f.scaled(self.normal, self._parameters))
         self._whole = None
 
     def _norm_grad(self, step: int) -> None:
@@ -185,7 +192,8 @@ class Half(ABC):
         width = self.shared.sizes.hidden
         back = f.norm_dgrad(self._before, self.normal, self.inverse, self._parameters, sums, width)
         above = self.shared.gradient
-        self.shared.gradient = back if above is None or self.begins_way_back else above + back
+        total = back if above is None or self.begins_way_back else above + back
+        self.shared.gradient = self.shared.rounded("norm")(total)
         self._before = None
 
     # --- exchanges of tensor parallelism ----------------------------------------------------------------------------------
@@ -247,7 +255,7 @@ class LocalFeedForward(Half):
         }
 
     def _activate(self, step: int) -> None:
-        self._active = f.activate(self.products["up"].c, self.shared.sizes.gated)
+        self._active = self.shared.rounded("ffn")(f.activate(self.products["up"].c, self.shared.sizes.gated))
 
     def _activate_grad(self, step: int) -> None:
         self._back = f.activate_grad(self.products["up"].c, self.products["down"].da, self.shared.sizes.gated)
@@ -282,7 +290,7 @@ class Output(Half):
 
     def _product(self, kind: ProductWeight) -> Product:
         table, weights, gradients = self.shared.sizes.table, self.shared.weights, self.shared.gradients
-        where = self._first_source, self._first_gradient
+        where = self._first_source, self._first_gradient, self.shared.rounded("embedding")
         if self.place.grid > 1:
             return TableProduct(self.place, lambda: weights[table], lambda: gradients[table], *where)
         return Product(self.place, lambda: weights[table].T, lambda: gradients[table].T, *where)
@@ -303,7 +311,8 @@ class Output(Half):
         return Message("all-reduce", (self._axis,), self._parts, take, combine=f.join_losses)
 
     def _first_gradient(self) -> Array:
-        return f.loss_grad(self.products["logits"].c, self._parts, self._targets, self.shared.tokens, self._first)
+        tokens = self.shared.tokens / self.shared.scale
+        return f.loss_grad(self.products["logits"].c, self._parts, self._targets, tokens, self._first)
 
 
 def _joined(parts: Array) -> Array:

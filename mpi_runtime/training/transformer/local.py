@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ....workloads.model.precision import Part
 from ....workloads.schedule.operation import ModelPart, Role, Task
 from ....workloads.schedule.work import Exchange
 from ...messages.transport import Transport
@@ -15,6 +16,7 @@ from .carrying import Steps, carry
 from .experts.mixture import BESIDE, LocalMixture, Routes
 from .halves import Half, Index, LocalFeedForward, Output, Shared
 from .messages import Array, Message
+from .rounding import Rounded, no_rounding
 from .weights.shards import EMBEDDING, Place, Sizes, Weight
 
 
@@ -41,8 +43,10 @@ class MicroBatch:
         tokens: int,
         attention: type[LocalAttention] = LocalAttention,
         routes: Routes | None = None,
+        rounded: Callable[[Part], Rounded] = no_rounding,
+        scale: float = 1.0,
     ) -> None:
-        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens)
+        self.shared = Shared(sizes, place, weights, gradients, words, targets, tokens, rounded, scale)
         self._attention, self._routes = attention, routes
         self.sizes, self.place = sizes, place
         self._entries: dict[int, Array] = {}
@@ -60,7 +64,7 @@ class MicroBatch:
             return
         half, number = self._half(task.part, task.layer), self._number(task.part, task.layer)
         if task.role is Role.RESIDUAL:
-            self._entries[number + 1] = half.entry + half.result
+            self._entries[number + 1] = self.shared.rounded("norm")(half.entry + half.result)
             return
         if task.role is Role.NORM and task.gradient is None:
             half.entry = self._entry(number)
@@ -104,7 +108,7 @@ class MicroBatch:
         """The rows that enter a half; what experts add has no operation of its own."""
         if number not in self._entries:
             before = self._halves[number - 1]
-            self._entries[number] = before.entry + before.result
+            self._entries[number] = self.shared.rounded("norm")(before.entry + before.result)
         return self._entries[number]
 
     def forget(self, layer: int) -> None:
@@ -157,7 +161,8 @@ class MicroBatch:
             self._entries[0] = part if step == 0 else self._entries[0] + part
             return
         first = self.place.me("tp") * shared.words_each
-        self._embedded = f.lookup(shared.weights[EMBEDDING], shared.words.reshape(-1), first)
+        rows = f.lookup(shared.weights[EMBEDDING], shared.words.reshape(-1), first)
+        self._embedded = shared.rounded("embedding")(rows)
         if self.place.of("tp") == 1:
             self._entries[0] = self._embedded
 

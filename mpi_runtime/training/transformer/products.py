@@ -8,6 +8,7 @@ import numpy as np
 
 from ....workloads.schedule.operation import Gradient, Role
 from .messages import Array, Message
+from .rounding import Rounded, exact
 from .weights.shards import Place
 
 
@@ -17,6 +18,8 @@ class Product:
     ``weight()`` and ``total()`` give B and the sum of its gradients when they are needed, since both may come and go.
     ``source()`` gives A when the product begins, ``gradient()`` that of C when the way back does. Results are
     :attr:`c` and :attr:`da`.
+
+    ``rounded`` brings what is multiplied, and what comes out, to the format of the part of the model.
 
     On a grid of q x q ranks, each of which holds one block of every matrix, a product takes q steps (SUMMA, van de Geijn and
     Watts 1997; all three forms as Optimus has them). Step t of C = A B broadcasts A's blocks of column t along the rows
@@ -31,12 +34,18 @@ class Product:
         total: Callable[[], Array],
         source: Callable[[], Array],
         gradient: Callable[[], Array],
+        rounded: Rounded = exact,
     ) -> None:
-        self.place = place
-        self.weight, self.total, self.source, self.gradient = weight, total, source, gradient
+        self.place, self.rounded = place, rounded
+        self.total, self.source, self.gradient = total, source, gradient
+        self._weight = weight
         nothing = np.zeros((0, 0))
         self.a = self.c = self.da = self.dc = nothing
         self._a = self._b = self._part = nothing  # of the step that is under way
+
+    def weight(self) -> Array:
+        """B, in the format of products."""
+        return self.rounded(self._weight())
 
     # --- what a rank computes ---------------------------------------------------------------------------------------------
 
@@ -46,17 +55,17 @@ class Product:
 
     def _forward(self, step: int) -> None:
         if self.place.grid == 1:
-            self.a = self.source()
-            self.c = self.a @ self.weight()
+            self.a = self.rounded(self.source())
+            self.c = self.rounded(self.a @ self.weight())
         else:
             part = self._a @ self._b
             self.c = part if step == 0 else self.c + part
 
     def _dgrad(self, step: int) -> None:
         if step == 0:
-            self.dc = self.gradient()
+            self.dc = self.rounded(self.gradient())
         if self.place.grid == 1:
-            self.da = self.dc @ self.weight().T
+            self.da = self.rounded(self.dc @ self.weight().T)
         else:
             self._part = self.dc @ self._b.T
 

@@ -12,7 +12,8 @@ from ....workloads.model.precision import POLICIES
 from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
-from .experts.serial import KeptMixture, TokenRouter, Wanted, mixture, mixture_back
+from .experts.gate_training import GateTraining
+from .experts.serial import UNTRAINED, KeptMixture, TokenRouter, as_wanted, mixture, mixture_back
 from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial
 from .weights.tensors import WeightTensor, part_of, tensors_of
 
@@ -59,7 +60,8 @@ class Reference:
     """A whole model, its gradients and the optimizer's state; numbers are of the format ``kind``.
 
     :meth:`step` trains it on a batch: words ``[sequences, seq_len]``, and the words that should follow each of them. Tokens go to
-    the experts that ``router`` gives, by default the best of the gate's scores.
+    the experts that ``router`` gives, by default those that they want; ``gates`` says what trains gates beside the loss.
+    ``loads`` are the tokens that wanted each expert of a layer in the last step.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class Reference:
         kind: type[np.floating[Any]] = np.float64,
         optimizer: Optimizer | None = None,
         router: TokenRouter | None = None,
+        gates: GateTraining = UNTRAINED,
     ) -> None:
         self.sizes = sizes
+        self.gates, self.loads = gates, dict[int, Index]()
         self.weights: Weights = {weight: initial(weight, sizes, seed).astype(kind) for weight in sizes.weights()}
         self.gradients: Weights = {}
-        self.optimizer, self.router = optimizer or Adam(), router or Wanted(sizes.top_k)
+        self.optimizer, self.router = optimizer or Adam(), router or as_wanted
         self._formats = POLICIES["fp64" if kind is np.float64 else "O0"]
         self._states = {
             (weight, each): self._rule(weight, each).state(
@@ -87,6 +91,7 @@ class Reference:
     def step(self, words: Index, targets: Index) -> float:
         """Forward, backward and the optimizer; returns the mean loss of all tokens before the update."""
         loss = self.differentiate(words, targets)
+        self.gates.adjust(self.loads)
         self._steps += 1
         for weight, values in self.weights.items():
             for each in tensors_of(weight, self.sizes):
@@ -127,7 +132,8 @@ class Reference:
             inner = active = rows[:0]
             experts = None
             if sizes.has_experts(layer):
-                experts = mixture(ffn_norm.rows, layer, weights, sizes, self.router)
+                experts = mixture(ffn_norm.rows, layer, weights, sizes, self.router, self.gates)
+                self.loads[layer] = np.bincount(experts.wanted.reshape(-1), minlength=sizes.experts)
                 rows = rows + experts.answer
             else:
                 up, down = matrices
@@ -150,7 +156,9 @@ class Reference:
             attention_gain, qkv, out, ffn_gain, *matrices = self.sizes.of_layer(layer)
             k = layers[layer]
             if k.mixture is not None:
-                back = mixture_back(gradient, k.ffn_norm.rows, layer, k.mixture, weights, gradients, self.sizes)
+                back = mixture_back(
+                    gradient, k.ffn_norm.rows, layer, k.mixture, weights, gradients, self.sizes, self.gates
+                )
             else:
                 up, down = matrices
                 gradients[down] += k.active.T @ gradient

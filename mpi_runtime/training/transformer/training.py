@@ -21,10 +21,12 @@ from ..stand_ins import Blank, stage_message
 from ..tokens import Tokens
 from .attention.kernels import COMPUTED
 from .carrying import carry
+from .experts.gate_training import GateTraining
 from .experts.token_routes import TokenRoutes, experts_over
 from .halves import Index
 from .local import MicroBatch
 from .messages import Array
+from .rounding import no_rounding, rounding
 from .weights.holdings import ModelHoldings
 from .weights.shards import EMBEDDING, Place, Sizes
 
@@ -41,7 +43,11 @@ class ModelTraining:
 
     Each micro-batch keeps what it needs of the forward pass in a :class:`MicroBatch` of its own, until its backward pass has
     come through the rank's layers; weights and gradients are in :class:`ModelHoldings`. ``source`` gives the batch of each step;
-    ``learned``: tokens go where the gate's scores say, and not where the plan's router does.
+    ``learned``: tokens go where the gate's scores say, and not where the plan's router does. ``rounds``: every part computes in
+    its format; else products of halves are those of singles. ``gates``: what trains gates beside the loss.
+
+    Gradients are those of :attr:`scale` times the loss. Before the update ``usable``, which may ask whether this rank's
+    gradients are numbers, says whether there is one.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class ModelTraining:
         coordinate: tuple[int, ...],
         source: Source | None = None,
         learned: bool = False,
+        rounds: bool = False,
+        gates: GateTraining | None = None,
     ) -> None:
         self.setting, self.transport, self.learned = setting, transport, learned
         self.source = source or partial(batch_of, setting)
@@ -65,10 +73,14 @@ class ModelTraining:
             experts_over(setting),
         )
         self.formats = plan.precisions.at(0)
+        self.rounded = rounding(self.formats) if rounds else no_rounding
+        self.scale = 1.0
+        self.usable: Callable[[Callable[[], bool]], bool] = lambda finite: True
+        self._asked = False
         self.holdings = ModelHoldings(setting, self.sizes, self.place, self.formats)
         self.updates = OptimizerRounds(setting, self.holdings.ready)
         self.micro_batches: dict[int, MicroBatch] = {}
-        self.routing = TokenRoutes(setting, transport, self.place, learned) if setting.model.experts else None
+        self.routing = TokenRoutes(setting, transport, self.place, learned, gates) if setting.model.experts else None
         self._blank = Blank(transport, mesh, coordinate)
         self.loss = 0.0
         self._last_of_layer = Role.NORM_SUM if self.place.grid > 1 else Role.NORM
@@ -81,6 +93,7 @@ class ModelTraining:
         """Draw the batch; gradients are zero again."""
         self.holdings.start_step()
         self.updates.start_step()
+        self._asked = False
         self.micro_batches.clear()
         self.loss = 0.0
         if self.routing is not None:
@@ -109,6 +122,8 @@ class ModelTraining:
                 self.setting.batch.tokens * self.setting.mesh.replicas,
                 COMPUTED[type(self.setting.plan.kernel)],
                 None if self.routing is None else self.routing.of_micro_batch(number),
+                self.rounded,
+                self.scale,
             )
         return self.micro_batches[number]
 
@@ -122,6 +137,7 @@ class ModelTraining:
         """Do what a compute operation does; the framework's bookkeeping, and what a policy of one's own does, are none of it."""
         task = operation.task
         if task.role is Role.OPTIMIZER:
+            self._ask()
             self.updates.compute(part_updated(task))
             return True
         if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING, Role.BALANCING):
@@ -132,6 +148,12 @@ class ModelTraining:
             self.loss += micro_batch.loss
         self._leave(task, micro_batch)
         return True
+
+    def _ask(self) -> None:
+        """Whether the step updates anything: asked before its first update."""
+        if not self._asked:
+            self._asked = True
+            self.holdings.begin_update(self.scale, self.usable)
 
     def _leave(self, task: Task, micro_batch: MicroBatch) -> None:
         """Behind a pass through a layer, let go what the layer needs no more."""
@@ -155,6 +177,7 @@ class ModelTraining:
         elif task.role in (Role.TIED_GRADIENT_TO_FIRST, Role.TIED_GRADIENT_TO_LAST):
             yield from self._tied(task.role, stream, exchange)
         elif task.role is Role.OPTIMIZER:
+            self._ask()
             message = self.updates.message(part_updated(task))
             if message.payload.size:
                 yield from carry(self.transport, stream, exchange, message)

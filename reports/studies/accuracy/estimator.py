@@ -10,13 +10,13 @@ n / (1 + (n - 1) :data:`SHARED`) independent ones. Standard errors allow for tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ...published.run import PublishedRun
 from .responses import Array, Responses
-from .targets import Parameter
+from .targets import FittedConstant
 
 SCALE = 0.06
 """The logarithmic error beyond which a run counts less."""
@@ -60,17 +60,17 @@ class Solution:
 
 
 @dataclass
-class Estimate:
+class EstimatedConstants:
     """Values by parameter, with relative standard errors of those that runs tell.
 
     ``bounds`` has those that lie at one, ``untold`` those that no run tells well enough, which keep the value in use: neither has
     an error. ``solutions`` are those of all starts; ``errors`` the logarithmic ones of the runs fitted to.
     """
 
-    values: dict[Parameter, float]
-    standard_errors: dict[Parameter, float]
-    bounds: dict[Parameter, str]
-    untold: tuple[Parameter, ...]
+    values: dict[FittedConstant, float]
+    standard_errors: dict[FittedConstant, float]
+    bounds: dict[FittedConstant, str]
+    untold: tuple[FittedConstant, ...]
     solutions: list[Solution]
     errors: Array = field(repr=False)
 
@@ -86,7 +86,7 @@ class Estimate:
         return self.spread <= SAME and all(each.converged for each in self.solutions)
 
     @property
-    def free(self) -> list[Parameter]:
+    def free(self) -> list[FittedConstant]:
         """Parameters that were estimated."""
         return [each for each in self.values if each not in self.untold and each not in self.bounds]
 
@@ -99,12 +99,12 @@ def weights_of(runs: Sequence[PublishedRun]) -> Array:
 
 def estimate(
     responses: Responses,
-    start: dict[Parameter, float],
+    start: dict[FittedConstant, float],
     rows: Sequence[int] | None = None,
     starts: Sequence[float] = STARTS,
     advance: Callable[[str], None] = lambda text: None,
     look: bool = True,
-) -> Estimate:
+) -> EstimatedConstants:
     """Values with the least loss over some runs (by default all), each start followed until it ends.
 
     Without ``look`` the planes that are known stand for the simulator. Parameters that runs do not tell go one by one, the
@@ -121,8 +121,13 @@ def estimate(
     while True:
         moving = [at for at in range(len(keys)) if at not in held]
         solutions = [
-            _follow(responses, first, moving, chosen, weights, offset, advance, look)
+            _follow(responses, _moved(keys, first, moving, offset), moving, chosen, weights, advance, look)
             for offset in (starts if moving else starts[:1])
+        ]
+        # With what later starts have seen, earlier ones may still move.
+        solutions = [
+            replace(_follow(responses, np.array(each.values), moving, chosen, weights, advance, look), start=each.start)
+            for each in solutions
         ]
         best = min(solutions, key=lambda each: each.loss)
         values = np.array(best.values)
@@ -134,7 +139,7 @@ def estimate(
         if vaguest is None or spreads[vaguest] <= VAGUE:
             break
         held.append(vaguest)
-    return Estimate(
+    return EstimatedConstants(
         values={key: float(f"{values[at]:.4g}") if at not in held else float(first[at]) for at, key in enumerate(keys)},
         standard_errors={keys[at]: spreads[at] for at in inner},
         bounds={keys[at]: side for at, side in bounds.items()},
@@ -144,7 +149,7 @@ def estimate(
     )
 
 
-def _side(parameter: Parameter, value: float) -> str:
+def _side(parameter: FittedConstant, value: float) -> str:
     """The bound at which a value lies; empty within them."""
     for side, bound in zip(SIDES, (parameter.low, parameter.high), strict=True):
         if abs(np.log(value / bound)) < AT_BOUND:
@@ -154,33 +159,30 @@ def _side(parameter: Parameter, value: float) -> str:
 
 def _follow(
     responses: Responses,
-    first: Array,
+    values: Array,
     moving: Sequence[int],
     rows: Sequence[int],
     weights: Array,
-    offset: float,
     advance: Callable[[str], None],
     look: bool,
 ) -> Solution:
-    """From one start to where iterations end: look, solve on the planes, look there again."""
-    keys = responses.parameters
-    values = _moved(keys, first, moving, offset)
+    """From some values to where iterations end: look, solve on the planes, look there again."""
     start, converged = tuple(map(float, values)), not moving
     for _ in range(ROUNDS if moving else 0):
         if look:
             responses.look(values)
         found = _solve(responses, values, moving, rows, weights)
         step = float(np.abs(np.log(found / values)).max(initial=0.0))
-        values = found if step >= CLOSE else values
-        advance(f"from {1 + offset:.2f}: a step of {step:.1%}")
+        advance(f"a step of {step:.1%} from {', '.join(f'{values[at]:.4g}' for at in moving)}")
         if step < CLOSE:
             converged = True
             break
+        values = found
     errors = _errors(responses, values, rows)[0]
     return Solution(start, tuple(map(float, values)), _loss(errors, weights), converged)
 
 
-def _moved(keys: Sequence[Parameter], first: Array, moving: Sequence[int] | range, offset: float) -> Array:
+def _moved(keys: Sequence[FittedConstant], first: Array, moving: Sequence[int] | range, offset: float) -> Array:
     """Some values moved by the same factor, within their bounds."""
     values = first.copy()
     for at in moving:

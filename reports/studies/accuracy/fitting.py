@@ -16,10 +16,10 @@ import numpy as np
 from ....hardware.errors import InputError
 from ...published.run import COLLECTIVE, PublishedRun
 from .cases import case_of, setting_of
-from .estimator import Estimate, estimate
+from .estimator import EstimatedConstants, estimate
 from .null_model import guess_of, null_predictions
 from .responses import Answer, Ask, Responses, simulator
-from .targets import Parameter, Target, runs_of, settings, split
+from .targets import FittedConstant, Target, runs_of, settings, split
 from .validate import accelerator_of
 
 Group = Literal["publication", "model"]
@@ -32,7 +32,7 @@ class LeftOutGroup:
     """A publication (or model) that was left out: the constants without it, and the errors of its runs under these."""
 
     name: str
-    values: dict[Parameter, float]
+    values: dict[FittedConstant, float]
     errors: dict[str, float]
 
 
@@ -41,8 +41,8 @@ class FittedConstants:
     """What was estimated of a target, and relative errors by run: of those fitted to, held out, and left out by group."""
 
     target: Target
-    estimate: Estimate
-    used: dict[Parameter, float]
+    estimate: EstimatedConstants
+    used: dict[FittedConstant, float]
     fitted: dict[str, float]
     held_out: dict[str, float]
     by: Group
@@ -58,6 +58,23 @@ class FittedConstants:
     def standard_errors(self) -> dict[str, float]:
         """Relative standard errors by key; none of values at a bound."""
         return settings(self.estimate.standard_errors)
+
+    def told(self, parameter: FittedConstant) -> str:
+        """How well runs tell a parameter, in words."""
+        if parameter in self.estimate.untold:
+            return "not told: kept"
+        if parameter in self.estimate.bounds:
+            return f"at its {self.estimate.bounds[parameter]} bound"
+        return f"standard error {100 * self.estimate.standard_errors[parameter]:.0f} %"
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """What a machine file says of each value: the fit, to how many runs, and how well they tell it."""
+        every = "" if self.held_out or self.target.kind != "library" else " --all-rows"
+        runs = len(self.fitted) + len(self.held_out)
+        fit = f"fitted: athanor fit {self.target.kind} {self.target.name}{every}, to {len(self.fitted)} of {runs} runs"
+        told = {p: self.told(p) for p in self.estimate.values if p not in self.estimate.untold}
+        return {key: f"{fit}; {how}" for parameter, how in told.items() for key in parameter.keys}
 
     @property
     def left_out_errors(self) -> dict[str, float]:
@@ -78,6 +95,7 @@ class FittedConstants:
             "machines": [machine.name for machine in self.target.machines],
             "parameters": len(found.free),
             "values": self.values,
+            "sources": self.sources,
             "in_use": settings(self.used),
             "standard_errors": self.standard_errors,
             "at_bound": {key: side for parameter, side in found.bounds.items() for key in parameter.keys},
@@ -162,7 +180,9 @@ def fit(
     )
 
 
-def _left_out(responses: Responses, found: Estimate, by: Group) -> list[tuple[str, list[int], dict[Parameter, float]]]:
+def _left_out(
+    responses: Responses, found: EstimatedConstants, by: Group
+) -> list[tuple[str, list[int], dict[FittedConstant, float]]]:
     """Each group's name, its rows, and the values without them; none where there is one group."""
     names = [run.publication if by == "publication" else run.model or "" for run in responses.runs]
     groups = []
@@ -175,7 +195,10 @@ def _left_out(responses: Responses, found: Estimate, by: Group) -> list[tuple[st
 
 
 def _errors(
-    runs: Sequence[PublishedRun], ask: Ask, values: Mapping[Parameter, float], beside: Mapping[str, Settings] | None
+    runs: Sequence[PublishedRun],
+    ask: Ask,
+    values: Mapping[FittedConstant, float],
+    beside: Mapping[str, Settings] | None,
 ) -> dict[str, float]:
     """Simulated relative errors by run."""
     found = _answers(runs, ask, values, beside)
@@ -183,7 +206,10 @@ def _errors(
 
 
 def _answers(
-    runs: Sequence[PublishedRun], ask: Ask, values: Mapping[Parameter, float], beside: Mapping[str, Settings] | None
+    runs: Sequence[PublishedRun],
+    ask: Ask,
+    values: Mapping[FittedConstant, float],
+    beside: Mapping[str, Settings] | None,
 ) -> list[Answer]:
     mine, other = settings(values), beside or {}
     return ask([(run, {**other.get(run.id, {}), **mine}) for run in runs])

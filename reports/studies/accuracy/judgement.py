@@ -12,13 +12,17 @@ LEAST_PLANS = 3
 """Plans of one model from which on their order says something."""
 
 
+CLEAR = 0.05
+"""How far apart two measured steps are, relatively, that no chance of a single run has put in their order."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """One row as statistics see it: relative errors of the prediction and of the null model, and what it may be compared with.
 
     ``plans`` names the rows among which a user would choose: one model, one batch, as many of the same accelerators.
     ``predicted_seconds`` and ``measured_seconds`` are those of a step, where the row is about one. ``fitted`` says that some
-    constant was fitted to the row.
+    constant was fitted to the row, and ``run`` what it is called.
     """
 
     error: float
@@ -28,6 +32,7 @@ class Judged:
     measured_seconds: float | None
     covered: bool | None
     fitted: bool = False
+    run: str = ""
 
 
 def statistics(rows: Sequence[Judged], skipped: int) -> dict[str, Any]:
@@ -66,21 +71,29 @@ def order(rows: Sequence[Judged]) -> dict[str, Any]:
     """Whether plans of one model stand in their true order, and what following the prediction would cost.
 
     ``rank_correlation`` is the mean over models, weighted by their plans; ``regret`` the largest of any model, with that of all
-    in ``plans``.
+    in ``plans``; ``clear_ordered`` the share of right ones among pairs of plans that differ by more than :data:`CLEAR`.
     """
+    found = orders(rows)
+    known = [each for each in found if each["rank_correlation"] is not None]
+    plans, clear = (sum(each[key] for each in found) for key in ("plans", "clear_pairs"))
+    weight = sum(each["plans"] for each in known)
+    return {
+        "rank_correlation": sum(e["rank_correlation"] * e["plans"] for e in known) / weight if known else None,
+        "clear_ordered": sum(e["clear_ordered"] * e["clear_pairs"] for e in found if e["clear_pairs"]) / clear
+        if clear
+        else None,
+        "regret": max(each["regret"] for each in found) if found else None,
+        "plans": plans,
+    }
+
+
+def orders(rows: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Each group of plans among which a user would choose, three at least: how they are ordered, and what the first one costs."""
     groups: dict[tuple[object, ...], list[Judged]] = {}
     for row in rows:
         if row.plans is not None and row.predicted_seconds is not None and row.measured_seconds is not None:
             groups.setdefault(row.plans, []).append(row)
-    found = [_group(each) for each in groups.values() if len(each) >= LEAST_PLANS]
-    plans = sum(each["plans"] for each in found)
-    known = [each for each in found if each["rank_correlation"] is not None]
-    weight = sum(each["plans"] for each in known)
-    return {
-        "rank_correlation": sum(e["rank_correlation"] * e["plans"] for e in known) / weight if known else None,
-        "regret": max(each["regret"] for each in found) if found else None,
-        "plans": plans,
-    }
+    return [_group(each) for each in groups.values() if len(each) >= LEAST_PLANS]
 
 
 def _group(rows: Sequence[Judged]) -> dict[str, Any]:
@@ -89,8 +102,18 @@ def _group(rows: Sequence[Judged]) -> dict[str, Any]:
     predicted = np.array([row.predicted_seconds for row in rows], dtype=float)
     measured = np.array([row.measured_seconds for row in rows], dtype=float)
     flat = np.ptp(predicted) == 0 or np.ptp(measured) == 0
+    first, second = np.triu_indices(len(rows), 1)
+    apart = np.log(measured[first] / measured[second])
+    clear = np.abs(apart) > np.log1p(CLEAR)
+    right = np.sign(np.log(predicted[first] / predicted[second])) == np.sign(apart)
     return {
         "plans": len(rows),
+        "spread": float(measured.max() / measured.min() - 1),
         "rank_correlation": None if flat else float(spearmanr(predicted, measured).statistic),
+        "clear_pairs": int(clear.sum()),
+        "clear_ordered": float(right[clear].mean()) if clear.any() else None,
         "regret": float(measured[predicted.argmin()] / measured.min() - 1),
+        "chosen": rows[int(predicted.argmin())].run,
+        "best": rows[int(measured.argmin())].run,
+        "worst": rows[int(np.abs(np.log(predicted / measured) - np.median(np.log(predicted / measured))).argmax())].run,
     }

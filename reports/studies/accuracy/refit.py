@@ -47,7 +47,7 @@ class Refit:
             for parameter, value in found.values.items():
                 key = " = ".join(parameter.keys)
                 rows.append(
-                    (f"{each.target.kind} {each.target.name}", key, each.used[parameter], value, told(each, parameter))
+                    (f"{each.target.kind} {each.target.name}", key, each.used[parameter], value, each.told(parameter))
                 )
         return rows
 
@@ -97,15 +97,6 @@ class Refit:
             "coverage": self.coverage,
             "rows": {"left_out": self.unseen, "fitted": self.seen},
         }
-
-
-def told(found: FittedConstants, parameter: Any) -> str:
-    """How well runs tell a parameter, in words."""
-    if parameter in found.estimate.untold:
-        return "not told: kept"
-    if parameter in found.estimate.bounds:
-        return f"at its {found.estimate.bounds[parameter]} bound"
-    return f"± {found.estimate.standard_errors[parameter]:.0%}"
 
 
 def refit(

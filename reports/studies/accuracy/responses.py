@@ -23,7 +23,7 @@ from ....sim.workers import on_cores
 from ...published.run import PublishedRun
 from .cases import LeftOut
 from .metrics import predict, simulated
-from .targets import Parameter
+from .targets import FittedConstant
 
 Array = NDArray[np.float64]
 
@@ -121,7 +121,7 @@ class Responses:
     """
 
     runs: Sequence[PublishedRun]
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[FittedConstant, ...]
     ask: Ask
     beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from .libraries import Library, libraries
 
 
 @dataclass(frozen=True)
-class Parameter:
+class FittedConstant:
     """One constant: keys of the machine file that share a value, and between what it lies.
 
     ``rate``: times fall as it rises, in proportion to its inverse; others are times themselves.
@@ -31,23 +31,23 @@ class Parameter:
 
 
 ACCELERATOR = (
-    Parameter(("calibration.gemm_efficiency",), 0.2, 1.0),
-    Parameter(("core_group.dma_read", "core_group.dma_write"), 0.5, 1.0),
-    Parameter(("core_group.tiles.precisions.fp8",), 0.3, 1.0),
+    FittedConstant(("calibration.gemm_efficiency",), 0.2, 1.0),
+    FittedConstant(("core_group.dma_read", "core_group.dma_write"), 0.2, 1.0),
+    FittedConstant(("core_group.tiles.precisions.fp8",), 0.3, 1.0),
 )
-"""What is fitted of an accelerator: shares of peak and of bandwidth. Sweeps of memory on every accelerator reach half of its
-bandwidth and more; what runs lack beyond that is not for it to explain. Only what some run depends on is fitted.
+"""What is fitted of an accelerator: shares of peak and of bandwidth. Sweeps of memory alone reach 80 % and more of its bandwidth:
+less stands for traffic of frameworks that is not counted, such as casts and copies. Only what some run depends on is fitted.
 
 Starts of operators, the cache and fused attention are not: runs of whole steps hardly tell them apart from these.
 """
 
 FABRIC = (
-    Parameter(("calibration.network_efficiency",), 0.1, 1.0),
-    Parameter(("node.ring_bandwidth",), 1e9, 2e12),
+    FittedConstant(("calibration.network_efficiency",), 0.1, 1.0),
+    FittedConstant(("node.ring_bandwidth",), 1e9, 2e12),
 )
 """What is fitted of a machine's fabric: the share of the wire rate across nodes, and the rate of a port inside them."""
 
-LIBRARY = (Parameter(("calibration.shard_overhead",), 1e-7, 1e-3, rate=False),)
+LIBRARY = (FittedConstant(("calibration.shard_overhead",), 1e-7, 1e-3, rate=False),)
 """What is fitted of a library, where its entry sets it."""
 
 REFITTED = (
@@ -75,18 +75,18 @@ class Target:
     kind: str
     name: str
     machines: tuple[Machine, ...]
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[FittedConstant, ...]
     library: Library | None = None
 
     @property
-    def start(self) -> dict[Parameter, float]:
+    def start(self) -> dict[FittedConstant, float]:
         """Values in use; parameters that the machines do not have are left out."""
         if self.library:
             return {
                 each: self.library.set[each.keys[0]] for each in self.parameters if each.keys[0] in self.library.set
             }
         table = self.machines[0].model_dump(mode="json")
-        found: dict[Parameter, float] = {}
+        found: dict[FittedConstant, float] = {}
         for parameter in self.parameters:
             here: Any = table
             for part in parameter.keys[0].split("."):
@@ -120,7 +120,7 @@ class Target:
         return True
 
 
-def settings(values: Mapping[Parameter, float]) -> dict[str, float]:
+def settings(values: Mapping[FittedConstant, float]) -> dict[str, float]:
     """Values by key of the machine file."""
     return {key: value for parameter, value in values.items() for key in parameter.keys}
 

@@ -15,7 +15,7 @@ from ....sim.workers import on_cores
 from ....workloads.plan.setting import Setting
 from ...published.run import PublishedRun
 from .cases import LeftOut
-from .judgement import Judged, statistics
+from .judgement import Judged, orders, statistics
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
 
@@ -99,8 +99,25 @@ class Accuracy:
         made = each.prediction
         null = self.nulls.get(each.row.id)
         return Judged(
-            each.error, null, each.plans, made.seconds, made.measured_seconds, each.covered, bool(each.fitted)
+            each.error,
+            null,
+            each.plans,
+            made.seconds,
+            made.measured_seconds,
+            each.covered,
+            bool(each.fitted),
+            each.row.id,
         )
+
+    @property
+    def orders(self) -> list[dict[str, Any]]:
+        """Plans of one model, batch and machine among which a user would choose: whether they are in their true order."""
+        rows = {each.row.id: each.row for each in self.measured}
+        found = []
+        for group in orders([self._judged(each) for each in self.measured if each.prediction is not None]):
+            run = rows[group["best"]]
+            found.append({"source": run.source, "model": run.model, "batch": run.batch, **group})
+        return found
 
     @property
     def sources(self) -> dict[str, list[AccuracyOutcome]]:
@@ -135,6 +152,7 @@ class Accuracy:
             "rows": [self._row(each) for each in self.outcomes],
             "sources": [{"source": name, **self.judged(rows)} for name, rows in self.sources.items()],
             "overall": self.judged(self.measured),
+            "orders": self.orders,
             "memory": {kind: self.judged(rows) for kind, rows in self.memory.items()},
         }
 

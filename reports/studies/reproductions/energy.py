@@ -13,6 +13,7 @@ from ....sim.campaign.campaign import Campaign, campaign
 from ....sim.campaign.energy import Draw, capped_machine, step_states
 from ....sim.simulate import simulate
 from ....workloads.model.model import load_model
+from ....workloads.plan.setting import Setting
 from ...content.figures import Beside
 from ...content.inputs import inputs
 from ...content.sections import Drawing, ReportPart, Section
@@ -156,13 +157,14 @@ def _cap(facts: Facts) -> Iterator[Claim]:
     """BERT-large on one V100, as it is and at 150 W: what is bound by arithmetic slows, and all draws less."""
     one = load_machine("dgx1-v100").changed({"nodes": 1})
     lower, capped = capped_machine(one, V100, 150.0)
+    settings = [Setting.of(each, "bert-large", {"mesh": {"dp": 1}, "ranks_per_node": 8}) for each in (one, lower)]
     runs = [
         simulate(each, "bert-large", mesh={"dp": 1}, ranks_per_node=8, allow_overcommit=True) for each in (one, lower)
     ]
     seconds = [run.summary()["step_seconds"] for run in runs]
     joules = [
-        Draw.of(power, step_states(run), 1).watts["productive"] * time
-        for power, run, time in zip((V100, capped), runs, seconds, strict=True)
+        Draw.of(power, step_states(setting, run), 1).watts["productive"] * time
+        for power, setting, run, time in zip((V100, capped), settings, runs, seconds, strict=True)
     ]
     yield facts.claim("cap_time", "V100 at 150 W: time of a step more", seconds[1] / seconds[0] - 1, "fitted")
     yield facts.claim("cap_energy", "V100 at 150 W: energy of a step less", joules[1] / joules[0] - 1, "predicted")

@@ -11,10 +11,11 @@ from athanor.hardware.site.storage import Storage
 from athanor.sim.campaign import budget
 from athanor.sim.campaign.campaign_options import CampaignOptions
 from athanor.sim.campaign.campaign_plan import CampaignPlan, campaign_options_source
-from athanor.sim.campaign.energy import ENTRY_STATE, STATE_OF, STEPS, Draw, step_states
+from athanor.sim.campaign.energy import ENTRY_STATE, STATE_OF, STEPS, Draw, memory_bound_share, step_states
 from athanor.sim.campaign.file_system import transfer
 from athanor.sim.campaign.ledger import ENTRIES
 from athanor.workloads.model.model import load_model
+from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.operation import CATEGORIES
 from support.command_line import athanor
 from support.paths import ROOT
@@ -128,6 +129,64 @@ def test_other_kinds_of_checkpoints_keep_steps_waiting_less(kind):
         assert 0 < other["checkpoint"]["overhead_first_order"] < 1
 
 
+def test_memory_bound_work_is_counted_in_pipelines_too():
+    plain, staged = (
+        memory_bound_share(Setting.of("selene", "gpt3-6.7b", {"mesh": mesh, "global_batch": 64, "micro_batch": 1}))
+        for mesh in ("dp=8,tp=8", "pp=4,dp=2,tp=8")
+    )
+    assert 0.05 < plain < 0.6
+    assert staged == pytest.approx(plain, rel=0.1)
+
+
+def test_power_swings_from_phase_to_phase_around_the_steps_mean(found):
+    run = small(seeds=1)
+    *phases, save = run.swings
+    assert save[2] == "checkpoint"
+    assert [each[2] for each in phases] == 3 * ["forward", "backward", "update"]
+    seconds = sum(end - start for start, end, _, _ in phases)
+    assert seconds == pytest.approx(3 * found["step_seconds"])
+    mean = sum((end - start) * watts for start, end, _, watts in phases) / seconds
+    assert mean == pytest.approx(found["watts"]["productive"], rel=1e-6)
+    assert len({watts for *_, watts in phases}) == 3
+
+
+def test_hot_spares_restart_sooner_and_are_paid_for():
+    options = {"faults": "llama3", "mtbf_node": None, "spares": 8, "seeds": 1, "train_steps": 30_000_000}
+    plain, hot = small(**options), small(policy="hot-spare", **options)
+    assert hot.job.restart < plain.job.restart
+    assert hot.draw.watts["restart"] > plain.draw.watts["restart"]
+    assert hot.dollars(hot.middle) / hot.middle.seconds == pytest.approx(
+        3 * plain.dollars(plain.middle) / plain.middle.seconds
+    )
+
+
+def test_slow_nodes_and_links_of_a_faults_file_degrade_steps(tmp_path):
+    (tmp_path / "f.toml").write_text(
+        'detection = "1 h"\nrepair = "1 h"\nscheduling = "1 min"\ninitialisation = "1 min"\n'
+        '[[component]]\nname = "slow"\nper = "job"\nmtbf = "1 d"\nslowdown = 1.5\n'
+        '[[component]]\nname = "cable"\nper = "job"\nmtbf = "1 d"\nlink_share = 0.25\n'
+    )
+    found = small(faults=str(tmp_path / "f.toml"), mtbf_node=None, seeds=2)
+    slow, cable = found.job.slowed[0], found.job.slowed[1]
+    assert 1 / 1.5 - 1e-9 <= slow < 1
+    assert 0 < cable < 1
+    assert found.middle.ledger["degraded"] > 0
+    assert found.middle.ledger["recomputed"] < 0.01 * found.middle.seconds
+
+
+@pytest.mark.parametrize("kind", ["blocking", "multi-level"])
+def test_where_all_faults_are_announced_nothing_is_lost_and_every_number_is_finite(tmp_path, kind):
+    (tmp_path / "f.toml").write_text(
+        'detection = "1 h"\nrepair = "1 h"\nscheduling = "1 min"\ninitialisation = "1 min"\n'
+        '[[component]]\nname = "maintenance"\nper = "job"\nmtbf = "2 d"\nplanned = true\n'
+    )
+    found = small(faults=str(tmp_path / "f.toml"), mtbf_node=None, seeds=2, checkpoint=kind).summary()
+    json.dumps(found, allow_nan=False)
+    assert found["interruptions"] > 0
+    assert found["ledger"]["recomputed"] == pytest.approx(0.0, abs=1.0)
+    assert found["ledger"]["detection"] == 0.0
+
+
 def test_an_elastic_job_needs_groups():
     with pytest.raises(InputError, match="no data-parallel groups"):
         small(policy="elastic", mesh="ep=4")
@@ -147,8 +206,8 @@ def test_every_category_of_a_step_and_entry_of_a_ledger_has_a_power():
 
 
 def test_states_of_a_step_are_all_of_it_and_power_follows_them():
-    run = package.simulate("cluster-64", "moda-tiny")
-    states = step_states(run)
+    setting = Setting.of("cluster-64", "moda-tiny", {})
+    states = step_states(setting, package.simulate("cluster-64", "moda-tiny"))
     assert sum(states.values()) == pytest.approx(1.0)
     power = assumed_power(load_machine("cluster-64"))
     draw = Draw.of(power, states, 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -28,24 +29,39 @@ OF_PERMUTATION = 6
 class Flow(FrozenArrays):
     """What a layer's load means for its operations: made once, used by the forward and the backward pass.
 
-    One is equal to itself alone: passes that carry the same one are alike.
+    One is equal to itself alone: passes that carry the same one are alike. Amounts are made when they are asked for.
     """
 
-    rows: Amount  # tokens of each local expert, taken as equal among them
-    inner: Amount  # elements of the inner activations of all local experts
-    carried: Amount  # elements of the tokens that all local experts carry
+    tokens: Amount  # those that all local experts carry
+    held: int  # local experts
+    width: float  # inner elements of an expert
+    hidden: float
     dispatch: Exchange
     combine: Exchange
 
+    @cached_property
+    def rows(self) -> Amount:
+        """Tokens of each local expert, taken as equal among them."""
+        return self.tokens if self.held == 1 else self.tokens / self.held
+
+    @cached_property
+    def inner(self) -> Amount:
+        """Elements of the inner activations of all local experts."""
+        return self.tokens * self.width
+
+    @cached_property
+    def carried(self) -> Amount:
+        """Elements of the tokens that all local experts carry."""
+        return self.tokens * self.hidden
+
     def lacking(self) -> Flow:
         """The same with amounts that are no numbers, each an array of its own: what is made of them shows where they go."""
-        rows, inner, carried, out, back = (np.full(1, np.nan) for _ in range(5))
-        return Flow(
-            rows,
-            inner,
-            carried,
-            replace(self.dispatch, nbytes=out, received=back, pairs=None),
-            replace(self.combine, nbytes=back, received=out, pairs=None),
+        tokens, out, back = (np.full(1, np.nan) for _ in range(3))
+        return replace(
+            self,
+            tokens=tokens,
+            dispatch=replace(self.dispatch, nbytes=out, received=back, pairs=None),
+            combine=replace(self.combine, nbytes=back, received=out, pairs=None),
         )
 
 
@@ -84,13 +100,15 @@ class MixtureOfExperts:
         """The amounts that follow from a load."""
         element, axes = self.local.formats["expert"].compute, self.loads.axes
         token = self.share * float(self.local.model.hidden * BYTES[element])
-        out, back, even = load.sent * token, load.received * token, isinstance(load.received, float)
+        tokens = load.received
+        out, back, even = load.sent * token, tokens * token, isinstance(tokens, float)
         there = None if load.pairs is None else load.pairs.astype(np.float64) * token
         again = None if there is None else there.swapaxes(1, 2)
         return Flow(
-            rows=load.received / self.held,
-            inner=load.received * self.width,
-            carried=load.received * float(self.local.model.hidden),
+            tokens,
+            self.held,
+            self.width,
+            float(self.local.model.hidden),
             dispatch=Exchange("all-to-all", self.all_to_all, axes, out, element, None if even else back, there),
             combine=Exchange("all-to-all", self.all_to_all, axes, back, element, None if even else out, again),
         )

@@ -61,7 +61,8 @@ class FusedLocalAttention(LocalAttention):
         keys, values = self._blocks[step]
         self._running = self._running.joined(self._seen(keys, step), values)
         if step == self._steps - 1:
-            self._context, self._logarithms = self._running.done
+            context, self._logarithms = self._running.done
+            self._context = self._rounded(context)
             self._blocks, self._way = {0: self._blocks[step]}, ""  # where the way back begins
 
     def _seen(self, keys: Array, step: int) -> Array:

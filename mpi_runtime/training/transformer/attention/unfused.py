@@ -49,6 +49,10 @@ class LocalAttention(Half):
             (Role.RING_SUM, "keys", "input"): self._reduce_keys,
         }
 
+    def _rounded(self, values: Array) -> Array:
+        """In the format of attention."""
+        return self.shared.rounded("attention")(values)
+
     # --- the ring ---------------------------------------------------------------------------------------------------------
 
     def _owner(self, step: int) -> int:
@@ -77,7 +81,7 @@ class LocalAttention(Half):
             self._scores = np.empty(
                 (sequences, heads, tokens, tokens * self.place.of(self.place.context)), dtype=self._queries.dtype
             )
-        self._scores[..., self._block(step)] = f.scores(self._queries, self._moving)
+        self._scores[..., self._block(step)] = self._rounded(f.scores(self._queries, self._moving))
 
     def _take_heads(self) -> None:
         """Queries, keys and values from the product's columns."""
@@ -88,13 +92,13 @@ class LocalAttention(Half):
 
     def _softmax(self, step: int) -> None:
         keys_at = np.arange(self._scores.shape[3])
-        self._attention = f.softmax(self._scores, keys_at[self._block(0)], keys_at)
+        self._attention = self._rounded(f.softmax(self._scores, keys_at[self._block(0)], keys_at))
 
     def _weigh(self, step: int) -> None:
         if step == 0:
             self._moving = self._values
         part = f.context(self._attention[..., self._block(step)], self._moving)
-        self._context = part if step == 0 else self._context + part
+        self._context = self._rounded(part if step == 0 else self._context + part)
 
     def _second_source(self) -> Array:
         return self._context.reshape(-1, self._context.shape[2] * self._context.shape[3])
@@ -117,7 +121,7 @@ class LocalAttention(Half):
     def _differentiate_attention(self, step: int) -> None:
         if step == 0:
             self._moving, self._back = self._values, np.empty_like(self._attention)
-        self._back[..., self._block(step)] = f.dattention(self._context_gradient(), self._moving)
+        self._back[..., self._block(step)] = self._rounded(f.dattention(self._context_gradient(), self._moving))
 
     def _reduce_values(self, step: int) -> Message:
         def take(mine: Array) -> None:
@@ -126,7 +130,7 @@ class LocalAttention(Half):
         return Message("reduce-scatter", (self.place.context,), self._dvalues, take)
 
     def _softmax_grad(self, step: int) -> None:
-        self._back = f.softmax_grad(self._attention, self._back)
+        self._back = self._rounded(f.softmax_grad(self._attention, self._back))
 
     def _differentiate_queries(self, step: int) -> None:
         if step == 0:

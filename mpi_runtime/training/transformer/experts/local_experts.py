@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import functions as f
+from ..rounding import Rounded, exact
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -31,6 +32,7 @@ class LocalExperts:
     gated: bool
     rows: list[Index]
     arrived: Array
+    rounded: Rounded = exact
     _inner: list[Array] = field(default_factory=list)
     _active: list[Array] = field(default_factory=list)
     _gradient: Array | None = None
@@ -38,17 +40,19 @@ class LocalExperts:
 
     def up_product(self) -> None:
         """Inner activations of each expert's tokens."""
-        self._inner = [self.arrived[rows] @ weights for rows, weights in zip(self.rows, self.up, strict=True)]
+        self._inner = [
+            self.rounded(self.arrived[rows] @ weights) for rows, weights in zip(self.rows, self.up, strict=True)
+        ]
 
     def activate(self) -> None:
         """Between the products."""
-        self._active = [f.activate(inner, self.gated) for inner in self._inner]
+        self._active = [self.rounded(f.activate(inner, self.gated)) for inner in self._inner]
 
     def down_product(self) -> Array:
         """The experts' answers, in the order in which tokens arrived."""
         answers = np.empty_like(self.arrived)
         for rows, active, weights in zip(self.rows, self._active, self.down, strict=True):
-            answers[rows] = active @ weights
+            answers[rows] = self.rounded(active @ weights)
         return answers
 
     def take_gradient(self, gradient: Array) -> None:
@@ -58,7 +62,7 @@ class LocalExperts:
     def down_dgrad(self) -> None:
         """Gradient of what the second product takes."""
         pairs = zip(self.rows, self.down, strict=True)
-        self._inner_gradient = [self._answers(rows) @ weights.T for rows, weights in pairs]
+        self._inner_gradient = [self.rounded(self._answers(rows) @ weights.T) for rows, weights in pairs]
 
     def down_wgrad(self) -> None:
         """Gradient of the second matrix."""
@@ -68,13 +72,13 @@ class LocalExperts:
     def activate_gradient(self) -> None:
         """Gradient of the inner activations."""
         pairs = zip(self._inner, self._inner_gradient, strict=True)
-        self._inner_gradient = [f.activate_grad(inner, gradient, self.gated) for inner, gradient in pairs]
+        self._inner_gradient = [self.rounded(f.activate_grad(inner, gradient, self.gated)) for inner, gradient in pairs]
 
     def up_dgrad(self) -> Array:
         """Gradient of the tokens, in the order in which they arrived."""
         gradient = np.empty_like(self.arrived)
         for rows, inner, weights in zip(self.rows, self._inner_gradient, self.up, strict=True):
-            gradient[rows] = inner @ weights.T
+            gradient[rows] = self.rounded(inner @ weights.T)
         return gradient
 
     def up_wgrad(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..messages import Array, Message
 from ..products import Product
 from ..weights.shards import ProductWeight, Weight, of_expert
 from . import gate
+from .gate_training import GateTraining
 from .local_experts import LocalExperts
 
 Index = gate.Index
@@ -64,6 +65,7 @@ class Routes:
     past: Callable[[int], Past] = lambda layer: BEGINNING
     told: Callable[[int, Index, Index], None] = lambda layer, wanted, carried: None
     known: Callable[[int], Index | None] = lambda layer: None
+    training: GateTraining = field(default_factory=GateTraining)
 
 
 class LocalMixture(Half):
@@ -205,10 +207,12 @@ class LocalMixture(Half):
     def _up(self) -> None:
         sizes, shared, layer = self.shared.sizes, self.shared, self._layer
         mine = [of_expert(self.number, expert) for expert in self.place.local_experts(sizes.experts)]
-        rows = layer.rows_of_experts()
-        ups, downs = ([shared.weights[each[which]] for each in mine] for which in (0, 1))
+        rows, rounded = layer.rows_of_experts(), shared.rounded("expert")
+        ups, downs = ([rounded(shared.weights[each[which]]) for each in mine] for which in (0, 1))
         of_ups, of_downs = ([shared.gradients[each[which]] for each in mine] for which in (0, 1))
-        self._experts = LocalExperts(ups, downs, of_ups, of_downs, sizes.gated, rows, layer.arrived)
+        self._experts = LocalExperts(
+            ups, downs, of_ups, of_downs, sizes.gated, rows, layer.arrived, shared.rounded("expert")
+        )
         self._experts.up_product()
 
     def _down(self) -> None:
@@ -242,14 +246,23 @@ class LocalMixture(Half):
 
     def _refresh(self) -> None:
         """Weights of experts as they are now: those of the forward pass may have been let go since."""
+        rounded = self.shared.rounded("expert")
         mine = [of_expert(self.number, expert) for expert in self.place.local_experts(self.shared.sizes.experts)]
-        self._of_rank.up, self._of_rank.down = ([self.shared.weights[each[which]] for each in mine] for which in (0, 1))
+        self._of_rank.up, self._of_rank.down = (
+            [rounded(self.shared.weights[each[which]]) for each in mine] for which in (0, 1)
+        )
 
     def _up_dgrad(self) -> None:
         self._layer.gradients = self._of_rank.up_dgrad()
 
     def _choose_back(self, step: int) -> None:
-        self._scores = gate.weights_grad(self._chances, self._layer.routing.expert, self._choice_gradient)
+        routing, shared = self._layer.routing, self.shared
+        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient)
+        if (
+            not shared.place.me("tp") or shared.place.whole_experts
+        ):  # ranks of tp that share tokens add up their gradients
+            tokens = shared.tokens / shared.scale
+            self._scores = self._scores + self.routes.training.gradient(self.products["gate"].c, routing.wanted, tokens)
 
     def _first_gradient(self) -> Array:
         return self._scores
@@ -277,6 +290,7 @@ class LocalMixture(Half):
             lambda: self.shared.gradients[key],
             super()._first_source if first else lambda: self._beside,
             (lambda: self._beside_back) if first else self._second_gradient,
+            self.shared.rounded("ffn"),
         )
 
     def _compute_beside(self, task: Task) -> None:

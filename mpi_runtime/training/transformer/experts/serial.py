@@ -18,6 +18,7 @@ from ...token_routing import Routing, Tells, settle_together
 from .. import functions as f
 from ..weights.shards import Place, Sizes, Weight, of_expert
 from . import gate
+from .gate_training import GateTraining
 from .token_routes import experts_over, group_of
 
 Array = NDArray[Any]
@@ -25,21 +26,19 @@ Index = NDArray[np.int64]
 
 
 class TokenRouter(Protocol):
-    """Which experts the tokens of a layer go to, of whatever they want: ``[tokens, top_k]``, below 0 where none takes them."""
+    """Which experts the tokens of a layer go to: ``[tokens, top_k]``, below 0 where none takes them."""
 
-    def __call__(self, layer: int, scores: Array) -> Index:
-        """From the gate's scores ``[tokens, experts]``."""
+    def __call__(self, layer: int, wanted: Index) -> Index:
+        """From those that they want."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Tokens go where the gate's scores are best."""
+def as_wanted(layer: int, wanted: Index) -> Index:
+    """Tokens go where they want."""
+    return wanted
 
-    top_k: int
 
-    def __call__(self, layer: int, scores: Array) -> Index:
-        """The best."""
-        return gate.best(scores, self.top_k)
+UNTRAINED = GateTraining()
+"""Gates that only the loss trains."""
 
 
 @dataclass
@@ -50,7 +49,9 @@ class KeptMixture:
     """
 
     answer: Array
+    scores: Array
     chances: Array
+    wanted: Index
     expert: Index
     weights: Array
     answers: list[Array]
@@ -59,12 +60,20 @@ class KeptMixture:
     beside: tuple[Array, Array] | None = None
 
 
-def mixture(rows: Array, layer: int, weights: Mapping[Weight, Array], sizes: Sizes, router: TokenRouter) -> KeptMixture:
+def mixture(
+    rows: Array,
+    layer: int,
+    weights: Mapping[Weight, Array],
+    sizes: Sizes,
+    router: TokenRouter,
+    training: GateTraining = UNTRAINED,
+) -> KeptMixture:
     """Gate and experts of a layer, on all tokens."""
     scores = rows @ weights[Weight(layer, "moe", "gate")]
-    chances, expert = gate.chances(scores), router(layer, scores)
+    wanted = training.wanted(layer, scores, sizes.top_k)
+    chances, expert = gate.chances(scores), router(layer, wanted)
     counted = gate.weights(chances, expert)
-    kept = KeptMixture(np.zeros_like(rows), chances, expert, counted, [])
+    kept = KeptMixture(np.zeros_like(rows), scores, chances, wanted, expert, counted, [])
     for choice in range(expert.shape[1]):
         answers = np.zeros_like(rows)
         for number in range(sizes.experts):
@@ -93,10 +102,12 @@ def mixture_back(
     weights: Mapping[Weight, Array],
     gradients: Mapping[Weight, Array],
     sizes: Sizes,
+    training: GateTraining = UNTRAINED,
 ) -> Array:
     """Gradient of the rows, from that of the answer; gradients of the weights are added up."""
     of_weights = np.stack([(gradient * answers).sum(axis=1) for answers in kept.answers], axis=1)
     scores = gate.weights_grad(kept.chances, kept.expert, of_weights)
+    scores = scores + training.gradient(kept.scores, kept.wanted, len(rows))
     key = Weight(layer, "moe", "gate")
     add(gradients[key], rows.T @ scores)
     back = scores @ weights[key].T
@@ -139,17 +150,17 @@ class MeshRouter:
             if not any(place.me(axis) for axis in ("pp", *(() if place.whole_experts else ("tp",)))):
                 self._groups.setdefault(group_of(setting, place), {})[place.expert_rank] = place
 
-    def __call__(self, layer: int, scores: Array) -> Index:
+    def __call__(self, layer: int, wanted: Index) -> Index:
         """Experts of all tokens, sequence after sequence."""
-        best, loads = gate.best(scores, self.loads.top_k), self.loads
-        found, micro_batches = np.empty_like(best), self.setting.batch.micro_batches
+        loads = self.loads
+        found, micro_batches = np.empty_like(wanted), self.setting.batch.micro_batches
         for number, members in self._groups.items():
             for micro_batch in range(micro_batches):
                 rows = [self._rows(members[at], micro_batch) for at in range(loads.ranks)]
                 drawn = None if self.learned else decisions(loads, layer, 0, micro_batch, number)
-                wanted = [best[mine] if drawn is None else drawn[at] for at, mine in enumerate(rows)]
+                every = [wanted[mine] if drawn is None else drawn[at] for at, mine in enumerate(rows)]
                 local = loads.experts // loads.ranks
-                routings = [Routing(each, loads.ranks, local, at) for at, each in enumerate(wanted)]
+                routings = [Routing(each, loads.ranks, local, at) for at, each in enumerate(every)]
                 past = BEGINNING if self.learned else loads.past(layer, 0, micro_batch).of_group(number)
                 settle_together(routings, loads.balancer, self.tells, past)
                 for mine, routing in zip(rows, routings, strict=True):

@@ -18,6 +18,7 @@ from ...tokens import Tokens
 from ..messages import Array
 from ..weights.shards import Place
 from . import gate
+from .gate_training import GateTraining
 from .mixture import LocalMixture, Routes
 
 Index = gate.Index
@@ -44,7 +45,10 @@ class TokenRoutes:
     and the gate only weights the answers.
     """
 
-    def __init__(self, setting: Setting, transport: Transport, place: Place, learned: bool) -> None:
+    def __init__(
+        self, setting: Setting, transport: Transport, place: Place, learned: bool, training: GateTraining | None = None
+    ) -> None:
+        self.training = training or GateTraining()
         self.setting, self.transport, self.place, self.learned = setting, transport, place, learned
         self.loads = LoadModel(setting)
         self.tells = Tells.of(self.loads.balancer, self.loads.ranks, self.loads.tokens, self.loads.top_k)
@@ -68,6 +72,7 @@ class TokenRoutes:
             partial(self._past, number),
             partial(self._tell, number),
             partial(self._known, number),
+            self.training,
         )
 
     def see(self, mixture: LocalMixture, micro_batch: int) -> None:
@@ -77,7 +82,7 @@ class TokenRoutes:
 
     def _choose(self, micro_batch: int, layer: int, scores: Array) -> Index:
         if self.learned:
-            return gate.best(scores, self.loads.top_k)
+            return self.training.wanted(layer, scores, self.loads.top_k)
         mine: Index = self._drawn(layer, micro_batch)[self.place.expert_rank]
         return mine
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -143,9 +143,9 @@ class Flat:
         low, high = max(start, first), min(stop, first + self.width)
         return (low - start, high - start) if low < high else (0, 0)
 
-    def ready(self, each: HeldTensor, step: int) -> TensorShare:
-        """What an update of a tensor works on."""
-        return each.share(self.share, self.master, self.reduced, 1, step)
+    def ready(self, each: HeldTensor, scale: float, step: int) -> TensorShare:
+        """What an update of a tensor works on, from gradients that are ``scale`` times what they should be."""
+        return each.share(self.share, self.master, self.reduced, scale, step)
 
 
 def _pieces(weights: list[Weight], sizes: Sizes, place: Place) -> Iterator[ShardPiece]:
@@ -190,7 +190,8 @@ class ModelHoldings:
     """
 
     def __init__(self, setting: Setting, sizes: Sizes, place: Place, formats: Mapping[Part, Formats]) -> None:
-        self.steps, seed = 0, setting.plan.seed
+        self.updates, seed = 0, setting.plan.seed
+        self._scale, self._usable = 1.0, True
         stage, last = place.me("pp"), place.of("pp") - 1
         mine = place.local_experts(sizes.experts)
         shards = {each.part: Shards.of(setting, place, each) for each in held(setting)}
@@ -226,11 +227,16 @@ class ModelHoldings:
         )  # exchanges of this step that nothing tells apart but their order
 
     def start_step(self) -> None:
-        """Gradients are zero again, and steps are counted on."""
-        self.steps += 1
+        """Gradients are zero again."""
         self._told.clear()
         for each in self.flats:
             each.start_step()
+
+    def begin_update(self, scale: float, usable: Callable[[Callable[[], bool]], bool]) -> None:
+        """Gradients are complete, ``scale`` times what they should be; ``usable`` says whether there is an update."""
+        self._scale = scale
+        self._usable = usable(lambda: all(bool(np.isfinite(flat.reduced).all()) for flat in self.flats))
+        self.updates += self._usable
 
     def ready(self, part: Part) -> Iterator[tuple[HeldTensor, TensorShare]]:
         """The tensors of a part of which this rank's shares have something, or others' do, ready for an update.
@@ -238,8 +244,9 @@ class ModelHoldings:
         What is left of others' shares is out of date.
         """
         for flat, each in self.tensors:
+            if each.part == part and self._usable:
+                yield each, flat.ready(each, self._scale, self.updates)
             if each.part == part:
-                yield each, flat.ready(each, self.steps)
                 flat.release()
 
     def _tensors(self, flat: Flat) -> Iterator[HeldTensor]:
@@ -275,7 +282,7 @@ class ModelHoldings:
         """Of all gradients, the part of this rank: what several ranks have, each counts its part of."""
         total = 0.0
         for flat, each in self.tensors:
-            values = flat.reduced[each.here].astype(np.float64)
+            values = flat.reduced[each.here].astype(np.float64) / self._scale
             total += float(values @ values) / self._copies[each.name]
         return total
 
