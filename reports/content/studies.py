@@ -114,7 +114,7 @@ def answer(result: StudyResult) -> str:
     goal = result.file.objective
     sample = result.file.sample
     most = "Most" if sample and sample.goal == "maximise" else "Least"
-    keys = [key for key in ("name", *result.file.varied) if best.get(key) is not None]
+    keys = [key for key in ("name", *result.file.varied, "scale.nodes") if best.get(key) is not None]
     what = ", ".join(f"{heading(key)} {cell(key, best[key])}" for key in keys)
     return f"{told} {most} {heading(goal)}: {cell(goal, best.get(goal))} at point {best['point']} ({what})."
 

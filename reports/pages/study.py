@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...sim.studies.study.run import StudyResult
     from ...sim.studies.study.study_file import PlotRequest
 
-MOST_SHOWN = 40
+MOST_SHOWN = 20
 """Points that the terminal shows."""
 
 

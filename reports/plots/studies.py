@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from ..content.studies import heading
 from .style import (
@@ -49,21 +50,27 @@ def study_plot(rows: Rows, asked: PlotRequest) -> Figure:
         for number, each in enumerate(series):
             mine = [row for row in here if not asked.series or row[asked.series] == each]
             _draw(axes, asked, mine, names, number, len(series))
-        _finish(axes, asked, here, names)
+        _finish(axes, asked, there, names)
         if asked.facets:
             axes.set_title(f"{heading(asked.facets)} {facet}", loc="left", fontsize=TEXT)
     title = asked.title or f"{heading(asked.y)} over {heading(asked.x)}"
     figure.suptitle(wrapped(title, 52), x=0.02, ha="left", fontsize=TITLE)
     handles: list[Any] = []
     if asked.series:
-        handles = [
-            Line2D([], [], color=SERIES[at % len(SERIES)], marker=MARKERS[at % len(MARKERS)], label=str(each))
-            for at, each in enumerate(series)
-        ]
+        handles = [_handle(asked, at, str(each)) for at, each in enumerate(series)]
     if asked.ideal:
         handles.append(Line2D([], [], color=INK, ls="--", lw=1, label="ideal"))
     legend_below(figure, handles)
     return figure
+
+
+def _handle(asked: PlotRequest, at: int, label: str) -> Any:
+    """A series in the legend."""
+    colour = SERIES[at % len(SERIES)]
+    if asked.kind == "bars":
+        return Patch(facecolor=colour, label=label)
+    line = "none" if asked.kind == "points" else "-"
+    return Line2D([], [], color=colour, marker=MARKERS[at % len(MARKERS)], ls=line, label=label)
 
 
 def _draw(axes: Axes, asked: PlotRequest, rows: Rows, names: list[str], number: int, many: int) -> None:
@@ -76,31 +83,34 @@ def _draw(axes: Axes, asked: PlotRequest, rows: Rows, names: list[str], number: 
             at = [place + width * (number - (many - 1) / 2) for place in places]
             axes.bar(at, [row[asked.y] for row in rows], width=width, color=colour)
             return
-        axes.plot(places, [row[asked.y] for row in rows], marker, color=colour)
+        axes.plot(places, [row[asked.y] for row in rows], _shape(asked, marker), color=colour, ms=4)
         return
     ordered = sorted(rows, key=lambda row: row[asked.x])
     x, y = [row[asked.x] for row in ordered], [row[asked.y] for row in ordered]
     if asked.ideal and x:
         ideal = [y[0] * (each / x[0] if asked.ideal == "proportional" else 1.0) for each in x]
         axes.plot(x, ideal, "--", color=colour if many > 1 else INK, lw=1)
-    axes.plot(x, y, marker if asked.kind == "points" else f"{marker}-", color=colour, ms=4)
+    axes.plot(x, y, _shape(asked, marker), color=colour, ms=4)
+
+
+def _shape(asked: PlotRequest, marker: str) -> str:
+    return marker if asked.kind == "points" else f"{marker}-"
 
 
 def _finish(axes: Axes, asked: PlotRequest, rows: Rows, names: list[str]) -> None:
-    """Axes with their scales and labels."""
+    """Axes with their scales and labels, the same for all facets; ``rows`` are those of all."""
     if names:
         names_below(axes, names)
-    for axis, name in ((axes.xaxis, asked.x), (axes.yaxis, asked.y)):
-        if names and axis is axes.xaxis:
+    for axis, letter, name in ((axes.xaxis, "x", asked.x), (axes.yaxis, "y", asked.y)):
+        if names and letter == "x":
             continue
         values = [row[name] for row in rows if row[name] > 0]
-        letter = "x" if axis is axes.xaxis else "y"
         if letter in asked.log and len(set(values)) > 1:
             log_axis(axis, min(values) / 1.2, max(values) * 1.2, _short)
         else:
             number_axis(axis, _short)
     if "y" not in asked.log and all(row[asked.y] >= 0 for row in rows):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max((row[asked.y] for row in rows), default=0.0) or 1.0)
     axes.set_xlabel(heading(asked.x))
     axes.set_ylabel(heading(asked.y))
 

@@ -71,7 +71,7 @@ class RunFile:
         if wrong:
             raise InputError(wrong)
         for key, value in plan.items():
-            _require_known(file, key, value)
+            require_known(f"{file}: plan.{key}", key, value)
         return cls(
             file,
             beside(file, table.get("machine")),
@@ -155,12 +155,12 @@ def run_file_text(
     return tomli_w.dumps(table)
 
 
-def _require_known(file: Path, key: str, value: Any) -> None:
-    """Refuse names that no registry has, under the key that they stand at."""
+def require_known(where: str, key: str, value: Any) -> None:
+    """Refuse names that no registry has, by ``where`` they stand."""
     try:
         Plan(**{"mesh": {"dp": 1}, key: value}).check()
     except InputError as wrong:
-        raise InputError(f"{file}: plan.{key}: {str(wrong).partition(': ')[2]}") from None
+        raise InputError(f"{where}: {str(wrong).partition(': ')[2]}") from None
 
 
 def beside(file: Path, named: str | None) -> str | None:

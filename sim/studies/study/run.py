@@ -209,8 +209,8 @@ def study(
     ``source`` is a study of the catalogue, the path of a study file, a table with the keys of one, or a data frame whose columns
     are keys (``machine``, ``machine.fabric.taper``, ``plan.mesh``, ...) and whose rows are points. ``machine``, ``model`` and
     ``command`` go before what it says. Points that fail are rows with a ``status`` and a ``reason``. With ``out``, finished
-    points are kept in that folder, and a study that was interrupted goes on there. ``jobs`` processes work on points (None: one a core),
-    or ``workers`` that are there already; rows do not depend on how many.
+    points are kept in that folder, and a study that was interrupted goes on there. ``jobs`` processes work on points (None: one
+    a core), or ``workers`` that are there already; rows do not depend on how many.
 
     Raises :class:`InputError` for keys and values that no point can have.
     """

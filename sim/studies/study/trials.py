@@ -17,6 +17,7 @@ from ....workloads.mesh.mesh_text import mesh_text
 from ....workloads.model.model import Model, load_model
 from ....workloads.plan.option import Option, read_options
 from ....workloads.plan.plan import Plan
+from ....workloads.plan.run_file import require_known
 from ....workloads.results.run import VOLATILE
 from ...campaign.campaign_plan import CampaignPlan
 
@@ -211,4 +212,6 @@ def read_value(part: str, name: str, value: Any, where: str) -> Any:
     found, wrong = read_options(options[part], {name: value}, lambda _: where)
     if wrong:
         raise InputError(wrong)
+    if part == "plan":
+        require_known(where, name, found[name])
     return found[name]
