@@ -101,6 +101,14 @@ def heading(name: str) -> str:
     return name.replace("_", " ").removesuffix(".median").removeprefix("plan.").removesuffix(".total")
 
 
+def column_title(name: str) -> str:
+    """The head of a column whose cells have their units."""
+    text = heading(name).removeprefix("step.")
+    for unit in (" seconds", " joules", " kilograms", " per second"):
+        text = text.removesuffix(unit) + ("/s" if text.endswith(unit) and unit == " per second" else "")
+    return text
+
+
 def answer(result: StudyResult) -> str:
     """How many points there are, and the best of them."""
     counts = result.counts()
@@ -116,7 +124,7 @@ def answer(result: StudyResult) -> str:
     most = "Most" if sample and sample.goal == "maximise" else "Least"
     keys = [key for key in ("name", *result.file.varied, "scale.nodes") if best.get(key) is not None]
     what = ", ".join(f"{heading(key)} {cell(key, best[key])}" for key in keys)
-    return f"{told} {most} {heading(goal)}: {cell(goal, best.get(goal))} at point {best['point']} ({what})."
+    return f"{told} {most} {column_title(goal)}: {cell(goal, best.get(goal))} at point {best['point']} ({what})."
 
 
 def reason_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -140,7 +148,7 @@ def sections(result: StudyResult) -> list[Section]:
     """The tables of a study."""
     rows, columns = list(result.rows()), columns_of(result)
     text = f"The first {MOST_ROWS} of {len(rows):,}; points.csv has all." if len(rows) > MOST_ROWS else ""
-    heads = ("point", *(heading(name) for name in columns), "status")
+    heads = ("point", *(column_title(name) for name in columns), "status")
     found = [Section("Points", text, heads, [*point_rows(rows[:MOST_ROWS], columns)], 2)]
     if reasons := reason_rows(rows):
         found.append(Section("Points without a result", "", ("status", "points", "reason"), reasons, 3))

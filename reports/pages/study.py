@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError, nearest
 from ..content.sections import Picture, Section
-from ..content.studies import answer, columns_of, heading, point_rows, reason_rows, sections
+from ..content.studies import answer, column_title, columns_of, heading, point_rows, reason_rows, sections
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 
@@ -61,7 +61,7 @@ def show_study(console: Console, result: StudyResult) -> None:
     rows, columns = list(result.rows()), columns_of(result)
     table = Table(box=None, pad_edge=False)
     for name in ("point", *columns, "status"):
-        table.add_column(heading(name))
+        table.add_column(column_title(name))
     for cells in point_rows(rows[:MOST_SHOWN], columns):
         table.add_row(*cells)
     console.print(table)

@@ -136,7 +136,7 @@ def _simulate(trial: Trial) -> dict[str, Any]:
     model = model_of(trial)
     ways = {"allow_overcommit": trial.overcommit, **trial.own, **trial.plan}
     summary = simulate(machine_of(trial), model, **ways).summary()
-    return {"experts": model.experts, **{name: value for name, value in summary.items() if name not in VOLATILE}}
+    return {"experts": model.experts, **_of_step(summary)}
 
 
 def _campaign(trial: Trial) -> dict[str, Any]:
@@ -144,8 +144,13 @@ def _campaign(trial: Trial) -> dict[str, Any]:
 
     ways = {"allow_overcommit": trial.overcommit, **trial.own, **trial.plan}
     found = campaign(machine_of(trial), model_of(trial), **ways)
-    step = {name: value for name, value in found.run.summary().items() if name not in VOLATILE}
-    return {**found.summary(), "step": step}
+    return {**found.summary(), "step": _of_step(found.run.summary())}
+
+
+def _of_step(summary: Table) -> dict[str, Any]:
+    """What a step's summary says of its inputs, and to what most of it goes (``limit``)."""
+    told = {name: value for name, value in summary.items() if name not in VOLATILE}
+    return {**told, "limit": max(summary["breakdown"], key=lambda name: summary["breakdown"][name])}
 
 
 def _memory(trial: Trial) -> dict[str, Any]:
