@@ -45,12 +45,26 @@ _HOMES = {
     "TrainingRun": ".workloads.results.training_run",
     "read_hf": ".formats.models.huggingface",
     "read_megatron": ".formats.launches.megatron",
+    "read_deepspeed": ".formats.launches.deepspeed",
+    "read_nccl_tests": ".formats.machines.nccl_tests",
+    "read_hwloc": ".formats.machines.hwloc",
+    "read_nvidia_topo": ".formats.machines.nvidia_topology",
+    "read_slurm": ".formats.machines.slurm_topology",
+    "read_osu": ".formats.machines.osu",
+    "read_torchtitan": ".formats.launches.torchtitan",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from .formats.launches.deepspeed import read_deepspeed as read_deepspeed
     from .formats.launches.megatron import read_megatron as read_megatron
+    from .formats.launches.torchtitan import read_torchtitan as read_torchtitan
+    from .formats.machines.hwloc import read_hwloc as read_hwloc
+    from .formats.machines.nccl_tests import read_nccl_tests as read_nccl_tests
+    from .formats.machines.nvidia_topology import read_nvidia_topo as read_nvidia_topo
+    from .formats.machines.osu import read_osu as read_osu
+    from .formats.machines.slurm_topology import read_slurm as read_slurm
     from .formats.models.huggingface import read_hf as read_hf
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit

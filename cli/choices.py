@@ -62,12 +62,23 @@ def entries(what: str) -> list[tuple[str, str]]:
             return [(each.name, each.description) for each in list_datasets()]
         case "importers" | "exporters" | "architectures":
             return _formats(what)
+        case "runtime":
+            return _of_runtime()
         case "network-models":
             return SHARING.abouts()
     registry = registry_of(what)
     if registry is None:
         raise ValueError(what)
     return registry.abouts()
+
+
+def _of_runtime() -> list[tuple[str, str]]:
+    from ..mpi_runtime.execute.capabilities import LIMITS
+
+    computed = (
+        "decoders with any experts, under dp, fsdp, ep, tp, sp, cp, pp and ZeRO 0 to 3: see athanor execute --help"
+    )
+    return [("computed", computed), *(("only sent", limit.what) for limit in LIMITS)]
 
 
 def _formats(what: str) -> list[tuple[str, str]]:

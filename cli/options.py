@@ -170,14 +170,20 @@ def _with_the_files(ctx: click.Context, param: click.Parameter, value: tuple[str
     return (*(f"{key}={text}" for key, text in run.settings.items()), *value) if run else value
 
 
-def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of jobs that run over MPI."""
-    command = click.option(
-        "--time-limit", type=float, default=600.0, show_default=True, help="End the job after so many seconds."
-    )(command)
-    return click.option("--expect-ranks", type=int, help="Refuse to run if the number of ranks is not this one.")(
-        command
-    )
+def job_options(limit: float) -> Callable[[Command], Command]:
+    """The options of jobs that run over MPI, and end after ``limit`` seconds where nothing else is said."""
+
+    def decorate(command: Command) -> Command:
+        text = "End the job after so many seconds."
+        command = click.option("--time-limit", type=float, default=limit, show_default=True, help=text)(command)
+        text = "Refuse to run if the number of ranks is not this one."
+        return click.option("--expect-ranks", type=int, help=text)(command)
+
+    return decorate
+
+
+runtime_options = job_options(600.0)
+"""Those of jobs that take minutes."""
 
 
 def overcommit_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ..hardware.registry import Registry
 from .kinds import Exporter
+from .launches.written import DeepSpeedJson, MegatronFlags, SlurmScript
+from .machines.simgrid import SimGridPlatform
+from .traces.chakra import ChakraTraces
 from .traces.kineto_writer import KinetoTrace
 from .traces.perfetto import PerfettoTrace
 
@@ -12,6 +15,11 @@ EXPORTERS: Registry[Exporter] = Registry(
     {
         "perfetto": PerfettoTrace,
         "kineto": KinetoTrace,
+        "chakra": ChakraTraces,
+        "simgrid": SimGridPlatform,
+        "megatron": MegatronFlags,
+        "deepspeed": DeepSpeedJson,
+        "slurm": SlurmScript,
     },
     flag="athanor export",
     interface=Exporter,

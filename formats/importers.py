@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from ..hardware.registry import Registry
 from .kinds import Importer
+from .launches.deepspeed import DeepSpeedConfiguration
 from .launches.megatron import MegatronLaunch
+from .launches.torchtitan import TorchtitanJob
+from .machines.hwloc import HwlocNode
+from .machines.nccl_tests import NcclTests
+from .machines.nvidia_topology import NvidiaTopology
+from .machines.osu import OsuBenchmarks
+from .machines.slurm_topology import SlurmTopology
 from .models.huggingface import HuggingFace
 
 IMPORTERS: Registry[Importer] = Registry(
@@ -12,6 +19,13 @@ IMPORTERS: Registry[Importer] = Registry(
     {
         "hf": HuggingFace,
         "megatron": MegatronLaunch,
+        "deepspeed": DeepSpeedConfiguration,
+        "torchtitan": TorchtitanJob,
+        "nccl-tests": NcclTests,
+        "osu": OsuBenchmarks,
+        "slurm": SlurmTopology,
+        "nvidia-topo": NvidiaTopology,
+        "hwloc": HwlocNode,
     },
     flag="athanor import",
     interface=Importer,

@@ -33,6 +33,7 @@ from ...reports.tables.terminal import check_writable, console, emit
             "importers",
             "exporters",
             "architectures",
+            "runtime",
         ]
     ),
 )

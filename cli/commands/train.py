@@ -10,11 +10,11 @@ import click
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, first
 from ..options import (
+    job_options,
     machine_option,
     overcommit_option,
     plan_options,
     result_options,
-    runtime_options,
 )
 from ..run_files import run_file_argument
 from ..sections import SectionedCommand
@@ -25,7 +25,7 @@ from ..sections import SectionedCommand
 @machine_option("laptop")
 @plan_options()
 @overcommit_option
-@runtime_options
+@job_options(24 * 3600.0)
 @click.option(
     "--data",
     default="made",

@@ -14,6 +14,9 @@ ASSIGNMENT = re.compile(
     r"^\s*(?:export\s+|declare\s+(?:-\w+\s+)*|local\s+|readonly\s+)?([A-Za-z_]\w*)(\+?)=(.*)$", re.DOTALL
 )
 VARIABLE = re.compile(r"\$(?:\{(\w+)(?:(:?-)([^{}]*))?\}|\{(\w+)\[[@*]\]\}|(\w+))")
+WHOLE = re.compile(r"\"(\$\{\w+\[@\]\})\"")
+"""A quoted array, which is as many words as it has."""
+
 ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
 SBATCH = re.compile(r"^#SBATCH\s+(--?[\w-]+(?:[= ]\S+)?)", re.MULTILINE)
 LONGEST = 100_000
@@ -65,7 +68,7 @@ class Script:
         if assigned:
             name, more, value = assigned[1], assigned[2], assigned[3].strip()
             if value.startswith("("):
-                value = value.strip("()")
+                value = value[1:].removesuffix(")")
             elif value[:1] in ("'", '"') and value[-1:] == value[:1]:
                 value = value[1:-1]
             value = self._filled(value)
@@ -85,6 +88,7 @@ class Script:
                 return self._variables[name]
             return match[3] if match[2] else match[0]
 
+        value = WHOLE.sub(r"\1", value)
         for _ in range(8):
             before = value
             value = VARIABLE.sub(variable, value)
@@ -109,7 +113,7 @@ def _statements(source: str) -> list[str]:
         held = f"{held} {line[:-1] if goes_on else line}" if held else line[:-1] if goes_on else line
         inside = ASSIGNMENT.match(held)
         value = inside[3].strip() if inside else ""
-        opened = value[:1] == "(" and ")" not in value
+        opened = value[:1] == "(" and value.count("(") > value.count(")")
         quoted = value[:1] in ("'", '"') and value.count(value[:1]) % 2 == 1
         if goes_on or ((opened or quoted) and len(held) < LONGEST):
             continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from ...hardware.errors import InputError
 from ...workloads.mesh.axes import CONTEXT
@@ -28,7 +28,7 @@ def data_of(setting: Setting, computes: bool, real: bool) -> Kind:
     if len(setting.plan.precisions.names) > 1:
         raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
     if real and computes:
-        if wrong := next(_not_trained(setting), None):
+        if wrong := _first(LIMITS, setting):
             raise InputError(f"{wrong}; --compute sleep only sends what the schedule says")
         return "model"
     routes = setting.model.experts and next(_not_routed(setting), None) is None
@@ -39,21 +39,22 @@ def require_trained(setting: Setting) -> None:
     """Raise :class:`InputError` where a model cannot be trained for real by its plan."""
     if len(setting.plan.precisions.names) > 1:
         raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
-    if wrong := next(_not_trained(setting), None):
+    if wrong := _first(LIMITS, setting):
         raise InputError(wrong)
 
 
 def _not_routed(setting: Setting) -> Iterator[str]:
     """Why tokens cannot be routed where nothing is computed."""
     model, plan = setting.model, setting.plan
-    yield from _not_kept(setting)
+    if _first(KEPT, setting) or _first((Limit("", _ways_to_experts),), setting):
+        yield "the formats or the plan"
     if [
         axis
         for axis, size in zip(setting.mesh.axes, setting.mesh.shape, strict=True)
         if size > 1 and axis not in ("ep", "dp")
     ]:
         yield "the mesh"
-    if plan.sharding.shards_gradients or plan.prototypes or plan.dispatch != "copies":
+    if plan.sharding.shards_gradients:
         yield "the plan"
     if isinstance(plan.balancing, Padded):
         yield "the balancer, which sends empty places"
@@ -61,10 +62,56 @@ def _not_routed(setting: Setting) -> Iterator[str]:
         yield "the model"
 
 
-def _not_trained(setting: Setting) -> Iterator[str]:
-    """Why a model cannot be trained for real."""
-    model, plan, batch, mesh = setting.model, setting.plan, setting.batch, setting.mesh
-    yield from _not_kept(setting)
+def _formats(setting: Setting) -> Iterator[str]:
+    plan = setting.plan
+    formats = plan.precisions.at(0).values()
+    used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
+    used |= {plan.activations} if plan.activations else set()
+    if unknown := sorted(used - set(TYPES)):
+        named = [
+            f" --{key} {value}" for key in ("gradients", "moments", "activations") if (value := getattr(plan, key))
+        ]
+        yield f"--precision {plan.precision}{''.join(named)}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
+
+
+def _offloading(setting: Setting) -> Iterator[str]:
+    if setting.plan.offloads:
+        yield f"--offload {setting.plan.offload}: the runtime has no second memory to keep things in"
+
+
+def _quantising(setting: Setting) -> Iterator[str]:
+    if setting.plan.sharding.quantises:
+        yield f"--zero {setting.plan.zero}: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
+
+
+def _weights_that_stay(setting: Setting) -> Iterator[str]:
+    sharding = setting.plan.sharding
+    if sharding.shards_weights and not sharding.reshards:
+        yield f"--zero {setting.plan.zero}: the runtime lets weights go behind each pass; it runs 0, 1, 2, 3 and hierarchical"
+
+
+def _mixers(setting: Setting) -> Iterator[str]:
+    model = setting.model
+    if others := [each for each in dict.fromkeys(model.pattern) if each != ATTENTION]:
+        yield f"--model {model.name}: has {' and '.join(others)} layers; executed for real is attention to all tokens"
+
+
+def _frozen(setting: Setting) -> Iterator[str]:
+    model = setting.model
+    if model.trained != model.parts or model.lora:
+        yield f"--model {model.name}: has frozen weights; executed for real are models that are trained whole"
+
+
+def _more_than_decoders(setting: Setting) -> Iterator[str]:
+    model = setting.model
+    if model.further_tokens:
+        yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
+    if model.encoder_layers:
+        yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"
+
+
+def _parts_of_models(setting: Setting) -> Iterator[str]:
+    model = setting.model
     extras = {
         "biases": bool(model.biases),
         "dropout": model.dropout,
@@ -79,21 +126,62 @@ def _not_trained(setting: Setting) -> Iterator[str]:
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
-    if type(plan.kernel) not in COMPUTED:
-        yield f"--attention {plan.attention}: nothing computes this kernel for real"
-    if model.experts:
-        yield from _not_with_experts(setting)
-    elif plan.recomputation.runs_parts_again:
-        yield f"--recompute {plan.recompute}: executed for real are kinds that run layers or their attention again"
+    if setting.plan.documents:
+        told = setting.plan.document_lengths
+        yield f"--document-lengths {told}: executed for real is attention to all tokens of a sequence"
+
+
+def _kernels(setting: Setting) -> Iterator[str]:
+    if type(setting.plan.kernel) not in COMPUTED:
+        yield f"--attention {setting.plan.attention}: nothing computes this kernel for real"
+
+
+def _parts_again(setting: Setting) -> Iterator[str]:
+    plan = setting.plan
+    if not plan.recomputation.runs_parts_again:
+        return
+    if setting.model.experts:
+        kinds = "models with experts are executed for real with kinds that run whole layers again"
+    else:
+        kinds = "executed for real are kinds that run layers or their attention again"
+    yield f"--recompute {plan.recompute}: {kinds}"
+
+
+def _ways_to_experts(setting: Setting) -> Iterator[str]:
+    model, plan = setting.model, setting.plan
+    if not model.experts:
+        return
+    if plan.dispatch != "copies":
+        yield f"--dispatch {plan.dispatch}: over MPI every copy of a token travels by itself (--dispatch copies)"
+    if plan.prototypes:
+        yield "--prototypes: the runtime's gates choose among all experts"
+    if isinstance(plan.balancing, Padded):
+        yield f"--balancer {plan.balancer}: the runtime sends no empty places; it runs capacity"
+
+
+def _shared_beside_whole(setting: Setting) -> Iterator[str]:
+    if setting.model.width_beside and setting.plan.expert_tensor == "whole" and setting.mesh.size("tp") > 1:
+        yield "--expert-tensor whole: is executed for real for models without shared experts"
+
+
+def _heads(setting: Setting) -> Iterator[str]:
+    model, mesh = setting.model, setting.mesh
     width = mesh.size("tp", "col")
     if model.key_value_heads % width:
         yield f"--mesh {mesh}: {model.key_value_heads} key-value heads of {model.name} do not divide over {width} ranks"
+
+
+def _pipelines(setting: Setting) -> Iterator[str]:
+    plan = setting.plan
+    straight = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous and not each.folded)
     if setting.folded:
-        straight = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous and not each.folded)
         yield f"--pipeline {plan.pipeline}: its stages hand on both ways; executed for real are {straight}"
-    if mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).asynchronous:
-        flushing = ", ".join(name for name, each in PIPELINES.items() if not each.asynchronous and not each.folded)
-        yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {flushing}"
+    if setting.mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).asynchronous:
+        yield f"--pipeline {plan.pipeline}: has no end that could be checked; executed for real are {straight}"
+
+
+def _parts_of_sequences(setting: Setting) -> Iterator[str]:
+    batch, mesh = setting.batch, setting.mesh
     if batch.micro_tokens % batch.seq_len or batch.seq_len % mesh.size(*CONTEXT):
         yield (
             f"--tokens-per-rank {batch.tokens:,}: {batch.micro_tokens:,} tokens of a micro-batch are no whole sequences of"
@@ -101,43 +189,41 @@ def _not_trained(setting: Setting) -> Iterator[str]:
         )
 
 
-def _not_with_experts(setting: Setting) -> Iterator[str]:
-    """What of plans with experts is only simulated and sent."""
-    model, plan = setting.model, setting.plan
-    if plan.recomputation.runs_parts_again:
-        yield f"--recompute {plan.recompute}: models with experts are executed for real with kinds that run whole layers again"
-    if plan.dispatch != "copies":
-        yield f"--dispatch {plan.dispatch}: over MPI every copy of a token travels by itself (--dispatch copies)"
-    if plan.prototypes:
-        yield "--prototypes: the runtime's gates choose among all experts"
-    if isinstance(plan.balancing, Padded):
-        yield f"--balancer {plan.balancer}: the runtime sends no empty places; it runs capacity"
-    if model.width_beside and plan.expert_tensor == "whole" and setting.mesh.size("tp") > 1:
-        yield "--expert-tensor whole: is executed for real for models without shared experts"
+class Limit(NamedTuple):
+    """What is only sent, with nothing computed, and what says why a setting has it."""
+
+    what: str
+    why: Callable[[Setting], Iterator[str]]
 
 
-def _not_kept(setting: Setting) -> Iterator[str]:
-    """What no numbers can be kept for, or sent."""
-    model, plan = setting.model, setting.plan
-    formats = plan.precisions.at(0).values()
-    used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
-    used |= {plan.activations} if plan.activations else set()
-    if unknown := sorted(used - set(TYPES)):
-        named = [
-            f" --{key} {value}" for key in ("gradients", "moments", "activations") if (value := getattr(plan, key))
-        ]
-        yield f"--precision {plan.precision}{''.join(named)}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
-    if plan.offloads:
-        yield f"--offload {plan.offload}: the runtime has no second memory to keep things in"
-    if plan.sharding.quantises:
-        yield f"--zero {plan.zero}: the runtime does not quantise; it runs 0, 1, 2, 3 and hierarchical"
-    if others := [each for each in dict.fromkeys(model.pattern) if each != ATTENTION]:
-        yield f"--model {model.name}: has {' and '.join(others)} layers; executed for real is attention to all tokens"
-    if model.trained != model.parts or model.lora:
-        yield f"--model {model.name}: has frozen weights; executed for real are models that are trained whole"
-    if model.further_tokens:
-        yield f"--model {model.name}: predicts further tokens; executed for real are decoders that predict one"
-    if plan.sharding.shards_weights and not plan.sharding.reshards:
-        yield f"--zero {plan.zero}: the runtime lets weights go behind each pass; it runs 0, 1, 2, 3 and hierarchical"
-    if model.encoder_layers:
-        yield f"--model {model.name}: an encoder beside a decoder; executed for real are decoders"
+KEPT = (
+    Limit("bf16 and fp8, of any number", _formats),
+    Limit("weights, state or activations in host memory (--offload)", _offloading),
+    Limit("numbers sent in fewer bits (--zero ++)", _quantising),
+    Limit("layers without attention to all tokens: windows, chunks, linear attention, state spaces", _mixers),
+    Limit("frozen weights and adapters", _frozen),
+    Limit("encoders, and further tokens that are predicted", _more_than_decoders),
+    Limit("weights that stay whole from forward to backward pass (--zero shard-grad-op)", _weights_that_stay),
+)
+"""What no numbers can be kept for, or sent."""
+
+LIMITS = (
+    *KEPT,
+    Limit(
+        "parts of a model: biases, dropout, latent attention, learned positions, norms of queries, gates",
+        _parts_of_models,
+    ),
+    Limit("attention kernels that are neither fused nor unfused", _kernels),
+    Limit("recomputation of parts; with experts of less than whole layers", _parts_again),
+    Limit("--dispatch node-limited, --prototypes, and balancers that send empty places", _ways_to_experts),
+    Limit("shared experts beside whole experts and tp", _shared_beside_whole),
+    Limit("key-value heads that do not divide over tp", _heads),
+    Limit("pipelines without a flush, and in the shape of a V", _pipelines),
+    Limit("micro-batches that are no whole sequences", _parts_of_sequences),
+)
+"""All that is only sent; the rest of what can be simulated is computed, and checked against one process."""
+
+
+def _first(limits: Iterable[Limit], setting: Setting) -> str | None:
+    """Why a setting is only sent, if it is."""
+    return next((text for limit in limits for text in limit.why(setting)), None)

@@ -29,21 +29,25 @@ Array = NDArray[np.float64]
 AT_ONCE = 1 << 16
 """Ranks of all blocks of a batch together: enough for arrays to pay, few enough that they stay small."""
 
+_UNSEEN: Hashable = object()
+
 
 @dataclass
 class Forms:
     """Finds what blocks of a batch have in common; those that fill one template are looked at once."""
 
     _numbers: dict[Hashable, int] = field(default_factory=dict)
-    _templates: dict[int, tuple[Block, Hashable | None]] = field(default_factory=dict)
+    _templates: list[tuple[Block, Hashable | None]] = field(default_factory=list)
 
     def of(self, block: Block) -> Hashable | None:
         """The form of a block; None where operations do not all follow each other."""
         if not isinstance(block, FilledBlock):
             return self._form(block)
-        if id(block.template) not in self._templates:
-            self._templates[id(block.template)] = block.template, self._form(block.template)
-        return self._templates[id(block.template)][1]
+        found = next((form for template, form in self._templates if template is block.template), _UNSEEN)
+        if found is _UNSEEN:
+            found = self._form(block.template)
+            self._templates.append((block.template, found))
+        return found
 
     def _form(self, block: Block) -> Hashable | None:
         found: list[Hashable] = []

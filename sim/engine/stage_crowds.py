@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,7 +38,7 @@ class Burst(NamedTuple):
     """Of a block on a stage by itself: the part of its seconds in which it sends, and of shared links the part it takes then."""
 
     part: float
-    levels: dict[int, float]
+    levels: Array  # [links on which stages meet]
 
 
 def met(work: PipelineWork, traffic: Traffic, axis: int) -> dict[str, NDArray[np.bool_]]:
@@ -132,13 +132,17 @@ class StageCrowds:
         return self._stretches[key]
 
     def _settled(self, bursts: list[Burst | None]) -> list[float]:
+        silent = np.zeros(sum(int(links.sum()) for links in self.links.values()))
+        levels = np.array([burst.levels if burst else silent for burst in bursts])
+        # Only where all together want more than a link has do any wait; links that are loaded alike count once.
+        levels = np.unique(levels[:, levels.sum(axis=0) > 1.0], axis=1)
         slower = [1.0] * len(bursts)
         for _ in range(ROUNDS):
             sending = [
                 burst.part * slow / (1.0 - burst.part + burst.part * slow) if burst else 0.0
                 for burst, slow in zip(bursts, slower, strict=True)
             ]
-            before, slower = slower, [_slower(bursts, sending, stage) for stage in range(len(bursts))]
+            before, slower = slower, [_slower(levels, sending, stage) for stage in range(len(bursts))]
             if np.allclose(before, slower, rtol=1e-6):
                 break
         return [
@@ -149,29 +153,28 @@ class StageCrowds:
         if slot not in self._bursts:
             stage, number = slot
             seconds = float(self.alone(stage, number).seconds.max())
-            traffic, busy, load = self._traffic(stage), 0.0, np.zeros(0)
+            met = sum(int(links.sum()) for links in self.links.values())
+            traffic, busy, load = self._traffic(stage), 0.0, np.zeros(met)
             exchanges = [each.work for each in self.work.blocks[number] if isinstance(each.work, Exchange)]
             same = Counter(id(work) for work in exchanges)
             for work in {id(each): each for each in exchanges}.values():
                 transfers = traffic.transfers(self._cut(work, stage))
                 once = sum(float(each.demand.alone[0].max(initial=0.0)) for each in transfers)
                 busy += same[id(work)] * once
-                here = same[id(work)] * self._shared(work, stage)
-                load = here + (load if len(load) else 0.0)
+                load = load + same[id(work)] * self._shared(work, stage)
             part = min(1.0, busy / seconds) if seconds else 0.0
-            levels = {int(link): min(1.0, float(load[link]) / busy) for link in np.flatnonzero(load)} if busy else {}
-            self._bursts[slot] = Burst(part, levels)
+            self._bursts[slot] = Burst(part, np.minimum(1.0, load / busy) if busy else np.zeros(met))
         return self._bursts[slot]
 
     def _shared(self, work: Exchange, stage: int) -> Array:
-        """Seconds in which an exchange on one stage keeps each link busy."""
+        """Seconds in which an exchange on one stage keeps each link busy on which stages meet."""
         key = (work.operation, work.algorithm, work.axes, work.nbytes if work.even else id(work), stage)
         if key not in self._loads:
             shape = [
                 self.work.stages if number == self.axis else 1 for number in range(len(self.traffic.layout.mesh.shape))
             ]
             mine = (np.arange(self.work.stages) == stage).astype(np.float64).reshape(shape)
-            self._loads[key] = _seconds(self._counter.weighted(work, mine))
+            self._loads[key] = _seconds(self._counter.weighted(work, mine), self.links)
         return self._loads[key]
 
     @property
@@ -202,27 +205,28 @@ class StageCrowds:
         return replace(work, **cut) if cut else work
 
 
-def _seconds(loads: LinkLoads) -> Array:
-    """Seconds in which bytes keep each link busy, link after link of every kind."""
+def _seconds(loads: LinkLoads, links: Mapping[str, NDArray[np.bool_]]) -> Array:
+    """Seconds in which bytes keep each of these links busy, link after link of every kind."""
+    capacity = {kind.name: kind.capacity for kind in loads.kinds}
     return np.concatenate(
         [
-            loads.loads[kind.name] / kind.capacity if kind.name in loads.loads else np.zeros(kind.count)
-            for kind in loads.kinds
+            (loads.loads[name] / capacity[name])[here] if name in loads.loads else np.zeros(int(here.sum()))
+            for name, here in links.items()
         ]
     )
 
 
-def _slower(bursts: list[Burst | None], sending: list[float], stage: int) -> float:
-    """By how much a stage's bursts are stretched in the mean, on the link where they are most."""
-    mine, most = bursts[stage], 1.0
-    for link, level in mine.levels.items() if mine else ():
+def _slower(levels: Array, sending: list[float], stage: int) -> float:
+    """By how much a stage's bursts are stretched in the mean, on the link where they are most; ``levels[stage, link]``."""
+    most = 1.0
+    for wanted in levels[:, levels[stage] > 0].T:
         mates = [
-            (burst.levels[link], sends)
-            for other, (burst, sends) in enumerate(zip(bursts, sending, strict=True))
-            if burst and other != stage and burst.levels.get(link, 0.0) > 0 and sends > 0
+            (float(each), sends)
+            for other, (each, sends) in enumerate(zip(wanted, sending, strict=True))
+            if other != stage and each > 0 and sends > 0
         ]
-        if level + sum(each for each, _ in mates) > 1.0:
-            most = max(most, _expected(level, mates))
+        if wanted[stage] + sum(each for each, _ in mates) > 1.0:
+            most = max(most, _expected(float(wanted[stage]), mates))
     return most
 
 

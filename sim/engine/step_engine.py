@@ -19,7 +19,7 @@ from ...workloads.results.trace import TraceRow
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.operation import Block, Operation
 from ...workloads.schedule.schedule import Schedule
-from ...workloads.schedule.work import Exchange, PipelineWork
+from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
 from ..network.phases.transfers import Traffic, Transfer
 from ..network.shared_network import SharedNetwork
@@ -167,6 +167,10 @@ class Engine:
         self.costs = costs or Costs(machine, schedule.layout.ranks_per_node, schedule.layout.present)
         self.finished = [self.env.event() for _ in schedule.operations]
         self.made: Array | None = None  # of a block: when all that it passes on was there
+        self.latest: tuple[Array | None, float] = (
+            None,
+            0.0,
+        )  # the clocks that were last waited for, and the last of them
         self.drift = Drift.of(schedule)
         self.stages: dict[int, PipelineStages] = {}
         self.of_blocks: list[str] = []  # notes of the blocks of a pipeline
@@ -230,25 +234,25 @@ class Engine:
             if isinstance(operation.work, PipelineWork):
                 yield from self._pipeline(number, ready)
                 continue
+            took = None
             if isinstance(operation.work, Exchange):
                 begin, end, limit = yield from self._communicate(number, operation.work, ready)
             else:
-                begin, end, limit = yield from self._compute(number, operation, ready)
-            self.ledger.done(number, ready, begin, end, limit)
+                begin, took, limit = ready, *self._computed(number, operation.work)
+                end = begin + took
+                yield self._until(end, begin, took)
+            self.ledger.done(number, ready, begin, end, limit, took)
             if self.made is not None and hands_on(operation):
                 self.made = np.maximum(self.made, end)
             self.finished[number].succeed()
 
-    def _compute(
-        self, number: int, operation: Operation, ready: Array
-    ) -> Generator[simpy.Event, Any, tuple[Array, Array, str]]:
-        timed = self.costs.of(operation.work)
-        seconds = timed.seconds
+    def _computed(self, number: int, work: Work) -> tuple[Array, str]:
+        """Seconds of what ranks compute, with all axes of the mesh, and what limits them."""
+        timed = self.costs.of(work)
+        seconds = np.asarray(timed.seconds)
         if not self.even:
-            seconds = seconds * self.slowness * self.noise.of_operation(number)
-        end = ready + seconds
-        yield self._until(end)
-        return ready, end, timed.limit
+            seconds = np.asarray(seconds * self.slowness * self.noise.of_operation(number))
+        return (seconds.reshape([1] * len(self.mesh.shape)) if seconds.size == 1 else seconds), timed.limit
 
     def _communicate(
         self, number: int, exchange: Exchange, ready: Array
@@ -400,9 +404,14 @@ class Engine:
             return
         self.shared[transfer.loads] = self.shared.get(transfer.loads, 0.0) + transfer.factor
 
-    def _until(self, clocks: Array) -> simpy.Event:
-        """The event of the last of these clocks."""
-        return self.env.timeout(max(0.0, float(clocks.max()) - self.env.now))
+    def _until(self, clocks: Array, before: Array | None = None, after: Array | None = None) -> simpy.Event:
+        """The event of the last of these clocks, which may be said to be others' ``before`` and so much ``after`` them."""
+        if before is not None and before is self.latest[0] and after is not None and after.size == 1:
+            last = self.latest[1] + float(after.item())
+        else:
+            last = float(clocks.max())
+        self.latest = clocks, last
+        return self.env.timeout(max(0.0, last - self.env.now))
 
     def _add_up(self) -> None:
         """Add what transfers share to the bytes on links."""

@@ -58,6 +58,7 @@ EXCLUDED = {
     ),
     ("--cuda-graphs", "a machine without core_group.launch"): (DENSE, {"mesh": {"dp": 2}, "cuda_graphs": True}),
     ("--cuda-graphs", "experts whose loads vary"): (EXPERTS, {"mesh": {"dp": 2}, "cuda_graphs": True}),
+    ("--document-lengths", "an encoder"): (BOTH, {"mesh": {"dp": 2}, "document_lengths": "8"}),
     ("cp", "recurrent layers"): (LINEAR, {"mesh": {"cp": 2}}),
     ("--tensor 2d", "recurrent layers or further tokens"): (LINEAR, {"mesh": {"tp": 4}, "tensor": "2d"}),
     ("--recompute products", "recurrent layers or further tokens"): (

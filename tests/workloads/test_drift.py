@@ -47,6 +47,21 @@ def test_loads_correlate_as_their_drift_says(router, drift):
     assert left == pytest.approx(1 - drift, abs=0.05 if drift else 1e-12)
 
 
+def test_a_draw_that_is_kept_is_the_same_however_often_it_is_asked_for():
+    """Whoever has a place in a step has what was drawn for it: loads that know of earlier steps say what new ones say."""
+    options = {"mesh": {"ep": 4}, "router": "zipf:1.0", "drift": 0.3, "balancer": "none", "tokens_per_rank": 512}
+    setting = Setting.of("cluster-64", athanor.load_model("moda-tiny").with_experts(16), options)
+    walk, kept, repeated = Walk(16, 1, 0.3, setting.plan.seed), dict[int, list[int]](), 0
+    for step in range(12):
+        found = LoadModel(setting).of_experts(1, step, 0)[0, 0]
+        new = Setting.of("cluster-64", setting.model, options)
+        assert found.tolist() == LoadModel(new).of_experts(1, step, 0)[0, 0].tolist()
+        places, drawn = walk.at(step)
+        repeated += drawn in kept
+        assert kept.setdefault(drawn, found[np.argsort(places)].tolist()) == found[np.argsort(places)].tolist()
+    assert repeated
+
+
 def test_step_times_move_as_far_as_loads_drift():
     options = {"mesh": {"ep": 8}, "router": "zipf:1.0", "balancer": "none", "tokens_per_rank": 256, "steps": 12}
     model = athanor.load_model("moda-tiny").with_experts(32)

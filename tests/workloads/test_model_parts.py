@@ -108,10 +108,7 @@ def setting(model, **options):
         ({"further_tokens": 1}, "predicts further tokens; executed for real are decoders that predict one"),
         ({"query_key_norm": "head"}, "has norms of queries and keys; executed for real are decoders without"),
         ({"gated_attention": True}, "has gates on attention; executed for real are decoders without"),
-        (
-            {"experts": 4, "dense_beside": 16},
-            "executed for real are experts of two matrices in every layer, and no others",
-        ),
+        ({"experts": 4, "dense_beside": 16}, "has a dense FFN beside experts; executed for real are decoders without"),
     ],
 )
 def test_the_runtime_refuses_what_it_does_not_compute(keys, message):

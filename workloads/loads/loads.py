@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,14 @@ from ..routing.balancers.balancer import carried_by
 from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
-from ..routing.routers import popularity
+from ..routing.routers import popularity, popularity_of
 from ..routing.token_counts import by_expert, many_token_counts, scaled_counts, token_counts
 from ..routing.trace import Trace
 
 Array = NDArray[np.float64]
+
+MOST_DRAWN = 48 << 20
+"""Bytes of counts that are kept where drift may leave a step's draw to the next."""
 
 AHEAD = 1 << 24
 """Bytes of drawn counts of all layers up to which micro-batches are drawn together."""
@@ -55,6 +58,11 @@ class Load(FrozenArrays):
     def received(self) -> float | Array:
         """What each rank's experts carry."""
         return self.counted.astype(np.float64) if isinstance(self.counted, np.ndarray) else self.counted
+
+    @property
+    def mean(self) -> Load:
+        """What ranks send and carry in the mean."""
+        return replace(self, sent=float(np.mean(self.sent)), counted=float(np.mean(self.counted)), pairs=None)
 
     def of_tokens(self, factor: float) -> Load:
         """What ranks send and carry of so many times the tokens, spread in the same way."""
@@ -109,6 +117,14 @@ def _thinned(values: Array, most: int = 512) -> list[float]:
     return [float(values[place]) for place in places]
 
 
+class _Draw(NamedTuple):
+    """Tokens ``[1, groups, experts]`` drawn with these chances, and the step since which they are as they are."""
+
+    drawn: int
+    chances: Array
+    tokens: NDArray[np.unsignedinteger[Any]]
+
+
 class LoadModel:
     """Samples the loads of a plan's layers, step by step.
 
@@ -136,6 +152,7 @@ class LoadModel:
         self._micro_batches, self._layers = setting.batch.micro_batches, setting.model.depth
         self._known = dict[tuple[int, int], Array]()
         self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
+        self._chance: dict[tuple[int, int], _Draw] = setting.drawn_loads.setdefault((decoder, carried_only), {})
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -166,7 +183,31 @@ class LoadModel:
         total, first = self.ranks * self.tokens, self._popularity(layer, step)
         if self.plan.prototypes:
             return np.array([random.multinomial(total, row, size=self.groups) for row in self._of_prototypes(first)])
+        if self.top_k == 1:
+            return self._in_places(layer, step, micro_batch)
         return token_counts(first, self.top_k, total, self.groups, random, partial(self._choices, layer, step), sums)
+
+    def _in_places(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Tokens ``[1, groups, experts]`` of an only choice: drawn for the places that experts had at first.
+
+        Experts that have traded places have what was drawn for these, so that a draw serves as many steps as drift keeps it.
+        """
+        trading = walk(self.experts, layer, self.plan.drift, self.plan.seed)
+        places, drawn = trading.at(step)
+        chances, key = popularity_of(self.router, step, trading.first), (layer, micro_batch)
+        kept = self._chance.get(key)
+        if kept is not None and kept.drawn == drawn and np.array_equal(kept.chances, chances):
+            found = kept.tokens.astype(np.int64)
+        else:
+            random = self.random(3, layer, step, micro_batch)
+            found = token_counts(chances, 1, self.ranks * self.tokens, self.groups, random)
+            if self.plan.drift:
+                few = found.astype(np.min_scalar_type(int(found.max())))
+                if kept is not None or few.nbytes * (len(self._chance) + 1) <= MOST_DRAWN:
+                    self._chance[key] = _Draw(drawn, chances, few)
+        if trading.step and (chances != chances[0]).any():
+            found = found[..., np.argsort(trading.first)[places]]
+        return found
 
     def random(self, purpose: int, layer: int, step: int, *others: int) -> np.random.Generator:
         """What draws a layer's tokens in a step: the same as in the step before where drift has kept these."""

@@ -95,7 +95,11 @@ def _one_after_another(this: TrainingStep) -> Schedule:
         micro_batch, layer = place
         return this.flow(layer, loads[micro_batch][layer])
 
-    return Schedule(this.layout, template.on_demand(flow), notes)
+    def mean(place: tuple[int, int]) -> Flow:
+        micro_batch, layer = place
+        return this.flow(layer, loads[micro_batch][layer].mean)
+
+    return Schedule(this.layout, template.on_demand(flow, mean), notes)
 
 
 def _written(this: TrainingStep, flows: Sequence[dict[int, Flow]]) -> Schedule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,11 @@ class Template:
             self.operations, {number: self._filled(number, flow(gap.layer)) for number, gap in self.gaps.items()}
         )
 
-    def on_demand(self, flow: Callable[[Any], Flow]) -> FilledOnDemand:
-        """The operations, each made anew with what its layer's flow says when it is asked for; the latest flows are kept."""
+    def on_demand(self, flow: Callable[[Any], Flow], mean: Callable[[Any], Flow]) -> FilledOnDemand:
+        """The operations, each made anew with what its layer's flow says when it is asked for; the latest flows are kept.
+
+        ``mean`` are flows of ranks that all carry the mean.
+        """
         latest = _Latest(flow)
 
         def fill(number: int) -> Operation:
@@ -97,7 +101,7 @@ class Template:
             return kept.made[number]
 
         origins = {number: (gap.layer, gap.exchange or gap.amounts) for number, gap in self.gaps.items()}
-        return FilledOnDemand(self.operations, origins, fill)
+        return FilledOnDemand(self.operations, origins, fill, self.filled(cache(mean)))
 
     def _filled(self, number: int, flow: Flow) -> Operation:
         it = self.operations[number]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .layers import Layer, Sight
 from .model import Model
@@ -38,13 +38,19 @@ def causal_share(queries: float, keys: float) -> float:
 
 
 def forward_flops(
-    model: Model, tokens: float, seq_len: int, top_k: int | None = None, masked: bool = True, carried: float = 1.0
+    model: Model,
+    tokens: float,
+    seq_len: int,
+    top_k: int | None = None,
+    masked: bool = True,
+    carried: float = 1.0,
+    documents: tuple[int, ...] = (),
 ) -> ForwardFlops:
     """FLOPs of a forward pass of ``tokens`` in sequences of ``seq_len`` (those of an encoder, where the model has one).
 
     ``top_k`` experts see each token (None: the model's own), if they are not dropped: routed experts carry the share ``carried``.
-    ``masked``: of attention only what a causal mask leaves, else all. Two FLOPs for each element of a matrix and token
-    (Narayanan et al. 2021, section 5.1); biases, norms and lookups are not counted.
+    ``masked``: of attention only what masks leave (a causal one, and that of ``documents`` of such lengths), else all. Two FLOPs
+    for each element of a matrix and token (Narayanan et al. 2021, section 5.1); biases, norms and lookups are not counted.
     """
     short = (model.decoder_seq_len or seq_len) if model.encoder_layers else seq_len
     experts = (model.top_k if top_k is None else top_k) * carried
@@ -52,7 +58,7 @@ def forward_flops(
     layers, frozen = 0.0, 0.0
     for layer, count in Counter(model.stack).items():
         products = _products(model, layer, tokens / seq_len, lengths, experts)
-        layers += count * (sum(products.values()) + _mixing(model, layer, tokens / seq_len, lengths, masked))
+        layers += count * (sum(products.values()) + _mixing(model, layer, tokens / seq_len, lengths, masked, documents))
         frozen += count * sum(flops for part, flops in products.items() if not model.trains(part))
     answers = 1 + model.further_tokens
     output = answers * 2.0 * tokens * short / seq_len * model.hidden * model.vocabulary
@@ -82,7 +88,9 @@ def _products(
     return found
 
 
-def _mixing(model: Model, layer: Layer, sequences: float, lengths: dict[bool, int], masked: bool) -> float:
+def _mixing(
+    model: Model, layer: Layer, sequences: float, lengths: dict[bool, int], masked: bool, documents: tuple[int, ...]
+) -> float:
     """Of what mixes tokens in one layer: scores and their products with values, or what a recurrent part does beside products.
 
     The latter counts as in its authors' kernels (:meth:`~.recurrent.Recurrent.flops`).
@@ -92,7 +100,7 @@ def _mixing(model: Model, layer: Layer, sequences: float, lengths: dict[bool, in
         steps = (each.flops for each in recurrent.steps(model.hidden) if not isinstance(each, Projection))
         found = sequences * length * sum(steps)
     else:
-        share = model.sight(layer).share(length, length) if masked else 1.0
+        share = replace(model.sight(layer), documents=documents).share(length, length) if masked else 1.0
         found = 2.0 * sequences * length * length * share * heads
     return found + 2.0 * sequences * length * lengths[True] * heads * layer.cross
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ATTENTION, WINDOW, CHUNK = "attention", "window", "chunk"
 """Mixers that every model may have: attention to all tokens, to the last few, and within chunks of a sequence."""
@@ -36,17 +36,25 @@ class Layer:
 
 @dataclass(frozen=True)
 class Sight:
-    """Which keys a query meets: where it is ``causal`` those up to its own, of these the last ``window`` or its ``chunk``'s."""
+    """Which keys a query meets: where it is ``causal`` those up to its own, of these the last ``window`` or its ``chunk``'s.
+
+    ``documents`` are the lengths of those that fill a sequence, over and over: a query meets keys of its own alone.
+    """
 
     causal: bool = True
     window: int | None = None
     chunk: int | None = None
+    documents: tuple[int, ...] = ()
 
     def share(self, queries: float, keys: float) -> float:
         """The part of all pairs that is seen where the last ``queries`` of ``keys`` tokens look back, at themselves too.
 
         Of a whole causal sequence that is half of the square and half of its diagonal; of one new token, all.
         """
+        if self.documents and queries == keys:
+            alone = replace(self, documents=())
+            pairs = sum(alone.share(length, length) * length * length for length in self.documents)
+            return pairs / (sum(self.documents) * keys)
         if not self.causal:
             return 1.0
         if self.window is None and self.chunk is None:

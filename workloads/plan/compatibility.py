@@ -187,6 +187,12 @@ RULES = (
         "a graph repeats kernels of fixed shapes; use --balancer padded, or one that gives every expert as many tokens",
     ),
     Rule(
+        "--document-lengths",
+        "an encoder",
+        lambda g: bool(g.plan.documents) and g.model.encoder_layers > 0,
+        "documents of the input and of the output would have lengths of their own",
+    ),
+    Rule(
         CUT,
         "recurrent layers",
         lambda g: g.has(*CONTEXT) and bool(g.model.recurrent),
@@ -271,6 +277,7 @@ def check(given: Given) -> None:
                 f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}",
                 f"{by} does not divide the {what}",
             )
+    _documents(given)
     _offload(given)
     _kernel(given)
 
@@ -320,6 +327,17 @@ def _pipeline(given: Given) -> None:
         raise InputError(
             f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage",
             "--stage-layers without pp",
+        )
+
+
+def _documents(given: Given) -> None:
+    """Documents fill sequences to the end."""
+    length, seq_len = sum(given.plan.documents), given.batch.seq_len
+    if length and seq_len % length:
+        raise InputError(
+            f"--document-lengths {given.plan.document_lengths}: their {length:,} tokens do not divide the {seq_len:,} of a"
+            " sequence (--seq-len)",
+            "--document-lengths do not divide the sequence",
         )
 
 

@@ -120,6 +120,14 @@ class Plan:
     seq_len: int | None = option(
         "Batch", None, "Length of a sequence.", unit="tokens", more=0, otherwise="the model's own"
     )
+    document_lengths: str = option(
+        "Batch",
+        "none",
+        "Lengths of the documents that are packed into a sequence, over and over until it is full, such as 2048 or 512,1536:"
+        " tokens attend to their own document alone.",
+        form="TOKENS,...",
+        otherwise="a sequence is one document",
+    )
     precision: str = option(
         "Precision and optimizer",
         "bf16",
@@ -487,6 +495,7 @@ class Plan:
             self.offloads,
             self.slowness_of_nodes,
             self.shares_of_links,
+            self.documents,
             parse(self.stage_layers),
         )
         try:
@@ -601,6 +610,15 @@ class Plan:
         return _by_node(
             "--slow-links", self.slow_links, "NODE:SHARE, a node from 0 on and a share of (0, 1]: 3:0.5", 1.0
         )
+
+    @property
+    def documents(self) -> tuple[int, ...]:
+        """Lengths of the documents that fill a sequence, over and over; none where it is one."""
+        text = self.document_lengths
+        parts = [] if text == "none" else [each.strip() for each in text.split(",")]
+        if wrong := [each for each in parts if not each.isdecimal() or not int(each)]:
+            raise InputError(f"--document-lengths {wrong[0]}: write lengths in tokens, each at least 1: 512,1536")
+        return tuple(int(each) for each in parts)
 
     def changed(self, **options: Any) -> Plan:
         """The same plan with other values, which are taken as they are: they come from a plan or from code."""

@@ -33,6 +33,9 @@ class PlanOptions(TypedDict, total=False):
     [sequences; above 0; default: 1 with pipeline stages, else what the machine's tokens_per_node holds]"""
     seq_len: int | None
     """Length of a sequence.  [tokens; above 0; default: the model's own]"""
+    document_lengths: str | None
+    """Lengths of the documents that are packed into a sequence, over and over until it is full, such as 2048 or
+    512,1536: tokens attend to their own document alone.  [default: a sequence is one document]"""
 
     # Precision and optimizer
     precision: str | None

@@ -14,7 +14,7 @@ from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
-from ..model.layers import Layer, one_each
+from ..model.layers import Layer, Sight, one_each
 from ..model.model import Model, load_model
 from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
@@ -102,6 +102,11 @@ class Setting:
         return {}
 
     @cached_property
+    def drawn_loads(self) -> dict[Any, Any]:
+        """What chance has made of tokens in a step, kept for steps in which it is the same."""
+        return {}
+
+    @cached_property
     def lowered(self) -> dict[Any, Any]:
         """What steps have in common once they are lowered, by their formats."""
         return {}
@@ -182,6 +187,10 @@ class Setting:
             return stack
         again = {layer for part in self.parts for layer in chosen.of(part)}
         return one_each(kind if layer in again else replace(kind, kept=True) for layer, kind in enumerate(stack))
+
+    def sight(self, layer: Layer) -> Sight:
+        """Which keys the queries of a layer meet: the model's, of a document alone where several share a sequence."""
+        return replace(self.model.sight(layer), documents=self.plan.documents)
 
     @cached_property
     def parts(self) -> tuple[range, ...]:

@@ -66,12 +66,15 @@ class Ledger:
             ready = np.maximum(ready, self._end_of(other))
         return ready
 
-    def done(self, number: int, ready: Array, begin: Array, end: Array, limit: str) -> None:
-        """An operation that could begin at ``ready`` began and ended, held back by ``limit``."""
+    def done(self, number: int, ready: Array, begin: Array, end: Array, limit: str, took: Array | None = None) -> None:
+        """An operation that could begin at ``ready`` began and ended, held back by ``limit``.
+
+        ``took`` are the seconds from ``ready`` on, where that is known; they broadcast over the mesh.
+        """
         operation = self.schedule.outline[number]
         self._clock[operation.stream] = end
         if operation.stream == COMPUTE:
-            self.exposure.spend(operation.category, operation.phase, end - ready)
+            self.exposure.spend(operation.category, operation.phase, end - ready if took is None else took)
         else:
             self._history[operation.stream].append((number, Done(operation.category, operation.phase, begin, end)))
         if self._readers[number]:

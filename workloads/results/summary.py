@@ -43,7 +43,12 @@ def summarise(
     rate = mesh.replicas * batch.tokens / step
     wanted = (
         forward_flops(
-            setting.model, mesh.replicas * batch.tokens, batch.seq_len, setting.top_k, carried=1.0 - dropped
+            setting.model,
+            mesh.replicas * batch.tokens,
+            batch.seq_len,
+            setting.top_k,
+            carried=1.0 - dropped,
+            documents=setting.plan.documents,
         ).trained
         * scale
     )

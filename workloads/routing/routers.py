@@ -16,7 +16,7 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.records import find
 from ...hardware.registry import Registry
 from .choices import choices
-from .drift import walk
+from .drift import Places, walk
 from .router import Router
 from .trace import Trace
 
@@ -139,11 +139,17 @@ def popularity(router: Router, experts: int, layer: int, step: int, drift: float
 
     Which expert is popular differs from layer to layer, and from step to step as ``drift`` says (:mod:`.drift`).
     """
+    return popularity_of(router, step, walk(experts, layer, drift, seed).at(step)[0])
+
+
+def popularity_of(router: Router, step: int, places: Places) -> Array:
+    """The same of experts that have these places in the order of popularity."""
+    experts = len(places)
     shares = np.asarray(router.shares(experts, step), dtype=np.float64)
     if shares.shape != (experts,) or not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
         raise InputError(
             f"--router: {type(router).__name__}.shares({experts}, {step}) gives shape {shares.shape}, from"
             f" {shares.min(initial=np.inf):g}, sum {shares.sum():g}: must be {experts} shares from 0 on that sum to 1"
         )
-    chances = shares[walk(experts, layer, drift, seed).at(step)[0]]
+    chances = shares[places]
     return chances / float(chances.sum())

@@ -12,11 +12,18 @@ class FilledOnDemand(Sequence[Operation]):
     """A ``template`` of operations, some of which lack their amounts, and get them whenever somebody asks for one.
 
     ``origins`` say, by number, from what these amounts follow: exchanges of one origin send the same. ``fill`` makes an
-    operation. What does not depend on amounts is answered by the template at no cost.
+    operation. ``averaged`` are all of them with the mean over ranks for amounts. What does not depend on amounts is answered by
+    the template at no cost.
     """
 
-    def __init__(self, template: Block, origins: Mapping[int, Hashable], fill: Callable[[int], Operation]) -> None:
-        self.template, self.origins, self._fill = template, origins, fill
+    def __init__(
+        self,
+        template: Block,
+        origins: Mapping[int, Hashable],
+        fill: Callable[[int], Operation],
+        averaged: Sequence[Operation],
+    ) -> None:
+        self.template, self.origins, self._fill, self.averaged = template, origins, fill, averaged
 
     @overload
     def __getitem__(self, place: int) -> Operation: ...

@@ -43,6 +43,11 @@ class Schedule:
         return self.operations.template if isinstance(self.operations, FilledOnDemand) else self.operations
 
     @property
+    def averaged(self) -> Sequence[Operation]:
+        """The operations for whoever asks for means of what follows from amounts in proportion, as FLOPs do."""
+        return self.operations.averaged if isinstance(self.operations, FilledOnDemand) else self.operations
+
+    @property
     def streams(self) -> list[str]:
         """Names of the streams, in order of first use."""
         return list(dict.fromkeys(operation.stream for operation in self.outline))
@@ -58,13 +63,13 @@ class Schedule:
 
     def total_flops(self) -> float:
         """FLOPs of all ranks together."""
-        each = sum(float(np.mean(operation.work.flops)) for operation in self.operations)
+        each = sum(float(np.mean(operation.work.flops)) for operation in self.averaged)
         return each * self.mesh.ranks
 
     def product_flops(self) -> dict[Precision, float]:
         """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
         found = dict[Precision, float]()
-        for operation in self.operations:
+        for operation in self.averaged:
             work = operation.work
             if isinstance(work, PipelineWork):
                 several = [(runs / work.stages, each) for runs, each in zip(work.runs, work.block_flops, strict=True)]

@@ -1,5 +1,6 @@
 """Stages of a pipeline whose own exchanges meet on a trunk, and messages that meet what stages send."""
 
+import numpy as np
 import pytest
 from athanor.sim.engine import stage_crowds
 from athanor.sim.engine.noise import Noise
@@ -87,11 +88,12 @@ def test_which_stages_meet():
 def test_two_that_always_send_have_half_of_a_link_each():
     """And those that send half of the time, and take half of the link then, do not slow each other at all."""
     machine, schedule = step_of("block:pp,tp", 2)
-    crowds = StageCrowds(schedule.operations[0].work, Traffic(machine, schedule.layout, "fluid"), 0, None, {})
-    always, half = Burst(1.0, {7: 1.0}), Burst(0.5, {7: 0.5})
+    links = {"nic.out": np.array([False, True, True])}
+    crowds = StageCrowds(schedule.operations[0].work, Traffic(machine, schedule.layout, "fluid"), 0, None, links)
+    always, half = Burst(1.0, np.array([1.0, 0.0])), Burst(0.5, np.array([0.5, 0.0]))
     assert crowds._settled([always, always, None]) == [2.0, 2.0, 1.0]
     assert crowds._settled([always, always, always]) == [3.0, 3.0, 3.0]
-    assert crowds._settled([half, half, Burst(1.0, {8: 1.0})]) == [1.0, 1.0, 1.0]
+    assert crowds._settled([half, half, Burst(1.0, np.array([0.0, 1.0]))]) == [1.0, 1.0, 1.0]
     assert _expected(1.0, [(1.0, 0.5)]) == 1.5
 
 

@@ -181,7 +181,7 @@ class Passes:
 
     def attentions(self, layer: Layer) -> list[AttentionLayer]:
         """Self-attention, where the layer has it, and attention to the encoder."""
-        local, sight = self.stacks[layer.encoder], self.setting.model.sight(layer)
+        local, sight = self.stacks[layer.encoder], self.setting.sight(layer)
         own = AttentionLayer(local, self.tensor, sight=sight)
         cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], Sight(causal=False))
         return [own] * layer.attends + [cross] * layer.cross
