@@ -43,29 +43,21 @@ _HOMES = {
     "execute": ".mpi_runtime.execute.execute",
     "train": ".mpi_runtime.trainer.train",
     "TrainingRun": ".workloads.results.training_run",
-    "read_hf": ".formats.models.huggingface",
-    "read_megatron": ".formats.launches.megatron",
-    "read_deepspeed": ".formats.launches.deepspeed",
-    "read_nccl_tests": ".formats.machines.nccl_tests",
-    "read_hwloc": ".formats.machines.hwloc",
-    "read_nvidia_topo": ".formats.machines.nvidia_topology",
-    "read_slurm": ".formats.machines.slurm_topology",
-    "read_osu": ".formats.machines.osu",
-    "read_torchtitan": ".formats.launches.torchtitan",
+    "read_hf": ".reports.formats.models.huggingface",
+    "read_megatron": ".reports.formats.launches.megatron",
+    "read_deepspeed": ".reports.formats.launches.deepspeed",
+    "read_nccl_tests": ".reports.formats.machines.nccl_tests",
+    "read_hwloc": ".reports.formats.machines.hwloc",
+    "read_nvidia_topo": ".reports.formats.machines.nvidia_topology",
+    "read_slurm": ".reports.formats.machines.slurm_topology",
+    "read_kineto": ".reports.formats.traces.kineto_reader",
+    "read_osu": ".reports.formats.machines.osu",
+    "read_torchtitan": ".reports.formats.launches.torchtitan",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from .formats.launches.deepspeed import read_deepspeed as read_deepspeed
-    from .formats.launches.megatron import read_megatron as read_megatron
-    from .formats.launches.torchtitan import read_torchtitan as read_torchtitan
-    from .formats.machines.hwloc import read_hwloc as read_hwloc
-    from .formats.machines.nccl_tests import read_nccl_tests as read_nccl_tests
-    from .formats.machines.nvidia_topology import read_nvidia_topo as read_nvidia_topo
-    from .formats.machines.osu import read_osu as read_osu
-    from .formats.machines.slurm_topology import read_slurm as read_slurm
-    from .formats.models.huggingface import read_hf as read_hf
     from .hardware.errors import AthanorError as AthanorError
     from .hardware.errors import DoesNotFit as DoesNotFit
     from .hardware.errors import InputError as InputError
@@ -74,6 +66,16 @@ if TYPE_CHECKING:
     from .hardware.machine import load_machine as load_machine
     from .mpi_runtime.execute.execute import execute as execute
     from .mpi_runtime.trainer.train import train as train
+    from .reports.formats.launches.deepspeed import read_deepspeed as read_deepspeed
+    from .reports.formats.launches.megatron import read_megatron as read_megatron
+    from .reports.formats.launches.torchtitan import read_torchtitan as read_torchtitan
+    from .reports.formats.machines.hwloc import read_hwloc as read_hwloc
+    from .reports.formats.machines.nccl_tests import read_nccl_tests as read_nccl_tests
+    from .reports.formats.machines.nvidia_topology import read_nvidia_topo as read_nvidia_topo
+    from .reports.formats.machines.osu import read_osu as read_osu
+    from .reports.formats.machines.slurm_topology import read_slurm as read_slurm
+    from .reports.formats.models.huggingface import read_hf as read_hf
+    from .reports.formats.traces.kineto_reader import read_kineto as read_kineto
     from .reports.studies.comparison.compare import compare_runs as compare_runs
     from .sim.campaign.campaign import Campaign as Campaign
     from .sim.campaign.campaign import campaign as campaign

@@ -82,9 +82,9 @@ def _of_runtime() -> list[tuple[str, str]]:
 
 
 def _formats(what: str) -> list[tuple[str, str]]:
-    from ..formats.exporters import EXPORTERS
-    from ..formats.importers import IMPORTERS
-    from ..formats.models.huggingface import ARCHITECTURES
+    from ..reports.formats.exporters import EXPORTERS
+    from ..reports.formats.importers import IMPORTERS
+    from ..reports.formats.models.huggingface import ARCHITECTURES
 
     if what == "architectures":
         return ARCHITECTURES.abouts()

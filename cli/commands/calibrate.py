@@ -12,8 +12,8 @@ from click.core import ParameterSource
 from ...hardware.errors import InputError, suggestion
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text
+from ..jobs import JobCommand, refused_by_all
 from ..options import result_options, runtime_options
-from ..sections import SectionedCommand
 
 if TYPE_CHECKING:
     from ...hardware.precisions import Precision
@@ -55,7 +55,7 @@ def accelerator_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=JobCommand)
 @click.option("-o", "output", metavar="FILE", required=True, help="The machine file to write.")
 @click.option(
     "--like", metavar="MACHINE", help="Take structure and nominal rates from this machine, a name or a TOML file."
@@ -86,7 +86,8 @@ def calibrate(
     and precisions, attention, memory-bound operators and starts. The compute model is fitted to half of these, and its
     error on the other half is printed. Finished points are kept beside FILE: an interrupted calibration continues.
     """
-    _of_one_kind(accelerator)
+    with refused_by_all():
+        _of_one_kind(accelerator)
     mine = {name: options.pop(name) for name in ("device", "threads", "precision", "seconds", "peaks")}
     if accelerator:
         mine |= {name: options[name] for name in ("quick", "fresh")}
@@ -102,7 +103,8 @@ def calibrate(
     from ...mpi_runtime.calibration.calibrate import calibrate as calibrate_job
     from ...reports.pages.output_folder import Folder
 
-    task = CalibrationTask(Path(output), like=load_machine(like) if like else None, **options)
+    with refused_by_all():
+        task = CalibrationTask(Path(output), like=load_machine(like) if like else None, **options)
 
     def ready() -> None:
         check_writable(output, str(task.samples_file), json_path)

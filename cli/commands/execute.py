@@ -9,6 +9,7 @@ import click
 
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, first
+from ..jobs import JobCommand, refused_by_all
 from ..options import (
     machine_option,
     overcommit_option,
@@ -18,10 +19,9 @@ from ..options import (
     runtime_options,
 )
 from ..run_files import repeating, run_file_argument
-from ..sections import SectionedCommand
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=JobCommand)
 @run_file_argument("execute")
 @machine_option("laptop")
 @plan_options()
@@ -80,8 +80,9 @@ def execute(
     from ...reports.pages.output_folder import Folder
     from ..inputs import load
 
-    hardware, chosen = load(machine, model, settings)
-    way = Way(compute, compute_scale, collectives, check, allow_overcommit)
+    with refused_by_all():
+        hardware, chosen = load(machine, model, settings)
+        way = Way(compute, compute_scale, collectives, check, allow_overcommit)
     folders: list[Folder] = []
 
     def ready() -> None:

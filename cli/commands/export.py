@@ -11,7 +11,7 @@ from ..sections import Names
 
 
 def _formats() -> list[str]:
-    from ...formats.exporters import EXPORTERS
+    from ...reports.formats.exporters import EXPORTERS
 
     return EXPORTERS.names()
 
@@ -29,9 +29,9 @@ def export(kind: str, file: str, output: str, machine: str | None, model: str | 
     FORMAT is one of athanor list exporters, which says of what each is made: traces of a run that simulate or execute
     wrote with -o; a platform of a machine; flags and scripts of a run file, RUN.TOML.
     """
-    from ...formats.exporters import EXPORTERS
-    from ...formats.kinds import Wanted
     from ...hardware.files import write_all
+    from ...reports.formats.exporters import EXPORTERS
+    from ...reports.formats.kinds import Wanted
 
     if ranks is not None and ranks < 1:
         raise InputError(f"--ranks {ranks}: must be at least 1")

@@ -11,7 +11,7 @@ from ..sections import Names
 
 
 def _formats() -> list[str]:
-    from ...formats.importers import IMPORTERS
+    from ...reports.formats.importers import IMPORTERS
 
     return IMPORTERS.names()
 
@@ -51,10 +51,10 @@ def import_(
 
     FORMAT is one of athanor list importers. Models, run files and machines are written as TOML, runs as JSON.
     """
-    from ...formats.importers import IMPORTERS
-    from ...formats.kinds import Asked
-    from ...formats.writing import files_of
     from ...hardware.files import write_all
+    from ...reports.formats.importers import IMPORTERS
+    from ...reports.formats.kinds import Asked
+    from ...reports.formats.writing import files_of
 
     pairs = [each.partition("=") for each in defined]
     if wrong := next((key for key, equals, _ in pairs if not equals), None):

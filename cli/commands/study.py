@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,8 +80,9 @@ def _run(file: StudyFile, crew: Any, part: tuple[int, int], out: str | None) -> 
     from ...reports.pages.output_folder import Folder
     from ...sim.studies.study.run import keep, run_study
 
-    folder = Folder(out) if out else None
-    kept = Points(folder.path, f"{part[0]}-of-{part[1]}" if part[1] > 1 else "") if folder else None
+    shared = part[1] > 1  # tasks of an array write to one folder, each to its own file
+    folder = Folder(out) if out and not shared else None
+    kept = Points(Path(out), f"{part[0]}-of-{part[1]}" if shared else "") if out else None
     latest: list[StudyResult] = []
     with progress("study", STEPS) as advance:
         tell = _teller(advance)
@@ -98,11 +100,27 @@ def _run(file: StudyFile, crew: Any, part: tuple[int, int], out: str | None) -> 
                 _write(folder, latest[0])
             raise
     if folder and kept:
-        if part[1] == 1:
-            kept.settle([key for key in dict.fromkeys(result.keys) if key in kept.known])
-        if part[1] == 1 or result.complete:
-            _write(folder, result)
+        kept.settle([key for key in dict.fromkeys(result.keys) if key in kept.known])
+        _write(folder, result)
+    elif out and shared:
+        _gather(Path(out), result)
     return result
+
+
+def _gather(out: Path, result: StudyResult) -> None:
+    """Write the tables of a study whose points the tasks of an array have done, if none is left."""
+    from ...hardware.kept_points import known_points
+    from ...reports.pages.output_folder import Folder
+
+    known = known_points(out)
+    result.outcomes |= {key: known[key] for key in result.keys if key in known and key not in result.outcomes}
+    if not result.complete:
+        return
+    try:
+        folder = Folder(out)
+    except InputError:
+        return  # another task that has just ended writes the same
+    _write(folder, result)
 
 
 def _write(folder: Any, result: StudyResult) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ...reports.tables.terminal import check_writable, console, emit, progress
 from ..inputs import command_text, first
+from ..jobs import JobCommand, refused_by_all
 from ..options import (
     job_options,
     machine_option,
@@ -17,10 +18,9 @@ from ..options import (
     result_options,
 )
 from ..run_files import run_file_argument
-from ..sections import SectionedCommand
 
 
-@click.command(cls=SectionedCommand)
+@click.command(cls=JobCommand)
 @run_file_argument("train")
 @machine_option("laptop")
 @plan_options()
@@ -91,7 +91,8 @@ def train(
     from ...reports.pages.output_folder import Folder
     from ..inputs import load
 
-    hardware, chosen = load(machine, model, settings)
+    with refused_by_all():
+        hardware, chosen = load(machine, model, settings)
     folders: list[Folder] = []
 
     def ready() -> None:

@@ -13,7 +13,9 @@ import numpy as np
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..devices import Computing
-from ..job.world import TIME_LIMIT, World, guarded, start
+from ..job.agreement import flags, job
+from ..job.ending import TIME_LIMIT
+from ..job.world import World
 from . import compute, structure
 from .findings import Findings
 from .keep import KeptSamples, job_of
@@ -111,14 +113,12 @@ def calibrate(
     ``task.samples_file`` and not measured again. Raises ``InputError`` (on one rank; on the others ``Ended``) for
     what cannot be measured.
     """
-    world = start(expect_ranks)
-    with guarded(world, time_limit):
+    with job("calibrate", flags(vars(task)), expect_ranks=expect_ranks, time_limit=time_limit) as world:
         world.agree(ready if world.first else lambda: None)
         supernode = structure.supernode_of(task.like, task.nodes_per_supernode)
         sockets = world.comm.allgather(socket())
         topology = world.agree(lambda: Topology(tuple(world.host), tuple(sockets), supernode))
-        job = _CalibrationJob(world, task, topology)
-        return job.run(advance if world.first else lambda text: None)
+        return _CalibrationJob(world, task, topology).run(advance if world.first else lambda text: None)
 
 
 class _CalibrationJob:
@@ -164,8 +164,8 @@ class _CalibrationJob:
         calibrated.warnings.extend(self._warnings(found))
         names = {"name": self.task.output.stem, "description": self._description(began)}
         calibrated.machine = calibrated.machine.model_copy(update=names)
-        job = job_of(self.world)
-        return CalibrationOutcome(self.task, calibrated, findings, job, {**self.world.describe(), **self._about()})
+        about = {**self.world.describe(), **self._about()}
+        return CalibrationOutcome(self.task, calibrated, findings, job_of(self.world), about)
 
     def _batch(self, batch: PointBatch) -> list[SampleSeries]:
         """The series of a batch, in its order: those that are kept, and those that are measured now."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...hardware.errors import InputError
+from ...hardware.locks import lock
 from ..job.world import World
 from .points import BenchPoint
 from .samples import SampleSeries
@@ -31,6 +32,7 @@ class KeptSamples:
         self.path, self.job = path, job
         self.known: dict[str, SampleSeries] = {}
         self._ends_well = True
+        self._lock = lock(path)  # two calibrations would mix what they measured
         if path.exists():
             text = self._read()
             self._ends_well = not text or text.endswith("\n")

@@ -126,9 +126,12 @@ def _parts_of_models(setting: Setting) -> Iterator[str]:
     }
     if found := [name for name, has in extras.items() if has]:
         yield f"--model {model.name}: has {' and '.join(found)}; executed for real are decoders without"
-    if setting.plan.documents:
-        told = setting.plan.document_lengths
-        yield f"--document-lengths {told}: executed for real is attention to all tokens of a sequence"
+
+
+def _packed(setting: Setting) -> Iterator[str]:
+    plan = setting.plan
+    if plan.documents:
+        yield f"--document-lengths {plan.document_lengths}: executed for real is attention to all tokens of a sequence"
 
 
 def _kernels(setting: Setting) -> Iterator[str]:
@@ -213,6 +216,7 @@ LIMITS = (
         "parts of a model: biases, dropout, latent attention, learned positions, norms of queries, gates",
         _parts_of_models,
     ),
+    Limit("documents that are packed into sequences (--document-lengths)", _packed),
     Limit("attention kernels that are neither fused nor unfused", _kernels),
     Limit("recomputation of parts; with experts of less than whole layers", _parts_again),
     Limit("--dispatch node-limited, --prototypes, and balancers that send empty places", _ways_to_experts),

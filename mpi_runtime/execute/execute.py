@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
-from ...hardware.errors import DoesNotFit, InputError
+from ...hardware.errors import DoesNotFit, Ended, InputError
 from ...hardware.machine import Machine
 from ...hardware.units import si
 from ...workloads.loads.loads import Load, LoadStatistics
@@ -32,10 +32,12 @@ from ...workloads.schedule.operation import Operation
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange, PipelineWork
 from ..devices import Computing, Device, Sleeping
+from ..job.agreement import agree_on, flags, job
 from ..job.clock import Clock
+from ..job.ending import TIME_LIMIT, numbers_text
 from ..job.environment import cores
 from ..job.rank_order import arrange
-from ..job.world import TIME_LIMIT, World, guarded, start
+from ..job.world import World
 from ..messages.link_bytes import links
 from ..messages.transport import Transport, every_operation
 from ..training.checks import ExpertChecks
@@ -91,11 +93,12 @@ def execute(
     on the others ``Ended``, for what cannot be run.
     """
     started = time.perf_counter()
-    world = start(expect_ranks)
-    with guarded(world, time_limit):
-        way = way or Way()
+    way = way or Way()
+    given = {"machine": machine, "model": model, **flags(vars(way)), **flags(options)}
+    with job("execute", given, expect_ranks=expect_ranks, time_limit=time_limit) as world:
         world.agree(ready if world.first else lambda: None)
         setting, overcommit = world.agree(lambda: setting_of(machine, model, options, world))
+        agree_on(world, whole(setting))
         way = replace(way, allow_overcommit=way.allow_overcommit or overcommit)
         kind = world.agree(lambda: data_of(setting, way.compute == "gemm", way.real))
         return ScheduledJob(world, setting, way, kind, advance).run(started)
@@ -128,6 +131,11 @@ def setting_of(
     return setting, overcommit
 
 
+def whole(setting: Setting) -> dict[str, Any]:
+    """All that a setting holds, for ranks to compare: files and defaults included."""
+    return {"machine": setting.machine, "model": setting.model, **flags(setting.plan_used())}
+
+
 class ScheduledJob:
     """One job: its setting, and what this rank needs for it. ``data`` makes what operations work on, if not the usual."""
 
@@ -142,7 +150,7 @@ class ScheduledJob:
     ) -> None:
         self.world, self.setting, self.way, self.kind, self.advance = world, setting, way, kind, advance
         place, self.note = world.agree(lambda: arrange(setting.layout, world.host))
-        self.place = place[world.rank]
+        self.places, self.place = place, place[world.rank]
         self.comm = world.split(self.place)
         self.schedule, loads = lower_step(setting, 0)
         self.need = memory(setting, loads)
@@ -202,6 +210,7 @@ class ScheduledJob:
         for step in range(plan.steps):
             schedule = lower_step(self.setting, step)[0] if step else self.schedule
             gathered = self.comm.gather(self._step(schedule, step))
+            self._require_numbers(step)
             tokens = self.comm.gather(self.data.tokens())
             if gathered is not None:
                 assert tokens is not None
@@ -259,6 +268,14 @@ class ScheduledJob:
             return {"checked": None}
         found = checks.compare(self.world)
         return {"checked": {key: int(self.comm.allreduce(count)) for key, count in found.items()}}
+
+    def _require_numbers(self, step: int) -> None:
+        """End the job, with the ranks' numbers, where what a step has made are no numbers any more."""
+        found = self.world.comm.allgather(self.data.no_numbers())
+        for what in ("loss", "gradients"):  # sums of gradients carry it to others, losses are a rank's own
+            if ranks := [rank for rank, each in enumerate(found) if each == what]:
+                text = f"{numbers_text(ranks, self.world)}: {what} of step {step + 1}: no number (NaN or infinite)"
+                raise Ended(text if self.world.first else "", 1)
 
     def _step(self, schedule: Schedule, step: int) -> observed.Times:
         """Execute a step; returns its times from when it began."""

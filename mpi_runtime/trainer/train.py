@@ -24,8 +24,10 @@ from ...workloads.plan.signatures import documented
 from ...workloads.results.training_run import TrainingRun
 from ..execute import observation as observed
 from ..execute.capabilities import require_trained
-from ..execute.execute import ScheduledJob, Way, setting_of
-from ..job.world import World, guarded, start
+from ..execute.execute import ScheduledJob, Way, setting_of, whole
+from ..job.agreement import agree_on, flags, job
+from ..job.ending import numbers_text
+from ..job.world import World
 from ..training.tokens import Tokens
 from ..training.transformer.experts.gate_training import GateTraining
 from ..training.transformer.training import ModelTraining
@@ -102,16 +104,24 @@ def train(
     load of experts. ``resume`` is a run's folder to go on with, on any mesh. Raises ``InputError`` on one rank, on the others
     ``Ended``.
     """
-    world = start(expect_ranks)
-    with guarded(world, time_limit):
-        lesson = world.agree(
-            lambda: Lesson(
-                data, out, checkpoint_every, resume, loss_scale, balance_loss, z_loss, gate_bias, allow_overcommit
-            )
-        )
+    asked: dict[str, Any] = {
+        "data": data,
+        "out": out,
+        "checkpoint_every": checkpoint_every,
+        "resume": resume,
+        "loss_scale": loss_scale,
+        "balance_loss": balance_loss,
+        "z_loss": z_loss,
+        "gate_bias": gate_bias,
+        "allow_overcommit": allow_overcommit,
+    }
+    given = {"machine": machine, "model": model, **flags(asked), **flags(options)}
+    with job("train", given, expect_ranks=expect_ranks, time_limit=time_limit) as world:
+        lesson = world.agree(lambda: Lesson(**asked))
         world.agree(ready if world.first else lambda: None)
         drawn = options.get("router") is not None
         setting, overcommit = world.agree(lambda: _setting(machine, model, options, world))
+        agree_on(world, whole(setting))
         world.agree(lambda: require_trained(setting))
         way = Way(check=False, allow_overcommit=allow_overcommit or overcommit)
         return Trainer(world, setting, way, lesson, not drawn, advance).run()
@@ -179,6 +189,7 @@ class Trainer:
         self.scale = world.agree(lambda: LossScale.parse(lesson.loss_scale, setting))
         self.learned, self._overflowed = learned, False
         self.record = TrainingRun(self._told())
+        self._diverged: list[int] = []  # ranks whose loss is no number
 
     def _batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The words of a step's batch, and those that follow."""
@@ -255,6 +266,9 @@ class Trainer:
         """Record a step; on rank 0."""
         record, model = self.record, self.setting.model
         record.loss.append(sum(each.loss for each in every))
+        self._diverged = sorted(
+            self.job.places.index(at) for at, each in enumerate(every) if not math.isfinite(each.loss)
+        )
         record.step_seconds.append(max(each.seconds for each in every))
         record.gradient_norm.append(math.sqrt(sum(each.squares for each in every)))
         if model.experts:
@@ -285,7 +299,8 @@ class Trainer:
     def _require_numbers(self) -> None:
         if self.record.loss and not math.isfinite(self.record.loss[-1]):
             raise Diverged(
-                f"step {len(self.record.loss)}: the loss is {self.record.loss[-1]}; a smaller learning rate helps"
+                f"step {len(self.record.loss)}: the loss is {self.record.loss[-1]}, first of"
+                f" {numbers_text(self._diverged, self.world)}; a smaller learning rate helps"
             )
 
     # --- checkpoints ------------------------------------------------------------------------------------------------------

@@ -41,6 +41,9 @@ class Data(Protocol):
     def tokens(self) -> list[Tokens]:
         """What this rank saw of each layer with experts, micro-batch after micro-batch."""
 
+    def no_numbers(self) -> str:
+        """What a step has made on this rank that is no number: ``loss`` or ``gradients``, or nothing."""
+
 
 class Blank:
     """Data of no meaning: exchanges carry as many bytes as the schedule says, and nothing is computed on them."""
@@ -58,6 +61,10 @@ class Blank:
     def tokens(self) -> list[Tokens]:
         """None were seen."""
         return []
+
+    def no_numbers(self) -> str:
+        """All of them have no meaning."""
+        return ""
 
     def exchange(self, operation: Operation) -> Steps:
         """So many bytes."""

@@ -96,6 +96,11 @@ class Training:
         """What this rank saw of each layer, micro-batch after micro-batch."""
         return [Tokens.of(layer, *key) for key, layer in self.layers.items()]
 
+    def no_numbers(self) -> str:
+        """Whether gradients are numbers."""
+        fine = all(np.isfinite(held.vector.gradients).all() for held in self.holdings.vectors.values())
+        return "" if fine else "gradients"
+
     # --- operations that compute ------------------------------------------------------------------------------------------
 
     def compute(self, operation: Operation) -> bool:

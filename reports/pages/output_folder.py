@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ...hardware.errors import InputError
 from ...hardware.files import make_folder, write_all
+from ...hardware.locks import Lock, lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,8 @@ class Folder:
 
     Probed when created, so that a path that cannot be written is refused before anything is computed; made (with its parents)
     when the first file is written, so that work that fails leaves nothing behind. Files that are written within
-    :meth:`whole` appear together at its end, or none of them. Raises :class:`InputError` where something cannot be written.
+    :meth:`whole` appear together at its end, or none of them. Raises :class:`InputError` where something cannot be written, or
+    another process is writing there.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -46,6 +48,7 @@ class Folder:
         finally:
             for each in reversed(made):
                 each.rmdir()
+        self._lock: Lock | None = lock(self.path) if self.path.is_dir() else None
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -97,6 +100,7 @@ class Folder:
 
     def _write(self, contents: dict[Path, bytes | str]) -> None:
         make_folder(self.path)
+        self._lock = self._lock or lock(self.path)
         write_all(contents)
 
 

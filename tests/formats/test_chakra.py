@@ -5,7 +5,7 @@ from collections import Counter
 import athanor as package
 import pytest
 from athanor import InputError
-from athanor.formats.traces.chakra import (
+from athanor.reports.formats.traces.chakra import (
     COLLECTIVE,
     COMPUTES,
     RECEIVES,

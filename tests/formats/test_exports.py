@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import athanor as package
 import pytest
 from athanor import load_machine, load_model, read_deepspeed, read_megatron
-from athanor.formats.kinds import Asked
-from athanor.formats.machines.simgrid import simgrid_platform
+from athanor.reports.formats.kinds import Asked
+from athanor.reports.formats.machines.simgrid import simgrid_platform
 from athanor.workloads.plan.setting import Setting
 from support.command_line import athanor
 

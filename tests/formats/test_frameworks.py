@@ -6,7 +6,7 @@ import athanor as package
 import pytest
 import tomli_w
 from athanor import InputError, read_deepspeed, read_torchtitan
-from athanor.formats.kinds import Asked
+from athanor.reports.formats.kinds import Asked
 from support.command_line import athanor
 
 ZERO2 = {

@@ -6,10 +6,11 @@
 import json
 import os
 
+import athanor as package
 import pytest
 from athanor import AthanorError
-from athanor.formats.importers import IMPORTERS
-from athanor.formats.kinds import Asked
+from athanor.reports.formats.importers import IMPORTERS
+from athanor.reports.formats.kinds import Asked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
@@ -33,6 +34,8 @@ SEEDS = {
     "slurm": ["SwitchName=a Switches=b[1-2]\nSwitchName=b1 Nodes=n[1-4]\nSwitchName=b2 Nodes=n[5-8]\n"],
     "nvidia-topo": ["\tGPU0\tGPU1\tNIC0\tCPU Affinity\nGPU0\tX\tNV4\tPIX\t0\nGPU1\tNV4\tX\tSYS\t0\n\n"],
     "hwloc": ['<topology version="2.0"><object type="Machine"><object type="NUMANode" local_memory="9"/><object type="Core"/></object></topology>'],
+    "kineto": [json.dumps({"distributedInfo": {"rank": 0}, "traceEvents": [
+        {"ph": "X", "cat": "kernel", "name": "k", "ts": 1.0, "dur": 2.0, "args": {"operation": "embedding.lookup", "step": 0}}]})],
 }  # fmt: skip
 
 NOISE = st.one_of(
@@ -53,18 +56,23 @@ def spoiled(draw, kind):
     return draw(st.one_of(st.just(text.encode(errors="surrogatepass")), st.binary(max_size=40)))
 
 
+@pytest.fixture(scope="module")
+def prediction(tmp_path_factory):
+    file = tmp_path_factory.mktemp("prediction") / "run.json"
+    package.simulate("cluster-64", "moda-tiny").save(file)
+    return str(file)
+
+
 @pytest.mark.parametrize("kind", SEEDS)
 @settings(max_examples=CASES, deadline=None, suppress_health_check=[*HealthCheck])
 @given(data=st.data())
-def test_any_file_is_read_or_refused_in_one_line(kind, data, tmp_path_factory):
+def test_any_file_is_read_or_refused_in_one_line(kind, data, prediction, tmp_path_factory):
     content = data.draw(spoiled(kind))
     suffix = data.draw(st.sampled_from([".txt", ".yaml"])) if kind in ("megatron", "slurm") else ".txt"
     file = tmp_path_factory.getbasetemp() / f"fuzz-{kind}{suffix}"
     file.write_bytes(content)
-    asked = Asked(
-        machine="laptop",
-        defined={"operation": "all-reduce", "ranks": "2", "hosts": "2"} if kind == "nccl-tests" else {},
-    )
+    defined = {"nccl-tests": {"operation": "all-reduce", "ranks": "2", "hosts": "2"}, "kineto": {"run": prediction}}
+    asked = Asked(machine="laptop", defined=defined.get(kind, {}))
     try:
         IMPORTERS.find(kind).read(file, asked)
     except AthanorError as wrong:

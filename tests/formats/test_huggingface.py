@@ -4,9 +4,9 @@ import json
 
 import pytest
 from athanor import InputError, load_model, read_hf
-from athanor.formats.models.architecture import pattern
-from athanor.formats.models.huggingface import ARCHITECTURES
-from athanor.formats.writing import files_of
+from athanor.reports.formats.models.architecture import pattern
+from athanor.reports.formats.models.huggingface import ARCHITECTURES
+from athanor.reports.formats.writing import files_of
 from athanor.workloads.model.layers import expanded
 from hypothesis import given
 from hypothesis import strategies as st

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from athanor import InputError, load_machine, read_nccl_tests, read_osu
-from athanor.formats.kinds import Asked
-from athanor.formats.machines.measured import MeasuredCollective, fitted
+from athanor.reports.formats.kinds import Asked
+from athanor.reports.formats.machines.measured import MeasuredCollective, fitted
 from athanor.sim.messages.lower_bounds import bus_factor
 from athanor.sim.studies.collective import Collective
 from support.command_line import athanor

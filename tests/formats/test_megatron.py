@@ -5,9 +5,9 @@ import json
 import athanor as package
 import pytest
 from athanor import InputError, load_model, read_megatron, read_run_file
-from athanor.formats.kinds import Asked
-from athanor.formats.launches.shell import Script, arithmetic, repeated
-from athanor.formats.writing import files_of
+from athanor.reports.formats.kinds import Asked
+from athanor.reports.formats.launches.shell import Script, arithmetic, repeated
+from athanor.reports.formats.writing import files_of
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import athanor

@@ -2,9 +2,9 @@
 
 import pytest
 from athanor import InputError, load_machine, read_hwloc, read_nvidia_topo, read_slurm
-from athanor.formats.kinds import Asked
-from athanor.formats.machines.host_lists import hosts
-from athanor.formats.writing import files_of
+from athanor.reports.formats.kinds import Asked
+from athanor.reports.formats.machines.host_lists import hosts
+from athanor.reports.formats.writing import files_of
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import athanor

@@ -4,10 +4,10 @@ import json
 
 import athanor as package
 import pytest
-from athanor.formats.reading.protobuf import fields, number, read_varint, signed, varint
-from athanor.formats.traces.kineto_writer import kineto_trace, kineto_traces
-from athanor.formats.traces.perfetto import perfetto_trace
-from athanor.formats.traces.tracks import Tracks
+from athanor.reports.formats.reading.protobuf import fields, number, read_varint, signed, varint
+from athanor.reports.formats.traces.kineto_writer import kineto_trace, kineto_traces
+from athanor.reports.formats.traces.perfetto import perfetto_trace
+from athanor.reports.formats.traces.tracks import Tracks
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command_line import athanor
@@ -108,6 +108,42 @@ def test_chromes_json_has_what_analysers_ask_for(run):
     assert sum(event.get("cat") == "kernel" for event in whole) == len(run.trace)
     ids = [event["id"] for event in whole if event["ph"] in "sf"]
     assert {ids.count(each) for each in ids} == {2}
+
+
+def test_a_trace_of_kineto_is_a_measured_run_that_compares(run, tmp_path):
+    """What is written reads back with its times; ranges around kernels tell as much as arguments."""
+    run.save(tmp_path / "predicted.json")
+    for rank, text in kineto_traces(run).items():
+        for ranges in (False, True):
+            trace = json.loads(text)
+            if ranges:
+                steps = [sum(run.totals.each_step_seconds[:at]) for at in (0, 1, 2)]
+                kernels = [
+                    event for event in trace["traceEvents"] if event.get("cat") == "kernel" and event["tid"] == 7
+                ]
+                marks = [
+                    {**event, "cat": "gpu_user_annotation", "name": event["args"].pop("operation")} for event in kernels
+                ]
+                marks += [{"ph": "X", "cat": "user_annotation", "name": f"ProfilerStep#{at}", "ts": steps[at] * 1e6,
+                           "dur": (steps[at + 1] - steps[at]) * 1e6} for at in (0, 1)]  # fmt: skip
+                trace["traceEvents"] += marks
+            (tmp_path / "trace.json").write_text(json.dumps(trace))
+            out = tmp_path / "measured.json"
+            done = athanor(
+                "import", "kineto", tmp_path / "trace.json", "--define", f"run={tmp_path / 'predicted.json'}", "-o", out
+            )
+            assert done.returncode == 0, done.stderr
+            found = package.Run.load(out)
+            name = next(name for name, number in Tracks(run).ranks.items() if number == rank)
+            times = {(row.step, row.operation): (row.start, row.end) for row in run.trace if row.ranks == name}
+            long = {(row.step, row.operation) for row in run.trace if row.ranks == name and row.end - row.start > 1e-8}
+            assert [row.operation for row in found.trace] == [row.operation for row in run.trace if row.ranks == name]
+            if ranges:
+                for row in (row for row in found.trace if (row.step, row.operation) in long):
+                    assert (row.start, row.end) == pytest.approx(times[row.step, row.operation], abs=3e-9)
+                assert found.totals.step_seconds == pytest.approx(run.totals.step_seconds, rel=1e-6)
+            assert sum(found.totals.breakdown.values()) == pytest.approx(found.totals.step_seconds, rel=1e-6)
+            assert athanor("compare", tmp_path / "predicted.json", out).returncode == 0
 
 
 def test_the_command_writes_one_file_or_one_of_each_rank(run, tmp_path):

@@ -133,4 +133,4 @@ def test_the_catalogue_gives_no_rate_twice():
     """Where a machine names kernels, the rate of one without a name stands nowhere."""
     for path in CATALOGUE.glob("*.toml"):
         group = load_machine(path).core_group
-        assert not group.attention or (group.tiles and group.tiles.attention is None)
+        assert not group.attention or group.tiles is None or group.tiles.attention is None

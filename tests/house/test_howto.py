@@ -15,7 +15,7 @@ import pytest
 from support.mpi_jobs import MPIEXEC, told
 from support.paths import ROOT
 
-ROOMS = ("hardware", "workloads", "sim", "mpi_runtime", "reports", "formats", "cli")
+ROOMS = ("hardware", "workloads", "sim", "mpi_runtime", "reports", "cli")
 PAGES = sorted(ROOT.glob("docs/howto/add-a*.md"))
 
 ADDED = {

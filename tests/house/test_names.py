@@ -7,7 +7,7 @@ from pathlib import Path
 import athanor
 
 ROOT = Path(athanor.__file__).parent
-ROOMS = ("cli", "hardware", "workloads", "sim", "mpi_runtime", "reports", "formats")
+ROOMS = ("cli", "hardware", "workloads", "sim", "mpi_runtime", "reports")
 
 
 def test_no_two_classes_have_one_name():

@@ -6,7 +6,8 @@ import numpy as np
 from athanor.mpi_runtime.job.environment import prepare
 
 prepare()
-from athanor.mpi_runtime.job.world import guarded, start
+from athanor.mpi_runtime.job.ending import guarded
+from athanor.mpi_runtime.job.world import start
 from athanor.mpi_runtime.messages import library_collectives as native
 from athanor.mpi_runtime.messages import rounds
 from athanor.mpi_runtime.messages.groups import Group

@@ -241,7 +241,8 @@ def test_no_job_runs_longer_than_its_limit():
     ranks = ranks_of(process, 2)
     status, _, err = finish(process)
     assert status == 124
-    assert said(err) == ["athanor: --time-limit 3: the job ran longer and was ended"]
+    (line,) = said(err)  # it may add where ranks are
+    assert line.startswith("athanor: --time-limit 3: the job ran longer and was ended")
     assert gone(ranks)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from functools import partial
 
@@ -132,6 +133,12 @@ class ModelTraining:
         return [] if self.routing is None else self.routing.seen
 
     # --- operations -------------------------------------------------------------------------------------------------------
+
+    def no_numbers(self) -> str:
+        """Whether loss and gradients are numbers; gradients of halves may well be beyond their range."""
+        if not math.isfinite(self.loss):
+            return "loss"
+        return "gradients" if math.isnan(self.holdings.squares()) else ""
 
     def compute(self, operation: Operation) -> bool:
         """Do what a compute operation does; the framework's bookkeeping, and what a policy of one's own does, are none of it."""

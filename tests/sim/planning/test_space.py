@@ -169,7 +169,7 @@ def test_stages_have_layers_as_evenly_as_they_can_be(layers, way):
 
 def test_all_schedules_that_train_alike_are_tried():
     found = values(Space(asked(tries=())), {"pp": 2, "dp": 2}, "pipeline")
-    assert found == {(name,) for name, each in PIPELINES.items() if not each.asynchronous}
+    assert found == {(name,) for name, each in PIPELINES.items() if not each.asynchronous and each.searched}
 
 
 @pytest.mark.parametrize(
