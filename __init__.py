@@ -35,6 +35,7 @@ _HOMES = {
     "sweep": ".sim.studies.collective_sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
+    "study": ".sim.studies.study",
     "infer": ".sim.studies.inference",
     "Campaign": ".sim.campaign.campaign",
     "campaign": ".sim.campaign.campaign",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from .sim.studies.inference import infer as infer
     from .sim.studies.scaling import Study as Study
     from .sim.studies.scaling import scale as scale
+    from .sim.studies.study import study as study
     from .workloads.lowering import lower as lower
     from .workloads.model.model import Model as Model
     from .workloads.model.model import list_models as list_models

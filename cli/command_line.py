@@ -39,6 +39,7 @@ COMMANDS = {
     "scale": "scale",
     "show": "catalogue",
     "simulate": "simulate",
+    "study": "study",
     "train": "train",
     "validate": "validate",
     "validate-runtime": "validate_runtime",

@@ -42,3 +42,9 @@ def first() -> bool:
     """Whether this process speaks for what all ranks of a job find: it is the first, or no launcher has started it."""
     launcher = Launcher.of(os.environ)
     return launcher is None or launcher.rank == 0
+
+
+def under_mpi() -> bool:
+    """Whether a launcher has started several ranks."""
+    launcher = Launcher.of(os.environ)
+    return launcher is not None and launcher.ranks > 1

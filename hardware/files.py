@@ -43,6 +43,14 @@ def write_all(contents: Mapping[Path, bytes | str | Iterable[str]]) -> None:
             beside.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder with its parents; raises :class:`InputError` where that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
+
+
 def _write(place: Path, content: bytes | str | Iterable[str]) -> None:
     if isinstance(content, bytes | str):
         place.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))

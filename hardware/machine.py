@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from .core_group import CoreGroup
@@ -14,7 +14,7 @@ from .errors import InputError, nearest, suggestion
 from .fabrics import AnyFabric
 from .fabrics.fabric import UNBOUNDED, LinkKind
 from .node import Node, Processor
-from .records import Record, build, catalogue_names, describe, find, first_error, read_toml
+from .records import Record, build, catalogue_names, find, put, read_toml, rebuilt
 from .site.faults import Faults
 from .site.power import Power
 from .site.price import Price
@@ -163,23 +163,11 @@ class Machine(Record):
         """
         table = self.model_dump(mode="json")  # lists, not tuples: their items have keys as well
         for key, value in settings.items():
-            *path, last = key.split(".")
-            here: Any = table
-            for part in path:
-                here = _named(here).get(part)
-            if last not in (holder := _named(here)):
+            if not put(table, key, value):
                 near = nearest(key, [name for name, _, _ in self.numbers()], f"all: athanor show machine {self.name}")
                 raise InputError(f"--set {key}: {self.name} has no such key{near}")
-            here[last if here is holder else int(last)] = value
             table["sources"] = {**table["sources"], key: "set by the user"}
-        try:
-            return Machine.model_validate(table)
-        except ValidationError as wrong:
-            key, value, reason = first_error(Machine, wrong)
-            if key in settings:
-                raise InputError(f"--set {key}={value}: {reason}") from None
-            given = " --set ".join(f"{name}={text}" for name, text in settings.items())
-            raise InputError(f"--set {given}: {describe(Machine, wrong)}") from None
+        return rebuilt(Machine, table, settings, "--set ")
 
     def with_routing(self, routing: str | None) -> Machine:
         """The machine with another routing, or itself where none is asked for.
@@ -239,13 +227,6 @@ def load_machine(machine: str | Path | Machine) -> Machine:
 def list_machines() -> list[Machine]:
     """All machines of the catalogue."""
     return [load_machine(name) for name in catalogue_names(CATALOGUE)]
-
-
-def _named(value: Any) -> dict[str, Any]:
-    """The items of a table by key, of a list by number; none of anything else."""
-    if isinstance(value, list):
-        return {str(number): item for number, item in enumerate(value)}
-    return value if isinstance(value, dict) else {}
 
 
 def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:

@@ -60,6 +60,37 @@ def build(record: type[R], table: dict[str, Any], source: str) -> R:
         raise InputError(f"{source}: {describe(record, wrong)}") from None
 
 
+def put(table: dict[str, Any], key: str, value: Any) -> bool:
+    """Set the item of a dotted ``key`` in nested tables and lists; whether there is one."""
+    *path, last = key.split(".")
+    here: Any = table
+    for part in path:
+        here = _named(here).get(part)
+    if last not in (holder := _named(here)):
+        return False
+    here[last if here is holder else int(last)] = value
+    return True
+
+
+def rebuilt(record: type[R], table: dict[str, Any], settings: Mapping[str, Any], flag: str) -> R:
+    """A record's changed ``table`` as a record; raises :class:`InputError` that names the setting behind its ``flag``."""
+    try:
+        return record.model_validate(table)
+    except ValidationError as wrong:
+        key, value, reason = first_error(record, wrong)
+        if key in settings:
+            raise InputError(f"{flag}{key}={value}: {reason}") from None
+        given = f" {flag}".join(f"{name}={text}" for name, text in settings.items())
+        raise InputError(f"{flag}{given}: {describe(record, wrong)}") from None
+
+
+def _named(value: Any) -> dict[str, Any]:
+    """The items of a table by key, of a list by number; none of anything else."""
+    if isinstance(value, list):
+        return {str(number): item for number, item in enumerate(value)}
+    return value if isinstance(value, dict) else {}
+
+
 def catalogue_names(folder: Path, suffix: str = ".toml") -> list[str]:
     """The names in a catalogue folder, sorted."""
     return sorted(path.stem for path in folder.glob(f"*{suffix}"))

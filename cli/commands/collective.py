@@ -82,14 +82,15 @@ def _sweep(
     options: dict[str, Any],
 ) -> None:
     """All algorithms of an operation over sizes and ranks."""
+    from ...hardware.kept_points import Points
     from ...reports.pages.collective import show_sweep, write_sweep
-    from ...reports.pages.output_folder import Folder, Points
+    from ...reports.pages.output_folder import Folder
     from ...sim.studies.collective_sweep import CollectiveSweep
     from ...sim.studies.collective_sweep import sweep as sweep_study
     from ...sim.workers import cores
 
     folder = Folder(out) if out else None
-    points = Points(folder) if folder else None
+    points = Points(folder.path) if folder else None
     latest: list[CollectiveSweep] = []
     names: dict[tuple[Any, ...], str] = {}
     with progress(f"{operation} sweep") as advance:

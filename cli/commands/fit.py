@@ -138,11 +138,12 @@ def _all(data: str | None, jobs: int | None, json_path: str | None, out: str | N
 @contextmanager
 def _kept(out: str | None, jobs: int | None) -> Iterator[tuple[Folder | None, Ask]]:
     """The folder of results, and who simulates: what a fit before has left in the folder is known."""
-    from ...reports.pages.output_folder import Folder, Points
+    from ...hardware.kept_points import Points
+    from ...reports.pages.output_folder import Folder
     from ...reports.studies.accuracy.responses import simulator
 
     folder = Folder(out) if out else None
-    points = Points(folder) if folder else None
+    points = Points(folder.path) if folder else None
     if points is None:
         with simulator(jobs) as ask:
             yield None, ask

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...hardware.errors import InputError
 from ...reports.tables.terminal import check_writable, console, emit, progress
-from ..inputs import command_text, load
+from ..inputs import command_text, load, under_mpi
 from ..options import jobs_option, machine_option, plan_options, required_option, result_options
 from ..run_files import run_file_argument
 from ..sections import SectionedCommand
@@ -77,7 +76,7 @@ def plan(
     said = ("--machine", machine, "--model", model, *(word for each in settings for word in ("--set", each)))
     question = Question.of(hardware, chosen, options, tries, gpus, nodes, _nbytes(max_memory), said)
     # Ranks of a job all come here, so that what the first one refuses ends them too.
-    with workers(jobs, mpi=_under_mpi()) as crew:
+    with workers(jobs, mpi=under_mpi()) as crew:
         if crew is None:
             return
         check_writable(json_path)
@@ -90,10 +89,10 @@ def _search(
     question: Question, crew: Any, limit: int | None, simulated: int, folder: Folder | None, json_path: str | None
 ) -> Search:
     """Search with progress; an interruption leaves what there is."""
-    from ...reports.pages.output_folder import Points
+    from ...hardware.kept_points import Points
     from ...sim.planning.search import search
 
-    points = Points(folder) if folder else None
+    points = Points(folder.path) if folder else None
     latest: list[Search] = []
     with progress("plan") as advance:
 
@@ -136,14 +135,6 @@ def _folder(out: str | None) -> Folder | None:
     from ...reports.pages.output_folder import Folder
 
     return Folder(out) if out else None
-
-
-def _under_mpi() -> bool:
-    """Whether a launcher has started several ranks."""
-    from ...mpi_runtime.job.environment import Launcher
-
-    launcher = Launcher.of(os.environ)
-    return launcher is not None and launcher.ranks > 1
 
 
 def _nbytes(text: str | None) -> float | None:

@@ -45,7 +45,8 @@ def scale(
 
     With --out, finished points are kept: an interrupted study continues when it runs again.
     """
-    from ...reports.pages.output_folder import Folder, Points
+    from ...hardware.kept_points import Points
+    from ...reports.pages.output_folder import Folder
     from ...sim.studies.scaling import Study
     from ...sim.studies.scaling import scale as scale_study
     from ...sim.workers import cores
@@ -54,7 +55,7 @@ def scale(
     check_writable(json_path)
     hardware, chosen = load(machine, model, settings)
     folder = Folder(out) if out else None
-    points = Points(folder) if folder else None
+    points = Points(folder.path) if folder else None
     latest: list[Study] = []
     order: dict[str, int] = {}
     with progress(f"{kind} scaling", len(counts) if counts else None) as advance:

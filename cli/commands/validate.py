@@ -19,8 +19,9 @@ def validate(data: str | None, jobs: int | None, json_path: str | None, out: str
     Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out;
     with --out, finished steps are kept: an interrupted validation continues when it runs again.
     """
+    from ...hardware.kept_points import Points
     from ...reports.pages.accuracy import show_accuracy, write_accuracy
-    from ...reports.pages.output_folder import Folder, Points
+    from ...reports.pages.output_folder import Folder
     from ...reports.published.read_runs import read_runs
     from ...reports.studies.accuracy.memory_rows import with_memory
     from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
@@ -30,7 +31,7 @@ def validate(data: str | None, jobs: int | None, json_path: str | None, out: str
     rows = list(with_memory(read_runs(data)))
     check_writable(json_path)
     folder = Folder(out) if out else None
-    points = Points(folder) if folder else None
+    points = Points(folder.path) if folder else None
     done = Accuracy()
     with progress("validate", len(rows)) as advance:
 

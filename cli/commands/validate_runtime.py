@@ -18,14 +18,15 @@ def validate_runtime(trees: str | None, json_path: str | None, out: str | None) 
     Calibrates in one job, measures in others, and predicts from nominal and from calibrated rates. With --out,
     finished cells are kept: an interrupted study continues when it runs again.
     """
-    from ...reports.pages.output_folder import Folder, Points
+    from ...hardware.kept_points import Points
+    from ...reports.pages.output_folder import Folder
     from ...reports.pages.runtime_validation import show_validation, write_validation
     from ...reports.studies.runtime_validation import chosen, steps_of, validate
 
     check_writable(json_path)
     picked = chosen(trees)
     folder = Folder(out) if out else None
-    points = Points(folder) if folder else None
+    points = Points(folder.path) if folder else None
     with progress("validate-runtime", steps_of(picked)) as advance:
         found = validate(
             picked,

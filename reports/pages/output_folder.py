@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ...hardware.errors import InputError
-from ...hardware.files import write_all, write_whole
+from ...hardware.files import make_folder, write_all
 from ...hardware.locks import Lock, lock
 
 if TYPE_CHECKING:
@@ -77,6 +77,12 @@ class Folder:
         plain = frame.assign(**{name: frame[name].map({True: "yes", False: "no"}) for name in truths})
         self.text(name, plain.to_csv(index=False))
 
+    def parquet(self, name: str, frame: pd.DataFrame) -> None:
+        """Write a data frame as Parquet."""
+        content = frame.to_parquet(None, index=False)
+        assert isinstance(content, bytes)
+        self._keep(name, content)
+
     def figure(self, name: str, figure: Figure) -> str:
         """Write a figure as ``name.svg`` and ``name.png``; returns the SVG for a report."""
         from ..plots.draw import as_png, as_svg
@@ -109,58 +115,3 @@ def all_or_nothing(
             write(folder, *arguments, **named)
 
     return wrapped
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder with its parents; raises :class:`InputError` where that is impossible."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as reason:
-        raise InputError(f"{path}: cannot be written: {reason.strerror}") from None
-
-
-class Points:
-    """Finished points of a long study, a line each, so that an interrupted study goes on where it stopped."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.path, self._folder = folder.path / "points.jsonl", folder
-        self.known: dict[str, dict[str, Any]] = {}
-        self._ends_well = True
-        if self.path.exists():
-            kept = self._read()
-            self._ends_well = not kept or kept.endswith("\n")
-            for line in kept.splitlines():
-                try:
-                    entry = json.loads(line)
-                    self.known[entry["key"]] = entry["summary"]
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    continue  # the line that an interruption cut short
-
-    def keep(self, key: str, summary: dict[str, Any]) -> None:
-        """Append a finished point, unless it is known."""
-        if key in self.known:
-            return
-        self.known[key] = summary
-        line = json.dumps({"key": key, "summary": summary}) + "\n"
-        make_folder(self.path.parent)
-        try:
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(line if self._ends_well else f"\n{line}")
-        except OSError as reason:
-            raise InputError(f"{self.path}: cannot be written: {reason.strerror}") from None
-        self._ends_well = True
-
-    def settle(self, order: Sequence[str]) -> None:
-        """Put the points of a study that has ended in its order: the file does not tell who was first."""
-        wanted = [*(key for key in self.known if key not in {*order}), *order]
-        if wanted == list(self.known):
-            return
-        self.known = {key: self.known[key] for key in wanted}
-        lines = (json.dumps({"key": key, "summary": summary}) + "\n" for key, summary in self.known.items())
-        write_whole(self.path, "".join(lines))
-
-    def _read(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError as reason:
-            raise InputError(f"{self.path}: cannot be read: {reason.strerror}") from None

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 from athanor.hardware.errors import InputError
+from athanor.hardware.kept_points import Points
 from athanor.hardware.machine import Unknowns, load_machine
-from athanor.reports.pages.output_folder import Folder, Points
+from athanor.reports.pages.output_folder import Folder
 from athanor.reports.pages.reproduction import write_reproduction
 from athanor.reports.pages.scaling import write_study
 from athanor.reports.plots import runs, scaling
@@ -191,10 +192,10 @@ def test_folders_and_points(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         Folder(tmp_path / "file" / "out")
     folder = Folder(tmp_path / "a" / "b")
-    points = Points(folder)
+    points = Points(folder.path)
     points.keep("key", {"step_seconds": 1.0})
     points.keep("key", {"step_seconds": 2.0})
-    assert Points(folder).known == {"key": {"step_seconds": 1.0}}
+    assert Points(folder.path).known == {"key": {"step_seconds": 1.0}}
 
 
 def test_tables_of_the_documentation_are_what_is_computed(found):

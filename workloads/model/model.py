@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...hardware.errors import suggestion
-from ...hardware.records import Record, build, catalogue_names, find, read_toml
+from ...hardware.errors import InputError, nearest, suggestion
+from ...hardware.records import Record, build, catalogue_names, find, put, read_toml, rebuilt
 from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded, one_each
 from .precision import PARTS, Part
 from .recurrent import AnyRecurrent, Recurrent
@@ -379,6 +380,17 @@ class Model(Record):
     def with_experts(self, experts: int) -> Model:
         """The same model with another number of experts a layer, as weak scaling needs it."""
         return type(self).model_validate({**self.model_dump(), "experts": experts})  # a copy would keep cached counts
+
+    def changed(self, settings: Mapping[str, Any]) -> Model:
+        """The same model with other values at dotted keys, such as ``{"hidden": 4096}``.
+
+        Raises :class:`InputError` for a key that no model has, or a value that this one cannot have.
+        """
+        table = self.model_dump(mode="json")
+        for key, value in settings.items():
+            if not put(table, key, value):
+                raise InputError(f"model.{key}: {self.name} has no such key{nearest(key, type(self).model_fields)}")
+        return rebuilt(type(self), table, settings, "model.") if settings else self
 
     def _is_moe(self, at: int) -> bool:
         return self.experts > 0 and at >= self.dense_first and (at - self.dense_first + 1) % self.moe_every == 0

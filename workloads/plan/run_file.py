@@ -51,8 +51,12 @@ class RunFile:
         """Read and check a run file; raises :class:`InputError` with the file, the key, and what is allowed."""
         from ...hardware.records import read_toml
 
-        file = Path(path)
-        table = read_toml(file)
+        return cls.of(read_toml(Path(path)), Path(path))
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], path: Path) -> RunFile:
+        """Check the table of a run file that is, or might be, at ``path``; raises :class:`InputError` as :meth:`read` does."""
+        file = path
         for key, value in table.items():
             if key not in KEYS:
                 raise InputError(f"{path}: {key}: no such key of a run file{suggestion(key, KEYS)}")
@@ -67,14 +71,14 @@ class RunFile:
         if wrong:
             raise InputError(wrong)
         for key, value in plan.items():
-            _require_known(file, key, value)
+            require_known(f"{file}: plan.{key}", key, value)
         return cls(
             file,
-            _beside(file, table.get("machine")),
-            _beside(file, table.get("model")),
+            beside(file, table.get("machine")),
+            beside(file, table.get("model")),
             overcommit,
             plan,
-            dict(_dotted(table.get("set", {}))),
+            dict(dotted(table.get("set", {}))),
             {key: table[key] for key in ("json", "out", "output") if key in table},
             {key: table[key] for key in COMMANDS if key in table},
         )
@@ -151,25 +155,25 @@ def run_file_text(
     return tomli_w.dumps(table)
 
 
-def _require_known(file: Path, key: str, value: Any) -> None:
-    """Refuse names that no registry has, under the key that they stand at."""
+def require_known(where: str, key: str, value: Any) -> None:
+    """Refuse names that no registry has, by ``where`` they stand."""
     try:
         Plan(**{"mesh": {"dp": 1}, key: value}).check()
     except InputError as wrong:
-        raise InputError(f"{file}: plan.{key}: {str(wrong).partition(': ')[2]}") from None
+        raise InputError(f"{where}: {str(wrong).partition(': ')[2]}") from None
 
 
-def _beside(file: Path, named: str | None) -> str | None:
+def beside(file: Path, named: str | None) -> str | None:
     """A name of the catalogue as it is; a relative path from the folder of the run file."""
     if named is None or (Path(named).suffix != ".toml" and "/" not in named):
         return named
     return str(file.parent / named)
 
 
-def _dotted(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Values of nested tables by dotted key: ``fabric.taper``, quoted or not."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _dotted(value, f"{before}{key}.")
+            yield from dotted(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
