@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...hardware.errors import InputError, suggestion
 from ...hardware.frozen_dict import frozen
 from ..mesh.mesh_text import mesh_sizes
+from .expert_axes import fold
 from .option import Option, options_of, read_options
 from .plan_fields import PlanFields
 
@@ -93,7 +94,7 @@ class Plan(PlanFields):
         found, wrong = read_options(cls.options(), table, where)
         if wrong:
             raise InputError(wrong)
-        plan = cls(**found)
+        plan = cls(**fold(found))
         plan.check()
         if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")
