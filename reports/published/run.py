@@ -1,6 +1,6 @@
 """A published run: what ran on what, what was measured, and how its source counts. Every field is a key, a number or a choice.
 
-Texts for people are ``source``, ``at``, ``assumed`` and ``notes``; nothing is decided by them.
+Texts for people are ``source``, ``at``, ``assumed``, ``explained`` and ``notes``; nothing is decided by them.
 ``docs/formats/published-runs.md`` has every key.
 """
 
@@ -83,7 +83,7 @@ class PublishedRun(Record):
     ``shape``, which was ``shape_published`` or is assumed. ``plan`` has the keys of a run file, and what it does not say is as
     ``library`` has it; with ``catalogue_plan`` it changes the one that the catalogue's model recommends. ``fitted``: a constant
     that the prediction uses was, or may be, fitted to this run. ``left_out`` is the reason for which a run is kept and not
-    predicted. ``beside`` marks the memory of a run that is about something else.
+    predicted; ``explained`` what is known of why its prediction is far off. ``beside`` marks the memory of a run that is about something else.
     """
 
     id: str = Field(min_length=1)
@@ -110,6 +110,7 @@ class PublishedRun(Record):
     beside: bool = False
     fitted: bool = False
     assumed: tuple[str, ...] = ()
+    explained: str = ""
     left_out: str = ""
     notes: str = ""
 
