@@ -19,7 +19,6 @@ from .judgement import Judged, orders, statistics
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
 
-
 FAR = 1.6
 """A prediction that is off by more than this factor is named, with what is known of the reason."""
 
