@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.files import write_whole
+from ...hardware.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass
-class TrainingRun:
+class TrainingRun(Shown):
     """What a training recorded.
 
     ``told`` says what was trained, on what and how; the lists have a value a step, from the first one on, also of steps before a
