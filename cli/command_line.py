@@ -26,6 +26,7 @@ COMMANDS = {
     "cluster": "cluster",
     "collective": "collective",
     "compare": "compare",
+    "doctor": "doctor",
     "execute": "execute",
     "export": "export",
     "fit": "fit",
@@ -67,7 +68,8 @@ class Commands(click.Group):
 def cli() -> None:
     """Simulate the training of very large models on supercomputers, and run the same schedules over MPI.
 
-    Exit status: 0 success, 1 a job over MPI failed, 2 bad input, 3 the plan does not fit, 124 time limit, 130 interrupted.
+    Exit status: 0 success, 1 a job over MPI failed (of doctor: the core does not work), 2 bad input, 3 the plan does not fit,
+    124 time limit, 130 interrupted.
     """
 
 
@@ -86,7 +88,7 @@ def main() -> None:
     """Run the command line; errors become one line on stderr and an exit status."""
     try:
         with _seldom_collecting():
-            cli.main(standalone_mode=False)
+            cli.main(prog_name="athanor", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:

@@ -19,7 +19,12 @@ def sources():
     """Files of the checkout that belong to the package: those of the root that Python needs, and all of the rooms."""
     rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
     assert len(rooms) >= 6
-    files = [ROOT / "__init__.py", ROOT / "py.typed", *(path for room in rooms for path in room.rglob("*"))]
+    files = [
+        ROOT / "__init__.py",
+        ROOT / "__main__.py",
+        ROOT / "py.typed",
+        *(path for room in rooms for path in room.rglob("*")),
+    ]
     return {f"athanor/{path.relative_to(ROOT)}" for path in files if path.is_file() and "__pycache__" not in path.parts}
 
 

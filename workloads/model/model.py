@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...hardware.errors import InputError, nearest, suggestion
 from ...hardware.records import Record, build, catalogue_names, find, put, read_toml, rebuilt
+from ...hardware.shown import Shown
 from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded, one_each
 from .precision import PARTS, Part
 from .recurrent import AnyRecurrent, Recurrent
@@ -85,7 +86,7 @@ def _named(biases: Any) -> Any:
     return (("qkv", "out", "ffn", "expert") if biases else ()) if isinstance(biases, bool) else biases
 
 
-class Model(Record):
+class Model(Record, Shown):
     """A Transformer: decoder-only, or with ``encoder_layers`` an encoder-decoder; dense, or with ``experts`` a mixture of them.
 
     ``experts`` counts those of one layer; every ``moe_every``-th layer after the first ``dense_first`` has them, the others a

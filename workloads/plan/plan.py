@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.frozen_dict import frozen
+from ...hardware.shown import Shown
 from ..mesh.mesh_text import mesh_sizes
 from .option import Option, options_of, read_options
 from .plan_fields import PlanFields
@@ -46,7 +47,7 @@ BELONGS = {"pipeline": "pp", "chunks": "pp", "stage_layers": "pp", "tensor": "tp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PlanFields):
+class Plan(PlanFields, Shown):
     """The choices for a run, under the names that the command line gives them; what is None follows from the others.
 
     Batch: either ``tokens_per_rank`` (of a data-parallel rank, with all that share its tokens), or ``global_batch`` sequences of
