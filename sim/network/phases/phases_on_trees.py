@@ -25,6 +25,11 @@ class ByLevel:
         """All links, kind by kind."""
         return self.links.kinds
 
+    @property
+    def two_way(self) -> bool:
+        """Where links are looked at one by one, and no destination picks a cable."""
+        return self.depth == "links" and max(self.links.cables, default=1) == 1
+
     def all_pairs(
         self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
