@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
+from .form import layout_form
+from .kept import Kept
 from .plan import Plan
 
 WITHOUT_GAPS = "megatron"
@@ -34,7 +36,8 @@ MOST_FLAT = 256
 class Setting:
     """What is to run where. ``placement_typed`` says that a user has named the placement, which then holds or is refused.
 
-    ``own_micro_batch`` is the model's, where it has given way to sizes that a user has named.
+    ``own_micro_batch`` is the model's, where it has given way to sizes that a user has named. ``kept`` has what other points of
+    a study have in common with it.
 
     Everything that costs nothing is checked at once; the layout, an array of all ranks, is made when it is first asked for.
     """
@@ -47,6 +50,7 @@ class Setting:
     ranks_per_node: int
     placement_typed: bool = True
     own_micro_batch: int | None = None
+    kept: Kept | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
@@ -127,6 +131,11 @@ class Setting:
 
     @cached_property
     def _placed(self) -> tuple[str | dict[str, str], Layout]:
+        if self.kept:
+            return self.kept.of("layout", layout_form(self), self._place)
+        return self._place()
+
+    def _place(self) -> tuple[str | dict[str, str], Layout]:
         try:
             return self.plan.placement, self._on(self.plan.placement)
         except InputError as wrong:
