@@ -20,7 +20,14 @@ RATES = {
 def layout_form(setting: Setting) -> str:
     """What decides where ranks live."""
     machine, plan = setting.machine, setting.plan
-    asked = [plan.placement, setting.placement_typed, setting.ranks_per_node, plan.nodes_per_supernode, plan.slow_links]
+    asked = [
+        plan.placement,
+        setting.placement_typed,
+        setting.ranks_per_node,
+        plan.nodes_per_supernode,
+        plan.slow_links,
+        plan.slow_uplinks,
+    ]
     parts = {part: getattr(machine, part).model_dump(mode="json") for part in RATES}
     shape = {
         part: {key: value for key, value in table.items() if key not in RATES[part]} for part, table in parts.items()

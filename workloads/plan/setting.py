@@ -74,6 +74,15 @@ class Setting:
         for flag, node in named:
             if node >= hardware.nodes:
                 raise InputError(f"{flag}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}")
+        for supernode in plan.shares_of_uplinks:
+            flag = f"--slow-uplinks {plan.slow_uplinks}"
+            if not hardware.fabric.is_tree:
+                raise InputError(
+                    f"{flag}: {hardware.name} is no tree of switches ({hardware.fabric.kind}): it has no uplinks"
+                )
+            if supernode >= hardware.supernodes:
+                last = hardware.supernodes - 1
+                raise InputError(f"{flag}: supernode {supernode:,}: {hardware.name} has supernodes 0 to {last:,}")
         own: int | None = None
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
@@ -148,8 +157,10 @@ class Setting:
 
     def _on(self, placement: str | Mapping[str, str]) -> Layout:
         found = place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
-        shares = self.plan.shares_of_links
-        return replace(found, slow_cards=tuple(sorted(shares.items()))) if shares else found
+        cards, uplinks = (
+            tuple(sorted(each.items())) for each in (self.plan.shares_of_links, self.plan.shares_of_uplinks)
+        )
+        return replace(found, slow_cards=cards, slow_uplinks=uplinks) if cards or uplinks else found
 
     def micro_tokens(self, decoder: bool = False) -> int:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""

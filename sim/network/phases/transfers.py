@@ -104,7 +104,7 @@ class Traffic:
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.phases = phases(machine, layout, "links" if depth == "bound" else depth)
+        self.phases = phases(machine, layout, "links" if depth == "bound" else depth, least=depth == "bound")
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
