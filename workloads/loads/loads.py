@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -67,6 +68,11 @@ class Load(FrozenArrays):
     def of_tokens(self, factor: float) -> Load:
         """What ranks send and carry of so many times the tokens, spread in the same way."""
         return replace(self, sent=self.sent * factor, counted=self.received * factor, pairs=None)
+
+
+def _bytes(load: Load) -> float:
+    """Bytes of a load's arrays."""
+    return float(sum(each.nbytes for each in vars(load).values() if isinstance(each, np.ndarray)) + 512)
 
 
 class LoadStatistics:
@@ -150,6 +156,7 @@ class LoadModel:
         )
         self.groups = prod(self._others)
         self._micro_batches, self._layers = setting.batch.micro_batches, setting.model.depth
+        self._of_points = setting.kept
         self._known = dict[tuple[int, int], Array]()
         self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
         self._chance: dict[tuple[int, int], _Draw] = setting.drawn_loads.setdefault((decoder, carried_only), {})
@@ -281,6 +288,20 @@ class LoadModel:
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
+        if self._of_points is None:
+            return self._sampled(layer, step, micro_batch)
+        key = (*self.form, layer, step, micro_batch)
+        return self._of_points.of("loads", key, lambda: self._sampled(layer, step, micro_batch), _bytes)
+
+    @property
+    def form(self) -> tuple[Hashable, ...]:
+        """What decides the loads of a layer, a step and a micro-batch."""
+        plan = self.plan
+        drawn = (plan.router, plan.balancer, plan.prototypes, plan.drift, plan.seed)
+        places = (self.mesh.axes, self.mesh.shape, self.axes, self._others)
+        return (*drawn, *places, self.tokens, self.experts, self.top_k, self._micro_batches, self._layers)
+
+    def _sampled(self, layer: int, step: int, micro_batch: int) -> Load:
         wanted = self.wanted(layer, step, micro_batch, sums=not self.balancer.by_choice)
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:

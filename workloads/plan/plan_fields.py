@@ -388,6 +388,15 @@ class PlanFields:
         fixable=False,
         simulated_only=True,
     )
+    slow_uplinks: str = option(
+        "Noise and steps",
+        "none",
+        "Supernodes (leaf switches), counted from 0, whose links to the others are slower, and the share of their rate that is"
+        " left: 2:0.875 where one of eight cables has failed.",
+        form="S:SHARE,...",
+        fixable=False,
+        simulated_only=True,
+    )
     steps: int = option("Noise and steps", 1, "Training steps, one after another.", more=0, fixable=False)
     seed: int = option(
         "Noise and steps", 0, "Seed of all that is drawn: routing, jitter and speeds.", least=0, inference=True

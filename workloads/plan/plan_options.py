@@ -166,6 +166,9 @@ class PlanOptions(TypedDict, total=False):
     slow_links: str | None
     """Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is
     left: 3:0.5,7:0.25.  [default: none]"""
+    slow_uplinks: str | None
+    """Supernodes (leaf switches), counted from 0, whose links to the others are slower, and the share of their rate
+    that is left: 2:0.875 where one of eight cables has failed.  [default: none]"""
     steps: int | None
     """Training steps, one after another.  [above 0; default: 1]"""
     seed: int | None

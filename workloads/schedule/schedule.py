@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -63,11 +64,19 @@ class Schedule:
 
     def total_flops(self) -> float:
         """FLOPs of all ranks together."""
-        each = sum(float(np.mean(operation.work.flops)) for operation in self.averaged)
-        return each * self.mesh.ranks
+        return self._flops * self.mesh.ranks
 
     def product_flops(self) -> dict[Precision, float]:
         """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
+        return dict(self._product_flops)
+
+    @cached_property
+    def _flops(self) -> float:
+        """FLOPs of a rank in the mean; schedules that several simulations share are asked several times."""
+        return sum(float(np.mean(operation.work.flops)) for operation in self.averaged)
+
+    @cached_property
+    def _product_flops(self) -> dict[Precision, float]:
         found = dict[Precision, float]()
         for operation in self.averaged:
             work = operation.work
