@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.frozen import FrozenArrays
-from ..mesh.axes import CONTEXT, REPLICAS
+from ..mesh.axes import CONTEXT, REPLICAS, TENSOR
 from ..plan.setting import Setting
 from ..routing.balancers import Padded
 from ..routing.balancers.balancer import carried_by
@@ -142,9 +142,9 @@ class LoadModel:
 
     def __init__(self, setting: Setting, decoder: bool = False, carried_only: bool = False) -> None:
         self.plan, self.mesh = setting.plan, setting.mesh
-        spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
-        self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
-        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *(["tp"] if spread else []))
+        self.axes = setting.expert_axes
+        over_tp = [axis for axis in self.axes if axis in TENSOR]
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *over_tp)
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing

@@ -16,6 +16,7 @@ from ...hardware.errors import InputError, suggestion
 from ...hardware.frozen_dict import frozen
 from ...hardware.shown import Shown
 from ..mesh.mesh_text import mesh_sizes
+from .expert_axes import fold
 from .option import Option, options_of, read_options
 from .plan_fields import PlanFields
 
@@ -94,7 +95,7 @@ class Plan(PlanFields, Shown):
         found, wrong = read_options(cls.options(), table, where)
         if wrong:
             raise InputError(wrong)
-        plan = cls(**found)
+        plan = cls(**fold(found))
         plan.check()
         if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")

@@ -68,6 +68,12 @@ class PlanOptions(TypedDict, total=False):
     expert_tensor: Literal["split", "whole"] | None
     """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
     too.  [default: split]"""
+    expert_context: Literal["copies", "spread"] | None
+    """With cp in the mesh: keep a copy of the experts on every rank of cp, or spread them over cp too.  [default:
+    copies]"""
+    expert_parallel: int | None
+    """Ranks that share the experts of a layer, counted over dp x cp x tp as Megatron does, in place of ep in the
+    mesh: over tp first (with --expert-tensor whole), then over cp, then over dp.  [above 0; default: as ep says]"""
     prototypes: int | None
     """Divide the experts of a layer into this many groups; each token goes to its best expert of every group (M6-T).
     [above 0; default: no groups]"""

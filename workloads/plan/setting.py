@@ -21,6 +21,7 @@ from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
+from .expert_axes import expert_axes
 from .form import layout_form
 from .kept import Kept
 from .plan import Plan
@@ -108,6 +109,11 @@ class Setting:
         """Whether micro-batches that are alike are represented once, as blocks: in pipelines, and where they are many."""
         many = self.batch.micro_batches * len(self.model.stack) > MOST_FLAT
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
+
+    @cached_property
+    def expert_axes(self) -> tuple[str, ...]:
+        """The axes over which the experts of a layer are spread."""
+        return expert_axes(self.plan, self.mesh)
 
     @cached_property
     def past_loads(self) -> dict[Any, Any]:
