@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.model.number_types import TYPES
 from ...workloads.routing.balancers.past import BEGINNING
 from ...workloads.schedule.operation import Role
 from ...workloads.schedule.work import Exchange
@@ -178,8 +179,9 @@ class MoeLayer:
     def _send(
         self, stream: str, exchange: Exchange, rows: Array, out: Index, back: Index
     ) -> Generator[Requests, None, Array]:
-        arrived: Array = yield from self.transport.exchange(stream, exchange, rows, out, back, self._most)
-        return arrived
+        leaving = rows.astype(TYPES[exchange.element], copy=False)
+        arrived: Array = yield from self.transport.exchange(stream, exchange, leaving, out, back, self._most)
+        return arrived.astype(rows.dtype, copy=False)
 
     @property
     def _most(self) -> int:

@@ -101,6 +101,14 @@ PLANS = {
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "3", "attention": "fused"},
         {"mesh": {"pp": 2, "tp": 2}, "balancer": "none", "expert_tensor": "whole"},
         {"mesh": {"ep": 4}, "balancer": "swipe", "optimizer": "muon", "zero": "1", "way": {"collectives": "library"}},
+        {"mesh": {"ep": 2, "tp": 2}, "balancer": "swipe", "precision": "bf16", "zero": "1"},
+        {
+            "mesh": {"ep": 2, "dp": 2},
+            "precision": "bf16",
+            "gradients": "bf16",
+            "zero": "2",
+            "way": {"collectives": "library"},
+        },
     ],
     ("FINE", 4): [
         {"mesh": {"ep": 2, "dp": 2}, "balancer": "capacity:1", "zero": "0"},
