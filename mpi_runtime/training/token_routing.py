@@ -29,6 +29,8 @@ class Tells(Enum):
     @classmethod
     def of(cls, balancer: Balancer, ranks: int, tokens: int, top_k: int) -> Tells:
         """That of a policy."""
+        if balancer.picks:
+            return cls.NOTHING
         if any(step.role is Role.TOKENS_DEALT for step in steps_of(balancer, ranks, tokens, top_k)):
             return cls.BY_ITSELF
         return cls.WITH_COUNTS if balancer.decides else cls.NOTHING
@@ -123,6 +125,12 @@ class Routing:
         self.assign(pairs[self.me])
         carried: Index = pairs.sum(axis=0)
         return carried
+
+    def pick(self, expert: Index) -> None:
+        """Send tokens to the experts ``[tokens, most]`` that have picked them, below 0 where there are fewer."""
+        self.expert = expert
+        asked = (expert[:, :, None] == self.wanted[:, None]).any(axis=2)
+        self.moved = int(np.count_nonzero((expert >= 0) & ~asked))
 
     # --- what follows for messages ----------------------------------------------------------------------------------------
 

@@ -121,6 +121,7 @@ PLANS = {
         {"mesh": {"ep": 2, "fsdp": 2}, "balancer": "swipe", "zero": "3", "micro_batch": 2, "recompute": "full"},
         {"mesh": {"fsdp": 2, "ep": 2}, "balancer": "none", "zero": "2", "micro_batch": 2, "overlap": "gradients"},
         {"mesh": {"dp": 4}, "balancer": "swipe", "zero": "1"},
+        {"mesh": {"ep": 2, "dp": 2}, "balancer": "expert-choice", "zero": "1", "recompute": "full"},
     ],
     ("FINE", 8): [
         {"mesh": {"ep": 2, "tp": 2, "pp": 2}, "balancer": "swipe", "zero": "0", "sequence_parallel": True},

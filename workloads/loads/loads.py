@@ -142,6 +142,7 @@ class LoadModel:
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing
+        self.balancer.require(self.experts, self.ranks, self.tokens, self.top_k)
         self._others = tuple(
             1
             if axis in self.axes or axis not in REPLICAS or (carried_only and setting.plan.balancing.level)

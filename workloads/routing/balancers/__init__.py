@@ -6,6 +6,7 @@ from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
 from .even import Even
+from .expert_choice import ExpertChoice
 from .none import Unbalanced
 from .past import Past
 from .swipe import Swipe
@@ -18,6 +19,7 @@ BALANCERS: Registry[Balancer] = Registry(
         "padded": Padded,
         "swipe": Swipe,
         "even": Even,
+        "expert-choice": ExpertChoice,
     },
     interface=Balancer,
 )
@@ -30,6 +32,7 @@ __all__ = [
     "Capacity",
     "Carried",
     "Even",
+    "ExpertChoice",
     "Padded",
     "Past",
     "Swipe",

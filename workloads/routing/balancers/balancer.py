@@ -47,12 +47,18 @@ class Balancer(Policy, ABC):
 
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
     one of them stands for all. One that is not ``by_choice`` looks at what each rank is asked for in all: ``wanted`` may then
-    have these sums in place of the choices. One that never ``decides`` lets tokens go where they are wanted.
+    have these sums in place of the choices. One that never ``decides`` lets tokens go where they are wanted. Under one
+    that ``picks``, experts choose among the tokens of each rank by their chances, and an answer counts its chance.
     """
 
     decides: ClassVar[bool] = True
     level: ClassVar[bool] = False
     by_choice: ClassVar[bool] = True
+    picks: ClassVar[bool] = False
+
+    def require(self, experts: int, ranks: int, tokens: int, top_k: int) -> None:
+        """Raise :class:`InputError` where a layer of so many experts, ranks and tokens of a rank is none for the policy."""
+        return
 
     @abstractmethod
     def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:

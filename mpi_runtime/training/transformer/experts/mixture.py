@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from .....workloads.routing.balancers.balancer import Balancer
+from .....workloads.routing.balancers.expert_choice import picked
 from .....workloads.routing.balancers.past import BEGINNING, Past
 from .....workloads.schedule.operation import Does, Role, Task
 from .....workloads.schedule.work import Exchange
@@ -152,6 +153,11 @@ class LocalMixture(Half):
         }
 
     @property
+    def _picks(self) -> bool:
+        """Whether experts pick tokens."""
+        return self.routes.balancer.picks
+
+    @property
     def _layer(self) -> MoeLayer:
         assert self.tokens is not None, "nothing has been chosen"
         return self.tokens
@@ -177,7 +183,9 @@ class LocalMixture(Half):
         wanted = self.routes.choose(self.number, scores)
         local = len(place.local_experts(self.shared.sizes.experts))
         routing = Routing(wanted, place.expert_ranks, local, place.expert_rank)
-        nothing = np.zeros(wanted.shape, dtype=scores.dtype)
+        if self._picks:
+            routing.pick(picked(self._chances, wanted.shape[1]))
+        nothing = np.zeros(routing.expert.shape, dtype=scores.dtype)
         self.tokens = MoeLayer(self.routes.transport, routing, self.products["gate"].a, nothing)
         self._collected = self._collected_back = None
 
@@ -196,7 +204,7 @@ class LocalMixture(Half):
         layer = self._layer
         if self.place.expert_ranks == 1 and self.routes.tells is Tells.WITH_COUNTS:
             self._assign(layer.routing.by_choice()[:, None])
-        layer.weights = gate.weights(self._chances, layer.routing.expert)
+        layer.weights = gate.weights(self._chances, layer.routing.expert, self._picks)
         layer.permute()
 
     def _assign(self, everyone: Index) -> None:
@@ -257,7 +265,7 @@ class LocalMixture(Half):
 
     def _choose_back(self, step: int) -> None:
         routing, shared = self._layer.routing, self.shared
-        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient)
+        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient, self._picks)
         if (
             not shared.place.me("tp") or shared.place.whole_experts
         ):  # ranks of tp that share tokens add up their gradients
