@@ -56,6 +56,8 @@ def _not_routed(setting: Setting) -> Iterator[str]:
         yield "the plan"
     if isinstance(plan.balancing, Padded):
         yield "the balancer, which sends empty places"
+    if plan.balancing.copies is not None:
+        yield "the balancer, which copies experts"
     if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
         yield "the model"
 

@@ -102,6 +102,8 @@ PLANS = {
         {"mesh": {"pp": 2, "tp": 2}, "balancer": "none", "expert_tensor": "whole"},
         {"mesh": {"ep": 4}, "balancer": "swipe", "optimizer": "muon", "zero": "1", "way": {"collectives": "library"}},
         {"mesh": {"ep": 2, "tp": 2}, "balancer": "swipe", "precision": "bf16", "zero": "1"},
+        {"mesh": {"ep": 4}, "balancer": "shadow:1", "router": "zipf:1.5", "zero": "1", "recompute": "full"},
+        {"mesh": {"ep": 2, "pp": 2}, "balancer": "shadow:1", "router": "zipf:1.5", "pipeline": "zb-h1", "zero": "1"},
         {
             "mesh": {"ep": 2, "dp": 2},
             "precision": "bf16",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
+from .copying import Copying, Replicated, Shadowed
 from .even import Even
 from .expert_choice import ExpertChoice
 from .none import Unbalanced
@@ -20,6 +21,8 @@ BALANCERS: Registry[Balancer] = Registry(
         "swipe": Swipe,
         "even": Even,
         "expert-choice": ExpertChoice,
+        "eplb": Replicated,
+        "shadow": Shadowed,
     },
     interface=Balancer,
 )
@@ -31,10 +34,13 @@ __all__ = [
     "Balancer",
     "Capacity",
     "Carried",
+    "Copying",
     "Even",
     "ExpertChoice",
     "Padded",
     "Past",
+    "Replicated",
+    "Shadowed",
     "Swipe",
     "Tokens",
     "Unbalanced",
