@@ -33,9 +33,6 @@ AHEAD = 1 << 24
 """Bytes of drawn counts of all layers up to which micro-batches are drawn together."""
 
 
-OF_COPIES = ("copies_sent", "copies_held", "kept")
-
-
 @dataclass(frozen=True)
 class Load(FrozenArrays):
     """Tokens (counting each of the top-k copies) of one layer and micro-batch.
@@ -69,8 +66,15 @@ class Load(FrozenArrays):
     @property
     def mean(self) -> Load:
         """What ranks send and carry in the mean."""
-        means = {name: float(np.mean(getattr(self, name))) for name in ("sent", "counted", *OF_COPIES)}
-        return replace(self, **means, pairs=None)
+        return replace(
+            self,
+            sent=float(np.mean(self.sent)),
+            counted=float(np.mean(self.counted)),
+            copies_sent=float(np.mean(self.copies_sent)),
+            copies_held=float(np.mean(self.copies_held)),
+            kept=float(np.mean(self.kept)),
+            pairs=None,
+        )
 
     def of_tokens(self, factor: float) -> Load:
         """What ranks send and carry of so many times the tokens, spread in the same way."""
@@ -318,10 +322,7 @@ class LoadModel:
         sent, received = self._per_group(carried.tokens.mean(axis=-1)), self._per_rank(carried.tokens)
         if isinstance(self.balancer, Padded):
             sent = received = float(self.balancer.places(self.tokens, self.top_k))
-        copied = {}
-        if carried.copies is not None:
-            copied = {name: self._per_rank(each) + 0.0 for name, each in zip(OF_COPIES, carried.copies, strict=True)}
-        return Load(
+        found = Load(
             sent=sent,
             counted=received,
             wanted=wanted[:, 0].sum(axis=0),
@@ -331,8 +332,16 @@ class LoadModel:
             max_over_mean=float((carried.tokens.max(axis=-1) / np.maximum(carried.tokens.mean(axis=-1), 1e-300)).max()),
             moved_fraction=float(carried.moved.sum() / copies),
             dropped_fraction=float(carried.dropped.sum() / copies),
-            **copied,
         )
+        if carried.copies is None:
+            return found
+        copied_out, copied_in, kept = map(self._numbers, carried.copies)
+        return replace(found, copies_sent=copied_out, copies_held=copied_in, kept=kept)
+
+    def _numbers(self, counts: NDArray[np.int64]) -> float | Array:
+        """Counts ``[groups, ranks]`` over the mesh, as numbers to compute with."""
+        found = self._per_rank(counts)
+        return found if isinstance(found, float) else found.astype(np.float64)
 
     def _per_group(self, values: Array) -> float | Array:
         if (values == values[0]).all():

@@ -110,7 +110,7 @@ class TokenRoutes:
             layer,
             micro_batch,
             loads=lambda earlier: _of_one_group(wanted.get(earlier)),
-            results=lambda earlier: None if earlier not in carried else carried[earlier][None],
+            results=lambda earlier: _of_one_group(carried.get(earlier), axis=0),
             experts=lambda earlier: _of_one_group(experts.get(earlier)),
         )
 
@@ -120,6 +120,6 @@ class TokenRoutes:
         kept.append((self._step, wanted, carried, experts))
 
 
-def _of_one_group(loads: Index | None) -> Index | None:
-    """Loads by choice as those of an only group."""
-    return None if loads is None else loads[:, None]
+def _of_one_group(loads: Index | None, axis: int = 1) -> Index | None:
+    """Loads as those of an only group, which is counted along an axis."""
+    return None if loads is None else np.expand_dims(loads, axis)
