@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...workloads.loads.loads import LoadModel
 from ...workloads.loads.token_assignment import decisions
+from ...workloads.model.number_types import TYPES
 from ...workloads.model.precision import Part
 from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
@@ -17,7 +18,6 @@ from ...workloads.routing.balancers.balancer import pairs_of
 from ...workloads.schedule.operation import Does, Operation, Role, Task
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
-from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
 from .moe_holdings import HeldExperts, Key, MoeHoldings
 from .moe_layer import MoeLayer

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.frozen import FrozenArrays
+from ...hardware.precisions import BYTES
 from ..mesh.axes import CONTEXT, REPLICAS, TENSOR
 from ..plan.setting import Setting
 from ..routing.balancers import Padded
@@ -53,6 +54,9 @@ class Load(FrozenArrays):
     max_over_mean: float
     moved_fraction: float
     dropped_fraction: float
+    copies_sent: float | Array = 0.0  # of experts, by each rank
+    copies_held: float | Array = 0.0
+    kept: float | Array = 0.0  # own tokens that ranks carry for copies, which are not sent
     pairs: NDArray[np.int64] | None = None  # [groups, senders, receivers] of a group, where every message is looked at
 
     @property
@@ -63,11 +67,21 @@ class Load(FrozenArrays):
     @property
     def mean(self) -> Load:
         """What ranks send and carry in the mean."""
-        return replace(self, sent=float(np.mean(self.sent)), counted=float(np.mean(self.counted)), pairs=None)
+        return replace(
+            self,
+            sent=float(np.mean(self.sent)),
+            counted=float(np.mean(self.counted)),
+            copies_sent=float(np.mean(self.copies_sent)),
+            copies_held=float(np.mean(self.copies_held)),
+            kept=float(np.mean(self.kept)),
+            pairs=None,
+        )
 
     def of_tokens(self, factor: float) -> Load:
         """What ranks send and carry of so many times the tokens, spread in the same way."""
-        return replace(self, sent=self.sent * factor, counted=self.received * factor, pairs=None)
+        return replace(
+            self, sent=self.sent * factor, counted=self.received * factor, kept=self.kept * factor, pairs=None
+        )
 
 
 def _bytes(load: Load) -> float:
@@ -123,6 +137,20 @@ def _thinned(values: Array, most: int = 512) -> list[float]:
     return [float(values[place]) for place in places]
 
 
+def _prices(setting: Setting) -> tuple[float, float]:
+    """Seconds that a copy of an expert takes, its weights there and its gradients back, and those of a token that a rank carries.
+
+    A token costs three times its FLOPs forward, and four messages (He et al. 2022, FasterMoE, section 4.1).
+    """
+    model, formats = setting.model, setting.plan.precisions.at(0)["expert"]
+    numbers = float(model.matrices * model.hidden * model.expert_width)
+    rate = setting.machine.node.injection / setting.ranks_per_node
+    bytes_of = BYTES[formats.compute]
+    copy = numbers * (bytes_of + BYTES[formats.gradient]) / rate
+    peak = setting.processor.core_group.peak.get(formats.gemm, 1e12) * setting.processor.groups
+    return copy, 3 * 2 * numbers / peak + 4 * model.hidden * bytes_of / rate
+
+
 class _Draw(NamedTuple):
     """Tokens ``[1, groups, experts]`` drawn with these chances, and the step since which they are as they are."""
 
@@ -147,7 +175,8 @@ class LoadModel:
         self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *over_tp)
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
-        self.router, self.balancer = self.plan.router_policy, self.plan.balancing
+        self.router, self.balancer = self.plan.router_policy, self.plan.balancing.priced(*_prices(setting))
+        self.balancer.require(self.experts, self.ranks, self.tokens, self.top_k)
         self._others = tuple(
             1
             if axis in self.axes or axis not in REPLICAS or (carried_only and setting.plan.balancing.level)
@@ -226,6 +255,7 @@ class LoadModel:
         choices = 1 if sums else self.top_k
         ahead = min(self._micro_batches, AHEAD // (8 * choices * self.groups * self.ranks * self._layers))
         drawn_by_expert = by_expert(self.experts, self.top_k, self.groups)
+        drawn_by_expert = drawn_by_expert and self.balancer.copies is None  # which asks for the same tokens by expert
         if ahead > 1 and drawn_by_expert and not self.plan.prototypes and not isinstance(self.router, Trace):
             drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead, sums)
             found: NDArray[np.int64] = drawn[micro_batch % ahead]
@@ -274,6 +304,7 @@ class LoadModel:
             micro_batch,
             loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
             results=lambda earlier: self._carried(layer, earlier, micro_batch),
+            experts=lambda earlier: self.of_experts(layer, earlier, micro_batch),
         )
 
     def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
@@ -312,7 +343,7 @@ class LoadModel:
         sent, received = self._per_group(carried.tokens.mean(axis=-1)), self._per_rank(carried.tokens)
         if isinstance(self.balancer, Padded):
             sent = received = float(self.balancer.places(self.tokens, self.top_k))
-        return Load(
+        found = Load(
             sent=sent,
             counted=received,
             wanted=wanted[:, 0].sum(axis=0),
@@ -323,6 +354,15 @@ class LoadModel:
             moved_fraction=float(carried.moved.sum() / copies),
             dropped_fraction=float(carried.dropped.sum() / copies),
         )
+        if carried.copies is None:
+            return found
+        copied_out, copied_in, kept = map(self._numbers, carried.copies)
+        return replace(found, copies_sent=copied_out, copies_held=copied_in, kept=kept)
+
+    def _numbers(self, counts: NDArray[np.int64]) -> float | Array:
+        """Counts ``[groups, ranks]`` over the mesh, as numbers to compute with."""
+        found = self._per_rank(counts)
+        return found if isinstance(found, float) else found.astype(np.float64)
 
     def _per_group(self, values: Array) -> float | Array:
         if (values == values[0]).all():

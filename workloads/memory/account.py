@@ -106,7 +106,7 @@ class Account:
         yield from self._kept(saved)
         yield from self._fetched(saved)
         yield from self._at_ends(saved)
-        yield from exchanges(saved, self._most)
+        yield from exchanges(saved, self._most, self._copies)
         if self.working:
             yield from self.working.sent_on(saved)
             yield from self.working.moment(saved, self._most)
@@ -184,6 +184,11 @@ class Account:
     def _most(self) -> float:
         """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
         return max((float(np.max(load.received)) for load in self.loads), default=0.0)
+
+    @cached_property
+    def _copies(self) -> float:
+        """Copies of experts that a rank has in one layer of a micro-batch at most."""
+        return max((float(np.max(load.copies_held)) for load in self.loads), default=0.0)
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""

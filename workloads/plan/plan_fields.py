@@ -157,7 +157,8 @@ class PlanFields:
         "Experts",
         "none",
         "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send"
-        " and compute empty places), swipe, even, or a class of yours as module:Class.",
+        " and compute empty places), swipe, even, expert-choice (experts pick tokens), eplb:R (R replicas of popular experts),"
+        " shadow (popular experts go to all ranks), or a class of yours as module:Class.",
         form="BALANCER",
         names="balancers",
         inference=True,

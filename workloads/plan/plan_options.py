@@ -64,7 +64,8 @@ class PlanOptions(TypedDict, total=False):
     correlate by 1 - X.  [from 0 to 1; default: 0.0]"""
     balancer: str | None
     """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send
-    and compute empty places), swipe, even, or a class of yours as module:Class.  [default: none]"""
+    and compute empty places), swipe, even, expert-choice (experts pick tokens), eplb:R (R replicas of popular
+    experts), shadow (popular experts go to all ranks), or a class of yours as module:Class.  [default: none]"""
     expert_tensor: Literal["split", "whole"] | None
     """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
     too.  [default: split]"""

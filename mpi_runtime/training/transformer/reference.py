@@ -13,7 +13,7 @@ from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
 from .experts.gate_training import GateTraining
-from .experts.serial import UNTRAINED, KeptMixture, TokenRouter, as_wanted, mixture, mixture_back
+from .experts.serial import UNTRAINED, AsWanted, KeptMixture, TokenRouter, mixture, mixture_back
 from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial
 from .weights.tensors import WeightTensor, part_of, tensors_of
 
@@ -77,7 +77,7 @@ class Reference:
         self.gates, self.loads = gates, dict[int, Index]()
         self.weights: Weights = {weight: initial(weight, sizes, seed).astype(kind) for weight in sizes.weights()}
         self.gradients: Weights = {}
-        self.optimizer, self.router = optimizer or Adam(), router or as_wanted
+        self.optimizer, self.router = optimizer or Adam(), router or AsWanted()
         self._formats = POLICIES["fp64" if kind is np.float64 else "O0"]
         self._states = {
             (weight, each): self._rule(weight, each).state(

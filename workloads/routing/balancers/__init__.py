@@ -5,7 +5,9 @@ from __future__ import annotations
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
+from .copying import Copying, Replicated, Shadowed
 from .even import Even
+from .expert_choice import ExpertChoice
 from .none import Unbalanced
 from .past import Past
 from .swipe import Swipe
@@ -18,6 +20,9 @@ BALANCERS: Registry[Balancer] = Registry(
         "padded": Padded,
         "swipe": Swipe,
         "even": Even,
+        "expert-choice": ExpertChoice,
+        "eplb": Replicated,
+        "shadow": Shadowed,
     },
     interface=Balancer,
 )
@@ -29,9 +34,13 @@ __all__ = [
     "Balancer",
     "Capacity",
     "Carried",
+    "Copying",
     "Even",
+    "ExpertChoice",
     "Padded",
     "Past",
+    "Replicated",
+    "Shadowed",
     "Swipe",
     "Tokens",
     "Unbalanced",
