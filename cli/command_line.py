@@ -35,6 +35,7 @@ COMMANDS = {
     "lower": "lower",
     "memory": "memory",
     "plan": "plan",
+    "report": "report",
     "reproduce": "reproduce",
     "scale": "scale",
     "show": "catalogue",

@@ -12,15 +12,14 @@ from matplotlib.patches import Patch
 
 from ...hardware.units import si
 from ...workloads.schedule.operation import CATEGORIES
+from ..content.colours import COLOURS, SERIES
+from ..content.words import percent
 from ..studies.comparison.compare import Pair
 from ..studies.comparison.rows import ComparisonRow
 from ..studies.comparison.timeline import Timeline
-from ..tables.runs import percent
 from .style import (
-    COLOURS,
     GRID,
     INK,
-    SERIES,
     SMALL,
     TEXT,
     WIDTH,

@@ -11,12 +11,11 @@ from matplotlib.patches import Patch
 
 from ...hardware.units import si
 from ...workloads.schedule.operation import CATEGORIES, PHASES
+from ..content.colours import COLOURS, SERIES
 from .style import (
-    COLOURS,
     INK,
     PAPER,
     PUBLISHED,
-    SERIES,
     SMALL,
     blank,
     labelled,
