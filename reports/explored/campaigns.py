@@ -8,9 +8,9 @@ from typing import Any
 from ...hardware.units import DAY, HOUR, duration, si
 from ...workloads.mesh.mesh_text import mesh_text
 from ..content.campaigns import answer, energy, sections
-from ..content.colours import ENTRIES
+from ..content.colours import ENTRIES, SERIES
 from ..content.sections import Section
-from .charts import SERIES, axis, bars, tooltip
+from .charts import axis, bars, tooltip
 from .story import Chart, Fact, Part, Story
 
 

@@ -124,7 +124,7 @@ def memory(parts: Mapping[str, float], name: str) -> Chart:
         {"name": part, "amount": size, "text": f"{si(size, 'B', 3)}, {size / parts['capacity']:.1%} of the capacity"}
         for part, size in [*kept.items(), ("total", parts["total"])]
     ]
-    told = ", ".join(f"{row['name']} {si(row['amount'], 'B', 3)}" for row in rows)
+    told = ", ".join(f"{part} {si(size, 'B', 3)}" for part, size in kept.items())
     limit = {"amount": parts["capacity"], "text": f"capacity {si(parts['capacity'], 'B', 3)}"}
     alt = f"Bars of the memory of {name}: {told}; a dashed line at the capacity of {si(parts['capacity'], 'B', 3)}."
     return bars(rows, alt, "Bytes of the fullest rank; the dashed line is its capacity.", "bytes", "", BYTES, limit)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...hardware.units import parse
 from ...hardware.version import version
+from ..content.sections import Section
 from .story import Chart, Story
 
 ASSETS = Path(__file__).parent / "assets"
@@ -28,7 +29,7 @@ def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["order"] = order
+    environment.filters["orders"] = orders
     return environment.get_template("page.html.j2")
 
 
@@ -86,39 +87,35 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-_NUMBER = re.compile(r"[-+−]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?")
-_UNITS = {
-    "s": "second",
-    "B": "byte",
-    "B/s": "byte / second",
-    "FLOP/s": "FLOPS",
-    "FLOP": "flop",
-    "W": "W",
-    "h": "s",
-    "d": "s",
-}
+_NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?)\s*([^\s,;(]*)")
+_KINDS = ("second", "byte", "byte / second", "FLOPS", "flop", "W", "1", "1 / second")
+_COUNTS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
-def order(text: str) -> str:
-    """The number by which a table's cell is sorted: that of ``"1.2 ms"`` is 0.0012; empty for what is no number."""
-    found = _NUMBER.match(text.strip())
-    if not found:
-        return ""
-    number = found[0].replace(",", "").replace("−", "-")
-    rest = text.strip()[found.end() :].strip()
-    size = 1.0
-    if rest:
-        unit = rest.split(",")[0].strip()
-        for kind in ("second", "byte", "byte / second", "FLOPS", "flop", "W", "1", "1 / second"):
-            try:
-                size = parse(f"1 {unit.replace('FLOP/s', 'FLOPS').replace('tokens', '').strip()}", kind)
-                break
-            except ValueError:
-                continue
-        else:
-            size = _SCALES.get(unit[:1], 1.0) if _COUNTED.match(unit) else 1.0
-    return f"{float(number) * size:.12g}"
+def orders(section: Section) -> list[list[str]]:
+    """For each row of a section's table the numbers by which its columns are sorted: ``"1.2 ms"`` is 0.0012; empty for texts."""
+    columns = [_orders([row[place] for row in section.rows]) for place in range(len(section.columns))]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
-_SCALES = {"k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_COUNTED = re.compile(r"[kMGBTPEmun](?:$|tokens|/s)")
+def _orders(cells: Sequence[str]) -> list[str]:
+    """The numbers of a column; ``B`` is a billion beside ``M`` or ``T``, else bytes."""
+    found = [_NUMBER.match(cell.strip()) for cell in cells]
+    units = {match[2] for match in found if match}
+    counted = bool(units & {"k", "M", "T"}) and units <= {"", *_COUNTS}
+    return ["" if match is None else f"{_amount(match[1], match[2], counted):.12g}" for match in found]
+
+
+def _amount(number: str, unit: str, counted: bool) -> float:
+    amount = float(number.replace(",", "").replace("−", "-"))
+    if not unit or counted:
+        return amount * _COUNTS.get(unit, 1.0)
+    plain = unit.replace("FLOP/s", "FLOPS").replace("tokens", "")
+    if plain[:1] in "kMGTPE" and plain[1:] in ("", "/s"):  # a prefix alone: of tokens, or of things a second
+        return amount * parse(f"1 {plain[0]}B", "byte")
+    for kind in _KINDS:
+        try:
+            return amount * parse(f"1 {plain}", kind)
+        except ValueError:
+            continue
+    return amount

@@ -7,10 +7,11 @@ from typing import Any
 
 from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
+from ..content.colours import SERIES
 from ..content.plans import COLUMNS, best_plan, change_rows, machine_rows, narrowing, options_text, plan_row, sentence
 from ..content.sections import Section
 from ..content.words import percent, shown
-from .charts import BYTES, SECONDS, SERIES, SHARE, axis, bars, coloured, tooltip
+from .charts import BYTES, SECONDS, SHARE, axis, bars, coloured, tooltip
 from .story import Chart, Fact, Part, Story
 
 FRONT, OTHER, FORMULA = "on the front", "simulated", "by the estimate"
@@ -74,7 +75,8 @@ def _plans(found: dict[str, Any]) -> Part:
     for plan in [*found["plans"], *found["front"], *found["by_mesh"]]:
         every.setdefault(plan["command"], plan)
     front = {plan["command"] for plan in found["front"]}
-    rows, texts = [], []
+    rows: list[dict[str, Any]] = []
+    texts: list[tuple[str, ...]] = []
     for command, plan in every.items():
         what = FRONT if command in front else OTHER if plan["simulated"] else FORMULA
         row = plan_row(plan)

@@ -134,12 +134,8 @@ def _parts(row: Row) -> dict[str, float]:
 
 def _grid(rows: Sequence[Row], varied: Sequence[str], goal: str, columns: Sequence[str]) -> Chart | None:
     """Sliders, where the points are a whole grid of at most four keys."""
-    axes = [(name, list(dict.fromkeys(row.get(name) for row in rows))) for name in varied]
-    axes = [
-        (name, sorted(each) if all(_is_number(value) for value in each) else each)
-        for name, each in axes
-        if len(each) > 1
-    ]
+    every: list[tuple[str, list[Any]]] = [(name, list(dict.fromkeys(row.get(name) for row in rows))) for name in varied]
+    axes = [(name, sorted(each) if all(map(_is_number, each)) else each) for name, each in every if len(each) > 1]
     size = prod(len(values) for _, values in axes)
     if not goal or not 1 <= len(axes) <= 4 or size != len(rows) or size > MOST_ROWS:
         return None
@@ -206,7 +202,7 @@ def _picked(names: Sequence[str], rows: Sequence[Row], shown: Sequence[str], var
         }
         for name in kept
     ]
-    table = [[row.get(name) if _is_number(row.get(name)) else str(row.get(name, "")) for name in kept] for row in rows]
+    table = [[_plotted(row.get(column["name"]), bool(column["number"])) for column in columns] for row in rows]
     texts = [[cell(name, row.get(name)) for name in kept] for row in rows]
     spread = sorted((name for name in varied), key=lambda name: -_values(rows, name))
     x = spread[0] if spread else kept[0]
@@ -221,6 +217,11 @@ def _picked(names: Sequence[str], rows: Sequence[Row], shown: Sequence[str], var
         "Pick what is plotted; filtering the table filters this.",
         content | {"series": SERIES, "line": False},
     )
+
+
+def _plotted(value: Any, number: bool) -> float | str | None:
+    """What is plotted of a cell: nothing where a column of numbers has none."""
+    return (value if _is_number(value) else None) if number else str("" if value is None else value)
 
 
 def _shared(rows: Sequence[Row], varied: Sequence[str]) -> Section:

@@ -50,9 +50,13 @@ def story(found: Mapping[str, Any]) -> Story:
 
 def _rows(values: list[float], name: str, text: str, unit: str = "") -> list[dict[str, Any]]:
     stride = max(1, len(values) // MOST_POINTS)
-    told = (lambda value: si(value, unit)) if unit else (lambda value: f"{value:.4f}")
     return [
-        {"series": name, "x": at + 1, "y": values[at], "text": f"step {at + 1}: {text} {told(values[at])}"}
+        {
+            "series": name,
+            "x": at + 1,
+            "y": values[at],
+            "text": f"step {at + 1}: {text} {si(values[at], unit) if unit else format(values[at], '.4f')}",
+        }
         for at in range(0, len(values), stride)
     ]
 

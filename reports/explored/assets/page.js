@@ -36,7 +36,7 @@ async function draw(target, spec, rows, renderer = "svg") {
   views.get(target)?.finalize();
   spec = tinted(spec);
   if (spec.height?.step) spec.height = spec.height.step * Math.max(1, new Set(rows.map(row => row.name)).size);
-  const whole = {$schema: "https://vega.github.io/schema/vega-lite/v6.json", ...spec, data: {name: "rows", values: rows},
+  const whole = {description: target.closest("[id]").getAttribute("aria-label"), ...spec, data: {name: "rows", values: rows},
     width: "container", autosize: {type: "fit-x", contains: "padding"}};
   const made = await vegaEmbed(target, whole, {actions: false, renderer, config: look(width), tooltip: {theme: "page"}});
   views.set(target, made);
@@ -197,7 +197,7 @@ function choice(target, content) {
       y: {field: "y", type: "quantitative", scale: {zero: false}, axis: {title: measure, labelExpr: content.seconds ? ticks : "format(datum.value, '~s')", tickCount: 5}},
       color: {field: "series", type: "nominal", scale: {range: content.series}, legend: {title: null, orient: "bottom"}},
       tooltip: [{field: "series", title: "slider"}, {field: "text", title: "point"}]},
-    layer: [{mark: {type: "line", point: true}}, {transform: [{filter: "datum.here"}], mark: {type: "point", size: 140, filled: false, strokeWidth: 2}}]});
+    layer: [{mark: {type: "line", point: true}}, {mark: {type: "point", size: 140, filled: false, strokeWidth: 2}, encoding: {opacity: {condition: {test: "datum.here", value: 1}, value: 0}}}]});
   function update() {
     const point = points[index(place)], before = points[base];
     const facts = point?.facts || [];
