@@ -190,16 +190,10 @@ def _picked(names: Sequence[str], rows: Sequence[Row], shown: Sequence[str], var
     ]
     numbers = [name for name in numbers if any(row.get(name) not in (None, 0, "") for row in rows)]
     kept = [name for name in dict.fromkeys([*varied, *numbers]) if name != "inputs"]
-    columns = [
+    columns: list[dict[str, Any]] = [
         {"name": name, "title": heading(name), "number": all(_is_number(row.get(name, 0)) for row in rows)}
         | {"few": 1 < _values(rows, name) <= 12, "told": name in varied or name == goal}
-        | {
-            "unit": "seconds"
-            if "seconds" in name or name.startswith(("breakdown", "phases"))
-            else "share"
-            if name in SHARES
-            else ""
-        }
+        | {"unit": _unit(name)}
         for name in kept
     ]
     table = [[_plotted(row.get(column["name"]), bool(column["number"])) for column in columns] for row in rows]
@@ -217,6 +211,13 @@ def _picked(names: Sequence[str], rows: Sequence[Row], shown: Sequence[str], var
         "Pick what is plotted; filtering the table filters this.",
         content | {"series": SERIES, "line": False},
     )
+
+
+def _unit(name: str) -> str:
+    """How an axis writes a column's values."""
+    if "seconds" in name or name.startswith(("breakdown", "phases")):
+        return "seconds"
+    return "share" if name in SHARES else ""
 
 
 def _plotted(value: Any, number: bool) -> float | str | None:
