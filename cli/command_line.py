@@ -36,6 +36,7 @@ COMMANDS = {
     "lower": "lower",
     "memory": "memory",
     "plan": "plan",
+    "report": "report",
     "reproduce": "reproduce",
     "scale": "scale",
     "show": "catalogue",

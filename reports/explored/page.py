@@ -1,0 +1,121 @@
+"""Stories as one HTML file that needs no network: text and tables as HTML, plots as data beside the library that draws them."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ...hardware.units import parse
+from ...hardware.version import version
+from ..content.sections import Section
+from .story import Chart, Story
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@lru_cache
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+@lru_cache
+def _template() -> Any:
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["orders"] = orders
+    return environment.get_template("page.html.j2")
+
+
+def page(
+    stories: Sequence[Story], title: str = "", links: Sequence[tuple[str, str]] = (), commands: Sequence[str] = ()
+) -> str:
+    """The page of some results; ``links`` are texts and addresses that stand above them, ``commands`` made it.
+
+    Scripts are named by their hashes in the page's own policy, so that a browser runs no other, whatever a name contains, and
+    fetches nothing.
+    """
+    drawn = list(_charts(stories))
+    scripts = [_asset("vega.js"), _asset("page.js")] if drawn or any(map(_tables, stories)) else []
+    return str(
+        _template().render(
+            title=title or (stories[0].title if len(stories) == 1 else f"{len(stories)} results"),
+            stories=[(f"r{number + 1}", story) for number, story in enumerate(stories)],
+            links=links,
+            commands=commands,
+            data=_embedded({name: {"kind": each.kind, **each.content} for name, each in drawn}),
+            style=_asset("page.css"),
+            scripts=scripts,
+            policy=_policy(scripts),
+            version=version(),
+        )
+    )
+
+
+def _tables(story: Story) -> bool:
+    return any(part.section.rows for part in story.parts) or bool(story.sources)
+
+
+def _charts(stories: Sequence[Story]) -> Iterator[tuple[str, Chart]]:
+    """Every plot under the name that the template gives its place."""
+    for number, story in enumerate(stories):
+        for place, part in enumerate(story.parts):
+            for each, chart in enumerate(part.charts):
+                yield f"r{number + 1}-{place + 1}-{each + 1}", chart
+
+
+def _embedded(plain: Any) -> str:
+    """JSON that stands inside a script element: nothing in it ends the element."""
+    text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return (
+        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """What a browser may do with the page: run its own scripts (Vega makes functions of its expressions), and nothing else."""
+    hashes = " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)} 'unsafe-eval'; style-src 'unsafe-inline';"
+        " img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+_NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?)\s*([^\s,;(]*)")
+_KINDS = ("second", "byte", "byte / second", "FLOPS", "flop", "W", "1", "1 / second")
+_COUNTS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+
+def orders(section: Section) -> list[list[str]]:
+    """For each row of a section's table the numbers by which its columns are sorted: ``"1.2 ms"`` is 0.0012; empty for texts."""
+    columns = [_orders([row[place] for row in section.rows]) for place in range(len(section.columns))]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _orders(cells: Sequence[str]) -> list[str]:
+    """The numbers of a column; ``B`` is a billion beside ``M`` or ``T``, else bytes."""
+    found = [_NUMBER.match(cell.strip()) for cell in cells]
+    units = {match[2] for match in found if match}
+    counted = bool(units & {"k", "M", "T"}) and units <= {"", *_COUNTS}
+    return ["" if match is None else f"{_amount(match[1], match[2], counted):.12g}" for match in found]
+
+
+def _amount(number: str, unit: str, counted: bool) -> float:
+    amount = float(number.replace(",", "").replace("−", "-"))
+    if not unit or counted:
+        return amount * _COUNTS.get(unit, 1.0)
+    plain = unit.replace("FLOP/s", "FLOPS").replace("tokens", "")
+    if plain[:1] in "kMGTPE" and plain[1:] in ("", "/s"):  # a prefix alone: of tokens, or of things a second
+        return amount * parse(f"1 {plain[0]}B", "byte")
+    for kind in _KINDS:
+        try:
+            return amount * parse(f"1 {plain}", kind)
+        except ValueError:
+            continue
+    return amount
