@@ -39,6 +39,7 @@ COMMANDS = {
     "report": "report",
     "reproduce": "reproduce",
     "scale": "scale",
+    "serve": "serve",
     "show": "catalogue",
     "simulate": "simulate",
     "study": "study",

@@ -48,8 +48,8 @@ def report(files: tuple[str, ...], out: str, title: str | None, what_if: bool, j
 
 def _sliders(file: str, jobs: int | None) -> Chart | None:
     """Points around a run, behind sliders; None for what is no run. Raises :class:`InputError` for a run without its machine."""
-    from ...reports.explored.choices import choice
     from ...reports.explored.saved import run_of
+    from ...reports.explored.stories.choices import choice
     from ...sim.what_if import what_if
     from ...sim.workers import on_cores
 

@@ -41,8 +41,7 @@ def page(
     Scripts are named by their hashes in the page's own policy, so that a browser runs no other, whatever a name contains, and
     fetches nothing.
     """
-    drawn = list(_charts(stories))
-    scripts = [_asset("vega.js"), _asset("page.js")] if drawn or any(map(_tables, stories)) else []
+    drawn, scripts = list(_charts(stories)), _scripts(stories)
     return str(
         _template().render(
             title=title or (stories[0].title if len(stories) == 1 else f"{len(stories)} results"),
@@ -58,8 +57,15 @@ def page(
     )
 
 
-def _tables(story: Story) -> bool:
-    return any(part.section.rows for part in story.parts) or bool(story.sources)
+def policy_of(*stories: Story) -> str:
+    """The policy of the page of some results, which stands in the page as well."""
+    return _policy(_scripts(stories))
+
+
+def _scripts(stories: Sequence[Story]) -> list[str]:
+    """The scripts of a page: the library where something is drawn."""
+    charts = any(part.charts for story in stories for part in story.parts)
+    return [_asset("vega.js"), _asset("page.js")] if charts else [_asset("page.js")]
 
 
 def _charts(stories: Sequence[Story]) -> Iterator[tuple[str, Chart]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,8 +15,14 @@ from ...hardware.errors import InputError
 from ...hardware.records import describe
 from ...workloads.results.run import Run
 from ...workloads.results.totals import Totals
-from ..formats.reading.files import TRACE, content, text
+from ..formats.reading.files import TRACE, content
 from .story import Chart, Story
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLES = (".parquet", ".csv")
+"""Endings of tables."""
 
 WRITTEN = ("run.json", "plan.json", "points.parquet", "points.csv", "campaign.json", "training.json", "scale.json")
 """What ``--out`` folders hold their results in, the first that is there."""
@@ -31,14 +38,14 @@ class Kind:
 
 
 def _run(plain: Any, name: str, choice: Chart | None) -> Story:
-    from . import runs
+    from .stories import runs
 
     run = Run.from_plain(plain, name)
     return runs.story(run.summary(), run, choice)
 
 
 def _summary(plain: Any, name: str, choice: Chart | None) -> Story:
-    from . import runs
+    from .stories import runs
 
     try:
         return runs.story(Totals.model_validate(plain).plain())
@@ -47,25 +54,25 @@ def _summary(plain: Any, name: str, choice: Chart | None) -> Story:
 
 
 def _plan(plain: Any, name: str, choice: Chart | None) -> Story:
-    from . import plans
+    from .stories import plans
 
     return plans.story(plain)
 
 
 def _campaign(plain: Any, name: str, choice: Chart | None) -> Story:
-    from . import campaigns
+    from .stories import campaigns
 
     return campaigns.story(plain)
 
 
 def _training(plain: Any, name: str, choice: Chart | None) -> Story:
-    from . import trainings
+    from .stories import trainings
 
     return trainings.story(plain)
 
 
 def _scaling(plain: Any, name: str, choice: Chart | None) -> Story:
-    from . import scalings
+    from .stories import scalings
 
     return scalings.story(plain)
 
@@ -94,24 +101,38 @@ def results_of(path: str | Path) -> Path:
     return found
 
 
-def story_of(path: str | Path, choice: Chart | None = None, link: Callable[[int], str] | None = None) -> Story:
+def story_of(path: str | Path, choice: Chart | None = None) -> Story:
     """The story of a saved result; raises :class:`InputError` in one line for a file that holds none.
 
-    ``choice`` are points behind sliders, of a run; ``link`` gives the address of the page of a study's point, by its row.
+    ``choice`` are points behind sliders, of a run.
     """
     path = results_of(path)
+    return told(path, content(path, TRACE), choice)
+
+
+def told(path: Path, found: bytes, choice: Chart | None = None, link: Callable[[int], str] | None = None) -> Story:
+    """The story of the bytes of a file; ``link`` gives the address of the page of a study's point, by its row."""
     try:
-        if path.suffix in (".parquet", ".csv"):
-            return _points(path, link)
-        plain = _json(path)
-        kind = next((each for each in KINDS if isinstance(plain, dict) and each.known(plain)), None)
+        if path.suffix in TABLES:
+            from .stories import studies
+
+            frame = points_of(path, found)
+            links = [link(at) for at in range(len(frame))] if link else []
+            return studies.story(frame, path.resolve().parent.name or path.stem, links)
+        plain = _json(path, found)
+        kind = kind_of(plain)
         if kind is None:
             names = ", ".join(each.name for each in KINDS)
             raise InputError(f"{path}: holds no results that a page can be made of: {names}, or a study's points")
         return kind.story(plain, str(path), choice)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as reason:
-        told = f"has no or a wrong {reason}" if isinstance(reason, KeyError) else str(reason)
-        raise InputError(f"{path}: cannot be shown: {' '.join(told.split())}") from None
+        why = f"has no or a wrong {reason}" if isinstance(reason, KeyError) else str(reason)
+        raise InputError(f"{path}: cannot be shown: {' '.join(why.split())}") from None
+
+
+def kind_of(plain: Any) -> Kind | None:
+    """The kind of results that JSON holds, None where it holds none."""
+    return next((each for each in KINDS if isinstance(plain, dict) and each.known(plain)), None)
 
 
 def run_of(path: str | Path) -> Run | None:
@@ -119,47 +140,36 @@ def run_of(path: str | Path) -> Run | None:
     path = results_of(path)
     if path.suffix != ".json":
         return None
-    plain = _json(path)
-    return Run.from_plain(plain, str(path)) if isinstance(plain, dict) and KINDS[0].known(plain) else None
+    plain = _json(path, content(path, TRACE))
+    return Run.from_plain(plain, str(path)) if kind_of(plain) is KINDS[0] else None
 
 
-def points_of(path: Path) -> Any:
+def points_of(path: Path, found: bytes) -> pd.DataFrame:
     """The table of a study's points; raises :class:`InputError` for any other."""
     from io import BytesIO
 
     import pandas as pd
 
-    found = content(path, TRACE)
     try:
-        frame = (
-            pd.read_parquet(BytesIO(found))
-            if path.suffix == ".parquet"
-            else pd.read_csv(BytesIO(found), keep_default_na=False, na_values=[""])
-        )
+        if path.suffix == ".parquet":
+            frame = pd.read_parquet(BytesIO(found))
+        else:
+            frame = pd.read_csv(BytesIO(found), keep_default_na=False, na_values=[""])
     except Exception as reason:  # both readers raise many kinds
         raise InputError(f"{path}: is no table: {' '.join(str(reason).split())}") from None
     missing = [name for name in ("point", "status", "reason") if name not in frame.columns]
     if missing or frame.empty:
-        raise InputError(
-            f"{path}: is no table of a study's points: {f'no column {missing[0]}' if missing else 'no rows'}"
-        )
+        why = f"no column {missing[0]}" if missing else "no rows"
+        raise InputError(f"{path}: is no table of a study's points: {why}")
     return frame
 
 
-def _points(path: Path, link: Callable[[int], str] | None) -> Story:
-    from . import studies
-
-    frame = points_of(path)
-    links = [link(at) for at in range(len(frame))] if link else []
-    return studies.story(frame, path.parent.resolve().name or path.stem, links)
-
-
-def _json(path: Path) -> Any:
+def _json(path: Path, found: bytes) -> Any:
     try:
-        return json.loads(text(path, TRACE), parse_constant=_no_number)
-    except (json.JSONDecodeError, RecursionError) as reason:
+        return json.loads(found.decode("utf-8-sig"), parse_constant=partial(_no_number, path))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as reason:
         raise InputError(f"{path}: is no JSON: {reason}") from None
 
 
-def _no_number(name: str) -> float:
-    raise InputError(f"{name} is no number that JSON has")
+def _no_number(path: Path, name: str) -> float:
+    raise InputError(f"{path}: {name} is no number that JSON has")

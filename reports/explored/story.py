@@ -38,13 +38,13 @@ class Part:
     """A section with its plots.
 
     With ``filtered`` its table has a field to filter it by, and the plots show what is left: their rows have the number of the
-    table's row under ``row``. ``links`` are addresses of the table's rows, where a server has pages of them.
+    table's row under ``row``. ``links`` are addresses of the cells of the table's rows, where a server has pages of them.
     """
 
     section: Section
     charts: Sequence[Chart] = ()
     filtered: bool = False
-    links: Sequence[str] = ()
+    links: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)

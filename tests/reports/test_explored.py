@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.reports.content.sections import Section
-from athanor.reports.explored import runs, studies
-from athanor.reports.explored.choices import choice
 from athanor.reports.explored.page import orders, page
 from athanor.reports.explored.saved import story_of
+from athanor.reports.explored.stories import runs, studies
+from athanor.reports.explored.stories.choices import choice
 from athanor.reports.explored.story import Chart
 from athanor.sim.what_if import Axis, Grid
 from support.pages import Opened, a_browser

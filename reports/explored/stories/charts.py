@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...hardware.units import si
-from ..content.colours import COLOURS, SERIES
-from .story import Chart
+from ....hardware.units import si
+from ...content.colours import COLOURS, SERIES
+from ..story import Chart
 
 Rows = Sequence[Mapping[str, Any]]
 Spec = dict[str, Any]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ...hardware.units import si
-from ..content.colours import COLOURS, SERIES
-from ..content.words import percent
-from .story import Chart
+from ....hardware.units import si
+from ...content.colours import COLOURS, SERIES
+from ...content.words import percent
+from ..story import Chart
 
 if TYPE_CHECKING:
-    from ...sim.what_if import Grid
-    from ...workloads.results.totals import Totals
+    from ....sim.what_if import Grid
+    from ....workloads.results.totals import Totals
 
 LABELS = {"links": "Bandwidth of all links", "arithmetic": "Peak of the arithmetic", "jitter": "Jitter"}
 """What sliders are called."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ...hardware.units import si
-from ...workloads.results.trace import TraceRow
-from ..content.colours import COLOURS
-from .story import Chart
+from ....hardware.units import si
+from ....workloads.results.trace import TraceRow
+from ...content.colours import COLOURS
+from ..story import Chart
 
 MOST_BARS = 12_000
 """Operations that a page holds; neighbours of one category are joined where there are more."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...hardware.units import si
-from ...workloads.mesh.mesh_text import mesh_text
-from ..content.colours import SERIES
-from ..content.sections import Section
-from ..content.words import count_text, shown
+from ....hardware.units import si
+from ....workloads.mesh.mesh_text import mesh_text
+from ...content.colours import SERIES
+from ...content.sections import Section
+from ...content.words import count_text, shown
+from ..story import Chart, Fact, Part, Story
 from .charts import SHARE, axis, curves, stacked
 from .runs import limit
-from .story import Chart, Fact, Part, Story
 
 COLUMNS = ("nodes", "mesh", "parameters", "step", "FLOP/s", "MFU", "tokens/s", "speed-up", "efficiency")
 

@@ -8,10 +8,10 @@ from itertools import product
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any
 
-from ..content.colours import COLOURS, SERIES
-from ..content.sections import Section
-from ..content.studies import SHARES, SHOWN, cell, column_title, heading, point_rows, reason_rows
-from .story import Chart, Fact, Part, Story
+from ...content.colours import COLOURS, SERIES
+from ...content.sections import Section
+from ...content.studies import SHARES, SHOWN, cell, column_title, heading, point_rows, reason_rows
+from ..story import Chart, Fact, Part, Story
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,14 @@ def story(frame: pd.DataFrame, title: str, links: Sequence[str] = ()) -> Story:
             Part(Section("Turn the knobs", "Each position of the sliders is a point of the study."), [sliders])
         )
     charts = [_picked(names, shown, columns, varied, goal)] if goal and done else []
-    parts.append(Part(Section("Points", text, heads, texts, 1), charts, filtered=True, links=links[:MOST_ROWS]))
+    parts.append(
+        Part(
+            Section("Points", text, heads, texts, 1),
+            charts,
+            filtered=True,
+            links=[(each,) for each in links[:MOST_ROWS]],
+        )
+    )
     if reasons := reason_rows([{"reason": "", **row} for row in rows]):
         parts.append(Part(Section("Points without a result", "", ("status", "points", "reason"), reasons, 3)))
     return Story(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...hardware.units import DAY, HOUR, duration, si
-from ...workloads.mesh.mesh_text import mesh_text
-from ..content.campaigns import answer, energy, sections
-from ..content.colours import ENTRIES, SERIES
-from ..content.sections import Section
+from ....hardware.units import DAY, HOUR, duration, si
+from ....workloads.mesh.mesh_text import mesh_text
+from ...content.campaigns import answer, energy, sections
+from ...content.colours import ENTRIES, SERIES
+from ...content.sections import Section
+from ..story import Chart, Fact, Part, Story
 from .charts import axis, bars, tooltip
-from .story import Chart, Fact, Part, Story
 
 
 def story(found: Mapping[str, Any]) -> Story:

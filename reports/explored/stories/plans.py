@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...hardware.units import si
-from ...workloads.mesh.mesh_text import mesh_text
-from ..content.colours import SERIES
-from ..content.plans import COLUMNS, best_plan, change_rows, machine_rows, narrowing, options_text, plan_row, sentence
-from ..content.sections import Section
-from ..content.words import percent, shown
+from ....hardware.units import si
+from ....workloads.mesh.mesh_text import mesh_text
+from ...content.colours import SERIES
+from ...content.plans import COLUMNS, best_plan, change_rows, machine_rows, narrowing, options_text, plan_row, sentence
+from ...content.sections import Section
+from ...content.words import percent, shown
+from ..story import Chart, Fact, Part, Story
 from .charts import BYTES, SECONDS, SHARE, axis, bars, coloured, tooltip
-from .story import Chart, Fact, Part, Story
 
 FRONT, OTHER, FORMULA = "on the front", "simulated", "by the estimate"
 PLAN_COLUMNS = (*COLUMNS, "what")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...hardware.errors import InputError
-from ...hardware.units import si
-from ...workloads.results.run import Run
-from ..content.inputs import inputs
-from ..content.sections import Section
-from ..content.steps import answer, bottleneck_text, breakdown_section
-from ..content.words import percent, shown
+from ....hardware.errors import InputError
+from ....hardware.units import si
+from ....workloads.results.run import Run
+from ...content.inputs import inputs
+from ...content.sections import Section
+from ...content.steps import answer, bottleneck_text, breakdown_section
+from ...content.words import percent, shown
+from ..story import Chart, Fact, Part, Story
 from .charts import SECONDS, SHARE, axis, bars, curves, memory, stacked
-from .story import Chart, Fact, Part, Story
 from .timeline import timeline
 
 

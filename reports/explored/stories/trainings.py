@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...hardware.units import si
-from ..content.sections import Section
-from ..content.trainings import answer, sections
-from ..content.words import shown
+from ....hardware.units import si
+from ...content.sections import Section
+from ...content.trainings import answer, sections
+from ...content.words import shown
+from ..story import Chart, Fact, Part, Story
 from .charts import SECONDS, axis, curves
-from .story import Chart, Fact, Part, Story
 
 MOST_POINTS = 2_000
 """Steps that a curve shows; of more every second, third, …"""
