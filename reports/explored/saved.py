@@ -29,7 +29,7 @@ WRITTEN = ("run.json", "plan.json", "points.parquet", "points.csv", "campaign.js
 
 
 @dataclass(frozen=True)
-class Kind:
+class SavedKind:
     """A kind of results: what it is called, how its JSON is known, and who tells its story."""
 
     name: str
@@ -78,14 +78,14 @@ def _scaling(plain: Any, name: str, choice: Chart | None) -> Story:
 
 
 KINDS = (
-    Kind("a run", lambda plain: str(plain.get("format", "")).startswith("athanor-run/"), _run),
-    Kind("a plan search", lambda plain: plain.get("format") == "athanor-plan/1", _plan),
-    Kind("a campaign", lambda plain: {"ledger", "goodput", "seeds"} <= plain.keys(), _campaign),
-    Kind("a training", lambda plain: {"loss", "tokens_per_step", "gradient_norm"} <= plain.keys(), _training),
-    Kind(
+    SavedKind("a run", lambda plain: str(plain.get("format", "")).startswith("athanor-run/"), _run),
+    SavedKind("a plan search", lambda plain: plain.get("format") == "athanor-plan/1", _plan),
+    SavedKind("a campaign", lambda plain: {"ledger", "goodput", "seeds"} <= plain.keys(), _campaign),
+    SavedKind("a training", lambda plain: {"loss", "tokens_per_step", "gradient_norm"} <= plain.keys(), _training),
+    SavedKind(
         "a scaling study", lambda plain: {"kind", "grow", "points"} <= plain.keys() and bool(plain["points"]), _scaling
     ),
-    Kind("a run's summary", lambda plain: {"step_seconds", "breakdown_by_phase"} <= plain.keys(), _summary),
+    SavedKind("a run's summary", lambda plain: {"step_seconds", "breakdown_by_phase"} <= plain.keys(), _summary),
 )
 """The kinds of JSON that a page can be made of; a table of points is told by its columns."""
 
@@ -130,7 +130,7 @@ def told(path: Path, found: bytes, choice: Chart | None = None, link: Callable[[
         raise InputError(f"{path}: cannot be shown: {' '.join(why.split())}") from None
 
 
-def kind_of(plain: Any) -> Kind | None:
+def kind_of(plain: Any) -> SavedKind | None:
     """The kind of results that JSON holds, None where it holds none."""
     return next((each for each in KINDS if isinstance(plain, dict) and each.known(plain)), None)
 

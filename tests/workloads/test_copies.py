@@ -6,7 +6,7 @@ from athanor.hardware.errors import InputError
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.balancers import BALANCERS, Past, Replicated, Shadowed
+from athanor.workloads.routing.balancers import BALANCERS, ExpertReplicas, Past, Shadowed
 from athanor.workloads.routing.balancers.copying import copied, spread
 from athanor.workloads.routing.balancers.eplb import near_home, packed, placement, replicated
 from athanor.workloads.schedule.operation import Role
@@ -86,12 +86,12 @@ def past_of(*loads, step=None):
 
 def test_replicas_follow_the_loads_of_earlier_steps():
     """In the first step there are none; with ``every`` they stay for as many steps, by the load of as many before."""
-    policy = Replicated(replicas=2)
+    policy = ExpertReplicas(replicas=2)
     first = policy.held(np.array([9, 1, 1, 1]), 2, past_of(step=0))
     assert first.tolist() == [[0, 1, -1], [2, 3, -1]]
     held = policy.held(np.array([1, 1, 1, 9]), 2, past_of([9, 1, 1, 1]))
     assert np.bincount(held.reshape(-1), minlength=4)[0] > 1
-    slow = Replicated(replicas=2, every=2)
+    slow = ExpertReplicas(replicas=2, every=2)
     loads = [[9, 1, 1, 1], [1, 9, 1, 1], [1, 1, 50, 1], [1, 1, 1, 99]]
     assert (slow.held(np.ones(4), 2, past_of(*loads[:2])) == slow.held(np.ones(4), 2, past_of(*loads[:3]))).all()
     assert np.bincount(slow.held(np.ones(4), 2, past_of(*loads)).reshape(-1), minlength=4)[3] > 1

@@ -12,7 +12,7 @@ MOST: Mapping[str, float] = {"layout": 16, "loads": 48 << 20, "schedule": 24, "t
 """How much of each kind is kept: so many, and bytes of loads."""
 
 
-class Kept:
+class KeptWork:
     """The latest layouts, draws of loads, schedules and traffic, each by all that decides it.
 
     A study gives one to its settings (:attr:`~athanor.workloads.plan.setting.Setting.kept`); a single simulation does without.

@@ -23,7 +23,7 @@ from .batch import Batch
 from .compatibility import Given, check
 from .expert_axes import expert_axes
 from .form import layout_form
-from .kept import Kept
+from .kept import KeptWork
 from .plan import Plan
 
 WITHOUT_GAPS = "megatron"
@@ -51,7 +51,7 @@ class Setting:
     ranks_per_node: int
     placement_typed: bool = True
     own_micro_batch: int | None = None
-    kept: Kept | None = field(default=None, compare=False, repr=False)
+    kept: KeptWork | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:

@@ -13,7 +13,7 @@ from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
-from ....workloads.plan.kept import Kept
+from ....workloads.plan.kept import KeptWork
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand, LinkEnds, returning
@@ -145,7 +145,7 @@ class Traffic:
         self._first: Traffic | None = None  # of points of a study: whose flow classes these are as well
 
     @classmethod
-    def of(cls, machine: Machine, layout: Layout, depth: str, kept: Kept | None = None) -> Traffic:
+    def of(cls, machine: Machine, layout: Layout, depth: str, kept: KeptWork | None = None) -> Traffic:
         """The traffic of a layout; points of a study that have it in common take it from what is ``kept``.
 
         Where only the rates of links differ, flow classes are those of another such machine.

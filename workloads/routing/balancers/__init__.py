@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
-from .copying import Copying, Replicated, Shadowed
+from .copying import Copying, ExpertReplicas, Shadowed
 from .even import Even
 from .expert_choice import ExpertChoice
 from .none import Unbalanced
@@ -21,7 +21,7 @@ BALANCERS: Registry[Balancer] = Registry(
         "swipe": Swipe,
         "even": Even,
         "expert-choice": ExpertChoice,
-        "eplb": Replicated,
+        "eplb": ExpertReplicas,
         "shadow": Shadowed,
     },
     interface=Balancer,
@@ -37,9 +37,9 @@ __all__ = [
     "Copying",
     "Even",
     "ExpertChoice",
+    "ExpertReplicas",
     "Padded",
     "Past",
-    "Replicated",
     "Shadowed",
     "Swipe",
     "Tokens",

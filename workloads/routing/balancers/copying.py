@@ -98,7 +98,7 @@ def copied(held: Index, local: int) -> tuple[Tokens, Tokens]:
 
 
 @dataclass(frozen=True)
-class Replicated(Copying):
+class ExpertReplicas(Copying):
     """Experts have replicas where EPLB places them, by the load of earlier steps.
 
     There are ``replicas`` more slots than experts (0: one a rank), and every ``every`` steps another placement, from the load of
