@@ -145,6 +145,7 @@ Operand = Literal[
     "gate",
     "logits",
     "patches",
+    "features",
     "source",
     "in",  # from here on of linear attention and state spaces
     "gates",
