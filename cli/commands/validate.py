@@ -19,6 +19,7 @@ def validate(data: str | None, jobs: int | None, json_path: str | None, out: str
     Rows that cannot be predicted are listed with the reason. After an interrupt, finished rows are shown, and written to --out;
     with --out, finished steps are kept: an interrupted validation continues when it runs again.
     """
+    from ...hardware.cores import cores
     from ...hardware.kept_points import Points
     from ...reports.pages.accuracy import show_accuracy, write_accuracy
     from ...reports.pages.output_folder import Folder
@@ -26,7 +27,6 @@ def validate(data: str | None, jobs: int | None, json_path: str | None, out: str
     from ...reports.studies.accuracy.memory_rows import with_memory
     from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
     from ...reports.studies.accuracy.validate import validate as predict_all
-    from ...sim.workers import cores
 
     rows = list(with_memory(read_runs(data)))
     check_writable(json_path)

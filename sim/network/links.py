@@ -200,7 +200,8 @@ class LinkLoads:
     def plus(self, other: LinkLoads, factor: float) -> None:
         """Add ``factor`` times other loads."""
         for kind, loads in other.loads.items():
-            self.loads[kind] = self.loads[kind] + factor * loads if kind in self.loads else factor * loads
+            more = loads if factor == 1.0 else factor * loads
+            self.loads[kind] = self.loads[kind] + more if kind in self.loads else more
 
     def busy(self) -> Iterator[tuple[LinkKind, Array]]:
         """Seconds that every link of each loaded kind needs for its bytes."""

@@ -171,7 +171,11 @@ def _launched(cost: Cost, processor: Processor) -> Timed:
     overhead = processor.launch(1)
     compute, memory = float(cost.compute.max()), float(cost.memory.max())
     limit = "start of operators" if overhead > max(compute, memory) else "compute" if compute >= memory else "memory"
-    return Timed(np.where(cost.seconds > 0, cost.seconds + overhead, 0.0), limit)
+    seconds = np.asarray(cost.seconds + overhead)
+    idle = cost.seconds <= 0
+    if idle.any():
+        seconds[idle] = 0.0
+    return Timed(seconds, limit)
 
 
 def _require(processor: Processor, precision: str) -> None:
