@@ -140,6 +140,7 @@ class Traffic:
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
         self._chosen: dict[tuple[Groups, bytes], Groups] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
+        self._crowded: dict[tuple[str, ...], bool] = {}
         self._kept: KeptExchanges[list[Transfer]] = KeptExchanges(LATEST // layout.mesh.ranks)
         self._kept_at_once: KeptExchanges[list[AtOnce]] = KeptExchanges(4 * LATEST // layout.mesh.ranks)
         self._first: Traffic | None = None  # of points of a study: whose flow classes these are as well
@@ -199,6 +200,12 @@ class Traffic:
                 self._units[unit] = make()
                 self._first._units[unit] = _rated(self._units[unit], self._first.phases.kinds)
         return self._units[unit]
+
+    def crowded(self, axes: tuple[str, ...]) -> bool:
+        """Whether groups along axes share links that can be full, as far as one sees at a glance."""
+        if axes not in self._crowded:
+            self._crowded[axes] = self.phases.crowded(self.layout.groups(axes))
+        return self._crowded[axes]
 
     def part(self, axes: tuple[str, ...], rows: Index, apart: Marks) -> Part:
         """Some of the groups along axes; the same one for the same groups and links."""
@@ -333,7 +340,8 @@ class Traffic:
         held = full(self.layout, exchange.nbytes)
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
         found, weight = [], self._factors_of(exchange)
-        for each in rounds(exchange.operation, algorithm, outer, inner):
+        several = list(rounds(exchange.operation, algorithm, outer, inner))
+        for each in several:
             scope = self._scope(exchange.axes, each.scope, part)
             if only is not None:
                 scope = self._among(scope, only)
@@ -342,8 +350,9 @@ class Traffic:
                 share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
             if each.everyone:
                 sent = held[groups] * each.share
-                held = np.empty_like(held)
-                held[groups] = share * sent.sum(axis=1, keepdims=True)
+                if each is not several[-1]:
+                    held = np.empty_like(held)
+                    held[groups] = share * sent.sum(axis=1, keepdims=True)
                 demand = self._all_pairs(weight, scope, sent, share, apart)
                 found.append(self._transfer(each, 1, scope, *demand, None))
                 continue
