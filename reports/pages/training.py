@@ -17,9 +17,13 @@ from .output_folder import Folder, all_or_nothing
 
 @all_or_nothing
 def write_training(folder: Folder, run: TrainingRun, machine: Machine, model: Model, command: str) -> None:
-    """Write ``training.json``, ``steps.csv``, ``loads.csv`` (which ``--router trace:`` replays), plots and ``report.html``."""
+    """Write ``training.json``, ``steps.csv``, ``loads.csv`` (which ``--router trace:`` replays), plots and ``report.html``.
+
+    Machine and model stand beside them.
+    """
     found = run.summary()
     folder.json("training.json", found)
+    folder.inputs(machine, model)
     folder.frame("steps.csv", run.to_frame())
     name, entropy = found["model"], found["entropy"]
     drawn = [
