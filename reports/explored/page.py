@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ...hardware.errors import InputError
 from ...hardware.units import parse
 from ...hardware.version import version
 from ..content.sections import Section
@@ -78,7 +79,10 @@ def _charts(stories: Sequence[Story]) -> Iterator[tuple[str, Chart]]:
 
 def _embedded(plain: Any) -> str:
     """JSON that stands inside a script element: nothing in it ends the element."""
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    try:
+        text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    except ValueError:
+        raise InputError("a result holds an infinite number: no page can be made of it") from None
     return (
         text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     )

@@ -140,17 +140,28 @@ def told(
 
             frame = points_of(path, found)
             links = [link(at) for at in range(len(frame))] if link else []
-            return studies.story(frame, path.resolve().parent.name or path.stem, links)
+            return _in_text(studies.story(frame, path.resolve().parent.name or path.stem, links))
         plain = _json(path, found)
         kind = kind_of(plain)
         if kind is None:
             names = ", ".join(each.name for each in KINDS)
             raise InputError(f"{path}: holds no results that a page can be made of: {names}, or a study's points")
-        story = kind.story(plain, str(path), choice)
+        story = _in_text(kind.story(plain, str(path), choice))
         return replace(story, sources=[*story.sources, *_inputs(path, beside)]) if path.name in BESIDE else story
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as reason:
         why = f"has no or a wrong {reason}" if isinstance(reason, KeyError) else str(reason)
         raise InputError(f"{path}: cannot be shown: {' '.join(why.split())}") from None
+
+
+def _in_text(story: Story) -> Story:
+    """The same with texts in all cells, whatever a file has there."""
+    parts = [replace(part, section=_section_in_text(part.section)) for part in story.parts]
+    sources = [_section_in_text(section) for section in story.sources]
+    return replace(story, parts=parts, sources=sources, warnings=[str(each) for each in story.warnings])
+
+
+def _section_in_text(section: Section) -> Section:
+    return replace(section, rows=[tuple("" if cell is None else str(cell) for cell in row) for row in section.rows])
 
 
 def _inputs(path: Path, beside: Callable[[str], bytes | None]) -> list[Section]:
