@@ -19,7 +19,7 @@ from .workers import Workers
 
 LINKS, ARITHMETIC, JITTER = "links", "arithmetic", "jitter"
 
-FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
+FACTORS = (0.5, 1.0, 1.5, 2.0, 4.0)
 """How many times what they are links and arithmetic become; 1 is as it is."""
 
 NOISE = (0.5, 1.0, 2.0, 4.0)

@@ -39,24 +39,36 @@ def report(files: tuple[str, ...], out: str, title: str | None, what_if: bool, j
     if Path(out).suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: a page ends in .html")
     check_writable(out)
-    stories = [story_of(each, _sliders(each, jobs) if what_if else None) for each in files]
+    sliders = _sliders(files, jobs) if what_if else {}
+    stories = [story_of(each, sliders.get(each)) for each in files]
     text = page(stories, title or "", commands=[command_text()])
     write_whole(Path(out), text)
     told = ", ".join(each.title for each in stories[:3]) + ", …" * (len(stories) > 3)
     click.echo(f"{out}: {told}, {len(text.encode()):,} bytes")
 
 
-def _sliders(file: str, jobs: int | None) -> Chart | None:
-    """Points around a run, behind sliders; None for what is no run. Raises :class:`InputError` for a run without its machine."""
+def _sliders(files: tuple[str, ...], jobs: int | None) -> dict[str, Chart]:
+    """Points around each run, behind sliders; raises :class:`InputError` for a run without its machine before any is made."""
     from ...reports.explored.saved import run_of
     from ...reports.explored.stories.choices import choice
+    from ...reports.tables.terminal import progress
     from ...sim.what_if import what_if
     from ...sim.workers import on_cores
 
-    run = run_of(file)
-    if run is None:
-        return None
-    if run.inputs is None:
-        raise InputError(f"{file}: --what-if: holds no machine and model; an older athanor or another tool wrote it")
-    with on_cores(jobs) as crew:
-        return choice(what_if(run.inputs.machine, run.inputs.model, run.plan, crew))
+    runs = {}
+    for file in files:
+        run = run_of(file)
+        if run and run.inputs is None:
+            raise InputError(
+                f"{file}: --what-if: holds no machine and model; an older athanor or another tool wrote it"
+            )
+        if run and run.inputs:
+            runs[file] = (run.inputs.machine, run.inputs.model, run.plan)
+    if not runs:
+        raise InputError(f"--what-if: none of the files holds a run: {', '.join(files)}")
+    with on_cores(jobs) as crew, progress("what if", len(runs)) as tell:
+        found = {}
+        for file, (machine, model, plan) in runs.items():
+            found[file] = choice(what_if(machine, model, plan, crew))
+            tell(file)
+        return found

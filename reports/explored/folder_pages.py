@@ -95,7 +95,14 @@ class FolderPages:
 
     def _story(self, name: str) -> Story:
         """The story of a file; raises :class:`NotThere` or :class:`InputError`."""
-        return told(Path(name), self.folder.read(name), link=lambda row: point_address(name, row))
+
+        def beside(other: str) -> bytes | None:
+            try:
+                return self.folder.read(str(PurePosixPath(name).with_name(other)))
+            except NotThere:
+                return None
+
+        return told(Path(name), self.folder.read(name), beside, link=lambda row: point_address(name, row))
 
     def index(self) -> Story:
         """All results, which runs are points of which study, and all other files."""

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ...hardware.errors import InputError
 from ...hardware.units import parse
 from ...hardware.version import version
 from ..content.sections import Section
@@ -29,7 +30,7 @@ def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["orders"] = orders
+    environment.filters.update(orders=orders, numbers=lambda keys: [any(column) for column in zip(*keys, strict=True)])
     return environment.get_template("page.html.j2")
 
 
@@ -78,7 +79,10 @@ def _charts(stories: Sequence[Story]) -> Iterator[tuple[str, Chart]]:
 
 def _embedded(plain: Any) -> str:
     """JSON that stands inside a script element: nothing in it ends the element."""
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    try:
+        text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    except ValueError:
+        raise InputError("a result holds an infinite number: no page can be made of it") from None
     return (
         text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     )
@@ -95,6 +99,7 @@ def _policy(scripts: Sequence[str]) -> str:
 
 _NUMBER = re.compile(r"([-+−]?\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?)\s*([^\s,;(]*)")
 _KINDS = ("second", "byte", "byte / second", "FLOPS", "flop", "W", "1", "1 / second")
+_BESIDE = {"USD": 1.0, "t": 1e3, "kWh": 3.6e6, "MWh": 3.6e9, "GWh": 3.6e12}
 _COUNTS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -105,14 +110,18 @@ def orders(section: Section) -> list[list[str]]:
 
 
 def _orders(cells: Sequence[str]) -> list[str]:
-    """The numbers of a column; ``B`` is a billion beside ``M`` or ``T``, else bytes."""
-    found = [_NUMBER.match(cell.strip()) for cell in cells]
+    """The numbers of a column, if all that is written in it are numbers; ``B`` is a billion beside ``M`` or ``T``, else bytes."""
+    found = [_NUMBER.fullmatch(cell.strip()) for cell in cells]
     units = {match[2] for match in found if match}
     counted = bool(units & {"k", "M", "T"}) and units <= {"", *_COUNTS}
-    return ["" if match is None else f"{_amount(match[1], match[2], counted):.12g}" for match in found]
+    amounts = [None if match is None else _amount(match[1], match[2], counted) for match in found]
+    if any(cell.strip() and amount is None for cell, amount in zip(cells, amounts, strict=True)):
+        return [""] * len(cells)
+    return ["" if amount is None else f"{amount:.12g}" for amount in amounts]
 
 
-def _amount(number: str, unit: str, counted: bool) -> float:
+def _amount(number: str, unit: str, counted: bool) -> float | None:
+    """A number with its unit in SI; None for what is no unit."""
     amount = float(number.replace(",", "").replace("−", "-"))
     if not unit or counted:
         return amount * _COUNTS.get(unit, 1.0)
@@ -124,4 +133,4 @@ def _amount(number: str, unit: str, counted: bool) -> float:
             return amount * parse(f"1 {plain}", kind)
         except ValueError:
             continue
-    return amount
+    return _BESIDE.get(unit, 0.0) * amount if unit in _BESIDE else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,10 @@ from pydantic import ValidationError
 from ...hardware.errors import InputError
 from ...hardware.records import describe
 from ...workloads.results.run import Run
+from ...workloads.results.run_inputs import RunInputs
 from ...workloads.results.totals import Totals
+from ..content.inputs import inputs
+from ..content.sections import Section
 from ..formats.reading.files import TRACE, content
 from .story import Chart, Story
 
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 TABLES = (".parquet", ".csv")
 """Endings of tables."""
 
-WRITTEN = ("run.json", "plan.json", "points.parquet", "points.csv", "campaign.json", "training.json", "scale.json")
+BESIDE = ("plan.json", "scale.json", "campaign.json", "training.json")
+"""Results of ``--out`` folders that have their machine and model beside them."""
+
+WRITTEN = ("run.json", *BESIDE, "points.parquet", "points.csv")
 """What ``--out`` folders hold their results in, the first that is there."""
 
 
@@ -107,27 +113,64 @@ def story_of(path: str | Path, choice: Chart | None = None) -> Story:
     ``choice`` are points behind sliders, of a run.
     """
     path = results_of(path)
-    return told(path, content(path, TRACE), choice)
+    return told(path, content(path, TRACE), partial(_beside, path), choice)
 
 
-def told(path: Path, found: bytes, choice: Chart | None = None, link: Callable[[int], str] | None = None) -> Story:
-    """The story of the bytes of a file; ``link`` gives the address of the page of a study's point, by its row."""
+def _beside(path: Path, name: str) -> bytes | None:
+    """The bytes of a file beside one of results; None where there is none."""
+    other = path.with_name(name)
+    return content(other) if other.is_file() else None
+
+
+def told(
+    path: Path,
+    found: bytes,
+    beside: Callable[[str], bytes | None],
+    choice: Chart | None = None,
+    link: Callable[[int], str] | None = None,
+) -> Story:
+    """The story of the bytes of a file.
+
+    ``beside`` reads another file of its folder: ``--out`` has the machine and the model there. ``link`` gives the address of the
+    page of a study's point, by its row.
+    """
     try:
         if path.suffix in TABLES:
             from .stories import studies
 
             frame = points_of(path, found)
             links = [link(at) for at in range(len(frame))] if link else []
-            return studies.story(frame, path.resolve().parent.name or path.stem, links)
+            return _in_text(studies.story(frame, path.resolve().parent.name or path.stem, links))
         plain = _json(path, found)
         kind = kind_of(plain)
         if kind is None:
             names = ", ".join(each.name for each in KINDS)
             raise InputError(f"{path}: holds no results that a page can be made of: {names}, or a study's points")
-        return kind.story(plain, str(path), choice)
+        story = _in_text(kind.story(plain, str(path), choice))
+        return replace(story, sources=[*story.sources, *_inputs(path, beside)]) if path.name in BESIDE else story
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as reason:
         why = f"has no or a wrong {reason}" if isinstance(reason, KeyError) else str(reason)
         raise InputError(f"{path}: cannot be shown: {' '.join(why.split())}") from None
+
+
+def _in_text(story: Story) -> Story:
+    """The same with texts in all cells, whatever a file has there."""
+    parts = [replace(part, section=_section_in_text(part.section)) for part in story.parts]
+    sources = [_section_in_text(section) for section in story.sources]
+    return replace(story, parts=parts, sources=sources, warnings=[str(each) for each in story.warnings])
+
+
+def _section_in_text(section: Section) -> Section:
+    return replace(section, rows=[tuple("" if cell is None else str(cell) for cell in row) for row in section.rows])
+
+
+def _inputs(path: Path, beside: Callable[[str], bytes | None]) -> list[Section]:
+    """Machine and model of a folder, every number with its source."""
+    machine, model = beside("machine.toml"), beside("model.toml")
+    if machine is None or model is None:
+        return []
+    found = RunInputs((machine.decode(errors="replace"), model.decode(errors="replace")), str(path.parent))
+    return inputs(found.machine, found.model, {})[:2]
 
 
 def kind_of(plain: Any) -> SavedKind | None:

@@ -3,17 +3,20 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.reports.content.sections import Section
 from athanor.reports.explored.page import orders, page
-from athanor.reports.explored.saved import story_of
+from athanor.reports.explored.saved import story_of, told
 from athanor.reports.explored.stories import runs, studies
 from athanor.reports.explored.stories.choices import choice
 from athanor.reports.explored.story import Chart
 from athanor.sim.what_if import Slider, SliderGrid
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.pages import Opened, a_browser
 from support.toy_runs import made
 
@@ -116,15 +119,15 @@ def test_the_answer_stands_first():
         (["12.5%", "-4.20%", "+3%"], [0.125, -0.042, 0.03]),
         (["2.5 TFLOP/s", "1,024 FLOP/s"], [2.5e12, 1024.0]),
         (["875.1 k/s", "1.371 Mtokens/s", "9 tokens/s"], [875100.0, 1.371e6, 9.0]),
-        (["1,024", "5 of 9", "6.6"], [1024.0, 5.0, 6.6]),
+        (["1,024", "", "6.6"], [1024.0, "", 6.6]),
         (["dp=4", "", "mesh"], ["", "", ""]),
+        (["1f1b", "3"], ["", ""]),
+        (["5 of 9", "2 of 9"], ["", ""]),
     ],
 )
 def test_cells_are_sorted_by_what_they_say(cells, numbers):
     found = [row[0] for row in orders(Section("", "", ("x",), [(cell,) for cell in cells]))]
-    assert (
-        [float(each) if each else each for each in found] == pytest.approx(numbers) if numbers[0] else found == numbers
-    )
+    assert [each and pytest.approx(float(each)) for each in found] == numbers
 
 
 def test_sliders_hold_simulated_points_only():
@@ -158,6 +161,63 @@ def test_files_that_hold_no_results_are_refused_in_one_line(tmp_path):
         story_of(tmp_path)
 
 
+def places(plain, path=()):
+    """Every path into nested plain data."""
+    yield path
+    inside = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
+    for key, value in inside:
+        yield from places(value, (*path, key))
+
+
+RESULTS = {
+    "run": toy().to_plain(),
+    "campaign": {
+        "machine": "m", "model": "n", "mesh": {"dp": 2}, "nodes": 2, "steps": 9, "tokens": 9.0, "policy": "p", "warnings": ["w"],
+        "wall_clock_seconds": {"median": 9.0, "p5": 8.0, "p95": 10.0}, "goodput": 0.9, "mtbf_seconds": 5.0, "ledger_seed": 0,
+        "ledger": {"productive": 8.0, "io": 1.0}, "watts": {"productive": 2.0, "io": 1.0}, "mean_watts": 1.0, "interruptions": 2,
+        "interruptions_by_component": {"host": 2.0}, "energy_joules": 7.0, "co2_kilograms": 1.0, "cost": 3.0,
+        "checkpoint": {"bytes": 1.0, "write_seconds": 1.0, "write_limit": "servers", "save_seconds": 1.0, "load_seconds": 1.0},
+        "checkpoint_interval_seconds": dict.fromkeys(("used", "young", "daly_first_order", "daly", "optimum"), 3.0),
+        "seeds": [{"seed": 0, "wall_clock_seconds": 9.0, "goodput": 0.9, "interruptions": 2, "energy_joules": 7.0}],
+    },
+    "training": {
+        "model": "n", "machine": "m", "mesh": {"dp": 2}, "ranks": 2, "data": "d", "gate": "g", "balancer": "b", "plan": {"seed": 0},
+        "steps": 2, "tokens": 8, "tokens_per_step": 4, "loss": [2.0, 1.0], "entropy": 0.5, "step_seconds": [1.0, 1.0],
+        "gradient_norm": [1.0, 1.0], "median_step_seconds": 1.0, "tokens_per_second": 4.0, "warnings": [],
+        "load_balance": dict.fromkeys(("wanted_max_over_mean", "max_over_mean", "moved_fraction", "dropped_fraction"), 1.0)
+        | {"max_over_mean_by_step": [1.0, 1.0]},
+    },
+    "scaling": {
+        "kind": "weak", "machine": "m", "model": "n", "grow": "data", "options": {},
+        "points": [{**toy().summary(), "parameters": {"total": 9}, "nodes": n, "speedup": n, "efficiency": 1.0} for n in (1, 2)],
+    },
+}  # fmt: skip
+ODD = (None, "", "x", NASTY, -1, 0, 1e308, [], {}, [[]], True, ["a"], {"a": None})
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(sorted(RESULTS)), st.data())
+def test_whatever_a_file_says_is_a_page_or_one_line(kind, data):
+    plain = json.loads(json.dumps(RESULTS[kind]))
+    *path, last = data.draw(st.sampled_from([each for each in places(plain) if each]))
+    here = plain
+    for key in path:
+        here = here[key]
+    if isinstance(here, dict) and data.draw(st.booleans()):
+        del here[last]
+    else:
+        here[last] = data.draw(st.sampled_from(ODD))
+    try:
+        page([told(Path("x.json"), json.dumps(plain).encode(), lambda name: None)])
+    except InputError as said:
+        assert "\n" not in str(said)
+
+
+def test_these_results_are_pages():
+    for plain in RESULTS.values():
+        assert told(Path("x.json"), json.dumps(plain).encode(), lambda name: None).facts
+
+
 # What it does in a browser
 
 
@@ -182,6 +242,7 @@ def opened(browser, address):
 def test_it_opens_without_a_word_and_asks_nobody(opened, address):
     assert opened.said == []
     assert opened.asked == [address]
+    assert opened.processor_seconds < 1.0
     assert opened.overflow() <= 0
     assert opened.page.title().startswith("<script>alert(1)")
     assert "<script>alert(1)</script>" in opened.page.locator("h2.title").first.text_content()

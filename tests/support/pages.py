@@ -41,8 +41,16 @@ class Opened:
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         self.page.on("request", lambda request: self.asked.append(request.url))
+        self._metrics = self.page.context.new_cdp_session(self.page)
+        self._metrics.send("Performance.enable", {"timeDomain": "threadTicks"})
         self.page.goto(address)
         self.page.wait_for_selector("html[data-drawn]", timeout=60_000)
+
+    @property
+    def processor_seconds(self):
+        """What the page's thread has computed so far, however busy the computer is."""
+        found = self._metrics.send("Performance.getMetrics")["metrics"]
+        return next(each["value"] for each in found if each["name"] == "TaskDuration")
 
     def drawn_again(self, before):
         """Wait until all plots have been drawn once more."""

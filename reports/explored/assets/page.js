@@ -28,6 +28,7 @@ const look = width => {
 };
 const views = new Map();
 const ticks = "datum.value == 0 ? '0' : replace(format(datum.value, '.3~s'), regexp('([^0-9.]?)$'), ' $1s')";  // 200 ms
+const number = "abs(datum.value) >= 1e4 ? format(datum.value, '~s') : format(datum.value, ',.6~g')";
 const dim = text => parseInt(text.slice(1, 3), 16) + parseInt(text.slice(3, 5), 16) + parseInt(text.slice(5), 16) < 200;
 const tint = text => matchMedia("(prefers-color-scheme: dark)").matches && !matchMedia("print").matches && dim(text) ? "#8b949e" : text;
 const tinted = spec => JSON.parse(JSON.stringify(spec), (key, value) => typeof value === "string" && /^#[0-9a-f]{6}$/.test(value) ? tint(value) : value);
@@ -194,7 +195,7 @@ function choice(target, content) {
   })).filter(row => row.y !== null);
   const lines = () => ({height: 240, encoding: {
       x: {field: "x", type: "quantitative", scale: content.log ? {type: "log", base: 2, nice: false} : {nice: false}, axis: content.log ? {title: content.log, values: axes[0].values, labelExpr: "'x' + format(datum.value, '~g')"} : {title: "from the first to the last value of a slider", labels: false, ticks: false, grid: false}},
-      y: {field: "y", type: "quantitative", scale: {zero: false}, axis: {title: measure, labelExpr: content.seconds ? ticks : "format(datum.value, '~s')", tickCount: 5}},
+      y: {field: "y", type: "quantitative", scale: {zero: false}, axis: {title: measure, labelExpr: content.seconds ? ticks : number, tickCount: 5}},
       color: {field: "series", type: "nominal", scale: {range: content.series}, legend: {title: null, orient: "bottom"}},
       tooltip: [{field: "series", title: "slider"}, {field: "text", title: "point"}]},
     layer: [{mark: {type: "line", point: true}}, {mark: {type: "point", size: 140, filled: false, strokeWidth: 2}, encoding: {opacity: {condition: {test: "datum.here", value: 1}, value: 0}}}]});
@@ -237,7 +238,7 @@ function picked(target, content) {
     const shown = rows.map((row, number) => ({x: row[at.x], y: row[at.y], tint: tint ? String(texts[number][at.tint]) : "", row: number, text: columns.filter(each => each.told).map(each => `${each.title} ${texts[number][place(each)]}`).join(", ")}))
       .filter(row => row.x !== null && row.y !== null && (!kept || kept.has(row.row)));
     const scale = (column, box) => { const numbers = shown.map(row => row[column]).filter(each => typeof each === "number"); return box.checked && numbers.every(each => each > 0) ? {type: "log", nice: false} : {zero: false}; };
-    const label = column => /seconds/.test(column.unit) ? ticks : column.unit === "share" ? "format(datum.value, '.3~p')" : "format(datum.value, '~s')";
+    const label = column => /seconds/.test(column.unit) ? ticks : column.unit === "share" ? "format(datum.value, '.3~p')" : number;
     const lined = x.number && (tint || shown.every((row, each) => !each || row.x > shown[each - 1].x)) && content.line;
     return draw(canvas, {height: 320, mark: lined ? {type: "line", point: {size: 50}} : {type: "point", filled: true, size: 60, opacity: 0.75}, encoding: {
       x: x.number ? {field: "x", type: "quantitative", scale: scale("x", boxes[0]), axis: {title: x.title, labelExpr: label(x), tickCount: 6}} : {field: "x", type: "nominal", sort: null, axis: {title: x.title, labelAngle: -30}},

@@ -15,7 +15,7 @@ Spec = dict[str, Any]
 _WITH = "datum.value == 0 ? '0' : replace(format(datum.value, '.3~s'), regexp('([^0-9.]?)$'), ' $1{unit}')"
 SECONDS, BYTES = _WITH.format(unit="s"), _WITH.format(unit="B")
 SHARE = "format(datum.value, '.3~p')"
-NUMBER = "format(datum.value, '~s')"
+NUMBER = "abs(datum.value) >= 1e4 ? format(datum.value, '~s') : format(datum.value, ',.6~g')"
 
 
 def axis(title: str, label: str = NUMBER, **more: Any) -> Spec:

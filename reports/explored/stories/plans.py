@@ -86,7 +86,7 @@ def _plans(found: dict[str, Any]) -> StoryPart:
         rows.append(
             {
                 "row": len(rows),
-                "gigabytes": plan["memory_per_rank_bytes"]["total"],
+                "bytes": plan["memory_per_rank_bytes"]["total"],
                 "seconds": plan["step_seconds"],
                 "what": what,
             }
@@ -94,9 +94,9 @@ def _plans(found: dict[str, Any]) -> StoryPart:
             | {"time": f"{si(plan['step_seconds'], 's')}{'' if plan['simulated'] else ' by the estimate'}"}
         )
     colours = {FRONT: SERIES[1], OTHER: SERIES[0], FORMULA: "#9aa4ad"}
-    spec = {
+    log = {"type": "log", "nice": False, "padding": 12}
+    spec: dict[str, Any] = {
         "height": 330,
-        "params": [{"name": "picked", "select": {"type": "point", "fields": ["what"]}, "bind": "legend"}],
         "layer": [
             {
                 "transform": [{"filter": f"datum.what == '{FRONT}'"}],
@@ -107,9 +107,10 @@ def _plans(found: dict[str, Any]) -> StoryPart:
                     "color": SERIES[1],
                     "opacity": 0.6,
                 },
-                "encoding": {"order": {"field": "gigabytes"}},
+                "encoding": {"order": {"field": "bytes"}},
             },
             {
+                "params": [{"name": "picked", "select": {"type": "point", "fields": ["what"]}, "bind": "legend"}],
                 "mark": {"type": "point", "filled": True, "size": 70},
                 "encoding": {
                     "color": coloured(colours, "what"),
@@ -119,28 +120,23 @@ def _plans(found: dict[str, Any]) -> StoryPart:
                     ),
                 },
             },
-            {
-                "data": {"values": [{"gigabytes": found["memory_bytes"], "text": si(found["memory_bytes"], "B", 3)}]},
-                "mark": {"type": "rule", "strokeDash": [5, 4]},
-                "encoding": {"y": {"value": 0}, "y2": {"value": 330}, "tooltip": tooltip(memory_of_a_rank="text")},
-            },
         ],
         "encoding": {
-            "x": {"field": "gigabytes", "type": "quantitative", "axis": axis("memory of the fullest rank", BYTES)},
-            "y": {
-                "field": "seconds",
+            "x": {
+                "field": "bytes",
                 "type": "quantitative",
-                "scale": {"zero": False},
-                "axis": axis("time of a step", SECONDS),
+                "scale": log,
+                "axis": axis("memory of the fullest rank", BYTES),
             },
+            "y": {"field": "seconds", "type": "quantitative", "scale": log, "axis": axis("time of a step", SECONDS)},
         },
     }
-    spec["params"], spec["layer"][1]["params"] = [], spec["params"]  # type: ignore[index]
     alt = f"{len(rows)} plans by the memory that they need and the time of their step; {len(front)} are on the front. "
     if every:
         least = min(every.values(), key=lambda plan: plan["memory_per_rank_bytes"]["total"])
         alt += f"The fastest: {plan_row(found['plans'][0])[0]}; the one with the least memory: {plan_row(least)[0]}."
-    caption = "No plan beats those of the front in both. Dashed: the memory of a rank. Filter the table: this follows."
+    memory = si(found["memory_bytes"], "B", 3)
+    caption = f"No plan beats those of the front in both. A rank has {memory}. Filter the table: this follows."
     drawn = Chart("plot", alt, caption, {"spec": spec, "rows": rows})
     text = sentence(found) if found["plans"] else ""
     return StoryPart(Section("Plans: time against memory", text, PLAN_COLUMNS, texts, 3), [drawn], filtered=True)
