@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from athanor.hardware.cores import cores
 from athanor.reports.pages.fit import show_refit
 from athanor.reports.plots.accuracy import drawings
 from athanor.reports.published.read_runs import read_runs
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.refit import refit
 from athanor.reports.studies.accuracy.validate import validate
-from athanor.sim.workers import cores
 from rich.console import Console
 
 RECORD = Path(__file__).parent / "accuracy.json"

@@ -463,10 +463,10 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
+    from athanor.hardware.cores import cores
     from athanor.reports.plots.draw import as_png
     from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
-    from athanor.sim.workers import cores
 
     found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
     readme = ROOT / "README.md"
