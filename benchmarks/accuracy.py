@@ -33,7 +33,7 @@ def main() -> None:
     told = validate(list(with_memory(runs)), jobs=cores())
     plain = told.plain()
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat()}
-    record |= {key: plain[key] for key in ("overall", "sources", "orders", "memory")}
+    record |= {key: plain[key] for key in ("overall", "sources", "orders", "memory", "far")}
     console.print({key: record["overall"][key] for key in ("rows", "mape", "median", "bias", "null_mape", "coverage")})
     made = [word for word in sys.argv[1:] if word != "--record"]
     if made:

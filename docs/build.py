@@ -280,6 +280,7 @@ def filled(path: Path) -> str:
         "sources": lambda: of_accuracy("by_source", recorded("accuracy")),
         "fits": lambda: of_accuracy("by_fit", recorded("accuracy")),
         "unseen": lambda: of_accuracy("unseen", recorded("accuracy")),
+        "far": lambda: of_accuracy("far", recorded("accuracy")),
         "measurements": lambda: of_accuracy("in_short", recorded("accuracy")),
         "planner": lambda: planner(recorded("planner")),
         "referee": lambda: referee(recorded("referee")),

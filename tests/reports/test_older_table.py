@@ -240,6 +240,15 @@ def test_experts_over_all_data_parallel_ranks_or_whole_over_tensor_parallel_ones
     )
     assert split.plan["mesh"] == {"pp": 2, "dp": 2, "ep": 4, "tp": 4} and "expert_tensor" not in split.plan
     assert whole.plan["mesh"] == {"pp": 2, "ep": 8, "tp": 4} and whole.plan["expert_tensor"] == "whole"
+    own, folded, between = rows(
+        tmp_path,
+        {**moe, "num_accelerators": "64", "tp": "4", "ep": "4", "etp": "1"},
+        {**moe, "num_accelerators": "64", "tp": "1", "cp": "4", "ep": "32"},
+        {**moe, "num_accelerators": "64", "tp": "4", "ep": "4", "etp": "2"},
+    )
+    assert own.plan["mesh"] == {"pp": 2, "dp": 8, "tp": 4} and own.plan["expert_tensor"] == "whole"
+    assert folded.plan["mesh"] == {"pp": 2, "ep": 8, "cp": 4} and folded.plan["expert_context"] == "spread"
+    assert between.left_out == "etp=2: experts are cut over all of tp=4, or not at all"
 
 
 def test_a_table_that_is_none_is_refused(tmp_path):

@@ -126,6 +126,11 @@ class Setting:
         return {}
 
     @cached_property
+    def holdings(self) -> dict[Any, Any]:
+        """What a rank holds of the whole model, once it is worked out."""
+        return {}
+
+    @cached_property
     def lowered(self) -> dict[Any, Any]:
         """What steps have in common once they are lowered, by their formats."""
         return {}

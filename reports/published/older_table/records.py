@@ -162,7 +162,7 @@ def _fuses(place: RowPlace, model: Model) -> bool:
 
 
 def _plan(row: Row, model: Model, ranks: int, publication: Publication, assumed: list[str]) -> dict[str, Any]:
-    mesh, whole = _mesh(row, ranks, publication)
+    mesh, experts = _mesh(row, ranks, publication)
     replicas = ranks // (mesh.get("tp", 1) * mesh.get("pp", 1) * mesh.get("cp", 1))
     zero, stages = row.text("zero_stage").casefold(), mesh.get("pp", 1)
     plan: dict[str, Any] = {"mesh": mesh, **publication.plan}
@@ -183,8 +183,7 @@ def _plan(row: Row, model: Model, ranks: int, publication: Publication, assumed:
         plan |= {key: value for key, value in publication.blank.items() if key == "recompute"}
     if row.text("sequence_parallel") == "yes" and mesh.get("tp", 1) > 1:
         plan["sequence_parallel"] = True
-    if whole:
-        plan["expert_tensor"] = "whole"
+    plan |= experts
     batch, micro = row.count("global_batch"), row.count("micro_batch")
     if batch is not None:
         plan["global_batch"] = batch
@@ -202,8 +201,8 @@ def _plan(row: Row, model: Model, ranks: int, publication: Publication, assumed:
     return {**plan, **_further(row)}
 
 
-def _mesh(row: Row, ranks: int, publication: Publication) -> tuple[dict[str, int], bool]:
-    """The mesh, outermost axis first, and whether experts stay whole; ``dp`` counts all ranks with sequences of their own."""
+def _mesh(row: Row, ranks: int, publication: Publication) -> tuple[dict[str, int], dict[str, str]]:
+    """The mesh, outermost axis first, and how experts lie on it; ``dp`` counts all ranks with sequences of their own."""
     given = {axis: row.count(axis) for axis in AXES}
     if given["dp"] is None and given["tp"] is None and given["pp"] is None:
         raise Unreadable("dp, tp and pp were not published")
@@ -215,13 +214,30 @@ def _mesh(row: Row, ranks: int, publication: Publication) -> tuple[dict[str, int
             f"{degrees} is {dp * tp * pp * cp:,}, not the {ranks:,} of num_accelerators; a column cp may say more"
         )
     ep = given["ep"] or 1
-    whole = tp > 1 and ep % tp == 0 and (ep > dp or (ep > 1 and publication.experts == "whole"))
-    if whole:
+    experts: dict[str, str] = {}
+    if tp > 1 and ep % tp == 0 and _whole(row, ep > dp, tp, publication):
         ep //= tp
+        experts["expert_tensor"] = "whole"
+    if ep > dp and cp > 1 and ep % cp == 0:
+        ep //= cp
+        experts["expert_context"] = "spread"
     if dp % ep:
         raise Unreadable(f"ep={row.text('ep')} does not divide the {dp} data-parallel ranks")
     sizes = {"pp": pp, "dp": dp // ep, "ep": ep, "cp": cp, "tp": tp}
-    return {axis: size for axis, size in sizes.items() if size > 1} or {"dp": 1}, whole
+    return {axis: size for axis, size in sizes.items() if size > 1} or {"dp": 1}, experts
+
+
+def _whole(row: Row, beyond: bool, tp: int, publication: Publication) -> bool:
+    """Whether experts stay whole and lie over tp too: their own degree of tensor parallelism (``etp``) says so, if it is known.
+
+    Else those of a publication's recipes do, and those of more ranks than have sequences of their own.
+    """
+    own = row.count("etp")
+    if own not in (None, 1, tp):
+        raise Unreadable(f"etp={own}: experts are cut over all of tp={tp}, or not at all")
+    if own is not None:
+        return own == 1
+    return beyond or (publication.experts == "whole" and (row.count("ep") or 1) > 1)
 
 
 def _zero(text: str, stages: int, assumed: list[str]) -> dict[str, Any]:

@@ -46,7 +46,13 @@ def cut_axes(setting: Setting, part: Part) -> tuple[str, ...]:
 
 
 def held(setting: Setting) -> list[Holding]:
-    """What a rank holds of the whole model."""
+    """What a rank holds of the whole model; worked out once."""
+    if "held" not in setting.holdings:
+        setting.holdings["held"] = _held(setting)
+    return list(setting.holdings["held"])
+
+
+def _held(setting: Setting) -> list[Holding]:
     stages, parts, stack = setting.mesh.size("pp"), parts_of(setting), setting.model.stack
     known, found = dict[tuple[object, ...], Parameters](), list[Parameters]()
     for stage in range(stages):
