@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -16,7 +17,7 @@ from ...hardware.precisions import BYTES
 from ..mesh.axes import CONTEXT, REPLICAS
 from ..plan.setting import Setting
 from ..routing.balancers import Padded
-from ..routing.balancers.balancer import carried_by
+from ..routing.balancers.balancer import Carried, Copies, carried_by
 from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
@@ -182,6 +183,9 @@ class LoadModel:
         self._known = dict[tuple[int, int], Array]()
         self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
         self._chance: dict[tuple[int, int], _Draw] = setting.drawn_loads.setdefault((decoder, carried_only), {})
+        self._states: dict[tuple[int, int, int], tuple[int, dict[str, Any]]] = setting.past_loads.setdefault(
+            ("states", decoder, self._others), {}
+        )
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -289,16 +293,50 @@ class LoadModel:
         shares: Array = rows / rows.sum(axis=1, keepdims=True)
         return shares
 
-    def past(self, layer: int, step: int, micro_batch: int) -> Past:
-        """What a balancing policy may know of a layer's earlier steps."""
+    def past(self, layer: int, step: int, micro_batch: int, group: int | None = None) -> Past:
+        """What a balancing policy may know of a layer's earlier steps, in all groups or in one."""
         return Past(
             step,
             layer,
             micro_batch,
+            group,
             loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
             results=lambda earlier: self._carried(layer, earlier, micro_batch),
             experts=lambda earlier: self.of_experts(layer, earlier, micro_batch),
+            state=self._state(layer, step, micro_batch, group or 0) if self.balancer.remembers else {},
         )
+
+    def _state(self, layer: int, step: int, micro_batch: int, group: int) -> dict[str, Any]:
+        """What a policy has remembered of a group before a step: it is asked about all steps before, in their order."""
+        key = layer, micro_batch, group
+        done, state = self._states.get(key, (0, {}))
+        if done > step:
+            done, state = 0, {}
+        for at in range(done, step):
+            self._states[key] = at, state
+            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch, group)
+            carried_by(self.balancer, wanted[:, group : group + 1], self.tokens, past)
+            state = past.state
+        self._states[key] = step, state
+        return deepcopy(state)
+
+    def _asked(self, wanted: NDArray[np.int64], layer: int, step: int, micro_batch: int) -> Carried:
+        """What the policy carries of ``wanted[choice, groups, ranks]``; one that remembers is asked group by group."""
+        if not self.balancer.remembers:
+            past = self.past(layer, step, micro_batch, 0 if wanted.shape[1] == 1 else None)
+            return carried_by(self.balancer, wanted, self.tokens, past)
+        found = [
+            carried_by(
+                self.balancer, wanted[:, group : group + 1], self.tokens, self.past(layer, step, micro_batch, group)
+            )
+            for group in range(wanted.shape[1])
+        ]
+        tokens, moved, dropped = (
+            np.concatenate([getattr(each, name) for each in found]) for name in ("tokens", "moved", "dropped")
+        )
+        copies = [each.copies for each in found if each.copies is not None]
+        joined = Copies(*(np.concatenate(each) for each in zip(*copies, strict=True))) if copies else None
+        return Carried(tokens, moved, dropped, joined)
 
     def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[groups, ranks]`` carried in an earlier step, from the first on: each may follow from those before."""
@@ -306,8 +344,8 @@ class LoadModel:
         if kept and step < kept[0][0]:
             kept.clear()
         for at in range(kept[-1][0] + 1 if kept else 0, step + 1):
-            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch)
-            kept.append((at, carried_by(self.balancer, wanted, self.tokens, past).tokens))
+            wanted = self.wanted(layer, at, micro_batch)
+            kept.append((at, self._asked(wanted, layer, at, micro_batch).tokens))
         return next(tokens for at, tokens in kept if at == step)
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
@@ -316,8 +354,7 @@ class LoadModel:
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:
             wanted = wanted[:, :1]
-        past = self.past(layer, step, micro_batch)
-        carried = carried_by(self.balancer, wanted, self.tokens, past.of_group(0) if self.balancer.level else past)
+        carried = self._asked(wanted, layer, step, micro_batch)
         copies = self.ranks * self.tokens * self.top_k * wanted.shape[1]
         sent, received = self._per_group(carried.tokens.mean(axis=-1)), self._per_rank(carried.tokens)
         if isinstance(self.balancer, Padded):
