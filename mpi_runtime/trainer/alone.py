@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -24,13 +23,13 @@ from .serial import Size
 class PrecisionTrial:
     """What is tried: a policy of formats, how the loss is scaled, and from which seed.
 
-    ``outliers``: gradients of a step are so many times what they should be. ``loud``: rows of the embedding begin so many times
-    larger.
+    ``outliers``: in these steps gradients are so many times what they should be. ``loud``: rows of the embedding begin
+    so many times larger.
     """
 
     precision: str
     loss_scale: str = ""
-    outliers: MappingProxyType[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    outliers: tuple[tuple[int, float], ...] = ()
     loud: float = 1.0
     learning_rate: float | None = None
     seed: int = 0
@@ -84,7 +83,7 @@ def precision_trial(size: Size, of: PrecisionTrial) -> dict[str, Any]:
 
         training.usable = usable
         factor = scale.value if scale is not None else 1.0
-        training.scale = factor * of.outliers.get(step, 1.0)
+        training.scale = factor * dict(of.outliers).get(step, 1.0)
         before = [flat.share.copy() for flat in training.holdings.flats]
         with np.errstate(all="ignore"):
             training.start_step(step)
@@ -121,6 +120,7 @@ def _raise_voices(training: ModelTraining, factor: float) -> None:
         for piece in flat.pieces:
             if piece.weight == EMBEDDING:
                 here = slice(piece.start, piece.stop)
-                flat.share[here] = flat.share[here] * factor
-                if flat.master is not None:
-                    flat.master[here] = flat.share[here]
+                exact = flat.share if flat.master is None else flat.master
+                with np.errstate(over="ignore"):
+                    exact[here] = exact[here] * factor
+                    flat.share[here] = exact[here]
