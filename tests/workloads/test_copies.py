@@ -6,7 +6,7 @@ from athanor.hardware.errors import InputError
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.balancers import BALANCERS, Past, Replicated, Shadowed
+from athanor.workloads.routing.balancers import BALANCERS, ExpertReplicas, ExpertShadows, Past
 from athanor.workloads.routing.balancers.copying import copied, spread
 from athanor.workloads.routing.balancers.eplb import near_home, packed, placement, replicated
 from athanor.workloads.schedule.operation import Role
@@ -86,12 +86,12 @@ def past_of(*loads, step=None):
 
 def test_replicas_follow_the_loads_of_earlier_steps():
     """In the first step there are none; with ``every`` they stay for as many steps, by the load of as many before."""
-    policy = Replicated(replicas=2)
+    policy = ExpertReplicas(replicas=2)
     first = policy.held(np.array([9, 1, 1, 1]), 2, past_of(step=0))
     assert first.tolist() == [[0, 1, -1], [2, 3, -1]]
     held = policy.held(np.array([1, 1, 1, 9]), 2, past_of([9, 1, 1, 1]))
     assert np.bincount(held.reshape(-1), minlength=4)[0] > 1
-    slow = Replicated(replicas=2, every=2)
+    slow = ExpertReplicas(replicas=2, every=2)
     loads = [[9, 1, 1, 1], [1, 9, 1, 1], [1, 1, 50, 1], [1, 1, 1, 99]]
     assert (slow.held(np.ones(4), 2, past_of(*loads[:2])) == slow.held(np.ones(4), 2, past_of(*loads[:3]))).all()
     assert np.bincount(slow.held(np.ones(4), 2, past_of(*loads)).reshape(-1), minlength=4)[3] > 1
@@ -101,10 +101,12 @@ def test_shadows_are_those_that_save_more_than_they_cost():
     """The fullest rank's most popular expert, as long as the fullest rank has less by what sending it is worth."""
     loads = np.array([100, 20, 10, 10, 10, 10, 10, 30])
     for worth, expected in ((0.0, [0, 7]), (12.0, [0, 7]), (13.0, [0]), (54.0, [0]), (55.0, [])):
-        held = Shadowed(worth).held(loads, 4, past_of())
+        held = ExpertShadows(worth).held(loads, 4, past_of())
         assert held[:, :2].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
         assert held[:, 2:].tolist() == [expected] * 4, worth
-    assert Shadowed(5.0).priced(1.0, 1e-3) == Shadowed(5.0) and Shadowed().priced(1.0, 1e-3).worth == 1000
+    assert (
+        ExpertShadows(5.0).priced(1.0, 1e-3) == ExpertShadows(5.0) and ExpertShadows().priced(1.0, 1e-3).worth == 1000
+    )
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,8 @@ def _prices(setting: Setting) -> tuple[float, float]:
     rate = setting.machine.node.injection / setting.ranks_per_node
     bytes_of = BYTES[formats.compute]
     copy = numbers * (bytes_of + BYTES[formats.gradient]) / rate
-    peak = setting.processor.core_group.peak.get(formats.gemm, 1e12) * setting.processor.groups
+    peaks = setting.processor.core_group.peak  # a machine that has no such format is refused where products are timed
+    peak = peaks.get(formats.gemm, max(peaks.values())) * setting.processor.groups
     return copy, 3 * 2 * numbers / peak + 4 * model.hidden * bytes_of / rate
 
 

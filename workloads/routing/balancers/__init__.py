@@ -5,11 +5,13 @@ from __future__ import annotations
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
-from .copying import Copying, Replicated, Shadowed
+from .copying import Copying
 from .even import Even
 from .expert_choice import ExpertChoice
 from .none import Unbalanced
 from .past import Past
+from .replicas import ExpertReplicas
+from .shadows import ExpertShadows
 from .swipe import Swipe
 
 BALANCERS: Registry[Balancer] = Registry(
@@ -21,8 +23,8 @@ BALANCERS: Registry[Balancer] = Registry(
         "swipe": Swipe,
         "even": Even,
         "expert-choice": ExpertChoice,
-        "eplb": Replicated,
-        "shadow": Shadowed,
+        "eplb": ExpertReplicas,
+        "shadow": ExpertShadows,
     },
     interface=Balancer,
 )
@@ -37,10 +39,10 @@ __all__ = [
     "Copying",
     "Even",
     "ExpertChoice",
+    "ExpertReplicas",
+    "ExpertShadows",
     "Padded",
     "Past",
-    "Replicated",
-    "Shadowed",
     "Swipe",
     "Tokens",
     "Unbalanced",
