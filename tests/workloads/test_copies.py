@@ -78,6 +78,28 @@ def test_tokens_are_spread_evenly_and_none_is_lost(ranks, local, seed):
             assert not away[:, np.isin(held, shadowed)].any()
 
 
+@given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_what_is_carried_is_what_is_spread(ranks, local, seed):
+    """Whoever sends the tokens; shadows keep those of their rank, of which there are as many on each to within one."""
+    random = np.random.default_rng(seed)
+    loads = [random.integers(0, 90, ranks * local).tolist() for _ in range(2)]
+    past = past_of(*loads, step=1)
+    everyone = random.multinomial(np.array(loads[1]), np.full(ranks, 1 / ranks)).T
+    wanted = np.array(loads[1]).reshape(1, 1, ranks, local).sum(axis=3)
+    for policy in (ExpertReplicas(), ExpertShadows(3.0)):
+        held, carried = policy.held(np.array(loads[1]), ranks, past), policy.carry(wanted, 0, past)
+        found = spread(everyone, held, policy.stay)
+        assert carried.tokens.sum() == found.sum()
+        sent, received = copied(held, local)
+        assert carried.copies.sent[0].tolist() == sent.tolist() and carried.copies.held[0].tolist() == received.tolist()
+        if not policy.stay:
+            assert carried.tokens[0].tolist() == found.sum(axis=(0, 2)).tolist()
+            continue
+        even = np.diff(np.array(loads[1]) * np.arange(ranks + 1)[:, None] // ranks, axis=0)
+        assert carried.tokens[0].tolist() == spread(even, held, True).sum(axis=(0, 2)).tolist()
+        assert carried.copies.kept[0].tolist() == even[:, held[0, local:]].sum(axis=1).tolist()
+
+
 def past_of(*loads, step=None):
     """The past of an only group after steps of these loads."""
     step = len(loads) if step is None else step

@@ -44,11 +44,14 @@ class Copying(Balancer):
         for group, every in enumerate(loads.sum(axis=0)):
             local = len(every) // ranks
             has = self.held(every, ranks, past if past.group is not None else past.of_group(group))
-            by_sender = every[None]
-            if self.stay:  # where every sender has as many of each expert
-                by_sender = np.diff(every * np.arange(ranks + 1)[:, None] // ranks, axis=0)
-                kept[group] = by_sender[:, np.unique(has[:, local:])].sum(axis=1)
-            carried[group] = spread(by_sender, has, self.stay).sum(axis=(0, 2))
+            if self.stay:  # of each expert every sender has as many
+                shadowed = has[0, local:]
+                kept[group] = np.diff(every[shadowed] * np.arange(ranks + 1)[:, None] // ranks, axis=0).sum(axis=1)
+                away = every.copy()
+                away[shadowed] = 0
+                carried[group] = away.reshape(ranks, local).sum(axis=1) + kept[group]
+            else:
+                carried[group] = _in_equal_parts(every, has)
             sent[group], held[group] = copied(has, local)
         nothing = np.zeros(groups, dtype=np.int64)
         return Carried(carried, nothing, nothing, Copies(sent, held, kept))
@@ -64,6 +67,15 @@ def places_of(held: Index) -> tuple[Index, Index]:
     order = np.argsort(flat, kind="stable")
     order = order[np.count_nonzero(flat < 0) :]
     return order, flat[order]
+
+
+def _in_equal_parts(loads: Tokens, held: Index) -> Tokens:
+    """Tokens of each rank where those of an expert go to its slots as :func:`spread` has it, whoever sends them."""
+    order, expert = places_of(held)
+    first, count = np.searchsorted(expert, expert), np.bincount(expert, minlength=len(loads))[expert]
+    number, total = np.arange(len(expert)) - first, loads[expert]
+    parts = (number + 1) * total // count - number * total // count
+    return np.bincount(order // held.shape[1], parts, len(held)).astype(np.int64)
 
 
 def spread(everyone: Tokens, held: Index, stay: bool) -> Tokens:

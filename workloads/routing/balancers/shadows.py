@@ -49,19 +49,17 @@ class ExpertShadows(Copying):
     def held(self, loads: Index, ranks: int, past: Past) -> Index:
         """A rank's own experts, and all that are shadowed."""
         local = len(loads) // ranks
-        left, shared = loads.astype(np.float64), 0.0
-        shadowed: list[int] = []
+        left, shared = loads.reshape(ranks, local).astype(np.float64), 0.0
+        on_rank, shadowed = left.sum(axis=1), list[int]()
         while len(shadowed) < len(loads):
-            on_rank = left.reshape(ranks, local).sum(axis=1)
             fullest = int(np.argmax(on_rank))
-            expert = fullest * local + int(np.argmax(left.reshape(ranks, local)[fullest]))
-            after = left.copy()
-            after[expert] = 0
-            fewer = shared + loads[expert] / ranks
-            if on_rank[fullest] + shared - (after.reshape(ranks, local).sum(axis=1).max() + fewer) <= self.worth:
+            most, place = on_rank[fullest], int(np.argmax(left[fullest]))
+            on_rank[fullest] -= left[fullest, place]
+            fewer = shared + left[fullest, place] / ranks
+            if most + shared - (on_rank.max() + fewer) <= self.worth:
                 break
-            left, shared = after, fewer
-            shadowed.append(expert)
+            shared, left[fullest, place] = fewer, 0
+            shadowed.append(fullest * local + place)
         own = np.arange(len(loads)).reshape(ranks, local)
         copies = np.tile(np.array(shadowed, dtype=np.int64), (ranks, 1))
         return np.concatenate([own, copies], axis=1)
