@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,14 +68,18 @@ class Load(FrozenArrays):
     @property
     def mean(self) -> Load:
         """What ranks send and carry in the mean."""
+        return self.of(np.mean, pairs=None)
+
+    def of(self, one: Callable[[Any], Any], **others: Any) -> Load:
+        """What all ranks would send and carry, were each as one is of them: the mean, or the fullest."""
         return replace(
             self,
-            sent=float(np.mean(self.sent)),
-            counted=float(np.mean(self.counted)),
-            copies_sent=float(np.mean(self.copies_sent)),
-            copies_held=float(np.mean(self.copies_held)),
-            kept=float(np.mean(self.kept)),
-            pairs=None,
+            sent=float(one(self.sent)),
+            counted=float(one(self.received)),
+            copies_sent=float(one(self.copies_sent)),
+            copies_held=float(one(self.copies_held)),
+            kept=float(one(self.kept)),
+            **others,
         )
 
     def of_tokens(self, factor: float) -> Load:
