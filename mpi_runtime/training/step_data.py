@@ -87,7 +87,7 @@ class Training:
                 weights = 2.0 ** -random.integers(0, 3, wanted.shape[1:]).astype(np.float64)
                 made = MoeLayer(self.transport, routing, tokens, weights)
                 made.everyone = wanted
-                made.past = self.loads.past(layer, step, micro_batch).of_group(self.group)
+                made.past = self.loads.past(layer, step, micro_batch, self.group)
                 if not self._assigns_in_step:
                     self._assign(made)
                 self.layers[micro_batch, layer] = made

@@ -6,7 +6,7 @@ from athanor.hardware.errors import InputError
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.balancers import BALANCERS, ExpertReplicas, Past, Shadowed
+from athanor.workloads.routing.balancers import BALANCERS, ExpertReplicas, ExpertShadows, Past
 from athanor.workloads.routing.balancers.copying import copied, spread
 from athanor.workloads.routing.balancers.eplb import near_home, packed, placement, replicated
 from athanor.workloads.schedule.operation import Role
@@ -78,6 +78,28 @@ def test_tokens_are_spread_evenly_and_none_is_lost(ranks, local, seed):
             assert not away[:, np.isin(held, shadowed)].any()
 
 
+@given(st.integers(2, 4), st.integers(1, 3), st.integers(0, 1000))
+def test_what_is_carried_is_what_is_spread(ranks, local, seed):
+    """Whoever sends the tokens; shadows keep those of their rank, of which there are as many on each to within one."""
+    random = np.random.default_rng(seed)
+    loads = [random.integers(0, 90, ranks * local).tolist() for _ in range(2)]
+    past = past_of(*loads, step=1)
+    everyone = random.multinomial(np.array(loads[1]), np.full(ranks, 1 / ranks)).T
+    wanted = np.array(loads[1]).reshape(1, 1, ranks, local).sum(axis=3)
+    for policy in (ExpertReplicas(), ExpertShadows(3.0)):
+        held, carried = policy.held(np.array(loads[1]), ranks, past), policy.carry(wanted, 0, past)
+        found = spread(everyone, held, policy.stay)
+        assert carried.tokens.sum() == found.sum()
+        sent, received = copied(held, local)
+        assert carried.copies.sent[0].tolist() == sent.tolist() and carried.copies.held[0].tolist() == received.tolist()
+        if not policy.stay:
+            assert carried.tokens[0].tolist() == found.sum(axis=(0, 2)).tolist()
+            continue
+        even = np.diff(np.array(loads[1]) * np.arange(ranks + 1)[:, None] // ranks, axis=0)
+        assert carried.tokens[0].tolist() == spread(even, held, True).sum(axis=(0, 2)).tolist()
+        assert carried.copies.kept[0].tolist() == even[:, held[0, local:]].sum(axis=1).tolist()
+
+
 def past_of(*loads, step=None):
     """The past of an only group after steps of these loads."""
     step = len(loads) if step is None else step
@@ -101,10 +123,12 @@ def test_shadows_are_those_that_save_more_than_they_cost():
     """The fullest rank's most popular expert, as long as the fullest rank has less by what sending it is worth."""
     loads = np.array([100, 20, 10, 10, 10, 10, 10, 30])
     for worth, expected in ((0.0, [0, 7]), (12.0, [0, 7]), (13.0, [0]), (54.0, [0]), (55.0, [])):
-        held = Shadowed(worth).held(loads, 4, past_of())
+        held = ExpertShadows(worth).held(loads, 4, past_of())
         assert held[:, :2].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
         assert held[:, 2:].tolist() == [expected] * 4, worth
-    assert Shadowed(5.0).priced(1.0, 1e-3) == Shadowed(5.0) and Shadowed().priced(1.0, 1e-3).worth == 1000
+    assert (
+        ExpertShadows(5.0).priced(1.0, 1e-3) == ExpertShadows(5.0) and ExpertShadows().priced(1.0, 1e-3).worth == 1000
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -17,7 +18,7 @@ from ...hardware.precisions import BYTES
 from ..mesh.axes import CONTEXT, REPLICAS, TENSOR
 from ..plan.setting import Setting
 from ..routing.balancers import Padded
-from ..routing.balancers.balancer import carried_by
+from ..routing.balancers.balancer import Carried, Copies, carried_by
 from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
@@ -67,14 +68,18 @@ class Load(FrozenArrays):
     @property
     def mean(self) -> Load:
         """What ranks send and carry in the mean."""
+        return self.of(np.mean, pairs=None)
+
+    def of(self, one: Callable[[Any], Any], **others: Any) -> Load:
+        """What all ranks would send and carry, were each as one is of them: the mean, or the fullest."""
         return replace(
             self,
-            sent=float(np.mean(self.sent)),
-            counted=float(np.mean(self.counted)),
-            copies_sent=float(np.mean(self.copies_sent)),
-            copies_held=float(np.mean(self.copies_held)),
-            kept=float(np.mean(self.kept)),
-            pairs=None,
+            sent=float(one(self.sent)),
+            counted=float(one(self.received)),
+            copies_sent=float(one(self.copies_sent)),
+            copies_held=float(one(self.copies_held)),
+            kept=float(one(self.kept)),
+            **others,
         )
 
     def of_tokens(self, factor: float) -> Load:
@@ -147,7 +152,8 @@ def _prices(setting: Setting) -> tuple[float, float]:
     rate = setting.machine.node.injection / setting.ranks_per_node
     bytes_of = BYTES[formats.compute]
     copy = numbers * (bytes_of + BYTES[formats.gradient]) / rate
-    peak = setting.processor.core_group.peak.get(formats.gemm, 1e12) * setting.processor.groups
+    peaks = setting.processor.core_group.peak  # a machine that has no such format is refused where products are timed
+    peak = peaks.get(formats.gemm, max(peaks.values())) * setting.processor.groups
     return copy, 3 * 2 * numbers / peak + 4 * model.hidden * bytes_of / rate
 
 
@@ -189,6 +195,9 @@ class LoadModel:
         self._known = dict[tuple[int, int], Array]()
         self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
         self._chance: dict[tuple[int, int], _Draw] = setting.drawn_loads.setdefault((decoder, carried_only), {})
+        self._states: dict[tuple[int, int, int], tuple[int, dict[str, Any]]] = setting.past_loads.setdefault(
+            ("states", decoder, self._others), {}
+        )
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -296,16 +305,50 @@ class LoadModel:
         shares: Array = rows / rows.sum(axis=1, keepdims=True)
         return shares
 
-    def past(self, layer: int, step: int, micro_batch: int) -> Past:
-        """What a balancing policy may know of a layer's earlier steps."""
+    def past(self, layer: int, step: int, micro_batch: int, group: int | None = None) -> Past:
+        """What a balancing policy may know of a layer's earlier steps, in all groups or in one."""
         return Past(
             step,
             layer,
             micro_batch,
+            group,
             loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
             results=lambda earlier: self._carried(layer, earlier, micro_batch),
             experts=lambda earlier: self.of_experts(layer, earlier, micro_batch),
+            state=self._state(layer, step, micro_batch, group or 0) if self.balancer.remembers else {},
         )
+
+    def _state(self, layer: int, step: int, micro_batch: int, group: int) -> dict[str, Any]:
+        """What a policy has remembered of a group before a step: it is asked about all steps before, in their order."""
+        key = layer, micro_batch, group
+        done, state = self._states.get(key, (0, {}))
+        if done > step:
+            done, state = 0, {}
+        for at in range(done, step):
+            self._states[key] = at, state
+            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch, group)
+            carried_by(self.balancer, wanted[:, group : group + 1], self.tokens, past)
+            state = past.state
+        self._states[key] = step, state
+        return deepcopy(state)
+
+    def _asked(self, wanted: NDArray[np.int64], layer: int, step: int, micro_batch: int) -> Carried:
+        """What the policy carries of ``wanted[choice, groups, ranks]``; one that remembers is asked group by group."""
+        if not self.balancer.remembers:
+            past = self.past(layer, step, micro_batch, 0 if wanted.shape[1] == 1 else None)
+            return carried_by(self.balancer, wanted, self.tokens, past)
+        found = [
+            carried_by(
+                self.balancer, wanted[:, group : group + 1], self.tokens, self.past(layer, step, micro_batch, group)
+            )
+            for group in range(wanted.shape[1])
+        ]
+        tokens, moved, dropped = (
+            np.concatenate([getattr(each, name) for each in found]) for name in ("tokens", "moved", "dropped")
+        )
+        copies = [each.copies for each in found if each.copies is not None]
+        joined = Copies(*(np.concatenate(each) for each in zip(*copies, strict=True))) if copies else None
+        return Carried(tokens, moved, dropped, joined)
 
     def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[groups, ranks]`` carried in an earlier step, from the first on: each may follow from those before."""
@@ -313,8 +356,8 @@ class LoadModel:
         if kept and step < kept[0][0]:
             kept.clear()
         for at in range(kept[-1][0] + 1 if kept else 0, step + 1):
-            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch)
-            kept.append((at, carried_by(self.balancer, wanted, self.tokens, past).tokens))
+            wanted = self.wanted(layer, at, micro_batch)
+            kept.append((at, self._asked(wanted, layer, at, micro_batch).tokens))
         return next(tokens for at, tokens in kept if at == step)
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
@@ -337,8 +380,7 @@ class LoadModel:
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:
             wanted = wanted[:, :1]
-        past = self.past(layer, step, micro_batch)
-        carried = carried_by(self.balancer, wanted, self.tokens, past.of_group(0) if self.balancer.level else past)
+        carried = self._asked(wanted, layer, step, micro_batch)
         copies = self.ranks * self.tokens * self.top_k * wanted.shape[1]
         sent, received = self._per_group(carried.tokens.mean(axis=-1)), self._per_rank(carried.tokens)
         if isinstance(self.balancer, Padded):

@@ -51,7 +51,7 @@ def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArra
         wanted = np.zeros((loads.top_k, loads.ranks, loads.ranks), dtype=np.int64)
         for choice in range(loads.top_k):
             np.add.at(wanted[choice], (np.arange(loads.ranks)[:, None], home[:, :, choice]), 1)
-        past = loads.past(layer, step, micro_batch).of_group(group)
+        past = loads.past(layer, step, micro_batch, group)
         found.append(pairs_of(balancer, wanted, loads.tokens, past))
     return np.array(found)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
-from .copying import Copying, ExpertReplicas, Shadowed
+from .copying import Copying
 from .even import Even
 from .expert_choice import ExpertChoice
 from .none import Unbalanced
 from .past import Past
+from .replicas import ExpertReplicas
+from .shadows import ExpertShadows
 from .swipe import Swipe
 
 BALANCERS: Registry[Balancer] = Registry(
@@ -22,7 +24,7 @@ BALANCERS: Registry[Balancer] = Registry(
         "even": Even,
         "expert-choice": ExpertChoice,
         "eplb": ExpertReplicas,
-        "shadow": Shadowed,
+        "shadow": ExpertShadows,
     },
     interface=Balancer,
 )
@@ -38,9 +40,9 @@ __all__ = [
     "Even",
     "ExpertChoice",
     "ExpertReplicas",
+    "ExpertShadows",
     "Padded",
     "Past",
-    "Shadowed",
     "Swipe",
     "Tokens",
     "Unbalanced",

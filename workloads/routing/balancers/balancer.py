@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args
 
@@ -64,7 +65,8 @@ class Balancer(Policy, ABC):
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
     one of them stands for all. One that is not ``by_choice`` looks at what each rank is asked for in all: ``wanted`` may then
     have these sums in place of the choices. One that never ``decides`` lets tokens go where they are wanted. Under one
-    that ``picks``, experts choose among the tokens of each rank by their chances, and an answer counts its chance.
+    that ``picks``, experts choose among the tokens of each rank by their chances, and an answer counts its chance. One that
+    ``remembers`` finds in ``past.state`` what it has put there in the step before.
     """
 
     decides: ClassVar[bool] = True
@@ -72,6 +74,7 @@ class Balancer(Policy, ABC):
     by_choice: ClassVar[bool] = True
     picks: ClassVar[bool] = False
     copies: ClassVar[CopyWay | None] = None
+    remembers: ClassVar[bool] = False
 
     def priced(self, copy_seconds: float, token_seconds: float) -> Self:
         """The policy where an expert's copy and a token that a rank carries take so long: the same, unless it weighs them."""
@@ -167,7 +170,8 @@ def carried_by(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEG
 
 def pairs_of(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
     """Tokens ``[senders, receivers]`` that travel in a group; raises :class:`InputError` where these are not what is carried."""
-    found = np.asarray(_asked(balancer.pairs, wanted, tokens, past))
+    aside = replace(past, state=deepcopy(past.state))  # carry alone says what is remembered
+    found = np.asarray(_asked(balancer.pairs, wanted, tokens, aside))
     of = f"--balancer: {type(balancer).__name__}.pairs"
     if found.shape != wanted.shape[1:] or found.min(initial=0) < 0:
         raise InputError(

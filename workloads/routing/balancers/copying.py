@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....hardware.errors import InputError
 from .balancer import Balancer, Carried, Copies, CopyWay, Tokens
-from .eplb import near_home, placement
-from .past import BEGINNING, MOST_STEPS_AGO, Past
+from .past import BEGINNING, Past
 
 Index = NDArray[np.int64]
 
@@ -46,11 +44,14 @@ class Copying(Balancer):
         for group, every in enumerate(loads.sum(axis=0)):
             local = len(every) // ranks
             has = self.held(every, ranks, past if past.group is not None else past.of_group(group))
-            by_sender = every[None]
-            if self.stay:  # where every sender has as many of each expert
-                by_sender = np.diff(every * np.arange(ranks + 1)[:, None] // ranks, axis=0)
-                kept[group] = by_sender[:, np.unique(has[:, local:])].sum(axis=1)
-            carried[group] = spread(by_sender, has, self.stay).sum(axis=(0, 2))
+            if self.stay:  # of each expert every sender has as many
+                shadowed = has[0, local:]
+                kept[group] = np.diff(every[shadowed] * np.arange(ranks + 1)[:, None] // ranks, axis=0).sum(axis=1)
+                away = every.copy()
+                away[shadowed] = 0
+                carried[group] = away.reshape(ranks, local).sum(axis=1) + kept[group]
+            else:
+                carried[group] = _in_equal_parts(every, has)
             sent[group], held[group] = copied(has, local)
         nothing = np.zeros(groups, dtype=np.int64)
         return Carried(carried, nothing, nothing, Copies(sent, held, kept))
@@ -66,6 +67,15 @@ def places_of(held: Index) -> tuple[Index, Index]:
     order = np.argsort(flat, kind="stable")
     order = order[np.count_nonzero(flat < 0) :]
     return order, flat[order]
+
+
+def _in_equal_parts(loads: Tokens, held: Index) -> Tokens:
+    """Tokens of each rank where those of an expert go to its slots as :func:`spread` has it, whoever sends them."""
+    order, expert = places_of(held)
+    first, count = np.searchsorted(expert, expert), np.bincount(expert, minlength=len(loads))[expert]
+    number, total = np.arange(len(expert)) - first, loads[expert]
+    parts = (number + 1) * total // count - number * total // count
+    return np.bincount(order // held.shape[1], parts, len(held)).astype(np.int64)
 
 
 def spread(everyone: Tokens, held: Index, stay: bool) -> Tokens:
@@ -95,121 +105,3 @@ def copied(held: Index, local: int) -> tuple[Tokens, Tokens]:
     ranks = len(held)
     foreign = (held >= 0) & (held // local != np.arange(ranks)[:, None])
     return np.bincount(held[foreign] // local, minlength=ranks), foreign.sum(axis=1)
-
-
-@dataclass(frozen=True)
-class ExpertReplicas(Copying):
-    """Experts have replicas where EPLB places them, by the load of earlier steps.
-
-    There are ``replicas`` more slots than experts (0: one a rank), and every ``every`` steps another placement, from the load of
-    as many steps before. ``groups`` of experts stay on one of ``nodes`` each. In the first step there are none.
-
-    Source: :func:`~.eplb.placement`. There weights are those of inference, and move when the placement does; in training they are
-    others after every step.
-    """
-
-    replicas: int = 0
-    groups: int = 1
-    nodes: int = 1
-    every: int = 1
-    about: ClassVar[str] = "eplb:R, R replicas of popular experts (DeepSeek's EPLB); R = one a rank"
-
-    @classmethod
-    def parse(cls, argument: str) -> Self:
-        """``eplb``, ``eplb:16`` or ``eplb:16,groups=4,nodes=2,every=8``."""
-        values = dict[str, int]()
-        for text in filter(None, argument.split(",")):
-            key, _, value = text.rpartition("=")
-            key = key or "replicas"
-            if key not in cls.__dataclass_fields__ or not value.isdigit() or (key != "replicas" and int(value) < 1):
-                raise ValueError(
-                    "takes a number of replicas, and groups, nodes and every: eplb:16,groups=4,nodes=2,every=8"
-                )
-            values[key] = int(value)
-        if values.get("every", 1) > MOST_STEPS_AGO // 2:
-            raise ValueError(f"takes every=N up to {MOST_STEPS_AGO // 2}: so much of the past is kept")
-        return cls(**values)
-
-    def slots(self, experts: int, ranks: int) -> int:
-        """Experts and replicas of a rank."""
-        return (experts + (self.replicas or ranks)) // ranks
-
-    def require(self, experts: int, ranks: int, tokens: int, top_k: int) -> None:
-        """Slots have to divide over ranks, groups and nodes over what they cut."""
-        if ranks == 1:
-            return
-        extra = self.replicas or ranks
-        whole = not (experts + extra) % ranks and extra <= experts * (ranks - 1)
-        if self.groups % self.nodes == 0:
-            whole = whole and not experts % self.groups and not ranks % self.nodes
-        if not whole:
-            raise InputError(
-                f"--balancer eplb: {experts:,} experts and {extra:,} replicas on {ranks:,} ranks in {self.groups} groups and"
-                f" {self.nodes} nodes do not divide; try eplb:{ranks}"
-            )
-
-    def held(self, loads: Index, ranks: int, past: Past) -> Index:
-        """As EPLB places them, ranks in the order that copies least."""
-        since = past.step % self.every
-        known = [past.by_expert(ago) for ago in range(since + 1, min(since + self.every, past.step) + 1)]
-        sums = [each.sum(axis=(0, 1)) for each in known if each is not None]
-        slots = self.slots(len(loads), ranks)
-        if not sums:
-            own = np.arange(len(loads)).reshape(ranks, -1)
-            return np.pad(own, ((0, 0), (0, slots - own.shape[1])), constant_values=-1)
-        before = np.sum(sums, axis=0).astype(np.float64)
-        placed = placement(before, slots * ranks, self.groups, self.nodes, ranks).reshape(ranks, slots)
-        nodes = self.nodes if self.groups % self.nodes == 0 else 1
-        return near_home(placed, len(loads) // ranks, nodes)
-
-
-@dataclass(frozen=True)
-class Shadowed(Copying):
-    """Popular experts are sent to all ranks, and tokens that want them stay where they are.
-
-    The fullest rank's most popular expert is shadowed as long as the fullest rank then has less by ``worth`` tokens, which is
-    what sending an expert's weights and gradients takes. Where nothing is given, that follows from model and machine: an
-    expert's bytes over the rank's bandwidth, beside what a token takes, three times the FLOPs forward and four messages.
-
-    Source: He et al. 2022 (FasterMoE), section 4.2, and fmoe/fastermoe/shadow_policy.py; there a rank has one expert.
-    """
-
-    worth: float = 0.0
-    about: ClassVar[str] = "shadow:N, popular experts sent to all ranks where this saves N tokens (FasterMoE)"
-    copies: ClassVar[CopyWay | None] = "broadcast"
-    stay: ClassVar[bool] = True
-
-    @classmethod
-    def parse(cls, argument: str) -> Self:
-        """``shadow``, or ``shadow:64``."""
-        try:
-            worth = float(argument or 0)
-        except ValueError:
-            worth = -1.0
-        if not 0 <= worth < float("inf"):
-            raise ValueError("takes the tokens that sending an expert is worth, such as shadow:64")
-        return cls(worth)
-
-    def priced(self, copy_seconds: float, token_seconds: float) -> Self:
-        """With a worth from the machine where none was given."""
-        return self if self.worth else replace(self, worth=copy_seconds / token_seconds)
-
-    def held(self, loads: Index, ranks: int, past: Past) -> Index:
-        """A rank's own experts, and all that are shadowed."""
-        local = len(loads) // ranks
-        left, shared = loads.astype(np.float64), 0.0
-        shadowed: list[int] = []
-        while len(shadowed) < len(loads):
-            on_rank = left.reshape(ranks, local).sum(axis=1)
-            fullest = int(np.argmax(on_rank))
-            expert = fullest * local + int(np.argmax(left.reshape(ranks, local)[fullest]))
-            after = left.copy()
-            after[expert] = 0
-            fewer = shared + loads[expert] / ranks
-            if on_rank[fullest] + shared - (after.reshape(ranks, local).sum(axis=1).max() + fewer) <= self.worth:
-                break
-            left, shared = after, fewer
-            shadowed.append(expert)
-        own = np.arange(len(loads)).reshape(ranks, local)
-        copies = np.tile(np.array(shadowed, dtype=np.int64), (ranks, 1))
-        return np.concatenate([own, copies], axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,13 @@ def replicated(loads: Array, slots: int) -> tuple[Index, Index]:
     """(expert of each slot, slots of each expert): one each, and each further slot to the expert with the most a slot."""
     experts = len(loads)
     of_slot, count = np.arange(slots) % experts, np.ones(experts, dtype=np.int64)
+    fullest = [(-float(load), expert) for expert, load in enumerate(loads)]
+    heapq.heapify(fullest)
     for slot in range(experts, slots):
-        fullest = int(np.argmax(loads / count))
-        of_slot[slot] = fullest
-        count[fullest] += 1
+        expert = fullest[0][1]
+        of_slot[slot] = expert
+        count[expert] += 1
+        heapq.heapreplace(fullest, (-float(loads[expert]) / count[expert], expert))
     return of_slot, count
 
 
@@ -68,15 +72,20 @@ def near_home(placed: Index, local: int, nodes: int) -> Index:
 
     Each rank in its turn takes the set that has most of its own ``local`` experts; loads stay what they are.
     """
-    ranks, found = len(placed), np.empty_like(placed)
-    for first in range(0, ranks, ranks // nodes):
-        left = list(range(first, first + ranks // nodes))
-        homes = placed[left] // local
-        for rank in range(first, first + ranks // nodes):
-            own = (homes == rank).sum(axis=1)
-            chosen = int(np.argmax(own))
-            found[rank] = placed[left[chosen]]
-            homes[chosen] = -1
-            homes = np.delete(homes, chosen, axis=0)
+    found = np.empty_like(placed)
+    homes = (placed // local).tolist()
+    for first in range(0, len(placed), len(placed) // nodes):
+        node = range(first, first + len(placed) // nodes)
+        having: dict[int, Counter[int]] = {}  # of each rank's experts, how many each set has
+        for number in node:
+            for home in homes[number]:
+                having.setdefault(home, Counter())[number] += 1
+        left = dict.fromkeys(node)
+        for rank in node:
+            own = {number: count for number, count in having.get(rank, Counter()).items() if number in left}
+            chosen = min(own, key=lambda number: (-own[number], number), default=None)
+            if chosen is None:
+                chosen = next(iter(left))
+            found[rank] = placed[chosen]
             del left[chosen]
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,11 @@ class Past:
     """Where in a run a layer's tokens are, and the same layer's loads in earlier steps, in the same micro-batch.
 
     Loads are worked out when a policy asks for them, from the seed: every rank of a job gets the same. Groups are those
-    that :meth:`~athanor.workloads.routing.balancers.Balancer.carry` is asked about.
+    that :meth:`~athanor.workloads.routing.balancers.Balancer.carry` is asked about. ``rank`` is the number of the rank that asks
+    in its group; None where one asks for all, as the simulator does.
+
+    What a policy that ``remembers`` puts into ``state`` is there in the next step of the same layer and micro-batch. Only what
+    ``carry`` puts there stays.
     """
 
     step: int = 0
@@ -31,6 +36,8 @@ class Past:
     loads: Callable[[int], Tokens | None] | None = field(default=None, repr=False, compare=False)
     results: Callable[[int], Tokens | None] | None = field(default=None, repr=False, compare=False)
     experts: Callable[[int], Tokens | None] | None = field(default=None, repr=False, compare=False)
+    rank: int | None = None
+    state: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def wanted(self, ago: int = 1) -> Tokens | None:
         """Tokens ``[choice, groups, ranks]`` that were wanted so many steps ago; None before the first step."""

@@ -176,7 +176,7 @@ class MeshRouter:
                 every = [wanted[mine] if drawn is None else drawn[at] for at, mine in enumerate(rows)]
                 local = loads.experts // loads.ranks
                 routings = [Routing(each, loads.ranks, local, at) for at, each in enumerate(every)]
-                past = BEGINNING if self.learned else loads.past(layer, 0, micro_batch).of_group(number)
+                past = BEGINNING if self.learned else loads.past(layer, 0, micro_batch, number)
                 if self.picks:
                     for mine, routing in zip(rows, routings, strict=True):
                         routing.pick(picked(chances[mine], loads.top_k))

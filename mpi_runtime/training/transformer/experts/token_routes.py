@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +57,7 @@ class TokenRoutes:
         self.seen: list[Tokens] = []
         self._step = 0
         self._group = group_of(setting, place)
+        self._states: dict[tuple[int, int], dict[str, Any]] = {}  # what the policy remembers
         self._told: dict[
             tuple[int, int], deque[tuple[int, Index, Index, Index | None]]
         ] = {}  # by layer and micro-batch
@@ -102,7 +105,7 @@ class TokenRoutes:
 
     def _past(self, micro_batch: int, layer: int) -> Past:
         if not self.learned:
-            return self.loads.past(layer, self._step, micro_batch).of_group(self._group)
+            return replace(self.loads.past(layer, self._step, micro_batch, self._group), rank=self.place.expert_rank)
         kept = {step: loads for step, *loads in self._told.get((layer, micro_batch), ())}
         wanted, carried, experts = ({step: loads[each] for step, loads in kept.items()} for each in range(3))
         return Past(
@@ -112,6 +115,8 @@ class TokenRoutes:
             loads=lambda earlier: _of_one_group(wanted.get(earlier)),
             results=lambda earlier: _of_one_group(carried.get(earlier), axis=0),
             experts=lambda earlier: _of_one_group(experts.get(earlier)),
+            rank=self.place.expert_rank,
+            state=self._states.setdefault((layer, micro_batch), {}),
         )
 
     def _tell(self, micro_batch: int, layer: int, wanted: Index, carried: Index, experts: Index | None = None) -> None:
