@@ -82,7 +82,8 @@ def on_config(config: Any) -> Any:
     package.mkdir()
     for name in (*ROOMS, "__init__.py", "py.typed"):
         (package / name).symlink_to(ROOT / name)
-    (folder / "docstrings.py").write_text(EXTENSION, encoding="utf-8")
+    homes = sorted({_home_of(name) for _, names in API.values() for name in names})
+    (folder / "docstrings.py").write_text(EXTENSION.replace("HOMES", repr(tuple(homes))), encoding="utf-8")
     sys.path.insert(0, str(folder))
     python = config.plugins["mkdocstrings"].config.handlers["python"]
     python["paths"] = [str(folder)]
@@ -257,9 +258,12 @@ import griffe
 ROLE = re.compile(r":(?:class|func|meth|data|mod):`~?([^`]+)`")
 
 
+SHOWN = HOMES
+
+
 class Docstrings(griffe.Extension):
     def on_object(self, *, obj, **_):
-        if obj.docstring is None:
+        if obj.docstring is None or not any(f"{obj.path}.".startswith(f"{home}.") for home in SHOWN):
             return
         if obj.is_function or obj.is_class:
             try:
