@@ -12,12 +12,14 @@ from __future__ import annotations
 import html
 import posixpath
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
@@ -75,13 +77,14 @@ API = {
 LINK = re.compile(r"(?P<before>\]\(|src=\")(?P<target>[^)\s\"#]+)(?P<anchor>#[^)\s\"]*)?(?P<after>\)|\")")
 
 
+@event_priority(100)  # before mkdocstrings reads where the package is
 def on_config(config: Any) -> Any:
     """Lead mkdocstrings to the package alone: its folder has tests, environments and outputs beside it."""
     folder = Path(tempfile.mkdtemp(prefix="athanor-site-"))
     package = folder / "athanor"
-    package.mkdir()
-    for name in (*ROOMS, "__init__.py", "py.typed"):
-        (package / name).symlink_to(ROOT / name)
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, package / room, ignore=lambda _, names: [n for n in names if n == "__pycache__"])
+    shutil.copy(ROOT / "__init__.py", package)
     homes = sorted({_home_of(name) for _, names in API.values() for name in names})
     (folder / "docstrings.py").write_text(EXTENSION.replace("HOMES", repr(tuple(homes))), encoding="utf-8")
     sys.path.insert(0, str(folder))
@@ -94,13 +97,7 @@ def on_config(config: Any) -> Any:
 
 def on_post_build(config: Any) -> None:
     """Remove what :func:`on_config` made."""
-    folder = Path(config.extra["package"])
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if not path.is_dir() or path.is_symlink():
-            path.unlink()
-        else:
-            path.rmdir()
-    folder.rmdir()
+    shutil.rmtree(config.extra["package"])
 
 
 def on_files(files: Files, config: Any) -> Files:
