@@ -33,46 +33,12 @@ COPIES = "repository"
 """The folder of the site with other files of the repository."""
 
 API = {
-    "run": (
-        "Simulate, execute, study",
-        [
-            "simulate",
-            "lower",
-            "execute",
-            "train",
-            "infer",
-            "collective",
-            "sweep",
-            "compare",
-            "scale",
-            "study",
-            "campaign",
-        ]
-        + ["plan", "compare_runs"],
-    ),
-    "objects": (
-        "Machines, models, plans, results",
-        [
-            "Machine",
-            "load_machine",
-            "list_machines",
-            "Model",
-            "load_model",
-            "list_models",
-            "Plan",
-            "PlanOptions",
-            "RunFile",
-        ]
-        + ["read_run_file", "Schedule", "Run", "Study", "Campaign", "TrainingRun"],
-    ),
-    "import": (
-        "Files of other tools",
-        ["read_hf", "read_megatron", "read_deepspeed", "read_torchtitan", "read_nccl_tests", "read_osu", "read_slurm"]
-        + ["read_nvidia_topo", "read_hwloc", "read_kineto"],
-    ),
-    "errors": ("Errors", ["AthanorError", "InputError", "DoesNotFit"]),
+    "run": "Simulate, execute, study",
+    "objects": "Machines, models, plans, results",
+    "import": "Files of other tools",
+    "errors": "Errors",
 }
-"""The public names by page."""
+"""The pages of public names; :func:`page_of` says what stands on which."""
 
 LINK = re.compile(r"(?P<before>\]\(|src=\")(?P<target>[^)\s\"#]+)(?P<anchor>#[^)\s\"]*)?(?P<after>\)|\")")
 
@@ -85,14 +51,33 @@ def on_config(config: Any) -> Any:
     for room in ROOMS:
         shutil.copytree(ROOT / room, package / room, ignore=lambda _, names: [n for n in names if n == "__pycache__"])
     shutil.copy(ROOT / "__init__.py", package)
-    homes = sorted({_home_of(name) for _, names in API.values() for name in names})
+    homes = sorted(_home_of(name) for names in public().values() for name in names)
     (folder / "docstrings.py").write_text(EXTENSION.replace("HOMES", repr(tuple(homes))), encoding="utf-8")
     sys.path.insert(0, str(folder))
     python = config.plugins["mkdocstrings"].config.handlers["python"]
     python["paths"] = [str(folder)]
     python["options"]["extensions"] = [{f"{folder / 'docstrings.py'}": {}}]
     config.extra["package"] = str(folder)
+    config.nav = navigation()
     return config
+
+
+def navigation() -> list[Any]:
+    """All pages by section, those of a folder with its own first."""
+
+    def inside(folder: str) -> list[str]:
+        paths = sorted((ROOT / "docs" / folder).glob("**/*.md"), key=lambda path: (path.name != "README.md", path))
+        return [path.relative_to(ROOT / "docs").as_posix() for path in paths]
+
+    notebooks = (ROOT / "docs" / "notebooks").glob("*.ipynb")
+    return [
+        {"Athanor": ["index.md", "glossary.md", "accuracy.md", "architecture.md", "changes.md"]},
+        {"Notebooks": ["notebooks/README.md", *(f"notebooks/{path.stem}.md" for path in sorted(notebooks))]},
+        {"How to": inside("howto")},
+        {"Strategies": inside("strategies")},
+        {"Files": inside("formats")},
+        {"Reference": ["cli.md", "plan.md", "api/index.md", *(f"api/{page}.md" for page in API)]},
+    ]
 
 
 def on_post_build(config: Any) -> None:
@@ -188,23 +173,40 @@ def _outside_code(text: str, change: Any) -> str:
     return "".join(part if number % 2 else LINK.sub(change, part) for number, part in enumerate(parts))
 
 
-def api_pages() -> dict[str, str]:
-    """The pages of the Python API; every public name stands on one of them."""
+def public() -> dict[str, list[str]]:
+    """The public names by the page that they stand on."""
     import athanor
 
-    named = {name for _, names in API.values() for name in names}
-    assert named == {*athanor.__all__} - {"__version__"}, named ^ {*athanor.__all__}
-    pages = {
-        "api/index.md": "# Python\n\n`import athanor` has everything that the command line has. Units are SI: seconds, bytes,"
-        " bytes per second, FLOP/s. What you can mend raises `AthanorError` with one line.\n\n"
-        + "\n".join(
-            f"- [{title}]({page}.md): " + ", ".join(f"[`{name}`]({page}.md#{_home_of(name)})" for name in names)
-            for page, (title, names) in API.items()
-        )
-    }
-    for page, (title, names) in API.items():
+    found: dict[str, list[str]] = {page: [] for page in API}
+    for name in sorted({*athanor.__all__} - {"__version__"}, key=str.lower):
+        found[page_of(getattr(athanor, name))].append(name)
+    return found
+
+
+def page_of(found: Any) -> str:
+    """The page of a class or function, by the room that has it: what runs something, what something is, what reads files."""
+    if isinstance(found, type):
+        return "errors" if issubclass(found, BaseException) else "objects"
+    room = found.__module__.split(".")[1:3]
+    if room == ["reports", "formats"]:
+        return "import"
+    return "objects" if room[0] in ("hardware", "workloads") else "run"
+
+
+def api_pages() -> dict[str, str]:
+    """The pages of the Python API; every public name stands on one of them."""
+    listed = [
+        f"- [{API[page]}]({page}.md): " + ", ".join(f"[`{name}`]({page}.md#{_home_of(name)})" for name in names)
+        for page, names in public().items()
+    ]
+    about = (
+        "# Python\n\n`import athanor` has everything that the command line has. Units are SI: seconds, bytes, bytes per second,"
+        " FLOP/s. What you can mend raises `AthanorError` with one line.\n\n"
+    )
+    pages = {"api/index.md": about + "\n".join(listed)}
+    for page, names in public().items():
         blocks = [f"::: {_home_of(name)}\n    options:\n      heading: athanor.{name}\n" for name in names]
-        pages[f"api/{page}.md"] = "\n".join([f"# {title}", "", *blocks])
+        pages[f"api/{page}.md"] = "\n".join([f"# {API[page]}", "", *blocks])
     return pages
 
 
@@ -252,6 +254,7 @@ import re
 
 import griffe
 
+OPTION = re.compile("^  (\\\\w+): ", re.MULTILINE)
 ROLE = re.compile(r":(?:class|func|meth|data|mod):`~?([^`]+)`")
 
 
@@ -272,6 +275,7 @@ class Docstrings(griffe.Extension):
                 told = None
             if told:
                 obj.docstring.value = told
+        obj.docstring.value = OPTION.sub(lambda option: f"- `{option[1]}`: ", obj.docstring.value)
         obj.docstring.value = ROLE.sub(lambda role: f"`{role[1]}`", obj.docstring.value).replace("``", "`")
 '''
 """An extension of griffe, which reads sources: decorators add a plan's options to docstrings."""
