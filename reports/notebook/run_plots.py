@@ -25,7 +25,7 @@ SHOWN = 96
 """Pixels for each inch of a figure."""
 
 
-class Drawing:
+class RunDrawing:
     """A drawing of a run; it is drawn when it is first asked for."""
 
     def __init__(self, draw: Callable[[], Figure]) -> None:
@@ -59,7 +59,7 @@ class RunDrawings:
     def __init__(self, run: Run) -> None:
         self._run = run
 
-    def timeline(self, ranks: str | None = None) -> Drawing:
+    def timeline(self, ranks: str | None = None) -> RunDrawing:
         """What each stream did in the step of median length, and when.
 
         ``ranks`` names a class of ranks (``run.classes``), by default the first. Raises :class:`InputError` for another name.
@@ -74,30 +74,30 @@ class RunDrawings:
             raise InputError(f"ranks {chosen}: no such class of ranks{suggestion(chosen, side.classes)}")
         found = timeline(side, chosen)
         how = "measured" if self._run.totals.measured else "simulated"
-        return Drawing(lambda: timelines({how: found}, height=2.6))
+        return RunDrawing(lambda: timelines({how: found}, height=2.6))
 
-    def breakdown(self) -> Drawing:
+    def breakdown(self) -> RunDrawing:
         """Where the step's time goes, by phase and category: exposed seconds, mean over ranks."""
         from ..plots.runs import breakdown
 
         totals = self._run.summary()
-        return Drawing(lambda: breakdown({totals["model"]: totals}, "model"))
+        return RunDrawing(lambda: breakdown({totals["model"]: totals}, "model"))
 
-    def links(self) -> Drawing:
+    def links(self) -> RunDrawing:
         """The busy share of each kind of link: the mean of all, and of the most used one."""
         from ..plots.runs import links
 
         totals = self._run.summary()
-        return Drawing(lambda: links(totals))
+        return RunDrawing(lambda: links(totals))
 
-    def memory(self) -> Drawing:
+    def memory(self) -> RunDrawing:
         """What the fullest rank holds in bytes, against its capacity."""
         from ..plots.runs import memory
 
         totals = self._run.summary()
-        return Drawing(lambda: memory({totals["model"]: totals["memory_per_rank_bytes"]}, "model"))
+        return RunDrawing(lambda: memory({totals["model"]: totals["memory_per_rank_bytes"]}, "model"))
 
-    def expert_load(self) -> Drawing:
+    def expert_load(self) -> RunDrawing:
         """Tokens of the ranks of an expert-parallel group over their mean, before and after balancing, in the first layer.
 
         Raises :class:`InputError` of a model without experts.
@@ -106,4 +106,4 @@ class RunDrawings:
 
         if not self._run.expert_load:
             raise InputError(f"{self._run.totals.model} has no experts whose load could be drawn")
-        return Drawing(lambda: expert_load({f"balancer {self._run.plan['balancer']}": self._run.expert_load}))
+        return RunDrawing(lambda: expert_load({f"balancer {self._run.plan['balancer']}": self._run.expert_load}))

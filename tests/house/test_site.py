@@ -5,6 +5,7 @@
 
 import importlib.util
 import re
+from types import SimpleNamespace
 
 import pytest
 from support.paths import ROOT
@@ -41,15 +42,12 @@ def test_navigation_has_every_page_of_docs(pages):
 
 
 def test_links_lead_to_where_things_are_in_the_site(pages):
-    class Page:
-        class file:
-            src_uri = "howto/example.md"
-
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="howto/example.md"))
     text = (
         "[a](../formats/json.md#x) [b](../../README.md) [c](../../examples/run.toml) [d](../../examples) "
         "[e](../notebooks/first-walk.ipynb) [f](https://example.org/a.md) [g](#here)\n```\n[h](../../README.md)\n```\n"
     )
-    made = pages.on_page_markdown(text, Page, None, None)
+    made = pages.on_page_markdown(text, page, None, None)
     assert re.findall(r"\]\(([^)]*)\)", made) == [
         "../formats/json.md#x",
         "../index.md",
