@@ -13,7 +13,7 @@ from importlib import import_module
 
 import click
 
-from ..hardware.errors import AthanorError, Ended
+from ..hardware.errors import AthanorError, Ended, one_line
 from ..hardware.own_code import reason_in_own_code
 from .inputs import first
 
@@ -114,5 +114,5 @@ def main() -> None:
 def _fail(message: str, status: int, speaks: bool = True) -> None:
     """One line on stderr, and the exit status; ranks of a job that have nothing to say only end."""
     if message and speaks:
-        print(f"athanor: {message}", file=sys.stderr)
+        print(f"athanor: {one_line(message)}", file=sys.stderr)
     sys.exit(status)

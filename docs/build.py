@@ -1,6 +1,6 @@
 """Makes what is generated in the documentation: tables, pictures, and the reference of the command line.
 
-``make docs`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
+``make pages`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
 Speeds come from ``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
 """
 
@@ -326,7 +326,7 @@ def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
 
-    head = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
+    head = ["# The command line", "", "Made by `make pages` from the commands' own help.", ""]
     return "\n".join([*head, *helps(cli, "athanor")])
 
 

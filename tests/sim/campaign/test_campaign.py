@@ -236,7 +236,9 @@ def test_a_checkpoint_takes_as_long_as_its_tightest_way():
 
 
 def test_the_types_of_options_are_current():
-    assert (ROOT / "sim" / "campaign" / "campaign_options.py").read_text() == campaign_options_source(), "run make docs"
+    assert (ROOT / "sim" / "campaign" / "campaign_options.py").read_text() == campaign_options_source(), (
+        "run make pages"
+    )
     assert set(CampaignPlan.options()) < set(CampaignOptions.__annotations__)
 
 
