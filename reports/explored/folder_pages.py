@@ -16,7 +16,7 @@ from ..content.sections import Section
 from ..content.studies import cell, heading
 from .folder import MOST_BYTES, NotThere, ResultsFolder
 from .saved import TABLES, WRITTEN, told
-from .story import Fact, Part, Story
+from .story import Fact, Story, StoryPart
 
 Key = tuple[str, str, str, str]
 """What a run and a study's point have in common where they are one: machine, model, mesh, seconds of a step."""
@@ -109,13 +109,13 @@ class FolderPages:
         found, parts = self.found(), []
         rows = [(each.path, each.kind, each.title, each.answer) for each in found]
         section = Section("Results", "", ("result", "kind", "of", "answer"), rows, 4)
-        parts.append(Part(section, filtered=len(found) > 8, links=[(view_address(each.path),) for each in found]))
+        parts.append(StoryPart(section, filtered=len(found) > 8, links=[(view_address(each.path),) for each in found]))
         if pairs := _pairs(found):
             columns, texts = (
                 ("run", "study", "row"),
                 [(each.run.path, each.study.path, str(each.row)) for each in pairs],
             )
-            part = Part(
+            part = StoryPart(
                 Section("Runs that are points of a study", SAME, columns, texts, 2), links=[*map(_links, pairs)]
             )
             parts.append(part)
@@ -124,7 +124,7 @@ class FolderPages:
         if others:
             links = [(file_address(name),) for name, _ in others]
             parts.append(
-                Part(Section("Other files", "", ("file", "size"), others), filtered=len(others) > 8, links=links)
+                StoryPart(Section("Other files", "", ("file", "size"), others), filtered=len(others) > 8, links=links)
             )
         kinds = dict.fromkeys(each.kind for each in found)
         facts = [
@@ -140,7 +140,7 @@ class FolderPages:
         if not here:
             return story
         rows = [(each.run.path, each.study.path, str(each.row)) for each in here]
-        part = Part(Section("In this folder", SAME, ("run", "study", "row"), rows, 2), links=[*map(_links, here)])
+        part = StoryPart(Section("In this folder", SAME, ("run", "study", "row"), rows, 2), links=[*map(_links, here)])
         return replace(story, parts=[*story.parts, part])
 
     def point(self, name: str, row: int) -> Story:
@@ -162,10 +162,10 @@ def _point_story(study: Story, row: Mapping[str, Any], runs: Sequence[str]) -> S
         for name, value in row.items()
         if name != "inputs" and value not in (None, "")
     ]
-    parts = [Part(Section("What came out", "", ("column", "value"), cells, 1), filtered=True)]
+    parts = [StoryPart(Section("What came out", "", ("column", "value"), cells, 1), filtered=True)]
     if runs:
         section = Section("Runs", SAME, ("run",), [(path,) for path in runs], 1)
-        parts.insert(0, Part(section, links=[(view_address(path),) for path in runs]))
+        parts.insert(0, StoryPart(section, links=[(view_address(path),) for path in runs]))
     inputs = json.loads(row["inputs"]) if row.get("inputs") else {}
     flat = [(key, json.dumps(value) if isinstance(value, dict | list) else str(value)) for key, value in inputs.items()]
     where = ", ".join(f"{heading(name)} {cell(name, row[name])}" for name in known)

@@ -34,7 +34,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Part:
+class StoryPart:
     """A section with its plots.
 
     With ``filtered`` its table has a field to filter it by, and the plots show what is left: their rows have the number of the
@@ -55,8 +55,9 @@ class Story:
     title: str
     answer: str
     facts: Sequence[Fact]
-    parts: Sequence[Part]
+    parts: Sequence[StoryPart]
     sources: Sequence[Section] = ()
     warnings: Sequence[str] = ()
     commands: Sequence[str] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""

@@ -14,7 +14,7 @@ from athanor.reports.explored.saved import story_of, told
 from athanor.reports.explored.stories import runs, studies
 from athanor.reports.explored.stories.choices import choice
 from athanor.reports.explored.story import Chart
-from athanor.sim.what_if import Axis, Grid
+from athanor.sim.what_if import Knob, KnobGrid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.pages import Opened, a_browser
@@ -44,9 +44,9 @@ def toy(model="toy", seconds=12.0):
 
 def grid():
     """A step that takes 12 s over the factor of links, and one that cannot be had."""
-    axes = (Axis("links", (0.5, 1.0, 2.0)), Axis("jitter", (1.0, 2.0)))
+    axes = (Knob("links", (0.5, 1.0, 2.0)), Knob("jitter", (1.0, 2.0)))
     points = [toy(seconds=12.0 / links * noise).totals for links in axes[0].factors for noise in axes[1].factors]
-    return Grid(axes, (*points[:-1], f"refused, {NASTY}"))
+    return KnobGrid(axes, (*points[:-1], f"refused, {NASTY}"))
 
 
 def table():

@@ -10,7 +10,7 @@ from ....workloads.mesh.mesh_text import mesh_text
 from ...content.campaigns import answer, energy, sections
 from ...content.colours import ENTRIES, SERIES
 from ...content.sections import Section
-from ..story import Chart, Fact, Part, Story
+from ..story import Chart, Fact, Story, StoryPart
 from .charts import axis, bars, tooltip
 
 
@@ -47,7 +47,7 @@ def story(found: Mapping[str, Any]) -> Story:
         title=f"{found['model']} on {found['machine']}: a campaign",
         answer=answer(found),
         facts=facts,
-        parts=[Part(first, [_ledger(found)]), _seeds(found), *map(Part, others)],
+        parts=[StoryPart(first, [_ledger(found)]), _seeds(found), *map(StoryPart, others)],
         sources=[Section("What was played", "Its step comes from the simulator.", ("what", "value"), asked, 2)],
         warnings=found["warnings"],
         summary=found,
@@ -69,7 +69,7 @@ def _ledger(found: Mapping[str, Any]) -> Chart:
     )
 
 
-def _seeds(found: Mapping[str, Any]) -> Part:
+def _seeds(found: Mapping[str, Any]) -> StoryPart:
     """Each seed's wall clock and interruptions."""
     longest = max(each["wall_clock_seconds"] for each in found["seeds"])
     size, unit = (DAY, "days") if longest >= 2 * DAY else (HOUR, "hours")
@@ -100,4 +100,4 @@ def _seeds(found: Mapping[str, Any]) -> Part:
     )
     drawn = Chart("plot", alt, "A dot is a seed: one course of faults.", {"spec": spec, "rows": rows})
     columns = ("seed", f"wall clock, {unit}", "goodput", "interruptions", "MWh")
-    return Part(Section("Seeds", "", columns, texts), [drawn], filtered=True)
+    return StoryPart(Section("Seeds", "", columns, texts), [drawn], filtered=True)

@@ -11,7 +11,7 @@ from ...content.colours import SERIES
 from ...content.plans import COLUMNS, best_plan, change_rows, machine_rows, narrowing, options_text, plan_row, sentence
 from ...content.sections import Section
 from ...content.words import percent, shown
-from ..story import Chart, Fact, Part, Story
+from ..story import Chart, Fact, Story, StoryPart
 from .charts import BYTES, SECONDS, SHARE, axis, bars, coloured, tooltip
 
 FRONT, OTHER, FORMULA = "on the front", "simulated", "by the estimate"
@@ -26,10 +26,12 @@ def story(found: Mapping[str, Any]) -> Story:
         parts.append(_machine(plain))
     if found["changes"]:
         columns = ("option", "now", "instead", "step s", "gain", "")
-        parts.append(Part(Section("One choice otherwise", "", columns, change_rows(plain), 3), filtered=True))
+        parts.append(StoryPart(Section("One choice otherwise", "", columns, change_rows(plain), 3), filtered=True))
     why = [(text, f"{count:,}") for text, count in found["pruned"].items()]
     parts.append(
-        Part(Section("Pruned", "Plans that are none, by the reason that was met first.", ("because of", "plans"), why))
+        StoryPart(
+            Section("Pruned", "Plans that are none, by the reason that was met first.", ("because of", "plans"), why)
+        )
     )
     warnings = ["the search was interrupted: this is what it knew"] if found["interrupted"] else []
     asked = {key: found[key] for key in ("machine", "model", "ranks", "ranks_per_node", "global_batch", "seq_len")}
@@ -69,7 +71,7 @@ def _facts(found: dict[str, Any]) -> list[Fact]:
     return told
 
 
-def _plans(found: dict[str, Any]) -> Part:
+def _plans(found: dict[str, Any]) -> StoryPart:
     """All plans that the file has, each once, over time and memory."""
     every: dict[str, dict[str, Any]] = {}
     for plan in [*found["plans"], *found["front"], *found["by_mesh"]]:
@@ -137,10 +139,10 @@ def _plans(found: dict[str, Any]) -> Part:
     caption = f"No plan beats those of the front in both. A rank has {memory}. Filter the table: this follows."
     drawn = Chart("plot", alt, caption, {"spec": spec, "rows": rows})
     text = sentence(found) if found["plans"] else ""
-    return Part(Section("Plans: time against memory", text, PLAN_COLUMNS, texts, 3), [drawn], filtered=True)
+    return StoryPart(Section("Plans: time against memory", text, PLAN_COLUMNS, texts, 3), [drawn], filtered=True)
 
 
-def _machine(found: dict[str, Any]) -> Part:
+def _machine(found: dict[str, Any]) -> StoryPart:
     rows = [
         {
             "name": each["part"],
@@ -152,4 +154,4 @@ def _machine(found: dict[str, Any]) -> Part:
     told = "; ".join(f"{row['name']} {row['text']}" for row in rows)
     alt = f"Share of the best plan's step that is saved where a part of the machine is twice as good: {told}."
     drawn = bars(rows, alt, "Each was simulated.", "share of the step saved", "part", SHARE)
-    return Part(Section("Twice as good", "", ("part", "step s", "gain", "with"), machine_rows(found), 1), [drawn])
+    return StoryPart(Section("Twice as good", "", ("part", "step s", "gain", "with"), machine_rows(found), 1), [drawn])

@@ -12,7 +12,7 @@ from ...content.inputs import inputs
 from ...content.sections import Section
 from ...content.steps import answer, bottleneck_text, breakdown_section
 from ...content.words import percent, shown
-from ..story import Chart, Fact, Part, Story
+from ..story import Chart, Fact, Story, StoryPart
 from .charts import SECONDS, SHARE, axis, bars, curves, memory, stacked
 from .timeline import timeline
 
@@ -21,11 +21,11 @@ def story(totals: Mapping[str, Any], run: Run | None = None, choice: Chart | Non
     """What a summary says, and the Run that it is of where that was saved as well; ``choice`` are points behind sliders."""
     parts = [breakdown_part(totals)]
     if choice:
-        parts.insert(0, Part(Section("What if?", WHAT_IF), [choice]))
+        parts.insert(0, StoryPart(Section("What if?", WHAT_IF), [choice]))
     if found := totals.get("bottleneck"):
         parts.append(_bottleneck(found, totals["step_seconds"]))
     if run and (drawn := timeline(run.trace)):
-        parts.append(Part(Section("Timeline", "What each stream does when."), [drawn]))
+        parts.append(StoryPart(Section("Timeline", "What each stream does when."), [drawn]))
     if run and run.expert_load and any(run.expert_load.values()):
         parts.append(_experts(run.expert_load, str(run.plan.get("router", ""))))
     if len(totals["each_step_seconds"]) > 1:
@@ -81,7 +81,7 @@ def limit(totals: Mapping[str, Any]) -> Fact:
     )
 
 
-def breakdown_part(totals: Mapping[str, Any]) -> Part:
+def breakdown_part(totals: Mapping[str, Any]) -> StoryPart:
     """Where the time goes, by phase and category."""
     rows = [
         {"name": phase, "category": category.replace("_", "-"), "amount": seconds, "order": order}
@@ -97,10 +97,10 @@ def breakdown_part(totals: Mapping[str, Any]) -> Part:
     )
     alt = f"Bars of the exposed seconds of each phase by category. Of the step: {told}."
     drawn = stacked(rows, alt, "A click on the legend shows one category by itself.", "exposed seconds", "")
-    return Part(breakdown_section(dict(totals), ()), [drawn])
+    return StoryPart(breakdown_section(dict(totals), ()), [drawn])
 
 
-def _bottleneck(found: Mapping[str, Any], step: float) -> Part:
+def _bottleneck(found: Mapping[str, Any], step: float) -> StoryPart:
     texts = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
     rows = [
         {
@@ -114,10 +114,10 @@ def _bottleneck(found: Mapping[str, Any], step: float) -> Part:
     alt = f"Bars of the change of a step of {si(step, 's')} with a better machine. {told}."
     drawn = bars(rows, alt, "Each change was simulated.", "change of the step", "change", SHARE)
     columns = ("change", "step", "change of the step")
-    return Part(Section("What would help", bottleneck_text(found) + ".", columns, texts), [drawn])
+    return StoryPart(Section("What would help", bottleneck_text(found) + ".", columns, texts), [drawn])
 
 
-def _experts(loads: Mapping[str, list[float]], router: str) -> Part:
+def _experts(loads: Mapping[str, list[float]], router: str) -> StoryPart:
     rows = [
         {"series": name, "x": at + 1, "y": load, "text": f"rank {at + 1} of {len(values)}: {load:.3f} x the mean"}
         for name, values in loads.items()
@@ -128,25 +128,25 @@ def _experts(loads: Mapping[str, list[float]], router: str) -> Part:
     alt = f"Load of the ranks of one expert-parallel group over the mean, in falling order. The fullest: {told}."
     x, y = {"axis": axis("ranks, the fullest first")}, {"axis": axis("load over the mean")}
     drawn = curves(rows, alt, "In the first layer, before and after balancing.", x, y, points=False)
-    return Part(Section("Expert load", f"Router {router}." if router else ""), [drawn])
+    return StoryPart(Section("Expert load", f"Router {router}." if router else ""), [drawn])
 
 
-def _steps(seconds: list[float]) -> Part:
+def _steps(seconds: list[float]) -> StoryPart:
     rows = [
         {"series": "steps", "x": at, "y": each, "text": f"step {at}: {si(each, 's')}"}
         for at, each in enumerate(seconds)
     ]
     alt = f"Time of each of {len(seconds):,} steps, from {si(min(seconds), 's')} to {si(max(seconds), 's')}."
     y = {"axis": axis("time of a step", SECONDS), "scale": {"zero": False}}
-    return Part(Section("Step by step"), [curves(rows, alt, "", {"axis": axis("step")}, y)])
+    return StoryPart(Section("Step by step"), [curves(rows, alt, "", {"axis": axis("step")}, y)])
 
 
-def _memory(parts: Mapping[str, float]) -> Part:
+def _memory(parts: Mapping[str, float]) -> StoryPart:
     rows = [(part, si(size, "B", 3), f"{size / parts['capacity']:.1%}") for part, size in parts.items()]
-    return Part(Section("Memory", "", ("part", "bytes", "of capacity"), rows), [memory(parts, "the fullest rank")])
+    return StoryPart(Section("Memory", "", ("part", "bytes", "of capacity"), rows), [memory(parts, "the fullest rank")])
 
 
-def _links(links: list[dict[str, Any]]) -> Part:
+def _links(links: list[dict[str, Any]]) -> StoryPart:
     texts = [
         (row["kind"], row.get("level", ""), f"{row['links']:,}", si(row["capacity_bytes_per_second"], "B/s"))
         + (si(row["bytes_per_step"], "B"), f"{row['mean_utilisation']:.1%}", f"{row['max_utilisation']:.1%}")
@@ -164,7 +164,7 @@ def _links(links: list[dict[str, Any]]) -> Part:
         rows, f"Share of the step in which the busiest link of each kind is busy: {told}.", "", "busy", "link", SHARE
     )
     columns = ("kind", "level", "links", "capacity", "bytes a step", "mean use", "most used")
-    return Part(Section("Links", "", columns, texts, 2), [drawn] if rows else [])
+    return StoryPart(Section("Links", "", columns, texts, 2), [drawn] if rows else [])
 
 
 def _sources(totals: Mapping[str, Any], run: Run | None) -> list[Section]:

@@ -10,7 +10,7 @@ from ....workloads.mesh.mesh_text import mesh_text
 from ...content.colours import SERIES
 from ...content.sections import Section
 from ...content.words import count_text, shown
-from ..story import Chart, Fact, Part, Story
+from ..story import Chart, Fact, Story, StoryPart
 from .charts import SHARE, axis, curves, stacked
 from .runs import limit
 
@@ -57,8 +57,8 @@ def story(found: Mapping[str, Any]) -> Story:
         answer=told,
         facts=facts,
         parts=[
-            Part(Section("Scaling", "", COLUMNS, texts, 0), [_curve(points)], filtered=True),
-            Part(Section("Where the time goes"), [_shares(points)]),
+            StoryPart(Section("Scaling", "", COLUMNS, texts, 0), [_curve(points)], filtered=True),
+            StoryPart(Section("Where the time goes"), [_shares(points)]),
         ],
         sources=[Section("What was asked", "", ("what", "value"), asked, 2)],
         warnings=list(dict.fromkeys(warning for each in points for warning in each["warnings"])),

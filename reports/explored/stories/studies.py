@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ...content.colours import COLOURS, SERIES
 from ...content.sections import Section
 from ...content.studies import SHARES, SHOWN, cell, column_title, heading, point_rows, reason_rows
-from ..story import Chart, Fact, Part, Story
+from ..story import Chart, Fact, Story, StoryPart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,11 +68,11 @@ def story(frame: pd.DataFrame, title: str, links: Sequence[str] = ()) -> Story:
     parts = []
     if sliders := _grid(rows, varied, goal, columns):
         parts.append(
-            Part(Section("Turn the knobs", "Each position of the sliders is a point of the study."), [sliders])
+            StoryPart(Section("Turn the knobs", "Each position of the sliders is a point of the study."), [sliders])
         )
     charts = [_picked(names, shown, columns, varied, goal)] if goal and done else []
     parts.append(
-        Part(
+        StoryPart(
             Section("Points", text, heads, texts, 1),
             charts,
             filtered=True,
@@ -80,7 +80,7 @@ def story(frame: pd.DataFrame, title: str, links: Sequence[str] = ()) -> Story:
         )
     )
     if reasons := reason_rows([{"reason": "", **row} for row in rows]):
-        parts.append(Part(Section("Points without a result", "", ("status", "points", "reason"), reasons, 3)))
+        parts.append(StoryPart(Section("Points without a result", "", ("status", "points", "reason"), reasons, 3)))
     return Story(
         kind="a study",
         title=title,

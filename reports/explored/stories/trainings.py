@@ -9,7 +9,7 @@ from ....hardware.units import si
 from ...content.sections import Section
 from ...content.trainings import answer, sections
 from ...content.words import shown
-from ..story import Chart, Fact, Part, Story
+from ..story import Chart, Fact, Story, StoryPart
 from .charts import SECONDS, axis, curves
 
 MOST_POINTS = 2_000
@@ -21,10 +21,10 @@ def story(found: Mapping[str, Any]) -> Story:
     losses, times = found["loss"], found["step_seconds"]
     first, *others = sections(found)
     charts = [_loss(losses, found["entropy"]), _times(times)] if losses else []
-    parts = [Part(first, charts)]
+    parts = [StoryPart(first, charts)]
     for each in others:
         levels = found["load_balance"].get("max_over_mean_by_step")
-        parts.append(Part(each, [_balance(levels)] if levels else []))
+        parts.append(StoryPart(each, [_balance(levels)] if levels else []))
     asked = [(key, shown(value)) for key, value in found["plan"].items() if value is not None]
     facts = [
         Fact(
