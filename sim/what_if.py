@@ -27,7 +27,7 @@ NOISE = (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
-class Slider:
+class Knob:
     """What is changed, and the factors that it is changed by; 1 is among them."""
 
     what: str
@@ -35,10 +35,10 @@ class Slider:
 
 
 @dataclass(frozen=True)
-class SliderGrid:
+class KnobGrid:
     """Totals of a step for every combination of the axes' factors, the last axis fastest; the reason where there is no step."""
 
-    axes: tuple[Slider, ...]
+    axes: tuple[Knob, ...]
     points: tuple[Totals | str, ...]
 
 
@@ -51,7 +51,7 @@ class _Question:
     factors: Mapping[str, float]
 
 
-def what_if(machine: Machine, model: Model, plan: Mapping[str, Any], crew: Workers) -> SliderGrid:
+def what_if(machine: Machine, model: Model, plan: Mapping[str, Any], crew: Workers) -> KnobGrid:
     """One step of a plan, and the same on the machines around: links of all levels, and arithmetic, so many times as fast.
 
     Raises :class:`InputError` for a plan that is none. Memory is taken to be large enough, as the run's own was.
@@ -66,16 +66,16 @@ def what_if(machine: Machine, model: Model, plan: Mapping[str, Any], crew: Worke
     ]
     asked = [_Question(machine, model, chosen, levels, factors) for factors in places]
     found = dict(crew.results(_point, asked))
-    return SliderGrid(axes, tuple(found[number] for number in range(len(asked))))
+    return KnobGrid(axes, tuple(found[number] for number in range(len(asked))))
 
 
-def _axes(setting: Setting, totals: Totals) -> tuple[Slider, ...]:
+def _axes(setting: Setting, totals: Totals) -> tuple[Knob, ...]:
     """What can be changed: links where some carry bytes and are known by level, jitter where there is any."""
-    found = [Slider(ARITHMETIC, FACTORS)]
+    found = [Knob(ARITHMETIC, FACTORS)]
     if totals.links and totals.network.depth != "message":  # every message by itself knows no levels
-        found.insert(0, Slider(LINKS, FACTORS))
+        found.insert(0, Knob(LINKS, FACTORS))
     if setting.plan.jitter:
-        found.append(Slider(JITTER, NOISE))
+        found.append(Knob(JITTER, NOISE))
     return tuple(found)
 
 

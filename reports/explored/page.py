@@ -15,7 +15,8 @@ from ...hardware.errors import InputError
 from ...hardware.units import parse
 from ...hardware.version import version
 from ..content.sections import Section
-from .story import Chart, Story
+from .stories.compared import compared
+from .story import Chart, Story, StoryPart
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -42,11 +43,14 @@ def page(
     Scripts are named by their hashes in the page's own policy, so that a browser runs no other, whatever a name contains, and
     fetches nothing.
     """
-    drawn, scripts = list(_charts(stories)), _scripts(stories)
+    names = [f"r{number + 1}" for number in range(len(stories))]
+    beside = compared(stories, [f"#{name}" for name in names]) if len(stories) > 1 else None
+    drawn, scripts = list(_charts(stories, beside)), _scripts(stories)
     return str(
         _template().render(
             title=title or (stories[0].title if len(stories) == 1 else f"{len(stories)} results"),
-            stories=[(f"r{number + 1}", story) for number, story in enumerate(stories)],
+            stories=[*zip(names, stories, strict=True)],
+            beside=beside,
             links=links,
             commands=commands,
             data=_embedded({name: {"kind": each.kind, **each.content} for name, each in drawn}),
@@ -69,8 +73,10 @@ def _scripts(stories: Sequence[Story]) -> list[str]:
     return [_asset("vega.js"), _asset("page.js")] if charts else [_asset("page.js")]
 
 
-def _charts(stories: Sequence[Story]) -> Iterator[tuple[str, Chart]]:
+def _charts(stories: Sequence[Story], beside: StoryPart | None) -> Iterator[tuple[str, Chart]]:
     """Every plot under the name that the template gives its place."""
+    if beside:
+        yield from ((f"all-{each + 1}", chart) for each, chart in enumerate(beside.charts))
     for number, story in enumerate(stories):
         for place, part in enumerate(story.parts):
             for each, chart in enumerate(part.charts):

@@ -35,7 +35,7 @@ WRITTEN = ("run.json", *BESIDE, "points.parquet", "points.csv")
 
 
 @dataclass(frozen=True)
-class SavedKind:
+class ResultKind:
     """A kind of results: what it is called, how its JSON is known, and who tells its story."""
 
     name: str
@@ -84,14 +84,14 @@ def _scaling(plain: Any, name: str, choice: Chart | None) -> Story:
 
 
 KINDS = (
-    SavedKind("a run", lambda plain: str(plain.get("format", "")).startswith("athanor-run/"), _run),
-    SavedKind("a plan search", lambda plain: plain.get("format") == "athanor-plan/1", _plan),
-    SavedKind("a campaign", lambda plain: {"ledger", "goodput", "seeds"} <= plain.keys(), _campaign),
-    SavedKind("a training", lambda plain: {"loss", "tokens_per_step", "gradient_norm"} <= plain.keys(), _training),
-    SavedKind(
+    ResultKind("a run", lambda plain: str(plain.get("format", "")).startswith("athanor-run/"), _run),
+    ResultKind("a plan search", lambda plain: plain.get("format") == "athanor-plan/1", _plan),
+    ResultKind("a campaign", lambda plain: {"ledger", "goodput", "seeds"} <= plain.keys(), _campaign),
+    ResultKind("a training", lambda plain: {"loss", "tokens_per_step", "gradient_norm"} <= plain.keys(), _training),
+    ResultKind(
         "a scaling study", lambda plain: {"kind", "grow", "points"} <= plain.keys() and bool(plain["points"]), _scaling
     ),
-    SavedKind("a run's summary", lambda plain: {"step_seconds", "breakdown_by_phase"} <= plain.keys(), _summary),
+    ResultKind("a run's summary", lambda plain: {"step_seconds", "breakdown_by_phase"} <= plain.keys(), _summary),
 )
 """The kinds of JSON that a page can be made of; a table of points is told by its columns."""
 
@@ -140,24 +140,24 @@ def told(
 
             frame = points_of(path, found)
             links = [link(at) for at in range(len(frame))] if link else []
-            return _in_text(studies.story(frame, path.resolve().parent.name or path.stem, links))
+            return _in_text(studies.story(frame, path.resolve().parent.name or path.stem, links), str(path))
         plain = _json(path, found)
         kind = kind_of(plain)
         if kind is None:
             names = ", ".join(each.name for each in KINDS)
             raise InputError(f"{path}: holds no results that a page can be made of: {names}, or a study's points")
-        story = _in_text(kind.story(plain, str(path), choice))
+        story = _in_text(kind.story(plain, str(path), choice), str(path))
         return replace(story, sources=[*story.sources, *_inputs(path, beside)]) if path.name in BESIDE else story
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as reason:
         why = f"has no or a wrong {reason}" if isinstance(reason, KeyError) else str(reason)
         raise InputError(f"{path}: cannot be shown: {' '.join(why.split())}") from None
 
 
-def _in_text(story: Story) -> Story:
-    """The same with texts in all cells, whatever a file has there."""
+def _in_text(story: Story, file: str) -> Story:
+    """The same of a file, with texts in all cells, whatever a file has there."""
     parts = [replace(part, section=_section_in_text(part.section)) for part in story.parts]
     sources = [_section_in_text(section) for section in story.sources]
-    return replace(story, parts=parts, sources=sources, warnings=[str(each) for each in story.warnings])
+    return replace(story, parts=parts, sources=sources, warnings=[str(each) for each in story.warnings], file=file)
 
 
 def _section_in_text(section: Section) -> Section:
@@ -173,7 +173,7 @@ def _inputs(path: Path, beside: Callable[[str], bytes | None]) -> list[Section]:
     return inputs(found.machine, found.model, {})[:2]
 
 
-def kind_of(plain: Any) -> SavedKind | None:
+def kind_of(plain: Any) -> ResultKind | None:
     """The kind of results that JSON holds, None where it holds none."""
     return next((each for each in KINDS if isinstance(plain, dict) and each.known(plain)), None)
 

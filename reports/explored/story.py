@@ -60,3 +60,4 @@ class Story:
     warnings: Sequence[str] = ()
     commands: Sequence[str] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""

@@ -13,8 +13,10 @@ from athanor.reports.explored.page import orders, page
 from athanor.reports.explored.saved import story_of, told
 from athanor.reports.explored.stories import runs, studies
 from athanor.reports.explored.stories.choices import choice
+from athanor.reports.explored.stories.compared import compared
+from athanor.reports.explored.stories.timeline import MOST_BARS, timeline
 from athanor.reports.explored.story import Chart
-from athanor.sim.what_if import Slider, SliderGrid
+from athanor.sim.what_if import Knob, KnobGrid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.pages import Opened, a_browser
@@ -44,9 +46,9 @@ def toy(model="toy", seconds=12.0):
 
 def grid():
     """A step that takes 12 s over the factor of links, and one that cannot be had."""
-    axes = (Slider("links", (0.5, 1.0, 2.0)), Slider("jitter", (1.0, 2.0)))
+    axes = (Knob("links", (0.5, 1.0, 2.0)), Knob("jitter", (1.0, 2.0)))
     points = [toy(seconds=12.0 / links * noise).totals for links in axes[0].factors for noise in axes[1].factors]
-    return SliderGrid(axes, (*points[:-1], f"refused, {NASTY}"))
+    return KnobGrid(axes, (*points[:-1], f"refused, {NASTY}"))
 
 
 def table():
@@ -128,6 +130,29 @@ def test_the_answer_stands_first():
 def test_cells_are_sorted_by_what_they_say(cells, numbers):
     found = [row[0] for row in orders(Section("", "", ("x",), [(cell,) for cell in cells]))]
     assert [each and pytest.approx(float(each)) for each in found] == numbers
+
+
+def test_several_results_stand_side_by_side():
+    runs_told = [
+        replace(runs.story(toy(seconds=seconds).summary()), file=f"{seconds:g}.json") for seconds in (12.0, 6.0)
+    ]
+    part = compared(runs_told, ["#r1", "#r2"])
+    assert part.section.columns[:5] == ("result", "file", "kind", "Time", "MFU")
+    assert [row[1:4] for row in part.section.rows] == [
+        ("12.json", "a simulated run", "12 s"),
+        ("6.json", "a simulated run", "6 s"),
+    ]
+    assert [row["amount"] for row in part.charts[0].content["rows"]] == [12.0, 6.0]
+    assert page(runs_told).index("Side by side") < page(runs_told).index("<article")
+
+
+def test_a_timeline_of_many_operations_joins_neighbours_and_keeps_their_time():
+    row = made().trace[0]
+    rows = [row._replace(start=at * 1e-4, end=(at + 1) * 1e-4, operation=f"o{at}") for at in range(20_000)]
+    content = timeline(rows).content["columns"]
+    assert len(content["start"]) <= MOST_BARS
+    assert sum(content["seconds"]) == pytest.approx(2.0, rel=1e-6)
+    assert timeline([]) is None
 
 
 def test_sliders_hold_simulated_points_only():

@@ -60,7 +60,7 @@ function timeline(target, content) {
   const {lanes, names, colours, columns, end} = content;
   const {lane, name, category, start, seconds: lasts} = columns;
   const kinds = Object.keys(colours), tints = Object.values(colours);
-  const canvas = make("canvas", {tabIndex: 0, role: "img"});
+  const canvas = make("canvas", {tabIndex: 0, role: "application"});
   canvas.setAttribute("aria-label", target.getAttribute("aria-label") + " Keys: plus and minus zoom, arrows move, 0 shows the whole step.");
   const box = make("div", {className: "span", hidden: true}), pane = make("div", {className: "pane"}, canvas, box);
   const told = make("output", {className: "told"});

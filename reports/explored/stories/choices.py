@@ -12,14 +12,14 @@ from ...content.words import percent
 from ..story import Chart
 
 if TYPE_CHECKING:
-    from ....sim.what_if import SliderGrid
+    from ....sim.what_if import KnobGrid
     from ....workloads.results.totals import Totals
 
 LABELS = {"links": "Bandwidth of all links", "arithmetic": "Peak of the arithmetic", "jitter": "Jitter"}
 """What sliders are called."""
 
 
-def choice(grid: SliderGrid) -> Chart:
+def choice(grid: KnobGrid) -> Chart:
     """Sliders over a grid; they begin at the machine as it is."""
     axes: list[dict[str, Any]] = [
         {"label": LABELS[axis.what], "at": axis.factors.index(1.0), "values": axis.factors}
