@@ -1,6 +1,7 @@
 """The validation study: its figures on made-up measurements, its report, and what it refuses; one job on a real cluster."""
 
 import json
+import re
 
 import athanor
 import numpy as np
@@ -71,7 +72,7 @@ def test_cells_cover_the_study():
     assert [tree.supernodes * tree.nodes for tree in validation.TREES] == [4, 8, 16]
 
 
-def test_dense_plans_are_run_where_they_are_asked_for():
+def test_dense_plans_are_run_where_they_are_asked_for(tmp_path):
     """Every rank has its place, on trees of any size, and a plan that was measured as predicted has no error."""
     every = ",".join(validation.WAYS)
     for tree in validation.varied(validation.TREES, every, 1000):
@@ -90,6 +91,9 @@ def test_dense_plans_are_run_where_they_are_asked_for():
     plain = found.plain()
     assert plain["zero_fit"]["cells"] == 2 and plain["zero_fit"]["worst"] == pytest.approx(0, abs=1e-9)
     assert [row[1] for row in cell_rows(plain)] == ["fsdp", "pp"]
+    write_validation(Folder(tmp_path), found, "athanor validate-runtime")
+    svg = (tmp_path / "validation.svg").read_text()
+    assert {"fsdp", "pp"} <= set(re.findall(r"<!-- (.*?) -->", svg)) and "balancer" not in svg
     for plans, rate, wrong in (("dp,zp", None, "--plans zp: no such plan"), (None, 0, "--rate 0: must be from 1")):
         with pytest.raises(InputError, match=wrong):
             validation.varied((TREE,), plans, rate)
