@@ -288,7 +288,8 @@ def validate(
 
 def _pair(cell: Cell, machine: Machine, measured: Run) -> Pair:
     """A cell's prediction on a machine beside its run."""
-    predicted = simulate(machine, cell.model, depth=cell.depth, **cell.options)
+    options: dict[str, Any] = {**cell.options, "depth": cell.depth}
+    predicted = simulate(machine, cell.model, **options)
     (pair,) = compare_runs(predicted, measured).pairs
     return Pair(**{**vars(pair), "name": cell.name})
 
