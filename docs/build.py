@@ -1,6 +1,6 @@
 """Makes what is generated in the documentation: tables, pictures, and the reference of the command line.
 
-``make docs`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
+``make pages`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
 Speeds come from ``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
 """
 
@@ -326,7 +326,7 @@ def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
 
-    head = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
+    head = ["# The command line", "", "Made by `make pages` from the commands' own help.", ""]
     return "\n".join([*head, *helps(cli, "athanor")])
 
 
@@ -464,10 +464,10 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
+    from athanor.hardware.cores import cores
     from athanor.reports.plots.draw import as_png
     from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
-    from athanor.sim.workers import cores
 
     found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
     readme = ROOT / "README.md"

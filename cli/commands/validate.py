@@ -29,6 +29,7 @@ def validate(data: str | None, convert: str | None, jobs: int | None, json_path:
     if convert is not None:
         _convert(data, convert)
         return
+    from ...hardware.cores import cores
     from ...hardware.kept_points import Points
     from ...reports.pages.accuracy import show_accuracy, write_accuracy
     from ...reports.pages.output_folder import Folder
@@ -36,7 +37,6 @@ def validate(data: str | None, convert: str | None, jobs: int | None, json_path:
     from ...reports.studies.accuracy.memory_rows import with_memory
     from ...reports.studies.accuracy.validate import Accuracy, AccuracyOutcome
     from ...reports.studies.accuracy.validate import validate as predict_all
-    from ...sim.workers import cores
 
     rows = list(with_memory(read_runs(data)))
     check_writable(json_path)

@@ -123,8 +123,7 @@ class PassTimes:
             for kind in (kind for kind in setting.kinds if kind.moe):
                 at = setting.stack.index(kind)
                 load = LoadModel(setting, decoder=not kind.encoder, carried_only=True).sample(at, 0, 0)
-                sent, received = float(np.max(load.sent)), float(np.max(load.received))
-                even[kind] = replace(load, sent=sent, counted=received)
+                even[kind] = load.of(np.max)
             self._loads[key] = [even[kind] for kind in setting.stack if kind.moe]
         return self._loads[key]
 

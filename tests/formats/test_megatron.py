@@ -248,6 +248,12 @@ def test_arithmetic_is_the_shells(one, two, three):
     assert repeated("[0]*10**12") is None
 
 
+def test_arithmetic_has_blanks_and_variables_without_a_sign():
+    words = "torchrun --nnodes $((N / 8)) --nproc_per_node $(( $EACH )) x.py --num-layers $(( 2 * L + M ))"
+    flags = Script(f"L=3\n{words}", "x.sh", {"N": "64", "EACH": "8"}).flags()
+    assert flags == {"nnodes": ["8"], "nproc_per_node": ["8"], "num_layers": ["$((2*3+M))"]}
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_a_script_or_is_refused(text):
     try:

@@ -157,7 +157,8 @@ class PlanFields:
         "Experts",
         "none",
         "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send"
-        " and compute empty places), swipe, even, or a class of yours as module:Class.",
+        " and compute empty places), swipe, even, expert-choice (experts pick tokens), eplb:R (R replicas of popular experts),"
+        " shadow (popular experts go to all ranks), or a class of yours as module:Class.",
         form="BALANCER",
         names="balancers",
         inference=True,
@@ -398,6 +399,15 @@ class PlanFields:
         "Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is left:"
         " 3:0.5,7:0.25.",
         form="NODE:SHARE,...",
+        fixable=False,
+        simulated_only=True,
+    )
+    slow_uplinks: str = option(
+        "Noise and steps",
+        "none",
+        "Supernodes (leaf switches), counted from 0, whose links to the others are slower, and the share of their rate that is"
+        " left: 2:0.875 where one of eight cables has failed.",
+        form="S:SHARE,...",
         fixable=False,
         simulated_only=True,
     )

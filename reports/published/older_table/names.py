@@ -19,7 +19,7 @@ TABLE = Path(__file__).parent / "names.toml"
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPlace:
     """Where a row ran: a machine of the catalogue and its changes; ``library`` is what rows of that accelerator mostly ran."""
 
     machine: str
@@ -58,12 +58,12 @@ def word(kind: str, text: str) -> Any:
     return {key.casefold(): value for key, value in _table()[kind].items()}.get(text.casefold())
 
 
-def place_of(row: Row) -> Place:
+def place_of(row: Row) -> RowPlace:
     """The machine of a row: its own column, its system, or its accelerator's; raises :class:`Unreadable` where there is none."""
     if name := row.text("machine"):
         if name not in catalogue_names(MACHINES):
             raise Unreadable(f"machine {name}: no such machine in the catalogue (athanor list machines)")
-        return Place(name)
+        return RowPlace(name)
     system, accelerator = row.text("system"), row.text("accelerator")
     for each in _table()["system"]:
         if _same(each["system"], system) and any(_same(name, accelerator) for name in each["accelerators"]):
@@ -71,7 +71,7 @@ def place_of(row: Row) -> Place:
                 raise Unreadable(each["left_out"])
             kind = _of_accelerator(accelerator)
             library = kind.library if kind else None
-            return Place(
+            return RowPlace(
                 each["machine"], each.get("set", {}), each.get("ranks_per_node"), library, each.get("assumed", "")
             )
     found = _of_accelerator(accelerator)
@@ -81,10 +81,10 @@ def place_of(row: Row) -> Place:
     return found
 
 
-def _of_accelerator(accelerator: str) -> Place | None:
+def _of_accelerator(accelerator: str) -> RowPlace | None:
     for each in _table()["accelerator"]:
         if any(_same(name, accelerator) for name in each["names"]):
-            return Place(
+            return RowPlace(
                 each["machine"],
                 each.get("set", {}),
                 each.get("ranks_per_node"),

@@ -12,7 +12,7 @@ from ....workloads.model.model import Model, load_model
 from ....workloads.plan.plan import Plan
 from ..run import UNITS
 from .columns import MORE, NEEDED, PEOPLE, Row, Unreadable, read_rows
-from .names import Place, Publication, model_named, place_of, publication_of, word
+from .names import Publication, RowPlace, model_named, place_of, publication_of, word
 from .shapes import model_of
 
 AXES = ("dp", "tp", "pp", "ep", "cp")
@@ -139,7 +139,7 @@ def _model(name: str, shape: dict[str, Any]) -> Model:
         raise Unreadable(f"no model: {' '.join(str(wrong).split())[:120]}") from None
 
 
-def _library(row: Row, place: Place, publication: Publication, assumed: list[str]) -> str | None:
+def _library(row: Row, place: RowPlace, publication: Publication, assumed: list[str]) -> str | None:
     """The library that a column names, that of the publication, or what such rows mostly ran."""
     if name := row.text("library"):
         return name
@@ -156,7 +156,7 @@ def _library(row: Row, place: Place, publication: Publication, assumed: list[str
     return place.library
 
 
-def _fuses(place: Place, model: Model) -> bool:
+def _fuses(place: RowPlace, model: Model) -> bool:
     """Whether a run without a known library had FlashAttention."""
     return model.seq_len > LONG and load_machine(place.machine).core_group.accelerator in FLASH
 
