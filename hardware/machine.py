@@ -15,6 +15,7 @@ from .fabrics import AnyFabric
 from .fabrics.fabric import UNBOUNDED, LinkKind
 from .node import Node, Processor
 from .records import Record, build, catalogue_names, find, parsed_toml, put, read_toml, rebuilt
+from .shown import Shown
 from .site.faults import Faults
 from .site.power import Power
 from .site.price import Price
@@ -80,7 +81,7 @@ class Interval(Multiples):
         return self.experts if experts and self.experts else self
 
 
-class Machine(Record):
+class Machine(Record, Shown):
     """A machine as its file describes it, in SI; ``sources`` maps a dotted key, or a prefix of it, to where it is from.
 
     ``plan`` has options of plans, such as ``ranks_per_node``, that hold here where neither the user nor the model names them.

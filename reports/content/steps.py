@@ -8,14 +8,14 @@ from typing import Any
 from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
 from .sections import Picture, Section
-from .words import dropped, of_peak
+from .words import dropped, of_peak, percent
 
 
 def breakdown_section(summary: dict[str, Any], figures: Sequence[Picture]) -> Section:
     """Exposed seconds by category."""
     step = summary["step_seconds"]
     rows = [
-        (category.replace("_", "-"), f"{s:.4f}", f"{s / step:.1%}")
+        (category.replace("_", "-"), f"{s:.4g}", f"{s / step:.1%}")
         for category, s in summary["breakdown"].items()
         if s > 0
     ]
@@ -56,3 +56,26 @@ def _how(totals: dict[str, Any]) -> str:
     made = totals["measured"]
     hosts = len(made["hosts"])
     return f"measured over MPI ({made['library']}) on {hosts} host{'s' * (hosts > 1)}; compute {made['compute']}"
+
+
+def bottleneck_section(found: Mapping[str, Any]) -> Section:
+    """What limits a step, and what would help."""
+    rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
+    return Section("Bottleneck", bottleneck_text(found) + ".", ("change", "step", "change of the step"), rows)
+
+
+def links_section(totals: Mapping[str, Any]) -> Section:
+    """How much each kind of link carries and is used."""
+    rows = [
+        (row["kind"], f"{row['links']:,}", si(row["bytes_per_step"], "B"))
+        + (f"{row['mean_utilisation']:.1%}", f"{row['max_utilisation']:.1%}")
+        for row in totals["links"]
+    ]
+    return Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), rows)
+
+
+def memory_section(totals: Mapping[str, Any]) -> Section:
+    """What the fullest rank holds."""
+    held = totals["memory_per_rank_bytes"]
+    rows = [(part, si(size, "B"), f"{size / held['capacity']:.1%}") for part, size in held.items()]
+    return Section("Memory of the fullest rank", "", ("", "bytes", "of capacity"), rows)

@@ -82,11 +82,11 @@ def cell(name: str, value: Any) -> str:
     if stem == "wall_clock_seconds":
         return duration(value)
     if stem == "energy_joules":
-        return f"{value / KILOWATT_HOUR / 1e3:,.4g} MWh"
+        return f"{_rounded(value / KILOWATT_HOUR / 1e3)} MWh"
     if stem == "co2_kilograms":
-        return f"{value / 1e3:,.4g} t"
+        return f"{_rounded(value / 1e3)} t"
     if stem == "cost":
-        return f"{value:,.0f} USD"
+        return f"{_rounded(value / 1e6)} M USD" if value >= 1e6 else f"{value:,.0f} USD"
     if stem.endswith("seconds"):
         return si(value, "s")
     if name.startswith("parameters."):
@@ -96,6 +96,11 @@ def cell(name: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.4g}" if abs(value) < 1e4 or abs(value) >= 1e15 else f"{value:,.0f}"
+
+
+def _rounded(value: float) -> str:
+    """To four digits, or to whole ones."""
+    return f"{value:,.0f}" if value >= 1e3 else f"{value:,.4g}"
 
 
 def heading(name: str) -> str:

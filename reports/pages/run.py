@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from ...hardware.machine import Machine
-from ...hardware.units import si
 from ...workloads.model.model import Model
 from ...workloads.results.run import Run
 from ..content.inputs import inputs
 from ..content.sections import Picture, Section
-from ..content.steps import answer, bottleneck_text, breakdown_section
-from ..content.words import percent
+from ..content.steps import answer, bottleneck_section, breakdown_section, links_section
 from ..plots import runs as plots
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
@@ -26,28 +24,15 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
     folder.frame("links.csv", run.links_frame())
     step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}, "model"))
     memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}, "model"))
-    links = [
-        (
-            row["kind"],
-            f"{row['links']:,}",
-            si(row["bytes_per_step"], "B"),
-            f"{row['mean_utilisation']:.1%}",
-            f"{row['max_utilisation']:.1%}",
-        )
-        for row in run.summary()["links"]
-    ]
     sections = [
         breakdown_section(totals, [Picture(step, "One step, stacked by phase and category.")]),
         *_expert_load(folder, run),
         Section("Memory", figures=[Picture(memory, "Bytes of the fullest rank against its capacity.")]),
-        Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
+        links_section(totals),
         *inputs(machine, model, run.plan),
     ]
     if found := totals.get("bottleneck"):
-        rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
-        sections.insert(
-            1, Section("Bottleneck", bottleneck_text(found) + ".", ("change", "step", "change of the step"), rows)
-        )
+        sections.insert(1, bottleneck_section(found))
     title = f"{totals['model']} on {totals['machine']}"
     write_report(folder, title, answer(totals), sections, [command], totals["warnings"])
 

@@ -7,19 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
 from ...hardware.errors import InputError
 from ...hardware.files import write_whole
 from ...hardware.records import describe
+from ...hardware.shown import Shown, made
 from .run_inputs import RunInputs
 from .totals import Totals
 from .trace import COLUMNS, TraceRow
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 FORMAT, OLDER = "athanor-run/2", "athanor-run/1"
 """The format of files, and the one before, whose traces have names instead of roles."""
@@ -27,12 +29,43 @@ FORMAT, OLDER = "athanor-run/2", "athanor-run/1"
 ROWS_AT_ONCE = 10_000
 """Rows that are written together."""
 
+
+class Plot(Protocol):
+    """A drawing that notebooks show; ``figure`` is matplotlib's."""
+
+    @property
+    def figure(self) -> Figure:
+        """The figure, to be changed or shown elsewhere."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as the ending of ``path`` says: PNG, SVG or PDF."""
+
+
+class RunPlots(Protocol):
+    """Plots of a run."""
+
+    def timeline(self, ranks: str | None = None) -> Plot:
+        """What each stream did in a step, and when; ``ranks`` names the class of ranks, by default the first."""
+
+    def breakdown(self) -> Plot:
+        """Where the step's time goes, by phase and category."""
+
+    def links(self) -> Plot:
+        """How much each kind of link is used."""
+
+    def memory(self) -> Plot:
+        """What the fullest rank holds, against its capacity."""
+
+    def expert_load(self) -> Plot:
+        """The load of experts' ranks before and after balancing; raises :class:`InputError` of a model without experts."""
+
+
 VOLATILE = ("wall_seconds", "peak_rss_bytes")
 """Keys of a summary that differ from one execution to the next; all others are decided by the inputs and the seed."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """A simulated or measured run.
 
     ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
@@ -51,6 +84,12 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The totals, as plain data."""
         return self.totals.plain()
+
+    @property
+    def plot(self) -> RunPlots:
+        """Plots of this run, which notebooks show: ``run.plot.timeline()``."""
+        found: RunPlots = made("plots", self)
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """The trace as a data frame, with times in seconds from the start of the step."""
