@@ -92,7 +92,9 @@ VARIED = {
 }
 
 
-@pytest.mark.parametrize("more", [{"depth": "fluid"}, {"depth": "links"}, {"all_to_all": "two-level"}])
+@pytest.mark.parametrize(
+    "more", [{"depth": "fluid"}, {"depth": "links"}, {"all_to_all": "two-level"}, {"mesh": "ep=4,dp=32,pp=2"}]
+)
 def test_a_study_finds_what_each_point_alone_finds(more):
     """Neighbours in one study differ in rates, in sizes and in schedules; any of them might take what is not its own."""
     plan = {"mesh": "ep=4,dp=64", "balancer": "swipe", **more}

@@ -19,7 +19,7 @@ from ..plan.signatures import documented
 from ..schedule.filled import FilledOnDemand
 from ..schedule.operation import Role, Task
 from ..schedule.schedule import Schedule
-from ..schedule.work import HostCopy
+from ..schedule.work import HostCopy, PipelineWork
 from .block_templates import Template
 from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
@@ -68,8 +68,12 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
 
 
 def _weight(made: tuple[Schedule, list[Load]]) -> float:
-    """What a schedule counts where few are kept: those that are filled in on demand hold on to their settings, and are not."""
-    return inf if isinstance(made[0].operations, FilledOnDemand) else 1.0
+    """The operations of a schedule, in blocks too; those that are filled in on demand hold on to their settings: not kept."""
+    operations = made[0].operations
+    if isinstance(operations, FilledOnDemand):
+        return inf
+    blocks = [block for each in operations if isinstance(each.work, PipelineWork) for block in each.work.blocks]
+    return float(len(operations) + sum(len(block) for block in blocks))
 
 
 def _lowered(setting: Setting, step: int, pairwise: bool) -> tuple[Schedule, list[Load]]:
