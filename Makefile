@@ -32,6 +32,7 @@ bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/executor.py
 	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python benchmarks/studies.py
 	$(BIN)/python benchmarks/accuracy.py
 
 docs: $(VENV)/installed-dev  ## make the tables and pictures of docs/ and README anew
