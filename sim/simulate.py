@@ -24,6 +24,7 @@ from ..workloads.plan.run_file import resolved
 from ..workloads.plan.setting import Setting
 from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
+from ..workloads.results.run_inputs import RunInputs
 from ..workloads.results.summary import cautions, summarise
 from ..workloads.results.totals import LinkUse, Network, Totals
 from ..workloads.results.trace import Rows, StoredRows, TraceRow
@@ -165,7 +166,8 @@ def run_setting(
                 yield row._replace(step=step)
 
     rows: Sequence[TraceRow] = result.rows if plan.steps == 1 else Rows(again) if kept is None else kept
-    return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
+    classes, load = _classes(setting.mesh, observed), balance.by_rank()
+    return Run(totals, setting.plan_used(), classes, rows, load, RunInputs((setting.machine, setting.model)))
 
 
 def _slow(traffic: Traffic | None, setting: Setting) -> list[str]:

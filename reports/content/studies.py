@@ -75,8 +75,10 @@ def cell(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     stem = name.rpartition(".")[2] if name.rpartition(".")[2] not in ("median", "p5", "p95") else name.split(".")[-2]
-    if name.partition(".")[0] == "breakdown" or stem in SHARES:
+    if stem in SHARES:
         return f"{value:.1%}"
+    if name.partition(".")[0] in ("breakdown", "phases"):
+        return si(value, "s")
     if stem == "wall_clock_seconds":
         return duration(value)
     if stem == "energy_joules":
@@ -93,7 +95,7 @@ def cell(name: str, value: Any) -> str:
         return si(value, "FLOP/s")
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4g}"
+    return f"{value:,.4g}" if abs(value) < 1e4 or abs(value) >= 1e15 else f"{value:,.0f}"
 
 
 def _rounded(value: float) -> str:

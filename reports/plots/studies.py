@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ..content.colours import SERIES
 from ..content.studies import cell, heading
 from .style import (
     INK,
     MARKERS,
-    SERIES,
     TEXT,
     TITLE,
     WIDTH,

@@ -33,7 +33,7 @@ class Graph:
     @classmethod
     def of(cls, machine: Machine, layout: Layout) -> Graph:
         """The links between the first node and the last one that holds a rank."""
-        nodes = int(layout.node.max()) + 1
+        nodes = layout.reach
         inside = NodeLinks.of(machine, layout)
         kinds = [*inside.kinds, *interfaces(machine, layout), *fabric_links(machine, layout)]
         counts = [kind.count for kind in kinds]

@@ -12,7 +12,7 @@ from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.lowering import lower_step
 from athanor.workloads.model.model import load_model
 from athanor.workloads.plan.form import layout_form, schedule_form
-from athanor.workloads.plan.kept import Kept
+from athanor.workloads.plan.kept import KeptWork
 from athanor.workloads.plan.plan import Plan
 from athanor.workloads.plan.setting import Setting
 
@@ -139,7 +139,7 @@ def test_what_points_have_in_common_is_made_once(monkeypatch):
 
 
 def test_no_more_is_kept_than_may_be():
-    kept = Kept({"loads": 10.0})
+    kept = KeptWork({"loads": 10.0})
     made = []
 
     def make(key, weight):

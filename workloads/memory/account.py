@@ -107,7 +107,7 @@ class Account:
         yield from self._kept(saved)
         yield from self._fetched(saved)
         yield from self._at_ends(saved)
-        yield from exchanges(saved, self._most)
+        yield from exchanges(saved, self._most, self._copies)
         yield from features(saved, self.stages)
         if self.working:
             yield from self.working.sent_on(saved)
@@ -186,6 +186,11 @@ class Account:
     def _most(self) -> float:
         """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
         return max((float(np.max(load.received)) for load in self.loads), default=0.0)
+
+    @cached_property
+    def _copies(self) -> float:
+        """Copies of experts that a rank has in one layer of a micro-batch at most."""
+        return max((float(np.max(load.copies_held)) for load in self.loads), default=0.0)
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""

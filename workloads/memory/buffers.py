@@ -51,10 +51,21 @@ def features(saved: Saved, stages: MemoryStages) -> Iterator[MemoryLine]:
         yield MemoryLine("other", "backbone", "input and output of its largest layer", size)
 
 
-def exchanges(saved: Saved, most: float) -> Iterator[MemoryLine]:
-    """Buffers that exchanges fill; ``most`` are the tokens that the fullest rank's experts carry in one layer."""
+def exchanges(saved: Saved, most: float, copies: float = 0.0) -> Iterator[MemoryLine]:
+    """Buffers that exchanges fill; ``most`` are the tokens that the fullest rank's experts carry in one layer.
+
+    ``copies`` are those of other ranks' experts in a layer at most; each is kept from the layer's forward to its backward pass.
+    """
     for name, what, size in _exchanges(saved, most):
         yield MemoryLine("other", name, what, np.array([size]))
+    if copies and saved.loads is not None:
+        setting = saved.setting
+        model, formats = setting.model, setting.plan.precisions.at(0)["expert"]
+        cut = 1 if "tp" in saved.loads.axes else setting.mesh.size("tp")
+        numbers = model.matrices * model.hidden * model.expert_width / cut
+        layers = np.ceil(model.moe_layers / setting.mesh.size("pp"))
+        size = copies * layers * numbers * (BYTES[formats.compute] + BYTES[formats.gradient])
+        yield MemoryLine("other", "copies", "copies of other ranks' experts, and their gradients", np.array([size]))
 
 
 def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...hardware.errors import InputError, nearest, suggestion
-from ...hardware.records import Record, build, catalogue_names, find, put, read_toml, rebuilt
+from ...hardware.records import Record, build, catalogue_names, find, parsed_toml, put, read_toml, rebuilt
+from ...hardware.shown import Shown
 from .backbones import BACKBONES, Convolution, convolutions
 from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded, one_each
 from .precision import PARTS, Part
@@ -86,7 +87,7 @@ def _named(biases: Any) -> Any:
     return (("qkv", "out", "ffn", "expert") if biases else ()) if isinstance(biases, bool) else biases
 
 
-class Model(Record):
+class Model(Record, Shown):
     """A Transformer: decoder-only, or with ``encoder_layers`` an encoder-decoder; dense, or with ``experts`` a mixture of them.
 
     ``experts`` counts those of one layer; every ``moe_every``-th layer after the first ``dense_first`` has them, the others a
@@ -439,6 +440,11 @@ def load_model(model: str | Path | Model) -> Model:
     if isinstance(model, Model):
         return model
     return build(Model, read_toml(find("model", CATALOGUE, str(model))), str(model))
+
+
+def read_model(text: str, source: str) -> Model:
+    """The model that ``model_toml`` wrote; raises ``InputError`` that names the ``source`` for anything else."""
+    return build(Model, parsed_toml(text, source), source)
 
 
 def list_models() -> list[Model]:

@@ -12,7 +12,7 @@ MOST: Mapping[str, float] = {"layout": 8, "loads": 48 << 20, "schedule": 60_000,
 """How much of each kind is kept: so many, bytes of loads, operations of schedules."""
 
 
-class Kept:
+class KeptWork:
     """The latest layouts, draws of loads, schedules and traffic, each by all that decides it.
 
     A study gives one to its settings (:attr:`~athanor.workloads.plan.setting.Setting.kept`); a single simulation does without.

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.frozen_dict import frozen
+from ...hardware.shown import Shown
 from ..mesh.mesh_text import mesh_sizes
+from .expert_axes import fold
 from .option import Option, options_of, read_options
 from .plan_fields import PlanFields
 
@@ -46,7 +48,7 @@ BELONGS = {"pipeline": "pp", "chunks": "pp", "stage_layers": "pp", "tensor": "tp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PlanFields):
+class Plan(PlanFields, Shown):
     """The choices for a run, under the names that the command line gives them; what is None follows from the others.
 
     Batch: either ``tokens_per_rank`` (of a data-parallel rank, with all that share its tokens), or ``global_batch`` sequences of
@@ -93,7 +95,7 @@ class Plan(PlanFields):
         found, wrong = read_options(cls.options(), table, where)
         if wrong:
             raise InputError(wrong)
-        plan = cls(**found)
+        plan = cls(**fold(found))
         plan.check()
         if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")

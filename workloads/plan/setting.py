@@ -21,8 +21,9 @@ from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
+from .expert_axes import expert_axes
 from .form import layout_form
-from .kept import Kept
+from .kept import KeptWork
 from .plan import Plan
 
 WITHOUT_GAPS = "megatron"
@@ -50,7 +51,7 @@ class Setting:
     ranks_per_node: int
     placement_typed: bool = True
     own_micro_batch: int | None = None
-    kept: Kept | None = field(default=None, compare=False, repr=False)
+    kept: KeptWork | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
@@ -110,6 +111,11 @@ class Setting:
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
+    def expert_axes(self) -> tuple[str, ...]:
+        """The axes over which the experts of a layer are spread."""
+        return expert_axes(self.plan, self.mesh)
+
+    @cached_property
     def past_loads(self) -> dict[Any, Any]:
         """Loads of earlier steps, kept for balancing policies that look back."""
         return {}
@@ -117,6 +123,11 @@ class Setting:
     @cached_property
     def drawn_loads(self) -> dict[Any, Any]:
         """What chance has made of tokens in a step, kept for steps in which it is the same."""
+        return {}
+
+    @cached_property
+    def holdings(self) -> dict[Any, Any]:
+        """What a rank holds of the whole model, once it is worked out."""
         return {}
 
     @cached_property

@@ -32,6 +32,10 @@ class Phases(Protocol):
     def kinds(self) -> tuple[LinkKind, ...]:
         """All links, kind by kind."""
 
+    @property
+    def two_way(self) -> bool:
+        """Whether links one way are as those the other way, and take messages back that they take there: seconds are the same."""
+
     def all_pairs(
         self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
@@ -98,7 +102,7 @@ def phases(machine: Machine, layout: Layout, depth: str, least: bool = False) ->
     send as the slowest of them, which is an upper bound of what these cost; or as the fastest, where a ``least`` time is asked.
     """
     levels, sends = (
-        machine.fabric.levels(int(layout.node.max()) + 1, machine.injection),
+        machine.fabric.levels(layout.reach, machine.injection),
         node_injection(machine, layout),
     )
     used, uplinks = sends[layout.node], _of_uplinks(layout)

@@ -15,7 +15,7 @@ from ....hardware.units import read_bytes
 from ....hardware.version import key
 from ....workloads.mesh.mesh_text import mesh_text
 from ....workloads.model.model import Model, load_model
-from ....workloads.plan.kept import Kept
+from ....workloads.plan.kept import KeptWork
 from ....workloads.plan.option import Option, read_options
 from ....workloads.plan.plan import Plan
 from ....workloads.plan.run_file import require_known
@@ -37,7 +37,7 @@ OBJECTIVES = {
 """What is looked at where a study names nothing else; less is better."""
 
 
-KEPT = Kept()
+KEPT = KeptWork()
 """What points have in common, in this process."""
 
 
