@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import inf
 from pathlib import Path
 from typing import Unpack
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..loads.loads import Load
+from ..loads.loads import Load, LoadModel
 from ..model.model import Model
 from ..plan.form import schedule_form
 from ..plan.plan_options import PlanOptions
@@ -62,9 +62,14 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
     if setting.kept:
-        key = (schedule_form(setting), step, pairwise)
+        key = (*lowered_form(setting), step, pairwise)
         return setting.kept.of("schedule", key, lambda: _lowered(setting, step, pairwise), _weight)
     return _lowered(setting, step, pairwise)
+
+
+def lowered_form(setting: Setting) -> tuple[Hashable, ...]:
+    """What decides the schedules of a setting, beside the step's number, loads of experts among it."""
+    return (schedule_form(setting), LoadModel(setting).form if setting.model.experts else ())
 
 
 def _weight(made: tuple[Schedule, list[Load]]) -> float:
