@@ -62,6 +62,9 @@ class Template:
         """
         exchanges = {id(flow.dispatch.nbytes): (layer, "dispatch") for layer, flow in lacking.items()}
         exchanges |= {id(flow.combine.nbytes): (layer, "combine") for layer, flow in lacking.items()}
+        for name in ("copies", "returned"):
+            of_copies = {layer: getattr(flow, name) for layer, flow in lacking.items()}
+            exchanges |= {id(each.nbytes): (layer, name) for layer, each in of_copies.items() if each is not None}
         amounts = {
             id(getattr(flow, name)): (layer, name)
             for layer, flow in lacking.items()

@@ -35,7 +35,7 @@ class Layout(FrozenArrays):
     """A mesh on a machine: ``node[rank]`` is the node that holds each rank.
 
     Built once for a plan; the network asks it which ranks form a group and which of those share a supernode. ``slow_cards`` are
-    nodes, each with the share of its cards' rate that it has.
+    nodes, each with the share of its cards' rate that it has, ``slow_uplinks`` supernodes with that of their links to others.
     """
 
     mesh: Mesh
@@ -44,6 +44,7 @@ class Layout(FrozenArrays):
     nodes_per_supernode: int
     supernode_size: int
     slow_cards: tuple[tuple[int, float], ...] = ()
+    slow_uplinks: tuple[tuple[int, float], ...] = ()
     _cache: dict[tuple[str, ...], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
     _span: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)
     _split: dict[tuple[str, ...], NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)

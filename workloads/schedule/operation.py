@@ -71,6 +71,8 @@ class Role(StrEnum):
     TOKENS_DEALT = "tokens dealt"  # what is left over goes where there is room
     TOKENS_DROPPED = "tokens dropped"  # what is above a rank's capacity
     TOKEN_COUNTS = "token counts"
+    EXPERT_LOADS = "expert loads"  # ranks tell each other how many of their tokens want each expert
+    EXPERT_COPIES = "expert copies"  # weights of experts to ranks that take tokens of them; backward, their gradients
     PERMUTE = "permute"
     EXPERT_SORT = "expert sort"  # tokens that have come are brought together by expert; before they go back, by sender
     DISPATCH = "dispatch"
@@ -146,6 +148,7 @@ Operand = Literal[
     "gate",
     "logits",
     "patches",
+    "features",
     "source",
     "in",  # from here on of linear attention and state spaces
     "gates",

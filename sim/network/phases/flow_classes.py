@@ -270,8 +270,24 @@ def _classes_of_links(loads: LinkLoads, apart: NDArray[np.bool_] | None) -> Clas
 
 def by_latency(latency: Array, ends: Array, group: Classes, groups: int) -> tuple[Array, Array]:
     """(ends, latencies) ``[row, group]`` of messages, a row for each latency that occurs, given ``ends[message]``."""
-    distinct, row = np.unique(latency, return_inverse=True)
+    distinct = _distinct(latency)
     found, there = np.zeros((len(distinct), groups)), np.zeros((len(distinct), groups), dtype=bool)
-    np.maximum.at(found, (row, group), ends)
-    there[row, group] = True
+    for number, value in enumerate(distinct):
+        of_row = slice(None) if len(distinct) == 1 else latency == value
+        np.maximum.at(found[number], group[of_row], ends[of_row])
+        there[number, group[of_row]] = True
     return found, np.where(there, distinct[:, None], 0.0)
+
+
+FEW = 8
+"""Distinct numbers up to which looking for the next larger one is faster than sorting all."""
+
+
+def _distinct(values: Array) -> Array:
+    """The distinct ones of many numbers, rising: mostly a few."""
+    found = list[float]()
+    left = values
+    while len(left) and len(found) < FEW:
+        found.append(float(left.min()))
+        left = left[left > found[-1]]
+    return np.array(found) if not len(left) else np.unique(values)

@@ -58,11 +58,11 @@ def _mean(amount: Amount | None, along: tuple[int, ...]) -> np.ndarray[tuple[int
 
 
 def the_other_way(loads: LinkLoads) -> LinkLoads:
-    """The same bytes the other way: out of where they came in."""
-    return LinkLoads(loads.kinds, {_other(name): nbytes for name, nbytes in loads.loads.items()})
-
-
-def _other(name: str) -> str:
-    """The kind of the links that lead the other way; itself where one leads both."""
-    level, _, way = name.rpartition(".")
-    return {"out": f"{level}.in", "in": f"{level}.out"}.get(way, name)
+    """The same bytes the other way: out of where they came in. Where a level has one kind of links, that leads both ways."""
+    others = {
+        kind.name: next(
+            (each.name for each in loads.kinds if each.level == kind.level and each.name != kind.name), kind.name
+        )
+        for kind in loads.kinds
+    }
+    return LinkLoads(loads.kinds, {others[name]: nbytes for name, nbytes in loads.loads.items()})

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+import json
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
+from ....workloads.plan.kept import KeptWork
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
 from .flow_classes import Demand, LinkEnds, returning
 from .flow_symmetry import Marks
 from .kept_exchanges import LATEST, KeptExchanges, backwards, balanced, the_other_way
 from .phases import phases
+from .phases_on_trees import ByLevel
 from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
@@ -51,12 +55,12 @@ class Transfer:
         """Seconds that the overheads of all further messages take."""
         return self.further * self.overhead * self.times
 
-    def lines(self, nbytes: float) -> Iterator[tuple[float, float]]:
-        """(seconds without bytes, seconds a byte) of groups' messages where only loads of links count; of ``nbytes``."""
+    def lines(self, nbytes: float) -> tuple[Array, Array]:
+        """Seconds without bytes, and for each byte, of groups' messages where only loads of links count; of ``nbytes``."""
         ends, whole = self.demand.ends, float(self.demand.alone[0].max())
         assert isinstance(ends, LinkEnds)
         fixed, each = self.times * (ends.latency + self.overhead), ends.share * whole / nbytes
-        yield from zip(fixed.reshape(-1).tolist(), each.reshape(-1).tolist(), strict=True)
+        return fixed.reshape(-1), each.reshape(-1)
 
     def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
         """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
@@ -129,7 +133,7 @@ class Traffic:
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.phases = phases(machine, layout, "links" if depth == "bound" else depth)
+        self.phases = phases(machine, layout, "links" if depth == "bound" else depth, least=depth == "bound")
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
@@ -143,6 +147,63 @@ class Traffic:
         self._crowded: dict[tuple[str, ...], bool] = {}
         self._kept: KeptExchanges[list[Transfer]] = KeptExchanges(LATEST // layout.mesh.ranks)
         self._kept_at_once: KeptExchanges[list[AtOnce]] = KeptExchanges(4 * LATEST // layout.mesh.ranks)
+        self._first: Traffic | None = None  # of points of a study: whose flow classes these are as well
+
+    @classmethod
+    def of(cls, machine: Machine, layout: Layout, depth: str, kept: KeptWork | None = None) -> Traffic:
+        """The traffic of a layout; points of a study that have it in common take it from what is ``kept``.
+
+        Where only the rates of links differ, flow classes are those of another such machine.
+        """
+        if kept is None:
+            return cls(machine, layout, depth)
+        fabric, node, own = (
+            machine.fabric.model_dump(mode="json"),
+            machine.node.model_dump(mode="json"),
+            machine.calibration,
+        )
+        rates = (
+            node.pop("interface_bandwidth"),
+            fabric.pop("taper", None),
+            own.network_efficiency,
+            own.message_overhead,
+        )
+        shape = (id(layout), json.dumps([machine.nodes, fabric, node], default=str), depth)
+        its, first = kept.of("traffic", shape, lambda: (rates, cls(machine, layout, depth)))
+        if its == rates:
+            first._even.clear()  # transfers of sizes that the next point may not have
+            return first
+        made = cls(machine, layout, depth)
+        made._like(first)
+        return made
+
+    def _like(self, other: Traffic) -> None:
+        """Take over the flow classes of traffic on the same links at other rates."""
+        mine, known = self.phases, other.phases
+        if self.depth != "fluid" or not isinstance(mine, ByLevel) or not isinstance(known, ByLevel):
+            return
+        if [replace(kind, capacity=1.0) for kind in mine.kinds] != [
+            replace(kind, capacity=1.0) for kind in known.kinds
+        ]:
+            return
+        pairs = zip((*mine.links.cable, *mine.links.domains), (*known.links.cable, *known.links.domains), strict=True)
+        if mine.links.cables != known.links.cables or not all(np.array_equal(one, two) for one, two in pairs):
+            return
+        self._first = other
+        self._scopes, self._parts, self._groups = other._scopes, other._parts, other._groups
+        self._chosen, self._factors = other._chosen, other._factors
+
+    def _unit(self, unit: _Unit, make: Callable[[], tuple[Demand, LinkLoads]]) -> tuple[Demand, LinkLoads]:
+        """What a pattern's step asks for one byte a rank, as it is known here, or at other rates, or made now."""
+        if unit not in self._units:
+            if self._first is None:
+                self._units[unit] = make()
+            elif unit in self._first._units:
+                self._units[unit] = _rated(self._first._units[unit], self.phases.kinds)
+            else:
+                self._units[unit] = make()
+                self._first._units[unit] = _rated(self._units[unit], self._first.phases.kinds)
+        return self._units[unit]
 
     def crowded(self, axes: tuple[str, ...]) -> bool:
         """Whether groups along axes share links that can be full, as far as one sees at a glance."""
@@ -171,16 +232,19 @@ class Traffic:
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
             scope = self._scope(exchange.axes, each.scope, part)
-            groups, apart = scope.members, part.apart if part else None
+            apart = part.apart if part else None
             for step, times in each.distinct():
                 unit = (each.pattern, step, scope, weight)
-                if unit not in self._units:
-                    ones = np.ones(groups.shape)
+
+                def made(
+                    each: Round = each, step: int = step, scope: Groups = scope, apart: Marks | None = apart
+                ) -> tuple[Demand, LinkLoads]:
+                    groups, ones = scope.members, np.ones(scope.members.shape)
                     if each.everyone:
-                        self._units[unit] = self._all_pairs(weight, scope, ones, ones / groups.shape[1], apart)
-                    else:
-                        self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
-                demand, loads = self._units[unit]
+                        return self._all_pairs(weight, scope, ones, ones / groups.shape[1], apart)
+                    return self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
+
+                demand, loads = self._unit(unit, made)
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor))
         return found
@@ -393,6 +457,14 @@ class Traffic:
     ) -> Transfer:
         further = max(0, each.messages(scope.members.shape[1]) - 1)
         return Transfer(demand, loads, factor, times, self.machine.calibration.message_overhead, further)
+
+
+def _rated(unit: tuple[Demand, LinkLoads], kinds: tuple[LinkKind, ...]) -> tuple[Demand, LinkLoads]:
+    """The same flows on the same links at the rates of these kinds."""
+    demand, loads = unit
+    capacity = {kind.name: kind.capacity for kind in kinds}
+    rates = np.array([capacity[name] for name in demand.names])
+    return replace(demand, capacity=rates), LinkLoads(kinds, loads.loads)
 
 
 def _positions(each: Round, groups: Index, step: int) -> Index:
