@@ -36,6 +36,7 @@ _HOMES = {
     "collective": ".sim.studies.collective",
     "compare": ".sim.studies.collective_sweep",
     "compare_runs": ".reports.studies.comparison.compare",
+    "predicted_training": ".reports.studies.predicted_training",
     "sweep": ".sim.studies.collective_sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from .reports.formats.models.huggingface import read_hf as read_hf
     from .reports.formats.traces.kineto_reader import read_kineto as read_kineto
     from .reports.studies.comparison.compare import compare_runs as compare_runs
+    from .reports.studies.predicted_training import predicted_training as predicted_training
     from .sim.campaign.campaign import Campaign as Campaign
     from .sim.campaign.campaign import campaign as campaign
     from .sim.planning.search import plan as plan

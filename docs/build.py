@@ -280,6 +280,7 @@ def filled(path: Path) -> str:
         "sources": lambda: of_accuracy("by_source", recorded("accuracy")),
         "fits": lambda: of_accuracy("by_fit", recorded("accuracy")),
         "unseen": lambda: of_accuracy("unseen", recorded("accuracy")),
+        "far": lambda: of_accuracy("far", recorded("accuracy")),
         "measurements": lambda: of_accuracy("in_short", recorded("accuracy")),
         "planner": lambda: planner(recorded("planner")),
         "referee": lambda: referee(recorded("referee")),
@@ -463,10 +464,10 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
+    from athanor.hardware.cores import cores
     from athanor.reports.plots.draw import as_png
     from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
-    from athanor.sim.workers import cores
 
     found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
     readme = ROOT / "README.md"

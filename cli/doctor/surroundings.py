@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...hardware.cores import cores
 from ...hardware.errors import AthanorError
-from ...mpi_runtime.job.environment import cores
 from .finding import Finding, answer
 
 BROWSERS = (

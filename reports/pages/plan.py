@@ -54,7 +54,7 @@ def show_search(console: Console, found: dict[str, Any]) -> None:
 
 @all_or_nothing
 def write_search(folder: Folder, found: dict[str, Any], question: Question, command: str) -> None:
-    """Write ``plan.json``, ``plans.csv``, the plots and ``report.html``."""
+    """Write ``plan.json``, machine and model, ``plans.csv``, the plots and ``report.html``."""
     import pandas as pd
 
     from ..content.inputs import inputs
@@ -63,6 +63,7 @@ def write_search(folder: Folder, found: dict[str, Any], question: Question, comm
     from .html_page import write_report
 
     folder.json("plan.json", found)
+    folder.inputs(question.machine, question.model)
     rows = [
         {
             "mesh": mesh_text(each["mesh"]),

@@ -133,6 +133,12 @@ def test_a_launch_script_becomes_a_run_file_that_simulates(name, tmp_path):
     assert load_model(read.chosen_model) == read_megatron(file, Asked(machine=MACHINE)).model
 
 
+def test_experts_of_more_ranks_than_dp_has_fold_over_cp(tmp_path):
+    text = SCRIPTS["moe"].replace("--num-experts 8", "--num-experts 8 --context-parallel-size 2")
+    plan = read_megatron(script(tmp_path, text), Asked(machine=MACHINE)).plan
+    assert plan["mesh"] == {"pp": 2, "ep": 2, "cp": 2, "tp": 2} and plan["expert_context"] == "spread"
+
+
 def flat(run_file):
     return run_file.plan, run_file.model.model_dump(exclude={"name", "sources"})
 

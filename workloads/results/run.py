@@ -15,6 +15,7 @@ from ...hardware.errors import InputError
 from ...hardware.files import write_whole
 from ...hardware.records import describe
 from ...hardware.shown import Shown, made
+from .run_inputs import RunInputs
 from .totals import Totals
 from .trace import COLUMNS, TraceRow
 
@@ -69,7 +70,8 @@ class Run(Shown):
 
     ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
     ranks, which may be made only when it is asked for; ``classes`` says which ranks those are; ``expert_load`` is the load of the
-    ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
+    ranks of one expert-parallel group in the first layer, over its mean, before and after balancing. ``inputs`` are the
+    machine and the model, where the run knows them.
     """
 
     totals: Totals
@@ -77,6 +79,7 @@ class Run(Shown):
     classes: dict[str, dict[str, Any]]
     trace: Sequence[TraceRow] = field(repr=False)
     expert_load: dict[str, list[float]] = field(repr=False)
+    inputs: RunInputs | None = field(default=None, repr=False, compare=False)
 
     def summary(self) -> dict[str, Any]:
         """The totals, as plain data."""
@@ -110,6 +113,7 @@ class Run(Shown):
             "format": FORMAT,
             "summary": self.totals.plain(),
             "plan": self.plan,
+            **({"inputs": self.inputs.plain()} if self.inputs else {}),
             "classes": self.classes,
             "expert_load": self.expert_load,
             "trace": {"columns": list(COLUMNS), "rows": [list(row) for row in self.trace]},
@@ -142,7 +146,9 @@ class Run(Shown):
             if trace["columns"] != list(COLUMNS):
                 raise InputError(f"{name}: trace.columns must be {', '.join(COLUMNS)}")
             rows = list(_rows(trace["rows"], name))
-            return cls(_totals(plain["summary"], name), plain["plan"], plain["classes"], rows, plain["expert_load"])
+            inputs = RunInputs.read(plain["inputs"], name) if "inputs" in plain else None
+            totals = _totals(plain["summary"], name)
+            return cls(totals, plain["plan"], plain["classes"], rows, plain["expert_load"], inputs)
         except (KeyError, TypeError) as reason:
             raise InputError(f"{name}: a run has no or a wrong {reason}") from None
 
