@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
@@ -52,9 +51,10 @@ def executed(notebooks: Iterable[Any]) -> list[Any]:
             together.cells += [_without_outputs(cell) for cell in notebook.cells]
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         environment = {**os.environ, "PATH": path, "IPYTHONDIR": folder}  # the user's own settings and history stay out
+        client = NotebookClient(together, timeout=PATIENCE, kernel_name="python3", record_timing=False)
         # sockets in the folder, where no other user reads along
-        manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=str(Path(folder, "socket")))
-        client = NotebookClient(together, km=manager, timeout=PATIENCE, record_timing=False)
+        manager = client.create_kernel_manager()
+        manager.transport, manager.ip = "ipc", str(Path(folder, "socket"))
         client.execute(env=environment)
     made, cells = [], iter(together.cells)
     for notebook in notebooks:

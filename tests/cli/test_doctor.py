@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import tempfile
+import tomllib
 from importlib import metadata
 
 import pytest
@@ -12,6 +13,7 @@ from athanor.cli.doctor import mpi, packages, surroundings
 from athanor.mpi_runtime.cluster import missing
 from support.command_line import athanor
 from support.mpi_jobs import needs_mpi
+from support.paths import ROOT
 
 
 def found(check):
@@ -107,8 +109,9 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
 
 def test_every_extra_is_looked_at_or_for_who_works_on_athanor():
     """And those for MPI by starting ranks."""
-    known = {*packages.EXTRAS, "mpich", "openmpi", "sysmpi", "dev", "docs", "mutation", "testing"}
-    assert {*metadata.metadata("athanor").get_all("Provides-Extra")} == known
+    known = {*packages.EXTRAS, "mpich", "openmpi", "sysmpi", "dev", "testing", "docs", "mutation"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {*project["optional-dependencies"]} == known
 
 
 @needs_mpi

@@ -144,3 +144,10 @@ def test_what_a_log_does_not_say_is_asked_for_in_one_line(text, kind, defined, s
 def test_the_other_numbers_are_asked_for(tmp_path):
     with pytest.raises(InputError, match="--machine names one"):
         read_nccl_tests(written(tmp_path, nccl_log()), Asked(defined={"operation": "all_reduce"}))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-320, 1e9, float("inf"), float("nan")])
+def test_times_that_nothing_takes_are_refused(seconds):
+    measured = MeasuredCollective("a log", "all-reduce", 2, 2, {1024.0: 1e-5, 4096.0: seconds})
+    with pytest.raises(InputError, match=r"a log: 4096 bytes take .* can be fitted"):
+        fitted(measured, load_machine("selene"))

@@ -35,6 +35,10 @@ FITTED = {
 """Algorithms that are tried; the one with the least error is taken."""
 
 
+MOST_BYTES, LEAST_SECONDS, MOST_SECONDS = 1e15, 1e-9, 1e6
+"""Beyond these no collective was measured, and numbers run out of range."""
+
+
 @dataclass(frozen=True)
 class MeasuredCollective:
     """Seconds of an operation by its bytes: what a rank sends to each other one for an all-to-all, else a rank's whole vector."""
@@ -104,6 +108,10 @@ def fitted(measured: MeasuredCollective, base: Machine) -> Fit:
     """
     if not measured.seconds:
         raise InputError(f"{measured.source}: has no measured times")
+    for size, seconds in measured.seconds.items():
+        if not (0 <= size <= MOST_BYTES and LEAST_SECONDS <= seconds <= MOST_SECONDS):
+            allowed = f"up to {MOST_BYTES:g} bytes in {LEAST_SECONDS:g} to {MOST_SECONDS:g} s can be fitted"
+            raise InputError(f"{measured.source}: {size:g} bytes take {seconds:g} s; {allowed}")
     if measured.ranks < 2 or measured.ranks > MOST_RANKS:
         raise InputError(f"{measured.source}: {measured.ranks} ranks; can be fitted from 2 to {MOST_RANKS:,}")
     each, rest = divmod(measured.ranks, measured.hosts)
