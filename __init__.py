@@ -10,7 +10,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .hardware.shown import MAKERS
+
+# What shows objects in notebooks: the rooms that have these objects stand below the one that shows them.
 # Names of the public API and where they live; loaded on first use, so that ``import athanor`` costs nothing.
+_SHOWN = {"html": ".reports.notebook:html", "plots": ".reports.notebook:plots"}
 _HOMES = {
     "AthanorError": ".hardware.errors",
     "DoesNotFit": ".hardware.errors",
@@ -32,6 +36,7 @@ _HOMES = {
     "collective": ".sim.studies.collective",
     "compare": ".sim.studies.collective_sweep",
     "compare_runs": ".reports.studies.comparison.compare",
+    "predicted_training": ".reports.studies.predicted_training",
     "sweep": ".sim.studies.collective_sweep",
     "lower": ".workloads.lowering",
     "simulate": ".sim.simulate",
@@ -55,6 +60,8 @@ _HOMES = {
     "read_torchtitan": ".reports.formats.launches.torchtitan",
 }
 
+MAKERS.update({what: f"{__name__}{home}" for what, home in _SHOWN.items()})
+
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
@@ -77,6 +84,7 @@ if TYPE_CHECKING:
     from .reports.formats.models.huggingface import read_hf as read_hf
     from .reports.formats.traces.kineto_reader import read_kineto as read_kineto
     from .reports.studies.comparison.compare import compare_runs as compare_runs
+    from .reports.studies.predicted_training import predicted_training as predicted_training
     from .sim.campaign.campaign import Campaign as Campaign
     from .sim.campaign.campaign import campaign as campaign
     from .sim.planning.search import plan as plan

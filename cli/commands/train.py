@@ -59,6 +59,11 @@ from ..run_files import run_file_argument
     show_default=True,
     help="Rate at which biases of experts follow their load, which then choose (loss-free balancing: 0.001).",
 )
+@click.option(
+    "--predict",
+    is_flag=True,
+    help="Afterwards simulate each step with its recorded loads, on the machine, and tell how far the measured ones are.",
+)
 @result_options
 def train(
     machine: str,
@@ -74,6 +79,7 @@ def train(
     balance_loss: float,
     z_loss: float,
     gate_bias: float,
+    predict: bool,
     json_path: str | None,
     out: str | None,
     **options: Any,
@@ -113,12 +119,18 @@ def train(
         )
     if run is None:
         return
+    predicted = None
+    if predict:
+        from ...reports.studies.predicted_training import predicted_training
+
+        predicted = predicted_training(hardware, chosen, run)
     if written.folder is not None:
         from ...reports.pages.training import write_training
 
-        write_training(written.folder, run, hardware, chosen, command_text())
-    emit(json_path, run.summary())
+        write_training(written.folder, run, hardware, chosen, command_text(), predicted)
+    found = run.summary() | ({"predicted": predicted.plain()} if predicted else {})
+    emit(json_path, found)
     if json_path != "-":
         from ...reports.tables.trainings import show_training
 
-        show_training(console(), run.summary())
+        show_training(console(), found)

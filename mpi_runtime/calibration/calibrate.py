@@ -209,8 +209,8 @@ class _CalibrationJob:
         disturbed = sum(not series.clean for series in found)
         if disturbed:
             yield (
-                f"{disturbed} of {len(found)} points have too few samples that nothing disturbed; the fastest quarter of"
-                " theirs is used, and may still be too slow"
+                f"{disturbed} of {len(found)} points have too few samples that nothing disturbed; the fastest of"
+                " theirs are used, and may still be too slow"
             )
         if self._foreign > BUSY:
             yield f"other processes took {self._foreign:.0%} of a core meanwhile: measure on computers that are idle"

@@ -16,6 +16,7 @@ from .fits import Curve, curve, line, rate_of_large, standard_error
 from .points import LARGE, SMALLEST
 from .products import Products
 from .samples import SampleSeries
+from .steps import LinkRates, StepCosts
 from .topology import Topology
 
 Array = NDArray[np.float64]
@@ -124,6 +125,20 @@ class Findings:
         how = f"one way of {SMALLEST} bytes between ranks {one} and {other}"
         how += f", less {si(less, 's')} of overhead" if less else ""
         return self.number(level, smallest, "s", how, lambda medians: max(0.0, medians[0] - less))
+
+    @cached_property
+    def steps(self) -> StepCosts:
+        """What steps of collectives cost beside their bytes."""
+        rates = LinkRates(**{name: found.value for name, found in self.links.items()})
+        return StepCosts(self.of("collective"), self.topology, self.overhead.value if self.overhead else 0.0, rates)
+
+    def step_latency(self, level: str) -> CalibrationFindings | None:
+        """Seconds of a collective's step whose farthest message passes a level, less the overhead; None where there was none."""
+        steps = self.steps
+        if level not in steps.levels:
+            return None
+        how = f"what steps of {len(steps.series)} collectives of all ranks take beside overheads and bytes"
+        return self.number(level, steps.series, "s", how, lambda medians: steps.latency(level, medians))
 
     @cached_property
     def pairs(self) -> list[FittedNumber]:

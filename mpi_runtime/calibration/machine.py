@@ -163,7 +163,7 @@ class MachineBuilder:
         findings, links = self.findings, self.findings.links
         self.put(findings.overhead)
         for level, key, factor in self._latencies():
-            if found := findings.latency(level):
+            if found := findings.step_latency(level) or findings.latency(level):
                 self.put(replace(found, key=key, value=factor * found.value, error=factor * found.error))
         if ring := links.get("ring"):
             node = self.made.machine.node

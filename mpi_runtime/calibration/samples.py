@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.cores import cores
 from ..job.clock import Clock
-from ..job.environment import cores
 from ..job.host import TICK, Moment
 from ..job.world import World
 from .points import BenchPoint
@@ -27,6 +27,9 @@ Action = Callable[[int], None]
 
 LEAST = 5
 """Clean samples below which a point takes all that it has, and says so."""
+
+FEW = 3
+"""Samples of such a point that count."""
 
 TARGET, TARGET_SHARED = 2e-3, 2e-2
 """Seconds that a sample lasts at least, by repeating what is short: on cores of their own, and where ranks share them.
@@ -73,13 +76,16 @@ class SampleSeries:
 
     @cached_property
     def used(self) -> Array:
-        """The samples that count: those that nothing disturbed; where there are too few of them, the fastest quarter of all.
+        """The samples that count: those that nothing disturbed; where there are too few of them, the fastest :data:`FEW`.
 
-        What others do only makes samples longer.
+        What others do only makes samples longer. Ranks that began apart make them shorter, as part of the work is then done
+        before the last one begins: these count where there are no others.
         """
+        pairs = list(zip(self.seconds, self.reasons, strict=True))
         if self.clean:
-            return np.array([each for each, why in zip(self.seconds, self.reasons, strict=True) if not why])
-        return np.sort(self.seconds)[: max(len(self.seconds) // 4, min(3, len(self.seconds)))]
+            return np.array([each for each, why in pairs if not why])
+        together = [each for each, why in pairs if why != "apart"]
+        return np.sort(together or self.seconds)[:FEW]
 
     @cached_property
     def median(self) -> float:

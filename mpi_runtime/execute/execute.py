@@ -26,6 +26,7 @@ from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
 from ...workloads.plan.signatures import documented
 from ...workloads.results.run import Run
+from ...workloads.results.run_inputs import RunInputs
 from ...workloads.results.summary import cautions, summarise
 from ...workloads.results.totals import Network, Totals
 from ...workloads.schedule.costs import Costs
@@ -279,7 +280,8 @@ class ScheduledJob:
             name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
             for name, at in classes.items()
         }
-        return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank())
+        inputs = RunInputs((self.setting.machine, self.setting.model))
+        return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank(), inputs)
 
     def tell(self, text: str) -> None:
         """Report progress, on one rank."""

@@ -155,6 +155,7 @@ class _Seen:
     """What a rank tells of a step."""
 
     seconds: float
+    drawing: float
     loss: float
     squares: float
     tokens: list[Tokens]
@@ -218,6 +219,7 @@ class Trainer:
             "optimizer": setting.plan.optimizer,
             "seed": setting.plan.seed,
             "parameters": setting.model.parameters.total,
+            "tokens_per_rank": setting.batch.tokens,
             "tokens_per_step": setting.mesh.replicas * setting.batch.tokens,
             "plan": setting.plan_used(),
             "measured": self.job.measured(),
@@ -232,10 +234,11 @@ class Trainer:
             began = time.perf_counter()
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 self.training.start_step(step)
+                drawn = time.perf_counter()
                 self.job.executor.run(operations)
             seconds = time.perf_counter() - began
             loss = self.training.loss if self._counts else 0.0
-            seen = _Seen(seconds, loss, self.training.holdings.squares(), self.training.tokens())
+            seen = _Seen(seconds, drawn - began, loss, self.training.holdings.squares(), self.training.tokens())
             every = self.job.comm.gather(seen)
             if every is not None:
                 self._note(every)
@@ -300,6 +303,7 @@ class Trainer:
             self.job.places.index(at) for at, each in enumerate(every) if not math.isfinite(each.loss)
         )
         record.step_seconds.append(max(each.seconds for each in every))
+        record.data_seconds.append(max(each.drawing for each in every))
         record.gradient_norm.append(math.sqrt(sum(each.squares for each in every)))
         if model.experts:
             record.moe_layers = [number for number, layer in enumerate(model.stack) if layer.moe]

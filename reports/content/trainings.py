@@ -26,6 +26,44 @@ def answer(found: Mapping[str, Any]) -> str:
     )
 
 
+PREDICTED = (
+    "Steps of this job, simulated with the loads that it recorded. Error: (predicted - measured) / measured of each step, but"
+    " for the first {left}, in which connections are made and memory is touched. Drawing batches, which no schedule has, took"
+    " {data:.1%} of the measured time."
+)
+
+
+def predicted_section(found: Mapping[str, Any]) -> Section:
+    """How far the predicted steps are from the measured ones; ``found`` is the plain data of a predicted training."""
+    step, errors = found["step"], found["errors"]
+    worst = errors["worst"] or {"name": "", "relative_error": None}
+    rows = [
+        ("step predicted, mean", si(step["predicted_seconds"], "s")),
+        ("step measured, mean", si(step["measured_seconds"], "s")),
+        ("measured steps vary by", _share(step["measured_variation"])),
+        ("mean error", _signed(errors["bias"])),
+        ("mean size of errors", _share(errors["mape"])),
+        (f"worst error, {worst['name']}" if errors["worst"] else "worst error", _signed(worst["relative_error"])),
+        ("steps counted", f"{errors['count']:,}"),
+    ]
+    text = PREDICTED.format(left=found["left_out"], data=found["data_share"])
+    measured = len(found["fitted_constants"])
+    basis = (
+        f"{measured} constants of {found['machine']} that were measured"
+        if measured
+        else "no constant that was measured"
+    )
+    return Section("Steps, predicted and measured", f"{text} The prediction rests on {basis}.", ("", ""), rows)
+
+
+def _signed(error: float | None) -> str:
+    return "-" if error is None else f"{error:+.1%}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
 def sections(found: Mapping[str, Any]) -> list[Section]:
     """The course of the loss, and how level experts were."""
     losses = found["loss"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...hardware.registry import Registry
 from .kinds import Exporter
+from .launches.job_scripts import PbsJob, SlurmJob
 from .launches.written import DeepSpeedJson, MegatronFlags, SlurmScript
 from .machines.simgrid import SimGridPlatform
 from .traces.chakra import ChakraTraces
@@ -20,6 +21,8 @@ EXPORTERS: Registry[Exporter] = Registry(
         "megatron": MegatronFlags,
         "deepspeed": DeepSpeedJson,
         "slurm": SlurmScript,
+        "slurm-athanor": SlurmJob,
+        "pbs-athanor": PbsJob,
     },
     flag="athanor export",
     interface=Exporter,

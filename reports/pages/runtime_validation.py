@@ -8,9 +8,10 @@ import numpy as np
 
 from ...hardware.units import si
 from ..content.sections import Picture, Section
+from ..content.words import percent
 from ..plots.runtime_validation import NAMES, errors_of_cells, predicted_against_measured
 from ..studies.runtime_validation import Validation
-from ..tables.runs import percent, table
+from ..tables.runs import table
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 
@@ -37,9 +38,9 @@ def cell_rows(plain: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             cell["tree"],
-            cell["placement"],
-            cell["balancer"],
-            f"{cell['skew']:g}",
+            cell.get("placement", cell.get("plan", "")),  # of a dense plan its name
+            cell.get("balancer", ""),
+            f"{cell['skew']:g}" if "router" in cell else "",
             cell["compute"],
             si(cell["measured_seconds"], "s"),
             f"{cell['measured_variation']:.1%}",

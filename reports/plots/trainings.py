@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLOURS, INK, SERIES, blank, labelled, legend_below, number_axis, titled
+from ..content.colours import COLOURS, SERIES
+from .style import INK, WIDTH, blank, framed, labelled, legend_below, number_axis, percent_axis, titled
 
 SMOOTH = 0.9
 """Weight of the loss so far in the line that goes through the single steps'."""
@@ -39,6 +40,30 @@ def smoothed(values: Sequence[float]) -> list[float]:
         mean = SMOOTH * mean + (1 - SMOOTH) * value
         found.append(mean / (1 - SMOOTH**number))
     return found
+
+
+def predicted(first: int, predictions: Sequence[float], measured: Sequence[float]) -> Figure:
+    """Each step's seconds, predicted and measured, above its relative error; ``first`` is the number of the first step."""
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    along = np.arange(first + 1, first + len(measured) + 1)
+    marker = "." if len(measured) == 1 else ""
+    for values, name, colour in ((measured, "measured", SERIES[1]), (predictions, "predicted", SERIES[0])):
+        above.plot(along, 1e3 * np.asarray(values), color=colour, lw=1.1, marker=marker, label=name)
+    error = np.asarray(predictions) / np.maximum(measured, 1e-300) - 1
+    below.axhline(0.0, color=INK, lw=0.8)
+    below.plot(along, error, color=SERIES[2], lw=1.0, marker=marker)
+    for axes in (above, below):
+        framed(axes)
+    above.set_ylim(bottom=0)
+    above.set_ylabel("ms a step")
+    below.set_ylabel("relative error")
+    below.set_xlabel("step")
+    number_axis(below.xaxis)
+    percent_axis(below.yaxis, signed=True)
+    titled(above, "Steps, predicted and measured")
+    legend_below(figure, labelled(above))
+    return figure
 
 
 def balance(wanted: Sequence[float], carried: Sequence[float]) -> Figure:

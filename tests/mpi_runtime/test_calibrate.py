@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import athanor
@@ -21,8 +22,12 @@ from athanor.mpi_runtime.calibration.machine import MachineBuilder
 from athanor.mpi_runtime.calibration.points import LARGE, BenchPoint, batches, groups
 from athanor.mpi_runtime.calibration.products import Products
 from athanor.mpi_runtime.calibration.samples import SampleSeries, judged, reason
+from athanor.mpi_runtime.calibration.steps import StepCounts
 from athanor.mpi_runtime.calibration.structure import bare, like, supernode_of
 from athanor.mpi_runtime.calibration.topology import Topology
+from athanor.reports.studies.calibration_checks import CollectiveErrors, checked
+from athanor.sim.studies.collective import Collective
+from athanor.workloads.collectives import ALGORITHMS, rounds
 from support.command_line import eventually
 from support.mpi_jobs import begin, finish, gone, job, needs_mpi, ranks_of, told
 from support.paths import MACHINE_FILES, ROOT
@@ -148,10 +153,12 @@ def test_disturbed_samples_are_rejected_and_counted():
     assert found.quartile <= found.median and found.spread < 1.05
 
 
-def test_where_nothing_is_clean_the_fastest_quarter_counts():
+def test_where_nothing_is_clean_the_fastest_count():
     found = judged(BenchPoint("links", "x", 1), 1, [*range(1, 21)], ["foreign"] * 18 + [""] * 2)
     assert not found.clean
-    assert found.used.tolist() == [1, 2, 3, 4, 5]
+    assert found.used.tolist() == [1, 2, 3]
+    apart = judged(BenchPoint("links", "x", 1), 1, [*range(1, 21)], ["apart"] * 2 + ["foreign"] * 18)
+    assert apart.used.tolist() == [3, 4, 5]  # what began apart is too short, not too long
 
 
 # --- what is measured, and where it goes ------------------------------------------------------------------------------------
@@ -221,9 +228,86 @@ def made_up(topology, machine, network_only=True):
                     width, domain = topology.ranks_per_host, topology.domain
                     rate = {"ring": ring / width, "nic": nic / width, "trunk": trunk / width / domain}[detail["links"]]
                     seconds = 1e-5 + size / rate
+                case "collective":
+                    continue
                 case _:
                     seconds = 1e-4 + size / 1e7
             yield series(point, seconds)
+
+
+def simulated_collectives(topology, machine, slower=lambda operation: 1.0):
+    """What collectives take on a machine, by the simulator."""
+    asked = {}
+    for batch in batches(topology, True, 1 << 20, False):
+        for point in batch.points:
+            if point.kind == "collective":
+                key = (point.detail["operation"], point.detail["ranks"])
+                asked[key] = asked.get(key) or Collective(machine, *key, ranks_per_node=topology.ranks_per_host)
+                yield series(point, slower(key[0]) * asked[key].run(point.detail["algorithm"], point.size).seconds)
+
+
+def test_latencies_are_those_of_steps_in_which_all_ranks_take_part():
+    """Collectives that the simulator made up give its numbers back, though two ranks alone are three times as fast."""
+    topology = Topology((0, 0, 1, 1, 2, 2, 3, 3), (None,) * 8, 2)
+    machine = load_machine("cluster-64").changed(
+        {"fabric.supernode": 2, "node.interface_bandwidth": "20 MB/s", "calibration.network_efficiency": 1.0}
+        | {"calibration.message_overhead": "2 us", "fabric.taper": 7.5 / 40, "node.ring_bandwidth": "4 GB/s"}
+        | {"fabric.latency_supernode": "36 us", "fabric.latency_top": "66 us", "fabric.latency_node": "9 us"}
+    )
+    made = [*made_up(topology, machine), *simulated_collectives(topology, machine)]
+    findings = Findings(made, topology, machine)
+    found = MachineBuilder(machine, findings, True, "").make()
+    assert (found.machine.fabric.latency_supernode, found.machine.fabric.latency_top) == pytest.approx(
+        (36e-6, 66e-6), rel=0.02
+    )
+    assert found.machine.fabric.latency_node == pytest.approx(3e-6, rel=0.05)  # no step stays on one host
+    assert findings.latency("top").value == pytest.approx(22e-6, rel=0.05)
+    checks = list(checked(findings, found.machine, None))
+    assert CollectiveErrors.of(checks, "calibrated").worst < 0.05
+    lone = found.machine.changed({"fabric.latency_supernode": "12 us", "fabric.latency_top": "22 us"})
+    assert CollectiveErrors.of(checked(findings, lone, None), "calibrated").worst > 0.5
+
+
+@pytest.mark.parametrize("operation", ["all-to-all", "all-reduce", "all-gather"])
+@pytest.mark.parametrize("algorithm", ["linear", "pairwise-shift", "pairwise-xor", "ring", "two-level", "bruck"])
+def test_steps_are_counted_as_single_messages_are(operation, algorithm):
+    """Levels, messages and the fullest links of every step, message by message."""
+    known = ALGORITHMS[operation]
+    if algorithm not in known:
+        return
+    outer, inner, width = 2, 4, 2
+    topology = Topology(tuple(np.repeat(range(4), width).tolist()), (None,) * 8, 2)
+    steps, messages, loads = [0, 0, 0], 0, []
+    for each in rounds(operation, algorithm, outer, inner):
+        groups = {"group": [range(8)], "inner": [range(4), range(4, 8)], "outer": [(at, at + 4) for at in range(4)]}[
+            each.scope
+        ]
+        for step in range(each.steps):
+            sent = [
+                (members[at], members[to])
+                for members in groups
+                for at in range(len(members))
+                for to in each.partners(at, step, len(members))
+            ]
+            ring, out, into, up, down = (Counter() for _ in range(5))
+            farthest = 0
+            for source, target in sent:
+                hosts = source // width, target // width
+                level = (hosts[0] != hosts[1]) + (hosts[0] // 2 != hosts[1] // 2)
+                farthest = max(farthest, level)
+                ring[hosts[0]] += level == 0
+                out[hosts[0]] += level > 0
+                into[hosts[1]] += level > 0
+                up[hosts[0] // 2] += level > 1
+                down[hosts[1] // 2] += level > 1
+            steps[farthest] += 1
+            messages += max(Counter(source for source, _ in sent).values())
+            share = each.share / (len(groups[0]) if each.everyone else 1)
+            most = [max(counts.values()) * share for counts in (ring, out, up)]
+            loads.append((most[0], max(most[1], max(into.values()) * share), max(most[2], max(down.values()) * share)))
+    found = StepCounts.of(topology, operation, algorithm, outer, inner)
+    assert (list(found.steps), found.messages) == (steps, messages)
+    assert np.array([load for times, load in found.loads for _ in range(times)]) == pytest.approx(np.array(loads))
 
 
 def test_the_numbers_of_a_made_up_cluster_come_back():

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import athanor
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from athanor.hardware.errors import Ended, InputError
 from athanor.mpi_runtime.trainer.checkpoints import latest
 from athanor.mpi_runtime.trainer.corpus import Made, corpus_of
+from athanor.reports.studies.predicted_training import PredictedTraining, read_training
+from athanor.workloads.results.training_run import TrainingRun
 from support.mpi_jobs import needs_mpi, told
 
 MODEL = """
@@ -26,7 +29,7 @@ seq_len = 8
 COMMON = "train --model model.toml --precision fp64 --balancer none --steps 6 --json -"
 GATES = "--z-loss 0.02 --gate-bias 0.03"
 RUNS = {
-    "four ranks": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --out run --checkpoint-every 3",
+    "four ranks": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --out run --checkpoint-every 3 --predict",
     "again": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --resume run/step-00000003",
     "cut": "--mesh ep=2,tp=2 --tokens-per-rank 64 --zero 0 --resume run/step-00000003 --out cut --checkpoint-every 6",
     "further": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume cut --steps 8",
@@ -166,6 +169,60 @@ def test_recorded_loads_are_replayed(answers):
     by_rank = counts.reshape(6, 2, 2, 2).sum(axis=3)
     expected = (by_rank.max(axis=2) / by_rank.mean(axis=2)).max()
     assert run.summary()["load_balance"]["wanted_max_over_mean"] == pytest.approx(expected, abs=0.02)
+
+
+@needs_mpi
+def test_steps_are_predicted_one_by_one_from_recorded_loads(answers, runs):
+    """What train --predict says is what simulate says of the replayed loads, and compare says the same of both files."""
+    _, folder = answers
+    options = {"mesh": {"ep": 2, "dp": 2}, "tokens_per_rank": 32, "balancer": "none", "steps": 6, "zero": "1"}
+    options |= {"precision": "fp64", "router": f"trace:{folder / 'run' / 'loads.csv'}"}
+    run = athanor.simulate("laptop", folder / "model.toml", **options)
+    found = runs["four ranks"]["predicted"]
+    assert found["step_seconds"] == run.totals.each_step_seconds and len(set(found["step_seconds"])) > 1
+    measured = runs["four ranks"]["step_seconds"]
+    errors = [ours / theirs - 1 for ours, theirs in zip(found["step_seconds"], measured, strict=True)]
+    assert found["relative_errors"] == pytest.approx(errors)
+    assert found["errors"]["count"] == 5 and found["errors"]["bias"] == pytest.approx(np.mean(errors[1:]))
+    assert 0 < found["data_share"] < 1
+    rows = (folder / "run" / "predicted.csv").read_text().splitlines()
+    assert len(rows) == 7 and {"predicted.png", "predicted.svg"} <= {each.name for each in (folder / "run").iterdir()}
+    compared = PredictedTraining.of(run, read_training(folder / "run" / "training.json"))
+    assert {**compared.plain(), "notes": []} == {**found, "notes": []}
+
+
+def record(seconds, first=0):
+    told = {"model": "small", "mesh": {"dp": 2}, "ranks": 2, "tokens_per_rank": 64, "tokens_per_step": 128}
+    run = TrainingRun(told, step_seconds=seconds, data_seconds=[0.1 * each for each in seconds], first=first)
+    run.loss = [1.0] * len(seconds)
+    return run.summary()
+
+
+def prediction(seconds, **changed):
+    totals = {"model": "small", "mesh": {"dp": 2}, "ranks": 2, "tokens_per_rank": 64, "machine": "m", "phases": {}}
+    totals |= {"each_step_seconds": seconds, "network": SimpleNamespace(depth="fluid"), "fitted_constants": ["x"]}
+    return SimpleNamespace(totals=SimpleNamespace(**{**totals, **changed}))
+
+
+def test_errors_of_predicted_steps_are_those_of_this_jobs_warm_steps():
+    """Steps before a checkpoint belong to another job, and the first of a job counts for no error."""
+    found = PredictedTraining.of(prediction([1.0] * 6), record([9.0, 9.0, 5.0, 2.0, 1.0, 0.8], first=2))
+    assert found.first == 2 and list(found.measured) == [5.0, 2.0, 1.0, 0.8]
+    plain = found.plain()
+    assert plain["errors"]["count"] == 3 and plain["left_out"] == 1
+    assert plain["errors"]["bias"] == pytest.approx((-0.5 + 0.0 + 0.25) / 3)
+    assert plain["errors"]["mape"] == pytest.approx(0.25)
+    assert plain["errors"]["worst"] == {"name": "step 4", "relative_error": pytest.approx(-0.5)}
+    assert plain["data_share"] == pytest.approx(0.1)
+    one = PredictedTraining.of(prediction([1.0]), record([2.0, 1.0, 4.0]))  # of a dense model one step stands for all
+    assert list(one.predicted) == [1.0] * 3
+    for wrong, steps in (
+        (prediction([1.0, 2.0]), 3),
+        (prediction([1.0], ranks=4), 1),
+        (prediction([1.0], mesh={"dp": 4}), 1),
+    ):
+        with pytest.raises(InputError, match=r"must be|was|were"):
+            PredictedTraining.of(wrong, record([1.0] * steps))
 
 
 @needs_mpi

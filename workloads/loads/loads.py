@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...hardware.frozen import FrozenArrays
 from ...hardware.precisions import BYTES
-from ..mesh.axes import CONTEXT, REPLICAS
+from ..mesh.axes import CONTEXT, REPLICAS, TENSOR
 from ..plan.setting import Setting
 from ..routing.balancers import Padded
 from ..routing.balancers.balancer import Carried, Copies, carried_by
@@ -87,6 +87,11 @@ class Load(FrozenArrays):
         return replace(
             self, sent=self.sent * factor, counted=self.received * factor, kept=self.kept * factor, pairs=None
         )
+
+
+def _bytes(load: Load) -> float:
+    """Bytes of a load's arrays."""
+    return float(sum(each.nbytes for each in vars(load).values() if isinstance(each, np.ndarray)) + 512)
 
 
 class LoadStatistics:
@@ -171,9 +176,9 @@ class LoadModel:
 
     def __init__(self, setting: Setting, decoder: bool = False, carried_only: bool = False) -> None:
         self.plan, self.mesh = setting.plan, setting.mesh
-        spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
-        self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
-        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *(["tp"] if spread else []))
+        self.axes = setting.expert_axes
+        over_tp = [axis for axis in self.axes if axis in TENSOR]
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *over_tp)
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
         self.router, self.balancer = self.plan.router_policy, self.plan.balancing.priced(*_prices(setting))
@@ -186,6 +191,7 @@ class LoadModel:
         )
         self.groups = prod(self._others)
         self._micro_batches, self._layers = setting.batch.micro_batches, setting.model.depth
+        self._of_points = setting.kept
         self._known = dict[tuple[int, int], Array]()
         self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
         self._chance: dict[tuple[int, int], _Draw] = setting.drawn_loads.setdefault((decoder, carried_only), {})
@@ -356,6 +362,20 @@ class LoadModel:
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
+        if self._of_points is None:
+            return self._sampled(layer, step, micro_batch)
+        key = (*self.form, layer, step, micro_batch)
+        return self._of_points.of("loads", key, lambda: self._sampled(layer, step, micro_batch), _bytes)
+
+    @property
+    def form(self) -> tuple[Hashable, ...]:
+        """What decides the loads of a layer, a step and a micro-batch."""
+        plan = self.plan
+        drawn = (plan.router, plan.balancer, plan.prototypes, plan.drift, plan.seed)
+        places = (self.mesh.axes, self.mesh.shape, self.axes, self._others)
+        return (*drawn, *places, self.tokens, self.experts, self.top_k, self._micro_batches, self._layers)
+
+    def _sampled(self, layer: int, step: int, micro_batch: int) -> Load:
         wanted = self.wanted(layer, step, micro_batch, sums=not self.balancer.by_choice)
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:

@@ -16,7 +16,7 @@ from ..model.precision import Part as ModelPart
 from ..optimizers import Adam
 from ..plan.setting import Setting
 from .activations import Saved, SavedTensor
-from .buffers import exchanges, libraries, logits
+from .buffers import backbone_weights, exchanges, features, libraries, logits
 from .need import PARTS, Array, Keeper, Memory, MemoryLine
 from .stages import MemoryStages
 from .state import ModelState, all_single
@@ -96,6 +96,7 @@ class Account:
         yield from state.whole_layers()
         if self.working:
             yield from self.working.resident()
+        yield from backbone_weights(self.setting.model, BYTES[self.formats["embedding"].compute], self.stages)
         yield from libraries(self.setting)
 
     def passing(self) -> Iterator[MemoryLine]:
@@ -107,6 +108,7 @@ class Account:
         yield from self._fetched(saved)
         yield from self._at_ends(saved)
         yield from exchanges(saved, self._most, self._copies)
+        yield from features(saved, self.stages)
         if self.working:
             yield from self.working.sent_on(saved)
             yield from self.working.moment(saved, self._most)

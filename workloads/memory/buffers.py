@@ -8,6 +8,7 @@ import numpy as np
 
 from ...hardware.precisions import BYTES
 from ..mesh.axes import CONTEXT
+from ..model.model import Model
 from ..plan.setting import Setting
 from .activations import Saved
 from .need import MemoryLine
@@ -31,6 +32,23 @@ def libraries(setting: Setting) -> Iterator[MemoryLine]:
         groups = sum(size > 1 for size in setting.mesh.shape)
         size = np.array([groups * processor.framework.group_memory])
         yield MemoryLine("other", "groups", "buffers of exchanges", size, keeper="library")
+
+
+def backbone_weights(model: Model, size: int, stages: MemoryStages) -> Iterator[MemoryLine]:
+    """Weights of a backbone, which every rank that reads images has whole, in the format in which it computes."""
+    if model.convolutions:
+        count = sum(each.channels * each.inputs * each.count for each in model.convolutions)
+        yield MemoryLine("parameters", "backbone", "weights, not trained", stages.at_first * float(count * size))
+
+
+def features(saved: Saved, stages: MemoryStages) -> Iterator[MemoryLine]:
+    """Input and output of a backbone's largest convolution; nothing else is kept, since it is not trained."""
+    local = saved.stacks[True]
+    if local.model.convolutions:
+        patches = local.tokens * local.model.patches / local.model.seq_len
+        largest = 2 * max(each.elements / each.count for each in local.model.convolutions)
+        size = stages.at_first * patches * largest * saved.size("embedding")
+        yield MemoryLine("other", "backbone", "input and output of its largest layer", size)
 
 
 def exchanges(saved: Saved, most: float, copies: float = 0.0) -> Iterator[MemoryLine]:

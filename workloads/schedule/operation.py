@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .work import Work
+
+if TYPE_CHECKING:
+    from .block_flops import Flops
 
 Category = Literal[
     "compute",
@@ -145,6 +148,7 @@ Operand = Literal[
     "gate",
     "logits",
     "patches",
+    "features",
     "source",
     "in",  # from here on of linear attention and state spaces
     "gates",
@@ -268,20 +272,20 @@ Block = tuple[Operation, ...]
 
 
 class FilledBlock(tuple[Operation, ...]):
-    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations (``filled``).
+    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations.
 
-    What does not depend on amounts need not be looked at block by block.
+    What does not depend on amounts need not be looked at block by block; ``flops`` are known without a look at them.
     """
 
     template: Block
-    filled: frozenset[int]
+    flops: Flops
 
     @classmethod
-    def of(cls, template: Block, filled: Mapping[int, Operation]) -> FilledBlock:
+    def of(cls, template: Block, filled: Mapping[int, Operation], flops: Flops) -> FilledBlock:
         """A template with these operations in place of its own."""
         operations = list(template)
         for number, operation in filled.items():
             operations[number] = operation
         found = cls(operations)
-        found.template, found.filled = template, frozenset(filled)
+        found.template, found.flops = template, flops
         return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from ....hardware.errors import InputError
 from ....workloads.plan.setting import Setting
 from ..kinds import Contents, Exporter, Wanted
 from ..run_settings import RUN_FILE, setting_of
+from .job_scripts import JobShape, slurm_header
 from .megatron_writer import megatron_flags
 
 
@@ -49,14 +49,9 @@ class SlurmScript(Exporter):
 
 def slurm_script(setting: Setting, flags: list[str]) -> str:
     """A script for sbatch: a task for each rank, the flags as an array, and where to put one's own."""
-    nodes, each = setting.layout.nodes, setting.ranks_per_node
+    shape = JobShape.of(setting)
     lines = [
-        "#!/bin/bash",
-        f"#SBATCH --job-name={shlex.quote(setting.model.name)}",
-        f"#SBATCH --nodes={nodes}",
-        f"#SBATCH --ntasks-per-node={each}",
-        f"#SBATCH --gpus-per-node={each}",
-        "#SBATCH --exclusive",
+        *slurm_header(shape, f"--gpus-per-node={shape.each}"),
         "",
         "# Paths of data, tokenizer and checkpoints are yours: put their flags into OWN_ARGS.",
         "OWN_ARGS=()",

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ....hardware.frozen import FrozenArrays
+from ....hardware.frozen import FrozenArrays, read_only
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
 from ...routing.balancers.balancer import steps_of
@@ -42,19 +42,24 @@ class Flow(FrozenArrays):
     returned: Exchange | None = None  # their gradients
 
     @cached_property
+    def mean(self) -> float:
+        """Tokens in the mean over ranks."""
+        return float(np.mean(self.tokens))
+
+    @cached_property
     def rows(self) -> Amount:
         """Tokens of each local expert, taken as equal among them."""
-        return self.tokens if self.held == 1 else self.tokens / self.held
+        return self.tokens if self.held == 1 else read_only(self.tokens / self.held)
 
     @cached_property
     def inner(self) -> Amount:
         """Elements of the inner activations of all local experts."""
-        return self.tokens * self.width
+        return read_only(self.tokens * self.width)
 
     @cached_property
     def carried(self) -> Amount:
         """Elements of the tokens that all local experts carry."""
-        return self.tokens * self.hidden
+        return read_only(self.tokens * self.hidden)
 
     def lacking(self) -> Flow:
         """The same with amounts that are no numbers, each an array of its own: what is made of them shows where they go."""

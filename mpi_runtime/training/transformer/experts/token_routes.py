@@ -28,7 +28,7 @@ Index = gate.Index
 
 def experts_over(setting: Setting) -> tuple[str, ...]:
     """The axes over which experts are dealt."""
-    return LoadModel(setting).axes if setting.model.experts else ("ep",)
+    return setting.expert_axes
 
 
 def group_of(setting: Setting, place: Place) -> int:
