@@ -61,7 +61,7 @@ COLUMNS = ("", "loss", "over dropless", "±", "violation", "settled", "score")
 NOT_TRIED = (
     (
         "a spike of the loss (2.22 to 5.10 in 4 steps, 104 B parameters)",
-        "nothing of 9,000 parameters has one to be detected",
+        "nothing of 28,000 parameters has one to be detected",
     ),
     ("a scale at its floor (OPT-175B), fp16 that fails where bf16 passes (BLOOM)", "athanor reproduce precision"),
     ("curves of BaGuaLu with SWIPE", "no text of them could be found; SWIPE's own line is above"),

@@ -83,6 +83,10 @@ WHY = (
         "a weight of 0.1 in half has steps of 6e-5; what Adam asks for is less than half of that for many, which then stay",
     ),
     (
+        "O3 is ahead at the large one",
+        "its moments in half take an epsilon of 1e-4 in Adam's quotient, not 1e-8, which damps the steps of small gradients",
+    ),
+    (
         "O2 is not",
         "its copy of the weights in single takes every step. What O2 lacks is range beside FFN and attention: where the residual"
         " stream is loud, O1, O2 and O3 have infinities at once and layer-wise has none",
