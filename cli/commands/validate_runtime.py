@@ -11,8 +11,12 @@ from ..options import result_options
 
 @click.command("validate-runtime")
 @click.option("--trees", help="Trees to run on, such as 2x2,2x4.  [default: 2x2,2x4,4x4]")
+@click.option("--plans", help="Plans to run: experts, dp, fsdp, tp, pp, with commas between.  [default: experts]")
+@click.option("--rate", type=int, metavar="MBIT/S", help="Rate of a node.  [default: 200, of 4x4 100]")
 @result_options
-def validate_runtime(trees: str | None, json_path: str | None, out: str | None) -> None:
+def validate_runtime(
+    trees: str | None, plans: str | None, rate: int | None, json_path: str | None, out: str | None
+) -> None:
     """Run training steps on emulated clusters, and print how far the predictions were off (takes minutes).
 
     Calibrates in one job, measures in others, and predicts from nominal and from calibrated rates. With --out,
@@ -21,10 +25,10 @@ def validate_runtime(trees: str | None, json_path: str | None, out: str | None) 
     from ...hardware.kept_points import Points
     from ...reports.pages.output_folder import Folder
     from ...reports.pages.runtime_validation import show_validation, write_validation
-    from ...reports.studies.runtime_validation import chosen, steps_of, validate
+    from ...reports.studies.runtime_validation import chosen, steps_of, validate, varied
 
     check_writable(json_path)
-    picked = chosen(trees)
+    picked = varied(chosen(trees), plans, rate)
     folder = Folder(out) if out else None
     points = Points(folder.path) if folder else None
     with progress("validate-runtime", steps_of(picked)) as advance:

@@ -38,9 +38,9 @@ def cell_rows(plain: dict[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             cell["tree"],
-            cell["placement"],
-            cell["balancer"],
-            f"{cell['skew']:g}",
+            cell.get("placement", cell.get("plan", "")),  # of a dense plan its name
+            cell.get("balancer", ""),
+            f"{cell['skew']:g}" if "router" in cell else "",
             cell["compute"],
             si(cell["measured_seconds"], "s"),
             f"{cell['measured_variation']:.1%}",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..content.colours import SERIES
-from ..studies.runtime_validation import RuntimeOutcome, Validation
+from ..studies.runtime_validation import EXPERTS, RuntimeOutcome, Validation
 from .style import (
     INK,
     SMALL,
@@ -33,7 +33,18 @@ NAMES = {
 }
 """What the predictions rest on."""
 
-MARKS = {("moda", "none"): "o", ("moda", "swipe"): "s", ("opposite", "none"): "^", ("opposite", "swipe"): "D"}
+MARKS = {
+    "moda, balancer none": "o",
+    "moda, balancer swipe": "s",
+    "opposite, balancer none": "^",
+    "opposite, balancer swipe": "D",
+    "dp": "P",
+    "fsdp": "X",
+    "tp": "*",
+    "pp": "v",
+}
+"""Shapes of plans, by their names."""
+
 AIM = 0.08
 """The mean error that the study aims for from nominal rates, drawn as a band."""
 
@@ -56,7 +67,7 @@ def predicted_against_measured(found: Validation) -> Figure:
             axes.plot(
                 pair.step.measured,
                 pair.step.predicted,
-                MARKS[each.cell.placement, each.cell.balancer],
+                MARKS[_plan(each)],
                 color=SERIES[trees.index(each.cell.tree.name) % len(SERIES)],
                 fillstyle="none" if each.cell.compute == "gemm" else "full",
                 ms=6,
@@ -67,19 +78,27 @@ def predicted_against_measured(found: Validation) -> Figure:
             log_axis(axis, low, high, seconds)
         axes.set_ylabel("predicted time of a step")
     panels[-1].set_xlabel("measured time of a step")
-    legend_below(figure, _marks(trees, any(each.cell.compute == "gemm" for each in outcomes)))
+    computed = any(each.cell.compute == "gemm" for each in outcomes)
+    legend_below(figure, _marks(trees, set(map(_plan, outcomes)), computed))
     return figure
 
 
-def _marks(trees: Iterable[str], computed: bool) -> list[Line2D]:
+def _plan(outcome: RuntimeOutcome) -> str:
+    """The name of a plan."""
+    cell = outcome.cell
+    return f"{cell.placement}, balancer {cell.balancer}" if cell.plan == EXPERTS else cell.plan
+
+
+def _marks(trees: Iterable[str], plans: Container[str], computed: bool) -> list[Line2D]:
     """Legend entries: colours of trees, shapes of plans."""
     handles = [
         Line2D([], [], marker="o", ls="", color=SERIES[number % len(SERIES)], label=name)
         for number, name in enumerate(trees)
     ]
     handles += [
-        Line2D([], [], marker=mark, ls="", color=INK, alpha=0.6, label=f"{placement}, balancer {balancer}")
-        for (placement, balancer), mark in MARKS.items()
+        Line2D([], [], marker=mark, ls="", color=INK, alpha=0.6, label=name)
+        for name, mark in MARKS.items()
+        if name in plans
     ]
     if computed:
         handles.append(Line2D([], [], marker="o", ls="", color=INK, fillstyle="none", label="computes for real"))
@@ -119,4 +138,4 @@ def errors_of_cells(outcomes: list[RuntimeOutcome]) -> Figure:
 
 def _short(outcome: RuntimeOutcome) -> str:
     cell = outcome.cell
-    return f"{cell.placement} {cell.balancer} {cell.skew:g}"
+    return f"{cell.placement} {cell.balancer} {cell.skew:g}" if cell.plan == EXPERTS else cell.plan

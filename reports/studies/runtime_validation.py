@@ -1,7 +1,8 @@
 """The validation study: training steps on an emulated cluster, predicted from nominal rates, from calibrated ones, and measured.
 
-On each tree one job calibrates; every cell (placement, balancer, router skew) is then measured in a job of its own and
-predicted twice by the simulator, message by message. Nothing is fitted to what is measured here.
+On each tree one job calibrates; every cell (placement, balancer, router skew; or a dense plan) is then measured in a job of its
+own and predicted twice by the simulator, message by message. Nothing is fitted to what is measured here: plans are held out of
+the calibration, which knows single collectives only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,29 @@ from ...sim.simulate import simulate
 from ...workloads.results.run import Run
 from .comparison.compare import Pair, compare_runs, over_pairs
 
-MODEL = "moda-tiny"
+MODEL, DENSE_MODEL = "moda-tiny", "gpt-tiny"
 TOKENS, STEPS = 512, 4
 """Tokens a rank, and steps of a cell: enough that a step takes tenths of a second, and messages exceed what queues hold."""
 
 SKEWS = (0.0, 0.5, 1.0)
 PLACEMENTS, BALANCERS = ("moda", "opposite"), ("none", "swipe")
+EXPERTS = "experts"
+WAYS: dict[str, dict[str, Any]] = {
+    "dp": {"mesh": ("dp",), "zero": "0"},
+    "fsdp": {"mesh": ("fsdp",), "zero": "3"},
+    "tp": {"mesh": ("tp", "dp"), "zero": "0"},
+    "pp": {
+        "mesh": ("pp", "dp"),
+        "zero": "0",
+        "micro_batch": 2,
+        "depth": "fluid",
+    },  # pipelines have no depth of messages
+}
+"""Dense plans by name: axes of their meshes, of which one of two has :data:`WIDTH` ranks, and options."""
+
+WIDTH = 4
+"""Ranks of tp and pp: the heads and the layers of the dense model."""
+
 LIMIT = 300.0
 """Seconds that a job may take."""
 
@@ -47,6 +65,7 @@ class StudyTree:
     nodes: int
     megabits: int
     compute: tuple[str, ...] = ("sleep",)
+    plans: tuple[str, ...] = (EXPERTS,)
 
     @property
     def name(self) -> str:
@@ -74,6 +93,17 @@ def chosen(text: str | None) -> tuple[StudyTree, ...]:
     return tuple(known[name] for name in names)
 
 
+def varied(trees: tuple[StudyTree, ...], plans: str | None, rate: int | None) -> tuple[StudyTree, ...]:
+    """The trees with other plans, such as ``dp,tp``, and at another rate in Mbit/s; raises ``InputError`` for what is none."""
+    names = (EXPERTS,) if plans is None else tuple(plans.split(","))
+    for name in names:
+        if name not in (EXPERTS, *WAYS):
+            raise InputError(f"--plans {name}: no such plan{suggestion(name, (EXPERTS, *WAYS))}")
+    if rate is not None and not 1 <= rate <= 10_000:
+        raise InputError(f"--rate {rate}: must be from 1 to 10,000 Mbit/s")
+    return tuple(replace(tree, plans=names, megabits=rate or tree.megabits) for tree in trees)
+
+
 def steps_of(trees: tuple[StudyTree, ...]) -> int:
     """Jobs of a study."""
     return sum(1 + len(list(cells(tree))) for tree in trees)
@@ -88,10 +118,28 @@ class Cell:
     balancer: str
     skew: float
     compute: str
+    plan: str = EXPERTS
+
+    @property
+    def model(self) -> str:
+        """The model that is trained."""
+        return MODEL if self.plan == EXPERTS else DENSE_MODEL
+
+    @property
+    def depth(self) -> str:
+        """The depth at which it is predicted."""
+        return "message" if self.plan == EXPERTS else str(WAYS[self.plan].get("depth", "message"))
 
     @property
     def options(self) -> dict[str, Any]:
         """The plan, as ``simulate`` and ``execute`` take it."""
+        ranks = self.tree.supernodes * self.tree.nodes
+        if self.plan != EXPERTS:
+            way = WAYS[self.plan]
+            axes = way["mesh"]
+            mesh = {axes[0]: ranks} if len(axes) == 1 else {axes[0]: WIDTH, axes[1]: ranks // WIDTH}
+            more = {key: value for key, value in way.items() if key not in ("mesh", "depth")}
+            return {"mesh": mesh, **more, "tokens_per_rank": TOKENS, "steps": STEPS}
         return {
             "mesh": {"ep": self.tree.supernodes, "dp": self.tree.nodes},
             "placement": self.placement,
@@ -104,12 +152,17 @@ class Cell:
     @property
     def name(self) -> str:
         """Such as ``2x2 at 200 Mbit/s, moda, swipe, skew 0.5, sleep``."""
+        if self.plan != EXPERTS:
+            return f"{self.tree.name}, {self.plan}, {self.compute}"
         return f"{self.tree.name}, {self.placement}, {self.balancer}, skew {self.skew:g}, {self.compute}"
 
 
 def cells(tree: StudyTree) -> Iterator[Cell]:
     """The cells of a tree: all that sleep; of those that compute for real one skew is enough."""
-    for compute in tree.compute:
+    for plan in tree.plans:
+        if plan != EXPERTS:
+            yield Cell(tree, "", "", 0.0, "sleep", plan)
+    for compute in tree.compute if EXPERTS in tree.plans else ():
         for placement in PLACEMENTS:
             for balancer in BALANCERS:
                 for skew in SKEWS if compute == "sleep" else SKEWS[1:2]:
@@ -131,6 +184,8 @@ class RuntimeOutcome:
             "name": self.cell.name,
             "tree": self.cell.tree.name,
             "ranks": self.cell.tree.supernodes * self.cell.tree.nodes,
+            "plan": self.cell.plan,
+            "model": self.cell.model,
             **{key: value for key, value in self.cell.options.items() if key != "steps"},
             "skew": self.cell.skew,
             "compute": self.cell.compute,
@@ -233,7 +288,8 @@ def validate(
 
 def _pair(cell: Cell, machine: Machine, measured: Run) -> Pair:
     """A cell's prediction on a machine beside its run."""
-    predicted = simulate(machine, MODEL, depth="message", **cell.options)
+    options: dict[str, Any] = {**cell.options, "depth": cell.depth}
+    predicted = simulate(machine, cell.model, **options)
     (pair,) = compare_runs(predicted, measured).pairs
     return Pair(**{**vars(pair), "name": cell.name})
 
@@ -286,7 +342,7 @@ class _Bench:
         nominal.write_text(machine_toml(machine_of(self.tree.shape)))
         options = {**cell.options, "mesh": ",".join(f"{axis}={size}" for axis, size in cell.options["mesh"].items())}
         flags = [text for key, value in options.items() for text in (f"--{key.replace('_', '-')}", str(value))]
-        machine = ("--machine", str(nominal), "--model", MODEL)
+        machine = ("--machine", str(nominal), "--model", cell.model)
         self._job(cell.name, "execute", *machine, *flags, "--compute", cell.compute, "--no-check", "-o", str(found))
         return Run.load(found).to_plain()
 

@@ -353,11 +353,23 @@ def test_it_is_legible_on_a_phone_and_in_the_dark(browser, address, width, dark)
     opened.page.close()
 
 
+DARK_PIXELS = """() => {
+  const canvas = document.querySelector('.timeline canvas'), {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  let dark = 0;
+  for (let at = 0; at < data.length; at += 4) dark += data[at + 3] > 200 && data[at] + data[at + 1] + data[at + 2] < 90;
+  return dark;
+}"""
+
+
 def test_it_prints_in_dark_on_white_with_all_its_plots(browser, address):
     opened = Opened(browser, address, 1300, dark=True)
-    before = opened.times
     opened.page.emulate_media(media="print", color_scheme="dark")
-    opened.drawn_again(before)
+    letters = opened.page.evaluate(
+        "[...document.querySelectorAll('.chart svg text')].map(t => getComputedStyle(t).fill)"
+    )
+    assert len(letters) > 50
+    assert all(sum(map(int, re.findall(r"\d+", text)[:3])) < 300 for text in letters), "dark letters, and nobody waited"
+    assert opened.page.evaluate(DARK_PIXELS) > 20
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert opened.page.locator(".filter:visible, .bar:visible").count() == 0
     assert len(opened.page.pdf()) > 20_000

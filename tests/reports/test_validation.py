@@ -1,15 +1,17 @@
 """The validation study: its figures on made-up measurements, its report, and what it refuses; one job on a real cluster."""
 
 import json
+import re
 
 import athanor
+import numpy as np
 import pytest
 from athanor.cli import cli
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine_writer import machine_toml
 from athanor.mpi_runtime.cluster import Cluster, Shape, machine_of, missing
 from athanor.reports.pages.output_folder import Folder
-from athanor.reports.pages.runtime_validation import write_validation
+from athanor.reports.pages.runtime_validation import cell_rows, write_validation
 from athanor.reports.studies import runtime_validation as validation
 from athanor.workloads.results.run import Run
 from click.testing import CliRunner
@@ -68,6 +70,33 @@ def test_cells_cover_the_study():
     assert {cell.skew for cell in found if cell.compute == "sleep"} == {0.0, 0.5, 1.0}
     assert sum(len(list(validation.cells(tree))) for tree in validation.TREES) == 3 * 12 + 4
     assert [tree.supernodes * tree.nodes for tree in validation.TREES] == [4, 8, 16]
+
+
+def test_dense_plans_are_run_where_they_are_asked_for(tmp_path):
+    """Every rank has its place, on trees of any size, and a plan that was measured as predicted has no error."""
+    every = ",".join(validation.WAYS)
+    for tree in validation.varied(validation.TREES, every, 1000):
+        found = list(validation.cells(tree))
+        assert [cell.plan for cell in found] == list(validation.WAYS) and "1000 Mbit/s" in tree.name
+        assert all(np.prod(list(cell.options["mesh"].values())) == tree.supernodes * tree.nodes for cell in found)
+    (tree,) = validation.varied((TREE,), "fsdp,pp", None)
+    assert len(list(validation.cells(tree))) == 2
+    nominal = machine_of(tree.shape)
+    kept = {f"machine {tree.name}": {"file": machine_toml(nominal)}}
+    for cell in validation.cells(tree):
+        run = athanor.simulate(nominal, cell.model, depth=cell.depth, **cell.options)
+        totals = run.totals.model_copy(update={"measured": {}})
+        kept[cell.name] = json.loads(Run(totals, run.plan, run.classes, run.trace, run.expert_load).to_json())
+    found = validation.validate((tree,), kept)
+    plain = found.plain()
+    assert plain["zero_fit"]["cells"] == 2 and plain["zero_fit"]["worst"] == pytest.approx(0, abs=1e-9)
+    assert [row[1] for row in cell_rows(plain)] == ["fsdp", "pp"]
+    write_validation(Folder(tmp_path), found, "athanor validate-runtime")
+    svg = (tmp_path / "validation.svg").read_text()
+    assert {"fsdp", "pp"} <= set(re.findall(r"<!-- (.*?) -->", svg)) and "balancer" not in svg
+    for plans, rate, wrong in (("dp,zp", None, "--plans zp: no such plan"), (None, 0, "--rate 0: must be from 1")):
+        with pytest.raises(InputError, match=wrong):
+            validation.varied((TREE,), plans, rate)
 
 
 def test_a_machine_that_is_as_it_says_is_predicted_exactly(nominal):

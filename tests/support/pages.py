@@ -52,14 +52,6 @@ class Opened:
         found = self._metrics.send("Performance.getMetrics")["metrics"]
         return next(each["value"] for each in found if each["name"] == "TaskDuration")
 
-    def drawn_again(self, before):
-        """Wait until all plots have been drawn once more."""
-        self.page.wait_for_function(f"Number(document.documentElement.dataset.drawn) > {before}", timeout=60_000)
-
-    @property
-    def times(self):
-        return int(self.page.evaluate("document.documentElement.dataset.drawn"))
-
     def keep(self, name):
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=ARTEFACTS / f"{name}-{self.name}.png", full_page=True)

@@ -18,7 +18,7 @@ const seconds = value => {
 
 // ---- Looks -----------------------------------------------------------------------------------------------------------------
 const look = width => {
-  const ink = colour("--ink"), soft = colour("--soft"), grid = colour("--grid"), line = colour("--line");
+  const [ink, soft, grid, line] = ["--ink", "--soft", "--grid", "--line"].map(name => `var(${name})`);  // so that they follow the page, also onto paper
   const font = 'system-ui, "Segoe UI", "Liberation Sans", sans-serif';
   const axis = {labelColor: soft, titleColor: ink, tickColor: line, domainColor: line, gridColor: grid, labelFontSize: 12, titleFontSize: 12,
     titleFontWeight: "normal", labelLimit: Math.max(90, Math.min(240, width * 0.36)), labelFont: font, titleFont: font, labelOverlap: true};
@@ -163,7 +163,7 @@ function timeline(target, content) {
     if (act) { act(); event.preventDefault(); }
   };
   show(0, end);
-  return async () => paint();
+  return paint;
 }
 
 // ---- Points behind sliders ---------------------------------------------------------------------------------------------------
@@ -302,7 +302,10 @@ const drawAll = () => drawing = drawing.then(async () => {
   count("drawn");
 });
 drawAll();
-for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", drawAll);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+const repaint = () => redraws.filter(([target]) => target.classList.contains("timeline")).forEach(([, each]) => each());  // paper does not wait
+matchMedia("print").addEventListener("change", repaint);
+for (const event of ["beforeprint", "afterprint"]) addEventListener(event, repaint);
 let width = innerWidth, waiting;
 addEventListener("resize", () => { if (innerWidth === width) return; width = innerWidth; clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
 })();

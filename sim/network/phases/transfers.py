@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,12 +54,12 @@ class Transfer:
         """Seconds that the overheads of all further messages take."""
         return self.further * self.overhead * self.times
 
-    def lines(self, nbytes: float) -> Iterator[tuple[float, float]]:
-        """(seconds without bytes, seconds a byte) of groups' messages where only loads of links count; of ``nbytes``."""
+    def lines(self, nbytes: float) -> tuple[Array, Array]:
+        """Seconds without bytes, and for each byte, of groups' messages where only loads of links count; of ``nbytes``."""
         ends, whole = self.demand.ends, float(self.demand.alone[0].max())
         assert isinstance(ends, LinkEnds)
         fixed, each = self.times * (ends.latency + self.overhead), ends.share * whole / nbytes
-        yield from zip(fixed.reshape(-1).tolist(), each.reshape(-1).tolist(), strict=True)
+        return fixed.reshape(-1), each.reshape(-1)
 
     def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
         """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
