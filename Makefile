@@ -38,6 +38,7 @@ bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/executor.py
 	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python benchmarks/studies.py
 	$(BIN)/python benchmarks/accuracy.py
 
 docs: $(VENV)/installed-docs  ## the documentation as a site in out/site, without a network; every warning is an error

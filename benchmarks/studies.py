@@ -1,8 +1,8 @@
-"""Points a second of studies: ``python benchmarks/studies.py [--points N] [--jobs N] [--record]``.
+"""Points a second of studies: ``python benchmarks/studies.py [--points N] [--jobs N] [--study N] [--record]``.
 
 A Latin hypercube over rates of a machine and sizes of a plan, of ``athanor simulate`` with balanced experts: of MoDa-1.93T on
 the 96,000 nodes that BaGuaLu had, and of Mixtral on 64 nodes of Eos. Times are of the whole command, its tables and plots too.
-``--record`` keeps the figures in ``studies.json``.
+``--record`` keeps the figures in ``studies.json``, with those of a study that is not measured now as they were.
 """
 
 from __future__ import annotations
@@ -75,19 +75,29 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--points", type=int, default=10_000)
     asked.add_argument("--jobs", type=int, default=2)
+    asked.add_argument("--study", type=int, help="which one alone, from 0 on")
     asked.add_argument("--record", action="store_true")
     given = asked.parse_args()
-    found: dict[str, Any] = {"target_points_per_second": TARGET, "studies": []}
-    for name, text in STUDIES.items():
+    before = json.loads(RECORD.read_text(encoding="utf-8"))["studies"] if RECORD.exists() else []
+    known = {each["study"]: each for each in before}
+    for number, (name, text) in enumerate(STUDIES.items()):
+        if given.study not in (None, number):
+            continue
         load = os.getloadavg()[0]
         figures = measure(text, given.points, given.jobs)
-        found["studies"].append({"study": name, **figures, "load_before": load, "load_after": os.getloadavg()[0]})
+        known[name] = {
+            "study": name,
+            **figures,
+            "load_before": load,
+            "load_after": os.getloadavg()[0],
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "date": datetime.now(UTC).date().isoformat(),
+        }
         told = (
             f"{figures['points_per_second']:.1f} points a second, {figures['points_per_cpu_second']:.1f} a CPU second"
         )
         print(f"{name}: {given.points:,} points ({figures['ok']:,} ok) by {given.jobs} processes: {told}")
-    found["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    found["date"] = datetime.now(UTC).date().isoformat()
+    found = {"target_points_per_second": TARGET, "studies": [known[name] for name in STUDIES if name in known]}
     if given.record:
         RECORD.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

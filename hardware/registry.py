@@ -16,8 +16,15 @@ from .errors import InputError, suggestion
 from .own_code import belongs_to_user, in_one_line
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Any])
 
 _OWN_ALLOWED = ContextVar("own classes are allowed", default=True)
+
+
+def added(method: M) -> M:
+    """Mark a method that a kind got later: classes of one's own that were written before it have the kind's."""
+    method.__dict__["added"] = True
+    return method
 
 
 @contextmanager
@@ -204,11 +211,12 @@ class Registry(Mapping[str, T], Generic[T]):
         return [each for each in wanted if each[0] != "_" and not hasattr(entry, each)]
 
     def _optional(self) -> dict[str, Any]:
-        """What a kind says of itself where nothing else is said: values, not methods, that later versions may add to."""
+        """What a kind says of itself where nothing else is said: values, and methods that it got later (:func:`added`)."""
         return {
             name: value
             for name, value in vars(self._interface).items()
-            if name[0] != "_" and isinstance(value, bool | str | int | float)
+            if name[0] != "_"
+            and (value is None or isinstance(value, bool | str | int | float) or getattr(value, "added", False))
         }
 
     def _checked(self, entry: Any, text: str, where: str) -> Any:

@@ -15,6 +15,7 @@ from .finding import Finding
 
 EXTRAS = {
     "fit": "athanor fit, the rank correlation of athanor compare",
+    "formats": "bf16 and fp8 of athanor execute and train",
     "studies": "sensitivity and search of athanor study",
     "accelerator": "athanor calibrate --accelerator",
 }

@@ -150,7 +150,10 @@ class FolderPages:
         if not 0 <= row < len(rows):
             raise NotThere(f"{name}: no row {row}")
         runs = [each.run.path for each in _pairs(self.found()) if each.study.path == name and each.row == row]
-        return _point_story(study, rows[row], runs)
+        try:
+            return _point_story(study, rows[row], runs)
+        except (KeyError, TypeError, ValueError, AttributeError) as reason:
+            raise InputError(f"{name}: row {row} cannot be shown: {' '.join(str(reason).split())}") from None
 
 
 def _point_story(study: Story, row: Mapping[str, Any], runs: Sequence[str]) -> Story:

@@ -134,7 +134,7 @@ class Drift:
             apart = [kind for kind in apart if traffic.crowded(kind.axes)]
         if all(room < 2 * often[kind] for kind in apart):
             return None
-        coupling = Coupling(traffic, self.kinds)
+        coupling = Coupling.of(traffic, self.kinds)
         if not coupling.known:
             return None
         coupled = coupling.coupled()
@@ -161,7 +161,7 @@ class Batches:
         computing = sum(not isinstance(each.work, PipelineWork) for each in drift.schedule.outline)
         while True:
             found = {kind: _merged(batch, drift.kinds[kind].late, most[kind]) for kind, batch in exact.items()}
-            cells = len(np.unique(_by_rank(coupling, found), axis=1).T)
+            cells = int(alike(*_by_rank(coupling, found)).max()) + 1
             if max(most.values()) == 1 and not drift.coarse:
                 return None
             if cells * computing <= MOST_RESUMES or cells == 1:

@@ -20,6 +20,10 @@ MOST_PAIRS = 10_000_000
 """Pairs of groups above which a table of them is not worth its memory."""
 
 
+MOST_KEPT = 16
+"""Ways to put groups together of which the shared links are kept."""
+
+
 class Kind(NamedTuple):
     """Exchanges of one stream along the same axes."""
 
@@ -40,6 +44,17 @@ class Coupling:
         found = {axes: traffic.phases.ways(self.layout.groups(axes)) for axes in {kind.axes for kind in self.kinds}}
         self.known = all(ways is not None for ways in found.values())
         self.ways = {axes: ways for axes, ways in found.items() if ways is not None}
+        self._of_rank: dict[tuple[str, ...], Index] = {}
+        self._shared: dict[tuple[bytes, ...], Marks] = {}
+
+    @classmethod
+    def of(cls, traffic: Traffic, kinds: Iterable[Kind]) -> Coupling:
+        """Worked out once for kinds that come again, as in the blocks of a pipeline."""
+        key = tuple(kinds)
+        if key not in traffic.couplings:
+            traffic.couplings[key] = cls(traffic, key)
+        found: Coupling = traffic.couplings[key]
+        return found
 
     def groups(self, kind: Kind) -> int:
         """How many groups a kind has."""
@@ -47,13 +62,25 @@ class Coupling:
 
     def of_rank(self, kind: Kind) -> Index:
         """The group of each rank."""
+        if kind.axes in self._of_rank:
+            return self._of_rank[kind.axes]
         groups = self.layout.groups(kind.axes)
         found = np.empty(groups.size, dtype=np.int64)
         found[groups] = np.arange(len(groups))[:, None]
+        self._of_rank[kind.axes] = found
         return found
 
     def shared(self, batches: Mapping[Kind, Index]) -> Marks:
         """The links that groups of several batches share; ``batches[kind][group]`` is the number of the batch of each group."""
+        key = tuple(batches[kind].tobytes() for kind in self.kinds)
+        if key not in self._shared:
+            while len(self._shared) >= MOST_KEPT:
+                del self._shared[next(iter(self._shared))]
+            marks = self._shared[key] = self._shared_links(batches)
+            marks.setflags(write=False)
+        return self._shared[key]
+
+    def _shared_links(self, batches: Mapping[Kind, Index]) -> Marks:
         found: Marks = np.zeros(self.links, dtype=bool)
         for kind in self.kinds:
             found |= self._owners(kind, batches[kind]) == SEVERAL

@@ -170,9 +170,16 @@ def growing(kind: Kind, reference: Setting, grow: str | None) -> Grow | None:
     return "experts" if grow == "experts" else "data"
 
 
+FEWEST = 5
+"""Node counts of a study that names none, if the machine has room for them."""
+
+
 def default_nodes(kind: Kind, reference: Setting, grow: Grow | None = None) -> list[int]:
-    """Node counts for which the reference divides evenly, from a sixteenth of its nodes up."""
-    counts = []
+    """Node counts for which the reference divides evenly, from a sixteenth of its nodes up.
+
+    Where these are few, since it has few replicas, its nodes are doubled as well, as far as the machine goes.
+    """
+    counts: list[int] = []
     for share in DEFAULT_SHARES[kind]:
         part, _, whole = share.partition("/")
         count, rest = divmod(reference.layout.nodes * int(part), int(whole or 1))
@@ -182,6 +189,14 @@ def default_nodes(kind: Kind, reference: Setting, grow: Grow | None = None) -> l
                 counts.append(count)
         except InputError:
             continue
+    more = 2 * reference.layout.nodes
+    while len(counts) < FEWEST and more <= reference.machine.nodes:
+        try:
+            scaled(kind, reference, more, grow)
+        except InputError:
+            break
+        counts.append(more)
+        more *= 2
     return counts
 
 

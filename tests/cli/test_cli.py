@@ -111,7 +111,7 @@ BAD = [
     (["simulate", "--machine", "cluster-46", "--model", "moda-tiny"], 2, "did you mean cluster-64?"),
     (["simulate", "--machine", "cluster-64", "--model", "moda-tinny"], 2, "did you mean moda-tiny?"),
     (["simulate", "--machine", "none.toml", "--model", "moda-tiny"], 2, "none.toml: no such file"),
-    (["simulate", *TINY, "--balancer", "swip"], 2, "--balancer swip: no such balancer (none, capacity, padded, swipe, even); did you mean swipe?"),
+    (["simulate", *TINY, "--balancer", "swip"], 2, "--balancer swip: no such balancer (none, capacity, padded, swipe, even, expert-choice, eplb, shadow); did you mean swipe?"),
     (["simulate", *TINY, "--balancer", "capacity:-1"], 2, "takes a capacity factor above zero"),
     (["simulate", *TINY, "--router", "zip:1"], 2, "--router zip:1: no such router"),
     (["simulate", *TINY, "--precision", "O7"], 2, "--precision O7: no such policy"),

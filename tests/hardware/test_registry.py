@@ -129,10 +129,19 @@ def test_a_users_own_is_found_by_module_and_class(own, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("swip", "no such balancer (none, capacity, padded, swipe, even); did you mean swipe?"),
-        ("swip:1.5", "no such balancer (none, capacity, padded, swipe, even); did you mean swipe?"),
+        (
+            "swip",
+            "no such balancer (none, capacity, padded, swipe, even, expert-choice, eplb, shadow); did you mean swipe?",
+        ),
+        (
+            "swip:1.5",
+            "no such balancer (none, capacity, padded, swipe, even, expert-choice, eplb, shadow); did you mean swipe?",
+        ),
         ("swip:Mine", "did you mean swipe?; nor is there a module swip"),
-        ("no.such:Mine", "no such balancer (none, capacity, padded, swipe, even); nor is there a module no"),
+        (
+            "no.such:Mine",
+            "no such balancer (none, capacity, padded, swipe, even, expert-choice, eplb, shadow); nor is there a module no",
+        ),
         ("own_policies:Halfed", "module own_policies has no Halfed"),
         ("own_policies:Halfed", "did you mean Halved?"),
         ("own_policies:Other", "own_policies:Other is no balancer: it has no carry, pairs, operations"),

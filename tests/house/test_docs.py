@@ -129,6 +129,7 @@ FEWER = {
 def test_commands_of_the_readme_run(command, tmp_path):
     """All but ``reproduce``, whose claims ``test_reports.py`` computes."""
     words = shlex.split(command)[1:]
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     if "few" in FEWER.get(words[0], "").split():
         one_run_of_each_publication(tmp_path / "few")
     done = athanor(*words, *FEWER.get(words[0], "").split(), cwd=tmp_path)

@@ -238,6 +238,21 @@ def test_whatever_a_file_says_is_a_page_or_one_line(kind, data):
         assert "\n" not in str(said)
 
 
+@settings(max_examples=40)
+@given(
+    st.integers(0, 8),
+    st.sampled_from(list(table().columns)),
+    st.sampled_from(["", "x", "inf", "1e999", "{", "[1]", "yes", NASTY]),
+)
+def test_whatever_a_table_says_is_a_page_or_one_line(row, column, cell):
+    frame = table().astype(object)
+    frame.loc[row, column] = cell
+    try:
+        page([told(Path("points.csv"), frame.to_csv(index=False).encode(), lambda name: None)])
+    except InputError as said:
+        assert "\n" not in str(said)
+
+
 def test_these_results_are_pages():
     for plain in RESULTS.values():
         assert told(Path("x.json"), json.dumps(plain).encode(), lambda name: None).facts

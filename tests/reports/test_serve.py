@@ -3,6 +3,8 @@
 import http.client
 import json
 import os
+import re
+import signal
 import socket
 import threading
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from athanor.reports.explored.folder import MOST_BYTES, NotThere, ResultsFolder
 from athanor.reports.explored.server import ResultsServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.command_line import ATHANOR, PATIENCE, start
 from support.toy_runs import made
 
 MODEL = "<script>alert(1)</script>"
@@ -227,3 +230,17 @@ def test_large_files_are_not_read(tmp_path):
     with serving(tmp_path) as server:
         assert ask(server, "/")[0] == 200
         assert ask(server, f"/view/{quote('run.json')}")[0] == 404
+
+
+def test_the_command_says_where_and_ends_quietly(results):
+    before = state(results)
+    process = start([*ATHANOR, "serve", results, "--port", "0"])
+    address = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+    connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=PATIENCE)
+    connection.request("GET", "/")
+    assert "run.json" in connection.getresponse().read().decode()
+    connection.close()
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said.strip(), complained) == (0, "", "")
+    assert state(results) == before

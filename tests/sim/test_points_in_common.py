@@ -9,9 +9,9 @@ from athanor.sim.simulate import simulate
 from athanor.sim.studies.study import study
 from athanor.workloads.loads import loads as load_models
 from athanor.workloads.loads.loads import LoadModel
-from athanor.workloads.lowering import lower_step
+from athanor.workloads.lowering import lower_step, lowered_form
 from athanor.workloads.model.model import load_model
-from athanor.workloads.plan.form import layout_form, schedule_form
+from athanor.workloads.plan.form import layout_form
 from athanor.workloads.plan.kept import KeptWork
 from athanor.workloads.plan.plan import Plan
 from athanor.workloads.plan.setting import Setting
@@ -43,14 +43,28 @@ def test_machines_of_one_form_have_the_same_layouts_and_schedules(named, model, 
                 assert np.array_equal(other.layout.node, base.layout.node), key
         except AthanorError:
             continue
-        if schedule_form(other) == schedule_form(base):
+        if lowered_form(other) == lowered_form(base):
             assert lower_step(other)[0].to_json() == text, key
             kept += 1
     assert kept > 15, "rates leave the form as it is"
     for changed in ({"calibration.gemm_efficiency": 0.11}, {"calibration.network_efficiency": 0.12}):
         other = Setting.of(machine.changed(changed), model, plan)
-        alike = schedule_form(other) == schedule_form(base)
+        alike = lowered_form(other) == lowered_form(base)
         assert alike == (plan.get("dispatch") != "node-limited" or "calibration.gemm_efficiency" in changed)
+
+
+def test_loads_of_a_policy_that_weighs_rates_are_a_machines_own():
+    """Shadows of experts are worth their way where links are fast: what a study keeps of one machine is not another's."""
+    plan = {"mesh": "ep=4", "ranks_per_node": 1, "router": "zipf:1", "balancer": "shadow", "tokens_per_rank": 256}
+    rates = ["1 MB/s", "100 GB/s"]
+    machines = [load_machine("cluster-64").changed({"node.interface_bandwidth": each}) for each in rates]
+    models = [LoadModel(Setting.of(each, "moda-tiny", plan)) for each in machines]
+    assert models[0].form != models[1].form
+    table = {"machine": "cluster-64", "model": "moda-tiny", "plan": plan}
+    found = study({**table, "grid": {"machine.node.interface_bandwidth": rates}})
+    assert list(found["status"]) == ["ok", "ok"], list(found["reason"])
+    for seconds, machine in zip(found["step_seconds"], machines, strict=True):
+        assert simulate(machine, "moda-tiny", **plan).summary()["step_seconds"] == seconds
 
 
 OTHER = {
@@ -92,7 +106,9 @@ VARIED = {
 }
 
 
-@pytest.mark.parametrize("more", [{"depth": "fluid"}, {"depth": "links"}, {"all_to_all": "two-level"}])
+@pytest.mark.parametrize(
+    "more", [{"depth": "fluid"}, {"depth": "links"}, {"all_to_all": "two-level"}, {"mesh": "ep=4,dp=32,pp=2"}]
+)
 def test_a_study_finds_what_each_point_alone_finds(more):
     """Neighbours in one study differ in rates, in sizes and in schedules; any of them might take what is not its own."""
     plan = {"mesh": "ep=4,dp=64", "balancer": "swipe", **more}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from athanor.hardware.errors import InputError
 from athanor.sim.simulate import simulate
-from athanor.sim.studies.scaling import scale
+from athanor.sim.studies.scaling import default_nodes, scale
 from athanor.sim.studies.study import study
 from athanor.sim.studies.study.designs import points_of, shares_of
 from athanor.sim.studies.study.factors import Choices, Range, factor, grid_values
@@ -17,6 +17,7 @@ from athanor.sim.studies.study.search import search
 from athanor.sim.studies.study.sensitivity import sensitivity
 from athanor.sim.studies.study.study_file import Sample, StudyFile
 from athanor.sim.workers import Here, Processes
+from athanor.workloads.plan.setting import Setting
 from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.mpi_jobs import job, needs_mpi
 
@@ -228,6 +229,18 @@ def test_a_scaling_study_has_the_points_of_scale():
         assert list(found["experts"]) == [point.experts for point in expected]
         grows = found["parameters.total"].nunique() == 2
         assert grows == (grow == "experts")
+
+
+def test_a_plan_with_few_replicas_is_scaled_up_as_far_as_the_machine_goes():
+    """Of two replicas there are no five fractions; a scaling study of two points shows nothing."""
+    plan = {"mesh": "ep=2,dp=2", "ranks_per_node": 1, "tokens_per_rank": 256, "balancer": "even"}
+    reference = Setting.of("cluster-64", "moda-tiny", plan)
+    counts = default_nodes("weak", reference, "data")
+    assert counts == [2, 4, 8, 16, 32]
+    small = Setting.of(load("cluster-64").changed({"nodes": 8}), "moda-tiny", plan)
+    assert default_nodes("weak", small, "data") == [2, 4, 8]
+    whole = Setting.of("sunway-oceanlight", "moda-1.93t", {})
+    assert max(default_nodes("weak", whole, "experts")) == whole.layout.nodes
 
 
 def test_a_data_frame_is_a_list_of_points():

@@ -117,3 +117,21 @@ def test_keys_that_only_some_runs_have_are_left_out_elsewhere(summary, given_key
     assert all(totals[key] == value for key, value in asked.items())
     with pytest.raises(ValidationError):
         totals.ranks = 3
+
+
+@pytest.mark.parametrize("early", [0.0, 2.0])
+def test_what_begins_after_all_that_was_done_is_attributed_as_elsewhere(early):
+    """Groups' times are arrays of size 1 along their axes: clocks and means are those of all ranks one by one."""
+    random = np.random.default_rng(3)
+    clock = random.random((4, 3)) + early  # early: some ranks go on after the exchange has begun
+    begin = clock.max(axis=0, keepdims=True) - early
+    end = begin + random.random((1, 3))
+    books, whole = RankExposure(), np.broadcast_to
+    later = books.wait(clock, [Done("all_to_all", "forward", begin, end)])
+    wanted = np.maximum(clock, end)
+    worked = np.maximum(0.0, wanted - np.maximum(clock, begin))
+    assert np.allclose(whole(later, clock.shape), wanted, rtol=1e-15)
+    assert np.allclose(whole(books.parts["forward", "all_to_all"], clock.shape), worked, atol=1e-15)
+    assert np.allclose(whole(books.parts["forward", "imbalance"], clock.shape), wanted - clock - worked, atol=1e-15)
+    if not early:
+        assert later.shape == (1, 3)  # which what follows is as small as

@@ -369,11 +369,12 @@ class LoadModel:
 
     @property
     def form(self) -> tuple[Hashable, ...]:
-        """What decides the loads of a layer, a step and a micro-batch."""
+        """What decides the loads of a layer, a step and a micro-batch: of a machine what its policy weighs, if it does."""
         plan = self.plan
+        priced = () if self.balancer is plan.balancing else (repr(self.balancer),)
         drawn = (plan.router, plan.balancer, plan.prototypes, plan.drift, plan.seed)
         places = (self.mesh.axes, self.mesh.shape, self.axes, self._others)
-        return (*drawn, *places, self.tokens, self.experts, self.top_k, self._micro_batches, self._layers)
+        return (*drawn, *places, *priced, self.tokens, self.experts, self.top_k, self._micro_batches, self._layers)
 
     def _sampled(self, layer: int, step: int, micro_batch: int) -> Load:
         wanted = self.wanted(layer, step, micro_batch, sums=not self.balancer.by_choice)

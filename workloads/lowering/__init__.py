@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from math import inf
 from pathlib import Path
 from typing import Unpack
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..loads.loads import Load
+from ..loads.loads import Load, LoadModel
 from ..model.model import Model
 from ..plan.form import schedule_form
 from ..plan.plan_options import PlanOptions
@@ -19,7 +19,7 @@ from ..plan.signatures import documented
 from ..schedule.filled import FilledOnDemand
 from ..schedule.operation import Role, Task
 from ..schedule.schedule import Schedule
-from ..schedule.work import HostCopy
+from ..schedule.work import HostCopy, PipelineWork
 from .block_templates import Template
 from .builder import Program
 from .data_parallel.offload import gradient_bytes, host_update, weights_out
@@ -62,14 +62,23 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
     if setting.kept:
-        key = (schedule_form(setting), step, pairwise)
+        key = (*lowered_form(setting), step, pairwise)
         return setting.kept.of("schedule", key, lambda: _lowered(setting, step, pairwise), _weight)
     return _lowered(setting, step, pairwise)
 
 
+def lowered_form(setting: Setting) -> tuple[Hashable, ...]:
+    """What decides the schedules of a setting, beside the step's number, loads of experts among it."""
+    return (schedule_form(setting), LoadModel(setting).form if setting.model.experts else ())
+
+
 def _weight(made: tuple[Schedule, list[Load]]) -> float:
-    """What a schedule counts where few are kept: those that are filled in on demand hold on to their settings, and are not."""
-    return inf if isinstance(made[0].operations, FilledOnDemand) else 1.0
+    """The operations of a schedule, in blocks too; those that are filled in on demand hold on to their settings: not kept."""
+    operations = made[0].operations
+    if isinstance(operations, FilledOnDemand):
+        return inf
+    blocks = [block for each in operations if isinstance(each.work, PipelineWork) for block in each.work.blocks]
+    return float(len(operations) + sum(len(block) for block in blocks))
 
 
 def _lowered(setting: Setting, step: int, pairwise: bool) -> tuple[Schedule, list[Load]]:

@@ -21,7 +21,8 @@ def story(totals: Mapping[str, Any], run: Run | None = None, choice: Chart | Non
     """What a summary says, and the Run that it is of where that was saved as well; ``choice`` are points behind sliders."""
     parts = [breakdown_part(totals)]
     if choice:
-        parts.insert(0, StoryPart(Section("What if?", WHAT_IF), [choice]))
+        beside = " The measured step itself is not among them." if "measured" in totals else ""
+        parts.insert(0, StoryPart(Section("What if?", WHAT_IF + beside), [choice]))
     if found := totals.get("bottleneck"):
         parts.append(_bottleneck(found, totals["step_seconds"]))
     if run and (drawn := timeline(run.trace)):

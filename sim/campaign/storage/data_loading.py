@@ -25,7 +25,7 @@ SIMULATED = 400
 
 @dataclass(frozen=True)
 class DataLoading:
-    """Loading of one step's samples, by every node its share.
+    """Loading of one step's samples, by every node its share. ``step_seconds`` are those of a step with what it waits for data.
 
     ``read_seconds`` and ``decode_seconds`` are the means of a batch; ``stall_seconds`` is what a step waits for it on average,
     and ``utilisation`` the share of the time that accelerators have data (MLPerf Storage's AU). ``fill_seconds`` is what a start
@@ -39,6 +39,7 @@ class DataLoading:
     read_limit: str
     decode_seconds: float
     stall_seconds: float
+    step_seconds: float
     fill_seconds: float
     utilisation: float
 
@@ -88,6 +89,7 @@ def load_steps(
         read.limit,
         decode,
         stall,
+        step_seconds + stall,
         fill + read.seconds + decode,
         step_seconds / (step_seconds + stall),
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..fluid import fill
 from ..links import Array, LinkLoads
-from ..maxmin import fair_rates, hops
+from ..maxmin import hops
 
 Classes = NDArray[np.int64]
 
@@ -122,10 +122,12 @@ class Demand:
 
     def _play(self, until: float) -> tuple[Array, Array, str]:
         """Let the flows run for some time: (end of each class, bytes left, tightest link of the last one that ended)."""
-        left, finish, now, last = self.nbytes.astype(np.float64), np.zeros(len(self.nbytes)), 0.0, "none"
-        while (left > 0).any():
-            active = left > 0
-            rates = fair_rates(self.usage[active], self.capacity, self.weight[active])
+        left, finish, now, last = self.nbytes.astype(np.float64), np.zeros(len(self.nbytes)), 0.0, None
+        table, claims = hops(self.usage, self.weight)
+        capacity, endless = np.append(self.capacity, np.inf), np.full(len(self.nbytes), np.inf)
+        while (active := left > 0).any():
+            some = self.weight[active], table[:, active], claims[:, active], endless[active]
+            rates = some[0] * fill(*some[1:], capacity)
             needed = left[active] / rates
             step = needed.min()
             if now + step > until:
@@ -134,11 +136,11 @@ class Demand:
                 left[over], finish[over] = 0.0, until
                 break
             done = np.flatnonzero(active)[needed <= step * (1 + 1e-12)]
-            last = self._tightest(active, rates, done)
+            last = active, rates, done
             now += step
             left[active] = np.maximum(left[active] - rates * step, 0.0)
             left[done], finish[done] = 0.0, now
-        return finish, left, last
+        return finish, left, self._tightest(*last) if last else "none"
 
     def _tightest(self, active: NDArray[np.bool_], rates: Array, done: Classes) -> str:
         """The fullest kind of link on the way of the flows that end now."""

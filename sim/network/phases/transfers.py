@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +141,9 @@ class Traffic:
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
         self._chosen: dict[tuple[Groups, bytes], Groups] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
+        self.couplings: dict[
+            Hashable, Any
+        ] = {}  # what was found of links that its groups share, by those who ask for it
         self._crowded: dict[tuple[str, ...], bool] = {}
         self._kept: KeptExchanges[list[Transfer]] = KeptExchanges(LATEST // layout.mesh.ranks)
         self._kept_at_once: KeptExchanges[list[AtOnce]] = KeptExchanges(4 * LATEST // layout.mesh.ranks)

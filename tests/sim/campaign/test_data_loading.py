@@ -36,6 +36,10 @@ def test_a_file_system_that_gives_less_than_that_is_waited_for(name, batch, step
         storage = Storage(read=share * demand * 1e9, write=1e9, metadata_rate=1e12, latency=0.0)
         return loaded(name, batch, step, storage=storage).utilisation
 
+    slow = loaded(
+        name, batch, step, storage=Storage(read=0.5 * demand * 1e9, write=1e9, metadata_rate=1e12, latency=0.0)
+    )
+    assert slow.step_seconds == step + slow.stall_seconds > 1.9 * step
     assert reached(1.1) > 0.99
     assert reached(0.9) == pytest.approx(0.9, rel=0.01)
     assert reached(0.5) == pytest.approx(0.5, rel=0.01)

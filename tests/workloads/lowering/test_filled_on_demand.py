@@ -14,7 +14,10 @@ from athanor.workloads.lowering.step import TrainingStep
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.results.run import Run
 from athanor.workloads.results.trace import TraceRow
+from athanor.workloads.schedule.block_flops import flops_of
+from athanor.workloads.schedule.operation import FilledBlock
 from athanor.workloads.schedule.schedule import Schedule
+from athanor.workloads.schedule.work import PipelineWork
 
 UNEVEN = {"router": "zipf:1.0", "balancer": "none", "mesh": {"ep": 4, "dp": 2}, "drift": 0.5}
 
@@ -74,3 +77,15 @@ def test_flows_that_were_let_go_change_nothing(monkeypatch: pytest.MonkeyPatch) 
 def told(run: Run) -> tuple[dict[str, object], list[TraceRow]]:
     """What a run says, but for what it took."""
     return run.totals.model_dump(exclude={"wall_seconds", "peak_rss_bytes"}), list(run.trace)
+
+
+@pytest.mark.parametrize("options", [{}, {"recompute": "full"}, {"pipeline": "zb-h1"}])
+def test_blocks_know_the_flops_of_what_they_are_filled_with(options: dict[str, object]) -> None:
+    here = setting(**{"mesh": {"ep": 4, "dp": 2, "pp": 2}, "global_batch": 64, "micro_batch": 4, **options})
+    (work,) = [each.work for each in lower_step(here)[0].operations if isinstance(each.work, PipelineWork)]
+    filled = [block for block in work.blocks if isinstance(block, FilledBlock)]
+    assert len(filled) > 2
+    for block in filled:
+        assert block.flops == pytest.approx(flops_of(block), rel=1e-12)
+        arrays = [each for operation in block for each in vars(operation.work).values() if isinstance(each, np.ndarray)]
+        assert not any(each.flags.writeable for each in arrays)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....hardware.errors import InputError
-from ....hardware.registry import Policy
+from ....hardware.registry import Policy, added
 from ...schedule.operation import Role
 from ...schedule.work import Work
 from .past import BEGINNING, Past
@@ -76,10 +76,12 @@ class Balancer(Policy, ABC):
     copies: ClassVar[CopyWay | None] = None
     remembers: ClassVar[bool] = False
 
+    @added
     def priced(self, copy_seconds: float, token_seconds: float) -> Self:
         """The policy where an expert's copy and a token that a rank carries take so long: the same, unless it weighs them."""
         return self
 
+    @added
     def require(self, experts: int, ranks: int, tokens: int, top_k: int) -> None:
         """Raise :class:`InputError` where a layer of so many experts, ranks and tokens of a rank is none for the policy."""
         return
