@@ -104,7 +104,7 @@ def test_pages_add_what_they_say(tmp_path, monkeypatch):
                 for words in commands(text):
                     at = words.index("athanor")
                     name = words[at + 1]
-                    if name in WHOLE:
+                    if name in WHOLE and (page, name) not in kept:  # a second thing of a page is only run
                         kept[page, name] = tmp_path / f"{page}.{name}.json"
                         words += [WHOLE[name], str(kept[page, name])]
                     assert words[:at] in ([], ["mpiexec", "-n", "2"])
