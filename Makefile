@@ -7,7 +7,7 @@ OPENMPI := $(OUT)/openmpi
 JOBS := tests/mpi_runtime/test_faults.py tests/mpi_runtime/test_measured_time.py tests/mpi_runtime/test_dense_runtime.py \
 	tests/mpi_runtime/test_runtime.py tests/mpi_runtime/test_moe_training.py tests/mpi_runtime/test_train.py
 
-.PHONY: demo test lint mutants faults openmpi bench docs clean
+.PHONY: demo test lint mutants faults openmpi bench docs pages notebooks howtos clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -40,8 +40,18 @@ bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/accuracy.py
 
-docs: $(VENV)/installed-dev  ## make the tables and pictures of docs/ and README anew
+docs: $(VENV)/installed-docs  ## the documentation as a site in out/site, without a network; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --site-dir $(OUT)/site
+	@echo "Open $(OUT)/site/index.html"
+
+pages: $(VENV)/installed-dev  ## make the tables, pictures and references of docs/ and README anew
 	$(BIN)/python docs/build.py
+
+notebooks: $(VENV)/installed-dev  ## execute the notebooks of docs/notebooks anew, and keep what they show
+	$(BIN)/python docs/notebooks/execute.py
+
+howtos: $(VENV)/installed-dev  ## execute the command blocks of README and docs/ that take longer than tests may, mpiexec included
+	$(BIN)/python docs/howtos.py
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info
@@ -59,6 +69,11 @@ $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	@echo "setting up $(VENV): downloads some 100 MB, a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/installed-dev
+	@echo "setting up $(VENV): downloads some 30 MB"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 $(VENV)/installed-mutation: pyproject.toml | $(VENV)/installed-dev
 	@echo "setting up $(VENV): downloads some 100 MB, a few minutes"

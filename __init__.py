@@ -10,7 +10,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .hardware.shown import MAKERS
+
+# What shows objects in notebooks: the rooms that have these objects stand below the one that shows them.
 # Names of the public API and where they live; loaded on first use, so that ``import athanor`` costs nothing.
+_SHOWN = {"html": ".reports.notebook:html", "plots": ".reports.notebook:plots"}
 _HOMES = {
     "AthanorError": ".hardware.errors",
     "DoesNotFit": ".hardware.errors",
@@ -55,6 +59,8 @@ _HOMES = {
     "read_osu": ".reports.formats.machines.osu",
     "read_torchtitan": ".reports.formats.launches.torchtitan",
 }
+
+MAKERS.update({what: f"{__name__}{home}" for what, home in _SHOWN.items()})
 
 __all__ = ["__version__", *_HOMES]
 

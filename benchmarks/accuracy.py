@@ -1,6 +1,7 @@
-"""How far predictions are from published measurements: ``python benchmarks/accuracy.py [--record]``.
+"""How far predictions are from published measurements: ``python benchmarks/accuracy.py [--record] [fit.json]``.
 
-Runs ``athanor validate`` and ``athanor fit all``, whose table shows where a fit comes to other values than those in use.
+Runs ``athanor validate`` and ``athanor fit all``, whose table shows where a fit comes to other values than those in use. A fit
+that was made already is taken from its file: what ``athanor fit all --json fit.json`` wrote.
 ``--record`` keeps errors by source, by fit and without each publication in ``accuracy.json``, of which the documentation's tables
 are made, and the pictures in ``docs/pictures``.
 """
@@ -13,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from athanor.hardware.cores import cores
 from athanor.reports.pages.fit import show_refit
 from athanor.reports.plots.accuracy import drawings
 from athanor.reports.published.read_runs import read_runs
 from athanor.reports.studies.accuracy.memory_rows import with_memory
 from athanor.reports.studies.accuracy.refit import refit
 from athanor.reports.studies.accuracy.validate import validate
-from athanor.sim.workers import cores
 from rich.console import Console
 
 RECORD = Path(__file__).parent / "accuracy.json"
@@ -32,11 +33,16 @@ def main() -> None:
     told = validate(list(with_memory(runs)), jobs=cores())
     plain = told.plain()
     record: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat()}
-    record |= {key: plain[key] for key in ("overall", "sources", "orders", "memory")}
+    record |= {key: plain[key] for key in ("overall", "sources", "orders", "memory", "far")}
     console.print({key: record["overall"][key] for key in ("rows", "mape", "median", "bias", "null_mape", "coverage")})
-    found = refit(runs, lambda text: print(text, file=sys.stderr), jobs=cores())
-    show_refit(console, found)
-    again = {key: value for key, value in found.plain().items() if key != "rows"}
+    made = [word for word in sys.argv[1:] if word != "--record"]
+    if made:
+        plain = json.loads(Path(made[0]).read_text())
+    else:
+        found = refit(runs, lambda text: print(text, file=sys.stderr), jobs=cores())
+        show_refit(console, found)
+        plain = found.plain()
+    again = {key: value for key, value in plain.items() if key != "rows"}
     record |= {
         **again,
         "fits": [{key: value for key, value in each.items() if key != "rows"} for each in again["fits"]],

@@ -2,7 +2,7 @@
 
 Each command runs several times; what counts is the smallest CPU time (user and system) of the process and its peak memory.
 Times of two sizes are compared as ratios within one run of this file. ``--record`` keeps the figures in ``speed.json``, from
-which ``make docs`` makes the README's table.
+which ``make pages`` makes the README's table.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from importlib import import_module
 
 import click
 
-from ..hardware.errors import AthanorError, Ended
+from ..hardware.errors import AthanorError, Ended, one_line
 from ..hardware.own_code import reason_in_own_code
 from .inputs import first
 
@@ -26,6 +26,7 @@ COMMANDS = {
     "cluster": "cluster",
     "collective": "collective",
     "compare": "compare",
+    "doctor": "doctor",
     "execute": "execute",
     "export": "export",
     "fit": "fit",
@@ -35,8 +36,10 @@ COMMANDS = {
     "lower": "lower",
     "memory": "memory",
     "plan": "plan",
+    "report": "report",
     "reproduce": "reproduce",
     "scale": "scale",
+    "serve": "serve",
     "show": "catalogue",
     "simulate": "simulate",
     "study": "study",
@@ -67,7 +70,8 @@ class Commands(click.Group):
 def cli() -> None:
     """Simulate the training of very large models on supercomputers, and run the same schedules over MPI.
 
-    Exit status: 0 success, 1 a job over MPI failed, 2 bad input, 3 the plan does not fit, 124 time limit, 130 interrupted.
+    Exit status: 0 success, 1 a job over MPI failed (of doctor: the core does not work), 2 bad input, 3 the plan does not fit,
+    124 time limit, 130 interrupted.
     """
 
 
@@ -86,7 +90,7 @@ def main() -> None:
     """Run the command line; errors become one line on stderr and an exit status."""
     try:
         with _seldom_collecting():
-            cli.main(standalone_mode=False)
+            cli.main(prog_name="athanor", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as wrong:
@@ -110,5 +114,5 @@ def main() -> None:
 def _fail(message: str, status: int, speaks: bool = True) -> None:
     """One line on stderr, and the exit status; ranks of a job that have nothing to say only end."""
     if message and speaks:
-        print(f"athanor: {message}", file=sys.stderr)
+        print(f"athanor: {one_line(message)}", file=sys.stderr)
     sys.exit(status)

@@ -1,6 +1,6 @@
 """Makes what is generated in the documentation: tables, pictures, and the reference of the command line.
 
-``make docs`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
+``make pages`` writes them; ``tests/house/test_docs.py`` checks that what stands there is what this file would write.
 Speeds come from ``benchmarks/speed.json``, which ``python benchmarks/speed.py --record`` keeps.
 """
 
@@ -280,6 +280,7 @@ def filled(path: Path) -> str:
         "sources": lambda: of_accuracy("by_source", recorded("accuracy")),
         "fits": lambda: of_accuracy("by_fit", recorded("accuracy")),
         "unseen": lambda: of_accuracy("unseen", recorded("accuracy")),
+        "far": lambda: of_accuracy("far", recorded("accuracy")),
         "measurements": lambda: of_accuracy("in_short", recorded("accuracy")),
         "planner": lambda: planner(recorded("planner")),
         "referee": lambda: referee(recorded("referee")),
@@ -325,7 +326,7 @@ def command_line() -> str:
     """The reference of the command line, as ``--help`` prints it."""
     from athanor.cli import cli
 
-    head = ["# The command line", "", "Made by `make docs` from the commands' own help.", ""]
+    head = ["# The command line", "", "Made by `make pages` from the commands' own help.", ""]
     return "\n".join([*head, *helps(cli, "athanor")])
 
 
@@ -463,10 +464,10 @@ def collectives() -> dict[str, Any]:
 
 def main() -> None:
     """Write everything anew."""
+    from athanor.hardware.cores import cores
     from athanor.reports.plots.draw import as_png
     from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
-    from athanor.sim.workers import cores
 
     found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
     readme = ROOT / "README.md"

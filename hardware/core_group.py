@@ -153,6 +153,7 @@ class CoreGroup(Record):
         self, size: Array, read: float, written: float, flops: float, precision: Precision, bandwidth: float = 1.0
     ) -> Cost:
         """Cost of passing once over ``size`` elements: the bytes that each takes, or its FLOPs where they take longer."""
-        memory = size * ((read / self.read_bandwidth + written / self.write_bandwidth) / bandwidth)
-        compute = size * (flops / self.peak[precision])
-        return Cost(np.maximum(memory, compute), compute, memory)
+        moving = (read / self.read_bandwidth + written / self.write_bandwidth) / bandwidth
+        computing = flops / self.peak[precision]
+        memory, compute = size * moving, size * computing
+        return Cost(memory if moving >= computing else compute, compute, memory)

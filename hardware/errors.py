@@ -6,10 +6,21 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def one_line(text: str) -> str:
+    """Text with line breaks and whatever else cannot be printed written as escapes: files do not steer the terminal."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 class AthanorError(Exception):
-    """Something that the user can mend; the command line prints it as one line, without a traceback."""
+    """Something that the user can mend; the command line prints it as one line, without a traceback.
+
+    Its text is one line, whatever keys and names of files stand in it: what cannot be printed is written as an escape.
+    """
 
     exit_status = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(AthanorError):

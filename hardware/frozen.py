@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+
+Value = TypeVar("Value")
 
 
 class FrozenArrays:
@@ -12,3 +16,10 @@ class FrozenArrays:
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
+
+
+def read_only(value: Value) -> Value:
+    """The same value; an array cannot be written to from now on."""
+    if isinstance(value, np.ndarray):
+        value.setflags(write=False)
+    return value

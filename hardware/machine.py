@@ -14,7 +14,8 @@ from .errors import InputError, nearest, suggestion
 from .fabrics import AnyFabric
 from .fabrics.fabric import UNBOUNDED, LinkKind
 from .node import Node, Processor
-from .records import Record, build, catalogue_names, find, put, read_toml, rebuilt
+from .records import Record, build, catalogue_names, find, parsed_toml, put, read_toml, rebuilt
+from .shown import Shown
 from .site.faults import Faults
 from .site.power import Power
 from .site.price import Price
@@ -80,7 +81,7 @@ class Interval(Multiples):
         return self.experts if experts and self.experts else self
 
 
-class Machine(Record):
+class Machine(Record, Shown):
     """A machine as its file describes it, in SI; ``sources`` maps a dotted key, or a prefix of it, to where it is from.
 
     ``plan`` has options of plans, such as ``ranks_per_node``, that hold here where neither the user nor the model names them.
@@ -222,6 +223,11 @@ def load_machine(machine: str | Path | Machine) -> Machine:
         return machine
     path = find("machine", CATALOGUE, str(machine))
     return build(Machine, read_toml(path), str(machine))
+
+
+def read_machine(text: str, source: str) -> Machine:
+    """The machine that ``machine_toml`` wrote; raises :class:`InputError` that names the ``source`` for anything else."""
+    return build(Machine, parsed_toml(text, source), source)
 
 
 def list_machines() -> list[Machine]:

@@ -43,13 +43,19 @@ class Record(BaseModel):
 def read_toml(path: Path) -> dict[str, Any]:
     """The table that a TOML file holds; raises :class:`InputError` where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsed_toml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as reason:
         raise InputError(f"{path}: cannot be read: {getattr(reason, 'strerror', None) or 'not UTF-8 text'}") from None
-    except tomllib.TOMLDecodeError as reason:
-        raise InputError(f"{path}: not a TOML file: {reason}") from None
+
+
+def parsed_toml(text: str, source: str) -> dict[str, Any]:
+    """The table that TOML text holds; raises :class:`InputError` that names its ``source`` where it is none."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as reason:
+        raise InputError(f"{source}: not a TOML file: {reason}") from None
 
 
 def build(record: type[R], table: dict[str, Any], source: str) -> R:

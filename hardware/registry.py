@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +16,18 @@ from .errors import InputError, suggestion
 from .own_code import belongs_to_user, in_one_line
 
 T = TypeVar("T")
+
+_OWN_ALLOWED = ContextVar("own classes are allowed", default=True)
+
+
+@contextmanager
+def no_own_classes() -> Iterator[None]:
+    """What is read inside names no ``module:Class``: files of results are data, and reading them imports nothing of anyone's."""
+    before = _OWN_ALLOWED.set(False)
+    try:
+        yield
+    finally:
+        _OWN_ALLOWED.reset(before)
 
 
 class Policy:
@@ -156,6 +170,10 @@ class Registry(Mapping[str, T], Generic[T]):
         unknown = f"{self.flag} {text}: no such {self.kind}{suggestion(module, self.names())}"
         if not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
             raise InputError(unknown)
+        if not _OWN_ALLOWED.get():
+            raise InputError(
+                f"{self.flag} {text}: a class of someone's own, which is not imported for a file of results"
+            )
         here = str(Path.cwd())
         if here not in sys.path and "" not in sys.path:  # as `python -m` has it; an installed command does not
             sys.path.insert(0, here)

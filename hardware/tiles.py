@@ -14,7 +14,7 @@ from .units import BytesPerSecond, Ratio
 
 Array = NDArray[np.float64]
 
-SPLITS = (1, 2, 4, 8)
+SPLITS = (2, 4, 8)
 """Into how many parts of its depth a product may be cut, where it has fewer tiles than there are multiprocessors."""
 
 STREAMS = 4
@@ -69,16 +69,21 @@ class Tiles(Record):
         are written and read again.
         """
         together = min(count, STREAMS * count / launches) if launches > 1 else count
-        options = []
+        fastest = np.full(np.broadcast_shapes(m.shape, n.shape, k.shape), np.inf)
         for rows, columns in self.shapes:
             step = self._step(rows, columns, precision, rate, processors)
             tiles = together * np.ceil(m / rows - 1e-9) * np.ceil(n / columns - 1e-9)
+            waves = count / together * np.ceil(tiles / processors - 1e-9)
+            np.minimum(fastest, waves * (k + self.fill) * step, out=fastest)
+            few = tiles < processors
+            if not few.any():
+                continue
+            cut = np.broadcast_to(few, fastest.shape)
+            some, deep, elements = (np.broadcast_to(each, fastest.shape)[cut] for each in (tiles, k, m * n))
             for parts in SPLITS:
-                waves = count / together * np.ceil(tiles * parts / processors - 1e-9)
-                again = 0.0 if parts == 1 else 2 * parts * BYTES["fp32"] * count * m * n / write
-                allowed = parts == 1 or tiles < processors
-                options.append(np.where(allowed, waves * (k / parts + self.fill) * step + again, np.inf))
-        fastest: Array = np.min(np.broadcast_arrays(*options), axis=0)
+                waves = count / together * np.ceil(some * parts / processors - 1e-9)
+                again = 2 * parts * BYTES["fp32"] * count * elements / write
+                fastest[cut] = np.minimum(fastest[cut], waves * (deep / parts + self.fill) * step + again)
         return fastest
 
     def _step(self, rows: int, columns: int, precision: Precision, rate: float, processors: int) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hardware.machine import Machine
+from ..workloads.model.number_types import TYPES
 from ..workloads.schedule.costs import Costs
 from ..workloads.schedule.work import (
     Bookkeeping,
@@ -26,9 +27,6 @@ from ..workloads.schedule.work import (
     at,
 )
 from .messages.streams import Until
-
-TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16}
-"""How numbers of a format travel and are kept. A computer multiplies halves in single: BLAS has no half precision."""
 
 
 class Device(Protocol):

@@ -24,6 +24,7 @@ from ..workloads.plan.run_file import resolved
 from ..workloads.plan.setting import Setting
 from ..workloads.plan.signatures import documented
 from ..workloads.results.run import Run
+from ..workloads.results.run_inputs import RunInputs
 from ..workloads.results.summary import cautions, summarise
 from ..workloads.results.totals import LinkUse, Network, Totals
 from ..workloads.results.trace import Rows, StoredRows, TraceRow
@@ -63,16 +64,32 @@ def simulate(
     Raises ``InputError`` for bad input and ``DoesNotFit``
     where a rank's memory is too small, unless ``allow_overcommit``.
     """
-    started = time.perf_counter()
     machine, model, chosen, overcommit = resolved(machine, model, options, allow_overcommit)
-    setting = Setting.of(machine, model, chosen)
+    return simulate_setting(
+        Setting.of(machine, model, chosen),
+        allow_overcommit=overcommit,
+        bottleneck=bottleneck,
+        trace_folder=trace_folder,
+    )
+
+
+def simulate_setting(
+    setting: Setting,
+    *,
+    allow_overcommit: bool = False,
+    bottleneck: bool = False,
+    trace_folder: str | Path | None = None,
+    traced: bool = True,
+) -> Run:
+    """What :func:`simulate` does with its setting; without ``traced``, the trace of a single step has no rows."""
+    started, overcommit = time.perf_counter(), allow_overcommit
     require_room(setting)
     try:
-        run = run_setting(setting, setting.plan.depth, overcommit, started, trace_folder=trace_folder)
+        run = run_setting(setting, setting.plan.depth, overcommit, started, trace_folder=trace_folder, traced=traced)
     except (TooManyClasses, TooManyPairs):
         if setting.plan.depth != "auto":
             raise
-        run = run_setting(setting, "links", overcommit, started, trace_folder=trace_folder)
+        run = run_setting(setting, "links", overcommit, started, trace_folder=trace_folder, traced=traced)
     if not bottleneck:
         return run
     from .bottleneck import bottleneck as limits
@@ -90,6 +107,7 @@ def run_setting(
     started: float,
     faster: Mapping[str, float] | None = None,
     trace_folder: str | Path | None = None,
+    traced: bool = True,
 ) -> Run:
     """The steps of a setting at a depth, and what they tell together; ``faster`` are factors of the rates of levels of links."""
     plan = setting.plan
@@ -108,11 +126,13 @@ def run_setting(
         noise = Noise.of(setting, step)
         if not step:
             depth = _depth(depth, setting, loads)
-            traffic = Traffic(setting.machine, setting.layout, depth) if depth != "message" else None
+            known = None if faster else setting.kept
+            traffic = Traffic.of(setting.machine, setting.layout, depth, known) if depth != "message" else None
             observed = _observed(setting.mesh, schedule, balance, noise)
             if faster and traffic:
                 traffic.phases = with_faster(traffic.phases, faster)
-        result = _run_step(setting, schedule, traffic, noise, observed if plan.steps == 1 or kept is not None else {})
+        told = traced if plan.steps == 1 else kept is not None
+        result = _run_step(setting, schedule, traffic, noise, observed if told else {})
         if kept is not None:
             kept.add(row._replace(step=step) for row in result.rows)
         figures.append(_Figures(result.seconds, result.exposed, schedule.total_flops(), result.events))
@@ -146,7 +166,8 @@ def run_setting(
                 yield row._replace(step=step)
 
     rows: Sequence[TraceRow] = result.rows if plan.steps == 1 else Rows(again) if kept is None else kept
-    return Run(totals, setting.plan_used(), _classes(setting.mesh, observed), rows, balance.by_rank())
+    classes, load = _classes(setting.mesh, observed), balance.by_rank()
+    return Run(totals, setting.plan_used(), classes, rows, load, RunInputs((setting.machine, setting.model)))
 
 
 def _slow(traffic: Traffic | None, setting: Setting) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from types import GeneratorType
 from typing import Any, Protocol
 
+from ..hardware.cores import cores
 from ..hardware.errors import AthanorError
 from ..hardware.own_code import keep_reason
 
@@ -185,11 +185,6 @@ def on_cores(jobs: int | None = None, patience: float = QUICK) -> Iterator[Worke
         yield crew
     finally:
         crew.close()
-
-
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ready(pipes: Iterable[Connection]) -> list[Connection]:

@@ -82,12 +82,12 @@ def _sweep(
     options: dict[str, Any],
 ) -> None:
     """All algorithms of an operation over sizes and ranks."""
+    from ...hardware.cores import cores
     from ...hardware.kept_points import Points
     from ...reports.pages.collective import show_sweep, write_sweep
     from ...reports.pages.output_folder import Folder
     from ...sim.studies.collective_sweep import CollectiveSweep
     from ...sim.studies.collective_sweep import sweep as sweep_study
-    from ...sim.workers import cores
 
     folder = Folder(out) if out else None
     points = Points(folder.path) if folder else None

@@ -19,11 +19,11 @@ def reproduce(what: str, jobs: int | None, json_path: str | None, out: str | Non
 
     With --out, finished steps are kept: an interrupted reproduction continues when it runs again.
     """
+    from ...hardware.cores import cores
     from ...hardware.kept_points import Points
     from ...reports.pages.output_folder import Folder
     from ...reports.pages.reproduction import show_reproduction, write_reproduction
     from ...reports.studies.reproductions import reproduce as reproduction
-    from ...sim.workers import cores
 
     check_writable(json_path)
     folder = Folder(out) if out else None

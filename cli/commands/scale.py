@@ -45,11 +45,11 @@ def scale(
 
     With --out, finished points are kept: an interrupted study continues when it runs again.
     """
+    from ...hardware.cores import cores
     from ...hardware.kept_points import Points
     from ...reports.pages.output_folder import Folder
     from ...sim.studies.scaling import Study
     from ...sim.studies.scaling import scale as scale_study
-    from ...sim.workers import cores
 
     counts = _node_counts(nodes)
     check_writable(json_path)

@@ -29,8 +29,9 @@ WATTS_EACH, WATTS_HOST = 400.0, 100.0
 IDLE, MEMORY_BOUND, COMMUNICATING, SAVING = 0.25, 0.85, 0.6, 0.35
 """Shares of a node's power when it computes that other states draw; OLMo saw 15 % of a GPU's power while it saved."""
 
-DOLLARS_AN_HOUR = 2.0
-"""An accelerator's rent, its energy included: H100 went for 1.70 to 2.35 USD (SemiAnalysis, 2025 to 2026)."""
+DOLLARS_AN_HOUR, WATTS_RENTED = 2.0, 950.0
+"""An accelerator's rent, its energy included: H100 went for 1.70 to 2.35 USD (SemiAnalysis, 2025 to 2026); and what it draws with
+its share of a node that computes. Nodes whose power is known cost in proportion: an A100 1.13 USD, a node of Fugaku 0.38."""
 
 CARBON = 0.4 / KILOWATT_HOUR
 """Kilograms a joule; 0.41 kg/kWh are behind Llama 3.1's model card."""
@@ -65,5 +66,6 @@ def assumed_storage(machine: Machine) -> Storage:
 
 
 def assumed_price(machine: Machine) -> Price:
-    """The rent of its accelerators, and a grid as most are."""
-    return Price(node=machine.accelerators_per_node * DOLLARS_AN_HOUR / HOUR, carbon=(CARBON,))
+    """The rent of its accelerators, or of a node that draws so much, and a grid as most are."""
+    rented = machine.power.compute / WATTS_RENTED if machine.power else machine.accelerators_per_node
+    return Price(node=rented * DOLLARS_AN_HOUR / HOUR, carbon=(CARBON,))

@@ -24,8 +24,8 @@ class Component(Record):
     the ``supernode``, or the machine. It is noticed after ``detection``, and what it took comes back after ``repair``.
     A ``silent`` fault corrupts what is computed from then on, so that nothing saved between it and its detection is of use.
     A ``planned`` one is announced: the job saves first. One with a ``slowdown`` or ``link_share`` ends nothing: until it is
-    noticed, one node computes so many times as long, or the links of one node have this share of their rate; then its node is
-    exchanged at a restart that was planned.
+    noticed, one node computes so many times as long, or the links of one node (``link_share``) or of one supernode to the others
+    (``uplink_share``) have this share of their rate; then its node is exchanged, or its cable, at a restart that was planned.
     """
 
     name: str
@@ -40,19 +40,22 @@ class Component(Record):
     planned: bool = False
     slowdown: float | None = Field(default=None, gt=1)
     link_share: Ratio | None = None
+    uplink_share: Ratio | None = None
 
     @model_validator(mode="after")
     def _one_thing(self) -> Component:
         if sum((self.silent, self.planned, self.degrades)) > 1:
-            raise ValueError(f"{self.name}: silent, planned, and slowdown or link_share exclude each other")
-        if self.slowdown and self.link_share:
-            raise ValueError(f"{self.name}: has a slowdown or a link_share, not both")
+            raise ValueError(
+                f"{self.name}: silent, planned, and slowdown, link_share or uplink_share exclude each other"
+            )
+        if sum(each is not None for each in (self.slowdown, self.link_share, self.uplink_share)) > 1:
+            raise ValueError(f"{self.name}: has one of slowdown, link_share and uplink_share, not both")
         return self
 
     @property
     def degrades(self) -> bool:
         """Whether the job goes on beside it, more slowly."""
-        return self.slowdown is not None or self.link_share is not None
+        return any(each is not None for each in (self.slowdown, self.link_share, self.uplink_share))
 
 
 class Faults(Record):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.cores import cores
 from ..job.clock import Clock
-from ..job.environment import cores
 from ..job.host import TICK, Moment
 from ..job.world import World
 from .points import BenchPoint

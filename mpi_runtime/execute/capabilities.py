@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 from ...hardware.errors import InputError
 from ...workloads.mesh.axes import CONTEXT
 from ...workloads.model.layers import ATTENTION
+from ...workloads.model.number_types import TYPES
 from ...workloads.pipelines import PIPELINES
 from ...workloads.plan.setting import Setting
 from ...workloads.routing.balancers import Padded
-from ..devices import TYPES
 from ..training.transformer.attention.kernels import COMPUTED
 
 Kind = Literal["model", "tokens", "blank"]
@@ -37,8 +37,6 @@ def data_of(setting: Setting, computes: bool, real: bool) -> Kind:
 
 def require_trained(setting: Setting) -> None:
     """Raise :class:`InputError` where a model cannot be trained for real by its plan."""
-    if len(setting.plan.precisions.names) > 1:
-        raise InputError(f"--precision {setting.plan.precision}: executed steps have one policy; name one")
     if wrong := _first(LIMITS, setting):
         raise InputError(wrong)
 
@@ -58,20 +56,22 @@ def _not_routed(setting: Setting) -> Iterator[str]:
         yield "the plan"
     if isinstance(plan.balancing, Padded):
         yield "the balancer, which sends empty places"
+    if plan.balancing.copies is not None:
+        yield "the balancer, which copies experts"
     if model.gated or model.width_beside or model.moe_layers != model.depth or model.expert_width != model.ffn_hidden:
         yield "the model"
 
 
 def _formats(setting: Setting) -> Iterator[str]:
     plan = setting.plan
-    formats = plan.precisions.at(0).values()
-    used = {name for each in formats for name in (each.compute, each.gemm, each.weight, each.gradient, each.moments)}
+    formats = [each for name in plan.precisions.names for each in plan.precisions.policy(name).values()]
+    used = {name for each in formats for name in (each.compute, each.weight, each.gradient, each.moments)}
     used |= {plan.activations} if plan.activations else set()
     if unknown := sorted(used - set(TYPES)):
         named = [
             f" --{key} {value}" for key in ("gradients", "moments", "activations") if (value := getattr(plan, key))
         ]
-        yield f"--precision {plan.precision}{''.join(named)}: NumPy has no {unknown[0]} ({', '.join(TYPES)})"
+        yield f"--precision {plan.precision}{''.join(named)}: nothing is kept in {unknown[0]} ({', '.join(TYPES)})"
 
 
 def _offloading(setting: Setting) -> Iterator[str]:
@@ -200,7 +200,7 @@ class Limit(NamedTuple):
 
 
 KEPT = (
-    Limit("bf16 and fp8, of any number", _formats),
+    Limit("numbers kept in fp8; products are made in it", _formats),
     Limit("weights, state or activations in host memory (--offload)", _offloading),
     Limit("numbers sent in fewer bits (--zero ++)", _quantising),
     Limit("layers without attention to all tokens: windows, chunks, linear attention, state spaces", _mixers),

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...hardware.errors import DoesNotFit, Ended, InputError
 from ...hardware.machine import Machine
+from ...hardware.precisions import BYTES
 from ...hardware.units import si
 from ...workloads.loads.loads import Load, LoadStatistics
 from ...workloads.lowering import lower_step
@@ -25,6 +26,7 @@ from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
 from ...workloads.plan.signatures import documented
 from ...workloads.results.run import Run
+from ...workloads.results.run_inputs import RunInputs
 from ...workloads.results.summary import cautions, summarise
 from ...workloads.results.totals import Network, Totals
 from ...workloads.schedule.costs import Costs
@@ -166,7 +168,6 @@ class ScheduledJob:
         self.schedule, loads = lower_step(setting, 0)
         self.need = memory(setting, loads)
         world.agree(lambda: self._require_room(loads))
-        world.agree(self._require_formats)
         self.transport = world.agree(lambda: Transport(self.comm, self.schedule, way.collectives == "library"))
         self.coordinate = tuple(int(at) for at in np.unravel_index(self.place, setting.mesh.shape))
         self.data = data(setting, self.transport, self.coordinate) if data else self._data()
@@ -204,15 +205,15 @@ class ScheduledJob:
             )
 
     def _require_formats(self) -> None:
-        """Raise ``InputError`` where the machine whose time is taken has no such format."""
-        if self.way.compute == "sleep":
-            costs = Costs(self.setting.machine, self.setting.ranks_per_node)
-            for operation in every_operation(self.schedule):
-                if not isinstance(operation.work, Exchange | PipelineWork):
-                    costs.of(operation.work)
+        """Raise ``InputError`` where the machine, whose time is taken or whose peak is compared with, has no such format."""
+        costs = Costs(self.setting.machine, self.setting.ranks_per_node)
+        for operation in every_operation(self.schedule):
+            if not isinstance(operation.work, Exchange | PipelineWork):
+                costs.of(operation.work)
 
     def run(self, started: float) -> Run | None:
         """An unmeasured step first, whose results are checked where that is asked for; then the plan's steps."""
+        self.world.agree(self._require_formats)
         compared = self._first_step()
         self.tell("first step done")
         plan, steps = self.setting.plan, []
@@ -279,7 +280,8 @@ class ScheduledJob:
             name: {"coordinate": dict(zip(self.setting.mesh.axes, at, strict=True)), "ranks": 1}
             for name, at in classes.items()
         }
-        return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank())
+        inputs = RunInputs((self.setting.machine, self.setting.model))
+        return Run(totals, self.setting.plan_used(), named, rows, balance.by_rank(), inputs)
 
     def tell(self, text: str) -> None:
         """Report progress, on one rank."""
@@ -328,7 +330,7 @@ class ScheduledJob:
             found.append(self.note)
         if self.conditions is not None:
             found += self.conditions.warnings(self.way.compute == "gemm")
-        halves = any(formats.compute == "fp16" for formats in self.setting.plan.precisions.at(0).values())
+        halves = any(BYTES[formats.gemm] < BYTES["fp32"] for formats in self.setting.plan.precisions.at(0).values())
         if halves and self.way.compute == "gemm":
             found.append("products of halves are computed in single precision: this computer's BLAS has no half")
         return found

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ...hardware.cores import cores
+
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 """Read by BLAS libraries as they load: with more than one thread a rank, ranks take each other's cores."""
 
@@ -39,11 +41,6 @@ class Launcher:
             if size.isdigit() and rank.isdigit():
                 return cls(kind, int(rank), int(size))
         return None
-
-
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local_ranks(environment: Mapping[str, str]) -> int:

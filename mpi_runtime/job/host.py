@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environment import cores
+from ...hardware.cores import cores
 from .world import World
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")

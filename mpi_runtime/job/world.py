@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from ...hardware.cores import cores
 from ...hardware.errors import AthanorError, Ended, InputError
-from .environment import THREADS, Launcher, cores
+from .environment import THREADS, Launcher
 from .interruption import ending_at_once
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...workloads.collectives import ALGORITHMS, Round, rounds
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout
+from ...workloads.model.number_types import travelling
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -73,11 +74,11 @@ class Group:
     def send(self, buffer: NDArray[Any], member: int, tag: int = TAG) -> MPI.Request:
         """Begin to send an array to a member."""
         self.sent[self.ranks[member]] += buffer.nbytes
-        return self.comm.Isend(buffer, member, tag)
+        return self.comm.Isend(travelling(buffer), member, tag)
 
     def receive(self, buffer: NDArray[Any], member: int, tag: int = TAG) -> MPI.Request:
         """Begin to receive an array from a member."""
-        return self.comm.Irecv(buffer, member, tag)
+        return self.comm.Irecv(travelling(buffer), member, tag)
 
     @cached_property
     def me(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.model.number_types import travelling
 from .groups import TAG, Group
 from .rounds import Buffer, Combine, Index, Playing, Requests
 
@@ -26,26 +28,26 @@ def play(group: Group, operation: str, algorithm: str, cells: Buffer, combine: C
     comm = group.comm
     match operation:
         case "all-reduce":
-            if combine is np.add:
-                yield [comm.Iallreduce(MPI.IN_PLACE, cells)]
-            else:
-                yield from _combined(comm, cells, combine)
+            with _sums(cells, combine) as (of, total):
+                yield [comm.Iallreduce(MPI.IN_PLACE, of(cells), total)]
         case "reduce-scatter":
             mine = np.empty_like(cells[group.me])
-            yield [comm.Ireduce_scatter_block(cells, mine)]
+            with _sums(cells, combine) as (of, total):
+                yield [comm.Ireduce_scatter_block(of(cells, group.size), of(mine), total)]
             cells[group.me] = mine
         case "all-gather":
-            yield [comm.Iallgather(cells[group.me].copy(), cells)]
+            yield [comm.Iallgather(travelling(cells[group.me].copy()), travelling(cells))]
         case "broadcast":
-            yield [comm.Ibcast(cells, int(group.member[0]))]
+            yield [comm.Ibcast(travelling(cells), int(group.member[0]))]
         case "reduce":
             root = int(group.member[0])
-            yield [comm.Ireduce(MPI.IN_PLACE if group.me == root else cells, cells, root=root)]
+            with _sums(cells, combine) as (of, total):
+                yield [comm.Ireduce(MPI.IN_PLACE if group.me == root else of(cells), of(cells), total, root)]
         case "shift":
             onward = 1 if algorithm == "next" else -1
             target, source = (int(group.member[(group.position + by) % group.size]) for by in (onward, -onward))
             arriving = np.empty_like(cells)
-            yield [comm.Irecv(arriving, source, TAG), comm.Isend(cells, target, TAG)]
+            yield [comm.Irecv(travelling(arriving), source, TAG), comm.Isend(travelling(cells), target, TAG)]
             cells[...] = arriving
         case "barrier":
             yield [comm.Ibarrier()]
@@ -53,19 +55,32 @@ def play(group: Group, operation: str, algorithm: str, cells: Buffer, combine: C
             raise ValueError(f"{operation} is no collective on a vector")
 
 
-def _combined(comm: MPI.Intracomm, cells: Buffer, combine: Combine) -> Playing:
-    """An all-reduce by a function of ours; the last dimension of ``cells`` is one element of the message."""
+@contextmanager
+def _sums(cells: Buffer, combine: Combine) -> Iterator[tuple[Callable[..., Any], MPI.Op]]:
+    """How a library is told what to send, and the operation on it: its own sum, or a function of ours.
+
+    That is for what is no sum, where the last dimension of ``cells`` is one element of the message, and for numbers of two bytes,
+    which no library has to know how to add. What is told may be cut into equal ``blocks``, one for each rank.
+    """
     from mpi4py import MPI
 
-    width = cells.shape[-1]
+    if combine is np.add and cells.itemsize > 2:
+        yield lambda values, blocks=1: values, MPI.SUM
+        return
+    width = 1 if combine is np.add else cells.shape[-1]
 
     def join(one: Any, other: Any, datatype: MPI.Datatype) -> None:
-        here, there = (np.frombuffer(each, dtype=cells.dtype).reshape(-1, width) for each in (other, one))
+        here, there = (
+            np.frombuffer(each, dtype=np.uint8).view(cells.dtype).reshape(-1, width) for each in (other, one)
+        )
         here[...] = combine(here, there)
 
-    element = MPI.Datatype.fromcode(cells.dtype.char).Create_contiguous(width).Commit()
+    element = MPI.BYTE.Create_contiguous(width * cells.itemsize).Commit()
     operation = MPI.Op.Create(join, commute=True)
-    yield [comm.Iallreduce(MPI.IN_PLACE, [cells, cells.size // width, element], operation)]
+    yield (
+        lambda values, blocks=1: [values.reshape(-1).view(np.uint8), values.size // width // blocks, element],
+        operation,
+    )
     operation.Free()
     element.Free()
 
@@ -75,6 +90,9 @@ def exchange(group: Group, send: Buffer, out: Index, back: Index) -> Generator[R
     width = int(np.prod(send.shape[1:], dtype=np.int64))
     result: NDArray[Any] = np.empty((int(back.sum()), *send.shape[1:]), dtype=send.dtype)
     yield [
-        group.comm.Ialltoallv([np.ascontiguousarray(send), (out * width).tolist()], [result, (back * width).tolist()])
+        group.comm.Ialltoallv(
+            [travelling(np.ascontiguousarray(send)), (out * width).tolist()],
+            [travelling(result), (back * width).tolist()],
+        )
     ]
     return result

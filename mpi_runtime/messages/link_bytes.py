@@ -19,7 +19,7 @@ def links(machine: Machine, layout: Layout, sent: NDArray[np.float64], seconds: 
     ``sent[source, target]`` are bytes in all steps, which took ``seconds`` together. Bytes are measured; links, routes and
     capacities are the machine file's.
     """
-    nodes, inside = int(layout.node.max()) + 1, NodeLinks.of(machine, layout)
+    nodes, inside = layout.reach, NodeLinks.of(machine, layout)
     between = np.zeros((nodes, nodes))
     np.add.at(between, (layout.node[:, None], layout.node[None, :]), sent)
     source, target = np.nonzero(between)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ...hardware.errors import InputError
+from ...workloads.model.precision import Formats, Part
 from ...workloads.plan.setting import Setting
 
 FIRST, FACTOR, INTERVAL, LEAST = 2.0**16, 2.0, 2000, 1.0
@@ -20,6 +22,11 @@ class ScaleEvent(NamedTuple):
     step: int
     what: Literal["grew", "backed off", "skipped"]
     scale: float
+
+
+def has_halves(formats: Mapping[Part, Formats]) -> bool:
+    """Whether gradients are computed or kept in fp16, whose range is small; that of bf16 is as large as that of fp32."""
+    return any("fp16" in (each.compute, each.gradient) for each in formats.values())
 
 
 @dataclass
@@ -40,8 +47,8 @@ class LossScale:
     def parse(cls, text: str, setting: Setting) -> LossScale | None:
         """``dynamic``, ``none``, or a number; by itself dynamic where anything is computed or kept in half."""
         if not text:
-            formats = setting.plan.precisions.at(0).values()
-            text = DYNAMIC if any("fp16" in (each.compute, each.gradient) for each in formats) else NONE
+            schedule = setting.plan.precisions
+            text = DYNAMIC if any(has_halves(schedule.policy(name)) for name in schedule.names) else NONE
         if text in (DYNAMIC, NONE):
             return cls() if text == DYNAMIC else None
         try:

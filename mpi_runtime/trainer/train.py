@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from ...hardware.errors import AthanorError, InputError
 from ...hardware.machine import Machine
 from ...workloads.loads.loads import LoadStatistics
+from ...workloads.lowering import lower_step
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
+from ...workloads.model.precision import Formats, Part
 from ...workloads.plan.plan_options import PlanOptions
 from ...workloads.plan.run_file import resolved
 from ...workloads.plan.setting import Setting
@@ -33,7 +35,8 @@ from ..training.transformer.experts.gate_training import GateTraining
 from ..training.transformer.training import ModelTraining
 from . import checkpoints
 from .corpus import MADE, Corpus, corpus_of
-from .loss_scale import LossScale, ScaleEvent
+from .loss_scale import LossScale, ScaleEvent, has_halves
+from .whole_tensors import Array, WholeTensors, shard_of
 
 TIME_LIMIT = 24 * 3600.0
 """Seconds after which a training ends itself where the user names no other limit."""
@@ -188,7 +191,8 @@ class Trainer:
         self.training = self.job.data
         self.training.usable = self._all_usable
         self.scale = world.agree(lambda: LossScale.parse(lesson.loss_scale, setting))
-        self.learned, self._overflowed = learned, False
+        self.learned, self._overflowed, self._scaled = learned, False, False
+        self._operations = self.job.mine(self.job.schedule)
         self.record = TrainingRun(self._told())
         self._diverged: list[int] = []  # ranks whose loss is no number
 
@@ -224,11 +228,10 @@ class Trainer:
     def run(self) -> TrainingRun | None:
         """All steps."""
         first, steps = self._first(), self.setting.plan.steps
-        operations = self.job.mine(self.job.schedule)
         for step in range(first, steps):
+            self._begin(step)
+            operations = self._operations
             began = time.perf_counter()
-            if self.scale is not None:
-                self.training.scale = self.scale.value
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 self.training.start_step(step)
                 drawn = time.perf_counter()
@@ -240,8 +243,9 @@ class Trainer:
             if every is not None:
                 self._note(every)
             if self.scale is not None:
-                self.record.loss_scale.append(self.scale.value)
-                self.scale.after(step + 1, self._overflowed)
+                self.record.loss_scale.append(self.training.scale)
+                if self._scaled:
+                    self.scale.after(step + 1, self._overflowed)
                 self.record.scale_events = [each._asdict() for each in self.scale.events]
             if self.gates.bias_rate:
                 self.gates.adjust(self.job.comm.bcast(self._loads()))
@@ -254,9 +258,33 @@ class Trainer:
         self.record.warnings += self.job.warnings()
         return self.record
 
+    def _begin(self, step: int) -> None:
+        """Numbers are of the formats of the step from now on, and so is what the schedule says."""
+        formats = self.setting.plan.precisions.at(step)
+        if formats != self.training.formats:
+            updates = self.training.holdings.updates
+            shards = self.job.comm.allgather(shard_of(self.training))
+            self.world.agree(lambda: self._change_formats(formats, step, shards, updates))
+            self.job.tell(f"step {step + 1}: {self._policy(step)}")
+        self._scaled = self.scale is not None and (self.scale.fixed or has_halves(formats))
+        self.training.scale = self.scale.value if self.scale is not None and self._scaled else 1.0
+
+    def _change_formats(
+        self, formats: Mapping[Part, Formats], step: int, shards: Sequence[dict[str, Array]] = (), updates: int = 0
+    ) -> None:
+        self.training.take_formats(formats)
+        self._operations = self.job.mine(lower_step(self.setting, step)[0])
+        if shards:
+            WholeTensors(f"--precision {self.setting.plan.precision}", shards).restore(self.training, updates)
+
+    def _policy(self, step: int) -> str:
+        """The name of a step's policy."""
+        schedule = self.setting.plan.precisions
+        return next(name for name in schedule.names if schedule.policy(name) == schedule.at(step))
+
     def _all_usable(self, finite: Callable[[], bool]) -> bool:
         """Whether the gradients of all ranks are numbers; where losses are not scaled, there is no such check."""
-        if self.scale is None:
+        if not self._scaled:
             return True
         self._overflowed = not all(self.job.comm.allgather(finite()))
         return not self._overflowed
@@ -348,8 +376,11 @@ class Trainer:
             return 0
         found = self.world.agree(lambda: checkpoints.Checkpoint(checkpoints.latest(Path(self.lesson.resume or "."))))
         self.world.agree(lambda: self._require_alike(found))
-        self.world.agree(lambda: found.restore(self.training))
         step = int(found.manifest["step"])
+        formats = self.setting.plan.precisions.at(step)
+        if formats != self.training.formats:
+            self.world.agree(lambda: self._change_formats(formats, step))
+        self.world.agree(lambda: found.restore(self.training))
         self.record.go_on(found.manifest["history"], step)
         self.gates.biases = {int(layer): np.array(each) for layer, each in found.manifest["biases"].items()}
         if self.scale is not None and found.manifest["scale"] is not None:

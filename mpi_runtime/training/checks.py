@@ -23,6 +23,14 @@ Array = NDArray[Any]
 TOLERANCE = {2: 2e-2, 4: 1e-4, 8: 1e-10}
 """Relative to the largest number, by the bytes of a number: sums in another order differ in their last digits."""
 
+OF_BRAINS = 1e-1
+"""The same of bf16, whose numbers have three binary digits less than other halves."""
+
+
+def tolerance_of(kind: np.dtype[Any]) -> float:
+    """That of numbers of a type."""
+    return OF_BRAINS if kind.name == "bfloat16" else TOLERANCE[kind.itemsize]
+
 
 class CheckFailed(AthanorError):
     """The runtime computed something else than NumPy alone does."""
@@ -141,7 +149,7 @@ def compare(what: str, found: Array, expected: Array, tolerance: float | None = 
         raise CheckFailed(f"check of {what}: shape {found.shape}, must be {expected.shape}")
     if not expected.size:
         return 0
-    allowed = TOLERANCE[found.dtype.itemsize] if tolerance is None else tolerance
+    allowed = tolerance_of(found.dtype) if tolerance is None else tolerance
     scale = max(float(np.abs(expected).max()), 1e-30)
     off = np.abs(found.astype(np.float64) - expected)
     if not off.max() <= allowed * scale:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.model.number_types import TYPES
 from ...workloads.model.precision import Formats, Part
 from ...workloads.model.tensors import Tensor
 from ...workloads.optimizers import Adam, Optimizer, TensorShare
-from ..devices import TYPES
 from .optimizer_rounds import HeldTensor, mean_of
 
 Array = NDArray[Any]

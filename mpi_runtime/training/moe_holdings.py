@@ -107,7 +107,7 @@ class MoeHoldings:
         """A rank's tensors of a part of a layer, or of what belongs to none; experts one after another, both matrices of each."""
         model = self.setting.model
         if part == "expert":
-            local = 0 if layer is None else model.experts // self.setting.mesh.size("ep")
+            local = 0 if layer is None else model.experts // self.setting.mesh.size(*self.setting.expert_axes)
             up = Tensor(model.hidden, model.ffn_hidden)
             yield from local * (up, Tensor(up.columns, up.rows))
         elif layer is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...workloads.model.number_types import TYPES
 from ...workloads.routing.balancers.past import BEGINNING
 from ...workloads.schedule.operation import Role
 from ...workloads.schedule.work import Exchange
@@ -105,9 +106,11 @@ class MoeLayer:
         """Tokens in the order of the experts that they go to."""
         if self.routing.ranks == 1:
             self._by_expert = self.routing.counts()
+        elif self.routing.arriving is not None:
+            self._by_expert = self.routing.arriving
         self.out, self.back = self.routing.counts().sum(axis=1), self._by_expert.sum(axis=1)
         self._order = self.routing.order()
-        self._home = np.repeat(np.tile(np.arange(self.routing.local), self.routing.ranks), self._by_expert.reshape(-1))
+        self._home = np.repeat(np.tile(np.arange(self.routing.slots), self.routing.ranks), self._by_expert.reshape(-1))
         self._rows = self.tokens[self._order // self.weights.shape[1]]
         self.arrived = self._rows
 
@@ -117,7 +120,7 @@ class MoeLayer:
 
     def rows_of_experts(self) -> list[Index]:
         """Which of the tokens that arrived are for each of this rank's experts."""
-        return [np.flatnonzero(self._home == expert) for expert in range(self.routing.local)]
+        return [np.flatnonzero(self._home == expert) for expert in range(self.routing.slots)]
 
     def stand_in(self) -> None:
         """The experts' answers where nothing is computed."""
@@ -178,8 +181,9 @@ class MoeLayer:
     def _send(
         self, stream: str, exchange: Exchange, rows: Array, out: Index, back: Index
     ) -> Generator[Requests, None, Array]:
-        arrived: Array = yield from self.transport.exchange(stream, exchange, rows, out, back, self._most)
-        return arrived
+        leaving = rows.astype(TYPES[exchange.element], copy=False)
+        arrived: Array = yield from self.transport.exchange(stream, exchange, leaving, out, back, self._most)
+        return arrived.astype(rows.dtype, copy=False)
 
     @property
     def _most(self) -> int:

@@ -6,7 +6,7 @@ the model go on together, so that one exchange of the schedule answers all of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,9 +108,9 @@ class OptimizerRounds:
     ``ready`` gives what a part's updates work on. :meth:`compute` and :meth:`message` take the operations one by one.
     """
 
-    def __init__(self, setting: Setting, ready: Ready) -> None:
+    def __init__(self, setting: Setting, ready: Ready, formats: Mapping[Part, Formats] | None = None) -> None:
         self.setting, self.ready = setting, ready
-        formats = setting.plan.precisions.at(0)
+        formats = formats or setting.plan.precisions.at(0)
         self._steps: dict[Part, list[OptimizerStep]] = {}
         self._axes: dict[Part, tuple[str, ...]] = {}
         tensors = HeldTensors(setting)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...workloads.loads.loads import LoadModel
 from ...workloads.loads.token_assignment import decisions
+from ...workloads.model.number_types import TYPES
 from ...workloads.model.precision import Part
 from ...workloads.optimizers import TensorShare
 from ...workloads.plan.setting import Setting
@@ -17,7 +18,6 @@ from ...workloads.routing.balancers.balancer import pairs_of
 from ...workloads.schedule.operation import Does, Operation, Role, Task
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange
-from ..devices import TYPES
 from ..messages.transport import Transport, every_operation
 from .moe_holdings import HeldExperts, Key, MoeHoldings
 from .moe_layer import MoeLayer
@@ -87,7 +87,7 @@ class Training:
                 weights = 2.0 ** -random.integers(0, 3, wanted.shape[1:]).astype(np.float64)
                 made = MoeLayer(self.transport, routing, tokens, weights)
                 made.everyone = wanted
-                made.past = self.loads.past(layer, step, micro_batch).of_group(self.group)
+                made.past = self.loads.past(layer, step, micro_batch, self.group)
                 if not self._assigns_in_step:
                     self._assign(made)
                 self.layers[micro_batch, layer] = made

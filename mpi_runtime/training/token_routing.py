@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...workloads.routing.balancers.balancer import Balancer, pairs_of, steps_of
+from ...workloads.routing.balancers.copying import places_of, spread
 from ...workloads.routing.balancers.past import Past
 from ...workloads.schedule.operation import Role
 
@@ -25,10 +26,15 @@ class Tells(Enum):
     NOTHING = auto()  # tokens go where they are wanted
     BY_ITSELF = auto()  # the policy's own messages, as SWIPE's
     WITH_COUNTS = auto()  # what each rank wants of each other, before the counts of tokens
+    BY_EXPERT = auto()  # what each rank wants of each expert, in place of these counts
 
     @classmethod
     def of(cls, balancer: Balancer, ranks: int, tokens: int, top_k: int) -> Tells:
         """That of a policy."""
+        if balancer.picks:
+            return cls.NOTHING
+        if balancer.copies is not None:
+            return cls.BY_EXPERT if ranks > 1 else cls.NOTHING
         if any(step.role is Role.TOKENS_DEALT for step in steps_of(balancer, ranks, tokens, top_k)):
             return cls.BY_ITSELF
         return cls.WITH_COUNTS if balancer.decides else cls.NOTHING
@@ -40,7 +46,8 @@ class Routing:
 
     ``wanted[token, choice]`` are the experts that the gate wants, ``expert`` those that the pairs go to. ``me`` is this rank
     among the ``ranks`` of its expert-parallel group, each of which holds ``local`` experts. The methods are what a rank
-    does between the messages of SWIPE, in their order.
+    does between the messages of SWIPE, in their order. Where experts are copied, ``slots`` of each rank take tokens, ``place``
+    is the slot of each pair, counted over all ranks, and ``arriving`` says what then comes ``[senders, slots]``.
     """
 
     wanted: Index
@@ -48,11 +55,15 @@ class Routing:
     local: int
     me: int
     expert: Index = field(init=False)
+    slots: int = field(init=False)
+    place: Index | None = field(init=False)
+    arriving: Index | None = field(init=False)
     moved: int = 0
     dropped: int = 0
 
     def __post_init__(self) -> None:
         self.expert = self.wanted.copy()
+        self.slots, self.place, self.arriving = self.local, None, None
         self.room = self.wanted.size  # of this rank's experts, in tokens: the mean
         self._refused = np.zeros(0, dtype=np.int64)
 
@@ -124,18 +135,44 @@ class Routing:
         carried: Index = pairs.sum(axis=0)
         return carried
 
+    def pick(self, expert: Index) -> None:
+        """Send tokens to the experts ``[tokens, most]`` that have picked them, below 0 where there are fewer."""
+        self.expert = expert
+        asked = (expert[:, :, None] == self.wanted[:, None]).any(axis=2)
+        self.moved = int(np.count_nonzero((expert >= 0) & ~asked))
+
+    def by_expert(self) -> Index:
+        """Tokens of this rank, of all choices, that want each expert."""
+        return np.bincount(self.wanted.reshape(-1), minlength=self.ranks * self.local)
+
+    def spread(self, everyone: Index, held: Index, stay: bool) -> None:
+        """Send pairs to ranks that have their experts, of which the group wants ``everyone[sender, expert]``.
+
+        ``held[ranks, slots]`` are the experts that ranks take tokens of. Pairs of an expert go, in their order, to its slots.
+        """
+        sent = spread(everyone, held, stay)
+        self.slots, self.arriving = held.shape[1], sent[:, self.me]
+        slot, _ = places_of(held)
+        place = np.empty(self.wanted.size, dtype=np.int64)
+        place[np.argsort(self.wanted.reshape(-1), kind="stable")] = np.repeat(slot, sent[self.me].reshape(-1)[slot])
+        self.place = place.reshape(self.wanted.shape)
+
     # --- what follows for messages ----------------------------------------------------------------------------------------
 
     def order(self) -> Index:
         """The (token, choice) pairs that travel, as flat numbers, by expert: so by rank, and by expert on each."""
-        flat = self.expert.reshape(-1)
+        flat = self._places()
         order = np.argsort(flat, kind="stable")
         return order[np.count_nonzero(flat == DROPPED) :]
 
     def counts(self) -> Index:
-        """Pairs that travel to each expert of each rank, ``[ranks, local]``."""
-        flat = self.expert.reshape(-1)
-        return np.bincount(flat[flat != DROPPED], minlength=self.ranks * self.local).reshape(self.ranks, self.local)
+        """Pairs that travel to each expert of each rank, ``[ranks, slots]``."""
+        flat = self._places()
+        return np.bincount(flat[flat != DROPPED], minlength=self.ranks * self.slots).reshape(self.ranks, self.slots)
+
+    def _places(self) -> Index:
+        """Where each pair goes: to its expert, or to a slot that has it."""
+        return (self.expert if self.place is None else self.place).reshape(-1)
 
 
 def settle_together(routings: Sequence[Routing], balancer: Balancer, tells: Tells, past: Past) -> None:

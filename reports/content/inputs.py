@@ -65,17 +65,16 @@ def machine_section(machine: Machine) -> Section:
     return Section(f"Machine: {machine.name}", machine.description, ("key", "value", "source"), numbers, 3)
 
 
+def plan_section(plan: Mapping[str, Any]) -> Section:
+    """The choices of a plan, those that are left open put aside."""
+    about = "The user's choices; what is not named comes from the model's recommended plan."
+    return Section("Plan", about, ("option", "value"), [(k, shown(v)) for k, v in plan.items() if v is not None], 2)
+
+
 def inputs(machine: Machine, model: Model, plan: dict[str, Any]) -> list[Section]:
     """Machine, model and plan, every number with its source."""
-    chosen = [(key, shown(value)) for key, value in plan.items() if value is not None]
     return [
         machine_section(machine),
         Section(f"Model: {model.name}", model.description, ("key", "value", "source"), model_rows(model), 3),
-        Section(
-            "Plan",
-            "The user's choices; what is not named comes from the model's recommended plan.",
-            ("option", "value"),
-            chosen,
-            2,
-        ),
+        plan_section(plan),
     ]

@@ -75,16 +75,18 @@ def cell(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     stem = name.rpartition(".")[2] if name.rpartition(".")[2] not in ("median", "p5", "p95") else name.split(".")[-2]
-    if name.partition(".")[0] == "breakdown" or stem in SHARES:
+    if stem in SHARES:
         return f"{value:.1%}"
+    if name.partition(".")[0] in ("breakdown", "phases"):
+        return si(value, "s")
     if stem == "wall_clock_seconds":
         return duration(value)
     if stem == "energy_joules":
-        return f"{value / KILOWATT_HOUR / 1e3:,.4g} MWh"
+        return f"{_rounded(value / KILOWATT_HOUR / 1e3)} MWh"
     if stem == "co2_kilograms":
-        return f"{value / 1e3:,.4g} t"
+        return f"{_rounded(value / 1e3)} t"
     if stem == "cost":
-        return f"{value:,.0f} USD"
+        return f"{_rounded(value / 1e6)} M USD" if value >= 1e6 else f"{value:,.0f} USD"
     if stem.endswith("seconds"):
         return si(value, "s")
     if name.startswith("parameters."):
@@ -93,7 +95,12 @@ def cell(name: str, value: Any) -> str:
         return si(value, "FLOP/s")
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4g}"
+    return f"{value:,.4g}" if abs(value) < 1e4 or abs(value) >= 1e15 else f"{value:,.0f}"
+
+
+def _rounded(value: float) -> str:
+    """To four digits, or to whole ones."""
+    return f"{value:,.0f}" if value >= 1e3 else f"{value:,.4g}"
 
 
 def heading(name: str) -> str:

@@ -40,3 +40,8 @@ def dropped(totals: Mapping[str, Any]) -> str:
     """A sentence on tokens that experts dropped; nothing where there are none."""
     rate = totals.get("dropped_tokens_per_second", 0.0)
     return f" Experts drop {si(rate, 'tokens/s')} more, which are not trained." if rate else ""
+
+
+def percent(error: float) -> str:
+    """A relative error as text; what rounds to nothing has no sign."""
+    return f"{round(error, 4) + 0.0:+.2%}"

@@ -11,8 +11,9 @@ from rich.markup import escape
 from ...hardware.units import si
 from ..content.inputs import machine_section
 from ..content.sections import Picture, Section
+from ..content.words import percent
 from ..studies.accelerator_errors import by_operator, constants, judged, plain, point_of, points_by_kind, verdict
-from ..tables.runs import percent, table
+from ..tables.runs import table
 from .output_folder import Folder, all_or_nothing
 
 if TYPE_CHECKING:

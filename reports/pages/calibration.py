@@ -11,9 +11,10 @@ from rich.markup import escape
 from ...hardware.units import si
 from ..content.inputs import machine_section
 from ..content.sections import Picture, Section
+from ..content.words import percent
 from ..plots import calibration as plots
 from ..studies.calibration_checks import CollectiveCheck, CollectiveErrors, Told
-from ..tables.runs import percent, table
+from ..tables.runs import table
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 

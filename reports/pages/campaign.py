@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 @all_or_nothing
 def write_campaign(folder: Folder, found: Campaign, machine: Machine, model: Model, command: str) -> None:
-    """Write ``campaign.json``, ``seeds.csv``, ``spans.csv`` of the median seed's first days, plots and ``report.html``."""
+    """Write ``campaign.json``, ``seeds.csv``, ``spans.csv`` of the median seed's first days, plots and ``report.html``.
+
+    Machine and model stand beside them.
+    """
     import pandas as pd
 
     summary = found.summary()
     folder.json("campaign.json", summary)
+    folder.inputs(machine, model)
     rows = [{**each, **each["ledger"]} for each in summary["seeds"]]
     folder.frame("seeds.csv", pd.DataFrame(rows).drop(columns="ledger"))
     spans = found.days().spans

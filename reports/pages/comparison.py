@@ -12,10 +12,10 @@ from rich.markup import escape
 from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
 from ..content.sections import Picture, Section
-from ..content.words import shown
+from ..content.words import percent, shown
 from ..studies.comparison.compare import Comparison, Pair, over_pairs
 from ..studies.comparison.rows import ComparisonRow, Errors, OperationRow
-from ..tables.runs import percent, table
+from ..tables.runs import table
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 

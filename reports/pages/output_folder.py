@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from ...hardware.machine import Machine
+    from ...workloads.model.model import Model
+
 
 Arguments = ParamSpec("Arguments")
 
@@ -82,6 +85,14 @@ class Folder:
         content = frame.to_parquet(None, index=False)
         assert isinstance(content, bytes)
         self._keep(name, content)
+
+    def inputs(self, machine: Machine, model: Model) -> None:
+        """Write ``machine.toml`` and ``model.toml``: what the results are of, with sources, to be simulated again."""
+        from ...hardware.machine_writer import machine_toml
+        from ...workloads.model.model_writer import model_toml
+
+        self.text("machine.toml", machine_toml(machine))
+        self.text("model.toml", model_toml(model))
 
     def figure(self, name: str, figure: Figure) -> str:
         """Write a figure as ``name.svg`` and ``name.png``; returns the SVG for a report."""

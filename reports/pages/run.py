@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...hardware.machine import Machine
-from ...hardware.units import si
-from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model
 from ...workloads.results.run import Run
 from ..content.inputs import inputs
 from ..content.sections import Picture, Section
-from ..content.steps import breakdown_section
-from ..content.words import of_peak
+from ..content.steps import answer, bottleneck_section, breakdown_section, links_section
 from ..plots import runs as plots
-from ..tables.runs import bottleneck_text, percent
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 
@@ -30,28 +24,15 @@ def write_run(folder: Folder, run: Run, machine: Machine, model: Model, command:
     folder.frame("links.csv", run.links_frame())
     step = folder.figure("breakdown", plots.breakdown({totals["model"]: totals}, "model"))
     memory = folder.figure("memory", plots.memory({totals["model"]: totals["memory_per_rank_bytes"]}, "model"))
-    links = [
-        (
-            row["kind"],
-            f"{row['links']:,}",
-            si(row["bytes_per_step"], "B"),
-            f"{row['mean_utilisation']:.1%}",
-            f"{row['max_utilisation']:.1%}",
-        )
-        for row in run.summary()["links"]
-    ]
     sections = [
         breakdown_section(totals, [Picture(step, "One step, stacked by phase and category.")]),
         *_expert_load(folder, run),
         Section("Memory", figures=[Picture(memory, "Bytes of the fullest rank against its capacity.")]),
-        Section("Links", "", ("kind", "links", "bytes a step", "mean use", "most used"), links),
+        links_section(totals),
         *inputs(machine, model, run.plan),
     ]
     if found := totals.get("bottleneck"):
-        rows = [(each["change"], si(each["step_seconds"], "s"), percent(-each["gain"])) for each in found["changes"]]
-        sections.insert(
-            1, Section("Bottleneck", bottleneck_text(found) + ".", ("change", "step", "change of the step"), rows)
-        )
+        sections.insert(1, bottleneck_section(found))
     title = f"{totals['model']} on {totals['machine']}"
     write_report(folder, title, answer(totals), sections, [command], totals["warnings"])
 
@@ -63,23 +44,3 @@ def _expert_load(folder: Folder, run: Run) -> list[Section]:
     load = folder.figure("expert_load", plots.expert_load({f"balancer {run.plan['balancer']}": run.expert_load}))
     about = f"Router {run.plan['router']}: tokens wanted and carried by each rank of one group, in the first layer."
     return [Section("Expert load", figures=[Picture(load, about)])]
-
-
-def answer(totals: dict[str, Any]) -> str:
-    """How fast it is and how full, and on what."""
-    memory, nodes = totals["memory_per_rank_bytes"], totals["nodes"]
-    return (
-        f"A step takes {si(totals['step_seconds'], 's')}: {si(totals['tokens_per_second'], 'tokens/s')},"
-        f" {si(totals['flops_per_second'], 'FLOP/s')}, {of_peak(totals)}. The fullest rank holds"
-        f" {si(memory['total'], 'B', 3)} of {si(memory['capacity'], 'B', 3)}. {totals['ranks']:,} ranks"
-        f" ({mesh_text(totals['mesh'])}) on {nodes:,} node{'s' * (nodes > 1)}, {_how(totals)}."
-    )
-
-
-def _how(totals: dict[str, Any]) -> str:
-    """Whether a Run was simulated or measured, and how."""
-    if "measured" not in totals:
-        return f"simulated; network depth {totals['network']['depth']}"
-    made = totals["measured"]
-    hosts = len(made["hosts"])
-    return f"measured over MPI ({made['library']}) on {hosts} host{'s' * (hosts > 1)}; compute {made['compute']}"

@@ -8,9 +8,10 @@ import numpy as np
 
 from ...hardware.units import si
 from ..content.sections import Picture, Section
+from ..content.words import percent
 from ..plots.runtime_validation import NAMES, errors_of_cells, predicted_against_measured
 from ..studies.runtime_validation import Validation
-from ..tables.runs import percent, table
+from ..tables.runs import table
 from .html_page import write_report
 from .output_folder import Folder, all_or_nothing
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @all_or_nothing
 def write_study(folder: Folder, study: Study, command: str) -> None:
-    """Write ``scale.json``, ``points.csv``, plots and ``report.html``."""
+    """Write ``scale.json``, machine and model, ``points.csv``, plots and ``report.html``."""
     import pandas as pd
 
     folder.json("scale.json", study.to_plain())
+    folder.inputs(study.machine, study.model)
     folder.frame("points.csv", pd.DataFrame(study_points(study)))
     drawn = folder.figure(f"{study.kind}_scaling", scaling(study, *_published(study)))
     runs = {f"{point.nodes:,}": point.summary for point in study.points}

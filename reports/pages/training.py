@@ -29,10 +29,12 @@ def write_training(
 ) -> None:
     """Write ``training.json``, ``steps.csv``, ``loads.csv`` (which ``--router trace:`` replays), plots and ``report.html``.
 
-    What was ``predicted`` of its steps is in the JSON, in ``predicted.csv``, a plot and the report.
+    Machine and model stand beside them. What was ``predicted`` of its steps is in the JSON, in ``predicted.csv``, a plot and the
+    report.
     """
     found = run.summary() | ({"predicted": predicted.plain()} if predicted else {})
     folder.json("training.json", found)
+    folder.inputs(machine, model)
     folder.frame("steps.csv", run.to_frame())
     name, entropy = found["model"], found["entropy"]
     drawn = [

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from .style import INK, MARKERS, SERIES, blank, labelled, legend_below, log_axis, seconds, titled
+from ..content.colours import SERIES
+from .style import INK, MARKERS, blank, labelled, legend_below, log_axis, seconds, titled
 
 
 def predicted_against_measured(points: Mapping[str, Sequence[tuple[float, float, bool]]]) -> Figure:

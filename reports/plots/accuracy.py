@@ -7,21 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..content.colours import SERIES
 from ..studies.accuracy.memory_rows import BYTES
 from ..studies.accuracy.validate import Accuracy, AccuracyOutcome, accelerator_of
-from .style import (
-    INK,
-    MARKERS,
-    SERIES,
-    SMALL,
-    blank,
-    labelled,
-    legend_below,
-    log_axis,
-    number_axis,
-    percent_axis,
-    titled,
-)
+from .style import INK, MARKERS, SMALL, blank, labelled, legend_below, log_axis, number_axis, percent_axis, titled
 from .style import seconds as shown_seconds
 
 BAND = 0.1

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ...hardware.units import si
+from ..content.colours import SERIES
 from ..studies.calibration_checks import CollectiveCheck
 from .collectives import whose_bytes
 from .style import (
     GRID,
     INK,
     MARKERS,
-    SERIES,
     SMALL,
     WIDTH,
     blank,

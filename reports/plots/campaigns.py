@@ -7,19 +7,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..content.colours import ENTRIES
 from .style import INK, SMALL, blank, legend_below, names_left, number_axis, rate_unit, titled
-
-COLOURS = {
-    "productive": "#33658a",
-    "recomputed": "#d1495b",
-    "checkpoint": "#f6ae2d",
-    "io": "#66c3c9",
-    "detection": "#8e6c8a",
-    "restart": "#4f9d69",
-    "repair_wait": "#b8b8b8",
-    "degraded": "#86623b",
-}
-"""Colours of the entries of a campaign's ledger."""
 
 PHASES = {"forward": "#33658a", "backward": "#4f9d69", "update": "#8e6c8a", "checkpoint": "#f6ae2d"}
 """Colours of what a machine does within some steps."""
@@ -36,7 +25,7 @@ def waterfall(ledger: Mapping[str, float], title: str) -> Figure:
     figure, axes = blank(height=1.2 + 0.3 * len(used))
     start = 0.0
     for place, (name, seconds) in enumerate(used.items()):
-        axes.barh(place, seconds / size, left=start / size, color=COLOURS[name], height=0.7)
+        axes.barh(place, seconds / size, left=start / size, color=ENTRIES[name], height=0.7)
         start += seconds
         axes.annotate(
             f"{seconds / sum(used.values()):.1%}", (start / size, place), (4, 0), textcoords="offset points"
@@ -53,11 +42,11 @@ def waterfall(ledger: Mapping[str, float], title: str) -> Figure:
 def gantt(spans: Spans, title: str) -> Figure:
     """What the job did when, a row for each entry of the ledger."""
     size, unit = _time_unit(spans[-1][1] if spans else 1.0)
-    rows = [name for name in COLOURS if any(each[2] == name for each in spans)]
+    rows = [name for name in ENTRIES if any(each[2] == name for each in spans)]
     figure, axes = blank(height=1.2 + 0.3 * len(rows))
     for place, name in enumerate(rows):
         bars = [(start / size, (end - start) / size) for start, end, entry in spans if entry == name]
-        axes.broken_barh(bars, (place - 0.35, 0.7), color=COLOURS[name])
+        axes.broken_barh(bars, (place - 0.35, 0.7), color=ENTRIES[name])
     names_left(axes, [name.replace("_", " ") for name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     number_axis(axes.xaxis)
@@ -71,7 +60,7 @@ def power(spans: Spans, watts: Mapping[str, float], title: str) -> Figure:
     size, unit = _time_unit(spans[-1][1] if spans else 1.0)
     factor, name = rate_unit(max(watts.values()), "W")
     figure, axes = blank(height=2.6)
-    for entry, colour in COLOURS.items():
+    for entry, colour in ENTRIES.items():
         bars = [(start / size, (end - start) / size) for start, end, which in spans if which == entry]
         axes.broken_barh(bars, (0.0, watts[entry] / factor), color=colour, lw=0)
     axes.set_ylim(0, 1.1 * max(watts.values()) / factor)
@@ -81,8 +70,8 @@ def power(spans: Spans, watts: Mapping[str, float], title: str) -> Figure:
     axes.set_xlabel(f"wall clock, {unit}")
     axes.set_ylabel(f"{name} of the site")
     titled(axes, title)
-    there = [entry for entry in COLOURS if any(each[2] == entry for each in spans)]
-    legend_below(figure, [Patch(facecolor=COLOURS[entry], label=entry.replace("_", " ")) for entry in there])
+    there = [entry for entry in ENTRIES if any(each[2] == entry for each in spans)]
+    legend_below(figure, [Patch(facecolor=ENTRIES[entry], label=entry.replace("_", " ")) for entry in there])
     return figure
 
 

@@ -8,13 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from ...hardware.units import binary, si
+from ..content.colours import COLOURS, SERIES
 from .style import (
-    COLOURS,
     GRID,
     INK,
     MARKERS,
     PUBLISHED,
-    SERIES,
     SMALL,
     blank,
     bytes_axis,

@@ -10,31 +10,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ...hardware.units import si
-from ...workloads.schedule.operation import CATEGORIES
+from ..content.colours import COLOURS, SERIES
+from ..content.words import percent
 from ..studies.comparison.compare import Pair
 from ..studies.comparison.rows import ComparisonRow
-from ..studies.comparison.timeline import Timeline
-from ..tables.runs import percent
 from .style import (
-    COLOURS,
     GRID,
     INK,
-    SERIES,
     SMALL,
-    TEXT,
-    WIDTH,
     blank,
     labelled,
     legend_below,
     log_axis,
-    number_axis,
     percent_axis,
     seconds,
-    swatches,
     titled,
-    wrapped,
 )
+from .timelines import timelines as timelines_of
 
 BAND = 0.10
 """Errors up to this lie in the shaded band."""
@@ -45,72 +37,10 @@ MOST_ERROR = 1.0
 NAMED = 6
 """Operations that are named in a plot: those that are most seconds off."""
 
-MOST_BARS = 5000
-"""With more bars than this a timeline is drawn as pixels, so that a report stays small."""
-
 
 def timelines(pair: Pair) -> Figure:
-    """A step of the same rank, predicted above measured: streams as lanes, categories as colours, phases marked."""
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    longest = max(each.seconds for each in pair.timelines)
-    streams = list(dict.fromkeys(bar.stream for each in pair.timelines for bar in each.bars))
-    for axes, side, found in zip((above, below), ("predicted", "measured"), pair.timelines, strict=True):
-        _lanes(axes, found, streams, longest)
-        what = f"{side}: {found.ranks}, step {found.step}, {si(found.seconds, 's')}"
-        axes.set_title(wrapped(what, 56), loc="left", fontsize=TEXT, pad=15)
-    below.set_xlabel("ms from the start of the step", fontsize=TEXT)
-    below.set_xlim(0, 1.01e3 * longest)
-    number_axis(below.xaxis)
-    below.tick_params(labelsize=TEXT)
-    drawn = {bar.category for each in pair.timelines for bar in each.bars if bar.end > bar.start}
-    ends = [Line2D([], [], color=INK, lw=1.2, label="end of the step")]
-    handles = [*swatches(category for category in CATEGORIES if category in drawn), *ends]
-    legend_below(figure, handles)
-    return figure
-
-
-def _lanes(axes: Axes, found: Timeline, streams: Sequence[str], longest: float) -> None:
-    """The lanes of one timeline; what is too close to be told apart is drawn as one, and bars have thin edges to be seen."""
-    bars = found.merged(gap=longest / 4000)
-    for lane, stream in enumerate(streams):
-        for category in dict.fromkeys(bar.category for bar in bars):
-            spans = [
-                (1e3 * bar.start, 1e3 * max(bar.end - bar.start, 0.0))
-                for bar in bars
-                if (bar.stream, bar.category) == (stream, category)
-            ]
-            axes.broken_barh(
-                spans, (lane - 0.36, 0.72), color=COLOURS[category], lw=0.3, rasterized=len(bars) > MOST_BARS
-            )
-    axes.axvline(1e3 * found.seconds, color=INK, lw=1.2)
-    for start in found.phases.values():
-        axes.axvline(1e3 * start, color=INK, lw=0.8, ls=":")
-    for phase, start in _apart(found.phases, longest / 12).items():
-        axes.annotate(
-            phase,
-            (1e3 * start, 1),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            xytext=(2, 3),
-            fontsize=SMALL,
-        )
-    axes.set_yticks(range(len(streams)), streams, fontsize=SMALL)
-    axes.set_ylabel("stream", fontsize=TEXT)
-    axes.set_ylim(len(streams) - 0.4, -0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _apart(phases: Mapping[str, float], room: float) -> dict[str, float]:
-    """Names of phases with when they begin; those with too little room between them as one name."""
-    found: dict[str, float] = {}
-    for phase, start in sorted(phases.items(), key=lambda each: each[1]):
-        last = next(reversed(found), None)
-        if last is not None and start - found[last] < room:
-            found[f"{last}, {phase}"] = found.pop(last)
-        else:
-            found[phase] = start
-    return found
+    """A step of the same rank, predicted above measured."""
+    return timelines_of(dict(zip(("predicted", "measured"), pair.timelines, strict=True)), height=4.4)
 
 
 def operations(pair: Pair) -> Figure:

@@ -6,20 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .style import (
-    COLOURS,
-    GRID,
-    INK,
-    SERIES,
-    blank,
-    labelled,
-    legend_below,
-    names_left,
-    number_axis,
-    percent_axis,
-    seconds,
-    titled,
-)
+from ..content.colours import COLOURS, SERIES
+from .style import GRID, INK, blank, labelled, legend_below, names_left, number_axis, percent_axis, seconds, titled
 
 
 def front(found: dict[str, Any]) -> Figure:

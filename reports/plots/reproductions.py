@@ -8,13 +8,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from ..content.colours import COLOURS, SERIES
 from .style import (
-    COLOURS,
     INK,
     MARKERS,
     PAPER,
     PUBLISHED,
-    SERIES,
     SMALL,
     blank,
     chosen_ticks,

@@ -11,18 +11,19 @@ from matplotlib.patches import Patch
 
 from ...hardware.units import si
 from ...workloads.schedule.operation import CATEGORIES, PHASES
+from ..content.colours import COLOURS, SERIES
 from .style import (
-    COLOURS,
+    GRID,
     INK,
     PAPER,
     PUBLISHED,
-    SERIES,
     SMALL,
     blank,
     labelled,
     legend_below,
     log_axis,
     names_below,
+    names_left,
     number_axis,
     percent_axis,
     rate_unit,
@@ -169,6 +170,27 @@ def memory(tables: Mapping[str, Mapping[str, float]], what: str = "") -> Figure:
     axes.set_xlabel(what)
     axes.set_ylim(0, 1.15 * max(*bottoms, *capacities))
     titled(axes, "Memory")
+    legend_below(figure, labelled(axes))
+    return figure
+
+
+def links(totals: Mapping[str, Any]) -> Figure:
+    """Use of each kind of link over a step: the mean of all links as a bar, the most used one as a mark."""
+    rows = list(reversed(totals["links"]))
+    figure, axes = blank(height=1.2 + 0.34 * len(rows))
+    places = range(len(rows))
+    axes.barh(places, [row["mean_utilisation"] for row in rows], color=SERIES[0], height=0.6, label="mean of all")
+    most = [row["max_utilisation"] for row in rows]
+    axes.plot(most, places, "|", color=PUBLISHED, ms=14, mew=2, label="most used")
+    names_left(
+        axes, [f"{row['kind']}, {row['links']:,} of {si(row['capacity_bytes_per_second'], 'B/s', 3)}" for row in rows]
+    )
+    axes.set_xlim(0, max(1e-3, 1.08 * max(most, default=0.0)))
+    axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    percent_axis(axes.xaxis)
+    axes.grid(axis="x", color=GRID, lw=0.8)
+    axes.set_xlabel("busy share of the step")
+    titled(axes, "Use of links", names=True)
     legend_below(figure, labelled(axes))
     return figure
 

@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..content.colours import SERIES
 from ..studies.runtime_validation import EXPERTS, RuntimeOutcome, Validation
 from .style import (
     INK,
-    SERIES,
     SMALL,
     WIDTH,
     blank,

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from ...hardware.units import si
+from ..content.colours import COLOURS
 from ..content.scaling import grown, study_title
 from ..content.words import count_text
 from .style import (
-    COLOURS,
     INK,
     PUBLISHED,
     SMALL,

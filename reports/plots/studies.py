@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..content.studies import heading
+from ..content.colours import SERIES
+from ..content.studies import cell, heading
 from .style import (
     INK,
     MARKERS,
-    SERIES,
     TEXT,
     TITLE,
     WIDTH,
@@ -34,6 +34,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 HEIGHT = 2.9
 """Of a facet, in inches."""
+
+FEW_BARS = 8
+"""Bars up to which each says what it stands for."""
+
+BELOW_BARS = 2.0
+"""How far a logarithmic axis goes below the smallest bar, and above the largest, which has its value on top."""
 
 
 def study_plot(rows: Rows, asked: PlotRequest) -> Figure:
@@ -82,6 +88,12 @@ def _draw(axes: Axes, asked: PlotRequest, rows: Rows, names: list[str], number: 
             width = 0.8 / many
             at = [place + width * (number - (many - 1) / 2) for place in places]
             axes.bar(at, [row[asked.y] for row in rows], width=width, color=colour)
+            if many * len(names or rows) <= FEW_BARS:
+                for place, row in zip(at, rows, strict=True):
+                    told = cell(asked.y, row[asked.y])
+                    axes.annotate(
+                        told, (place, row[asked.y]), (0, 2), textcoords="offset points", ha="center", size=TEXT - 1
+                    )
             return
         axes.plot(places, [row[asked.y] for row in rows], _shape(asked, marker), color=colour, ms=4)
         return
@@ -106,7 +118,8 @@ def _finish(axes: Axes, asked: PlotRequest, rows: Rows, names: list[str]) -> Non
             continue
         values = [row[name] for row in rows if row[name] > 0]
         if letter in asked.log and len(set(values)) > 1:
-            log_axis(axis, min(values) / 1.2, max(values) * 1.2, _short)
+            below = BELOW_BARS if asked.kind == "bars" else 1.2
+            log_axis(axis, min(values) / below, max(values) * below, _short)
         else:
             number_axis(axis, _short)
     if "y" not in asked.log and all(row[asked.y] >= 0 for row in rows):

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ...hardware.units import binary, si
+from ..content.colours import COLOURS
 
 WIDTH = 5.2
 """Inches."""
@@ -28,24 +29,7 @@ LEAST_HEIGHT = 2.0
 SMALL, TEXT, TITLE = 8.0, 9.0, 10.5
 """Sizes of letters in points: of notes and many ticks, of all else, of titles."""
 
-COLOURS = {
-    "compute": "#33658a",
-    "all_to_all": "#f6ae2d",
-    "gradient_sync": "#4f9d69",
-    "optimizer": "#8e6c8a",
-    "balancing": "#d1495b",
-    "imbalance": "#b8b8b8",
-    "other": "#86623b",
-    "tensor_parallel": "#66c3c9",
-    "pipeline_bubble": "#e0e0e0",
-    "pipeline_transfer": "#a1c181",
-    "offload": "#5c4d7d",
-    "launch": "#2f2f2f",
-}
-"""Colours of the categories of a step's time."""
-
 INK, PAPER, GRID, PUBLISHED = "#333333", "#ffffff", "#e6e6e6", "#d1495b"
-SERIES = ("#33658a", "#d1495b", "#4f9d69", "#f6ae2d", "#8e6c8a")
 MARKERS = "os^vD"
 
 MOST_TICKS = 6

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLOURS, INK, SERIES, WIDTH, blank, framed, labelled, legend_below, number_axis, percent_axis, titled
+from ..content.colours import COLOURS, SERIES
+from .style import INK, WIDTH, blank, framed, labelled, legend_below, number_axis, percent_axis, titled
 
 SMOOTH = 0.9
 """Weight of the loss so far in the line that goes through the single steps'."""

@@ -13,12 +13,16 @@ from ...hardware.records import build, catalogue_names, read_toml
 from ...workloads.model.model import CATALOGUE as MODELS
 from ...workloads.plan.option import read_options
 from ...workloads.plan.plan import Plan
+from .older_table.records import read_table
 from .run import COLLECTIVE, PublishedRun
 
 RUNS = Path(__file__).parent / "runs"
 
 TABLES = ("plan", "set", "shape", "convention", "collective", "memory")
 """Keys that are tables: those of a run are put into those of its file, key by key."""
+
+TEXTS = ("id", "publication", "source", "confidence", "metric", "value", "unit", "notes")
+"""Keys of a run that is kept and not predicted."""
 
 
 def read_runs(path: str | Path | None = None) -> list[PublishedRun]:
@@ -29,9 +33,9 @@ def read_runs(path: str | Path | None = None) -> list[PublishedRun]:
     if path is None:
         return list(published_runs().values())
     place = Path(path)
-    files = sorted(place.glob("*.toml")) if place.is_dir() else [place]
+    files = sorted([*place.glob("*.toml"), *place.glob("*.csv")]) if place.is_dir() else [place]
     if not files:
-        raise InputError(f"--data {path}: has no files of runs, *.toml")
+        raise InputError(f"--data {path}: has no files of runs, *.toml or *.csv")
     return list(_of_files(files).values())
 
 
@@ -39,6 +43,22 @@ def read_runs(path: str | Path | None = None) -> list[PublishedRun]:
 def published_runs() -> Mapping[str, PublishedRun]:
     """The published runs by name."""
     return _of_files(sorted(RUNS.glob("*.toml")))
+
+
+def converted(path: Path) -> dict[str, Any]:
+    """A CSV table as the table of a file of runs, to be written; raises :class:`InputError` as reading does."""
+    if path.suffix.casefold() != ".csv":
+        raise InputError(f"{path}: only tables, *.csv, are converted")
+    table, reasons = read_table(path), {run.id: run.left_out for run in _of_file(path)}
+    runs = [
+        each if each.get("left_out", "") == reasons[each["id"]] else _left_out(each, reasons[each["id"]])
+        for each in table["run"]
+    ]
+    return {**table, "run": runs}
+
+
+def _left_out(run: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    return {**{key: value for key, value in run.items() if key in TEXTS}, "left_out": reason}
 
 
 def _of_files(files: list[Path]) -> dict[str, PublishedRun]:
@@ -52,7 +72,13 @@ def _of_files(files: list[Path]) -> dict[str, PublishedRun]:
 
 
 def _of_file(file: Path) -> list[PublishedRun]:
-    table = read_toml(file)
+    """The runs of a file; a row of the older table that is no run is left out with the reason, where a record is refused."""
+    if file.suffix.casefold() != ".csv":
+        return _of_table(file, read_toml(file))
+    return _of_table(file, read_table(file), refuse=False)
+
+
+def _of_table(file: Path, table: dict[str, Any], *, refuse: bool = True) -> list[PublishedRun]:
     runs, models, machines = table.pop("run", None), table.pop("models", {}), table.pop("machines", {})
     if not isinstance(runs, list) or not all(isinstance(each, dict) for each in runs) or not runs:
         raise InputError(f"{file}: has no runs; each is a table [[run]]")
@@ -60,7 +86,16 @@ def _of_file(file: Path) -> list[PublishedRun]:
         if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
             raise InputError(f"{file}: {kind}: must be tables, [{kind}.NAME]")
     table.setdefault("publication", file.stem)
-    return [_run(file, number, {**table}, each, models, machines) for number, each in enumerate(runs, 1)]
+    found = []
+    for number, each in enumerate(runs, 1):
+        try:
+            found.append(_run(file, number, {**table}, each, models, machines))
+        except InputError as wrong:
+            if refuse:
+                raise
+            reason = str(wrong).removeprefix(f"{file}: run {each['id']}: ")
+            found.append(_run(file, number, {**table}, _left_out(each, reason), {}, {}))
+    return found
 
 
 def _run(

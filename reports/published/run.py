@@ -1,6 +1,6 @@
 """A published run: what ran on what, what was measured, and how its source counts. Every field is a key, a number or a choice.
 
-Texts for people are ``source``, ``at``, ``assumed`` and ``notes``; nothing is decided by them.
+Texts for people are ``source``, ``at``, ``assumed``, ``explained`` and ``notes``; nothing is decided by them.
 ``docs/formats/published-runs.md`` has every key.
 """
 
@@ -77,13 +77,14 @@ class MemoryReading(Record):
 class PublishedRun(Record):
     """One measurement and the configuration that was measured.
 
-    ``publication`` is what runs have in common that cannot stand on both sides of a split; ``source`` the table or page by
-    which statistics are listed. ``machine`` and ``model`` are names of the catalogue or files, changed by ``set`` (keys of the
-    machine file) and ``shape`` (keys of the model file); a model that stands in no file has no ``base``, and all of its keys in
-    ``shape``, which was ``shape_published`` or is assumed. ``plan`` has the keys of a run file, and what it does not say is as
-    ``library`` has it; with ``catalogue_plan`` it changes the one that the catalogue's model recommends. ``fitted``: a constant
-    that the prediction uses was, or may be, fitted to this run. ``left_out`` is the reason for which a run is kept and not
-    predicted. ``beside`` marks the memory of a run that is about something else.
+    ``publication`` is what runs have in common that cannot stand on both sides of a split; ``source`` the table or page
+    by which statistics are listed. ``machine`` and ``model`` are names of the catalogue or files, changed by ``set``
+    (keys of the machine file) and ``shape`` (keys of the model file); a model that stands in no file has no ``base``, and
+    all of its keys in ``shape``, which was ``shape_published`` or is assumed. ``plan`` has the keys of a run file, and
+    what it does not say is as ``library`` has it; with ``catalogue_plan`` it changes the one that the catalogue's model
+    recommends. ``fitted``: a constant that the prediction uses was, or may be, fitted to this run. ``left_out`` is the
+    reason for which a run is kept and not predicted; ``explained`` what is known of why its prediction is far off.
+    ``beside`` marks the memory of a run that is about something else.
     """
 
     id: str = Field(min_length=1)
@@ -110,6 +111,7 @@ class PublishedRun(Record):
     beside: bool = False
     fitted: bool = False
     assumed: tuple[str, ...] = ()
+    explained: str = ""
     left_out: str = ""
     notes: str = ""
 

@@ -104,6 +104,22 @@ def unseen(record: dict[str, Any], lines: Lines) -> list[str]:
     return [*lines(columns, rows), "", told]
 
 
+def far(record: dict[str, Any], lines: Lines) -> list[str]:
+    """Runs whose predictions are off by more than a factor of 1.6, by name, with what is known of the reason."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in record.get("far", []):
+        found.setdefault(each["explained"] or "not known", []).append(each)
+    rows = [
+        (
+            ", ".join(each["id"] for each in runs),
+            ", ".join(format(each["relative_error"], "+.0%") for each in runs),
+            explained,
+        )
+        for explained, runs in found.items()
+    ]
+    return lines(("run", "error", "why, as far as it is known"), rows, 3)
+
+
 def in_short(record: dict[str, Any], lines: Lines) -> list[str]:
     """Large sources, and all."""
     found = [each for text in README_SOURCES for each in record["sources"] if text in each["source"]]

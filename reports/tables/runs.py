@@ -16,7 +16,8 @@ from ...hardware.units import si
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model
 from ...workloads.schedule.operation import CATEGORIES, PHASES
-from ..content.words import dropped, of_peak, shown
+from ..content.steps import bottleneck_text
+from ..content.words import dropped, of_peak, percent, shown
 
 if TYPE_CHECKING:
     from ...sim.studies.scaling import Study
@@ -38,11 +39,6 @@ def table(
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return made
-
-
-def percent(error: float) -> str:
-    """A relative error as text; what rounds to nothing has no sign."""
-    return f"{round(error, 4) + 0.0:+.2%}"
 
 
 def _attention(totals: dict[str, Any]) -> str:
@@ -97,17 +93,6 @@ def show_run(console: Console, totals: dict[str, Any], links: list[dict[str, Any
         )
     for warning in totals["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
-
-
-def bottleneck_text(found: Mapping[str, Any]) -> str:
-    """What limits a step, in a sentence."""
-    exposed = f"{si(found['exposed_seconds'], 's')} of communication are exposed"
-    if found["level"] is None:
-        return f"{exposed}; no faster links would shorten the step"
-    return (
-        f"{exposed}; of all links, faster ones of {found['level']} would shorten them most"
-        f" (the busiest is used {found['utilisation']:.0%} of the step)"
-    )
 
 
 def show_inference(console: Console, found: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...hardware.errors import InputError, NeverDone
 from ...hardware.machine import Machine, load_machine
+from ...hardware.shown import Shown
 from ...hardware.site.price import Price
 from ...hardware.site.storage import Storage
 from ...hardware.units import duration
@@ -37,7 +38,7 @@ from .storage.data_loading import DataLoading, load_steps
 
 
 @dataclass(frozen=True)
-class Campaign:
+class Campaign(Shown):
     """What :func:`campaign` found: the job, its steps, and an outcome for each seed.
 
     ``intervals`` are seconds of work between checkpoints: used, and by each rule. ``middle`` is the outcome of the seed with the

@@ -1,4 +1,4 @@
-"""The options of a campaign as types: made by `make docs` from the fields of CampaignPlan, not by hand."""
+"""The options of a campaign as types: made by `make pages` from the fields of CampaignPlan, not by hand."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Site:
         if self.machine.price is not None:
             return self.machine.price
         found = assumed.assumed_price(self.machine)
-        text = f"{found.node * 3600:g} USD for a node-hour, energy included, and {found.carbon[0] * KILOWATT_HOUR:g} kg/kWh"
+        text = f"{found.node * 3600:.3g} USD for a node-hour, energy included, and {found.carbon[0] * KILOWATT_HOUR:g} kg/kWh"
         self._assumed("price", text)
         return found
 

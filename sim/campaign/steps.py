@@ -61,9 +61,16 @@ class CampaignSteps:
         return float(self.setting.batch.tokens * self.setting.mesh.replicas)
 
     def speed_beside(self, component: Component) -> float:
-        """How fast steps are beside a slow node, or beside slow links of it, as a share of what they are."""
+        """How fast steps are beside a slow node, slow links of it, or of a supernode, as a share of what they are."""
+        plan = self.setting.plan
         if component.slowdown:
-            return self._share({"slow_nodes": _with_node(self.setting.plan.slow_nodes, component.slowdown)})
+            return self._share({"slow_nodes": _with_node(plan.slow_nodes, component.slowdown)})
+        if component.uplink_share:
+            if not self.setting.machine.fabric.is_tree:
+                raise InputError(
+                    f"--faults: {component.name}: uplink_share: {self.setting.machine.name} is no tree of switches"
+                )
+            return self._share({"slow_uplinks": _with_node(plan.slow_uplinks, component.uplink_share)})
         assert component.link_share
         return self._share({"slow_links": _with_node(self.setting.plan.slow_links, component.link_share)})
 

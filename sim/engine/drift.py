@@ -119,7 +119,7 @@ class Drift:
     def too_many(self, traffic: Traffic) -> Iterator[str]:
         """What is said where groups drift apart that share links, and are too many to be told apart."""
         for kind, begins in self.kinds.items():
-            if begins.apart and traffic.phases.crowded(traffic.layout.groups(kind.axes)):
+            if begins.apart and traffic.crowded(kind.axes):
                 yield (
                     f"{len(begins.late):,} groups along {'+'.join(kind.axes)} share links and do not begin together (up to"
                     f" {begins.most * 1e3:.3g} ms apart); they are too many to be played apart and were taken to send at once,"
@@ -131,7 +131,7 @@ class Drift:
         room, often = _room(self.schedule.mesh.ranks), self._often
         apart = [kind for kind, begins in self.kinds.items() if begins.apart or self.coarse]
         if room < MOST_BEGINS:  # ranks are many: what cannot be told apart anyway is not looked at closely
-            apart = [kind for kind in apart if traffic.phases.crowded(traffic.layout.groups(kind.axes))]
+            apart = [kind for kind in apart if traffic.crowded(kind.axes)]
         if all(room < 2 * often[kind] for kind in apart):
             return None
         coupling = Coupling(traffic, self.kinds)

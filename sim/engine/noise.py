@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,15 @@ from ...workloads.mesh.placement import Layout
 from ...workloads.plan.setting import Setting
 
 Array = NDArray[np.float64]
+
+PARTS = 1 << 16
+"""Parts of equal probability of the normal law, of which a number of 16 bits chooses one."""
+
+TAIL = 128
+"""Parts at either end of the law within which a value is drawn anew: in all others their middle is it."""
+
+FARTHEST, GRID = 9.0, 1 << 17
+"""Deviations up to which the law is tabulated, which one number in 10^19 exceeds, and points on either side of its middle."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +56,64 @@ class Noise:
 
     def slowness(self) -> Array | float:
         """How much longer than usual each rank's node takes, broadcasting over the mesh; 1.0 where all are alike."""
-        drawn = self._of_nodes(np.random.default_rng([self.seed, 4]), self.spread) if self.spread else 1.0
-        if not self.slow:
-            return drawn
-        named = np.ones(int(self.layout.node.max()) + 1)
-        named[list(self.slow)] = list(self.slow.values())
-        every: Array = named[self.layout.node].reshape(self.layout.mesh.shape) * drawn
-        return every
+        if not self.spread and not self.slow:
+            return 1.0
+        layout, every = self.layout, np.ones(self.layout.reach)
+        if self.spread:
+            every = _lognormal(np.random.default_rng([self.seed, 4]), len(every), self.spread)
+        for node, factor in self.slow.items():
+            every[node] *= factor
+        return every[layout.node].reshape(layout.mesh.shape)
 
     def of_operation(self, number: int) -> Array | float:
         """The jitter of one operation of the step on each rank; 1.0 where there is none."""
         if not self.jitter:
             return 1.0
-        return self._of_nodes(np.random.default_rng([self.seed, 5, self.step, *self.block, number]), self.jitter)
+        random = np.random.default_rng([self.seed, 5, self.step, *self.block, number])
+        drawn, layout = _lognormal(random, self.layout.nodes, self.jitter), self.layout
+        return (drawn if layout.sorted else drawn[layout.home]).reshape(layout.mesh.shape)
 
     def within(self, block: int) -> Noise:
         """The noise within a block of a pipeline: drawn once, however often the block is run."""
         return replace(self, block=(block,))
 
-    def _of_nodes(self, random: np.random.Generator, deviation: float) -> Array:
-        sigma = np.sqrt(np.log1p(deviation**2))
-        normal = random.standard_normal(int(self.layout.node.max()) + 1, dtype=np.float32)
-        factor: Array = np.exp(sigma * normal - sigma**2 / 2, dtype=np.float64)
-        return factor[self.layout.node].reshape(self.layout.mesh.shape)
+
+def _lognormal(random: np.random.Generator, count: int, deviation: float) -> Array:
+    """Log-normal numbers of mean 1 and this standard deviation: every operation draws those of all nodes.
+
+    16 random bits choose one of :data:`PARTS` of equal probability, five times as fast as NumPy draws normal numbers. Within the
+    outermost parts more bits choose a quantile; those between them are less than a 400th of a deviation wide.
+    """
+    sigma = float(np.sqrt(np.log1p(deviation**2)))
+    part = random.bit_generator.random_raw(-(-count // 4)).astype("<u8", copy=False).view("<u2")[:count]
+    drawn: Array = _middles(sigma).take(part.astype(np.intp))
+    ends = np.flatnonzero(part + np.uint16(TAIL) < 2 * TAIL)  # these wrap around
+    drawn[ends] = _factor(_quantiles((part[ends] + random.random(len(ends))) / PARTS), sigma)
+    return drawn
+
+
+@lru_cache(maxsize=8)
+def _middles(sigma: float) -> Array:
+    """The factor in the middle of each part."""
+    return _factor(_quantiles((np.arange(PARTS) + 0.5) / PARTS), sigma)
+
+
+def _factor(deviations: Array, sigma: float) -> Array:
+    factor: Array = np.exp(sigma * deviations - sigma**2 / 2)
+    return factor
+
+
+def _quantiles(probability: Array) -> Array:
+    """Those of the normal law, within 1e-8."""
+    below, at = _lower_half()
+    found: Array = np.interp(np.minimum(probability, 1.0 - probability), below, at)
+    return np.where(probability < 0.5, found, -found)
+
+
+@lru_cache(maxsize=1)
+def _lower_half() -> tuple[Array, Array]:
+    """Probabilities up to 1/2 to be below some points, by the trapezoid rule, and these points."""
+    at = np.linspace(-FARTHEST, 0.0, GRID)
+    density = np.exp(-(at**2) / 2)
+    below = np.cumsum(density) - density / 2
+    return below / (2 * below[-1]), at

@@ -152,8 +152,9 @@ class Engine:
         self.network = SharedNetwork(self.env)
         self.loads = LinkLoads(traffic.phases.kinds)
         self.shared: dict[LinkLoads, float] = {}
-        senders = {each.stream for each in schedule.outline if isinstance(each.work, Exchange)}
-        self.alone = len(senders) <= 1  # exchanges of one stream follow each other: the network is never shared
+        self.alone = (
+            len(schedule.senders) <= 1
+        )  # exchanges of one stream follow each other: the network is never shared
         self.repeated: dict[Hashable, int] = {}  # how often unequal bytes are sent again
         if self.alone:
             self.repeated = Counter(
@@ -220,8 +221,7 @@ class Engine:
     def _play(self) -> None:
         """Let all streams live."""
         for stream in self.schedule.streams:
-            mine = [number for number, each in enumerate(self.schedule.outline) if each.stream == stream]
-            self.env.process(self._stream(stream, mine))
+            self.env.process(self._stream(stream, self.schedule.by_stream[stream]))
         self.env.run()
 
     def _stream(self, stream: str, operations: Sequence[int]) -> Generator[simpy.Event, Any, None]:
@@ -229,7 +229,8 @@ class Engine:
         for number in operations:
             operation = self.schedule.operations[number]
             for other in operation.after:
-                yield self.finished[other]
+                if self.finished[other].callbacks is not None:  # else it is past, and nothing is waited for
+                    yield self.finished[other]
             ready = self.ledger.ready(number)
             if isinstance(operation.work, PipelineWork):
                 yield from self._pipeline(number, ready)

@@ -30,16 +30,11 @@ def fill(links: Index, claims: Array, cap: Array, left: Array) -> Array:
         claimed = np.bincount(links.ravel(), claims.ravel(), len(left))
         share = np.full(len(left), np.inf)
         np.divide(left, claimed, out=share, where=claimed > 0)
-        shares = [share[hop] for hop in links]
-        level = cap
-        for offered in shares:
-            level = np.minimum(level, offered)
+        offered = share[links]
+        level = np.minimum(cap, offered.min(axis=0, initial=np.inf))
         about, tight = level * TIE, np.ones(len(left), dtype=bool)
-        for hop, offered in zip(links, shares, strict=True):
-            tight[hop[about < offered]] = False  # a flow on it is held back more tightly elsewhere
-        done = cap <= about
-        for hop in links:
-            done |= tight[hop]
+        tight[links[about < offered]] = False  # a flow on it is held back more tightly elsewhere
+        done = (cap <= about) | tight[links].any(axis=0)
         if done.all():
             levels[flows] = level
             return levels

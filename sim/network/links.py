@@ -98,9 +98,12 @@ class Links:
             runs, members, cables = self.segments(groups, level), groups.members.reshape(-1), self.cables[level]
             home = self.domains[level][members]
             of_run, at = home[runs.starts], home * cables + self.cable[level][members]
+            first = np.flatnonzero(runs.starts % groups.members.shape[1] == 0)
+            lengths = np.diff(first, append=len(of_run))
             self._homes[key] = Homes(
                 of_run,
-                np.flatnonzero(runs.starts % groups.members.shape[1] == 0),
+                first,
+                int(lengths[0]) if (lengths == lengths[0]).all() else 0,
                 at,
                 _once(of_run),
                 _once(at),
@@ -170,15 +173,25 @@ class Segments:
 class Homes:
     """Where the runs of a level lie, and its links that lead to their members.
 
-    ``of_run`` is the domain of each run, ``first`` the number of each group's first run, ``at`` the incoming link of each member
-    (flat); ``runs_once`` and ``once`` say whether each of these domains, or links, comes once.
+    ``of_run`` is the domain of each run, ``first`` the number of each group's first run, ``each`` how many a group has (0: it
+    depends), ``at`` the incoming link of each member (flat); ``runs_once`` and ``once`` say whether each of these domains, or
+    links, comes once.
     """
 
     of_run: Index
     first: Index
+    each: int
     at: Index
     runs_once: bool
     once: bool
+
+    def most(self, of_run: Array) -> Array:
+        """The largest value of each group's runs, ``[…, group]``; 0 where a group lies in one domain, which it does not leave."""
+        if self.each > 1:
+            most: Array = of_run.reshape(*of_run.shape[:-1], -1, self.each).max(axis=-1)
+            return most
+        leaves = np.diff(self.first, append=len(self.of_run)) > 1  # members of a domain stand next to each other
+        return np.where(leaves, np.maximum.reduceat(of_run, self.first, axis=-1), 0.0)
 
 
 @dataclass(eq=False)
@@ -200,7 +213,8 @@ class LinkLoads:
     def plus(self, other: LinkLoads, factor: float) -> None:
         """Add ``factor`` times other loads."""
         for kind, loads in other.loads.items():
-            self.loads[kind] = self.loads[kind] + factor * loads if kind in self.loads else factor * loads
+            more = loads if factor == 1.0 else factor * loads
+            self.loads[kind] = self.loads[kind] + more if kind in self.loads else more
 
     def busy(self) -> Iterator[tuple[LinkKind, Array]]:
         """Seconds that every link of each loaded kind needs for its bytes."""

@@ -11,6 +11,7 @@ from ...hardware.machine import Machine
 from ...workloads.mesh.node_cards import interfaces
 from ...workloads.mesh.node_links import NodeLinks
 from ...workloads.mesh.placement import Layout
+from ...workloads.mesh.uplinks import fabric_links
 from .links import Array, Index
 
 
@@ -32,9 +33,9 @@ class Graph:
     @classmethod
     def of(cls, machine: Machine, layout: Layout) -> Graph:
         """The links between the first node and the last one that holds a rank."""
-        nodes = int(layout.node.max()) + 1
+        nodes = layout.reach
         inside = NodeLinks.of(machine, layout)
-        kinds = [*inside.kinds, *interfaces(machine, layout), *machine.fabric_links(nodes)]
+        kinds = [*inside.kinds, *interfaces(machine, layout), *fabric_links(machine, layout)]
         counts = [kind.count for kind in kinds]
         capacity = np.concatenate([np.broadcast_to(kind.each, kind.count) for kind in kinds])
         return cls(machine, layout, inside, nodes, tuple(kinds), np.repeat(np.arange(len(kinds)), counts), capacity)

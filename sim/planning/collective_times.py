@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
 from ...workloads.mesh.mesh import Mesh
@@ -16,6 +16,8 @@ from ..network.phases.transfers import Traffic
 
 UNIT = 1e9
 """Bytes with which a collective is looked at; its seconds are linear in them."""
+
+Array = NDArray[np.float64]
 
 Shape = tuple[object, ...]
 """How a group lies on the nodes: groups of one shape take the same time, whatever their axes are called."""
@@ -129,18 +131,21 @@ class Wires:
         """The steps of a collective, from the loads that it puts on links."""
         even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
         return tuple(
-            CollectiveSteps(_highest([*each.lines(UNIT), (float(np.max(each.fixed)) + each.floor, 0.0)]))
+            CollectiveSteps(_highest(*each.lines(UNIT), float(np.max(each.fixed)) + each.floor))
             for each in self.traffic.transfers(even)
         )
 
 
-def _highest(lines: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Lines that are the highest somewhere: of those that begin no higher, only steeper ones can be."""
-    found: list[tuple[float, float]] = []
-    for fixed, each in sorted(lines, reverse=True):
-        if not found or each > found[-1][1]:
-            found.append((fixed, each))
-    return tuple(found)
+def _highest(fixed: Array, each: Array, least: float) -> tuple[tuple[float, float], ...]:
+    """Lines that are the highest somewhere, ``least`` seconds whatever the bytes among them.
+
+    Of those that begin no higher, only steeper ones can be.
+    """
+    fixed, each = np.append(fixed, least), np.append(each, 0.0)
+    order = np.lexsort((each, fixed))[::-1]
+    steepest = np.maximum.accumulate(each[order])
+    kept = order[np.append(True, steepest[1:] > steepest[:-1])]
+    return tuple(zip(fixed[kept].tolist(), each[kept].tolist(), strict=True))
 
 
 def strides(mesh: Mesh, placement: str) -> dict[str, int] | None:

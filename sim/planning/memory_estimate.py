@@ -76,7 +76,7 @@ class Rooms:
             plan.offload,
         )
         key = (*key, plan.optimizer, plan.gradients, plan.moments, plan.framework)
-        key = (*key, plan.offload_delay, plan.expert_tensor, batch.micro_batches > 1)
+        key = (*key, plan.offload_delay, setting.expert_axes, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
         moving = (

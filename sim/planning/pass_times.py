@@ -104,7 +104,7 @@ class PassTimes:
         """The seconds of all spans of a setting on the links of its layout, and what they depend on."""
         key = shape(setting)
         axes = (*TENSOR, *CONTEXT, "ep")
-        here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(("ep", "tp")))
+        here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(setting.expert_axes))
         if here not in self._timed:
             # Algorithms in two levels depend on the layout, as do tokens that go once to a node: of exchanges of tokens alone.
             known = (key, here if setting.plan.all_to_all == "two-level" or setting.plan.dispatch != "copies" else None)
@@ -123,8 +123,7 @@ class PassTimes:
             for kind in (kind for kind in setting.kinds if kind.moe):
                 at = setting.stack.index(kind)
                 load = LoadModel(setting, decoder=not kind.encoder, carried_only=True).sample(at, 0, 0)
-                sent, received = float(np.max(load.sent)), float(np.max(load.received))
-                even[kind] = replace(load, sent=sent, counted=received)
+                even[kind] = load.of(np.max)
             self._loads[key] = [even[kind] for kind in setting.stack if kind.moe]
         return self._loads[key]
 
@@ -197,7 +196,7 @@ def shape(setting: Setting) -> Key:
         plan.attention,
         plan.recompute,
         None if plan.recomputed_layers is None else setting.kinds,
-        plan.expert_tensor,
+        setting.expert_axes,
         plan.precision,
         plan.prototypes,
         plan.top_k,

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from ...hardware.errors import DoesNotFit, InputError
 from ...hardware.machine import Machine, load_machine
+from ...hardware.shown import Shown
 from ...workloads.memory.need import PARTS
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
@@ -40,7 +41,7 @@ Advance = Callable[[str], None]
 
 
 @dataclass
-class Search:
+class Search(Shown):
     """A search under way and its answer.
 
     ``found`` is what the closed form says, ``played`` what the engine says of the plans named best (by their place in

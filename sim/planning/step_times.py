@@ -125,7 +125,7 @@ class StepTimes:
             *dealt(setting),
             plan.sequence_parallel,
             plan.scatter_gather,
-            plan.expert_tensor,
+            setting.expert_axes,
             plan.precision,
             plan.pipeline if stages > 1 and self.pipeline(setting).asynchronous else "",
             local,

@@ -84,6 +84,8 @@ def infer(
     setting = Setting.of(machine, model, {**ways, **given, **fixed})
     if set(setting.mesh.axes) & {*STAGES, *CONTEXT, "row"} or setting.plan.sharding.shards_gradients:
         raise InputError("inference runs on meshes of tp, ep and dp, with --zero 0")
+    if setting.plan.balancing.copies is not None:
+        raise InputError(f"--balancer {setting.plan.balancer}: copies weights anew in every step, as training has to")
     memory = _memory(setting, sequences, prompt + new_tokens if reuse else 0)
     if not overcommit:
         _require_fit(setting, memory)

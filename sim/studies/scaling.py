@@ -9,6 +9,7 @@ from typing import Any, Literal, Unpack, get_args
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.machine import Machine, load_machine
+from ...hardware.shown import Shown
 from ...hardware.version import key
 from ...workloads.lowering.simulator_memory import require_room
 from ...workloads.mesh.axes import axes_of
@@ -47,7 +48,7 @@ class ScalingPoint:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Shown):
     """A scaling study.
 
     Strong: ``speedup`` is the smallest run's step time over this one's, ideally the ratio of nodes. Weak: work grows

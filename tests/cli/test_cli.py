@@ -12,6 +12,7 @@ from athanor.workloads.results.run import VOLATILE
 from athanor.workloads.schedule.schedule import Schedule
 from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.paths import EXAMPLES
+from support.stories import explored
 
 TINY = ["--machine", "cluster-64", "--model", "moda-tiny"]
 
@@ -84,6 +85,10 @@ def test_scale_writes_resumes_and_agrees(tmp_path):
         "breakdown.svg",
         "report.html",
     } <= written
+    story = explored(tmp_path / "out", "a study of weak scaling", "Machine: ", "Model: ")
+    nodes = [each["nodes"] for each in again[0]]
+    rows = story.parts[0].charts[0].content["rows"]
+    assert [row["x"] for row in rows if row["series"] == "simulated"] == nodes
 
 
 def test_an_interrupted_study_keeps_its_points_and_goes_on(tmp_path):

@@ -25,7 +25,7 @@ SEEDS = {
         "A=(--num-layers 8 --hidden-size 64)\ntorchrun --nnodes 2 --nproc_per_node 4 x.py ${A[@]} --num-attention-heads 4 --seq-length 8 "
         "--vocab-size 99 --bf16 --moe-layer-freq ([0]*1+[1]*7) --num-experts 4",
         "Namespace(num_layers=2, hidden_size=8, num_attention_heads=2, seq_length=4, world_size=2, vocab_size=9)",
-        "  num_layers ........ 2\n  hidden_size ....... 8\n",
+        "  num_layers ........ 2\n  hidden_size ....... 8\n  num_attention_heads ..... 2\n  seq_length ........ 4\n",
     ],
     "deepspeed": [json.dumps({"train_batch_size": 8, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "bf16": {"enabled": True}})],
     "torchtitan": ['[model]\nname = "llama3"\nflavor = "8B"\n[parallelism]\ndata_parallel_shard_degree = 4\n[training]\nseq_len = 8\n'],
@@ -63,6 +63,26 @@ def prediction(tmp_path_factory):
     return str(file)
 
 
+def asking(kind, prediction):
+    """What is said of a file beside its name: so much that each of the seeds is read."""
+    defined = {
+        "megatron": {"world_size": "2", "vocab_size": "9"},
+        "nccl-tests": {"operation": "all-reduce", "ranks": "2", "hosts": "2"},
+        "osu": {"operation": "all-reduce"},
+        "kineto": {"run": prediction},
+    }
+    return Asked(machine="selene", defined=defined.get(kind, {}))
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_seeds_are_read(kind, prediction, tmp_path):
+    """Else nothing behind the first refusal would ever be tried."""
+    for text in SEEDS[kind]:
+        file = tmp_path / "seed.txt"
+        file.write_text(text)
+        assert IMPORTERS.find(kind).read(file, asking(kind, prediction)) is not None
+
+
 @pytest.mark.parametrize("kind", SEEDS)
 @settings(max_examples=CASES, deadline=None, suppress_health_check=[*HealthCheck])
 @given(data=st.data())
@@ -71,8 +91,7 @@ def test_any_file_is_read_or_refused_in_one_line(kind, data, prediction, tmp_pat
     suffix = data.draw(st.sampled_from([".txt", ".yaml"])) if kind in ("megatron", "slurm") else ".txt"
     file = tmp_path_factory.getbasetemp() / f"fuzz-{kind}{suffix}"
     file.write_bytes(content)
-    defined = {"nccl-tests": {"operation": "all-reduce", "ranks": "2", "hosts": "2"}, "kineto": {"run": prediction}}
-    asked = Asked(machine="laptop", defined=defined.get(kind, {}))
+    asked = asking(kind, prediction)
     try:
         IMPORTERS.find(kind).read(file, asked)
     except AthanorError as wrong:

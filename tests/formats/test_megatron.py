@@ -133,6 +133,12 @@ def test_a_launch_script_becomes_a_run_file_that_simulates(name, tmp_path):
     assert load_model(read.chosen_model) == read_megatron(file, Asked(machine=MACHINE)).model
 
 
+def test_experts_of_more_ranks_than_dp_has_fold_over_cp(tmp_path):
+    text = SCRIPTS["moe"].replace("--num-experts 8", "--num-experts 8 --context-parallel-size 2")
+    plan = read_megatron(script(tmp_path, text), Asked(machine=MACHINE)).plan
+    assert plan["mesh"] == {"pp": 2, "ep": 2, "cp": 2, "tp": 2} and plan["expert_context"] == "spread"
+
+
 def flat(run_file):
     return run_file.plan, run_file.model.model_dump(exclude={"name", "sources"})
 
@@ -240,6 +246,12 @@ def test_arithmetic_is_the_shells(one, two, three):
     assert arithmetic("__import__('os')") == "$((__import__('os')))"
     assert repeated(f"([0]*{three}+[1]*{two})") == [0] * three + [1] * two
     assert repeated("[0]*10**12") is None
+
+
+def test_arithmetic_has_blanks_and_variables_without_a_sign():
+    words = "torchrun --nnodes $((N / 8)) --nproc_per_node $(( $EACH )) x.py --num-layers $(( 2 * L + M ))"
+    flags = Script(f"L=3\n{words}", "x.sh", {"N": "64", "EACH": "8"}).flags()
+    assert flags == {"nnodes": ["8"], "nproc_per_node": ["8"], "num_layers": ["$((2*3+M))"]}
 
 
 @given(st.text(max_size=200))

@@ -21,6 +21,7 @@ SURE = re.compile(r"found|memory-sure|memory-unsure|assumed|approximated|made up
         ("selene", 2048, "bf16"),
         ("eos-h100", 4096, "bf16"),
         ("eos-h100", 8192, "fp8"),
+        ("dgx-h200", 4096, "bf16"),
         ("torchtitan-h100", 4096, "bf16"),
         ("deepseek-h800", 8192, "fp8"),
         ("dgx-b200", 8192, "bf16"),

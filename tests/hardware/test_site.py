@@ -115,7 +115,16 @@ def test_what_is_assumed_is_of_the_machines_size(name):
     machine = load_machine(name)
     assert assumed.assumed_power(machine).compute == 500.0 * machine.accelerators_per_node
     assert assumed.assumed_storage(machine).write <= assumed.MOST_STORAGE
-    assert assumed.assumed_price(machine).node * 3600 == pytest.approx(2.0 * machine.accelerators_per_node)
+    bare = machine.model_copy(update={"power": None})
+    assert assumed.assumed_price(bare).node * 3600 == pytest.approx(2.0 * machine.accelerators_per_node)
+
+
+def test_rents_that_are_assumed_go_with_power():
+    """An H100 costs what it is let for; what draws a fifth of that does not cost the same."""
+    dollars = {name: assumed.assumed_price(load_machine(name)).node * 3600 for name in ("eos-h100", "fugaku", "selene")}
+    assert dollars["eos-h100"] / 8 == pytest.approx(2.0)
+    assert 0.2 < dollars["fugaku"] < 0.5
+    assert 1.0 < dollars["selene"] / 8 < 1.5
 
 
 @pytest.mark.parametrize("name", ["llama3", "meta-rsc1", "meta-rsc2", "opt", "bloom", "tpu-v4"])

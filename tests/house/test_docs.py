@@ -37,18 +37,18 @@ def build():
 
 
 def test_the_reference_of_the_command_line_is_current(build):
-    assert (ROOT / "docs" / "cli.md").read_text() == build.command_line(), "run make docs"
+    assert (ROOT / "docs" / "cli.md").read_text() == build.command_line(), "run make pages"
 
 
 def test_the_types_of_options_are_current(build):
-    assert (ROOT / build.PLAN_OPTIONS).read_text() == build.plan_options(), "run make docs"
+    assert (ROOT / build.PLAN_OPTIONS).read_text() == build.plan_options(), "run make pages"
 
 
 def test_tables_of_benchmarks_are_the_recorded_ones(build):
     markers = []
     for name in build.PAGES:
         text = (ROOT / name).read_text()
-        assert build.filled(ROOT / name) == text, f"{name}: run make docs"
+        assert build.filled(ROOT / name) == text, f"{name}: run make pages"
         markers += re.findall(r"<!-- (\w+) -->", text)
     assert {"speed", "network", "validation", "cells", "runtime"} <= set(markers)
 

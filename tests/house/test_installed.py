@@ -6,6 +6,7 @@ import zipfile
 import pytest
 from athanor.reports.published.read_runs import published_runs
 from support.paths import ROOT
+from support.wheel import VERSION
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,12 @@ def sources():
     """Files of the checkout that belong to the package: those of the root that Python needs, and all of the rooms."""
     rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
     assert len(rooms) >= 6
-    files = [ROOT / "__init__.py", ROOT / "py.typed", *(path for room in rooms for path in room.rglob("*"))]
+    files = [
+        ROOT / "__init__.py",
+        ROOT / "__main__.py",
+        ROOT / "py.typed",
+        *(path for room in rooms for path in room.rglob("*")),
+    ]
     return {f"athanor/{path.relative_to(ROOT)}" for path in files if path.is_file() and "__pycache__" not in path.parts}
 
 
@@ -42,6 +48,13 @@ def test_the_command_works_in_an_empty_folder(installed_wheel, tmp_path):
     assert json.loads(done.stdout)["step_seconds"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert "moda-tiny" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_version_comes_through_the_sdist_to_the_command(installed_wheel, tmp_path):
+    """``python -m athanor`` is the command as well."""
+    for command in ([installed_wheel.athanor], [installed_wheel.python, "-m", "athanor"]):
+        done = installed_wheel.run(*command, "--version", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"athanor, version {VERSION}\n")
 
 
 def test_the_catalogues_are_there(installed_wheel, tmp_path):

@@ -39,7 +39,7 @@ if plans[0] == "mislead":
 for plan in plans:
     options = json.loads(plan)
     way = execute.Way(**options.pop("way", {}))
-    run = execute.execute("laptop", options.pop("model", "gpt-tiny"), way=way, **options)
+    run = execute.execute("laptop", options.pop("model", "gpt-tiny"), way=way, **{"steps": 1, **options})
     if run is not None:
         names = {rank: [] for rank in run.classes}
         for row in run.trace:

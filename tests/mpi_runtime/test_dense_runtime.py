@@ -181,8 +181,8 @@ REAL = "; --compute sleep only sends what the schedule says"
         ),
         (
             "gpt-tiny",
-            {"mesh": {"dp": 4}, "precision": "bf16"},
-            "--precision bf16: NumPy has no bf16 (fp64, fp32, fp16)",
+            {"mesh": {"dp": 4}, "precision": "bf16", "moments": "fp8"},
+            "--precision bf16 --moments fp8: nothing is kept in fp8 (fp64, fp32, fp16, bf16)",
         ),
         (
             "gpt-tiny",

@@ -100,7 +100,19 @@ PLANS = {
         {"mesh": {"pp": 2, "ep": 2}, "balancer": "even", "pipeline": "gpipe", "zero": "2"},
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "3", "attention": "fused"},
         {"mesh": {"pp": 2, "tp": 2}, "balancer": "none", "expert_tensor": "whole"},
+        {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "1", "expert_context": "spread"},
+        {"mesh": {"cp": 2, "tp": 2}, "balancer": "none", "expert_parallel": 4, "expert_tensor": "whole", "top_k": 2},
         {"mesh": {"ep": 4}, "balancer": "swipe", "optimizer": "muon", "zero": "1", "way": {"collectives": "library"}},
+        {"mesh": {"ep": 2, "tp": 2}, "balancer": "swipe", "precision": "bf16", "zero": "1"},
+        {"mesh": {"ep": 4}, "balancer": "shadow:1", "router": "zipf:1.5", "zero": "1", "recompute": "full"},
+        {"mesh": {"ep": 2, "pp": 2}, "balancer": "shadow:1", "router": "zipf:1.5", "pipeline": "zb-h1", "zero": "1"},
+        {
+            "mesh": {"ep": 2, "dp": 2},
+            "precision": "bf16",
+            "gradients": "bf16",
+            "zero": "2",
+            "way": {"collectives": "library"},
+        },
     ],
     ("FINE", 4): [
         {"mesh": {"ep": 2, "dp": 2}, "balancer": "capacity:1", "zero": "0"},
@@ -113,6 +125,7 @@ PLANS = {
         {"mesh": {"ep": 2, "fsdp": 2}, "balancer": "swipe", "zero": "3", "micro_batch": 2, "recompute": "full"},
         {"mesh": {"fsdp": 2, "ep": 2}, "balancer": "none", "zero": "2", "micro_batch": 2, "overlap": "gradients"},
         {"mesh": {"dp": 4}, "balancer": "swipe", "zero": "1"},
+        {"mesh": {"ep": 2, "dp": 2}, "balancer": "expert-choice", "zero": "1", "recompute": "full"},
     ],
     ("FINE", 8): [
         {"mesh": {"ep": 2, "tp": 2, "pp": 2}, "balancer": "swipe", "zero": "0", "sequence_parallel": True},

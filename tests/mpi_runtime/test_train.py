@@ -34,6 +34,12 @@ RUNS = {
     "cut": "--mesh ep=2,tp=2 --tokens-per-rank 64 --zero 0 --resume run/step-00000003 --out cut --checkpoint-every 6",
     "further": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume cut --steps 8",
     "gates": f"--mesh ep=2,tp=2 --tokens-per-rank 64 {GATES}",
+    "replicas": "--mesh ep=4 --tokens-per-rank 32 --zero 1 --balancer eplb:4,every=2",
+    "shadows": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --balancer shadow:1",
+    "by steps": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --precision fp64:2,bf16:2,layerwise --out steps"
+    " --checkpoint-every 4",
+    "by steps, again": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --precision fp64:2,bf16:2,layerwise"
+    " --resume steps/step-00000004",
     "straight on": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume run --steps 8",
 }
 WRONG = {
@@ -106,6 +112,30 @@ def test_gates_are_trained_as_in_one_process(runs, answers):
 def test_a_run_goes_on_to_the_bit(runs):
     for key in ("loss", "gradient_norm"):
         assert runs["again"][key] == runs["four ranks"][key]
+
+
+@needs_mpi
+@pytest.mark.parametrize("name", ["replicas", "shadows"])
+def test_copies_of_experts_change_loads_and_no_number(name, runs):
+    """Whoever computes a token's expert: losses and norms of gradients are those without copies."""
+    for key in ("loss", "gradient_norm"):
+        assert runs[name][key] == pytest.approx(runs["four ranks"][key], rel=1e-10)
+    balance = runs[name]["load_balance"]
+    assert balance["max_over_mean"] != balance["wanted_max_over_mean"] > 1
+
+
+@needs_mpi
+def test_formats_change_by_step(runs, answers):
+    """Two steps are those of double precision, then formats round; from a checkpoint between two policies to the bit."""
+    changed, loss = runs["by steps"], runs["four ranks"]["loss"]
+    assert changed["loss"][:2] == loss[:2] and changed["loss"][2:4] != loss[2:4]
+    assert changed["loss"] == pytest.approx(loss, rel=1e-2)
+    assert changed["loss_scale"] == [1, 1, 1, 1, 65536, 65536]
+    for key in ("loss", "gradient_norm"):
+        assert runs["by steps, again"][key] == changed[key]
+    alone = {"tokens_per_rank": 128, "balancer": "none", "steps": 6, "mesh": {"dp": 1}}
+    one = athanor.train("laptop", answers[1] / "model.toml", precision="fp64:2,bf16:2,layerwise", **alone).summary()
+    assert changed["loss"] == pytest.approx(one["loss"], rel=2e-3)
 
 
 @needs_mpi

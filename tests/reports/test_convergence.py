@@ -16,9 +16,15 @@ SMALL = Size(Model(**{**convergence.MODEL, "layers": 1, "hidden": 8, "ffn_hidden
 def told(name, seed):
     """What a made-up experiment of an expected outcome gives."""
     level = {"capacity 1": 0.4, "capacity 1.25": 0.2, "auxiliary loss, by sequence": 0.1, "bias 1e-3": -0.1}
+    level["auxiliary loss, of 4 sequences"] = 0.05
     violation = {"bias 1e-3": 0.1, "bias 1e-2": 0.4, "bias 1e-4": 0.6, "dropless": 2.0}
     loss = 2 + level.get(name, 0.0) + 0.01 * seed
-    return {"loss": loss, "curve": [loss] * 40, "violation": violation.get(name, 1.0)}
+    rest = {
+        "settled": 300 if name == "bias 1e-4" else 100,
+        "score": 3.0 if name == "z-loss" else 5.0,
+        "removed": loss + 0.3,
+    }
+    return {"loss": loss, "curve": [loss] * 40, "violation": violation.get(name, 1.0), **rest}
 
 
 class Written(Desk):
@@ -38,11 +44,15 @@ def truths(results):
 
 def test_claims_follow_from_the_experiments():
     """All hold where experiments say so; each fails alone where one does not."""
-    assert all(truths(told).values()) and len(truths(told)) == 6
+    assert all(truths(told).values()) and len(truths(told)) == 10
     wrong = {
         "capacity 1.25": {"loss": 2.5},
         "bias 1e-2": {"violation": 0.05},
         "auxiliary loss, by sequence": {"loss": 1.9},
+        "auxiliary loss, of 4 sequences": {"loss": 1.9},
+        "bias 1e-4": {"settled": 50},
+        "z-loss": {"score": 6.0},
+        "a shared expert": {"removed": 1.0},
         "dropless": {"violation": 0.5},
     }
     for name, change in wrong.items():
@@ -55,7 +65,8 @@ def test_exact_claims_and_form():
     exact = [each for each in found.claims if not each.yes_or_no]
     assert [each.simulated for each in exact] == pytest.approx([0.01, 1.28], rel=1e-6)
     assert json.loads(json.dumps(found.plain()))["name"] == "convergence"
-    (part,) = found.parts
+    part, rest = found.parts
+    assert len(rest.section.rows) == len(convergence.NOT_TRIED)
     assert len(part.section.rows) == len(convergence.TRIED)
     (drawing,) = part.drawings
     assert "<svg" in as_svg(draw(drawing.content))

@@ -105,6 +105,25 @@ def test_no_text_decides_what_is_simulated(tmp_path):
     assert validate([plain]).outcomes[0].prediction.value == validate([told]).outcomes[0].prediction.value
 
 
+def test_what_is_off_by_more_than_a_factor_is_named_with_its_reason(tmp_path):
+    from athanor.reports.studies.accuracy.validate import FAR, Accuracy, AccuracyOutcome
+    from athanor.reports.tables.accuracy_markdown import far
+
+    told = the_one(tmp_path, HEAD + RUN + 'explained = "its host was busy"\n')
+    (outcome,) = validate([told]).outcomes
+    seconds = outcome.prediction.value
+    rows = [told.model_copy(update={"id": name, "value": seconds * part}) for name, part in FACTORS.items()]
+    found = Accuracy([AccuracyOutcome(row, outcome.prediction) for row in rows]).plain()["far"]
+    assert [each["id"] for each in found] == ["slower", "faster"] and FAR == 1.6
+    assert {each["explained"] for each in found} == {"its host was busy"}
+    text = far({"far": found}, lambda columns, rows, of_text: [str(row) for row in rows])
+    assert text == [str(("slower, faster", "-41%, +67%", "its host was busy"))]
+    assert far({}, lambda columns, rows, of_text: [str(row) for row in rows]) == []
+
+
+FACTORS = {"slow": 1.59, "slower": 1.7, "fast": 1 / 1.59, "faster": 0.6}
+
+
 def test_the_library_says_what_the_plan_does_not(tmp_path):
     """F1: a run of 2025 on A100 has the kernels of its library, and its own plan comes first."""
     text = (HEAD + RUN).replace("eos-h100", "selene")

@@ -207,6 +207,6 @@ def test_tables_of_the_documentation_are_what_is_computed(found):
     spec.loader.exec_module(build)
     readme = (ROOT / "README.md").read_text()
     table = build.accuracy([claim.plain() for claim in found.claims])
-    assert build.fill(readme, "accuracy", table) == readme, "run make docs"
+    assert build.fill(readme, "accuracy", table) == readme, "run make pages"
     page = (ROOT / "docs" / "accuracy.md").read_text()
-    assert build.fill(page, "free", build.free_direction(free_rows(found))) == page, "run make docs"
+    assert build.fill(page, "free", build.free_direction(free_rows(found))) == page, "run make pages"

@@ -33,7 +33,8 @@ def model_of(experts):
 
 
 def small(**options):
-    return athanor.simulate(model=model_of(20), **{**SMALL, **options})
+    """Four layers show what twelve do."""
+    return athanor.simulate(model=model_of(20).changed({"layers": 4}), **{**SMALL, **options})
 
 
 def steady(run):

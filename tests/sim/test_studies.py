@@ -1,6 +1,8 @@
 """Studies: their points, what becomes of each, and that who works on them does not show."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,8 @@ from athanor.sim.studies.study.search import search
 from athanor.sim.studies.study.sensitivity import sensitivity
 from athanor.sim.studies.study.study_file import Sample, StudyFile
 from athanor.sim.workers import Here, Processes
-from support.command_line import athanor
+from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
+from support.mpi_jobs import job, needs_mpi
 
 BASE = {"machine": "laptop", "model": "moda-tiny", "plan": {"mesh": "ep=2,dp=2", "balancer": "even"}}
 
@@ -286,3 +289,44 @@ def test_a_search_comes_nearer_than_chance_and_asks_the_same_again():
     assert rows == asked()
     assert len(rows) == 40
     assert np.mean([row["c"] == "b" for row in rows[20:]]) > 0.7
+
+
+MANY = """
+machine = "cluster-64"
+model = "moda-tiny"
+[plan]
+mesh = "ep=4,dp=4"
+[grid]
+machine.calibration.gemm_efficiency = { from = 0.2, to = 0.6, count = 30 }
+"""
+
+
+def test_a_study_that_is_killed_loses_the_points_under_way_alone(tmp_path):
+    """What it has told of stands in the folder, and is not done again; the table is then that of a study left in peace."""
+    (tmp_path / "s.toml").write_text(MANY)
+    out, command = tmp_path / "out", [*ATHANOR, "study", tmp_path / "s.toml", "--jobs", 2]
+    killed = start([*command, "--out", out], start_new_session=True)
+    assert eventually(lambda: has_lines(out / "points.jsonl", 5))
+    os.killpg(killed.pid, signal.SIGKILL)
+    _, told = killed.communicate(timeout=PATIENCE)
+    kept = (out / "points.jsonl").read_text().splitlines()
+    done = [int(each.split()[1].replace(",", "")) for each in told.splitlines() if " of 30 points" in each]
+    assert 5 <= len(kept) < 30
+    assert len(kept) >= max(done, default=0), "what was told is kept"
+    again = athanor("study", tmp_path / "s.toml", "--jobs", 1, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert (out / "points.jsonl").read_text().count("\n") == 30
+    alone = study(tmp_path / "s.toml")
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "points.parquet"), alone, check_dtype=False)
+
+
+@needs_mpi
+def test_ranks_of_a_job_find_the_same_rows(tmp_path):
+    (tmp_path / "s.toml").write_text(MANY.replace("count = 30", "count = 7"))
+    done = job(3, "athanor", "study", tmp_path / "s.toml", "--out", tmp_path / "ranks")
+    assert done.returncode == 0, done.stderr
+    for jobs in (1, 2):
+        assert athanor("study", tmp_path / "s.toml", "--jobs", jobs, "--out", tmp_path / f"{jobs}").returncode == 0
+    tables = {each: (tmp_path / each / "points.csv").read_bytes() for each in ("ranks", "1", "2")}
+    assert tables["ranks"] == tables["1"] == tables["2"]
+    assert tables["1"].count(b",ok,") == 7

@@ -12,9 +12,10 @@ from pickle import PicklingError
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from athanor.hardware.cores import cores
 from athanor.hardware.errors import InputError
 from athanor.sim import workers as workers_module
-from athanor.sim.workers import Here, Processes, Ranks, WorkerLost, cores, on_cores, workers
+from athanor.sim.workers import Here, Processes, Ranks, WorkerLost, on_cores, workers
 from support.worked import process, refused, twice, unsendable
 
 TASKS = [3, 1, 2]

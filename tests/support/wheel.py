@@ -48,9 +48,19 @@ class InstalledWheel:
 
 
 def install(folder: Path) -> None:
-    """Build the wheel from a copy of the checkout (a build writes beside its sources), and install it, offline."""
+    """Build an sdist from a copy of the checkout (a build writes beside its sources), from it the wheel, and install it, offline.
+
+    The copy has no git: the sdist is told its version, and the wheel has to find it in the sdist.
+    """
     source, env = folder / "source", folder / "env"
     shutil.copytree(ROOT, source, ignore=built)
+    told = {**os.environ, "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ATHANOR": VERSION}
+    build = "from setuptools.build_meta import build_sdist; build_sdist('../sdist')"
+    (folder / "sdist").mkdir()
+    quietly([sys.executable, "-c", build], cwd=source, env=told)
+    shutil.rmtree(source)
+    shutil.unpack_archive(folder / "sdist" / f"athanor-{VERSION}.tar.gz", folder, filter="data")
+    source = folder / f"athanor-{VERSION}"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     offline = ["--quiet", "--no-deps", "--no-index"]
     quietly([*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", folder / "dist", source])
@@ -65,6 +75,9 @@ def install(folder: Path) -> None:
     for path in (site / "athanor", *map(home, TYPED)):
         (typed / path.name).symlink_to(path)
 
+
+VERSION = "4.5.6"
+"""Of the wheel."""
 
 TYPED = ("numpy", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
 """Libraries with types of their own that the package's public names use, and what those need."""
@@ -88,6 +101,6 @@ def built(_, names: list[str]) -> list[str]:
     return [n for n in names if n.startswith(".") or n in ("build", "out", "__pycache__") or n.endswith(".egg-info")]
 
 
-def quietly(command) -> None:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+def quietly(command, **settings) -> None:
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, **settings)
     assert done.returncode == 0, done.stderr

@@ -86,6 +86,11 @@ EXCLUDED = {
         EXPERTS,
         {"mesh": {"ep": 2, "tp": 2}, "all_to_all": "bruck", "expert_tensor": "whole"},
     ),
+    ("--all-to-all bruck", "--expert-context spread"): (
+        EXPERTS,
+        {"mesh": {"ep": 2, "cp": 2}, "all_to_all": "bruck", "expert_context": "spread"},
+    ),
+    ("--expert-context spread", "no experts"): (DENSE, {"mesh": {"cp": 2}, "expert_context": "spread"}),
 }
 
 

@@ -37,7 +37,11 @@ PLANS = [
     ),
     ("selene", "gpt3-13b", {"mesh": {"dp": 4, "tp": 4}, "tensor": "2d", "zero": "2", "precision": "O2"}),
     ("sunway-oceanlight", "moda-1.93t", {"mesh": {"ep": 50, "dp": 4}}),
-    ("eos-h100", "deepseek-v3", {"mesh": {"ep": 8, "dp": 2, "tp": 2}, "expert_tensor": "whole"}),
+    (
+        "eos-h100",
+        "deepseek-v3",
+        {"mesh": {"ep": 8, "dp": 2, "tp": 2}, "expert_tensor": "whole", "tokens_per_rank": 4096},
+    ),
 ]
 
 

@@ -101,3 +101,37 @@ def test_policies_of_two_arguments_and_pasts_out_of_reach():
     for ago in (0, 17):
         with pytest.raises(InputError, match=f"asks for loads of {ago} steps ago; 1 to 16 can be had"):
             Past(step=40).carried(ago)
+
+
+@dataclass(frozen=True)
+class Remembering(Balancer):
+    """Ranks take at most the mean of what wanted them in all steps so far, or the mean rank's; the rest is dropped."""
+
+    remembers = True
+
+    def carry(self, wanted, tokens, past):
+        every = wanted.sum(axis=0)
+        assert len(every) == 1 and past.group is not None  # a memory is of one group
+        assert past.state.get("steps", []) == list(range(past.step)) and past.rank is None
+        past.state["steps"] = [*past.state.get("steps", []), past.step]
+        past.state["total"] = past.state.get("total", 0) + every
+        kept = np.minimum(every, np.maximum(past.state["total"] // (past.step + 1), tokens))
+        return Carried(kept, 0 * every[:, 0], (every - kept).sum(axis=-1))
+
+
+def test_what_a_policy_remembers_is_that_of_all_steps_before_in_whatever_order_they_are_asked_for():
+    """Once for each layer, micro-batch and group; asked for a step again, it remembers what it did before."""
+    from athanor.workloads.loads.token_assignment import between
+
+    options = {"balancer": f"{__name__}:Remembering", "micro_batch": 1, "seq_len": 128}
+    loads, other = LoadModel(setting(**options)), LoadModel(setting(**options))
+    for step in (0, 1, 3, 2, 4, 4):
+        every = np.array([loads.wanted(1, at, 1).sum(axis=0) for at in range(step + 1)])
+        expected = np.minimum(every[-1], np.maximum(every.sum(axis=0) // (step + 1), 128))
+        found = loads.sample(1, step, 1)
+        assert found.carried.tolist() == expected[0].tolist()
+        assert found.dropped_fraction == pytest.approx(1 - expected.sum() / (8 * 128))
+        assert (between(other, 1, step, 1).sum(axis=1) == expected).all()
+        assert (loads.past(1, step + 1, 1).carried() == expected).all()
+    run = athanor.simulate("cluster-64", "moda-tiny", **{**OPTIONS, **options})
+    assert run.summary()["load_balance"]["dropped_fraction"] > 0

@@ -10,7 +10,8 @@ from athanor.workloads.memory import FIXED_FP32, update_state_share
 from athanor.workloads.model.precision import POLICIES, PrecisionSchedule
 from athanor.workloads.optimizers import OPTIMIZERS
 from athanor.workloads.plan.setting import Setting
-from athanor.workloads.routing.balancers import Capacity, Swipe, Unbalanced
+from athanor.workloads.routing.balancers import Capacity, ExpertChoice, Swipe, Unbalanced
+from athanor.workloads.routing.balancers.expert_choice import picked
 from athanor.workloads.routing.routers import ROUTERS, Zipf, choices, popularity
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,11 +175,34 @@ def test_swipe_on_marginals_equals_swipe_on_tokens(ranks, tokens, top_k, exponen
 def test_tokens_are_conserved(top_k, groups, ranks, tokens, factor, seed):
     random = np.random.default_rng(seed)
     wanted = random.multinomial(ranks * tokens, Zipf(1.0).shares(ranks, 0), size=(top_k, groups))
-    for balancer in (Unbalanced(), Capacity(factor), Swipe()):
+    for balancer in (Unbalanced(), Capacity(factor), Swipe(), ExpertChoice()):
         carried = balancer.carry(wanted, tokens)
         assert (carried.tokens.sum(axis=-1) + carried.dropped == wanted.sum(axis=(0, 2))).all()
         assert (carried.tokens >= 0).all()
     assert (Capacity(factor).carry(wanted, tokens).tokens <= np.ceil(factor * tokens * top_k)).all()
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_experts_pick_as_many_tokens_each_and_those_that_like_them_best(top_k):
+    random = np.random.default_rng(top_k)
+    chances = random.dirichlet(np.ones(6), size=24)
+    found = picked(chances, top_k)
+    mine = (found[:, :, None] == np.arange(6)).any(axis=1)
+    assert (mine.sum(axis=0) == 24 * top_k // 6).all()
+    assert mine.sum(axis=1).max() == found.shape[1] and (np.sort(found, axis=1)[:, ::-1] >= -1).all()
+    for expert in range(6):
+        assert chances[mine[:, expert], expert].min() >= chances[~mine[:, expert], expert].max()
+
+
+def test_expert_choice_is_level_in_the_simulator_and_needs_tokens_that_divide():
+    """Every rank carries its mean; nothing is dropped, and ranks tell each other nothing but counts."""
+    plan = {"mesh": {"ep": 4}, "router": "zipf:1.0", "balancer": "expert-choice"}
+    load = LoadModel(Setting.of("cluster-64", "moda-tiny", plan)).sample(0, 0, 0)
+    assert load.sent == load.received == load.carried[0] and load.max_over_mean == 1 and not load.dropped_fraction
+    assert load.moved_fraction > 0.1
+    uneven = Setting.of("cluster-64", "moda-tiny", {**plan, "tokens_per_rank": 31})
+    with pytest.raises(InputError, match="31 tokens of a rank times 1 do not divide over"):
+        LoadModel(uneven)
 
 
 @pytest.mark.parametrize(("experts", "most", "moved"), [(16, 4.73, 0.366), (400, 60.9, 0.562)])

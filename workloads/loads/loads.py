@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Hashable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -12,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.frozen import FrozenArrays
-from ..mesh.axes import CONTEXT, REPLICAS
+from ...hardware.precisions import BYTES
+from ..mesh.axes import CONTEXT, REPLICAS, TENSOR
 from ..plan.setting import Setting
 from ..routing.balancers import Padded
-from ..routing.balancers.balancer import carried_by
+from ..routing.balancers.balancer import Carried, Copies, carried_by
 from ..routing.balancers.past import MOST_STEPS_AGO, Past
 from ..routing.choices import choices
 from ..routing.drift import walk
@@ -52,6 +55,9 @@ class Load(FrozenArrays):
     max_over_mean: float
     moved_fraction: float
     dropped_fraction: float
+    copies_sent: float | Array = 0.0  # of experts, by each rank
+    copies_held: float | Array = 0.0
+    kept: float | Array = 0.0  # own tokens that ranks carry for copies, which are not sent
     pairs: NDArray[np.int64] | None = None  # [groups, senders, receivers] of a group, where every message is looked at
 
     @property
@@ -62,11 +68,30 @@ class Load(FrozenArrays):
     @property
     def mean(self) -> Load:
         """What ranks send and carry in the mean."""
-        return replace(self, sent=float(np.mean(self.sent)), counted=float(np.mean(self.counted)), pairs=None)
+        return self.of(np.mean, pairs=None)
+
+    def of(self, one: Callable[[Any], Any], **others: Any) -> Load:
+        """What all ranks would send and carry, were each as one is of them: the mean, or the fullest."""
+        return replace(
+            self,
+            sent=float(one(self.sent)),
+            counted=float(one(self.received)),
+            copies_sent=float(one(self.copies_sent)),
+            copies_held=float(one(self.copies_held)),
+            kept=float(one(self.kept)),
+            **others,
+        )
 
     def of_tokens(self, factor: float) -> Load:
         """What ranks send and carry of so many times the tokens, spread in the same way."""
-        return replace(self, sent=self.sent * factor, counted=self.received * factor, pairs=None)
+        return replace(
+            self, sent=self.sent * factor, counted=self.received * factor, kept=self.kept * factor, pairs=None
+        )
+
+
+def _bytes(load: Load) -> float:
+    """Bytes of a load's arrays."""
+    return float(sum(each.nbytes for each in vars(load).values() if isinstance(each, np.ndarray)) + 512)
 
 
 class LoadStatistics:
@@ -117,6 +142,21 @@ def _thinned(values: Array, most: int = 512) -> list[float]:
     return [float(values[place]) for place in places]
 
 
+def _prices(setting: Setting) -> tuple[float, float]:
+    """Seconds that a copy of an expert takes, its weights there and its gradients back, and those of a token that a rank carries.
+
+    A token costs three times its FLOPs forward, and four messages (He et al. 2022, FasterMoE, section 4.1).
+    """
+    model, formats = setting.model, setting.plan.precisions.at(0)["expert"]
+    numbers = float(model.matrices * model.hidden * model.expert_width)
+    rate = setting.machine.node.injection / setting.ranks_per_node
+    bytes_of = BYTES[formats.compute]
+    copy = numbers * (bytes_of + BYTES[formats.gradient]) / rate
+    peaks = setting.processor.core_group.peak  # a machine that has no such format is refused where products are timed
+    peak = peaks.get(formats.gemm, max(peaks.values())) * setting.processor.groups
+    return copy, 3 * 2 * numbers / peak + 4 * model.hidden * bytes_of / rate
+
+
 class _Draw(NamedTuple):
     """Tokens ``[1, groups, experts]`` drawn with these chances, and the step since which they are as they are."""
 
@@ -136,12 +176,13 @@ class LoadModel:
 
     def __init__(self, setting: Setting, decoder: bool = False, carried_only: bool = False) -> None:
         self.plan, self.mesh = setting.plan, setting.mesh
-        spread = self.plan.expert_tensor == "whole" and "tp" in self.mesh.axes
-        self.axes = ("ep", "tp") if spread and "ep" in self.mesh.axes else ("tp",) if spread else ("ep",)
-        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *(["tp"] if spread else []))
+        self.axes = setting.expert_axes
+        over_tp = [axis for axis in self.axes if axis in TENSOR]
+        self.tokens = setting.micro_tokens(decoder) // self.mesh.size(*CONTEXT, *over_tp)
         self.experts, self.top_k = setting.model.experts, setting.top_k
         self.ranks = self.mesh.size(*self.axes)
-        self.router, self.balancer = self.plan.router_policy, self.plan.balancing
+        self.router, self.balancer = self.plan.router_policy, self.plan.balancing.priced(*_prices(setting))
+        self.balancer.require(self.experts, self.ranks, self.tokens, self.top_k)
         self._others = tuple(
             1
             if axis in self.axes or axis not in REPLICAS or (carried_only and setting.plan.balancing.level)
@@ -150,9 +191,13 @@ class LoadModel:
         )
         self.groups = prod(self._others)
         self._micro_batches, self._layers = setting.batch.micro_batches, setting.model.depth
+        self._of_points = setting.kept
         self._known = dict[tuple[int, int], Array]()
         self._drawn = dict[tuple[int, int, int, bool], NDArray[np.int64]]()
         self._chance: dict[tuple[int, int], _Draw] = setting.drawn_loads.setdefault((decoder, carried_only), {})
+        self._states: dict[tuple[int, int, int], tuple[int, dict[str, Any]]] = setting.past_loads.setdefault(
+            ("states", decoder, self._others), {}
+        )
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -219,6 +264,7 @@ class LoadModel:
         choices = 1 if sums else self.top_k
         ahead = min(self._micro_batches, AHEAD // (8 * choices * self.groups * self.ranks * self._layers))
         drawn_by_expert = by_expert(self.experts, self.top_k, self.groups)
+        drawn_by_expert = drawn_by_expert and self.balancer.copies is None  # which asks for the same tokens by expert
         if ahead > 1 and drawn_by_expert and not self.plan.prototypes and not isinstance(self.router, Trace):
             drawn = self._ahead(layer, step, micro_batch - micro_batch % ahead, ahead, sums)
             found: NDArray[np.int64] = drawn[micro_batch % ahead]
@@ -259,15 +305,50 @@ class LoadModel:
         shares: Array = rows / rows.sum(axis=1, keepdims=True)
         return shares
 
-    def past(self, layer: int, step: int, micro_batch: int) -> Past:
-        """What a balancing policy may know of a layer's earlier steps."""
+    def past(self, layer: int, step: int, micro_batch: int, group: int | None = None) -> Past:
+        """What a balancing policy may know of a layer's earlier steps, in all groups or in one."""
         return Past(
             step,
             layer,
             micro_batch,
+            group,
             loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
             results=lambda earlier: self._carried(layer, earlier, micro_batch),
+            experts=lambda earlier: self.of_experts(layer, earlier, micro_batch),
+            state=self._state(layer, step, micro_batch, group or 0) if self.balancer.remembers else {},
         )
+
+    def _state(self, layer: int, step: int, micro_batch: int, group: int) -> dict[str, Any]:
+        """What a policy has remembered of a group before a step: it is asked about all steps before, in their order."""
+        key = layer, micro_batch, group
+        done, state = self._states.get(key, (0, {}))
+        if done > step:
+            done, state = 0, {}
+        for at in range(done, step):
+            self._states[key] = at, state
+            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch, group)
+            carried_by(self.balancer, wanted[:, group : group + 1], self.tokens, past)
+            state = past.state
+        self._states[key] = step, state
+        return deepcopy(state)
+
+    def _asked(self, wanted: NDArray[np.int64], layer: int, step: int, micro_batch: int) -> Carried:
+        """What the policy carries of ``wanted[choice, groups, ranks]``; one that remembers is asked group by group."""
+        if not self.balancer.remembers:
+            past = self.past(layer, step, micro_batch, 0 if wanted.shape[1] == 1 else None)
+            return carried_by(self.balancer, wanted, self.tokens, past)
+        found = [
+            carried_by(
+                self.balancer, wanted[:, group : group + 1], self.tokens, self.past(layer, step, micro_batch, group)
+            )
+            for group in range(wanted.shape[1])
+        ]
+        tokens, moved, dropped = (
+            np.concatenate([getattr(each, name) for each in found]) for name in ("tokens", "moved", "dropped")
+        )
+        copies = [each.copies for each in found if each.copies is not None]
+        joined = Copies(*(np.concatenate(each) for each in zip(*copies, strict=True))) if copies else None
+        return Carried(tokens, moved, dropped, joined)
 
     def _carried(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
         """Tokens ``[groups, ranks]`` carried in an earlier step, from the first on: each may follow from those before."""
@@ -275,23 +356,36 @@ class LoadModel:
         if kept and step < kept[0][0]:
             kept.clear()
         for at in range(kept[-1][0] + 1 if kept else 0, step + 1):
-            wanted, past = self.wanted(layer, at, micro_batch), self.past(layer, at, micro_batch)
-            kept.append((at, carried_by(self.balancer, wanted, self.tokens, past).tokens))
+            wanted = self.wanted(layer, at, micro_batch)
+            kept.append((at, self._asked(wanted, layer, at, micro_batch).tokens))
         return next(tokens for at, tokens in kept if at == step)
 
     def sample(self, layer: int, step: int, micro_batch: int) -> Load:
         """The load of a layer in a micro-batch of a step; the same arguments and seed give the same load."""
+        if self._of_points is None:
+            return self._sampled(layer, step, micro_batch)
+        key = (*self.form, layer, step, micro_batch)
+        return self._of_points.of("loads", key, lambda: self._sampled(layer, step, micro_batch), _bytes)
+
+    @property
+    def form(self) -> tuple[Hashable, ...]:
+        """What decides the loads of a layer, a step and a micro-batch."""
+        plan = self.plan
+        drawn = (plan.router, plan.balancer, plan.prototypes, plan.drift, plan.seed)
+        places = (self.mesh.axes, self.mesh.shape, self.axes, self._others)
+        return (*drawn, *places, self.tokens, self.experts, self.top_k, self._micro_batches, self._layers)
+
+    def _sampled(self, layer: int, step: int, micro_batch: int) -> Load:
         wanted = self.wanted(layer, step, micro_batch, sums=not self.balancer.by_choice)
         most = float(wanted.sum(axis=0).max() / (self.tokens * self.top_k))
         if self.balancer.level:
             wanted = wanted[:, :1]
-        past = self.past(layer, step, micro_batch)
-        carried = carried_by(self.balancer, wanted, self.tokens, past.of_group(0) if self.balancer.level else past)
+        carried = self._asked(wanted, layer, step, micro_batch)
         copies = self.ranks * self.tokens * self.top_k * wanted.shape[1]
         sent, received = self._per_group(carried.tokens.mean(axis=-1)), self._per_rank(carried.tokens)
         if isinstance(self.balancer, Padded):
             sent = received = float(self.balancer.places(self.tokens, self.top_k))
-        return Load(
+        found = Load(
             sent=sent,
             counted=received,
             wanted=wanted[:, 0].sum(axis=0),
@@ -302,6 +396,15 @@ class LoadModel:
             moved_fraction=float(carried.moved.sum() / copies),
             dropped_fraction=float(carried.dropped.sum() / copies),
         )
+        if carried.copies is None:
+            return found
+        copied_out, copied_in, kept = map(self._numbers, carried.copies)
+        return replace(found, copies_sent=copied_out, copies_held=copied_in, kept=kept)
+
+    def _numbers(self, counts: NDArray[np.int64]) -> float | Array:
+        """Counts ``[groups, ranks]`` over the mesh, as numbers to compute with."""
+        found = self._per_rank(counts)
+        return found if isinstance(found, float) else found.astype(np.float64)
 
     def _per_group(self, values: Array) -> float | Array:
         if (values == values[0]).all():

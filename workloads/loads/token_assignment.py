@@ -38,12 +38,12 @@ def decisions(loads: LoadModel, layer: int, step: int, micro_batch: int, group: 
 def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArray[np.int64] | None:
     """Tokens ``[groups, senders, receivers]`` that travel between the ranks of each group, as the gates decide.
 
-    None where the mesh is too large to look at single tokens or has other axes than dp and ep.
+    None where the mesh is too large to look at single tokens or has other axes than dp and ep, and where experts are copied.
     """
     mesh, balancer = loads.mesh, loads.balancer
     if mesh.ranks > MOST_RANKS or mesh.ranks * loads.tokens > MOST_TOKENS:
         return None
-    if not set(mesh.axes) <= {"dp", "ep"}:
+    if not set(mesh.axes) <= {"dp", "ep"} or balancer.copies is not None:
         return None
     found = []
     for group in range(mesh.ranks // loads.ranks):
@@ -51,7 +51,7 @@ def between(loads: LoadModel, layer: int, step: int, micro_batch: int) -> NDArra
         wanted = np.zeros((loads.top_k, loads.ranks, loads.ranks), dtype=np.int64)
         for choice in range(loads.top_k):
             np.add.at(wanted[choice], (np.arange(loads.ranks)[:, None], home[:, :, choice]), 1)
-        past = loads.past(layer, step, micro_batch).of_group(group)
+        past = loads.past(layer, step, micro_batch, group)
         found.append(pairs_of(balancer, wanted, loads.tokens, past))
     return np.array(found)
 

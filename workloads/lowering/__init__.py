@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Unpack
 
@@ -10,10 +11,12 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine
 from ..loads.loads import Load
 from ..model.model import Model
+from ..plan.form import schedule_form
 from ..plan.plan_options import PlanOptions
 from ..plan.run_file import resolved
 from ..plan.setting import Setting
 from ..plan.signatures import documented
+from ..schedule.filled import FilledOnDemand
 from ..schedule.operation import Role, Task
 from ..schedule.schedule import Schedule
 from ..schedule.work import HostCopy
@@ -58,6 +61,18 @@ def lower_step(setting: Setting, step: int = 0, pairwise: bool = False) -> tuple
     of this iteration) is decided here. Micro-batches are written out one after another, or, in pipelines and where they are many
     and alike, as blocks and their order (:attr:`Setting.composed`).
     """
+    if setting.kept:
+        key = (schedule_form(setting), step, pairwise)
+        return setting.kept.of("schedule", key, lambda: _lowered(setting, step, pairwise), _weight)
+    return _lowered(setting, step, pairwise)
+
+
+def _weight(made: tuple[Schedule, list[Load]]) -> float:
+    """What a schedule counts where few are kept: those that are filled in on demand hold on to their settings, and are not."""
+    return inf if isinstance(made[0].operations, FilledOnDemand) else 1.0
+
+
+def _lowered(setting: Setting, step: int, pairwise: bool) -> tuple[Schedule, list[Load]]:
     this = TrainingStep(setting, step, pairwise)
     if not setting.composed:
         return _one_after_another(this), this.seen

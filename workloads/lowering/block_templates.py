@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from ...hardware.errors import InternalError
+from ..schedule.block_flops import Flops, flops_of
 from ..schedule.filled import FilledOnDemand
 from ..schedule.operation import Block, FilledBlock, Operation
 from ..schedule.work import Exchange, Gemm, Sweep, Work
@@ -33,15 +34,16 @@ class Gap:
     def filled(self, work: Work, flow: Flow) -> Work:
         """The work with what the flow says."""
         if self.exchange:
-            assert isinstance(work, Exchange)
             of: Exchange = getattr(flow, self.exchange)
-            return Exchange(
-                work.operation, work.algorithm, work.axes, of.nbytes, work.element, of.received, of.pairs, work.root
-            )
-        values = dict(vars(work))  # what dataclasses.replace does takes twice as long
-        for name, amount in self.amounts:
-            values[name] = getattr(flow, amount)
-        return type(work)(**values)
+            return _with(work, nbytes=of.nbytes, received=of.received, pairs=of.pairs)
+        return _with(work, **{name: getattr(flow, amount) for name, amount in self.amounts})
+
+
+def _with(work: Work, **amounts: Any) -> Work:
+    """The work with these amounts, whose arrays are read-only already. A step has very many, so they are made without ado."""
+    found: Work = object.__new__(type(work))
+    vars(found).update(vars(work), **amounts)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,7 @@ class Template:
 
     operations: Block
     gaps: Mapping[int, Gap]
+    one_token: Mapping[Any, Flow]  # by layer
 
     @classmethod
     def of(cls, operations: Block, lacking: Mapping[Any, Flow]) -> Template:
@@ -59,6 +62,9 @@ class Template:
         """
         exchanges = {id(flow.dispatch.nbytes): (layer, "dispatch") for layer, flow in lacking.items()}
         exchanges |= {id(flow.combine.nbytes): (layer, "combine") for layer, flow in lacking.items()}
+        for name in ("copies", "returned"):
+            of_copies = {layer: getattr(flow, name) for layer, flow in lacking.items()}
+            exchanges |= {id(each.nbytes): (layer, name) for layer, each in of_copies.items() if each is not None}
         amounts = {
             id(getattr(flow, name)): (layer, name)
             for layer, flow in lacking.items()
@@ -79,13 +85,31 @@ class Template:
                 raise InternalError(
                     f"{operation.label}: {', '.join(open_fields)} follow from a load in a way of their own"
                 )
-        return cls(operations, gaps)
+        return cls(operations, gaps, {layer: replace(flow, tokens=1.0) for layer, flow in lacking.items()})
 
     def filled(self, flow: Callable[[Any], Flow]) -> Block:
         """The block where a layer (counted from the first of the stage) carries what its flow says."""
-        return FilledBlock.of(
-            self.operations, {number: self._filled(number, flow(gap.layer)) for number, gap in self.gaps.items()}
-        )
+        filled = {number: self._filled(number, flow(gap.layer)) for number, gap in self.gaps.items()}
+        return FilledBlock.of(self.operations, filled, self._flops(flow))
+
+    def _flops(self, flow: Callable[[Any], Flow]) -> Flops:
+        """FLOPs of a block in the mean over ranks: those that lack an amount have theirs in proportion to a layer's tokens."""
+        whole, of_token = self._proportions
+        found = dict(whole)
+        for layer, each in of_token.items():
+            tokens = flow(layer).mean
+            for precision, flops in each.items():
+                found[precision] = found.get(precision, 0.0) + flops * tokens
+        return found
+
+    @cached_property
+    def _proportions(self) -> tuple[Flops, dict[Hashable, Flops]]:
+        """FLOPs of what lacks nothing, and by layer those of a token in all else."""
+        whole = flops_of(each for number, each in enumerate(self.operations) if number not in self.gaps)
+        of_layer: dict[Hashable, list[Operation]] = {}
+        for number, gap in self.gaps.items():
+            of_layer.setdefault(gap.layer, []).append(self._filled(number, self.one_token[gap.layer]))
+        return whole, {layer: flops_of(operations) for layer, operations in of_layer.items()}
 
     def on_demand(self, flow: Callable[[Any], Flow], mean: Callable[[Any], Flow]) -> FilledOnDemand:
         """The operations, each made anew with what its layer's flow says when it is asked for; the latest flows are kept.

@@ -16,7 +16,7 @@ from ..model.precision import Part as ModelPart
 from ..optimizers import Adam
 from ..plan.setting import Setting
 from .activations import Saved, SavedTensor
-from .buffers import exchanges, libraries, logits
+from .buffers import backbone_weights, exchanges, features, libraries, logits
 from .need import PARTS, Array, Keeper, Memory, MemoryLine
 from .stages import MemoryStages
 from .state import ModelState, all_single
@@ -96,6 +96,7 @@ class Account:
         yield from state.whole_layers()
         if self.working:
             yield from self.working.resident()
+        yield from backbone_weights(self.setting.model, BYTES[self.formats["embedding"].compute], self.stages)
         yield from libraries(self.setting)
 
     def passing(self) -> Iterator[MemoryLine]:
@@ -106,7 +107,8 @@ class Account:
         yield from self._kept(saved)
         yield from self._fetched(saved)
         yield from self._at_ends(saved)
-        yield from exchanges(saved, self._most)
+        yield from exchanges(saved, self._most, self._copies)
+        yield from features(saved, self.stages)
         if self.working:
             yield from self.working.sent_on(saved)
             yield from self.working.moment(saved, self._most)
@@ -184,6 +186,11 @@ class Account:
     def _most(self) -> float:
         """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
         return max((float(np.max(load.received)) for load in self.loads), default=0.0)
+
+    @cached_property
+    def _copies(self) -> float:
+        """Copies of experts that a rank has in one layer of a micro-batch at most."""
+        return max((float(np.max(load.copies_held)) for load in self.loads), default=0.0)
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""

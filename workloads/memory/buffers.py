@@ -8,6 +8,7 @@ import numpy as np
 
 from ...hardware.precisions import BYTES
 from ..mesh.axes import CONTEXT
+from ..model.model import Model
 from ..plan.setting import Setting
 from .activations import Saved
 from .need import MemoryLine
@@ -33,10 +34,38 @@ def libraries(setting: Setting) -> Iterator[MemoryLine]:
         yield MemoryLine("other", "groups", "buffers of exchanges", size, keeper="library")
 
 
-def exchanges(saved: Saved, most: float) -> Iterator[MemoryLine]:
-    """Buffers that exchanges fill; ``most`` are the tokens that the fullest rank's experts carry in one layer."""
+def backbone_weights(model: Model, size: int, stages: MemoryStages) -> Iterator[MemoryLine]:
+    """Weights of a backbone, which every rank that reads images has whole, in the format in which it computes."""
+    if model.convolutions:
+        count = sum(each.channels * each.inputs * each.count for each in model.convolutions)
+        yield MemoryLine("parameters", "backbone", "weights, not trained", stages.at_first * float(count * size))
+
+
+def features(saved: Saved, stages: MemoryStages) -> Iterator[MemoryLine]:
+    """Input and output of a backbone's largest convolution; nothing else is kept, since it is not trained."""
+    local = saved.stacks[True]
+    if local.model.convolutions:
+        patches = local.tokens * local.model.patches / local.model.seq_len
+        largest = 2 * max(each.elements / each.count for each in local.model.convolutions)
+        size = stages.at_first * patches * largest * saved.size("embedding")
+        yield MemoryLine("other", "backbone", "input and output of its largest layer", size)
+
+
+def exchanges(saved: Saved, most: float, copies: float = 0.0) -> Iterator[MemoryLine]:
+    """Buffers that exchanges fill; ``most`` are the tokens that the fullest rank's experts carry in one layer.
+
+    ``copies`` are those of other ranks' experts in a layer at most; each is kept from the layer's forward to its backward pass.
+    """
     for name, what, size in _exchanges(saved, most):
         yield MemoryLine("other", name, what, np.array([size]))
+    if copies and saved.loads is not None:
+        setting = saved.setting
+        model, formats = setting.model, setting.plan.precisions.at(0)["expert"]
+        cut = 1 if "tp" in saved.loads.axes else setting.mesh.size("tp")
+        numbers = model.matrices * model.hidden * model.expert_width / cut
+        layers = np.ceil(model.moe_layers / setting.mesh.size("pp"))
+        size = copies * layers * numbers * (BYTES[formats.compute] + BYTES[formats.gradient])
+        yield MemoryLine("other", "copies", "copies of other ranks' experts, and their gradients", np.array([size]))
 
 
 def _exchanges(saved: Saved, most: float) -> Iterator[tuple[str, str, float]]:

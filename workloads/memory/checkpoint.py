@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...hardware.precisions import BYTES
 from ..lowering.data_parallel.held_tensors import HeldTensors
-from ..lowering.data_parallel.sharding import CUT, held
+from ..lowering.data_parallel.sharding import cut_axes, held
 from ..model.precision import POLICIES
 from ..optimizers.optimizer import kept_precision
 from ..plan.setting import Setting
@@ -20,7 +20,7 @@ def checkpoint_bytes(setting: Setting) -> float:
     stages, tensors = MemoryStages(setting), HeldTensors(setting)
     formats, total = POLICIES[setting.plan.precisions.names[-1]], 0.0
     for each in held(setting):
-        cut, mine = setting.mesh.size(*CUT[each.part]), formats[each.part]
+        cut, mine = setting.mesh.size(*cut_axes(setting, each.part)), formats[each.part]
         held_bytes = stages.by_stage(each.parameters) * float(BYTES[mine.weight])
         for one in tensors.ruled(each) if setting.model.trains(each.part) else ():
             held_bytes = held_bytes + stages.by_stage(one.parameters) * one.rule.state_bytes(mine)

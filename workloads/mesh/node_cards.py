@@ -27,7 +27,7 @@ def node_injection(machine: Machine, layout: Layout) -> NDArray[np.float64]:
 
 def card_shares(layout: Layout) -> NDArray[np.float64]:
     """The share of their rate that each node's cards have, ``[nodes]`` up to the last one that holds a rank."""
-    share = np.ones(int(layout.node.max()) + 1)
+    share = np.ones(layout.reach)
     for node, left in layout.slow_cards:
         if node < len(share):
             share[node] = left

@@ -28,7 +28,7 @@ class NodeLinks:
         """A ``ring`` for each node up to the last one that holds a rank, or a ``port.out`` and a ``port.in`` for each rank."""
         node, ranks = machine.node, layout.mesh.ranks
         if node.inside == "ring":
-            return cls((LinkKind("ring", node.ring_bandwidth, int(layout.node.max()) + 1, "ring"),), layout.node)
+            return cls((LinkKind("ring", node.ring_bandwidth, layout.reach, "ring"),), layout.node)
         port = node.ring_bandwidth * node.core_groups / layout.ranks_per_node
         return cls(
             (LinkKind("port.out", port, ranks, "port"), LinkKind("port.in", port, ranks, "port")), np.arange(ranks)

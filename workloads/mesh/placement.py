@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Layout(FrozenArrays):
     """A mesh on a machine: ``node[rank]`` is the node that holds each rank.
 
     Built once for a plan; the network asks it which ranks form a group and which of those share a supernode. ``slow_cards`` are
-    nodes, each with the share of its cards' rate that it has.
+    nodes, each with the share of its cards' rate that it has, ``slow_uplinks`` supernodes with that of their links to others.
     """
 
     mesh: Mesh
@@ -43,6 +44,7 @@ class Layout(FrozenArrays):
     nodes_per_supernode: int
     supernode_size: int
     slow_cards: tuple[tuple[int, float], ...] = ()
+    slow_uplinks: tuple[tuple[int, float], ...] = ()
     _cache: dict[tuple[str, ...], NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
     _span: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False, compare=False)
     _split: dict[tuple[str, ...], NDArray[np.int64] | None] = field(default_factory=dict, repr=False, compare=False)
@@ -66,10 +68,27 @@ class Layout(FrozenArrays):
             raise ValueError(f"{len(node)} nodes of {mesh.ranks} ranks")
         return cls(mesh, node, plain["ranks_per_node"], plain["nodes_per_supernode"], plain["supernode_size"])
 
-    @property
+    @cached_property
     def nodes(self) -> int:
         """Nodes that hold at least one rank."""
         return int(np.count_nonzero(np.bincount(self.node)))
+
+    @cached_property
+    def reach(self) -> int:
+        """Nodes from the machine's first to the last one that holds a rank."""
+        return int(self.node.max()) + 1
+
+    @cached_property
+    def home(self) -> NDArray[np.int64]:
+        """Of each rank the number of its node among those that hold ranks."""
+        number = np.cumsum(np.bincount(self.node) > 0) - 1
+        found: NDArray[np.int64] = number[self.node]
+        return found
+
+    @cached_property
+    def sorted(self) -> bool:
+        """Whether each rank has a node to itself, and nodes stand in the order of ranks."""
+        return bool((np.diff(self.node) > 0).all())
 
     @property
     def present(self) -> int:

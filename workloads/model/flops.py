@@ -50,7 +50,8 @@ def forward_flops(
 
     ``top_k`` experts see each token (None: the model's own), if they are not dropped: routed experts carry the share ``carried``.
     ``masked``: of attention only what masks leave (a causal one, and that of ``documents`` of such lengths), else all. Two FLOPs
-    for each element of a matrix and token (Narayanan et al. 2021, section 5.1); biases, norms and lookups are not counted.
+    for each element of a matrix and token (Narayanan et al. 2021, section 5.1); biases, norms and lookups are not counted. The
+    convolutions of a backbone are, once a patch.
     """
     short = (model.decoder_seq_len or seq_len) if model.encoder_layers else seq_len
     experts = (model.top_k if top_k is None else top_k) * carried
@@ -60,6 +61,9 @@ def forward_flops(
         products = _products(model, layer, tokens / seq_len, lengths, experts)
         layers += count * (sum(products.values()) + _mixing(model, layer, tokens / seq_len, lengths, masked, documents))
         frozen += count * sum(flops for part, flops in products.items() if not model.trains(part))
+    # of a backbone there is a forward pass alone: neither gradients of weights nor of inputs
+    features = tokens * model.patches / model.seq_len * sum(each.flops for each in model.convolutions)
+    layers, frozen = layers + features, frozen + BACKWARD * features
     answers = 1 + model.further_tokens
     output = answers * 2.0 * tokens * short / seq_len * model.hidden * model.vocabulary
     return ForwardFlops(layers, output, frozen + (0.0 if model.trains("embedding") else output))

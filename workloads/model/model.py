@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...hardware.errors import InputError, nearest, suggestion
-from ...hardware.records import Record, build, catalogue_names, find, put, read_toml, rebuilt
+from ...hardware.records import Record, build, catalogue_names, find, parsed_toml, put, read_toml, rebuilt
+from ...hardware.shown import Shown
+from .backbones import BACKBONES, Convolution, convolutions
 from .layers import ATTENTION, ATTENTIONS, CHUNK, WINDOW, Layer, Sight, expanded, one_each
 from .precision import PARTS, Part
 from .recurrent import AnyRecurrent, Recurrent
@@ -85,7 +87,7 @@ def _named(biases: Any) -> Any:
     return (("qkv", "out", "ffn", "expert") if biases else ()) if isinstance(biases, bool) else biases
 
 
-class Model(Record):
+class Model(Record, Shown):
     """A Transformer: decoder-only, or with ``encoder_layers`` an encoder-decoder; dense, or with ``experts`` a mixture of them.
 
     ``experts`` counts those of one layer; every ``moe_every``-th layer after the first ``dense_first`` has them, the others a
@@ -93,7 +95,9 @@ class Model(Record):
     ``gated``. ``shared_experts`` see every token. With fewer ``kv_heads`` than heads, heads share keys and values (grouped-query
     attention). Attention is ``causal`` but in an encoder; BERT reads both ways. ``tied``: the output layer shares the embedding's
     weights. ``positions`` are learned position embeddings. Of a sequence of ``seq_len``, ``patches`` are those of an image,
-    projected from ``patch_values`` numbers each, and the rest text; a decoder beside an encoder has ``decoder_seq_len``.
+    projected from ``patch_values`` numbers each, and the rest text; a decoder beside an encoder has ``decoder_seq_len``. These
+    numbers are read, or made in every step by a ``backbone`` of ``patch_pixels`` x ``patch_pixels`` pixels, which is not trained
+    and not counted among the model's parameters.
     ``published_parameters`` is what the authors say that the model has, ``published_active`` how many of them a token passes.
 
     ``mixers`` are what mixes tokens in layer after layer of the decoder, and again from the start: ``attention`` to all tokens,
@@ -141,6 +145,8 @@ class Model(Record):
     decoder_seq_len: int | None = Field(default=None, gt=0)
     patches: int = Field(default=0, ge=0)
     patch_values: int = Field(default=0, ge=0)
+    backbone: Literal["none", "resnet50", "resnet101", "resnet152"] = "none"
+    patch_pixels: int = Field(default=0, ge=0)
     published_parameters: float | None = Field(default=None, gt=0)
     published_active: float | None = Field(default=None, gt=0)
     plan: dict[str, Any] = {}
@@ -160,6 +166,11 @@ class Model(Record):
             raise ValueError(f"patches = {self.patches} exceeds seq_len = {self.seq_len}")
         if self.patches and not self.patch_values:
             raise ValueError("patches need patch_values, the numbers of one patch before its projection")
+        if self.backbone != "none":
+            if not self.patches or not self.patch_pixels:
+                raise ValueError("a backbone needs patches and patch_pixels, the edge of one in pixels")
+            if self.patch_values != (made := BACKBONES[self.backbone].values):
+                raise ValueError(f"patch_values = {self.patch_values}: {self.backbone} makes {made} numbers of a patch")
         if self.decoder_seq_len and not self.encoder_layers:
             raise ValueError("decoder_seq_len is for models with encoder_layers")
         self._consistent_mixers()
@@ -349,6 +360,11 @@ class Model(Record):
         return by_head[self.query_key_norm] * (2 if layer.cross else 1)
 
     @property
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """What the backbone does with one patch; nothing where features are read."""
+        return () if self.backbone == "none" else convolutions(self.backbone, self.patch_pixels)
+
+    @property
     def of_input(self) -> Parameters:
         """Parameters of the embedding: words, learned positions, the projection of patches."""
         rows = self.vocabulary + self.positions + self.patch_values * (self.patches > 0)
@@ -424,6 +440,11 @@ def load_model(model: str | Path | Model) -> Model:
     if isinstance(model, Model):
         return model
     return build(Model, read_toml(find("model", CATALOGUE, str(model))), str(model))
+
+
+def read_model(text: str, source: str) -> Model:
+    """The model that ``model_toml`` wrote; raises ``InputError`` that names the ``source`` for anything else."""
+    return build(Model, parsed_toml(text, source), source)
 
 
 def list_models() -> list[Model]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...hardware.errors import suggestion
 from ...hardware.precisions import BYTES, Precision
 from ...hardware.registry import Policy
+from ..model.number_types import TYPES
 from ..model.precision import Formats, Part
 from ..model.tensors import Tensor
 
@@ -165,10 +166,6 @@ class UpdateRule(ABC):
         found: dict[str, Array] = {each.name: np.zeros(count, TYPES[each.precision]) for each in self.slots(formats)}
         kind = TYPES[kept_precision(formats)]
         return found | {name: np.zeros(numbers, kind) for name, numbers in self.kept(tensor).items()}
-
-
-TYPES: dict[str, type[np.floating[Any]]] = {"fp64": np.float64, "fp32": np.float32, "fp16": np.float16}
-"""NumPy's types of formats; it has no bfloat16."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..pipelines import PIPELINES, find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.balancers import Balancer, Padded
 from .batch import Batch
+from .expert_axes import expert_axes
 from .plan import Plan
 
 
@@ -256,6 +257,18 @@ RULES = (
         lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_tensor == "whole" and g.has("tp"),
         "tokens are exchanged over two axes",
     ),
+    Rule(
+        "--all-to-all bruck",
+        "--expert-context spread",
+        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_context == "spread" and g.has(*CONTEXT),
+        "tokens are exchanged over two axes",
+    ),
+    Rule(
+        "--expert-context spread",
+        "no experts",
+        lambda g: g.plan.expert_context == "spread" and not g.model.experts,
+        "the model is dense",
+    ),
 )
 """Every exclusion, in the order in which they are looked at; the documentation prints them."""
 
@@ -299,8 +312,8 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
         if plan.expert_tensor == "split" or model.shared_experts:
             yield "inner elements of an expert", model.expert_width, by, width
         yield "inner elements of the FFN beside experts", model.dense_beside, by, width
-        parts = mesh.size("ep") * (mesh.size("tp") if plan.expert_tensor == "whole" else 1)
-        yield "experts", model.experts, "ep" if plan.expert_tensor == "split" else "ep*tp", parts
+        over = expert_axes(plan, mesh)
+        yield "experts", model.experts, "*".join(over), mesh.size(*over)
     tokens = batch.micro_tokens
     yield "tokens of a micro-batch", tokens, CUT, mesh.size(*CONTEXT)
     yield "tokens of a sequence", batch.seq_len, CUT, mesh.size(*CONTEXT)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError, suggestion
 from ...hardware.frozen_dict import frozen
+from ...hardware.shown import Shown
 from ..mesh.mesh_text import mesh_sizes
+from .expert_axes import fold
 from .option import Option, options_of, read_options
 from .plan_fields import PlanFields
 
@@ -46,7 +48,7 @@ BELONGS = {"pipeline": "pp", "chunks": "pp", "stage_layers": "pp", "tensor": "tp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(PlanFields):
+class Plan(PlanFields, Shown):
     """The choices for a run, under the names that the command line gives them; what is None follows from the others.
 
     Batch: either ``tokens_per_rank`` (of a data-parallel rank, with all that share its tokens), or ``global_batch`` sequences of
@@ -93,7 +95,7 @@ class Plan(PlanFields):
         found, wrong = read_options(cls.options(), table, where)
         if wrong:
             raise InputError(wrong)
-        plan = cls(**found)
+        plan = cls(**fold(found))
         plan.check()
         if model.experts and (plan.top_k or model.top_k) > model.experts:
             raise InputError(f"--top-k {plan.top_k}: {model.name} has {model.experts} experts a layer")
@@ -119,6 +121,7 @@ class Plan(PlanFields):
             self.offloads,
             self.slowness_of_nodes,
             self.shares_of_links,
+            self.shares_of_uplinks,
             self.documents,
             parse(self.stage_layers),
         )
@@ -224,16 +227,22 @@ class Plan(PlanFields):
     @property
     def slowness_of_nodes(self) -> dict[int, float]:
         """How many times as long nodes take that are named as slow (or, below 1, as fast)."""
-        return _by_node(
+        return _by_place(
             "--slow-nodes", self.slow_nodes, "NODE:FACTOR, a node from 0 on and a factor above 0: 3:1.2", inf
         )
 
     @property
     def shares_of_links(self) -> dict[int, float]:
         """The share of their rate that the network cards of named nodes have."""
-        return _by_node(
+        return _by_place(
             "--slow-links", self.slow_links, "NODE:SHARE, a node from 0 on and a share of (0, 1]: 3:0.5", 1.0
         )
+
+    @property
+    def shares_of_uplinks(self) -> dict[int, float]:
+        """The share of their rate that the links of named supernodes to the others have."""
+        needed = "SUPERNODE:SHARE, a supernode from 0 on and a share of (0, 1]: 2:0.5"
+        return _by_place("--slow-uplinks", self.slow_uplinks, needed, 1.0, "supernode")
 
     @property
     def documents(self) -> tuple[int, ...]:
@@ -264,21 +273,21 @@ class Plan(PlanFields):
         }
 
 
-def _by_node(flag: str, text: str, needed: str, most: float) -> dict[int, float]:
-    """Numbers above 0, up to ``most``, by node; raises :class:`InputError` that says what is ``needed``."""
+def _by_place(flag: str, text: str, needed: str, most: float, what: str = "node") -> dict[int, float]:
+    """Numbers above 0, up to ``most``, by node or another place; raises :class:`InputError` that says what is ``needed``."""
     found: dict[int, float] = {}
     for part in [] if text == "none" else text.split(","):
         name, _, value = (each.strip() for each in part.partition(":"))
-        node = int(name) if name.isdecimal() else -1
+        place = int(name) if name.isdecimal() else -1
         try:
             number = float(value)
         except ValueError:
             number = 0.0
-        if node < 0 or not 0 < number <= most or number == inf:
+        if place < 0 or not 0 < number <= most or number == inf:
             raise InputError(f"{flag} {part}: write {needed}")
-        if node in found:
-            raise InputError(f"{flag} {text}: node {node} is named twice")
-        found[node] = number
+        if place in found:
+            raise InputError(f"{flag} {text}: {what} {place} is named twice")
+        found[place] = number
     return found
 
 

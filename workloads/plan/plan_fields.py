@@ -157,7 +157,8 @@ class PlanFields:
         "Experts",
         "none",
         "What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send"
-        " and compute empty places), swipe, even, or a class of yours as module:Class.",
+        " and compute empty places), swipe, even, expert-choice (experts pick tokens), eplb:R (R replicas of popular experts),"
+        " shadow (popular experts go to all ranks), or a class of yours as module:Class.",
         form="BALANCER",
         names="balancers",
         inference=True,
@@ -167,6 +168,19 @@ class PlanFields:
         "split",
         "With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp too.",
         searched=True,
+    )
+    expert_context: Literal["copies", "spread"] = option(
+        "Experts",
+        "copies",
+        "With cp in the mesh: keep a copy of the experts on every rank of cp, or spread them over cp too.",
+    )
+    expert_parallel: int | None = option(
+        "Experts",
+        None,
+        "Ranks that share the experts of a layer, counted over dp x cp x tp as Megatron does, in place of ep in the mesh:"
+        " over tp first (with --expert-tensor whole), then over cp, then over dp.",
+        more=0,
+        otherwise="as ep says",
     )
     prototypes: int | None = option(
         "Experts",
@@ -385,6 +399,15 @@ class PlanFields:
         "Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is left:"
         " 3:0.5,7:0.25.",
         form="NODE:SHARE,...",
+        fixable=False,
+        simulated_only=True,
+    )
+    slow_uplinks: str = option(
+        "Noise and steps",
+        "none",
+        "Supernodes (leaf switches), counted from 0, whose links to the others are slower, and the share of their rate that is"
+        " left: 2:0.875 where one of eight cables has failed.",
+        form="S:SHARE,...",
         fixable=False,
         simulated_only=True,
     )

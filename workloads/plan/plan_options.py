@@ -1,4 +1,4 @@
-"""The options of a plan as types: made by `make docs` from the fields of Plan, not by hand."""
+"""The options of a plan as types: made by `make pages` from the fields of Plan, not by hand."""
 
 from __future__ import annotations
 
@@ -64,10 +64,17 @@ class PlanOptions(TypedDict, total=False):
     correlate by 1 - X.  [from 0 to 1; default: 0.0]"""
     balancer: str | None
     """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send
-    and compute empty places), swipe, even, or a class of yours as module:Class.  [default: none]"""
+    and compute empty places), swipe, even, expert-choice (experts pick tokens), eplb:R (R replicas of popular
+    experts), shadow (popular experts go to all ranks), or a class of yours as module:Class.  [default: none]"""
     expert_tensor: Literal["split", "whole"] | None
     """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
     too.  [default: split]"""
+    expert_context: Literal["copies", "spread"] | None
+    """With cp in the mesh: keep a copy of the experts on every rank of cp, or spread them over cp too.  [default:
+    copies]"""
+    expert_parallel: int | None
+    """Ranks that share the experts of a layer, counted over dp x cp x tp as Megatron does, in place of ep in the
+    mesh: over tp first (with --expert-tensor whole), then over cp, then over dp.  [above 0; default: as ep says]"""
     prototypes: int | None
     """Divide the experts of a layer into this many groups; each token goes to its best expert of every group (M6-T).
     [above 0; default: no groups]"""
@@ -166,6 +173,9 @@ class PlanOptions(TypedDict, total=False):
     slow_links: str | None
     """Nodes, counted from 0, whose network cards are slower than the others', and the share of their rate that is
     left: 3:0.5,7:0.25.  [default: none]"""
+    slow_uplinks: str | None
+    """Supernodes (leaf switches), counted from 0, whose links to the others are slower, and the share of their rate
+    that is left: 2:0.875 where one of eight cables has failed.  [default: none]"""
     steps: int | None
     """Training steps, one after another.  [above 0; default: 1]"""
     seed: int | None

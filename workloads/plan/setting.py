@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
+from .expert_axes import expert_axes
+from .form import layout_form
+from .kept import KeptWork
 from .plan import Plan
 
 WITHOUT_GAPS = "megatron"
@@ -34,7 +37,8 @@ MOST_FLAT = 256
 class Setting:
     """What is to run where. ``placement_typed`` says that a user has named the placement, which then holds or is refused.
 
-    ``own_micro_batch`` is the model's, where it has given way to sizes that a user has named.
+    ``own_micro_batch`` is the model's, where it has given way to sizes that a user has named. ``kept`` has what other points of
+    a study have in common with it.
 
     Everything that costs nothing is checked at once; the layout, an array of all ranks, is made when it is first asked for.
     """
@@ -47,6 +51,7 @@ class Setting:
     ranks_per_node: int
     placement_typed: bool = True
     own_micro_batch: int | None = None
+    kept: KeptWork | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, machine: str | Path | Machine, model: str | Path | Model, options: Mapping[str, Any]) -> Setting:
@@ -70,6 +75,15 @@ class Setting:
         for flag, node in named:
             if node >= hardware.nodes:
                 raise InputError(f"{flag}: node {node:,}: {hardware.name} has nodes 0 to {hardware.nodes - 1:,}")
+        for supernode in plan.shares_of_uplinks:
+            flag = f"--slow-uplinks {plan.slow_uplinks}"
+            if not hardware.fabric.is_tree:
+                raise InputError(
+                    f"{flag}: {hardware.name} is no tree of switches ({hardware.fabric.kind}): it has no uplinks"
+                )
+            if supernode >= hardware.supernodes:
+                last = hardware.supernodes - 1
+                raise InputError(f"{flag}: supernode {supernode:,}: {hardware.name} has supernodes 0 to {last:,}")
         own: int | None = None
         try:
             batch = Batch.of(plan, chosen, hardware, mesh, per_node)
@@ -97,6 +111,11 @@ class Setting:
         return self.mesh.size("pp") > 1 or (many and self.plan.depth != "message" and not self.plan.jitter)
 
     @cached_property
+    def expert_axes(self) -> tuple[str, ...]:
+        """The axes over which the experts of a layer are spread."""
+        return expert_axes(self.plan, self.mesh)
+
+    @cached_property
     def past_loads(self) -> dict[Any, Any]:
         """Loads of earlier steps, kept for balancing policies that look back."""
         return {}
@@ -104,6 +123,11 @@ class Setting:
     @cached_property
     def drawn_loads(self) -> dict[Any, Any]:
         """What chance has made of tokens in a step, kept for steps in which it is the same."""
+        return {}
+
+    @cached_property
+    def holdings(self) -> dict[Any, Any]:
+        """What a rank holds of the whole model, once it is worked out."""
         return {}
 
     @cached_property
@@ -127,6 +151,11 @@ class Setting:
 
     @cached_property
     def _placed(self) -> tuple[str | dict[str, str], Layout]:
+        if self.kept:
+            return self.kept.of("layout", layout_form(self), self._place)
+        return self._place()
+
+    def _place(self) -> tuple[str | dict[str, str], Layout]:
         try:
             return self.plan.placement, self._on(self.plan.placement)
         except InputError as wrong:
@@ -139,8 +168,10 @@ class Setting:
 
     def _on(self, placement: str | Mapping[str, str]) -> Layout:
         found = place(self.mesh, self.machine, placement, self.ranks_per_node, self.plan.nodes_per_supernode)
-        shares = self.plan.shares_of_links
-        return replace(found, slow_cards=tuple(sorted(shares.items()))) if shares else found
+        cards, uplinks = (
+            tuple(sorted(each.items())) for each in (self.plan.shares_of_links, self.plan.shares_of_uplinks)
+        )
+        return replace(found, slow_cards=cards, slow_uplinks=uplinks) if cards or uplinks else found
 
     def micro_tokens(self, decoder: bool = False) -> int:
         """Tokens of a data-parallel rank in a micro-batch; of a decoder that has a length of its own, its own."""

@@ -78,7 +78,7 @@ def _lines(
 ) -> Iterator[str]:
     kinds = [type_text(option) for option in options.values()]
     what = "a plan" if base == "TypedDict" else "a campaign"
-    yield f'"""The options of {what} as types: made by `make docs` from the fields of {made_from}, not by hand."""'
+    yield f'"""The options of {what} as types: made by `make pages` from the fields of {made_from}, not by hand."""'
     yield ""
     yield "from __future__ import annotations"
     yield ""

@@ -45,9 +45,9 @@ class Ledger:
         self.exposure = exposure or Exposure()
         self._rows: list[Sequence[TraceRow]] = []
         self._ends: dict[int, Array] = {}
-        self._readers = Counter(number for operation in schedule.outline for number in operation.after)
+        self._readers = Counter(schedule.readers)
         self._history: dict[str, deque[tuple[int, Done]]] = {stream: deque() for stream in schedule.streams}
-        self._reached = _reached(schedule.outline)
+        self._reached = schedule.reached
         self._clock = dict.fromkeys([COMPUTE, *schedule.streams], np.zeros([1] * len(schedule.mesh.shape)))
 
     @property
@@ -143,21 +143,6 @@ class Ledger:
             times, amounts = (at(begin, rank), at(end, rank)), (at(nbytes, rank), at(flops, rank))
             rows.append(TraceRow.of(operation, where, name, times, amounts, limit))
         self._rows.append(rows)
-
-
-def _reached(operations: Sequence[Operation]) -> list[dict[str, int]]:
-    """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
-    reached: list[dict[str, int]] = []
-    latest: dict[str, int] = {}
-    for number, operation in enumerate(operations):
-        before = [*operation.after, *([latest[operation.stream]] if operation.stream in latest else [])]
-        merged = {operation.stream: number}
-        for other in before:
-            for stream, last in reached[other].items():
-                merged[stream] = max(last, merged.get(stream, last))
-        latest[operation.stream] = number
-        reached.append(merged)
-    return reached
 
 
 def last_to_come(begin: Array, axes: tuple[int, ...]) -> Array:

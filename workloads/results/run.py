@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
 from ...hardware.errors import InputError
 from ...hardware.files import write_whole
 from ...hardware.records import describe
+from ...hardware.shown import Shown, made
+from .run_inputs import RunInputs
 from .totals import Totals
 from .trace import COLUMNS, TraceRow
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 FORMAT, OLDER = "athanor-run/2", "athanor-run/1"
 """The format of files, and the one before, whose traces have names instead of roles."""
@@ -26,17 +29,49 @@ FORMAT, OLDER = "athanor-run/2", "athanor-run/1"
 ROWS_AT_ONCE = 10_000
 """Rows that are written together."""
 
+
+class Plot(Protocol):
+    """A drawing that notebooks show; ``figure`` is matplotlib's."""
+
+    @property
+    def figure(self) -> Figure:
+        """The figure, to be changed or shown elsewhere."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as the ending of ``path`` says: PNG, SVG or PDF."""
+
+
+class RunPlots(Protocol):
+    """Plots of a run."""
+
+    def timeline(self, ranks: str | None = None) -> Plot:
+        """What each stream did in a step, and when; ``ranks`` names the class of ranks, by default the first."""
+
+    def breakdown(self) -> Plot:
+        """Where the step's time goes, by phase and category."""
+
+    def links(self) -> Plot:
+        """How much each kind of link is used."""
+
+    def memory(self) -> Plot:
+        """What the fullest rank holds, against its capacity."""
+
+    def expert_load(self) -> Plot:
+        """The load of experts' ranks before and after balancing; raises :class:`InputError` of a model without experts."""
+
+
 VOLATILE = ("wall_seconds", "peak_rss_bytes")
 """Keys of a summary that differ from one execution to the next; all others are decided by the inputs and the seed."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """A simulated or measured run.
 
     ``totals`` is the summary that ``--json`` prints; ``trace`` has a row for each operation and observed class of
     ranks, which may be made only when it is asked for; ``classes`` says which ranks those are; ``expert_load`` is the load of the
-    ranks of one expert-parallel group in the first layer, over its mean, before and after balancing.
+    ranks of one expert-parallel group in the first layer, over its mean, before and after balancing. ``inputs`` are the
+    machine and the model, where the run knows them.
     """
 
     totals: Totals
@@ -44,10 +79,17 @@ class Run:
     classes: dict[str, dict[str, Any]]
     trace: Sequence[TraceRow] = field(repr=False)
     expert_load: dict[str, list[float]] = field(repr=False)
+    inputs: RunInputs | None = field(default=None, repr=False, compare=False)
 
     def summary(self) -> dict[str, Any]:
         """The totals, as plain data."""
         return self.totals.plain()
+
+    @property
+    def plot(self) -> RunPlots:
+        """Plots of this run, which notebooks show: ``run.plot.timeline()``."""
+        found: RunPlots = made("plots", self)
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """The trace as a data frame, with times in seconds from the start of the step."""
@@ -71,6 +113,7 @@ class Run:
             "format": FORMAT,
             "summary": self.totals.plain(),
             "plan": self.plan,
+            **({"inputs": self.inputs.plain()} if self.inputs else {}),
             "classes": self.classes,
             "expert_load": self.expert_load,
             "trace": {"columns": list(COLUMNS), "rows": [list(row) for row in self.trace]},
@@ -103,7 +146,9 @@ class Run:
             if trace["columns"] != list(COLUMNS):
                 raise InputError(f"{name}: trace.columns must be {', '.join(COLUMNS)}")
             rows = list(_rows(trace["rows"], name))
-            return cls(_totals(plain["summary"], name), plain["plan"], plain["classes"], rows, plain["expert_load"])
+            inputs = RunInputs.read(plain["inputs"], name) if "inputs" in plain else None
+            totals = _totals(plain["summary"], name)
+            return cls(totals, plain["plan"], plain["classes"], rows, plain["expert_load"], inputs)
         except (KeyError, TypeError) as reason:
             raise InputError(f"{name}: a run has no or a wrong {reason}") from None
 

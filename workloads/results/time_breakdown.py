@@ -45,7 +45,17 @@ class Exposure:
 
         Operations count in the order in which they begin; what several have in common counts for the first.
         """
-        for done in sorted(awaited, key=lambda each: _mean(each.begin)):
+        several = list(awaited)
+        if len(several) > 1:
+            several.sort(key=lambda each: _mean(each.begin))
+        for done in several:
+            if (done.begin >= clock).all() and (
+                done.end >= done.begin
+            ).all():  # as what rests on all that the clock stands for
+                self.spend(done.category, done.phase, done.end - done.begin)
+                self.idle(done.phase, done.begin - clock)
+                clock = done.end
+                continue
             later = np.maximum(clock, done.end)
             worked = later - np.maximum(clock, np.minimum(done.begin, later))
             self.spend(done.category, done.phase, worked)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.files import write_whole
+from ...hardware.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ FORMAT = "athanor-training/1"
 
 
 @dataclass
-class TrainingRun:
+class TrainingRun(Shown):
     """What a training recorded.
 
     ``told`` says what was trained, on what and how; the lists have a value a step, from the first one on, also of steps

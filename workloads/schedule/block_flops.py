@@ -1,4 +1,4 @@
-"""FLOPs of a pipeline's blocks: operations that blocks share are looked at once."""
+"""FLOPs of a pipeline's blocks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,13 @@ Flops = dict[Precision | None, float]
 
 
 def flops_of_blocks(blocks: Sequence[Block]) -> list[Flops]:
-    """FLOPs of each block."""
-    known: dict[tuple[int, frozenset[int]], Flops] = {}
-
-    def of(block: Block) -> Flops:
-        if not isinstance(block, FilledBlock):
-            return _added({}, block)
-        key = id(block.template), block.filled
-        if key not in known:
-            known[key] = _added({}, (each for number, each in enumerate(block) if number not in block.filled))
-        return _added(known[key], (block[number] for number in sorted(block.filled)))
-
-    return [of(block) for block in blocks]
+    """FLOPs of each block; those that are filled in know theirs."""
+    return [block.flops if isinstance(block, FilledBlock) else flops_of(block) for block in blocks]
 
 
-def _added(before: Flops, operations: Iterable[Operation]) -> Flops:
-    """With those of more operations."""
-    found = defaultdict(float, before)
+def flops_of(operations: Iterable[Operation]) -> Flops:
+    """FLOPs of some operations."""
+    found = defaultdict[Precision | None, float](float)
     for operation in operations:
         work = operation.work
         flops = work.flops

@@ -95,19 +95,29 @@ class Equal(NamedTuple):
     def of(cls, amount: Array) -> Equal | None:
         """Those of an array of whole numbers, each below its size once; None where there are few equal ones to find."""
         whole = amount.astype(np.int64)
-        if not (whole == amount).all() or whole.min() < 0:
+        if whole.min() < 0 or (whole != amount).any():
             return None
+        if int(whole.max()) < amount.size:
+            there = np.flatnonzero(np.bincount(whole.reshape(-1)))
+            if 4 * len(there) > amount.size:
+                return None
+            return cls(there.astype(np.float64), _numbers(there)[whole])
         low = whole < amount.size
         there = np.flatnonzero(np.bincount(whole[low]))
         high = amount[~low]
         if 4 * (len(there) + len(high)) > amount.size:
             return None
-        number = np.empty(amount.size, dtype=np.int64)
-        number[there] = np.arange(len(there))
         place = np.empty(amount.shape, dtype=np.int64)
-        place[low] = number[whole[low]]
+        place[low] = _numbers(there)[whole[low]]
         place[~low] = len(there) + np.arange(len(high))
         return cls(np.concatenate([there.astype(np.float64), high]), place)
+
+
+def _numbers(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At each of some rising whole numbers, which of them it is."""
+    number = np.empty(int(values[-1]) + 1 if len(values) else 0, dtype=np.int64)
+    number[values] = np.arange(len(values))
+    return number
 
 
 def compute_seconds(work: Work, processor: Processor, calibration: Calibration) -> Timed:
@@ -161,7 +171,11 @@ def _launched(cost: Cost, processor: Processor) -> Timed:
     overhead = processor.launch(1)
     compute, memory = float(cost.compute.max()), float(cost.memory.max())
     limit = "start of operators" if overhead > max(compute, memory) else "compute" if compute >= memory else "memory"
-    return Timed(np.where(cost.seconds > 0, cost.seconds + overhead, 0.0), limit)
+    seconds = np.asarray(cost.seconds + overhead)
+    idle = cost.seconds <= 0
+    if idle.any():
+        seconds[idle] = 0.0
+    return Timed(seconds, limit)
 
 
 def _require(processor: Processor, precision: str) -> None:

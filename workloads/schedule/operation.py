@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .work import Work
+
+if TYPE_CHECKING:
+    from .block_flops import Flops
 
 Category = Literal[
     "compute",
@@ -68,6 +71,8 @@ class Role(StrEnum):
     TOKENS_DEALT = "tokens dealt"  # what is left over goes where there is room
     TOKENS_DROPPED = "tokens dropped"  # what is above a rank's capacity
     TOKEN_COUNTS = "token counts"
+    EXPERT_LOADS = "expert loads"  # ranks tell each other how many of their tokens want each expert
+    EXPERT_COPIES = "expert copies"  # weights of experts to ranks that take tokens of them; backward, their gradients
     PERMUTE = "permute"
     EXPERT_SORT = "expert sort"  # tokens that have come are brought together by expert; before they go back, by sender
     DISPATCH = "dispatch"
@@ -143,6 +148,7 @@ Operand = Literal[
     "gate",
     "logits",
     "patches",
+    "features",
     "source",
     "in",  # from here on of linear attention and state spaces
     "gates",
@@ -266,20 +272,20 @@ Block = tuple[Operation, ...]
 
 
 class FilledBlock(tuple[Operation, ...]):
-    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations (``filled``).
+    """A :data:`Block` that is another one, its ``template``, but for the amounts of some of its operations.
 
-    What does not depend on amounts need not be looked at block by block.
+    What does not depend on amounts need not be looked at block by block; ``flops`` are known without a look at them.
     """
 
     template: Block
-    filled: frozenset[int]
+    flops: Flops
 
     @classmethod
-    def of(cls, template: Block, filled: Mapping[int, Operation]) -> FilledBlock:
+    def of(cls, template: Block, filled: Mapping[int, Operation], flops: Flops) -> FilledBlock:
         """A template with these operations in place of its own."""
         operations = list(template)
         for number, operation in filled.items():
             operations[number] = operation
         found = cls(operations)
-        found.template, found.filled = template, frozenset(filled)
+        found.template, found.flops = template, flops
         return found

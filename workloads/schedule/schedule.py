@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,7 +52,40 @@ class Schedule:
     @property
     def streams(self) -> list[str]:
         """Names of the streams, in order of first use."""
-        return list(dict.fromkeys(operation.stream for operation in self.outline))
+        return list(self.by_stream)
+
+    @cached_property
+    def by_stream(self) -> Mapping[str, Sequence[int]]:
+        """Numbers of the operations of each stream, in order of first use."""
+        found: dict[str, list[int]] = {}
+        for number, operation in enumerate(self.outline):
+            found.setdefault(operation.stream, []).append(number)
+        return found
+
+    @cached_property
+    def senders(self) -> frozenset[str]:
+        """The streams that have exchanges."""
+        return frozenset(each.stream for each in self.outline if isinstance(each.work, Exchange))
+
+    @cached_property
+    def readers(self) -> Mapping[int, int]:
+        """How many operations wait for each that any waits for."""
+        return Counter(number for operation in self.outline for number in operation.after)
+
+    @cached_property
+    def reached(self) -> Sequence[Mapping[str, int]]:
+        """For each operation, by stream, the last operation that it rests on, itself included: directly or through others."""
+        reached: list[dict[str, int]] = []
+        latest: dict[str, int] = {}
+        for number, operation in enumerate(self.outline):
+            before = [*operation.after, *([latest[operation.stream]] if operation.stream in latest else [])]
+            merged = {operation.stream: number}
+            for other in before:
+                for stream, last in reached[other].items():
+                    merged[stream] = max(last, merged.get(stream, last))
+            latest[operation.stream] = number
+            reached.append(merged)
+        return reached
 
     def sent(self, number: int) -> Hashable:
         """What an exchange sends: equal for exchanges that are known to send the same, None for what is no exchange."""
@@ -63,11 +98,19 @@ class Schedule:
 
     def total_flops(self) -> float:
         """FLOPs of all ranks together."""
-        each = sum(float(np.mean(operation.work.flops)) for operation in self.averaged)
-        return each * self.mesh.ranks
+        return self._flops * self.mesh.ranks
 
     def product_flops(self) -> dict[Precision, float]:
         """FLOPs of all ranks together in matrix products and attention, by the format in which they run."""
+        return dict(self._product_flops)
+
+    @cached_property
+    def _flops(self) -> float:
+        """FLOPs of a rank in the mean; schedules that several simulations share are asked several times."""
+        return sum(float(np.mean(operation.work.flops)) for operation in self.averaged)
+
+    @cached_property
+    def _product_flops(self) -> dict[Precision, float]:
         found = dict[Precision, float]()
         for operation in self.averaged:
             work = operation.work

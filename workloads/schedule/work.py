@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -377,7 +377,13 @@ def at(amount: Amount, coordinate: tuple[int, ...]) -> float:
     """The value of an amount at a rank's coordinate in the mesh."""
     if not isinstance(amount, np.ndarray) or amount.size == 1:
         return float(amount if not isinstance(amount, np.ndarray) else amount.item())
-    return float(amount[tuple(min(at, length - 1) for at, length in zip(coordinate, amount.shape, strict=True))])
+    return float(amount.item(_place(coordinate, amount.shape)))
+
+
+@lru_cache(maxsize=4096)
+def _place(coordinate: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Where an array that broadcasts over the mesh has the value at a coordinate."""
+    return tuple(min(at, length - 1) for at, length in zip(coordinate, shape, strict=True))
 
 
 def _text(amount: Amount, unit: str = "") -> str:

@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 
+from ....workloads.model.number_types import TYPES
 from ....workloads.schedule.work import Exchange
-from ...devices import TYPES
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
 from .messages import Array, Message

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ....hardware.precisions import BYTES
+from ....workloads.model.number_types import TYPES
 from ....workloads.optimizers.optimizer import UpdatePass
 from ....workloads.plan.setting import Setting
-from ...devices import TYPES
 from ...job.world import World
-from ..checks import TOLERANCE, compare
+from ..checks import compare, tolerance_of
 from ..optimizer_rounds import update_alone
 from .experts.serial import MeshRouter
 from .messages import Array
@@ -49,8 +48,8 @@ class ModelChecks:
         formats = training.formats.values()
         self._change = 0.0  # the largest that the serial model makes
         self.exact = all(each.compute == each.weight == each.gradient == "fp64" for each in formats)
-        shortest = min(BYTES[name] for each in formats for name in (each.compute, each.weight, each.gradient))
-        self.tolerance = EXACT if self.exact else TOLERANCE[shortest]
+        used = {name for each in formats for name in (each.compute, each.weight, each.gradient)}
+        self.tolerance = EXACT if self.exact else max(tolerance_of(np.dtype(TYPES[name])) for name in used)
 
     def compare(self, world: World) -> dict[str, int]:
         """Compare; returns how many numbers were on this rank. Raises ``CheckFailed`` on one rank, ``Ended`` on the others."""
@@ -88,7 +87,7 @@ class ModelChecks:
         if self.exact:
             yield *whole, self.tolerance
             return
-        yield flat.share, self._updated(flat, before), TOLERANCE[before.dtype.itemsize]
+        yield flat.share, self._updated(flat, before), tolerance_of(before.dtype)
         change = self._change / max(float(np.abs(after).max()), 1e-30)
         yield *whole, max(2.1 * change, self.tolerance)
 

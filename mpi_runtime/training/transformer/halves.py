@@ -137,6 +137,7 @@ class Half(ABC):
             self._first_source if first else self._second_source,
             self._first_gradient if first else self._second_gradient,
             self.shared.rounded(PART_OF[kind]),
+            kind != "gate",  # whose scores the schedule has in the format of what is computed
         )
 
     # --- where products take their matrices from --------------------------------------------------------------------------

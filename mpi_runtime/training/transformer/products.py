@@ -19,7 +19,8 @@ class Product:
     ``source()`` gives A when the product begins, ``gradient()`` that of C when the way back does. Results are
     :attr:`c` and :attr:`da`.
 
-    ``rounded`` brings what is multiplied, and what comes out, to the format of the part of the model.
+    ``rounded`` brings what is multiplied, and what comes out, to the format of the part of the model; a product that
+    ``shortens`` takes both in that of its products, block by block on a grid.
 
     On a grid of q x q ranks, each of which holds one block of every matrix, a product takes q steps (SUMMA, van de Geijn and
     Watts 1997; all three forms as Optimus has them). Step t of C = A B broadcasts A's blocks of column t along the rows
@@ -35,8 +36,9 @@ class Product:
         source: Callable[[], Array],
         gradient: Callable[[], Array],
         rounded: Rounded = exact,
+        shortens: bool = True,
     ) -> None:
-        self.place, self.rounded = place, rounded
+        self.place, self.rounded, self.shortens = place, rounded, shortens and rounded.product is not None
         self.total, self.source, self.gradient = total, source, gradient
         self._weight = weight
         nothing = np.zeros((0, 0))
@@ -44,8 +46,14 @@ class Product:
         self._a = self._b = self._part = nothing  # of the step that is under way
 
     def weight(self) -> Array:
-        """B, in the format of products."""
+        """B, in the format of what is computed."""
         return self.rounded(self._weight())
+
+    def _operand(self, values: Array) -> Array:
+        return self.rounded.operand(values) if self.shortens else values
+
+    def _gradient(self, values: Array) -> Array:
+        return self.rounded.gradient(values) if self.shortens else values
 
     # --- what a rank computes ---------------------------------------------------------------------------------------------
 
@@ -56,25 +64,25 @@ class Product:
     def _forward(self, step: int) -> None:
         if self.place.grid == 1:
             self.a = self.rounded(self.source())
-            self.c = self.rounded(self.a @ self.weight())
+            self.c = self.rounded(self._operand(self.a) @ self._operand(self.weight()))
         else:
-            part = self._a @ self._b
+            part = self._operand(self._a) @ self._operand(self._b)
             self.c = part if step == 0 else self.c + part
 
     def _dgrad(self, step: int) -> None:
         if step == 0:
             self.dc = self.rounded(self.gradient())
         if self.place.grid == 1:
-            self.da = self.rounded(self.dc @ self.weight().T)
+            self.da = self.rounded(self._gradient(self.dc) @ self._operand(self.weight()).T)
         else:
-            self._part = self.dc @ self._b.T
+            self._part = self._gradient(self.dc) @ self._operand(self._b).T
 
     def _wgrad(self, step: int) -> None:
         if self.place.grid == 1:
             total = self.total()
-            total += self.a.T @ self.dc
+            total += self._operand(self.a).T @ self._gradient(self.dc)
         else:
-            self._part = self._a.T @ self.dc
+            self._part = self._operand(self._a).T @ self._gradient(self.dc)
 
     # --- what ranks of a grid exchange ------------------------------------------------------------------------------------
 
@@ -117,14 +125,14 @@ class TableProduct(Product):
     def _forward(self, step: int) -> None:
         if step == 0:
             self.a = self.source()
-        self._part = self.a @ self._b.T
+        self._part = self._operand(self.a) @ self._operand(self._b).T
 
     def _dgrad(self, step: int) -> None:
-        part = self._a @ self._b
+        part = self._gradient(self._a) @ self._operand(self._b)
         self.da = part if step == 0 else self.da + part
 
     def _wgrad(self, step: int) -> None:
-        self._part = self._a.T @ self.a
+        self._part = self._gradient(self._a).T @ self._operand(self.a)
 
     def message(self, role: Role, gradient: Gradient | None, step: int) -> Message:
         """The result's sums; dC's blocks in the place of the input's, both ways; B's blocks; sums of its gradient."""

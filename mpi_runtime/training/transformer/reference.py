@@ -13,7 +13,7 @@ from ....workloads.optimizers import Adam, Optimizer, TensorShare, UpdateRule
 from ..optimizer_rounds import mean_of, update_alone
 from . import functions as f
 from .experts.gate_training import GateTraining
-from .experts.serial import UNTRAINED, KeptMixture, TokenRouter, as_wanted, mixture, mixture_back
+from .experts.serial import UNTRAINED, AsWanted, KeptMixture, TokenRouter, mixture, mixture_back
 from .weights.shards import EMBEDDING, OUTPUT_NORM, Sizes, Weight, initial
 from .weights.tensors import WeightTensor, part_of, tensors_of
 
@@ -61,7 +61,7 @@ class Reference:
 
     :meth:`step` trains it on a batch: words ``[sequences, seq_len]``, and the words that should follow each of them. Tokens go to
     the experts that ``router`` gives, by default those that they want; ``gates`` says what trains gates beside the loss.
-    ``loads`` are the tokens that wanted each expert of a layer in the last step.
+    ``loads`` are the tokens that wanted each expert of a layer in the last step, ``largest`` the largest of its gate's scores.
     """
 
     def __init__(
@@ -75,9 +75,10 @@ class Reference:
     ) -> None:
         self.sizes = sizes
         self.gates, self.loads = gates, dict[int, Index]()
+        self.largest: dict[int, float] = {}
         self.weights: Weights = {weight: initial(weight, sizes, seed).astype(kind) for weight in sizes.weights()}
         self.gradients: Weights = {}
-        self.optimizer, self.router = optimizer or Adam(), router or as_wanted
+        self.optimizer, self.router = optimizer or Adam(), router or AsWanted()
         self._formats = POLICIES["fp64" if kind is np.float64 else "O0"]
         self._states = {
             (weight, each): self._rule(weight, each).state(
@@ -133,6 +134,7 @@ class Reference:
             experts = None
             if sizes.has_experts(layer):
                 experts = mixture(ffn_norm.rows, layer, weights, sizes, self.router, self.gates)
+                self.largest[layer] = float(np.abs(experts.scores).max())
                 self.loads[layer] = np.bincount(experts.wanted.reshape(-1), minlength=sizes.experts)
                 rows = rows + experts.answer
             else:

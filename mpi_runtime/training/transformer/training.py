@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 
 import numpy as np
 
 from ....workloads.mesh.axes import CONTEXT, DATA
+from ....workloads.model.number_types import TYPES
+from ....workloads.model.precision import Formats, Part
 from ....workloads.pipelines import PIPELINES
 from ....workloads.plan.setting import Setting
 from ....workloads.schedule.operation import Does, Operation, Role, Task
 from ....workloads.schedule.work import Exchange
-from ...devices import TYPES
 from ...messages.groups import Group
 from ...messages.rounds import Requests
 from ...messages.transport import Transport
@@ -73,13 +74,11 @@ class ModelTraining:
             () if around is None else tuple(int(member) for member in around.member),
             experts_over(setting),
         )
-        self.formats = plan.precisions.at(0)
-        self.rounded = rounding(self.formats) if rounds else no_rounding
+        self._rounds = rounds
         self.scale = 1.0
         self.usable: Callable[[Callable[[], bool]], bool] = lambda finite: True
         self._asked = False
-        self.holdings = ModelHoldings(setting, self.sizes, self.place, self.formats)
-        self.updates = OptimizerRounds(setting, self.holdings.ready)
+        self.take_formats(plan.precisions.at(0))
         self.micro_batches: dict[int, MicroBatch] = {}
         self.routing = TokenRoutes(setting, transport, self.place, learned, gates) if setting.model.experts else None
         self._blank = Blank(transport, mesh, coordinate)
@@ -87,6 +86,13 @@ class ModelTraining:
         self._last_of_layer = Role.NORM_SUM if self.place.grid > 1 else Role.NORM
         self._splits = mesh.size("pp") > 1 and PIPELINES.find(plan.pipeline).splits_backward
         self._words = self._targets = np.zeros((0, 0, 0), dtype=np.int64)
+
+    def take_formats(self, formats: Mapping[Part, Formats]) -> None:
+        """Keep and compute numbers in these formats; weights are as before the first step, until somebody restores others."""
+        self.formats = formats
+        self.rounded = rounding(formats) if self._rounds else no_rounding
+        self.holdings = ModelHoldings(self.setting, self.sizes, self.place, formats)
+        self.updates = OptimizerRounds(self.setting, self.holdings.ready, formats)
 
     # --- the batch --------------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,9 @@ def _plan(keys: Keys, asked: Asked) -> dict[str, Any]:
                 )
         elif etp != tp:
             raise keys.wrong("expert_tensor_parallel_size", f"must be 1 or tp = {tp}")
+    if own > replicas and own % cp == 0:  # more than dp has: it folds over cp
+        own //= cp
+        plan["expert_context"] = "spread"
     if replicas % own:
         raise keys.wrong("expert_model_parallel_size", f"does not divide the {replicas} data-parallel ranks")
     sharded = _sharding(keys, plan)

@@ -113,7 +113,7 @@ def _mesh(setting: Setting) -> Iterator[str]:
         yield f"--context-parallel-size {sizes['cp']}"
     if setting.model.experts:
         whole = plan.expert_tensor == "whole" and sizes["tp"] > 1
-        yield f"--expert-model-parallel-size {sizes['ep'] * (sizes['tp'] if whole else 1)}"
+        yield f"--expert-model-parallel-size {mesh.size(*setting.expert_axes)}"
         if sizes["tp"] > 1:
             yield f"--expert-tensor-parallel-size {1 if whole else sizes['tp']}"
     yield f"# on {mesh.ranks} accelerators; world_size is that of the launcher"

@@ -18,6 +18,9 @@ WHOLE = re.compile(r"\"(\$\{\w+\[@\]\})\"")
 """A quoted array, which is as many words as it has."""
 
 ARITHMETIC = re.compile(r"\$\(\((.*?)\)\)")
+BARE = re.compile(r"(?<![$\w])[A-Za-z_]\w*")
+"""A variable in arithmetic, which needs no ``$`` there."""
+
 SBATCH = re.compile(r"^#SBATCH\s+(--?[\w-]+(?:[= ]\S+)?)", re.MULTILINE)
 LONGEST = 100_000
 """Characters that a value may grow to when variables are put in."""
@@ -88,11 +91,14 @@ class Script:
                 return self._variables[name]
             return match[3] if match[2] else match[0]
 
+        def bare(match: re.Match[str]) -> str:
+            return self._variables.get(match[0], match[0])
+
         value = WHOLE.sub(r"\1", value)
         for _ in range(8):
             before = value
             value = VARIABLE.sub(variable, value)
-            value = ARITHMETIC.sub(lambda match: arithmetic(match[1]), value)
+            value = ARITHMETIC.sub(lambda match: arithmetic(BARE.sub(bare, match[1])), value)
             if len(value) > LONGEST:
                 raise InputError(f"{self.name}: variables make a text of more than {LONGEST:,} characters")
             if value == before:
@@ -123,7 +129,8 @@ def _statements(source: str) -> list[str]:
 
 
 def _split(line: str) -> list[str]:
-    """Words as a shell has them; on a line whose quotes do not close, as blanks part them."""
+    """Words as a shell has them; on a line whose quotes do not close, as blanks part them. Blanks in arithmetic part none."""
+    line = ARITHMETIC.sub(lambda match: f"$(({match[1].replace(' ', '')}))", line)
     try:
         return shlex.split(line)
     except ValueError:

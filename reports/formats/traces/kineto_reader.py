@@ -213,7 +213,8 @@ def _measured(predicted: Run, ranks: str, rows: list[TraceRow], seconds: list[fl
         "warnings": [],
     }
     about = {ranks: predicted.classes[ranks]}
-    return Run(totals.model_copy(update=changed), predicted.plan, about, rows, predicted.expert_load)
+    totals = totals.model_copy(update=changed)
+    return Run(totals, predicted.plan, about, rows, predicted.expert_load, predicted.inputs)
 
 
 def _exposed(

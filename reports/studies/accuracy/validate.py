@@ -19,6 +19,9 @@ from .judgement import Judged, orders, statistics
 from .metrics import Prediction, predict, simulated
 from .null_model import guess_of, null_predictions
 
+FAR = 1.6
+"""A prediction that is off by more than this factor is named, with what is known of the reason."""
+
 
 @dataclass(frozen=True)
 class AccuracyOutcome:
@@ -32,6 +35,11 @@ class AccuracyOutcome:
     def error(self) -> float | None:
         """Relative error of the prediction."""
         return None if self.prediction is None else self.prediction.value / self.row.value - 1
+
+    @property
+    def far(self) -> bool:
+        """Whether prediction and measurement differ by more than a factor of :data:`FAR`."""
+        return self.error is not None and not 1 / FAR <= 1 + self.error <= FAR
 
     @cached_property
     def fitted(self) -> bool | None:
@@ -154,6 +162,16 @@ class Accuracy:
             "overall": self.judged(self.measured),
             "orders": self.orders,
             "memory": {kind: self.judged(rows) for kind, rows in self.memory.items()},
+            "far": [self._far(each) for each in self.outcomes if each.far],
+        }
+
+    def _far(self, each: AccuracyOutcome) -> dict[str, Any]:
+        return {
+            "id": each.row.id,
+            "source": each.row.source,
+            "metric": each.row.metric,
+            "relative_error": each.error,
+            "explained": each.row.explained or None,
         }
 
     def _row(self, each: AccuracyOutcome) -> dict[str, Any]:

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .record import Reproduction
 
-NAMES = ("bagualu", "convergence", "cpm2", "energy", "m6", "megatron", "pangu", "resilience", "tensor2d", "zero")
+NAMES = (
+    "bagualu",
+    "convergence",
+    "cpm2",
+    "energy",
+    "m6",
+    "megatron",
+    "pangu",
+    "precision",
+    "resilience",
+    "tensor2d",
+    "zero",
+)
 """What can be reproduced: the module of this name has ``build(desk)``, and ``reports/published/`` its published results."""
 
 

@@ -207,27 +207,7 @@ def busy_link_demand(
     ``latency[row, group]`` in a row. Links that are looked at ``apart``, of all kinds, carry what they carry; of each kind's
     others the most loaded one stands for all. ``free``: no link that groups share holds any of them back.
     """
-    usage: list[float] = []
-    capacity: list[float] = []
-    names: list[str] = []
-    parts: list[Classes] = []
-    busy = {kind.name: seconds for kind, seconds in loads.busy()}
-    start = 0
-    for kind in loads.kinds:
-        seconds = busy.get(kind.name, np.zeros(kind.count))
-        own = np.full(kind.count, -1, dtype=np.int64)
-        here = np.zeros(kind.count, dtype=bool) if apart is None else apart[start : start + kind.count]
-        single, rest = np.flatnonzero(here & (seconds > 0)), ~here & (seconds > 0)
-        own[single] = len(usage) + np.arange(len(single))
-        usage += list(seconds[single] * kind.capacity)
-        if rest.any():
-            own[rest] = len(usage)
-            usage.append(float(seconds[rest].max()) * kind.capacity)
-        capacity += [kind.capacity] * (len(usage) - len(capacity))
-        names += [kind.name] * (len(usage) - len(names))
-        parts.append(own)
-        start += kind.count
-    used, rates = np.array(usage), np.array(capacity)
+    used, rates, names = _busiest(loads, apart)
     whole = float((used / rates).max(initial=0.0))
     if (ends == ends[:, :1]).all() and (latency == latency[:, :1]).all():
         ends, latency = ends[:, :1], latency[:, :1]
@@ -236,17 +216,76 @@ def busy_link_demand(
         usage=used[None, :],
         capacity=rates,
         weight=np.array([1.0 / whole if whole else 1.0]),
-        names=tuple(names),
-        link_class=lambda: np.concatenate(parts),
+        names=names,
+        link_class=lambda: _classes_of_links(loads, apart),
         ends=LinkEnds(ends / whole if whole else ends, np.broadcast_to(latency, ends.shape)),
         apart=free,
     )
 
 
+def returning(demand: Demand, loads: LinkLoads, apart: NDArray[np.bool_] | None) -> Demand:
+    """The demand of a phase with these loads in which all groups take as long as in another one of single links."""
+    ends, whole = demand.ends, float((demand.usage[0] / demand.capacity).max(initial=0.0))
+    assert isinstance(ends, LinkEnds)
+    return busy_link_demand(loads, ends.share * (whole or 1.0), ends.latency, apart, demand.apart)
+
+
+def _busiest(loads: LinkLoads, apart: NDArray[np.bool_] | None) -> tuple[Array, Array, tuple[str, ...]]:
+    """(bytes, capacity, kind) of each class of links, in the order of :func:`_classes_of_links`."""
+    found: list[tuple[float, float, str]] = []
+    ends = dict(zip((kind.name for kind in loads.kinds), np.cumsum([kind.count for kind in loads.kinds]), strict=True))
+    for kind, seconds in loads.busy():
+        rest = seconds
+        if apart is not None:
+            here = apart[ends[kind.name] - kind.count : ends[kind.name]]
+            single = seconds[here & (seconds > 0)] * kind.capacity
+            found += [(nbytes, kind.capacity, kind.name) for nbytes in single.tolist()]
+            rest = seconds[~here]
+        if (most := float(rest.max(initial=0.0))) > 0:
+            found.append((most * kind.capacity, kind.capacity, kind.name))
+    used, rates, names = zip(*found, strict=True) if found else ((), (), ())
+    return np.array(used, dtype=np.float64), np.array(rates, dtype=np.float64), names
+
+
+def _classes_of_links(loads: LinkLoads, apart: NDArray[np.bool_] | None) -> Classes:
+    """The class of every link, of all kinds; -1 where nothing passes."""
+    parts: list[Classes] = []
+    classes, start = 0, 0
+    for kind in loads.kinds:
+        own = np.full(kind.count, -1, dtype=np.int64)
+        used = loads.loads[kind.name] > 0 if kind.name in loads.loads else np.zeros(kind.count, dtype=bool)
+        here = used & (np.zeros(kind.count, dtype=bool) if apart is None else apart[start : start + kind.count])
+        single = np.flatnonzero(here)
+        own[single] = classes + np.arange(len(single))
+        classes += len(single)
+        if (rest := used & ~here).any():
+            own[rest] = classes
+            classes += 1
+        parts.append(own)
+        start += kind.count
+    return np.concatenate(parts)
+
+
 def by_latency(latency: Array, ends: Array, group: Classes, groups: int) -> tuple[Array, Array]:
     """(ends, latencies) ``[row, group]`` of messages, a row for each latency that occurs, given ``ends[message]``."""
-    distinct, row = np.unique(latency, return_inverse=True)
+    distinct = _distinct(latency)
     found, there = np.zeros((len(distinct), groups)), np.zeros((len(distinct), groups), dtype=bool)
-    np.maximum.at(found, (row, group), ends)
-    there[row, group] = True
+    for number, value in enumerate(distinct):
+        of_row = slice(None) if len(distinct) == 1 else latency == value
+        np.maximum.at(found[number], group[of_row], ends[of_row])
+        there[number, group[of_row]] = True
     return found, np.where(there, distinct[:, None], 0.0)
+
+
+FEW = 8
+"""Distinct numbers up to which looking for the next larger one is faster than sorting all."""
+
+
+def _distinct(values: Array) -> Array:
+    """The distinct ones of many numbers, rising: mostly a few."""
+    found = list[float]()
+    left = values
+    while len(left) and len(found) < FEW:
+        found.append(float(left.min()))
+        left = left[left > found[-1]]
+    return np.array(found) if not len(left) else np.unique(values)

@@ -12,6 +12,7 @@ from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
 from ....workloads.mesh.node_cards import card_shares, node_injection
 from ....workloads.mesh.placement import Layout
+from ....workloads.mesh.uplinks import uplink_shares
 from ..links import Array, Groups, Index, LinkLoads, Links
 from .flow_classes import Alone, Demand
 from .flow_symmetry import Marks
@@ -30,6 +31,10 @@ class Phases(Protocol):
     @property
     def kinds(self) -> tuple[LinkKind, ...]:
         """All links, kind by kind."""
+
+    @property
+    def two_way(self) -> bool:
+        """Whether links one way are as those the other way, and take messages back that they take there: seconds are the same."""
 
     def all_pairs(
         self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
@@ -71,30 +76,44 @@ def with_faster(made: Phases, faster: Mapping[str, float]) -> Phases:
 
 
 def taken_as_slow(made: Phases, layout: Layout) -> str:
-    """What is said where cards of single nodes are slow, and all nodes are taken to be; empty where they are not."""
-    if not layout.slow_cards or not isinstance(made, ByLevel) or np.ptp(card_shares(layout)[layout.node]) == 0:
+    """What is said where cards of single nodes or uplinks are slow, and all are taken to be; empty where they are not."""
+    if not isinstance(made, ByLevel):
+        return ""
+    slow = {"cards of all nodes": card_shares(layout)[layout.node], "uplinks of all supernodes": _of_uplinks(layout)}
+    unequal = " and ".join(what for what, shares in slow.items() if np.ptp(shares) > 0)
+    if not unequal:
         return ""
     return (
-        f"cards of all nodes are taken to be as slow as the slowest that is named, since {layout.mesh.ranks:,} ranks are more"
+        f"{unequal} are taken to be as slow as the slowest that is named, since {layout.mesh.ranks:,} ranks are more"
         f" than {MOST_BY_ROUTE}: an upper bound of what it costs"
     )
 
 
-def phases(machine: Machine, layout: Layout, depth: str) -> Phases:
+def _of_uplinks(layout: Layout) -> Array:
+    """The share that the uplinks of each supernode with ranks have."""
+    return uplink_shares(layout)[np.unique(layout.node // layout.supernode_size)]
+
+
+def phases(machine: Machine, layout: Layout, depth: str, least: bool = False) -> Phases:
     """Phases by levels where the fabric is a tree, which costs a few numbers a rank; else by routes, a few a message.
 
     Levels know one rate of all nodes. Where nodes hold unequally many ranks with cards of their own, few ranks are looked at by
-    routes; of many, all nodes send as the fullest one does. The same holds for named slow cards: of many ranks, all send as the
-    slowest of them, which is an upper bound of what these cost.
+    routes; of many, all nodes send as the fullest one does. The same holds for named slow cards and uplinks: of many ranks, all
+    send as the slowest of them, which is an upper bound of what these cost; or as the fastest, where a ``least`` time is asked.
     """
     levels, sends = (
-        machine.fabric.levels(int(layout.node.max()) + 1, machine.injection),
+        machine.fabric.levels(layout.reach, machine.injection),
         node_injection(machine, layout),
     )
-    used = sends[layout.node]
-    if levels is not None and (layout.mesh.ranks > MOST_BY_ROUTE or np.ptp(used) == 0):
+    used, uplinks = sends[layout.node], _of_uplinks(layout)
+    if levels is not None and (layout.mesh.ranks > MOST_BY_ROUTE or (np.ptp(used) == 0 and np.ptp(uplinks) == 0)):
         shares = card_shares(layout)[layout.node]
-        levels = [replace(levels[0], capacity=float((used / shares).max() * shares.min())), *levels[1:]]
+        left, up = (float(each.max() if least else each.min()) for each in (shares, uplinks))
+        nic, *above = levels
+        nic = replace(nic, capacity=float((used / shares).max()) * left)
+        if above:
+            above[0] = replace(above[0], capacity=above[0].capacity * up)
+        levels = [nic, *above]
         return ByLevel(Links.of(machine, layout, levels), depth)
     from ..topology import Graph
     from .phases_by_route import ByRoute

@@ -34,6 +34,11 @@ class ByRoute:
         """All links, kind by kind."""
         return self.graph.kinds
 
+    @property
+    def two_way(self) -> bool:
+        """Routes there and back may differ."""
+        return False
+
     def all_pairs(
         self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:

@@ -25,6 +25,11 @@ class ByLevel:
         """All links, kind by kind."""
         return self.links.kinds
 
+    @property
+    def two_way(self) -> bool:
+        """Where links are looked at one by one, and no destination picks a cable."""
+        return self.depth == "links" and max(self.links.cables, default=1) == 1
+
     def all_pairs(
         self, groups: Groups, sent: Array, share: Array, apart: Marks | None = None
     ) -> tuple[Demand, LinkLoads]:
@@ -152,9 +157,7 @@ def _group_ends(links: Links, among: Groups, loads: LinkLoads) -> tuple[Array, N
         else:
             domain, homes, cables = links.domains[level], links.homes(among, level), links.cables[level]
             worst = seconds if cables == 1 else seconds.reshape(*before, -1, cables).max(axis=-1)
-            of_run = worst[..., homes.of_run]
-            leaves = np.diff(homes.first, append=len(homes.of_run)) > 1  # members of a domain stand next to each other
-            there = np.where(leaves, np.maximum.reduceat(of_run, homes.first, axis=-1), 0.0)
+            there = homes.most(worst[..., homes.of_run])
         if links.single(among, domain):
             own = np.maximum(own, there)
         else:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
+from ....workloads.plan.kept import KeptWork
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
-from .flow_classes import Demand, LinkEnds
+from .flow_classes import Demand, LinkEnds, returning
 from .flow_symmetry import Marks
+from .kept_exchanges import LATEST, KeptExchanges, backwards, balanced, the_other_way
 from .phases import phases
+from .phases_on_trees import ByLevel
 from .round_bytes import Amounts, full, shares, weights
 from .traffic_factors import TrafficFactors, traffic_factors
 
@@ -49,12 +54,12 @@ class Transfer:
         """Seconds that the overheads of all further messages take."""
         return self.further * self.overhead * self.times
 
-    def lines(self, nbytes: float) -> Iterator[tuple[float, float]]:
-        """(seconds without bytes, seconds a byte) of groups' messages where only loads of links count; of ``nbytes``."""
+    def lines(self, nbytes: float) -> tuple[Array, Array]:
+        """Seconds without bytes, and for each byte, of groups' messages where only loads of links count; of ``nbytes``."""
         ends, whole = self.demand.ends, float(self.demand.alone[0].max())
         assert isinstance(ends, LinkEnds)
         fixed, each = self.times * (ends.latency + self.overhead), ends.share * whole / nbytes
-        yield from zip(fixed.reshape(-1).tolist(), each.reshape(-1).tolist(), strict=True)
+        return fixed.reshape(-1), each.reshape(-1)
 
     def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
         """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
@@ -64,6 +69,11 @@ class Transfer:
         if floor:
             seconds = np.maximum(seconds, fixed + floor)
         return seconds, "messages" if by_messages else self.demand.alone[1]
+
+    def returning(self, apart: Marks | None) -> Transfer:
+        """The transfer that brings back what this one takes, on a tree whose links are looked at one by one."""
+        loads = the_other_way(self.loads)
+        return replace(self, demand=returning(self.demand, loads, apart), loads=loads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +100,28 @@ class AtOnce:
     loads: LinkLoads
     apart: NDArray[np.bool_]
 
+    def of(self, number: int) -> AtOnce:
+        """That of one exchange, with the first axis still."""
+        here = slice(number, number + 1)
+        loads = LinkLoads(self.loads.kinds, {kind: each[here] for kind, each in self.loads.loads.items()})
+        return AtOnce(self.seconds[here], loads, self.apart[here])
+
+    @classmethod
+    def joined(cls, several: Sequence[AtOnce]) -> AtOnce:
+        """One after another, along the first axis."""
+        first, found = several[0].loads, dict[str, Array]()
+        for kind in dict.fromkeys(name for each in several for name in each.loads.loads):
+            some = next(each.loads.loads[kind] for each in several if kind in each.loads.loads)
+            nothing = np.zeros((1, some.shape[1]))
+            found[kind] = np.concatenate([each.loads.loads.get(kind, nothing) for each in several])
+        groups = max(each.seconds.shape[1] for each in several)
+        seconds = [np.broadcast_to(each.seconds, (1, groups)) for each in several]
+        return cls(np.concatenate(seconds), LinkLoads(first.kinds, found), np.concatenate([e.apart for e in several]))
+
+    def returning(self) -> AtOnce:
+        """The transfer that brings back what this one takes (:meth:`Transfer.returning`)."""
+        return replace(self, loads=the_other_way(self.loads))
+
 
 class Traffic:
     """Turns exchanges into transfers for one layout; results are kept, since layers repeat.
@@ -100,7 +132,7 @@ class Traffic:
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
-        self.phases = phases(machine, layout, "links" if depth == "bound" else depth)
+        self.phases = phases(machine, layout, "links" if depth == "bound" else depth, least=depth == "bound")
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
         self._scopes: dict[tuple[tuple[str, ...], str, Part | None], Groups] = {}
@@ -108,6 +140,72 @@ class Traffic:
         self._groups: dict[tuple[tuple[int, ...], bytes], Groups] = {}
         self._chosen: dict[tuple[Groups, bytes], Groups] = {}
         self._factors: dict[tuple[str, str, tuple[str, ...]], TrafficFactors | None] = {}
+        self._crowded: dict[tuple[str, ...], bool] = {}
+        self._kept: KeptExchanges[list[Transfer]] = KeptExchanges(LATEST // layout.mesh.ranks)
+        self._kept_at_once: KeptExchanges[list[AtOnce]] = KeptExchanges(4 * LATEST // layout.mesh.ranks)
+        self._first: Traffic | None = None  # of points of a study: whose flow classes these are as well
+
+    @classmethod
+    def of(cls, machine: Machine, layout: Layout, depth: str, kept: KeptWork | None = None) -> Traffic:
+        """The traffic of a layout; points of a study that have it in common take it from what is ``kept``.
+
+        Where only the rates of links differ, flow classes are those of another such machine.
+        """
+        if kept is None:
+            return cls(machine, layout, depth)
+        fabric, node, own = (
+            machine.fabric.model_dump(mode="json"),
+            machine.node.model_dump(mode="json"),
+            machine.calibration,
+        )
+        rates = (
+            node.pop("interface_bandwidth"),
+            fabric.pop("taper", None),
+            own.network_efficiency,
+            own.message_overhead,
+        )
+        shape = (id(layout), json.dumps([machine.nodes, fabric, node], default=str), depth)
+        its, first = kept.of("traffic", shape, lambda: (rates, cls(machine, layout, depth)))
+        if its == rates:
+            first._even.clear()  # transfers of sizes that the next point may not have
+            return first
+        made = cls(machine, layout, depth)
+        made._like(first)
+        return made
+
+    def _like(self, other: Traffic) -> None:
+        """Take over the flow classes of traffic on the same links at other rates."""
+        mine, known = self.phases, other.phases
+        if self.depth != "fluid" or not isinstance(mine, ByLevel) or not isinstance(known, ByLevel):
+            return
+        if [replace(kind, capacity=1.0) for kind in mine.kinds] != [
+            replace(kind, capacity=1.0) for kind in known.kinds
+        ]:
+            return
+        pairs = zip((*mine.links.cable, *mine.links.domains), (*known.links.cable, *known.links.domains), strict=True)
+        if mine.links.cables != known.links.cables or not all(np.array_equal(one, two) for one, two in pairs):
+            return
+        self._first = other
+        self._scopes, self._parts, self._groups = other._scopes, other._parts, other._groups
+        self._chosen, self._factors = other._chosen, other._factors
+
+    def _unit(self, unit: _Unit, make: Callable[[], tuple[Demand, LinkLoads]]) -> tuple[Demand, LinkLoads]:
+        """What a pattern's step asks for one byte a rank, as it is known here, or at other rates, or made now."""
+        if unit not in self._units:
+            if self._first is None:
+                self._units[unit] = make()
+            elif unit in self._first._units:
+                self._units[unit] = _rated(self._first._units[unit], self.phases.kinds)
+            else:
+                self._units[unit] = make()
+                self._first._units[unit] = _rated(self._units[unit], self._first.phases.kinds)
+        return self._units[unit]
+
+    def crowded(self, axes: tuple[str, ...]) -> bool:
+        """Whether groups along axes share links that can be full, as far as one sees at a glance."""
+        if axes not in self._crowded:
+            self._crowded[axes] = self.phases.crowded(self.layout.groups(axes))
+        return self._crowded[axes]
 
     def part(self, axes: tuple[str, ...], rows: Index, apart: Marks) -> Part:
         """Some of the groups along axes; the same one for the same groups and links."""
@@ -119,7 +217,7 @@ class Traffic:
         if self.layout.mesh.size(*exchange.axes) == 1:
             return []
         if exchange.received is not None or not isinstance(exchange.nbytes, float):
-            return self._uneven(exchange, part)
+            return self._unevenly(exchange, part)
         key = (exchange.operation, exchange.algorithm, exchange.axes, exchange.nbytes, part)
         if key not in self._even:
             self._even[key] = self._evenly(exchange, exchange.nbytes, part)
@@ -130,19 +228,42 @@ class Traffic:
         found, weight = [], self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
             scope = self._scope(exchange.axes, each.scope, part)
-            groups, apart = scope.members, part.apart if part else None
+            apart = part.apart if part else None
             for step, times in each.distinct():
                 unit = (each.pattern, step, scope, weight)
-                if unit not in self._units:
-                    ones = np.ones(groups.shape)
+
+                def made(
+                    each: Round = each, step: int = step, scope: Groups = scope, apart: Marks | None = apart
+                ) -> tuple[Demand, LinkLoads]:
+                    groups, ones = scope.members, np.ones(scope.members.shape)
                     if each.everyone:
-                        self._units[unit] = self._all_pairs(weight, scope, ones, ones / groups.shape[1], apart)
-                    else:
-                        self._units[unit] = self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
-                demand, loads = self._units[unit]
+                        return self._all_pairs(weight, scope, ones, ones / groups.shape[1], apart)
+                    return self._one_each(weight, groups, _targets(each, groups, step), ones, apart)
+
+                demand, loads = self._unit(unit, made)
                 factor = nbytes * each.share * times
                 found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor))
         return found
+
+    def _unevenly(self, exchange: Exchange, part: Part | None) -> list[Transfer]:
+        """Those of an exchange whose bytes differ from rank to rank: known, or the other way of one that is."""
+        key = exchange.sends, part
+        if (found := self._kept.get(key)) is None:
+            there = self._kept.get((backwards(exchange), part))
+            if there is not None and self._returns(exchange):
+                found = [each.returning(part.apart if part else None) for each in there]
+            else:
+                found = self._uneven(exchange, part)
+            self._kept.put(key, exchange, found)
+        return found
+
+    def _returns(self, exchange: Exchange) -> bool:
+        """Whether links carry the same as in the exchange of which senders are the receivers of this, the other way."""
+        if not self.phases.two_way or not balanced(exchange, self.layout.mesh):
+            return False
+        return [(each.everyone, each.scope) for each in rounds(exchange.operation, *self._shape(exchange))] == [
+            (True, "group")
+        ]
 
     def at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
         """The transfers of several exchanges of one operation, algorithm and axes whose bytes differ, in order.
@@ -150,6 +271,32 @@ class Traffic:
         ``times``: how often ranks do each, as in :meth:`weighted`, the same ranks all of them; seconds then mean nothing. None
         where ranks do not send to all of their group at once.
         """
+        if times is not None:
+            return self._at_once(exchanges, times)
+        kept = self._kept_at_once
+        known = {each.sends: self._known_at_once(each) for each in exchanges}
+        missing = {each.sends: each for each in exchanges if known[each.sends] is None}
+        if missing:
+            found = self._at_once(list(missing.values()))
+            if found is None:
+                return None
+            for number, (key, each) in enumerate(missing.items()):
+                of_this = known[key] = [transfer.of(number) for transfer in found]
+                kept.put(key, each, of_this)
+            if len(missing) == len(exchanges):
+                return found
+        return [AtOnce.joined(each) for each in zip(*(known[each.sends] or [] for each in exchanges), strict=True)]
+
+    def _known_at_once(self, exchange: Exchange) -> list[AtOnce] | None:
+        """Those of one exchange, where they are known or it brings back what a known one took."""
+        found = self._kept_at_once.get(exchange.sends)
+        if found is None and (there := self._kept_at_once.get(backwards(exchange))) and self._returns(exchange):
+            found = [each.returning() for each in there]
+            self._kept_at_once.put(exchange.sends, exchange, found)
+        return found
+
+    def _at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
+        """:meth:`at_once` of exchanges of which nothing is known."""
         first = exchanges[0]
         algorithm, outer, inner = self._shape(first)
         found = rounds(first.operation, algorithm, outer, inner)
@@ -193,7 +340,8 @@ class Traffic:
         held = full(self.layout, exchange.nbytes)
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
         found, weight = [], self._factors_of(exchange)
-        for each in rounds(exchange.operation, algorithm, outer, inner):
+        several = list(rounds(exchange.operation, algorithm, outer, inner))
+        for each in several:
             scope = self._scope(exchange.axes, each.scope, part)
             if only is not None:
                 scope = self._among(scope, only)
@@ -202,8 +350,9 @@ class Traffic:
                 share = shares(weights(self.layout, exchange.axes, each.scope, wanted)[groups])
             if each.everyone:
                 sent = held[groups] * each.share
-                held = np.empty_like(held)
-                held[groups] = share * sent.sum(axis=1, keepdims=True)
+                if each is not several[-1]:
+                    held = np.empty_like(held)
+                    held[groups] = share * sent.sum(axis=1, keepdims=True)
                 demand = self._all_pairs(weight, scope, sent, share, apart)
                 found.append(self._transfer(each, 1, scope, *demand, None))
                 continue
@@ -304,6 +453,14 @@ class Traffic:
     ) -> Transfer:
         further = max(0, each.messages(scope.members.shape[1]) - 1)
         return Transfer(demand, loads, factor, times, self.machine.calibration.message_overhead, further)
+
+
+def _rated(unit: tuple[Demand, LinkLoads], kinds: tuple[LinkKind, ...]) -> tuple[Demand, LinkLoads]:
+    """The same flows on the same links at the rates of these kinds."""
+    demand, loads = unit
+    capacity = {kind.name: kind.capacity for kind in kinds}
+    rates = np.array([capacity[name] for name in demand.names])
+    return replace(demand, capacity=rates), LinkLoads(kinds, loads.loads)
 
 
 def _positions(each: Round, groups: Index, step: int) -> Index:

@@ -219,7 +219,7 @@ def study(
         if value is not None:
             file = file.with_values(key, [str(value) if isinstance(value, Path) else value])
     kept = Points(Path(out)) if out is not None else None
-    from ...workers import cores
+    from ....hardware.cores import cores
 
     with crew_of(workers, jobs or cores()) as crew:
         result = run_study(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,9 +15,11 @@ from ....hardware.units import read_bytes
 from ....hardware.version import key
 from ....workloads.mesh.mesh_text import mesh_text
 from ....workloads.model.model import Model, load_model
+from ....workloads.plan.kept import KeptWork
 from ....workloads.plan.option import Option, read_options
 from ....workloads.plan.plan import Plan
 from ....workloads.plan.run_file import require_known
+from ....workloads.plan.setting import Setting
 from ....workloads.results.run import VOLATILE
 from ...campaign.campaign_plan import CampaignPlan
 
@@ -33,6 +35,10 @@ OBJECTIVES = {
     "memory": "total",
 }
 """What is looked at where a study names nothing else; less is better."""
+
+
+KEPT = KeptWork()
+"""What points have in common, in this process."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ def forget() -> None:
     """Forget the machines and models that were read from files: these may have changed since."""
     for each in (_machine, _model, _machine_identity, _model_identity):
         each.cache_clear()
+    KEPT.clear()
 
 
 @lru_cache(maxsize=64)
@@ -131,11 +138,11 @@ def name_of(named: str | Machine | Model | None) -> str:
 
 
 def _simulate(trial: Trial) -> dict[str, Any]:
-    from ...simulate import simulate
+    from ...simulate import simulate_setting
 
     model = model_of(trial)
-    ways = {"allow_overcommit": trial.overcommit, **trial.own, **trial.plan}
-    summary = simulate(machine_of(trial), model, **ways).summary()
+    setting = replace(Setting.of(machine_of(trial), model, trial.plan), kept=KEPT)
+    summary = simulate_setting(setting, allow_overcommit=trial.overcommit, traced=False, **trial.own).summary()
     return {"experts": model.experts, **_of_step(summary)}
 
 
@@ -155,7 +162,6 @@ def _of_step(summary: Table) -> dict[str, Any]:
 
 def _memory(trial: Trial) -> dict[str, Any]:
     from ....workloads.memory import account, sample_loads
-    from ....workloads.plan.setting import Setting
 
     setting = Setting.of(machine_of(trial), model_of(trial), trial.plan)
     found = account(setting, sample_loads(setting)).worst

@@ -19,6 +19,7 @@ from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.operation import CATEGORIES
 from support.command_line import athanor
 from support.paths import ROOT
+from support.stories import explored
 
 SMALL = {"mtbf_node": "10d", "seeds": 9, "ranks_per_node": 1}
 
@@ -165,9 +166,12 @@ def test_slow_nodes_and_links_of_a_faults_file_degrade_steps(tmp_path):
         'detection = "1 h"\nrepair = "1 h"\nscheduling = "1 min"\ninitialisation = "1 min"\n'
         '[[component]]\nname = "slow"\nper = "job"\nmtbf = "1 d"\nslowdown = 1.5\n'
         '[[component]]\nname = "cable"\nper = "job"\nmtbf = "1 d"\nlink_share = 0.25\n'
+        '[[component]]\nname = "uplink"\nper = "supernode"\nmtbf = "1 d"\nuplink_share = 0.125\n'
     )
-    found = small(faults=str(tmp_path / "f.toml"), mtbf_node=None, seeds=2)
-    slow, cable = found.job.slowed[0], found.job.slowed[1]
+    spread = {"mesh": "ep=4,dp=2", "placement": "ep=supernode,dp=node"}
+    found = small(faults=str(tmp_path / "f.toml"), mtbf_node=None, seeds=2, **spread)
+    slow, cable, uplink = found.job.slowed[0], found.job.slowed[1], found.job.slowed[2]
+    assert 0 < uplink < 1
     assert 1 / 1.5 - 1e-9 <= slow < 1
     assert 0 < cable < 1
     assert found.middle.ledger["degraded"] > 0
@@ -232,7 +236,9 @@ def test_a_checkpoint_takes_as_long_as_its_tightest_way():
 
 
 def test_the_types_of_options_are_current():
-    assert (ROOT / "sim" / "campaign" / "campaign_options.py").read_text() == campaign_options_source(), "run make docs"
+    assert (ROOT / "sim" / "campaign" / "campaign_options.py").read_text() == campaign_options_source(), (
+        "run make pages"
+    )
     assert set(CampaignPlan.options()) < set(CampaignOptions.__annotations__)
 
 
@@ -272,6 +278,10 @@ def test_the_command_writes_its_folder_and_its_json(tmp_path):
         "gantt.png",
         "power.png",
     } <= names
+    story = explored(tmp_path / "out", "a campaign", "Machine: cluster-64", "Model: moda-tiny")
+    assert story.facts[0].label == "Wall clock"
+    assert sum(row["amount"] for row in story.parts[0].charts[0].content["rows"]) == pytest.approx(1.0)
+    assert len(story.parts[1].charts[0].content["rows"]) == 5  # seeds
     assert athanor("campaign", "--machine", "cluster-64", "--model", "moda-tiny").returncode == 2
 
 

@@ -1,6 +1,7 @@
 """Flow classes are kept by which ranks are equal: amounts and bandwidths are those of each exchange."""
 
 import numpy as np
+from athanor.sim.network.phases.flow_classes import FEW, by_latency
 from athanor.sim.network.phases.phases import with_faster
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.mesh.mesh import Mesh
@@ -9,6 +10,19 @@ from athanor.workloads.schedule.work import Exchange
 from support.machines import tree
 
 MESH = Mesh(("ep", "dp"), (8, 4))
+
+
+def test_ends_of_messages_by_latency_are_the_last_of_each_group():
+    """Few latencies are found one by one, many by sorting."""
+    random = np.random.default_rng(1)
+    for kinds in (1, 2, FEW, FEW + 1, 40):
+        latency, group, ends = random.choice(random.random(kinds), 500), random.integers(0, 7, 500), random.random(500)
+        found, latencies = by_latency(latency, ends, group, 7)
+        for row, value in zip(found, np.unique(latency), strict=True):
+            for at in range(7):
+                here = ends[(latency == value) & (group == at)]
+                assert row[at] == max(here, default=0.0)
+        assert (latencies == np.where(found > 0, np.unique(latency)[:, None], 0.0)).all()
 
 
 def seconds(traffic, sent, received):

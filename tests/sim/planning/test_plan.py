@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from support.command_line import ATHANOR, PATIENCE, athanor, eventually, has_lines, start
 from support.mpi_jobs import job, needs_mpi
 from support.paths import ROOT
+from support.stories import explored
 
 TORUS = load_machine("fugaku").changed({"nodes": 96, "fabric.shape": [4, 6, 4]})
 """Fugaku's nodes and links on a torus that takes a moment: what is asked of it needs 16 ranks."""
@@ -511,6 +512,12 @@ def test_the_command_writes_everything(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"plans.csv", "points.jsonl", "report.html", "front.svg", "front.png", "sensitivity.svg"} <= names
     best = found["plans"][0]
+    story = explored(tmp_path / "out", "a plan search", "Machine: ", "Model: ")
+    (drawn,) = story.parts[0].charts
+    known = {plan["command"] for name in ("plans", "front", "by_mesh") for plan in found[name]}
+    assert len(drawn.content["rows"]) == len(known) == len(story.parts[0].section.rows)
+    front = [row for row in drawn.content["rows"] if row["what"] == "on the front"]
+    assert len(front) == len({plan["command"] for plan in found["front"]})
     words = shlex.split(best["command"])[1:]
     again = athanor(*words, "--json", "-")
     assert again.returncode == 0, again.stderr

@@ -389,6 +389,38 @@ class TestExperts:
         cut = lowered(EXPERTS, mesh={"ep": 4, "tp": 2}, expert_tensor="whole", sequence_parallel=True)
         assert "l0.moe.collect" not in exchanges(cut), "the residual stream is cut in the same way"
 
+    def test_experts_spread_over_cp_as_well(self):
+        """Ranks of cp route their own parts of sequences; over them lie other experts, so that only dp has copies to sum."""
+        copies = lowered(EXPERTS, mesh={"dp": 2, "ep": 2, "cp": 2})
+        spread = lowered(EXPERTS, mesh={"dp": 2, "ep": 2, "cp": 2}, expert_context="spread")
+        there, here = (exchanges(each)["l0.moe.dispatch"] for each in (copies, spread))
+        assert (there.axes, here.axes) == (("ep",), ("ep", "cp")) and there.nbytes == here.nbytes
+        assert products(spread, starting="l0.moe") == approx(products(copies, starting="l0.moe"))
+        axes = {name: each.axes for name, each in exchanges(spread).items() if name.startswith("gradients.experts")}
+        assert axes and set(axes.values()) == {("dp",)}
+        kept, dealt = (moved(each, starting="gradients.experts") for each in (copies, spread))
+        assert dealt == approx(
+            kept * (2 * 1 / 2) / (2 * 3 / 4) / 2
+        )  # rings of 2 in place of 4, over half of the experts
+
+    def test_a_degree_of_experts_counts_ranks_of_tp_cp_and_dp(self):
+        """Megatron's folding: tp first where experts are whole, then cp, then dp; the same plan as one with its axes named."""
+        folded = lowered(EXPERTS, mesh={"dp": 4, "cp": 2, "tp": 2}, expert_parallel=8, expert_tensor="whole")
+        named = {"mesh": {"dp": 2, "ep": 2, "cp": 2, "tp": 2}, "expert_tensor": "whole", "expert_context": "spread"}
+        named = lowered(EXPERTS, **named)
+        assert (moved(folded), products(folded)) == (moved(named), products(named))
+        ways = [{name: each.axes for name, each in exchanges(schedule).items()} for schedule in (folded, named)]
+        assert ways[0] == ways[1] and ways[0]["l0.moe.dispatch"] == ("ep", "cp", "tp")
+        over_cp = lowered(EXPERTS, mesh={"dp": 4, "cp": 2, "tp": 2}, expert_parallel=2)
+        assert exchanges(over_cp)["l0.moe.dispatch"].axes == ("cp",)
+        for mesh, degree, why in (
+            ({"dp": 4, "cp": 4}, 2, "leaves 2 for cp=4; experts lie over all of an axis or none"),
+            ({"dp": 4, "tp": 2}, 8, "leaves 8 for dp=4, which it does not divide"),
+            ({"dp": 2, "ep": 2}, 2, "the mesh has ep=2; name one of the two"),
+        ):
+            with pytest.raises(InputError, match=why):
+                lowered(EXPERTS, mesh=mesh, expert_parallel=degree)
+
     def test_gates_that_route_other_tokens_sum_their_gradients(self):
         """Split experts, too: a rank of tp weighs parts of their outputs, so that its gate has a part of the gradient."""
         for options, summed in (

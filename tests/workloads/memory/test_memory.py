@@ -129,6 +129,22 @@ def test_experts_beside_tensor_parallelism():
     assert carried[0] == 2 * carried[1]
 
 
+def test_experts_over_cp_are_held_once_in_it():
+    """Weights, gradients and state of experts by half where they lie over both ranks of cp; what they carry stays as it is."""
+    mesh = {"dp": 2, "ep": 2, "cp": 2}
+    copies, spread = (rows(model=moe(), mesh=mesh, expert_context=way) for way in ("copies", "spread"))
+    assert spread["moe.down"] == copies["moe.down"] and spread["moe.up"] == copies["moe.up"]
+    copies, spread = (of(setting(moe(), mesh=mesh, expert_context=way)) for way in ("copies", "spread"))
+    state = ("parameters", "gradients", "optimizer")
+    kept = [
+        {(line.part, line.name): float(line.nbytes[0]) for line in each.lines if line.part in state}
+        for each in (copies, spread)
+    ]
+    experts = {key for key in kept[0] if kept[0][key] != kept[1][key]}
+    assert {part for part, _ in experts} == set(state)
+    assert all(kept[0][key] == 2 * kept[1][key] for key in experts if key[0] != "gradients")
+
+
 # --- pipelines ---------------------------------------------------------------------------------------------------------
 
 

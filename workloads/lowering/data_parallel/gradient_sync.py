@@ -69,7 +69,7 @@ class Update:
     def _tensors(self, part: Part) -> float:
         """Large tensors of a part of a layer, or of an end; norms and the like are small and stay whole (DeepSpeed)."""
         model, mesh = self.setting.model, self.setting.mesh
-        experts = model.experts / mesh.size("ep") * model.matrices
+        experts = model.experts / mesh.size(*self.setting.expert_axes) * model.matrices
         counts = {"attention": 2.0, "ffn": float(model.matrices), "expert": experts, "embedding": 1.0}
         return counts.get(part, 0.0)
 
@@ -150,7 +150,7 @@ class Update:
             element: Precision = getattr(self.formats[each.part], what)
             if self.setting.mesh.size(*each.replicas) == 1:
                 continue
-            sharded = each.part == "expert" and "ep" in self.setting.mesh.axes
+            sharded = each.part == "expert" and not {*self.setting.expert_axes}.isdisjoint(self.setting.mesh.axes)
             kind = "experts" if sharded else "dense"
             key = (each.replicas, element)
             before = found[key].nbytes if key in found else 0.0

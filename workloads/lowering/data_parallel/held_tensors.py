@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...mesh.axes import TENSOR
 from ...model.precision import Part
 from ...model.tensors import Tensor, Tensors, tensors_of_input, tensors_of_layer, tensors_of_output
 from ...optimizers.optimizer import UpdateRule
 from ...plan.setting import Setting
 from ...schedule.work import Amount
-from .sharding import CUT, Holding, layers_of, shards
+from .sharding import CUT, Holding, cut_axes, layers_of, shards
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,9 @@ class HeldTensors:
     def of(self, part: Part) -> dict[Tensor, Amount]:
         """How many tensors of each shape (whole, as the model has them) a rank has a part of."""
         mesh, counts = self.setting.mesh, [stage.get(part, Counter()) for stage in self._stages]
-        apart = mesh.size(*(axis for axis in CUT[part] if axis not in split_axes(self.setting, part)))
+        apart = mesh.size(
+            *(axis for axis in cut_axes(self.setting, part) if axis not in split_axes(self.setting, part))
+        )
         found: dict[Tensor, Amount] = {}
         for tensor in dict.fromkeys(shape for each in counts for shape in each):
             each = [count[tensor] / apart for count in counts]
@@ -63,9 +64,9 @@ class HeldTensors:
 
 
 def split_axes(setting: Setting, part: Part) -> tuple[str, ...]:
-    """The axes along which single tensors of a part are cut; over ep whole ones are dealt, and over tp if experts stay so."""
-    whole = part == "expert" and setting.plan.expert_tensor == "whole"
-    return tuple(axis for axis in CUT[part] if axis != "ep" and not (whole and axis in TENSOR))
+    """The axes along which single tensors of a part are cut; whole experts are dealt, over tp too if they stay so."""
+    dealt = setting.expert_axes if part == "expert" else ()
+    return tuple(axis for axis in CUT[part] if axis not in dealt)
 
 
 def together(setting: Setting, holding: Holding) -> tuple[str, ...]:

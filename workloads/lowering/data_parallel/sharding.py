@@ -28,7 +28,7 @@ class Holding(FrozenArrays):
 
 
 CUT: dict[Part, tuple[str, ...]] = {
-    "expert": ("ep", *TENSOR),
+    "expert": TENSOR,
     "ffn": TENSOR,
     "attention": TENSOR,
     "gate": (),
@@ -39,8 +39,20 @@ CUT: dict[Part, tuple[str, ...]] = {
 """The axes along which each part is cut; pp takes whole layers; over all other axes with own tokens it is replicated."""
 
 
+def cut_axes(setting: Setting, part: Part) -> tuple[str, ...]:
+    """The axes over which a part is spread: those along which it is cut, and of experts those over which they are dealt."""
+    dealt = setting.expert_axes if part == "expert" else ()
+    return tuple(dict.fromkeys((*dealt, *CUT[part])))
+
+
 def held(setting: Setting) -> list[Holding]:
-    """What a rank holds of the whole model."""
+    """What a rank holds of the whole model; worked out once."""
+    if "held" not in setting.holdings:
+        setting.holdings["held"] = _held(setting)
+    return list(setting.holdings["held"])
+
+
+def _held(setting: Setting) -> list[Holding]:
     stages, parts, stack = setting.mesh.size("pp"), parts_of(setting), setting.model.stack
     known, found = dict[tuple[object, ...], Parameters](), list[Parameters]()
     for stage in range(stages):
@@ -132,9 +144,10 @@ def _holdings(setting: Setting, stages: list[Parameters]) -> list[Holding]:
     """A holding for each part that any of these stages (or one for all) has."""
     mesh, found = setting.mesh, []
     for part in CUT:
-        counts = [getattr(each, part) / mesh.size(*CUT[part]) for each in stages]
+        cut = cut_axes(setting, part)
+        counts = [getattr(each, part) / mesh.size(*cut) for each in stages]
         if any(counts):
             amount = counts[0] if len(counts) == 1 else mesh.along("pp", counts)
-            replicas = tuple(axis for axis in mesh.axes if axis in REPLICAS and axis not in CUT[part])
+            replicas = tuple(axis for axis in mesh.axes if axis in REPLICAS and axis not in cut)
             found.append(Holding(part, amount, replicas, setting.plan.sharding.axes(replicas)))
     return found

@@ -29,8 +29,23 @@ class Ends:
         """Look up the embedding of every token; an image's patches are projected instead."""
         self.tensor.lookup(program, self.first, EMBEDDING)
         if self.first.model.patches:
+            self.features(program)
             m, n, k = self._patches
             program.add(EMBEDDING.doing(Role.PRODUCT, "patches"), self.first.gemm(m, n, k, "embedding"))
+
+    def features(self, program: Program) -> None:
+        """What a backbone makes of the patches: convolutions as products, each with a norm and an activation behind it.
+
+        It is not trained, so that the way back ends before it; ranks that share heads each do all of their patches.
+        """
+        local, made = self.first, 0.0
+        patches = local.tokens * local.model.patches / local.model.seq_len
+        for number, each in enumerate(local.model.convolutions):
+            product = local.gemm(patches * each.pixels, each.channels, each.inputs, "embedding", each.count)
+            program.add(EMBEDDING.doing(Role.PRODUCT, "features", step=number), product)
+            made += patches * each.elements
+        if made:
+            program.add(EMBEDDING.doing(Role.ACTIVATION, "features"), local.sweep("embedding", made, flops=NORM_FLOPS))
 
     def embed_backward(self, program: Program) -> None:
         """Gradients of embedding and projection."""

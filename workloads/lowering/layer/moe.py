@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ....hardware.frozen import FrozenArrays
+from ....hardware.frozen import FrozenArrays, read_only
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
 from ...routing.balancers.balancer import steps_of
@@ -38,30 +38,39 @@ class Flow(FrozenArrays):
     hidden: float
     dispatch: Exchange
     combine: Exchange
+    copies: Exchange | None = None  # weights of experts that other ranks take tokens of
+    returned: Exchange | None = None  # their gradients
+
+    @cached_property
+    def mean(self) -> float:
+        """Tokens in the mean over ranks."""
+        return float(np.mean(self.tokens))
 
     @cached_property
     def rows(self) -> Amount:
         """Tokens of each local expert, taken as equal among them."""
-        return self.tokens if self.held == 1 else self.tokens / self.held
+        return self.tokens if self.held == 1 else read_only(self.tokens / self.held)
 
     @cached_property
     def inner(self) -> Amount:
         """Elements of the inner activations of all local experts."""
-        return self.tokens * self.width
+        return read_only(self.tokens * self.width)
 
     @cached_property
     def carried(self) -> Amount:
         """Elements of the tokens that all local experts carry."""
-        return self.tokens * self.hidden
+        return read_only(self.tokens * self.hidden)
 
     def lacking(self) -> Flow:
         """The same with amounts that are no numbers, each an array of its own: what is made of them shows where they go."""
-        tokens, out, back = (np.full(1, np.nan) for _ in range(3))
+        tokens, out, back, copied, again = (np.full(1, np.nan) for _ in range(5))
         return replace(
             self,
             tokens=tokens,
             dispatch=replace(self.dispatch, nbytes=out, received=back, pairs=None),
             combine=replace(self.combine, nbytes=back, received=out, pairs=None),
+            copies=None if self.copies is None else replace(self.copies, nbytes=copied, received=None),
+            returned=None if self.returned is None else replace(self.returned, nbytes=again, received=None),
         )
 
 
@@ -101,7 +110,7 @@ class MixtureOfExperts:
         element, axes = self.local.formats["expert"].compute, self.loads.axes
         token = self.share * float(self.local.model.hidden * BYTES[element])
         tokens = load.received
-        out, back, even = load.sent * token, tokens * token, isinstance(tokens, float)
+        out, back, even = (load.sent - load.kept) * token, (tokens - load.kept) * token, isinstance(tokens, float)
         there = None if load.pairs is None else load.pairs.astype(np.float64) * token
         again = None if there is None else there.swapaxes(1, 2)
         return Flow(
@@ -111,7 +120,30 @@ class MixtureOfExperts:
             float(self.local.model.hidden),
             dispatch=Exchange("all-to-all", self.all_to_all, axes, out, element, None if even else back, there),
             combine=Exchange("all-to-all", self.all_to_all, axes, back, element, None if even else out, again),
+            **self._copies(load),
         )
+
+    def _copies(self, load: Load) -> dict[str, Exchange]:
+        """Exchanges of experts' weights, and of the gradients of copies, where a policy copies experts."""
+        way, formats = self.loads.balancer.copies, self.local.formats["expert"]
+        if way is None or self.loads.ranks == 1:
+            return {}
+        model, axes = self.local.model, self.loads.axes
+        there, back = (
+            model.matrices * model.hidden * self.width * BYTES[element]
+            for element in (formats.compute, formats.gradient)
+        )
+        if way == "all-to-all":
+            sent, held = load.copies_sent, load.copies_held
+            return {
+                "copies": Exchange(way, "linear", axes, sent * there, formats.compute, held * there),
+                "returned": Exchange(way, "linear", axes, held * back, formats.gradient, sent * back),
+            }
+        every = load.copies_held + load.copies_sent / (self.loads.ranks - 1)  # a rank lacks none of its own
+        return {
+            "copies": Exchange("broadcast", "chain", axes, every * there, formats.compute),
+            "returned": Exchange("reduce", "chain", axes, every * back, formats.gradient),
+        }
 
     def forward(self, program: Program, layer: int, flow: Flow, balance: bool) -> None:
         """The MoE half of a layer with its residual; without ``balance`` the routing is known already (recomputation)."""
@@ -127,8 +159,9 @@ class MixtureOfExperts:
             for found in steps_of(self.loads.balancer, self.loads.ranks, self.loads.tokens, top_k):
                 task = at.doing(found.role, step=found.choice)
                 add(task, self._over_axes(found.work), "balancing", f"moe.{found.name}")
-            counts = Exchange("all-to-all", "linear", self.loads.axes, float(COUNT_BYTES * self.loads.experts), COUNT)
-            self._exchange(program, at.doing(Role.TOKEN_COUNTS), counts)
+            self._tell_counts(program, at)
+            if flow.copies is not None:
+                program.add(at.doing(Role.EXPERT_COPIES), flow.copies, "balancing")
         add(at.doing(Role.PERMUTE), replace(sweep("expert", stream * top_k, flops=0), launches=OF_PERMUTATION))
         self._exchange(program, at.doing(Role.DISPATCH), flow.dispatch)
         self._sort(program, at.doing(Role.EXPERT_SORT, "up"), flow)
@@ -163,6 +196,8 @@ class MixtureOfExperts:
         )
         add(at.doing(Role.PRODUCT, "up", "input"), self._product(flow, local.model.hidden, self.ups * self.width))
         add(at.doing(Role.PRODUCT, "up", "weight"), self._weights(flow, local.model.hidden, self.ups * self.width))
+        if flow.returned is not None:
+            program.add(at.doing(Role.EXPERT_COPIES, gradient="weight"), flow.returned, "balancing")
         self._sort(program, at.doing(Role.EXPERT_SORT, "up", "input"), flow)
         self._exchange(program, at.doing(Role.DISPATCH, gradient="input"), flow.combine)
         permute = sweep("expert", stream, reads=top_k, flops=top_k)
@@ -178,6 +213,15 @@ class MixtureOfExperts:
             self.tensor.gather_backward(program, local, at)
         self._collect(program, at.doing(Role.TOKEN_COLLECT, gradient="input"))
         add(at.doing(Role.NORM, gradient="input"), sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
+
+    def _tell_counts(self, program: Program, at: Task) -> None:
+        """How many tokens come, to each rank; where experts are copied all ranks have to know where all tokens go."""
+        axes, each = self.loads.axes, float(COUNT_BYTES * self.loads.experts)
+        if self.loads.balancer.copies is None:
+            self._exchange(program, at.doing(Role.TOKEN_COUNTS), Exchange("all-to-all", "linear", axes, each, COUNT))
+        else:
+            gathered = Exchange("all-gather", "ring", axes, each * self.loads.ranks, COUNT)
+            self._exchange(program, at.doing(Role.EXPERT_LOADS), gathered)
 
     def activation_again(self, program: Program, layer: int, flow: Flow) -> None:
         """Between the products of experts."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 from ....hardware.registry import Registry
 from .balancer import Balancer, Carried, Tokens
 from .capacity import Capacity, Padded
+from .copying import Copying
 from .even import Even
+from .expert_choice import ExpertChoice
 from .none import Unbalanced
 from .past import Past
+from .replicas import ExpertReplicas
+from .shadows import ExpertShadows
 from .swipe import Swipe
 
 BALANCERS: Registry[Balancer] = Registry(
@@ -18,6 +22,9 @@ BALANCERS: Registry[Balancer] = Registry(
         "padded": Padded,
         "swipe": Swipe,
         "even": Even,
+        "expert-choice": ExpertChoice,
+        "eplb": ExpertReplicas,
+        "shadow": ExpertShadows,
     },
     interface=Balancer,
 )
@@ -29,7 +36,11 @@ __all__ = [
     "Balancer",
     "Capacity",
     "Carried",
+    "Copying",
     "Even",
+    "ExpertChoice",
+    "ExpertReplicas",
+    "ExpertShadows",
     "Padded",
     "Past",
     "Swipe",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from inspect import signature
-from typing import ClassVar, NamedTuple, TypeVar, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,29 @@ class BalancingStep(NamedTuple):
     choice: int | None = None
 
 
+CopyWay = Literal["all-to-all", "broadcast"]
+"""How weights of experts come to ranks that take tokens of them."""
+
+
+class Copies(NamedTuple):
+    """Of experts, ``[groups, ranks]`` each: those that a rank sends and receives, and own tokens that it keeps for them."""
+
+    sent: Tokens
+    held: Tokens
+    kept: Tokens
+
+
 @dataclass(frozen=True)
 class Carried:
-    """Tokens that each rank's experts receive, ``[groups, ranks]``, and how many of each group were moved or dropped."""
+    """Tokens that each rank's experts receive, ``[groups, ranks]``, and how many of each group were moved or dropped.
+
+    ``copies``: of experts, where a policy makes any.
+    """
 
     tokens: Tokens
     moved: Tokens  # [groups]
     dropped: Tokens  # [groups]
+    copies: Copies | None = None
 
 
 class Balancer(Policy, ABC):
@@ -47,12 +64,25 @@ class Balancer(Policy, ABC):
 
     ``level`` says that every rank ends with the same number of tokens, whatever was wanted: then groups are alike, and
     one of them stands for all. One that is not ``by_choice`` looks at what each rank is asked for in all: ``wanted`` may then
-    have these sums in place of the choices. One that never ``decides`` lets tokens go where they are wanted.
+    have these sums in place of the choices. One that never ``decides`` lets tokens go where they are wanted. Under one
+    that ``picks``, experts choose among the tokens of each rank by their chances, and an answer counts its chance. One that
+    ``remembers`` finds in ``past.state`` what it has put there in the step before.
     """
 
     decides: ClassVar[bool] = True
     level: ClassVar[bool] = False
     by_choice: ClassVar[bool] = True
+    picks: ClassVar[bool] = False
+    copies: ClassVar[CopyWay | None] = None
+    remembers: ClassVar[bool] = False
+
+    def priced(self, copy_seconds: float, token_seconds: float) -> Self:
+        """The policy where an expert's copy and a token that a rank carries take so long: the same, unless it weighs them."""
+        return self
+
+    def require(self, experts: int, ranks: int, tokens: int, top_k: int) -> None:
+        """Raise :class:`InputError` where a layer of so many experts, ranks and tokens of a rank is none for the policy."""
+        return
 
     @abstractmethod
     def carry(self, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Carried:
@@ -112,9 +142,15 @@ def carried_by(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEG
     groups, ranks = wanted.shape[1:]
     if not isinstance(found, Carried):
         raise InputError(f"{of} gives {type(found).__name__}, must give Carried(tokens, moved, dropped)")
-    for name, value, shape in zip(
-        found.__dataclass_fields__, vars(found).values(), (wanted.shape[1:], (groups,), (groups,)), strict=True
-    ):
+    each = wanted.shape[1:]
+    asked_of: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "tokens": (found.tokens, each),
+        "moved": (found.moved, (groups,)),
+        "dropped": (found.dropped, (groups,)),
+    }
+    if found.copies is not None:
+        asked_of |= {f"copies {name}": (value, each) for name, value in found.copies._asdict().items()}
+    for name, (value, shape) in asked_of.items():
         if np.shape(value) != shape:
             raise InputError(f"{of} gives {name} of shape {np.shape(value)}, must be {shape}")
         if not np.min(value) >= 0:  # not a number is not either
@@ -134,7 +170,8 @@ def carried_by(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEG
 
 def pairs_of(balancer: Balancer, wanted: Tokens, tokens: int, past: Past = BEGINNING) -> Tokens:
     """Tokens ``[senders, receivers]`` that travel in a group; raises :class:`InputError` where these are not what is carried."""
-    found = np.asarray(_asked(balancer.pairs, wanted, tokens, past))
+    aside = replace(past, state=deepcopy(past.state))  # carry alone says what is remembered
+    found = np.asarray(_asked(balancer.pairs, wanted, tokens, aside))
     of = f"--balancer: {type(balancer).__name__}.pairs"
     if found.shape != wanted.shape[1:] or found.min(initial=0) < 0:
         raise InputError(

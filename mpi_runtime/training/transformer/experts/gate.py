@@ -23,22 +23,22 @@ def best(scores: Array, top_k: int) -> Index:
     return np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
 
 
-def weights(chance: Array, expert: Index) -> Array:
+def weights(chance: Array, expert: Index, picked: bool = False) -> Array:
     """What the answer of each choice counts, ``[tokens, top_k]``: nothing where it was dropped, which is an expert below 0.
 
     A single choice counts its chance (Fedus et al. 2021, equation 2); of several, each its share of all their chances (GShard,
-    Lepikhin et al. 2020; Mixtral, Jiang et al. 2024).
+    Lepikhin et al. 2020; Mixtral, Jiang et al. 2024), unless experts have ``picked`` their tokens (Zhou et al. 2022).
     """
     taken = _taken(chance, expert)
     total = taken.sum(axis=1, keepdims=True)
-    result: Array = taken if expert.shape[1] == 1 else taken / np.where(total > 0, total, 1)
+    result: Array = taken if picked or expert.shape[1] == 1 else taken / np.where(total > 0, total, 1)
     return result
 
 
-def weights_grad(chance: Array, expert: Index, gradient: Array) -> Array:
+def weights_grad(chance: Array, expert: Index, gradient: Array, picked: bool = False) -> Array:
     """Gradient of the scores ``[tokens, experts]``, from that of the weights."""
     taken = _taken(chance, expert)
-    if expert.shape[1] > 1:
+    if expert.shape[1] > 1 and not picked:
         total = taken.sum(axis=1, keepdims=True)
         total = np.where(total > 0, total, 1)
         gradient = (gradient - (gradient * taken).sum(axis=1, keepdims=True) / total) / total

@@ -40,8 +40,10 @@ class LocalExperts:
 
     def up_product(self) -> None:
         """Inner activations of each expert's tokens."""
+        take = self.rounded.operand
         self._inner = [
-            self.rounded(self.arrived[rows] @ weights) for rows, weights in zip(self.rows, self.up, strict=True)
+            self.rounded(take(self.arrived[rows]) @ take(weights))
+            for rows, weights in zip(self.rows, self.up, strict=True)
         ]
 
     def activate(self) -> None:
@@ -52,7 +54,7 @@ class LocalExperts:
         """The experts' answers, in the order in which tokens arrived."""
         answers = np.empty_like(self.arrived)
         for rows, active, weights in zip(self.rows, self._active, self.down, strict=True):
-            answers[rows] = self.rounded(active @ weights)
+            answers[rows] = self.rounded(self.rounded.operand(active) @ self.rounded.operand(weights))
         return answers
 
     def take_gradient(self, gradient: Array) -> None:
@@ -62,12 +64,14 @@ class LocalExperts:
     def down_dgrad(self) -> None:
         """Gradient of what the second product takes."""
         pairs = zip(self.rows, self.down, strict=True)
-        self._inner_gradient = [self.rounded(self._answers(rows) @ weights.T) for rows, weights in pairs]
+        self._inner_gradient = [
+            self.rounded(self._answers(rows) @ self.rounded.operand(weights).T) for rows, weights in pairs
+        ]
 
     def down_wgrad(self) -> None:
         """Gradient of the second matrix."""
         for rows, active, total in zip(self.rows, self._active, self.down_gradient, strict=True):
-            total += active.T @ self._answers(rows)
+            total += self.rounded.operand(active).T @ self._answers(rows)
 
     def activate_gradient(self) -> None:
         """Gradient of the inner activations."""
@@ -78,15 +82,14 @@ class LocalExperts:
         """Gradient of the tokens, in the order in which they arrived."""
         gradient = np.empty_like(self.arrived)
         for rows, inner, weights in zip(self.rows, self._inner_gradient, self.up, strict=True):
-            gradient[rows] = self.rounded(inner @ weights.T)
+            gradient[rows] = self.rounded(self.rounded.gradient(inner) @ self.rounded.operand(weights).T)
         return gradient
 
     def up_wgrad(self) -> None:
         """Gradient of the first matrix."""
         for rows, inner, total in zip(self.rows, self._inner_gradient, self.up_gradient, strict=True):
-            total += self.arrived[rows].T @ inner
+            total += self.rounded.operand(self.arrived[rows]).T @ self.rounded.gradient(inner)
 
     def _answers(self, rows: Index) -> Array:
         assert self._gradient is not None, "no gradient has arrived"
-        gradient: Array = self._gradient[rows]
-        return gradient
+        return self.rounded.gradient(self._gradient[rows])

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from .....workloads.routing.balancers.balancer import Balancer
+from .....workloads.routing.balancers.copying import Copying, spread
+from .....workloads.routing.balancers.expert_choice import picked
 from .....workloads.routing.balancers.past import BEGINNING, Past
 from .....workloads.schedule.operation import Does, Role, Task
 from .....workloads.schedule.work import Exchange
@@ -21,6 +23,7 @@ from ..messages import Array, Message
 from ..products import Product
 from ..weights.shards import ProductWeight, Weight, of_expert
 from . import gate
+from .copies import ExpertCopies
 from .gate_training import GateTraining
 from .local_experts import LocalExperts
 
@@ -33,6 +36,8 @@ MOVING = frozenset(
         Role.TOKENS_REFUSED,
         Role.ROOM_LEFT,
         Role.TOKEN_COUNTS,
+        Role.EXPERT_LOADS,
+        Role.EXPERT_COPIES,
         Role.DISPATCH,
         Role.COMBINE,
     }
@@ -50,12 +55,23 @@ class Choosing(Protocol):
         """Experts ``[tokens, top_k]`` that this rank's tokens of a layer want."""
 
 
+class Telling(Protocol):
+    """Who keeps what ranks told each other of a layer."""
+
+    def __call__(self, layer: int, wanted: Index, carried: Index, experts: Index | None = None) -> None:
+        """Tokens of the group wanted ``[choice, rank]`` and carried ``[rank]``, and those that want each ``[choice, expert]``."""
+
+
+def _unheard(layer: int, wanted: Index, carried: Index, experts: Index | None = None) -> None:
+    """Nobody keeps it."""
+
+
 @dataclass(frozen=True)
 class Routes:
     """What the layers of a micro-batch know of routing: who chooses, the policy that balances, and who carries tokens.
 
-    ``told`` takes what ranks told each other of a layer: tokens of their group wanted ``[choice, rank]`` and carried ``[rank]``;
-    they need not where all that a group wants ``[choice, sender, receiver]`` is ``known``.
+    ``told`` takes what ranks told each other of a layer; they need not where all that a group wants ``[choice, sender,
+    receiver]`` is ``known``.
     """
 
     transport: Transport
@@ -63,7 +79,7 @@ class Routes:
     tells: Tells
     choose: Choosing
     past: Callable[[int], Past] = lambda layer: BEGINNING
-    told: Callable[[int, Index, Index], None] = lambda layer, wanted, carried: None
+    told: Telling = _unheard
     known: Callable[[int], Index | None] = lambda layer: None
     training: GateTraining = field(default_factory=GateTraining)
 
@@ -80,6 +96,7 @@ class LocalMixture(Half):
         self.number, self.routes = layer, routes
         self.tokens: MoeLayer | None = None
         self._experts: LocalExperts | None = None
+        self.copies: ExpertCopies | None = None
         self._scores = self._chances = self._choice_gradient = self._beside = self._beside_back = np.zeros((0, 0))
         self._collected: Array | None = None  # answers, and gradients, of all tokens where ranks of tp route their own
         self._collected_back: Array | None = None
@@ -145,11 +162,19 @@ class LocalMixture(Half):
     def _moving(self) -> dict[Does, Callable[[str, Exchange], Steps]]:
         return {
             (Role.TOKEN_COUNTS, None, None): self._count,
+            (Role.EXPERT_LOADS, None, None): self._tell_loads,
+            (Role.EXPERT_COPIES, None, None): lambda *way: self._of_copies.send(*way),
+            (Role.EXPERT_COPIES, None, "weight"): lambda *way: self._of_copies.give_back(*way),
             (Role.DISPATCH, None, None): self._layer.dispatch,
             (Role.COMBINE, None, None): self._layer.combine,
             (Role.COMBINE, None, "input"): self._layer.combine_gradient,
             (Role.DISPATCH, None, "input"): self._layer.dispatch_gradient,
         }
+
+    @property
+    def _picks(self) -> bool:
+        """Whether experts pick tokens."""
+        return self.routes.balancer.picks
 
     @property
     def _layer(self) -> MoeLayer:
@@ -177,7 +202,9 @@ class LocalMixture(Half):
         wanted = self.routes.choose(self.number, scores)
         local = len(place.local_experts(self.shared.sizes.experts))
         routing = Routing(wanted, place.expert_ranks, local, place.expert_rank)
-        nothing = np.zeros(wanted.shape, dtype=scores.dtype)
+        if self._picks:
+            routing.pick(picked(self._chances, wanted.shape[1]))
+        nothing = np.zeros(routing.expert.shape, dtype=scores.dtype)
         self.tokens = MoeLayer(self.routes.transport, routing, self.products["gate"].a, nothing)
         self._collected = self._collected_back = None
 
@@ -192,11 +219,42 @@ class LocalMixture(Half):
             self._assign(known)
         yield from self._layer.counts(stream, exchange)
 
+    def _tell_loads(self, stream: str, exchange: Exchange) -> Steps:
+        """All ranks learn what each wants of every expert; where experts are copied, and which copy takes a token, follows."""
+        transport, routing, balancer = self.routes.transport, self._layer.routing, self.routes.balancer
+        assert isinstance(balancer, Copying)
+        cells = np.zeros((transport.cells(stream, exchange), routing.ranks * routing.local), dtype=np.int64)
+        cells[transport.home(stream, exchange)] = routing.by_expert()
+        yield from transport.play(stream, exchange, cells)
+        everyone = cells[transport.homes(stream, exchange)]
+        past = self.routes.past(self.number)
+        held = balancer.held(everyone.sum(axis=0), routing.ranks, past)
+        routing.spread(everyone, held, balancer.stay)
+        self.copies = ExpertCopies(transport, held, routing.local, routing.me, self._weights_of, self._gradients_of)
+        carried = spread(everyone, held, balancer.stay).sum(axis=(0, 2))
+        wanted = everyone.sum(axis=0).reshape(1, routing.ranks, -1).sum(axis=2)
+        self.routes.told(self.number, wanted, carried, everyone.sum(axis=0)[None])
+
+    def _weights_of(self, expert: int) -> tuple[Array, Array]:
+        """Both matrices of an expert that lives here."""
+        rounded = self.shared.rounded("expert")
+        up, down = (rounded(self.shared.weights[each]) for each in of_expert(self.number, expert))
+        return up, down
+
+    def _gradients_of(self, expert: int) -> tuple[Array, Array]:
+        up, down = (self.shared.gradients[each] for each in of_expert(self.number, expert))
+        return up, down
+
+    @property
+    def _of_copies(self) -> ExpertCopies:
+        assert self.copies is not None, "nobody has told where experts are copied"
+        return self.copies
+
     def _permute(self, step: int) -> None:
         layer = self._layer
         if self.place.expert_ranks == 1 and self.routes.tells is Tells.WITH_COUNTS:
             self._assign(layer.routing.by_choice()[:, None])
-        layer.weights = gate.weights(self._chances, layer.routing.expert)
+        layer.weights = gate.weights(self._chances, layer.routing.expert, self._picks)
         layer.permute()
 
     def _assign(self, everyone: Index) -> None:
@@ -206,14 +264,29 @@ class LocalMixture(Half):
 
     def _up(self) -> None:
         sizes, shared, layer = self.shared.sizes, self.shared, self._layer
-        mine = [of_expert(self.number, expert) for expert in self.place.local_experts(sizes.experts)]
-        rows, rounded = layer.rows_of_experts(), shared.rounded("expert")
-        ups, downs = ([rounded(shared.weights[each[which]]) for each in mine] for which in (0, 1))
-        of_ups, of_downs = ([shared.gradients[each[which]] for each in mine] for which in (0, 1))
+        rows = layer.rows_of_experts()
+        if self.copies is not None:
+            self.copies.begin()
+        mine = self._held()
+        ups, downs = ([weights[which] for weights, _ in mine] for which in (0, 1))
+        of_ups, of_downs = ([totals[which] for _, totals in mine] for which in (0, 1))
+        filled = [rows[slot] for slot in self._filled()]
         self._experts = LocalExperts(
-            ups, downs, of_ups, of_downs, sizes.gated, rows, layer.arrived, shared.rounded("expert")
+            ups, downs, of_ups, of_downs, sizes.gated, filled, layer.arrived, shared.rounded("expert")
         )
         self._experts.up_product()
+
+    def _filled(self) -> list[int]:
+        """Slots that have an expert."""
+        slots = range(self._layer.routing.slots)
+        return [each for each in slots if self.copies is None or self.copies.held[self.copies.me, each] >= 0]
+
+    def _held(self) -> list[tuple[tuple[Array, Array], tuple[Array, Array]]]:
+        """(weights, sums of gradients) of the experts that this rank takes tokens of."""
+        if self.copies is not None:
+            return [found for slot in self._filled() if (found := self.copies.of_slot(slot)) is not None]
+        local = self.place.local_experts(self.shared.sizes.experts)
+        return [(self._weights_of(expert), self._gradients_of(expert)) for expert in local]
 
     def _down(self) -> None:
         self._layer.answers = self._of_rank.down_product()
@@ -246,18 +319,15 @@ class LocalMixture(Half):
 
     def _refresh(self) -> None:
         """Weights of experts as they are now: those of the forward pass may have been let go since."""
-        rounded = self.shared.rounded("expert")
-        mine = [of_expert(self.number, expert) for expert in self.place.local_experts(self.shared.sizes.experts)]
-        self._of_rank.up, self._of_rank.down = (
-            [rounded(self.shared.weights[each[which]]) for each in mine] for which in (0, 1)
-        )
+        mine = self._held()
+        self._of_rank.up, self._of_rank.down = ([weights[which] for weights, _ in mine] for which in (0, 1))
 
     def _up_dgrad(self) -> None:
         self._layer.gradients = self._of_rank.up_dgrad()
 
     def _choose_back(self, step: int) -> None:
         routing, shared = self._layer.routing, self.shared
-        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient)
+        self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient, self._picks)
         if (
             not shared.place.me("tp") or shared.place.whole_experts
         ):  # ranks of tp that share tokens add up their gradients

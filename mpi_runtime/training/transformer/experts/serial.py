@@ -13,6 +13,7 @@ from .....workloads.loads.loads import LoadModel
 from .....workloads.loads.token_assignment import decisions
 from .....workloads.mesh.axes import DATA
 from .....workloads.plan.setting import Setting
+from .....workloads.routing.balancers.expert_choice import picked
 from .....workloads.routing.balancers.past import BEGINNING
 from ...token_routing import Routing, Tells, settle_together
 from .. import functions as f
@@ -26,15 +27,25 @@ Index = NDArray[np.int64]
 
 
 class TokenRouter(Protocol):
-    """Which experts the tokens of a layer go to: ``[tokens, top_k]``, below 0 where none takes them."""
+    """Which experts the tokens of a layer go to: ``[tokens, top_k]``, below 0 where none takes them.
 
-    def __call__(self, layer: int, wanted: Index) -> Index:
-        """From those that they want."""
+    ``picks``: experts have chosen, so that there may be more columns, and answers count their chances alone.
+    """
+
+    picks: bool
+
+    def __call__(self, layer: int, wanted: Index, chances: Array) -> Index:
+        """From those that they want, and their chances ``[tokens, experts]``."""
 
 
-def as_wanted(layer: int, wanted: Index) -> Index:
+class AsWanted:
     """Tokens go where they want."""
-    return wanted
+
+    picks = False
+
+    def __call__(self, layer: int, wanted: Index, chances: Array) -> Index:
+        """As they are."""
+        return wanted
 
 
 UNTRAINED = GateTraining()
@@ -54,6 +65,7 @@ class KeptMixture:
     wanted: Index
     expert: Index
     weights: Array
+    picked: bool
     answers: list[Array]
     inner: dict[tuple[int, int], Array] = field(default_factory=dict)
     active: dict[tuple[int, int], Array] = field(default_factory=dict)
@@ -71,9 +83,10 @@ def mixture(
     """Gate and experts of a layer, on all tokens."""
     scores = rows @ weights[Weight(layer, "moe", "gate")]
     wanted = training.wanted(layer, scores, sizes.top_k)
-    chances, expert = gate.chances(scores), router(layer, wanted)
-    counted = gate.weights(chances, expert)
-    kept = KeptMixture(np.zeros_like(rows), scores, chances, wanted, expert, counted, [])
+    chances = gate.chances(scores)
+    expert = router(layer, wanted, chances)
+    counted = gate.weights(chances, expert, router.picks)
+    kept = KeptMixture(np.zeros_like(rows), scores, chances, wanted, expert, counted, router.picks, [])
     for choice in range(expert.shape[1]):
         answers = np.zeros_like(rows)
         for number in range(sizes.experts):
@@ -106,7 +119,7 @@ def mixture_back(
 ) -> Array:
     """Gradient of the rows, from that of the answer; gradients of the weights are added up."""
     of_weights = np.stack([(gradient * answers).sum(axis=1) for answers in kept.answers], axis=1)
-    scores = gate.weights_grad(kept.chances, kept.expert, of_weights)
+    scores = gate.weights_grad(kept.chances, kept.expert, of_weights, kept.picked)
     scores = scores + training.gradient(kept.scores, kept.wanted, len(rows))
     key = Weight(layer, "moe", "gate")
     add(gradients[key], rows.T @ scores)
@@ -140,6 +153,7 @@ class MeshRouter:
     def __init__(self, setting: Setting, learned: bool) -> None:
         self.setting, self.learned, self.loads = setting, learned, LoadModel(setting)
         loads = self.loads
+        self.picks = loads.balancer.picks
         self.tells = Tells.of(loads.balancer, loads.ranks, loads.tokens, loads.top_k)
         self._groups: dict[int, dict[int, Place]] = {}  # the members of each group, by number
         mesh, over = setting.mesh, experts_over(setting)
@@ -150,10 +164,11 @@ class MeshRouter:
             if not any(place.me(axis) for axis in ("pp", *(() if place.whole_experts else ("tp",)))):
                 self._groups.setdefault(group_of(setting, place), {})[place.expert_rank] = place
 
-    def __call__(self, layer: int, wanted: Index) -> Index:
+    def __call__(self, layer: int, wanted: Index, chances: Array) -> Index:
         """Experts of all tokens, sequence after sequence."""
         loads = self.loads
-        found, micro_batches = np.empty_like(wanted), self.setting.batch.micro_batches
+        width = loads.experts if self.picks else wanted.shape[1]
+        found, micro_batches = np.full((len(wanted), width), -1), self.setting.batch.micro_batches
         for number, members in self._groups.items():
             for micro_batch in range(micro_batches):
                 rows = [self._rows(members[at], micro_batch) for at in range(loads.ranks)]
@@ -161,10 +176,13 @@ class MeshRouter:
                 every = [wanted[mine] if drawn is None else drawn[at] for at, mine in enumerate(rows)]
                 local = loads.experts // loads.ranks
                 routings = [Routing(each, loads.ranks, local, at) for at, each in enumerate(every)]
-                past = BEGINNING if self.learned else loads.past(layer, 0, micro_batch).of_group(number)
+                past = BEGINNING if self.learned else loads.past(layer, 0, micro_batch, number)
+                if self.picks:
+                    for mine, routing in zip(rows, routings, strict=True):
+                        routing.pick(picked(chances[mine], loads.top_k))
                 settle_together(routings, loads.balancer, self.tells, past)
                 for mine, routing in zip(rows, routings, strict=True):
-                    found[mine] = routing.expert
+                    found[mine, : routing.expert.shape[1]] = routing.expert
         return found
 
     def _rows(self, place: Place, micro_batch: int) -> Index:

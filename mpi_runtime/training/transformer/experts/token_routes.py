@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ Index = gate.Index
 
 def experts_over(setting: Setting) -> tuple[str, ...]:
     """The axes over which experts are dealt."""
-    return LoadModel(setting).axes if setting.model.experts else ("ep",)
+    return setting.expert_axes
 
 
 def group_of(setting: Setting, place: Place) -> int:
@@ -55,7 +57,10 @@ class TokenRoutes:
         self.seen: list[Tokens] = []
         self._step = 0
         self._group = group_of(setting, place)
-        self._told: dict[tuple[int, int], deque[tuple[int, Index, Index]]] = {}  # by layer and micro-batch
+        self._states: dict[tuple[int, int], dict[str, Any]] = {}  # what the policy remembers
+        self._told: dict[
+            tuple[int, int], deque[tuple[int, Index, Index, Index | None]]
+        ] = {}  # by layer and micro-batch
 
     def start_step(self, step: int) -> None:
         """Nothing is seen yet."""
@@ -100,17 +105,26 @@ class TokenRoutes:
 
     def _past(self, micro_batch: int, layer: int) -> Past:
         if not self.learned:
-            return self.loads.past(layer, self._step, micro_batch).of_group(self._group)
-        kept = {step: (wanted, carried) for step, wanted, carried in self._told.get((layer, micro_batch), ())}
+            return replace(self.loads.past(layer, self._step, micro_batch, self._group), rank=self.place.expert_rank)
+        kept = {step: loads for step, *loads in self._told.get((layer, micro_batch), ())}
+        wanted, carried, experts = ({step: loads[each] for step, loads in kept.items()} for each in range(3))
         return Past(
             self._step if kept else 0,
             layer,
             micro_batch,
-            loads=lambda earlier: kept[earlier][0][:, None],
-            results=lambda earlier: kept[earlier][1][None],
+            loads=lambda earlier: _of_one_group(wanted.get(earlier)),
+            results=lambda earlier: _of_one_group(carried.get(earlier), axis=0),
+            experts=lambda earlier: _of_one_group(experts.get(earlier)),
+            rank=self.place.expert_rank,
+            state=self._states.setdefault((layer, micro_batch), {}),
         )
 
-    def _tell(self, micro_batch: int, layer: int, wanted: Index, carried: Index) -> None:
+    def _tell(self, micro_batch: int, layer: int, wanted: Index, carried: Index, experts: Index | None = None) -> None:
         """Keep what a policy may look back at: a gate that learns cannot be asked for it again."""
         kept = self._told.setdefault((layer, micro_batch), deque(maxlen=MOST_STEPS_AGO))
-        kept.append((self._step, wanted, carried))
+        kept.append((self._step, wanted, carried, experts))
+
+
+def _of_one_group(loads: Index | None, axis: int = 1) -> Index | None:
+    """Loads as those of an only group, which is counted along an axis."""
+    return None if loads is None else np.expand_dims(loads, axis)

@@ -19,12 +19,12 @@ from .....workloads.lowering.data_parallel.sharding import (
     layers_of,
 )
 from .....workloads.mesh.axes import TENSOR
+from .....workloads.model.number_types import TYPES
 from .....workloads.model.precision import PARTS, Formats, Part
 from .....workloads.optimizers import TensorShare
 from .....workloads.plan.setting import Setting
 from .....workloads.schedule.operation import Role, Task
 from .....workloads.schedule.work import Exchange
-from ....devices import TYPES
 from ...optimizer_rounds import HeldTensor
 from ..messages import Array, Message
 from .shards import EMBEDDING, OUTPUT_NORM, Place, Sizes, Weight, cut, cut_over, initial, local_shape
@@ -169,7 +169,7 @@ class View(Mapping[Weight, Array]):
         vector: Array | None = getattr(flat, self.values_of)
         assert vector is not None, f"{weight} has not been fetched"
         matrix = vector[piece.start : piece.stop].reshape(piece.shape)
-        if self.values_of == "weights" and matrix.dtype == np.float16:
+        if self.values_of == "weights" and matrix.itemsize < 4:
             return matrix.astype(np.float32)  # BLAS has no halves
         return matrix
 
