@@ -69,7 +69,7 @@ class Tiles(Record):
         are written and read again.
         """
         together = min(count, STREAMS * count / launches) if launches > 1 else count
-        fastest = np.full(np.broadcast_shapes(m.shape, n.shape, k.shape), np.inf)
+        fastest = np.full(np.broadcast_shapes(m.shape, n.shape, k.shape, np.shape(count), np.shape(launches)), np.inf)
         for rows, columns in self.shapes:
             step = self._step(rows, columns, precision, rate, processors)
             tiles = together * np.ceil(m / rows - 1e-9) * np.ceil(n / columns - 1e-9)
@@ -79,10 +79,12 @@ class Tiles(Record):
             if not few.any():
                 continue
             cut = np.broadcast_to(few, fastest.shape)
-            some, deep, elements = (np.broadcast_to(each, fastest.shape)[cut] for each in (tiles, k, m * n))
+            some, deep, elements, rounds = (
+                np.broadcast_to(each, fastest.shape)[cut] for each in (tiles, k, count * m * n, count / together)
+            )
             for parts in SPLITS:
-                waves = count / together * np.ceil(some * parts / processors - 1e-9)
-                again = 2 * parts * BYTES["fp32"] * count * elements / write
+                waves = rounds * np.ceil(some * parts / processors - 1e-9)
+                again = 2 * parts * BYTES["fp32"] * elements / write
                 fastest[cut] = np.minimum(fastest[cut], waves * (deep / parts + self.fill) * step + again)
         return fastest
 
