@@ -133,6 +133,8 @@ def run_setting(
                 traffic.phases = with_faster(traffic.phases, faster)
         told = traced if plan.steps == 1 else kept is not None
         result = _run_step(setting, schedule, traffic, noise, observed if told else {})
+        if traffic and plan.steps > 1:
+            traffic.forget()
         if kept is not None:
             kept.add(row._replace(step=step) for row in result.rows)
         figures.append(_Figures(result.seconds, result.exposed, schedule.total_flops(), result.events))

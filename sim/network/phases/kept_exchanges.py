@@ -39,6 +39,10 @@ class KeptExchanges(Generic[Found]):
         while len(self._known) > max(2, self.most):
             del self._known[next(iter(self._known))]
 
+    def clear(self) -> None:
+        """Keep none."""
+        self._known.clear()
+
 
 def backwards(exchange: Exchange) -> Hashable:
     """What an exchange :attr:`~.Exchange.sends` that brings back what this one takes: senders and receivers are exchanged."""

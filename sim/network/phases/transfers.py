@@ -211,6 +211,11 @@ class Traffic:
             self._crowded[axes] = self.phases.crowded(self.layout.groups(axes))
         return self._crowded[axes]
 
+    def forget(self) -> None:
+        """Keep no exchanges whose bytes differ from rank to rank: those of the next step are others."""
+        self._kept.clear()
+        self._kept_at_once.clear()
+
     def part(self, axes: tuple[str, ...], rows: Index, apart: Marks) -> Part:
         """Some of the groups along axes; the same one for the same groups and links."""
         key = (axes, rows.tobytes(), apart.tobytes())
