@@ -1,5 +1,6 @@
 """Formats that NumPy lacks, held to tables that are made from their definitions: signs, exponents, digits, what is special."""
 
+from bisect import bisect_right
 from fractions import Fraction
 
 import numpy as np
@@ -30,7 +31,7 @@ def numbers(exponent, digits, largest):
 
 def nearest(value, table):
     """The nearest number of a table, of two the one with an even code."""
-    low = int(np.searchsorted(np.array([float(each) for each in table]), value, side="right")) - 1
+    low = bisect_right(table, value) - 1  # fractions and floats compare exactly
     high = min(low + 1, len(table) - 1)
     below, above = Fraction(value) - table[low], table[high] - Fraction(value)
     if below == above:

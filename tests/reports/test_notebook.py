@@ -73,7 +73,7 @@ def shown(run):
         "scaling": (scaled, f"{scaled.points[-1].speedup:.2f}"),
         "search": (search, f"{search.plain()['plans'][0]['step_seconds']:.4g}"),
         "campaign": (athanor.campaign("cluster-64", "moda-tiny", tokens=1e7, seeds=1), "moda-tiny"),
-        "training": (TrainingRun(told, [2.0, 1.5], [0.1, 0.1], [1.0, 1.0]), "1.5000"),
+        "training": (TrainingRun(told, [2.0, 1.5], step_seconds=[0.1, 0.1], gradient_norm=[1.0, 1.0]), "1.5000"),
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from athanor.reports.plots.accelerator import predicted_against_measured
 from athanor.reports.plots.draw import as_png, as_svg, draw, printable
 from athanor.reports.plots.runtime_validation import errors_of_cells
 from athanor.reports.plots.style import SMALL, WIDTH
+from athanor.reports.studies.runtime_validation import EXPERTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ def renamed(name):
 
 def cells(name):
     step = SimpleNamespace(variation=0.01, relative_error=0.05)
-    cell = SimpleNamespace(tree=SimpleNamespace(name=name), placement=name, balancer="none", skew=0.5)
+    cell = SimpleNamespace(tree=SimpleNamespace(name=name), placement=name, balancer="none", skew=0.5, plan=EXPERTS)
     pair = SimpleNamespace(step=step)
     return [SimpleNamespace(cell=cell, nominal=pair, calibrated=pair)]
 
