@@ -62,7 +62,9 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         found = vars(import_module(f".commands.{COMMANDS[cmd_name]}", __package__)).values()
-        return next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
+        command = next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
+        command.context_settings = CONTEXT | command.context_settings  # also where it is asked without a group above it
+        return command
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
