@@ -63,7 +63,10 @@ class Commands(click.Group):
             return None
         found = vars(import_module(f".commands.{COMMANDS[cmd_name]}", __package__)).values()
         command = next(each for each in found if isinstance(each, click.Command) and each.name == cmd_name)
-        command.context_settings = CONTEXT | command.context_settings  # also where it is asked without a group above it
+        command.context_settings = {
+            **CONTEXT,
+            **command.context_settings,
+        }  # also where it is asked without a group above it
         return command
 
 

@@ -19,7 +19,7 @@ from ...workloads.results.trace import Rows
 from ...workloads.schedule.operation import LAUNCH, Block, FilledBlock, Operation
 from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
-from .drift import apart_in
+from .drift import NEAR, apart_in
 
 if TYPE_CHECKING:
     from .step_engine import BlockRun, Engine
@@ -83,6 +83,15 @@ class Forms:
         return self._numbers.setdefault(key, len(self._numbers))
 
 
+MANY = 1024
+"""Blocks of a pipeline from which on those are not played cell by cell whose groups begin nearly together."""
+
+TOGETHER = (
+    f"in this pipeline of more than {MANY:,} blocks, groups that begin within {NEAR:.0%} of an exchange's time of each other are"
+    f" taken to begin together: exchanges may be off by {NEAR:.0%}"
+)
+
+
 class Moved(NamedTuple):
     """A transfer of all blocks: of which of them groups share no link, and its seconds."""
 
@@ -97,6 +106,7 @@ class BlockBatch:
     engine: Engine
     numbers: Sequence[int]
     blocks: Sequence[Block]
+    many: bool = False
 
     def run(self) -> list[BlockRun]:
         """The runs of all blocks; rows of the trace are made when they are asked for, by the engine itself."""
@@ -133,7 +143,15 @@ class BlockBatch:
                 axes = tuple(at + 1 for at in engine.mesh.positions(operation.work.axes) if clock.shape[at + 1] > 1)
                 begin = end = clock.max(axis=axes, keepdims=True)
                 for taken in self._exchanged([work for work in works if isinstance(work, Exchange)], loads):
-                    drifted |= ~taken.apart & apart_in(np.broadcast_to(end, (count, *end.shape[1:])))
+                    groups = np.broadcast_to(end, (count, *end.shape[1:]))
+                    apart = ~taken.apart & apart_in(groups)
+                    if self.many and apart.any():
+                        shortest = (
+                            np.broadcast_to(taken.seconds, (count, *end.shape[1:])).reshape(count, -1).min(axis=1)
+                        )
+                        apart &= apart_in(groups, NEAR * shortest)
+                        engine.of_blocks.append(TOGETHER)
+                    drifted |= apart
                     end = end + taken.seconds
                 spend(operation.category, operation.phase, end - begin)
                 spend("imbalance", operation.phase, begin - clock)

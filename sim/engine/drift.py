@@ -19,6 +19,9 @@ from ..network.phases.transfers import Traffic
 AT_ONCE = 1e-11
 """Begins that differ by less than this part of the time since the step began are one."""
 
+NEAR = 1e-2
+"""Part of an exchange's own time within which groups count as beginning together, where a pipeline has many blocks."""
+
 MOST_BEGINS = 10_000
 """Begins of batches on the network in a step above which groups are put together: some seconds."""
 
@@ -29,11 +32,14 @@ MOST_RESUMES = 150_000
 """The same of operations times cells."""
 
 
-def apart_in(begins: Array) -> NDArray[np.bool_]:
-    """Of several blocks, along a first axis, whether groups that begin an exchange at these times do not begin together."""
+def apart_in(begins: Array, near: Array | float = 0.0) -> NDArray[np.bool_]:
+    """Of several blocks, along a first axis, whether groups that begin an exchange at these times do not begin together.
+
+    ``near``: seconds of each block within which they do, all the same.
+    """
     flat = begins.reshape(len(begins), -1)
     last = flat.max(axis=1)
-    found: NDArray[np.bool_] = last - flat.min(axis=1) > AT_ONCE * last
+    found: NDArray[np.bool_] = last - flat.min(axis=1) > np.maximum(AT_ONCE * last, near)
     return found
 
 

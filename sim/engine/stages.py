@@ -18,7 +18,7 @@ from ...workloads.results.trace import Rows
 from ...workloads.schedule.work import Exchange, PipelineWork
 from ..network.links import Array, LinkLoads
 from ..network.phases.transfers import Traffic
-from .block_batches import AT_ONCE, Forms
+from .block_batches import AT_ONCE, MANY, Forms
 from .pipeline_timing import Seconds, Timing, play, play_endless
 from .pipeline_trace import stage_rows
 from .stage_cards import Slowing
@@ -143,7 +143,8 @@ class PipelineStages:
             if len(together) == 1:
                 self._runs[number] = self.engine.block(number, self.work.blocks[number])
             else:
-                runs = self.engine.blocks(together, [self.work.blocks[each] for each in together])
+                blocks = [self.work.blocks[each] for each in together]
+                runs = self.engine.blocks(together, blocks, len(self.work.blocks) >= MANY)
                 self._runs.update(zip(together, runs, strict=True))
         return self._runs[number]
 

@@ -382,9 +382,9 @@ class Engine:
 
         return Handover.of(self.traffic, activations, kind, wraps, sends)
 
-    def blocks(self, numbers: Sequence[int], blocks: Sequence[Block]) -> list[BlockRun]:
-        """The same of several, which have one form (:class:`~.block_batches.Forms`)."""
-        return BlockBatch(self, numbers, blocks).run()
+    def blocks(self, numbers: Sequence[int], blocks: Sequence[Block], many: bool) -> list[BlockRun]:
+        """The same of several, which have one form (:class:`~.block_batches.Forms`), of a pipeline that has ``many`` or not."""
+        return BlockBatch(self, numbers, blocks, many).run()
 
     def by_itself(self, exchange: Exchange) -> Exchanged:
         """An exchange with the network to itself; even ones, and those on the same bytes, repeat."""

@@ -1,12 +1,16 @@
 """Groups that drift apart: each loads the network at its own time, and where too many do, the result says so."""
 
+import athanor
 import athanor.sim.engine.drift as drift
 import numpy as np
 import pytest
+from athanor.sim.engine import stages
+from athanor.sim.engine.block_batches import TOGETHER
 from athanor.sim.network.coupling import Coupling, Kind
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
+from athanor.workloads.model.model import load_model
 from athanor.workloads.schedule.work import Exchange, Loop
 from oracles.naive_engine import NaiveEngine
 from support.machines import tree
@@ -100,3 +104,23 @@ def test_bytes_on_links_do_not_depend_on_how_a_step_is_played(monkeypatch):
         monkeypatch.undo()
         for name, nbytes in whole.loads.loads.items():
             assert apart.loads.loads[name] == pytest.approx(nbytes)
+
+
+def test_a_pipeline_of_many_blocks_takes_what_is_nearly_together_as_together(monkeypatch):
+    """And says so, with its error, which the step keeps to."""
+    model = load_model("mixtral-8x22b").changed({"layers": 8})
+    plan = {
+        "mesh": "ep=8,tp=8,pp=8",
+        "router": "zipf:1.0",
+        "balancer": "none",
+        "global_batch": 32,
+        "pipeline": "1f1b",
+        "allow_overcommit": True,
+    }
+    exact = athanor.simulate("selene", model, **plan)
+    monkeypatch.setattr(stages, "MANY", 0)
+    near = athanor.simulate("selene", model, **plan)
+    seconds = [run.summary()["step_seconds"] for run in (exact, near)]
+    assert seconds[1] == pytest.approx(seconds[0], rel=drift.NEAR)
+    told = [TOGETHER in run.summary()["warnings"] for run in (exact, near)]
+    assert told == [False, True]
