@@ -382,7 +382,7 @@ class Engine:
 
         return Handover.of(self.traffic, activations, kind, wraps, sends)
 
-    def blocks(self, numbers: Sequence[int], blocks: Sequence[Block], many: bool) -> list[BlockRun]:
+    def blocks(self, numbers: Sequence[int], blocks: Sequence[Block], many: bool = False) -> list[BlockRun]:
         """The same of several, which have one form (:class:`~.block_batches.Forms`), of a pipeline that has ``many`` or not."""
         return BlockBatch(self, numbers, blocks, many).run()
 
