@@ -1,6 +1,5 @@
 """Documentation that is generated is current, links lead somewhere, and every key is explained."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from support.command_line import athanor
 from support.mpi_jobs import needs_mpi
 from support.paths import ROOT
 from support.runs import accelerators, with_some
+from support.scripts import script
 
 FABRICS = get_args(get_args(AnyFabric)[0])
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -30,10 +30,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 @pytest.fixture(scope="module")
 def build():
-    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/build.py")
 
 
 def test_the_reference_of_the_command_line_is_current(build):

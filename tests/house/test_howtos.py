@@ -1,6 +1,5 @@
 """Every command that a page tells people to type is executed by a test, by ``make howtos``, or nowhere for a reason."""
 
-import importlib.util
 import json
 import re
 import tomllib
@@ -8,16 +7,14 @@ from textwrap import dedent
 
 import pytest
 from support.paths import ROOT
+from support.scripts import script
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 @pytest.fixture(scope="module")
 def howtos():
-    spec = importlib.util.spec_from_file_location("docs_howtos", ROOT / "docs" / "howtos.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/howtos.py")
 
 
 def test_every_line_of_code_that_begins_like_a_command_is_one(howtos):

@@ -1,11 +1,11 @@
 """Notebooks of the documentation: each is executed, and what it gives is what stands in it."""
 
-import importlib.util
 import json
 
 import pytest
 from support.mpi_jobs import needs_mpi
 from support.paths import ROOT
+from support.scripts import script
 
 FOLDER = ROOT / "docs" / "notebooks"
 
@@ -15,10 +15,7 @@ def notebooks():
     """The file that executes notebooks; one kernel for all."""
     for library in ("nbclient", "ipykernel"):
         pytest.importorskip(library)
-    spec = importlib.util.spec_from_file_location("notebooks_execute", FOLDER / "execute.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/notebooks/execute.py")
 
 
 def test_every_notebook_is_named(notebooks):

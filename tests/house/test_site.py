@@ -3,21 +3,18 @@
 ``make docs`` builds it, where each warning is an error.
 """
 
-import importlib.util
 import re
 from types import SimpleNamespace
 
 import pytest
 from support.paths import ROOT
+from support.scripts import script
 
 
 @pytest.fixture(scope="module")
 def pages():
     pytest.importorskip("mkdocs", reason="MkDocs is not installed (extra docs)")
-    spec = importlib.util.spec_from_file_location("site_pages", ROOT / "docs" / "site_pages.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("docs/site_pages.py")
 
 
 def test_every_public_name_stands_on_one_page(pages):

@@ -10,6 +10,7 @@ from athanor.reports.studies.accuracy.intervals import Score, covered, interval_
 from athanor.reports.studies.accuracy.refit import refit
 from athanor.reports.studies.accuracy.responses import Responses
 from athanor.reports.studies.accuracy.targets import ACCELERATOR, FittedConstant, settings, target_of
+from support.scripts import script
 
 RUN = published_runs()["kort_22B_full"]
 GEMM, MEMORY, EIGHT = ACCELERATOR
@@ -230,14 +231,9 @@ def test_parameters_hold_values_within_their_bounds():
 
 def test_values_go_into_files_of_machines_and_nothing_else_changes(tmp_path):
     """Shares in percent, rates in GB/s, plain numbers, entries of tables in a line; and intervals by kind of plan."""
-    import importlib.util
-
     from athanor.hardware.machine import CATALOGUE
-    from support.paths import ROOT
 
-    spec = importlib.util.spec_from_file_location("constants", ROOT / "benchmarks" / "constants.py")
-    constants = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(constants)
+    constants = script("benchmarks/constants.py")
     values = {
         "calibration.gemm_efficiency": 0.4321,
         "core_group.dma_read": 0.456,

@@ -22,6 +22,7 @@ from athanor.reports.studies.reproductions.bagualu.parts import free_rows
 from athanor.sim.studies.scaling import scale
 from support.drawn import drawn_text, read
 from support.paths import ROOT
+from support.scripts import script
 
 OCEANLIGHT = load_machine("sunway-oceanlight")
 
@@ -200,11 +201,7 @@ def test_folders_and_points(tmp_path):
 
 def test_tables_of_the_documentation_are_what_is_computed(found):
     """Claims in README, and the fit's free direction on its page, made anew."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    build = script("docs/build.py")
     readme = (ROOT / "README.md").read_text()
     table = build.accuracy([claim.plain() for claim in found.claims])
     assert build.fill(readme, "accuracy", table) == readme, "run make pages"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,11 +29,16 @@ def node_injection(machine: Machine, layout: Layout) -> NDArray[np.float64]:
 
 def card_shares(layout: Layout) -> NDArray[np.float64]:
     """The share of their rate that each node's cards have, ``[nodes]`` up to the last one that holds a rank."""
-    share = np.ones(layout.reach)
-    for node, left in layout.slow_cards:
-        if node < len(share):
-            share[node] = left
-    return share
+    return shares(layout.reach, layout.slow_cards)
+
+
+def shares(count: int, slow: Iterable[tuple[int, float]]) -> NDArray[np.float64]:
+    """What is left of the rate of each of ``count`` things, of which some are named with their share."""
+    found = np.ones(count)
+    for number, left in slow:
+        if number < count:
+            found[number] = left
+    return found
 
 
 def interfaces(machine: Machine, layout: Layout) -> list[LinkKind]:

@@ -9,16 +9,13 @@ from numpy.typing import NDArray
 
 from ...hardware.fabrics.fabric import LinkKind
 from ...hardware.machine import Machine
+from .node_cards import shares
 from .placement import Layout
 
 
 def uplink_shares(layout: Layout) -> NDArray[np.float64]:
     """The share of their rate that each supernode's links to the others have, up to the last one that holds a rank."""
-    share = np.ones(layout.supernodes)
-    for supernode, left in layout.slow_uplinks:
-        if supernode < len(share):
-            share[supernode] = left
-    return share
+    return shares(layout.supernodes, layout.slow_uplinks)
 
 
 def fabric_links(machine: Machine, layout: Layout) -> list[LinkKind]:
