@@ -9,7 +9,7 @@ import numpy as np
 
 from ...workloads.loads.loads import Load
 from ...workloads.memory.account import Account
-from ...workloads.memory.activations import Saved
+from ...workloads.memory.activations import Saved, SavedInAll
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
@@ -63,7 +63,7 @@ class Rooms:
         here = shape(setting)
         formats = plan.precisions.policy(policy)
         if (here, policy) not in self._saved:
-            self._saved[here, policy] = Saved.of(setting, formats)
+            self._saved[here, policy] = SavedInAll.of(setting, formats)
         account = Account(setting, loads, formats, stages, self._saved[here, policy])
         key: Key = (
             mesh.axes,
