@@ -14,7 +14,8 @@ from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import place
 from ...workloads.pipelines import StageSeconds
 from ...workloads.plan.batch import Batch
-from ...workloads.plan.compatibility import Given, check
+from ...workloads.plan.checks import Checks
+from ...workloads.plan.compatibility import Chosen
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
@@ -55,17 +56,32 @@ class Estimator:
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
         self._wires: dict[tuple[Mesh, str], Wires | InputError] = {}
+        self._choices: dict[tuple[Any, ...], tuple[Plan, Mesh, Checks]] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
         """The setting of a plan; raises :class:`InputError` where it is none."""
-        question, plan = self.question, self._plan.changed(**{**options, "mesh": mesh})
-        shape = self._mesh(mesh, plan)
+        question = self.question
+        plan, shape, checks = self._chosen(mesh, options)
+        if "micro_batch" in options:
+            plan = plan.resized(options["micro_batch"])
         batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:
             raise InputError(UNEVEN, UNEVEN)
-        check(Given(question.model, plan, shape, batch, question.machine))
+        checks.of(batch)
         return Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+
+    def _chosen(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> tuple[Plan, Mesh, Checks]:
+        """What plans have in common that differ in their micro-batches alone."""
+        key = (*mesh.items(), *[(name, plain(value)) for name, value in options.items() if name != "micro_batch"])
+        if key not in self._choices:
+            if len(self._choices) > KEPT_CHOICES:
+                self._choices.clear()
+            plan = self._plan.changed(**{**options, "mesh": mesh})
+            shape, question = self._mesh(mesh, plan), self.question
+            checks = Checks(Chosen(question.model, plan, shape, question.machine), question.seq_len)
+            self._choices[key] = plan, shape, checks
+        return self._choices[key]
 
     def memory(self, setting: Setting) -> Memory:
         """What a rank needs."""
@@ -135,7 +151,15 @@ class Estimator:
         return self._meshes[key]
 
 
+def plain(value: Any) -> Any:
+    """A value that a key may have: levels by axis, which a placement may be, as text."""
+    return str(value) if isinstance(value, Mapping) else value
+
+
 KEPT_LAYOUTS = 8
 """Layouts that are kept at once: a search goes from mesh to mesh."""
+
+KEPT_CHOICES = 2_000
+"""Combinations of choices that are kept at once: those of a mesh come again for each size of micro-batches."""
 
 UNEVEN = "--global-batch: no whole number of sequences on each data-parallel rank"

@@ -20,7 +20,7 @@ from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
-from .compatibility import Given, check
+from .checks import Given, check
 from .expert_axes import expert_axes
 from .form import layout_form
 from .kept import KeptWork
