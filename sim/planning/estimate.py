@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from ...hardware.errors import AthanorError, InputError
+from ...workloads.lowering.data_parallel.sharding import holding_form
 from ...workloads.lowering.layer.rank_share import Local
 from ...workloads.lowering.pipeline_blocks import handed_on
 from ...workloads.memory.need import Memory
@@ -57,6 +58,7 @@ class Estimator:
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
         self._wires: dict[tuple[Mesh, str], Wires | InputError] = {}
         self._choices: dict[tuple[Any, ...], tuple[Plan, Mesh, Checks]] = {}
+        self._holdings: dict[tuple[Any, ...], dict[Any, Any]] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
@@ -69,7 +71,13 @@ class Estimator:
         if batch.micro_tokens % batch.seq_len:
             raise InputError(UNEVEN, UNEVEN)
         checks.of(batch)
-        return Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+        found = Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+        form = holding_form(found)
+        if form not in self._holdings:
+            if len(self._holdings) > KEPT_HOLDINGS:
+                self._holdings.clear()
+            self._holdings[form] = {}
+        return found.sharing_holdings(self._holdings[form])
 
     def _chosen(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> tuple[Plan, Mesh, Checks]:
         """What plans have in common that differ in their micro-batches alone."""
@@ -161,5 +169,8 @@ KEPT_LAYOUTS = 8
 
 KEPT_CHOICES = 2_000
 """Combinations of choices that are kept at once: those of a mesh come again for each size of micro-batches."""
+
+KEPT_HOLDINGS = 200
+"""Kinds of what ranks hold that are kept at once: those of a mesh come again."""
 
 UNEVEN = "--global-batch: no whole number of sequences on each data-parallel rank"

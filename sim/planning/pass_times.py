@@ -195,13 +195,6 @@ def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
 
 
-def dealt(setting: Setting) -> Key:
-    """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
-    plan = setting.plan
-    chunks = plan.chunks if len(setting.kinds) > 1 or setting.folded else 1
-    return chunks, setting.folded, plan.stage_layers, plan.recompute_layers
-
-
 def shape(setting: Setting) -> Key:
     """What the passes of a rank depend on: which part of each layer and of how many tokens it works on, and how."""
     plan, mesh = setting.plan, setting.mesh

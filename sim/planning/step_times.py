@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Literal
 
 from ...workloads.lowering import finish
@@ -18,7 +20,7 @@ from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from .collective_times import Wires
 from .latest import Latest
-from .pass_times import Key, PassTimes, SpanSeconds, dealt, seconds_of
+from .pass_times import Key, PassTimes, SpanSeconds, seconds_of
 from .spans import MICRO_BATCHES, SpanStep, add
 from .timeline import REPEATED, SpanTimeline
 
@@ -74,6 +76,7 @@ class StepTimes:
     costs: Costs
     passes: PassTimes
     _around: dict[Key, Around] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=count)
     _latest: Latest[Around] = field(default_factory=Latest)
     _bare: dict[Key, SpanTimeline] = field(default_factory=dict)
     _parts: dict[Key, list[PartSeconds]] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class StepTimes:
             plan.offload,
             plan.offload_delay,
             plan.optimizer,
-            *dealt(setting),
+            *setting.dealt,
             plan.sequence_parallel,
             plan.scatter_gather,
             setting.expert_axes,
@@ -146,7 +149,9 @@ class StepTimes:
             local,
         )
         if key not in self._around:
-            self._around[key] = Around(len(self._around), PipelineBlocks(SpanStep(setting, wires.layout)))
+            if len(self._around) > KEPT_AROUND:
+                self._around.clear()
+            self._around[key] = Around(next(self._numbers), PipelineBlocks(SpanStep(setting, wires.layout)))
         return self._around[key]
 
     def _divided(self, setting: Setting) -> Key:
@@ -206,10 +211,9 @@ class StepTimes:
         found = around.blocks.get(key)
         if found is not None:
             return found
-        few = held.layers[:REPEATED] if held.even and len(held.layers) > REPEATED else held.layers
-        if few != held.layers:
-            short = self._lowered(around, wires, held.ends, few, which, split, micro_batch)
-            found = short.repeated(len(held.layers) - REPEATED)
+        if held.even and len(held.layers) > REPEATED:
+            few = replace(held, layers=held.layers[:REPEATED], kinds=held.kinds[:REPEATED])
+            found = self._block(around, wires, few, which, split, micro_batch).repeated(len(held.layers) - REPEATED)
         if found is None:
             found = self._lowered(around, wires, held.ends, held.layers, which, split, micro_batch)
         around.blocks[key] = found
@@ -239,6 +243,9 @@ class StepTimes:
             finish(program, step)
         return SpanTimeline.of(program.schedule().operations, lambda each: seconds_of(each, wires, self.costs))
 
+
+KEPT_AROUND = 100
+"""Ways to hold and exchange parameters of which is known what is around passes: those of a mesh come again."""
 
 KEPT = 5_000
 """Lists of parts that are kept at once."""

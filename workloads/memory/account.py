@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -185,12 +185,12 @@ class Account:
     @cached_property
     def _most(self) -> float:
         """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
-        return max((float(np.max(load.received)) for load in self.loads), default=0.0)
+        return max((float(np.max(load.received)) for load in _each(self.loads)), default=0.0)
 
     @cached_property
     def _copies(self) -> float:
         """Copies of experts that a rank has in one layer of a micro-batch at most."""
-        return max((float(np.max(load.copies_held)) for load in self.loads), default=0.0)
+        return max((float(np.max(load.copies_held)) for load in _each(self.loads)), default=0.0)
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""
@@ -244,3 +244,8 @@ class Account:
             norm, out = first.stream * saved.size("norm"), first.stream * saved.size("attention")
             yield MemoryLine("activations", "encoder.norm", "its input", self.stages.at_first * norm)
             yield MemoryLine("activations", "cross.qkv", "output of the encoder", self.stages.at_first * out)
+
+
+def _each(loads: list[Load]) -> Iterable[Load]:
+    """Every load once: equal layers may have the very same."""
+    return {id(load): load for load in loads}.values()

@@ -293,7 +293,10 @@ class SavedInAll(Saved):
                 way = (row.entry, row.carried)
                 found[way] = found.get(way, 0.0) + nbytes
             self._stays[kind] = [
-                (SavedTensor(f"layer {entry}", f"carried {carried}", nbytes, "whole", entry=entry, carried=carried), nbytes)
+                (
+                    SavedTensor(f"layer {entry}", f"carried {carried}", nbytes, "whole", entry=entry, carried=carried),
+                    nbytes,
+                )
                 for (entry, carried), nbytes in found.items()
             ]
         return self._stays[kind]

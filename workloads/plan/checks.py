@@ -37,7 +37,7 @@ def check(given: Given) -> None:
 
 @dataclass(frozen=True)
 class Checks:
-    """All checks of some choices: what does not depend on the batch is looked at once for all batches, in sequences of a length."""
+    """All checks of some choices: what does not depend on the batch is looked at once for all that have sequences of a length."""
 
     chosen: Chosen
     seq_len: int

@@ -130,6 +130,18 @@ class Setting:
         """What a rank holds of the whole model, once it is worked out."""
         return {}
 
+    def sharing_holdings(self, known: dict[Any, Any]) -> Setting:
+        """The setting, with what others have worked out that hold the same (see ``holding_form``)."""
+        self.__dict__["holdings"] = known
+        return self
+
+    @cached_property
+    def dealt(self) -> tuple[object, ...]:
+        """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
+        plan = self.plan
+        chunks = plan.chunks if len(self.kinds) > 1 or self.folded else 1
+        return chunks, self.folded, plan.stage_layers, plan.recompute_layers
+
     @cached_property
     def lowered(self) -> dict[Any, Any]:
         """What steps have in common once they are lowered, by their formats."""
