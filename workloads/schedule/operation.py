@@ -202,7 +202,9 @@ class Task:
         overlaps: Overlap | None = None,
     ) -> Task:
         """A task at the same place."""
-        return replace(self, role=role, operand=operand, gradient=gradient, step=step, overlaps=overlaps)
+        return Task(
+            role, self.part, self.layer, operand, gradient, step, overlaps, self.recomputed, self.micro_batch
+        )
 
     @property
     def does(self) -> Does:
