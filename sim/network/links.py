@@ -264,7 +264,8 @@ def step_loads(links: Links, messages: Messages, sent: Array) -> LinkLoads:
     for kind in links.kinds:
         link = messages.passed[kind.name]
         if link.max(initial=-1) >= 0:  # of messages that pass none, the first place counts
-            loads.put(kind.name, np.bincount(link + 1, weights=nbytes, minlength=kind.count + 1)[1:])
+            on_links = np.bincount(link + 1, weights=nbytes, minlength=kind.count + 1)[1:]
+            loads.put(kind.name, on_links.astype(np.float64, copy=False))
         else:
             loads.put(kind.name, np.zeros(kind.count))
     return loads

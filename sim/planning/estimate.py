@@ -104,10 +104,12 @@ class Estimator:
     def seconds(self, setting: Setting, worth: Callable[[float], bool] | None = None) -> float | None:
         """Seconds of a step; raises :class:`InputError` where ranks have no place on the machine.
 
-        Where these can only be found by playing a pipeline's order, ``worth`` is asked with seconds that it takes at least, and
-        None stands for an answer that is not.
+        ``worth`` is asked with seconds that it takes at least, and None stands for an answer that is not: those of the passes
+        alone, and again where seconds can only be found by playing a pipeline's order.
         """
         wires, count, stages = self.wires(setting), setting.batch.micro_batches, setting.mesh.size("pp")
+        if worth and not worth(self.steps.least(setting, wires)):
+            return None
         parts = self.steps.parts(setting, wires)
         if stages == 1:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)

@@ -96,12 +96,21 @@ def as_even(exchange: Exchange) -> Exchange:
 class SpanSeconds:
     """Seconds of all spans of settings that share them; ``number`` stands for them.
 
-    ``blocks`` are those of blocks that have nothing but spans, and until what they pass on is there, as these are found.
+    ``blocks`` are those of blocks that have nothing but spans, and until what they pass on is there, as these are found;
+    ``busiest`` those of the stage that has most of them, for a micro-batch.
     """
 
     number: int
     seconds: Mapping[Span, float]
     blocks: dict[Key, tuple[float, float]] = field(default_factory=dict)
+    busiest: dict[Key, float] = field(default_factory=dict)
+
+    def passes(self, kinds: Iterable[Layer], ends: tuple[bool, bool], split: bool) -> float:
+        """All passes of a micro-batch through layers of these kinds, and the ``ends`` of the model that are with them."""
+        ways: tuple[Pass, ...] = ("forward", "inputs", "weights") if split else ("forward", "backward")
+        places: list[tuple[Place, Layer | None, int]] = [("layer", kind, n) for kind, n in Counter(kinds).items()]
+        places += [("embedding", None, ends[0]), ("output", None, ends[1])]
+        return sum(times * self.seconds[Span(at, way, kind)] for at, kind, times in places if times for way in ways)
 
 
 @dataclass

@@ -108,6 +108,18 @@ class StepTimes:
             found = self._parts[key] = [known[held.key] for held in every]
         return found
 
+    def least(self, setting: Setting, wires: Wires) -> float:
+        """Seconds that a step takes at least: the passes of all micro-batches through the stage that has most of them."""
+        stages, timed = setting.mesh.size("pp"), self.passes.of(setting, wires)
+        split = stages > 1 and self.pipeline(setting).splits_backward
+        key = (stages, *self._divided(setting), split)
+        if key not in timed.busiest:
+            sums = [0.0] * stages
+            for part, held in enumerate(self._every(setting)):
+                sums[part % stages] += timed.passes(held.kinds, held.ends, split)
+            timed.busiest[key] = max(sums)
+        return ROUNDED * setting.batch.micro_batches * timed.busiest[key]
+
     def first_forward(self, setting: Setting, wires: Wires) -> float:
         """Seconds by which the first forward pass takes longer where it waits for weights that are gathered beside it."""
         if not setting.plan.weights_overlap or setting.composed:
@@ -243,6 +255,9 @@ class StepTimes:
             finish(program, step)
         return SpanTimeline.of(program.schedule().operations, lambda each: seconds_of(each, wires, self.costs))
 
+
+ROUNDED = 1 - 1e-9
+"""By how much less a bound is, so that no rounding takes it above what it bounds."""
 
 KEPT_AROUND = 100
 """Ways to hold and exchange parameters of which is known what is around passes: those of a mesh come again."""
