@@ -16,7 +16,7 @@ from ...workloads.mesh.placement import place
 from ...workloads.pipelines import StageSeconds
 from ...workloads.plan.batch import Batch
 from ...workloads.plan.checks import Checks
-from ...workloads.plan.compatibility import Chosen
+from ...workloads.plan.compatibility import Combination
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
@@ -25,7 +25,7 @@ from .memory_estimate import Rooms
 from .pass_times import PassTimes
 from .pipeline_times import PipelineTimes, one_after_another
 from .question import Question
-from .step_times import StepTimes
+from .step_times import ROUNDED, StepTimes
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Estimator:
                 self._choices.clear()
             plan = self._plan.changed(**{**options, "mesh": mesh})
             shape, question = self._mesh(mesh, plan), self.question
-            checks = Checks(Chosen(question.model, plan, shape, question.machine), question.seq_len)
+            checks = Checks(Combination(question.model, plan, shape, question.machine), question.seq_len)
             self._choices[key] = plan, shape, checks
         return self._choices[key]
 
@@ -119,7 +119,7 @@ class Estimator:
         pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, wire)
         found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:
-            if worth and not worth(self.steps.whole(setting, wires, of_stages.least(count))):
+            if worth and not worth(ROUNDED * self.steps.whole(setting, wires, of_stages.least(count))):
                 return None
             found = self.pipelines.played(pipeline, of_stages, count)
         return self.steps.whole(setting, wires, found)

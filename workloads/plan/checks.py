@@ -14,7 +14,7 @@ from ..model.model import Model
 from ..pipelines import PIPELINES, find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from .batch import Batch
-from .compatibility import CUT, RULES, Chosen
+from .compatibility import CUT, RULES, Combination
 from .expert_axes import expert_axes
 from .plan import Plan
 
@@ -32,14 +32,14 @@ class Given:
 
 def check(given: Given) -> None:
     """Raise :class:`InputError` for the first rule that is broken or size that does not divide, with the numbers."""
-    Checks(Chosen(given.model, given.plan, given.mesh, given.machine), given.batch.seq_len).of(given.batch)
+    Checks(Combination(given.model, given.plan, given.mesh, given.machine), given.batch.seq_len).of(given.batch)
 
 
 @dataclass(frozen=True)
 class Checks:
     """All checks of some choices: what does not depend on the batch is looked at once for all that have sequences of a length."""
 
-    chosen: Chosen
+    chosen: Combination
     seq_len: int
 
     def of(self, batch: Batch) -> None:
@@ -88,7 +88,7 @@ Division = tuple[str, int, str, int]
 """(what is cut, its size, by what, into how many parts)."""
 
 
-def _require_whole(chosen: Chosen, divisions: Iterator[Division]) -> None:
+def _require_whole(chosen: Combination, divisions: Iterator[Division]) -> None:
     for what, size, by, parts in divisions:
         if size % parts:
             raise InputError(
@@ -97,7 +97,7 @@ def _require_whole(chosen: Chosen, divisions: Iterator[Division]) -> None:
             )
 
 
-def _of_model(chosen: Chosen) -> Iterator[Division]:
+def _of_model(chosen: Combination) -> Iterator[Division]:
     """Everything of the model that has to divide."""
     model, mesh, plan = chosen.model, chosen.mesh, chosen.plan
     if plan.prototypes and model.experts % plan.prototypes:
@@ -122,7 +122,7 @@ def _of_model(chosen: Chosen) -> Iterator[Division]:
         yield "experts", model.experts, "*".join(over), mesh.size(*over)
 
 
-def _of_tokens(chosen: Chosen, batch: Batch) -> Iterator[Division]:
+def _of_tokens(chosen: Combination, batch: Batch) -> Iterator[Division]:
     """Everything of a batch that has to divide."""
     model, mesh, plan, tokens = chosen.model, chosen.mesh, chosen.plan, batch.micro_tokens
     context = mesh.size(*CONTEXT)
@@ -139,7 +139,7 @@ def _grid(mesh: Mesh) -> str:
     return "q" if mesh.size("row") > 1 else "tp"
 
 
-def _pipeline(chosen: Chosen, batch: Batch) -> None:
+def _pipeline(chosen: Combination, batch: Batch) -> None:
     """Micro-batches and layers divide as the pipeline schedule needs it."""
     plan, stages = chosen.plan, chosen.mesh.size("pp")
     schedule = find_pipeline(plan.pipeline)
@@ -159,7 +159,7 @@ def _pipeline(chosen: Chosen, batch: Batch) -> None:
         )
 
 
-def _documents(chosen: Chosen, seq_len: int) -> None:
+def _documents(chosen: Combination, seq_len: int) -> None:
     """Documents fill sequences to the end."""
     length = sum(chosen.plan.documents)
     if length and seq_len % length:
@@ -170,7 +170,7 @@ def _documents(chosen: Chosen, seq_len: int) -> None:
         )
 
 
-def _offload(chosen: Chosen) -> None:
+def _offload(chosen: Combination) -> None:
     """Offloading needs a host."""
     if chosen.plan.offloads and (chosen.machine.node.host_link is None or chosen.machine.node.host_memory is None):
         raise InputError(
@@ -180,7 +180,7 @@ def _offload(chosen: Chosen) -> None:
         )
 
 
-def _kernel(chosen: Chosen) -> None:
+def _kernel(chosen: Combination) -> None:
     """A kernel that is named is one whose rates the machine gives."""
     name, known = chosen.plan.kernel.name, chosen.machine.core_group.attention
     if name and name not in known:

@@ -16,7 +16,7 @@ from .plan import Plan
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Combination:
     """What a rule looks at: all choices, whatever the batch that is to be trained with them."""
 
     model: Model
@@ -40,7 +40,7 @@ class Rule:
 
     first: str
     second: str
-    broken: Callable[[Chosen], bool]
+    broken: Callable[[Combination], bool]
     why: str
 
     def __str__(self) -> str:
