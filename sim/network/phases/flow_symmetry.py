@@ -44,8 +44,38 @@ def alike(*columns: NDArray[np.generic]) -> Index:
     key = np.zeros(len(columns[0]), dtype=np.uint64)
     for column in differing:
         key = scattered(key * np.uint64(31) + column.view(np.uint64))
-    _, colour = np.unique(key, return_inverse=True)
-    return colour
+    return ranked(key)
+
+
+FEW = 4_096
+"""Numbers up to which sorting them is as fast as looking for equal ones."""
+
+PLACES, SHIFTS = 20, (44, 24, 4)
+"""Bits of a number by which equal ones are looked for, and where these bits stand."""
+
+
+def ranked(key: Hash) -> Index:
+    """Which of the distinct numbers, in rising order, each of many scattered ones is: there are few of them, which are sorted alone."""
+    if len(key) <= FEW:
+        return np.unique(key, return_inverse=True)[1].astype(np.int64, copy=False)
+    one_of = np.empty(len(key), dtype=np.int64)  # of each number one that is equal
+    at_place = np.empty(1 << PLACES, dtype=np.int64)
+    left = np.arange(len(key))
+    for shift in SHIFTS:  # different numbers at one place are told apart by other bits
+        place = ((key[left] >> np.uint64(shift)) & np.uint64((1 << PLACES) - 1)).astype(np.int64)
+        at_place[place] = left
+        one = at_place[place]
+        equal = key[one] == key[left]
+        one_of[left[equal]] = one[equal]
+        left = left[~equal]
+        if not len(left):
+            break
+    else:
+        return np.unique(key, return_inverse=True)[1].astype(np.int64, copy=False)
+    ones = np.flatnonzero(one_of == np.arange(len(key)))
+    rank = np.empty(len(key), dtype=np.int64)
+    rank[ones[np.argsort(key[ones])]] = np.arange(len(ones))
+    return rank[one_of]
 
 
 def scattered(numbers: Hash) -> Hash:
