@@ -172,6 +172,7 @@ class Setting:
             mesh.size("ep"),
             self.batch.micro_tokens,
             self.batch.seq_len,
+            self.batch.micro_batches > 1,  # gradients are then added to those of earlier ones
             plan.sequence_parallel,
             plan.attention,
             plan.recompute,

@@ -202,6 +202,17 @@ def test_plans_that_differ_in_their_micro_batches_are_set_and_refused_as_any_oth
     assert len(refused) > 10
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_gradients_are_added_up_where_a_step_has_several_micro_batches(first):
+    """Products then read what there is of earlier ones: micro-batches of one size differ, whichever plan came first."""
+    short = sized("megatron-1.7b", layers=6, seq_len=32)  # so few tokens that memory bounds products
+    asked = Question(load_machine("selene"), short, 8, 8, {"global_batch": 8}, {}, {}, 1e15)
+    plans = [({"dp": 8}, {"micro_batch": 1}), ({"pp": 2, "dp": 4}, {"micro_batch": 1, "pipeline": "1f1b"})]
+    used = Estimator(asked)
+    used.estimate(*plans[first])
+    assert used.estimate(*plans[1 - first]) == Estimator(asked).estimate(*plans[1 - first])
+
+
 def test_no_plan_takes_less_than_its_passes():
     """A step takes at least what its busiest stage's passes do, whatever is around them."""
     asked = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9)
