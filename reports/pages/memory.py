@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from ...workloads.frameworks import FRAMEWORKS
 from ...workloads.memory import PARTS, Account, Memory, MemoryLine, Remedy
-from ...workloads.mesh.axes import CONTEXT, TENSOR
+from ...workloads.mesh.axes import CONTEXT, PARTS, TENSOR
 from ..tables.runs import table
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def cut_over(account: Account, line: MemoryLine) -> list[str]:
     axes = {*CONTEXT, "row"}
     if line.cut == "tp" or (line.cut == "tokens" and (setting.plan.sequence_parallel or setting.mesh.size("col") > 1)):
         axes |= set(TENSOR)
+    elif line.cut in PARTS:
+        axes.add(line.cut)
     return [axis for axis in setting.mesh.axes if axis in axes and setting.mesh.size(axis) > 1]
 
 

@@ -188,7 +188,7 @@ class StageCrowds:
         """The network of one stage's ranks."""
         if stage not in self._traffics:
             whole = self.traffic.layout
-            mesh = Mesh(whole.mesh.axes, tuple(1 if at == self.axis else n for at, n in enumerate(whole.mesh.shape)))
+            mesh = replace(whole.mesh, shape=tuple(1 if at == self.axis else n for at, n in enumerate(whole.mesh.shape)))
             node = whole.node.reshape(whole.mesh.shape).take([stage], axis=self.axis).reshape(-1)
             layout = Layout(mesh, node, whole.ranks_per_node, whole.nodes_per_supernode, whole.supernode_size)
             self._traffics[stage] = Traffic(self.traffic.machine, layout, self.traffic.depth)

@@ -100,6 +100,8 @@ PLANS = {
         {"mesh": {"pp": 2, "ep": 2}, "balancer": "even", "pipeline": "gpipe", "zero": "2"},
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "3", "attention": "fused"},
         {"mesh": {"pp": 2, "tp": 2}, "balancer": "none", "expert_tensor": "whole"},
+        {"mesh": {"tp": 4}, "balancer": "swipe", "expert_tensor": "2", "top_k": 2, "recompute": "full"},
+        {"mesh": {"tp": 4}, "balancer": "none", "expert_tensor": "2", "sequence_parallel": True},
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "1", "expert_context": "spread"},
         {"mesh": {"cp": 2, "tp": 2}, "balancer": "none", "expert_parallel": 4, "expert_tensor": "whole", "top_k": 2},
         {"mesh": {"ep": 4}, "balancer": "swipe", "optimizer": "muon", "zero": "1", "way": {"collectives": "library"}},

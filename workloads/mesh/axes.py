@@ -50,9 +50,16 @@ GRID: Mapping[str, Axis] = MappingProxyType(
 )
 """Axes that ``--tensor 2d`` makes of tp."""
 
+PARTS: Mapping[str, Axis] = MappingProxyType(
+    {
+        "tep": Axis("groups of tp that have other experts, where --expert-tensor lies between 1 and tp", "tensor", 2),
+        "etp": Axis("ranks of tp that share each expert there", "tensor", 2),
+    }
+)
+"""Axes into which experts of a degree of their own divide one; the axis stands for both of its parts (:meth:`Mesh.divide`)."""
 
-EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID})
-"""Both."""
+EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID, **PARTS})
+"""All of them."""
 
 
 def axes_of(*roles: AxisRole) -> tuple[str, ...]:

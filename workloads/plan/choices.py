@@ -118,6 +118,12 @@ def _stage_layers() -> Iterable[str]:
     return WAYS
 
 
+def _expert_tensors() -> Iterable[str]:
+    from .expert_axes import WAYS
+
+    return WAYS
+
+
 def _offloads() -> Iterable[str]:
     from .plan import OFFLOADS
 
@@ -165,6 +171,7 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "frameworks": _frameworks,
     "recomputed-layers": _recomputed_layers,
     "stage-layers": _stage_layers,
+    "expert-tensors": _expert_tensors,
     "offloads": _offloads,
     "routings": _routings,
     "faults": _faults,

@@ -1,27 +1,60 @@
-"""Over which axes of a mesh the experts of a layer are spread, and how a degree that counts dp x cp x tp becomes axes.
+"""Over which axes of a mesh the experts of a layer are spread, along which each is cut, and how degrees become axes.
 
 Experts have a grid of their own (Megatron-Core's parallel folding, Liu et al. 2025, arXiv 2504.14960): ranks that attention cuts
 sequences or matrices over may each hold other experts. Tensor parallelism of experts is innermost, then come their ranks over
-tp, cp and dp, then replicas.
+tp, cp and dp, then replicas. Where a degree covers a part of tp, the mesh has that axis in two (:data:`~..mesh.axes.PARTS`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...hardware.errors import InputError
-from ..mesh.axes import CONTEXT
+from ...hardware.errors import InputError, suggestion
+from ..mesh.axes import CONTEXT, TENSOR
+from ..mesh.mesh import Mesh
 
 if TYPE_CHECKING:
-    from ..mesh.mesh import Mesh
     from .plan import Plan
+
+WAYS = ("split", "whole")
+"""Words for what ``--expert-tensor`` may be beside a number of ranks."""
+
+
+def expert_tensor(how: str, ranks: int) -> int:
+    """Over how many of the ``ranks`` of tp each expert is cut; raises :class:`InputError` where these do not share out so.
+
+    Where no expert is cut otherwise (tp of 1), any word says 1.
+    """
+    if how in WAYS:
+        return ranks if how == "split" else 1
+    if not how.isdecimal() or not int(how):
+        raise InputError(f"--expert-tensor {how}: write split, whole or a number of ranks of tp{suggestion(how, WAYS)}")
+    if ranks % int(how):
+        raise InputError(
+            f"--expert-tensor {how}: does not divide the {ranks} ranks of tp; experts are cut over equal parts of them",
+            "--expert-tensor does not divide tp",
+        )
+    return int(how)
+
+
+def divided(plan: Plan, mesh: Mesh) -> Mesh:
+    """The mesh with tp in two, ``tep`` outside ``etp``, where experts are cut over a part of it."""
+    width = mesh.size("tp")
+    each = expert_tensor(plan.expert_tensor, width)
+    return mesh if each in (1, width) else mesh.divide("tp", {"tep": width // each, "etp": each})
 
 
 def expert_axes(plan: Plan, mesh: Mesh) -> tuple[str, ...]:
     """The axes over which whole experts are dealt; ``ep`` where the mesh has none of them."""
     context = CONTEXT if plan.expert_context == "spread" else ()
-    tensor = ("tp",) if plan.expert_tensor == "whole" else ()
+    tensor = ("tp",) if expert_tensor(plan.expert_tensor, mesh.size("tp")) == 1 else ("tep",)
     return tuple(axis for axis in ("ep", *context, *tensor) if axis in mesh.axes) or ("ep",)
+
+
+def expert_cut(plan: Plan, mesh: Mesh) -> tuple[str, ...]:
+    """The axes along which each expert is cut: those of tp over which no experts are dealt."""
+    dealt = expert_axes(plan, mesh)
+    return tuple(axis for axis in mesh.axes if axis in TENSOR and axis not in dealt)
 
 
 def fold(options: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +71,10 @@ def fold(options: dict[str, Any]) -> dict[str, Any]:
     if mesh.get("ep", 1) > 1:
         raise InputError(f"{flag}: the mesh has ep={mesh['ep']}; name one of the two", "--expert-parallel with ep")
     rest = int(degree)
-    if found.get("expert_tensor") == "whole":
-        rest = _through(flag, rest, "tp", mesh.get("tp", 1), "; or split experts over tp (--expert-tensor split)")
+    width = mesh.get("tp", 1)
+    each = expert_tensor(str(found.get("expert_tensor", "split")), width)
+    if each < width:
+        rest = _through(flag, rest, f"tp/{each}" if each > 1 else "tp", width // each, "; or name another --expert-tensor")
     if rest > 1 and mesh.get("cp", 1) > 1:
         rest = _through(flag, rest, "cp", mesh["cp"], "")
         found["expert_context"] = "spread"

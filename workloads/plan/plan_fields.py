@@ -163,11 +163,15 @@ class PlanFields:
         names="balancers",
         inference=True,
     )
-    expert_tensor: Literal["split", "whole"] = option(
+    expert_tensor: str = option(
         "Experts",
         "split",
-        "With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp too.",
+        "With tp in the mesh: split every expert over the ranks of tp, keep experts whole and spread them over tp too, or"
+        " split each over so many ranks of tp and spread experts over groups of these.",
+        form="WAY|RANKS",
+        names="expert-tensors",
         searched=True,
+        tried=("split", "whole"),
     )
     expert_context: Literal["copies", "spread"] = option(
         "Experts",
