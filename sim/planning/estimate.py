@@ -129,7 +129,7 @@ class Estimator:
         return found
 
     def _mesh(self, mesh: Mapping[str, int], plan: Plan) -> Mesh:
-        key = (*mesh.items(), plan.tensor, plan.expert_tensor)
+        key = (*mesh.items(), plan.tensor, plan.expert_tensor, plan.expert_context)
         if key not in self._meshes:
             made = Mesh.of(mesh)
             made = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made

@@ -93,9 +93,12 @@ class Mesh:
         return tuple(part for axis in axes for part in parts.get(axis, (axis,)))
 
     def having(self, axes: Iterable[str]) -> tuple[str, ...]:
-        """Those of these axes along which the mesh has more than one rank, in its order; the first of them where it has none."""
-        wanted = self.parts_of(axes)
-        found = tuple(axis for axis, length in zip(self.axes, self.shape, strict=True) if axis in wanted and length > 1)
+        """Those of these axes along which the mesh has more than one rank, in its order; the first of them where it has none.
+
+        Of one that is divided the whole.
+        """
+        wanted = tuple(axes)
+        found = tuple(axis for axis, length in self.sizes.items() if axis in wanted and length > 1)
         return found or wanted[:1]
 
     def along(self, axis: str, values: Sequence[float]) -> float | NDArray[np.float64]:

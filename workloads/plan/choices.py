@@ -119,9 +119,15 @@ def _stage_layers() -> Iterable[str]:
 
 
 def _expert_tensors() -> Iterable[str]:
-    from .expert_axes import WAYS
+    from .expert_axes import TENSOR_WAYS
 
-    return WAYS
+    return TENSOR_WAYS
+
+
+def _expert_contexts() -> Iterable[str]:
+    from .expert_axes import CONTEXT_WAYS
+
+    return CONTEXT_WAYS
 
 
 def _offloads() -> Iterable[str]:
@@ -172,6 +178,7 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "recomputed-layers": _recomputed_layers,
     "stage-layers": _stage_layers,
     "expert-tensors": _expert_tensors,
+    "expert-contexts": _expert_contexts,
     "offloads": _offloads,
     "routings": _routings,
     "faults": _faults,

@@ -173,16 +173,19 @@ class PlanFields:
         searched=True,
         tried=("split", "whole"),
     )
-    expert_context: Literal["copies", "spread"] = option(
+    expert_context: str = option(
         "Experts",
         "copies",
-        "With cp in the mesh: keep a copy of the experts on every rank of cp, or spread them over cp too.",
+        "With cp in the mesh: keep a copy of the experts on every rank of cp, spread them over cp too, or over so many ranks"
+        " of cp, with copies in each such group.",
+        form="WAY|RANKS",
+        names="expert-contexts",
     )
     expert_parallel: int | None = option(
         "Experts",
         None,
         "Ranks that share the experts of a layer, counted over dp x cp x tp as Megatron does, in place of ep in the mesh:"
-        " over tp first (with --expert-tensor whole), then over cp, then over dp.",
+        " over tp first (where --expert-tensor leaves room), then over cp, then over dp.",
         more=0,
         otherwise="as ep says",
     )

@@ -217,7 +217,7 @@ class Place:
 
     @cached_property
     def routes_over(self) -> str | None:
-        """The axis of tensor parallelism whose ranks route tokens of their own, since experts are dealt over it; None for none."""
+        """The axis of tensor parallelism whose ranks route tokens of their own, since experts are dealt over it."""
         return next((axis for axis in ("tp", "tep") if axis in self.experts_over), None)
 
     @cached_property
