@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from ...hardware.errors import InputError
-from ...workloads.mesh.axes import CONTEXT
+from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.model.layers import ATTENTION
 from ...workloads.model.number_types import TYPES
 from ...workloads.pipelines import PIPELINES
@@ -163,8 +163,9 @@ def _ways_to_experts(setting: Setting) -> Iterator[str]:
 
 
 def _shared_beside_whole(setting: Setting) -> Iterator[str]:
-    if setting.model.width_beside and setting.plan.expert_tensor == "whole" and setting.mesh.size("tp") > 1:
-        yield "--expert-tensor whole: is executed for real for models without shared experts"
+    if setting.model.width_beside and any(axis in TENSOR for axis in setting.expert_axes):
+        flag = f"--expert-tensor {setting.plan.expert_tensor}"
+        yield f"{flag}: experts over tp are executed for real for models without shared experts"
 
 
 def _heads(setting: Setting) -> Iterator[str]:

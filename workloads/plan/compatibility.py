@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..mesh.axes import CONTEXT, SHARDED
+from ..mesh.axes import CONTEXT, SHARDED, TENSOR, with_parts
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..optimizers import Adam
@@ -15,7 +15,7 @@ from ..pipelines import PIPELINES, find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.balancers import Balancer, Padded
 from .batch import Batch
-from .expert_axes import expert_axes
+from .expert_axes import TENSOR_WAYS, expert_axes, expert_cut
 from .plan import Plan
 
 
@@ -56,6 +56,11 @@ class Rule:
 def _fixed_shapes(balancer: Balancer) -> bool:
     """Whether every expert's products have one shape, whatever tokens choose."""
     return balancer.level or isinstance(balancer, Padded)
+
+
+def _dealt_over(given: Given, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these axes over which a model's experts are dealt."""
+    return tuple(axis for axis in expert_axes(given.plan, given.mesh) if axis in axes)
 
 
 CUT = " or ".join(CONTEXT)
@@ -253,20 +258,26 @@ RULES = (
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(
         "--all-to-all bruck",
-        "--expert-tensor whole",
-        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_tensor == "whole" and g.has("tp"),
+        "--expert-tensor below tp",
+        lambda g: g.plan.all_to_all == "bruck" and g.has(*_dealt_over(g, TENSOR)),
         "tokens are exchanged over two axes",
+    ),
+    Rule(
+        "--expert-tensor in ranks",
+        "no experts",
+        lambda g: g.plan.expert_tensor not in TENSOR_WAYS and not g.model.experts,
+        "the model is dense",
     ),
     Rule(
         "--all-to-all bruck",
         "--expert-context spread",
-        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_context == "spread" and g.has(*CONTEXT),
+        lambda g: g.plan.all_to_all == "bruck" and g.has(*_dealt_over(g, with_parts(CONTEXT))),
         "tokens are exchanged over two axes",
     ),
     Rule(
         "--expert-context spread",
         "no experts",
-        lambda g: g.plan.expert_context == "spread" and not g.model.experts,
+        lambda g: g.plan.expert_context != "copies" and not g.model.experts,
         "the model is dense",
     ),
 )
@@ -309,16 +320,17 @@ def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
     if model.attends and model.key_value_heads >= width:
         yield "key-value heads", model.key_value_heads, by, width
     if model.experts:
-        if plan.expert_tensor == "split" or model.shared_experts:
-            yield "inner elements of an expert", model.expert_width, by, width
+        parts = width if model.shared_experts else mesh.size(*expert_cut(plan, mesh))
+        yield "inner elements of an expert", model.expert_width, by if parts == width else "etp", parts
         yield "inner elements of the FFN beside experts", model.dense_beside, by, width
         over = expert_axes(plan, mesh)
         yield "experts", model.experts, "*".join(over), mesh.size(*over)
     tokens = batch.micro_tokens
     yield "tokens of a micro-batch", tokens, CUT, mesh.size(*CONTEXT)
     yield "tokens of a sequence", batch.seq_len, CUT, mesh.size(*CONTEXT)
-    if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
-        yield "tokens that a rank has of a micro-batch", tokens // mesh.size(*CONTEXT), "tp", mesh.size("tp")
+    over = ("tp",) if plan.sequence_parallel else _dealt_over(given, TENSOR) if model.experts else ()
+    for axis in over:
+        yield "tokens that a rank has of a micro-batch", tokens // mesh.size(*CONTEXT), axis, mesh.size(axis)
     if grid > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
 

@@ -21,7 +21,7 @@ from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .compatibility import Given, check
-from .expert_axes import expert_axes
+from .expert_axes import divided, expert_axes, expert_cut
 from .form import layout_form
 from .kept import KeptWork
 from .plan import Plan
@@ -63,6 +63,8 @@ class Setting:
         mesh = Mesh.of(plan.mesh)
         if plan.tensor == "2d" and "tp" in mesh.axes:
             mesh = mesh.gridded()
+        if chosen.experts:
+            mesh = divided(plan, mesh)
         per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
         room = hardware.nodes * per_node
         if mesh.ranks > room:
@@ -114,6 +116,11 @@ class Setting:
     def expert_axes(self) -> tuple[str, ...]:
         """The axes over which the experts of a layer are spread."""
         return expert_axes(self.plan, self.mesh)
+
+    @cached_property
+    def expert_cut(self) -> tuple[str, ...]:
+        """The axes along which each expert is cut."""
+        return expert_cut(self.plan, self.mesh)
 
     @cached_property
     def past_loads(self) -> dict[Any, Any]:

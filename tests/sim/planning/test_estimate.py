@@ -104,6 +104,7 @@ def test_plans_take_what_the_engine_says(seed):
         ("selene", "gpt3-6.7b", {"mesh": {"dp": 4, "tp": 8}, "tensor_overlap": True, "sequence_parallel": True}),
         ("cluster-64", "moda-tiny", {"mesh": {"dp": 8, "ep": 4, "tp": 4}, "overlap": "gradients"}),
         ("cluster-64", "moda-tiny", {"mesh": {"dp": 8, "ep": 4, "tp": 4}, "overlap": "none"}),
+        ("cluster-64", "moda-tiny", {"mesh": {"dp": 8, "ep": 2, "tp": 4}, "expert_tensor": "2", "balancer": "even"}),
         ("sunway-oceanlight", "moda-1.93t", {"mesh": {"ep": 20, "dp": 12}, "zero": "3"}),
         ("selene", "gpt3-6.7b", {"mesh": {"dp": 2, "pp": 4}, "overlap": "all", "zero": "1"}),
     ],
