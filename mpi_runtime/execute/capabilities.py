@@ -221,7 +221,7 @@ LIMITS = (
     Limit("attention kernels that are neither fused nor unfused", _kernels),
     Limit("recomputation of parts; with experts of less than whole layers", _parts_again),
     Limit("--dispatch node-limited, --prototypes, and balancers that send empty places", _ways_to_experts),
-    Limit("shared experts beside whole experts and tp", _shared_beside_whole),
+    Limit("shared experts beside experts over tp", _shared_beside_whole),
     Limit("key-value heads that do not divide over tp", _heads),
     Limit("pipelines without a flush, and in the shape of a V", _pipelines),
     Limit("micro-batches that are no whole sequences", _parts_of_sequences),

@@ -116,6 +116,20 @@ def test_what_runs_beside_what(machine, name, options):
     assert estimated == pytest.approx(true, rel=0.01)
 
 
+def test_degrees_of_experts_are_told_apart():
+    """By one estimator, which keeps what plans have in common."""
+    machine, model = load_machine("eos-h100"), load_model("mixtral-8x7b")
+    plan = {"mesh": {"dp": 2, "tp": 8}, "global_batch": 16, "micro_batch": 1, "balancer": "even"}
+    ways = [{**plan, "expert_tensor": degree} for degree in ("whole", "4", "split")]
+    setting = Setting.of(machine, model, plan)
+    one = Estimator(Question(machine, model, 16, setting.ranks_per_node, {}, {}, {}, 1e15))
+    found = [one.seconds(Setting.of(machine, model, way)) for way in ways]
+    alone = [both("eos-h100", model, **way) for way in ways]
+    assert found == [estimated for estimated, _ in alone]
+    assert [true for _, true in alone] == pytest.approx(found, rel=0.01)
+    assert len({*found}) == 3
+
+
 class Sequential(Pipeline):
     """A pipeline of a user, without a closed form."""
 
