@@ -358,7 +358,7 @@ class MessageSteps:
             np.minimum(slowest, self._bandwidth[hop], out=slowest)
             if model.by_bandwidth:
                 seconds += self._a_byte[hop]
-        wait, rate = self.overhead + latency * model.latency_factor, np.inf
+        wait, rate = self.overhead + latency * model.latency_factor, np.full(len(source), np.inf)
         if self.costs.measured:
             node = graph.layout.node
             wait, rate = self.costs.start(node[source], node[target], nbytes, both)

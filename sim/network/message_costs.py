@@ -87,8 +87,8 @@ def _entries(table: Sequence[MessageCost], level: Level, way: Way) -> list[Messa
     """The entries that hold for a level and a way, rising in size; none where the table says nothing of it."""
     at = LEVELS.index(level)
     others = [] if level == "node" else [*LEVELS[at + 1 :], *reversed(LEVELS[1:at])]
-    for asked in (level, *others):
-        for which in (way, "one" if way == "both" else "both"):
+    for which in (way, "one" if way == "both" else "both"):
+        for asked in (level, *others):
             if found := [each for each in table if (each.level, each.way) == (asked, which)]:
                 return found
     return []

@@ -270,7 +270,7 @@ class Traffic:
 
     def _evenly(self, exchange: Exchange, nbytes: float, part: Part | None) -> list[Transfer]:
         """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
-        found, weight = [], self._factors_of(exchange)
+        found, weight = list[Transfer](), self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
             scope = self._scope(exchange.axes, each.scope, part)
             apart = part.apart if part else None
@@ -388,7 +388,7 @@ class Traffic:
         check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
         held = full(self.layout, exchange.nbytes)
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
-        found, weight = [], self._factors_of(exchange)
+        found, weight = list[Transfer](), self._factors_of(exchange)
         several = list(rounds(exchange.operation, algorithm, outer, inner))
         for each in several:
             scope = self._scope(exchange.axes, each.scope, part)
