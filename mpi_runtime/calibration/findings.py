@@ -149,13 +149,19 @@ class Findings:
         by_level = {
             level: [each for each in self.of("ping-pong") if each.point.detail["level"] == level] for level in LEVELS
         }
-        burst = min((link_burst(by_level[level]) for level in ("supernode", "top") if by_level[level]), default=0.0)
-        for level, series in by_level.items():
-            if series and (rate := self.pair_rate(level)):
-                table += one_way(series, level, rate.value, 0.0 if level == "node" else burst).entries()
         rates = LinkRates(**{name: found.value for name, found in self.links.items()})
+        near = next((level for level in ("supernode", "top") if by_level[level]), "node")
+        rate = rates.nic if "nic" in self.links else pair.value if (pair := self.pair_rate(near)) else 0.0
+        burst = link_burst(by_level[near], rate) if near != "node" else 0.0
+        switch = None
+        for level, series in by_level.items():
+            if series and (found := self.pair_rate(level)):
+                most = found.value if level != near or near == "node" else rate
+                table += (entries := one_way(series, level, most, 0.0 if level == "node" else burst).entries())
+                switch = entries[1].least if len(entries) > 1 else None
         if samples := both_ways(self.of("collective"), self.topology, rates, burst):
-            table += self._below(samples.entries()) + samples.entries()
+            entries = samples.entries(switch)
+            table += self._below(entries) + entries
         return table, burst
 
     def _below(self, entries: Sequence[MessageCost]) -> list[MessageCost]:

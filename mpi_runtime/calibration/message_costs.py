@@ -4,15 +4,14 @@ A message of n bytes takes ``start + max(n / rate, wire - hidden)`` seconds: pro
 ``rate`` bytes per second, its bytes need ``wire`` seconds on links, and of these ``hidden`` cost nothing. One way is told by
 ping-pong of two ranks; both ways by the steps of a ring all-reduce of all ranks, each of which sends, receives and adds.
 
-Links behind a token bucket carry what comes in the first moments for nothing. So the line through large messages of ping-pong,
-where a link is idle every other time, cuts the axis by so many seconds below what starting such a message takes.
+Links behind a token bucket carry what comes in the first moments for nothing. So large messages of ping-pong, where a link is
+idle every other time, are by so many seconds faster than their start and their bytes at the rate of links that are always busy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,18 +54,24 @@ class MessageSamples:
     burst: float = 0.0
     pause: bool = False
 
-    def entries(self) -> list[MessageCost]:
-        """The entries of the table: one, or two where there is evidence of a switch of protocols; none for too few points."""
+    def entries(self, switch: float | None = None) -> list[MessageCost]:
+        """The entries of the table: one, or two where there is evidence of a switch of protocols; none for too few points.
+
+        Where a ``switch`` is known, only there. Of two sizes between which one is, it is taken to be at the larger one.
+        """
         count = len(self.sizes)
         if count < FEWEST:
             return []
         start, slope, loss = self._fit(slice(None))
         best, score = [(0.0, start, slope)], criterion(loss, count, 2) - EVIDENCE
-        for place in range(FEWEST, int(self._light.sum()) - FEWEST + 1):
+        known = range(FEWEST, count - FEWEST + 2) if switch is None else [int(np.searchsorted(self.sizes, switch))]
+        for place in known:
+            if not FEWEST <= place < count - 1:
+                continue
             low, high = self._fit(slice(place)), self._fit(slice(place, None))
             if (found := criterion(low[2] + high[2], count, 5)) < score:
-                switch = float(np.sqrt(self.sizes[place - 1] * self.sizes[place]))
-                best, score = [(0.0, *low[:2]), (switch, *high[:2])], found
+                best = [(0.0, *low[:2]), (float(self.sizes[place]) if switch is None else switch, *high[:2])]
+                score = found
         return [
             MessageCost(
                 level=self.level,
@@ -80,7 +85,7 @@ class MessageSamples:
 
     @property
     def _light(self) -> NDArray[np.bool_]:
-        return self.wire < LIGHT * self.seconds
+        return self.wire - (self._hidden(np.inf) if self.pause else 0.0) < LIGHT * self.seconds
 
     def _hidden(self, start: Array | float) -> Array | float:
         return np.minimum(self.burst, start + (self.seconds if self.pause else 0.0))
@@ -143,18 +148,14 @@ def both_ways(
     return MessageSamples(level, "both", *found, burst=0.0 if level == "node" else burst)
 
 
-def link_burst(series: Sequence[SampleSeries]) -> float:
-    """Seconds for which idle links send without being held back, by ping-pong between hosts; or 0.
+def link_burst(series: Sequence[SampleSeries], rate: float) -> float:
+    """Seconds for which idle links of a ``rate`` send without being held back, by ping-pong between hosts; or 0.
 
-    What starting a message takes is that of the larger ones of those whose bytes pass at once.
+    By how much messages of some size are faster than their start and their bytes on links; most where links are idle for long
+    enough between them, and processors fast enough.
     """
     times = sorted((float(each.point.size), each.median) for each in series)
-    large = [(size, time) for size, time in times if size >= LARGE]
-    if len(large) < FEWEST:
-        return 0.0
-    slope = float(np.median([(t2 - t1) / (n2 - n1) for (n1, t1), (n2, t2) in pairwise(large)]))
-    cut = float(np.median([time - slope * size for size, time in large]))
-    light = [time for size, time in times if slope * size < LIGHT * time]
+    light = [time for size, time in times if size / rate < LIGHT * time]
     start = float(np.median(light[-FEWEST:])) if light else 0.0
-    found = start - cut
-    return found if found > BURST * slope * LARGE else 0.0
+    found = max((start + size / rate - time for size, time in times if LARGE <= size <= 2 * LARGE), default=0.0)
+    return found if found > BURST * LARGE / rate else 0.0

@@ -18,6 +18,9 @@ SMALLEST = 8
 LARGE = 256 * KIB
 """Bytes from which a message tells a link's rate: what is smaller may pass in the burst that a shaped link allows."""
 
+NEAR_SWITCHES = tuple(share * size // 16 for size in (8 * KIB, 64 * KIB) for share in (12, 15))
+"""Bytes just below sizes at which libraries often change from eager messages to a rendezvous: to see which side it is on."""
+
 MOST_GROUPS = 4
 """Sizes of groups that collectives are measured on: all ranks, half of them, a quarter, …"""
 
@@ -80,9 +83,10 @@ def groups(ranks: int) -> list[int]:
 
 def _messages(topology: Topology, quick: bool) -> Iterator[BenchPoint]:
     """Ping-pong by level, and many small messages at once."""
-    sizes = [8, 512, 8 * KIB, 64 * KIB, LARGE, 2 * LARGE, MIB]
+    sizes = [8, 512, *(KIB << power for power in range(3, 11)), *NEAR_SWITCHES]
     if not quick:
-        sizes = sorted({*sizes, 64, *(KIB << power for power in range(1, 13))})
+        sizes = [*sizes, 64, *(KIB << power for power in range(1, 13)), *(3 * KIB << power for power in range(10))]
+    sizes = sorted(set(sizes))
     for level, (one, other) in topology.pairs().items():
         detail = {"level": level, "pair": [one, other]}
         series = f"{level}, ranks {one} and {other}"

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine, read_machine
 from athanor.hardware.machine_writer import machine_toml
