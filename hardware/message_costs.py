@@ -12,8 +12,14 @@ Level = Literal["node", "supernode", "top"]
 
 LEVELS: tuple[Level, ...] = ("node", "supernode", "top")
 
-Way = Literal["one", "both"]
-"""Whether its sender only sends, or receives another one meanwhile, as in most steps of collectives."""
+Way = Literal["one", "both", "handed"]
+"""Whether its sender only sends, or receives another one meanwhile, as in most steps of collectives, or hands on what it has
+computed, as a stage of a pipeline does: then both ends look for messages and for the end of what they compute."""
+
+WAYS: tuple[Way, ...] = ("one", "both", "handed")
+
+ONE, BOTH, HANDED = range(3)
+"""Places of ways in :data:`WAYS`."""
 
 
 class MessageCost(Record):

@@ -15,7 +15,7 @@ from ...hardware.message_costs import LEVELS, MessageCost
 from ...hardware.units import si
 from .fits import Curve, curve, line, rate_of_large, standard_error
 from .message_costs import both_ways, link_burst, one_way
-from .points import LARGE, SMALLEST
+from .points import COMPUTED, LARGE, SMALLEST
 from .products import Products
 from .samples import SampleSeries
 from .steps import LinkRates, StepCosts
@@ -150,7 +150,7 @@ class Findings:
             level: [each for each in self.of("ping-pong") if each.point.detail["level"] == level] for level in LEVELS
         }
         rates = LinkRates(**{name: found.value for name, found in self.links.items()})
-        near = next((level for level in ("supernode", "top") if by_level[level]), "node")
+        near = next((level for level in LEVELS[1:] if by_level[level]), LEVELS[0])
         rate = rates.nic if "nic" in self.links else pair.value if (pair := self.pair_rate(near)) else 0.0
         burst = link_burst(by_level[near], rate) if near != "node" else 0.0
         switch = None
@@ -159,6 +159,8 @@ class Findings:
                 most = found.value if level != near or near == "node" else rate
                 table += (entries := one_way(series, level, most, 0.0 if level == "node" else burst).entries())
                 switch = entries[1].least if len(entries) > 1 else None
+                handed = [each for each in self.of("handover") if each.point.detail["level"] == level]
+                table += one_way(handed, level, most, 0.0 if level == "node" else burst, "handed", COMPUTED).entries()
         if samples := both_ways(self.of("collective"), self.topology, rates, burst):
             entries = samples.entries(switch)
             table += self._below(entries) + entries

@@ -116,11 +116,14 @@ def _ordered(sizes: Sequence[float], seconds: Sequence[float], wire: Sequence[fl
     return one, two, three
 
 
-def one_way(series: Sequence[SampleSeries], level: Level, rate: float, burst: float) -> MessageSamples:
-    """Ping-pong at a level whose links carry ``rate`` bytes per second."""
+def one_way(
+    series: Sequence[SampleSeries], level: Level, rate: float, burst: float, way: Way = "one", computed: float = 0.0
+) -> MessageSamples:
+    """Ping-pong at a level whose links carry ``rate`` bytes per second, each message after so many seconds ``computed``."""
     sizes = [float(each.point.size) for each in series]
-    found = _ordered(sizes, [each.median for each in series], [size / rate for size in sizes])
-    return MessageSamples(level, "one", *found, burst=burst, pause=True)
+    seconds = [max(each.median - computed, 1e-7) for each in series]
+    found = _ordered(sizes, seconds, [size / rate for size in sizes])
+    return MessageSamples(level, way, *found, burst=burst, pause=True)
 
 
 def both_ways(

@@ -21,6 +21,12 @@ LARGE = 256 * KIB
 NEAR_SWITCHES = tuple(share * size // 16 for size in (8 * KIB, 64 * KIB) for share in (12, 15))
 """Bytes just below sizes at which libraries often change from eager messages to a rendezvous: to see which side it is on."""
 
+COMPUTED = 5e-4
+"""Seconds that a rank computes, asleep, before it hands something on."""
+
+HANDED_ON = (8, 4 * KIB, 16 * KIB, 64 * KIB, LARGE)
+"""Bytes that one rank hands to another after it has computed."""
+
 MOST_GROUPS = 4
 """Sizes of groups that collectives are measured on: all ranks, half of them, a quarter, …"""
 
@@ -92,6 +98,7 @@ def _messages(topology: Topology, quick: bool) -> Iterator[BenchPoint]:
         series = f"{level}, ranks {one} and {other}"
         yield BenchPoint("library ping-pong", series, SMALLEST, detail)
         yield from (BenchPoint("ping-pong", series, size, detail) for size in sizes)
+        yield from (BenchPoint("handover", series, size, detail) for size in HANDED_ON)
     yield from (BenchPoint("messages", f"{SMALLEST} bytes each", count) for count in (16, 64, 256))
 
 

@@ -10,10 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.message_costs import BOTH, ONE
 from ...workloads.collectives import Round, check, rounds
 from ...workloads.schedule.work import Exchange
 from ..network.links import Array, Index
-from ..network.message_costs import Marks, MessageCosts
+from ..network.message_costs import MessageCosts
 from ..network.network_models import SHARING, Sharing
 from ..network.phases.flow_symmetry import alike, scattered
 from ..network.phases.round_bytes import Payload, payloads
@@ -248,13 +249,13 @@ class MessageSteps:
         target, source, nbytes = self._sends(number, first, rows)
         sends = target >= 0
         sender = np.broadcast_to(np.arange(self.ranks), target.shape)
-        both = (source >= 0) & sends
+        way = np.where((source >= 0) & sends, BOTH, ONE)
         if sends.all():
             ends = self.orbits.first[sender.reshape(-1)], target.reshape(-1)
-            flat = self._messages(*ends, nbytes.reshape(-1), both.reshape(-1))
+            flat = self._messages(*ends, nbytes.reshape(-1), way.reshape(-1))
             messages = Sends(*(values.reshape(*target.shape, *values.shape[1:]) for values in vars(flat).values()))
         else:
-            flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends], both[sends])
+            flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends], way[sends])
             messages = _spread(flat, sends, self.nowhere)
         low = int(self.starts[number]) + first
         return Window(low, messages, source, low + count, self.nowhere)
@@ -340,8 +341,8 @@ class MessageSteps:
             *(np.concatenate(pair) for pair in zip(vars(messages).values(), vars(posts).values(), strict=True))
         )
 
-    def _messages(self, source: Index, target: Index, nbytes: Array, both: Marks | bool = True) -> Sends:
-        """Messages from rank to rank, as the links and their orbits see them; ``both``: whose senders receive one meanwhile."""
+    def _messages(self, source: Index, target: Index, nbytes: Array, way: Index | int = BOTH) -> Sends:
+        """Messages from rank to rank, as the links and their orbits see them; what they cost beside goes by their ``way``."""
         graph, orbits, model = self.graph, self.orbits, self.model
         there = graph.routes(source, target)
         latency = graph.latencies(source, target)
@@ -361,7 +362,7 @@ class MessageSteps:
         wait, rate = self.overhead + latency * model.latency_factor, np.full(len(source), np.inf)
         if self.costs.measured:
             node = graph.layout.node
-            wait, rate = self.costs.start(node[source], node[target], nbytes, both)
+            wait, rate = self.costs.start(node[source], node[target], nbytes, way)
         if self.costs.burst:  # links that have been idle are faster than their own rate
             slowest[:] = np.inf
         return Sends(

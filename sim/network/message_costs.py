@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
-from ...hardware.message_costs import LEVELS, Level, MessageCost, Way
+from ...hardware.message_costs import LEVELS, WAYS, Level, MessageCost, Way
 from .links import Array, Index
-
-Marks = NDArray[np.bool_]
 
 
 class MessageCosts:
@@ -25,9 +22,7 @@ class MessageCosts:
     def __init__(self, machine: Machine) -> None:
         self.machine, self.domain = machine, machine.supernode
         self.measured, self.burst = bool(machine.calibration.messages), machine.calibration.link_burst or 0.0
-        self.known = [
-            [_entries(machine.calibration.messages, level, way) for way in ("one", "both")] for level in LEVELS
-        ]
+        self.known = [[_entries(machine.calibration.messages, level, way) for way in WAYS] for level in LEVELS]
 
     @classmethod
     def of(cls, machine: Machine) -> MessageCosts:
@@ -39,19 +34,19 @@ class MessageCosts:
         found: Index = (source != target) * 1 + (source // self.domain != target // self.domain) * 1
         return found
 
-    def start(self, source: Index, target: Index, nbytes: Array, both: Marks | bool) -> tuple[Array, Array]:
+    def start(self, source: Index, target: Index, nbytes: Array, way: Index | int) -> tuple[Array, Array]:
         """(seconds before the first byte, bytes per second at most) of messages of ``nbytes`` from nodes to nodes.
 
-        ``both``: whether their senders receive one meanwhile.
+        ``way`` is a place in :data:`~athanor.hardware.message_costs.WAYS`, one for all or one for each.
         """
         calibration = self.machine.calibration
         wait = self.machine.fabric.latencies(source, target) + calibration.message_overhead
         rate = np.full(len(wait), np.inf)
         if not self.measured:
             return wait, rate
-        level, way = self.levels(source, target), np.broadcast_to(np.asarray(both, dtype=np.int64), wait.shape)
+        level, way = self.levels(source, target), np.broadcast_to(way, wait.shape)
         for number in np.unique(level).tolist():
-            for side in (0, 1):
+            for side in np.unique(way).tolist():
                 entries = self.known[number][side]
                 here = np.flatnonzero((level == number) & (way == side))
                 if entries and len(here):
@@ -87,7 +82,7 @@ def _entries(table: Sequence[MessageCost], level: Level, way: Way) -> list[Messa
     """The entries that hold for a level and a way, rising in size; none where the table says nothing of it."""
     at = LEVELS.index(level)
     others = [] if level == "node" else [*LEVELS[at + 1 :], *reversed(LEVELS[1:at])]
-    for which in (way, "one" if way == "both" else "both"):
+    for which in (way, *(each for each in WAYS[:2] if each != way)):
         for asked in (level, *others):
             if found := [each for each in table if (each.level, each.way) == (asked, which)]:
                 return found

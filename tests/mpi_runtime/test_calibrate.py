@@ -19,7 +19,7 @@ from athanor.mpi_runtime.calibration.findings import Findings, FittedNumber
 from athanor.mpi_runtime.calibration.fits import curve, line, rate_of_large, standard_error
 from athanor.mpi_runtime.calibration.keep import KeptSamples
 from athanor.mpi_runtime.calibration.machine import MachineBuilder
-from athanor.mpi_runtime.calibration.points import LARGE, BenchPoint, batches, groups
+from athanor.mpi_runtime.calibration.points import COMPUTED, LARGE, BenchPoint, batches, groups
 from athanor.mpi_runtime.calibration.products import Products
 from athanor.mpi_runtime.calibration.samples import SampleSeries, judged, reason
 from athanor.mpi_runtime.calibration.steps import StepCounts
@@ -217,11 +217,11 @@ def made_up(topology, machine, network_only=True):
         for point in batch.points:
             size, detail = point.size, point.detail
             match point.kind:
-                case "ping-pong" | "library ping-pong":
+                case "ping-pong" | "library ping-pong" | "handover":
                     rate, latency = {"node": (ring, 3e-6), "supernode": (nic, 12e-6), "top": (trunk, 22e-6)}[
                         detail["level"]
                     ]
-                    seconds = latency + 2e-6 + size / rate
+                    seconds = latency + 2e-6 + size / rate + COMPUTED * (point.kind == "handover")
                 case "messages":
                     seconds = 40e-6 + 2e-6 * size
                 case "links":

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
+from ....hardware.message_costs import BOTH, ONE
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
 from ....workloads.plan.kept import KeptWork
@@ -525,8 +526,8 @@ class Traffic:
             self._farthest[scope] = node[group, :1], node[group, member : member + 1]
         position = _positions(each, groups, step) if not each.everyone else np.arange(groups.shape[1])
         sends = position >= 0
-        both = bool((sends & np.isin(np.arange(len(position)), position[sends])).any())
-        start, rate = costs.start(*self._farthest[scope], np.array([nbytes]), both)
+        way = BOTH if (sends & np.isin(np.arange(len(position)), position[sends])).any() else ONE
+        start, rate = costs.start(*self._farthest[scope], np.array([nbytes]), way)
         return MessageTimes(float(start[0]), nbytes / float(rate[0]), costs.burst, first)
 
 

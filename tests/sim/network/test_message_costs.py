@@ -5,7 +5,7 @@ import pytest
 from athanor.hardware.errors import InputError
 from athanor.hardware.machine import load_machine, read_machine
 from athanor.hardware.machine_writer import machine_toml
-from athanor.hardware.message_costs import MessageCost
+from athanor.hardware.message_costs import BOTH, HANDED, ONE, MessageCost
 from athanor.sim.network.fluid import Fluid
 from athanor.sim.network.message_costs import MessageCosts
 from athanor.sim.simulate import simulate
@@ -96,11 +96,12 @@ def test_costs_go_by_level_way_and_size_and_what_is_unknown_by_what_is_next():
     costs = MessageCosts.of(tree(TABLE))
     source, target = np.zeros(4, dtype=np.int64), np.array([0, 1, 4, 7])
     sizes = np.array([8.0, 1e6, 65535.0, 65536.0])
-    start, rate = costs.start(source, target, sizes, both=True)
+    start, rate = costs.start(source, target, sizes, BOTH)
     inside = load_machine("cluster-64").fabric.latency_node + tree().calibration.message_overhead
     assert start.tolist() == pytest.approx([inside, 700e-6, 400e-6, 700e-6])  # no entry is of nodes' insides
     assert rate.tolist() == pytest.approx([np.inf, 400e6, 200e6, 400e6])
-    assert costs.start(source, target, sizes, both=False)[0].tolist() == pytest.approx([inside, *[100e-6] * 3])
+    for way in (ONE, HANDED):
+        assert costs.start(source, target, sizes, way)[0].tolist() == pytest.approx([inside, *[100e-6] * 3])
 
 
 def test_a_table_is_written_and_read_and_must_rise():
