@@ -33,6 +33,7 @@ from ..job.world import World
 from ..training.tokens import Tokens
 from ..training.transformer.experts.gate_training import GateTraining
 from ..training.transformer.training import ModelTraining
+from ..training.transformer.weights.shards import Place
 from . import checkpoints
 from .corpus import MADE, Corpus, corpus_of
 from .loss_scale import LossScale, ScaleEvent, has_halves
@@ -326,9 +327,8 @@ class Trainer:
 
     def _routes(self, rank: int) -> bool:
         """Whether a rank's tokens are counted: ranks along ``tp`` that have parts of the same experts route the same ones."""
-        mesh, place = self.setting.mesh, self.training.place
-        at = dict(zip(mesh.axes, np.unravel_index(rank, mesh.shape), strict=True))
-        return place.whole_experts or not at.get("tp", 0)
+        at = [int(each) for each in np.unravel_index(rank, self.setting.mesh.shape)]
+        return Place.in_mesh(self.setting, at).routes
 
     def _require_numbers(self) -> None:
         if self.record.loss and not math.isfinite(self.record.loss[-1]):

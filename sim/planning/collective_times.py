@@ -118,10 +118,10 @@ class Wires:
         mesh = self.layout.mesh
         every = (mesh.ranks, self.layout.nodes_per_supernode)
         if self._strides is None:
-            wanted = tuple(axis for axis in mesh.axes if axis in axes)
+            wanted = tuple(mesh.axes[at] for at in mesh.positions(axes))
             return (*every, self.placement, mesh.axes, mesh.shape, wanted)
         parts: list[tuple[int, int]] = []
-        for stride, size in sorted((self._strides[axis], mesh.size(axis)) for axis in set(axes) & set(mesh.axes)):
+        for stride, size in sorted((self._strides[mesh.axes[at]], mesh.shape[at]) for at in mesh.positions(axes)):
             if size == 1:
                 continue
             if parts and parts[-1][0] * parts[-1][1] == stride:
@@ -160,11 +160,12 @@ def _highest(fixed: Array, each: Array, least: float) -> tuple[tuple[float, floa
 
 def strides(mesh: Mesh, placement: str) -> dict[str, int] | None:
     """How many places apart neighbours along each axis stand, where ranks fill nodes one after another; else None."""
-    spec = named(mesh, placement)
+    spec = named(mesh.whole, placement)
     if not isinstance(spec, str) or not spec.startswith("block:"):
         return None
     found, stride = dict[str, int](), 1
     for axis in spec.removeprefix("block:").split(","):
-        found[axis] = stride
-        stride *= mesh.size(axis)
+        for part in reversed(mesh.parts_of([axis])):
+            found[part] = stride
+            stride *= mesh.size(part)
     return found

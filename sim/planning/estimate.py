@@ -17,6 +17,7 @@ from ...workloads.pipelines import StageSeconds
 from ...workloads.plan.batch import Batch
 from ...workloads.plan.checks import Checks
 from ...workloads.plan.compatibility import Combination
+from ...workloads.plan.expert_axes import divided
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
@@ -182,10 +183,11 @@ class Estimator:
         return found
 
     def _mesh(self, mesh: Mapping[str, int], plan: Plan) -> Mesh:
-        key = (*mesh.items(), plan.tensor)
+        key = (*mesh.items(), plan.tensor, plan.expert_tensor, plan.expert_context)
         if key not in self._meshes:
             made = Mesh.of(mesh)
-            self._meshes[key] = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
+            made = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
+            self._meshes[key] = divided(plan, made) if self.question.model.experts else made
         return self._meshes[key]
 
 

@@ -88,6 +88,7 @@ class Rooms:
             plan.framework,
             plan.offload_delay,
             setting.expert_axes,
+            setting.expert_cut,
             # gradients that leave layer by layer are never all there
             (plan.overlap, batch.micro_batches > 1) if "optimizer" in plan.offloads else None,
         )

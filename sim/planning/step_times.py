@@ -170,6 +170,7 @@ class StepTimes:
             plan.sequence_parallel,
             plan.scatter_gather,
             setting.expert_axes,
+            setting.expert_cut,
             plan.precision,
             plan.pipeline if stages > 1 and self.pipeline(setting).asynchronous else "",
             local,

@@ -17,6 +17,7 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
+from ..mesh.axes import TENSOR
 from ..model.layers import Layer
 from ..model.model import Target
 from ..model.precision import Formats, Part
@@ -250,15 +251,16 @@ class Saved:
         """Their input first. Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
         assert self.loads is not None
         model, size, ups = local.model, self.size("expert"), local.model.matrices - 1
-        spread = "tp" in self.loads.axes
-        width = model.expert_width / (1 if spread else local.width)
-        cut: Cut = "tp" if spread else "whole"
+        across = self.setting.expert_cut
+        width = model.expert_width / self.setting.mesh.size(*across)
+        apart = [axis for axis in self.loads.axes if axis in TENSOR]
+        cut: Cut = ("tp" if not across else "tep") if apart else "whole"
         routed = float(self.loads.tokens)
         yield SavedTensor("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
         normal, scores = routed * model.hidden * self.size("norm"), routed * model.experts * self.size("gate")
         yield SavedTensor("moe.gate", "its input", normal, cut, modules=("layernorm",))
         yield SavedTensor("moe.top_k", "scores of all experts", scores, cut, modules=("moe",))
-        inner: Cut = "whole" if spread else "tp"
+        inner: Cut = ("tp" if not apart else "etp") if across else "whole"
         cast, framework = self.product("expert"), self.setting.framework
         experts: Part = "expert"
         rows: list[tuple[str, str, float, Cut, tuple[str, ...], Part | None]] = [

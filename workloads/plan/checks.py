@@ -8,14 +8,14 @@ from functools import cached_property
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..mesh.axes import CONTEXT
+from ..mesh.axes import CONTEXT, TENSOR
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..pipelines import PIPELINES, find_pipeline
 from ..pipelines.stage_layers import layers_by_part
 from .batch import Batch
-from .compatibility import CUT, RULES, Combination
-from .expert_axes import expert_axes
+from .compatibility import CUT, RULES, Combination, dealt_over
+from .expert_axes import expert_axes, expert_cut
 from .plan import Plan
 
 
@@ -115,8 +115,8 @@ def _of_model(chosen: Combination) -> Iterator[Division]:
     if model.attends and model.key_value_heads >= width:
         yield "key-value heads", model.key_value_heads, by, width
     if model.experts:
-        if plan.expert_tensor == "split" or model.shared_experts:
-            yield "inner elements of an expert", model.expert_width, by, width
+        parts = width if model.shared_experts else mesh.size(*expert_cut(plan, mesh))
+        yield "inner elements of an expert", model.expert_width, by if parts == width else "etp", parts
         yield "inner elements of the FFN beside experts", model.dense_beside, by, width
         over = expert_axes(plan, mesh)
         yield "experts", model.experts, "*".join(over), mesh.size(*over)
@@ -128,8 +128,9 @@ def _of_tokens(chosen: Combination, batch: Batch) -> Iterator[Division]:
     context = mesh.size(*CONTEXT)
     yield "tokens of a micro-batch", tokens, CUT, context
     yield "tokens of a sequence", batch.seq_len, CUT, context
-    if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
-        yield "tokens that a rank has of a micro-batch", tokens // context, "tp", mesh.size("tp")
+    over = ("tp",) if plan.sequence_parallel else dealt_over(chosen, TENSOR) if model.experts else ()
+    for axis in over:
+        yield "tokens that a rank has of a micro-batch", tokens // context, axis, mesh.size(axis)
     if (grid := mesh.size("row")) > 1:
         yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), _grid(mesh), grid
 

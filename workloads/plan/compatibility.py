@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...hardware.machine import Machine
-from ..mesh.axes import CONTEXT, SHARDED
+from ..mesh.axes import CONTEXT, SHARDED, TENSOR, with_parts
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..optimizers import Adam
 from ..pipelines import find_pipeline
 from ..routing.balancers import Balancer, Padded
+from .expert_axes import TENSOR_WAYS, expert_axes
 from .plan import Plan
 
 
@@ -51,6 +52,11 @@ class Rule:
 def _fixed_shapes(balancer: Balancer) -> bool:
     """Whether every expert's products have one shape, whatever tokens choose."""
     return balancer.level or isinstance(balancer, Padded)
+
+
+def dealt_over(chosen: Combination, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these axes over which a model's experts are dealt."""
+    return tuple(axis for axis in expert_axes(chosen.plan, chosen.mesh) if axis in axes)
 
 
 CUT = " or ".join(CONTEXT)
@@ -248,20 +254,26 @@ RULES = (
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(
         "--all-to-all bruck",
-        "--expert-tensor whole",
-        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_tensor == "whole" and g.has("tp"),
+        "--expert-tensor below tp",
+        lambda g: g.plan.all_to_all == "bruck" and g.has(*dealt_over(g, TENSOR)),
         "tokens are exchanged over two axes",
+    ),
+    Rule(
+        "--expert-tensor in ranks",
+        "no experts",
+        lambda g: g.plan.expert_tensor not in TENSOR_WAYS and not g.model.experts,
+        "the model is dense",
     ),
     Rule(
         "--all-to-all bruck",
         "--expert-context spread",
-        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_context == "spread" and g.has(*CONTEXT),
+        lambda g: g.plan.all_to_all == "bruck" and g.has(*dealt_over(g, with_parts(CONTEXT))),
         "tokens are exchanged over two axes",
     ),
     Rule(
         "--expert-context spread",
         "no experts",
-        lambda g: g.plan.expert_context == "spread" and not g.model.experts,
+        lambda g: g.plan.expert_context != "copies" and not g.model.experts,
         "the model is dense",
     ),
 )

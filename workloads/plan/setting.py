@@ -22,7 +22,7 @@ from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
 from .checks import Given, check
-from .expert_axes import expert_axes
+from .expert_axes import divided, expert_axes, expert_cut
 from .form import layout_form
 from .kept import KeptWork
 from .plan import Plan
@@ -30,7 +30,17 @@ from .plan import Plan
 WITHOUT_GAPS = "megatron"
 """A placement that holds every mesh for which the machine has room: ranks fill its nodes one after another."""
 
-WHATEVER_THE_BATCH = ("expert_axes", "holdings", "folded", "dealt", "parts", "stack", "kinds", "processor")
+WHATEVER_THE_BATCH = (
+    "expert_axes",
+    "expert_cut",
+    "holdings",
+    "folded",
+    "dealt",
+    "parts",
+    "stack",
+    "kinds",
+    "processor",
+)
 """What follows from the choices of a setting alone."""
 
 MOST_FLAT = 256
@@ -67,6 +77,8 @@ class Setting:
         mesh = Mesh.of(plan.mesh)
         if plan.tensor == "2d" and "tp" in mesh.axes:
             mesh = mesh.gridded()
+        if chosen.experts:
+            mesh = divided(plan, mesh)
         per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
         room = hardware.nodes * per_node
         if mesh.ranks > room:
@@ -118,6 +130,11 @@ class Setting:
     def expert_axes(self) -> tuple[str, ...]:
         """The axes over which the experts of a layer are spread."""
         return expert_axes(self.plan, self.mesh)
+
+    @cached_property
+    def expert_cut(self) -> tuple[str, ...]:
+        """The axes along which each expert is cut."""
+        return expert_cut(self.plan, self.mesh)
 
     @cached_property
     def past_loads(self) -> dict[Any, Any]:
@@ -178,6 +195,10 @@ class Setting:
             plan.recompute,
             None if plan.recomputed_layers is None else self.kinds,
             self.expert_axes,
+            mesh.size(*self.expert_axes),
+            mesh.size(*self.expert_cut),
+            plan.loss,
+            plan.framework,
             plan.precision,
             plan.prototypes,
             plan.top_k,

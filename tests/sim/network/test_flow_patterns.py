@@ -1,10 +1,7 @@
 """Flow classes are kept by which ranks are equal: amounts and bandwidths are those of each exchange."""
 
 import numpy as np
-import pytest
 from athanor.sim.network.phases.flow_classes import FEW, by_latency
-from athanor.sim.network.phases.flow_symmetry import FEW as FEW_TO_SORT
-from athanor.sim.network.phases.flow_symmetry import ranked, scattered
 from athanor.sim.network.phases.phases import with_faster
 from athanor.sim.network.phases.transfers import Traffic
 from athanor.workloads.mesh.mesh import Mesh
@@ -55,13 +52,3 @@ def test_the_same_pattern_with_other_amounts_and_links_is_found_anew():
     after = seconds(kept, *pairs[0])
     np.testing.assert_allclose(after, seconds(again, *pairs[0]), rtol=1e-12)
     assert after[0] < before[0]
-
-
-@pytest.mark.parametrize("count", [FEW_TO_SORT, FEW_TO_SORT + 1, 20_000])
-@pytest.mark.parametrize("distinct", [1, 2, 500, 20_000])
-def test_distinct_numbers_are_counted_as_sorting_all_of_them_does(count, distinct):
-    """Scattered ones, and those that look alike where equal ones are looked for."""
-    numbers = np.random.default_rng(distinct).integers(0, distinct, count).astype(np.uint64)
-    alike = [numbers, numbers << np.uint64(50), numbers * np.uint64((1 << 44) + (1 << 24) + 1), scattered(numbers)]
-    for each in alike:
-        assert (ranked(each) == np.unique(each, return_inverse=True)[1]).all()

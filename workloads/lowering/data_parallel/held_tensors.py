@@ -80,7 +80,7 @@ class HeldTensors:
 def split_axes(setting: Setting, part: Part) -> tuple[str, ...]:
     """The axes along which single tensors of a part are cut; whole experts are dealt, over tp too if they stay so."""
     dealt = setting.expert_axes if part == "expert" else ()
-    return tuple(axis for axis in CUT[part] if axis not in dealt)
+    return tuple(axis for axis in setting.mesh.parts_of(CUT[part]) if axis not in dealt)
 
 
 def together(setting: Setting, holding: Holding) -> tuple[str, ...]:

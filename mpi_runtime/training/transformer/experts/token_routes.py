@@ -26,11 +26,6 @@ from .mixture import LocalMixture, Routes
 Index = gate.Index
 
 
-def experts_over(setting: Setting) -> tuple[str, ...]:
-    """The axes over which experts are dealt."""
-    return setting.expert_axes
-
-
 def group_of(setting: Setting, place: Place) -> int:
     """The number of a rank's expert-parallel group among all that route tokens of their own, as the load model counts them."""
     found = 0
