@@ -127,6 +127,7 @@ class StepTimes:
             plan.scatter_gather,
             setting.expert_axes,
             plan.precision,
+            plan.framework,
             plan.pipeline if stages > 1 and self.pipeline(setting).asynchronous else "",
             local,
         )

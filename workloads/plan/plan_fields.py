@@ -334,8 +334,9 @@ class PlanFields:
     framework: str | None = option(
         "Memory and recomputation",
         None,
-        "Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE of"
-        " Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as module:Class.",
+        "Whose memory, and passes around update and loss, are counted beside formulas, on machines whose file has"
+        " [core_group.framework]: megatron[:RELEASE of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision"
+        " shards), or a class of yours as module:Class.",
         form="FRAMEWORK",
         names="frameworks",
         otherwise="where the machine has one: fsdp with --zero 3 and ++, else megatron",
