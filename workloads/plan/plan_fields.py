@@ -237,6 +237,13 @@ class PlanFields:
         "Run the exchanges over tp while the products before and after them compute.",
         simulated_only=True,
     )
+    tensor_async: bool = option(
+        "Tensor and sequence parallelism",
+        False,
+        "Backward, add up gradients of inputs over tp beside the products that make gradients of weights, and with"
+        " --sequence-parallel gather inputs again beside those of inputs (Megatron-LM from 3.0 on).",
+        simulated_only=True,
+    )
     pipeline: str = option(
         "Pipeline",
         "1f1b",

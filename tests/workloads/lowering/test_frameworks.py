@@ -151,6 +151,21 @@ def test_frameworks_pass_over_gradients_around_the_update():
     )
 
 
+def test_passes_of_which_all_is_counted_stream():
+    """At their own share of the bandwidth; others at that which also stands for what is not counted."""
+    selene = load_machine("selene")
+    fast = selene.changed({"core_group.streaming": 0.6})
+    plan = {"mesh": {"dp": 1}, "framework": "megatron", "precision": "bf16"}
+    for work in (each.work for each in lowered(**plan).operations if isinstance(each.work, Sweep)):
+        slow, other = (
+            compute_seconds(work, machine.processor(1), machine.calibration).seconds - machine.processor(1).launch(1)
+            for machine in (selene, fast)
+        )
+        assert other == approx(slow / (1 if not work.streams else fast.core_group.streaming / 0.8))
+    streams = {each.task.role for each in lowered(**plan).operations if getattr(each.work, "streams", False)}
+    assert streams == {Role.UPDATE_SCALING, Role.OPTIMIZER, Role.LOSS}
+
+
 def test_of_shards_a_rank_passes_over_its_own_and_clears_all():
     whole, cut = (
         lowered(mesh={"dp": 4}, framework="megatron", precision="bf16", zero=zero, overlap="none") for zero in "01"

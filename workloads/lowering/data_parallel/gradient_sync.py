@@ -138,7 +138,7 @@ class Update:
                 amounts[name, traffic] = amounts.get((name, traffic), 0.0) + amount
         for (name, traffic), amount in amounts.items():
             if any(traffic):
-                sweep = Sweep(amount, traffic.read, traffic.written, 0.0, "fp32")
+                sweep = Sweep(amount, traffic.read, traffic.written, 0.0, "fp32", streams=True)
                 program.add(Task(Role.UPDATE_SCALING), sweep, "optimizer", f"update.{name}")
 
     def bookkeep(self, program: Program) -> None:

@@ -81,7 +81,7 @@ class Ends:
         self.tensor.gather(program, local, at)
         self.tensor.logits(program, local, at)
         loss, more = local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS), self.around_loss[0]
-        loss = replace(loss, read=loss.read + more.read, written=loss.written + more.written)
+        loss = replace(loss, read=loss.read + more.read, written=loss.written + more.written, streams=any(more))
         program.add(at.doing(Role.LOSS), loss)
         self.tensor.loss(program, local, at)
 
@@ -91,7 +91,7 @@ class Ends:
         if any(back):
             program.add(
                 at.doing(Role.LOSS, gradient="input"),
-                Sweep(self._logits, back.read, back.written, 0.0, local.exact),
+                Sweep(self._logits, back.read, back.written, 0.0, local.exact, streams=True),
             )
         self.tensor.gather_again(program, local, at)
         self.tensor.logits_backward(program, local, at)
