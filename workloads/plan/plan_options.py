@@ -96,6 +96,9 @@ class PlanOptions(TypedDict, total=False):
     """Also divide norms, dropout and residuals over tp, by tokens.  [default: no]"""
     tensor_overlap: bool | None
     """Run the exchanges over tp while the products before and after them compute.  [default: no]"""
+    tensor_async: bool | None
+    """Backward, add up gradients of inputs over tp beside the products that make gradients of weights, and with
+    --sequence-parallel gather inputs again beside those of inputs (Megatron-LM from 3.0 on).  [default: no]"""
 
     # Pipeline
     pipeline: str | None
