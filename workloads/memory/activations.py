@@ -121,6 +121,18 @@ class Saved:
         """Which share of its rows a layer keeps until the backward pass."""
         return _all if kind.kept else self.setting.plan.recomputation.kept
 
+    def stays(self, kind: Layer) -> list[tuple[SavedTensor, float]]:
+        """The rows of which a layer keeps something until the backward pass, with its bytes (of each token, where carried)."""
+        kept = self.kept(kind)
+        return [(row, share * row.nbytes) for row in self.layer(kind) if (share := kept(row))]
+
+    def goes(self, kind: Layer) -> tuple[float, float]:
+        """Bytes of a layer that are worked out again: of a micro-batch, and of each token that a rank's experts carry."""
+        kept, found = self.kept(kind), [0.0, 0.0]
+        for row in self.layer(kind):
+            found[row.carried] += (1 - kept(row)) * row.nbytes
+        return found[0], found[1]
+
     def size(self, part: Part) -> int:
         """Bytes of an activation of a part."""
         return BYTES[self.formats[part].compute]
@@ -266,3 +278,33 @@ class Saved:
             beside = local.tokens * model.width_beside / local.width
             yield from self._inner("shared", beside, ("moe", "shared_experts"))
         yield from self.mask("moe", local)
+
+
+@dataclass(frozen=True)
+class SavedInAll(Saved):
+    """The same where only sums matter: all rows that go the same way are one."""
+
+    _stays: dict[Layer, list[tuple[SavedTensor, float]]] = field(default_factory=dict, compare=False, repr=False)
+    _goes: dict[Layer, tuple[float, float]] = field(default_factory=dict, compare=False, repr=False)
+
+    def stays(self, kind: Layer) -> list[tuple[SavedTensor, float]]:
+        """At most a row for inputs of layers, which may lie in host memory, for other activations, and for carried ones."""
+        if kind not in self._stays:
+            found = dict[tuple[bool, bool], float]()
+            for row, nbytes in super().stays(kind):
+                way = (row.entry, row.carried)
+                found[way] = found.get(way, 0.0) + nbytes
+            self._stays[kind] = [
+                (
+                    SavedTensor(f"layer {entry}", f"carried {carried}", nbytes, "whole", entry=entry, carried=carried),
+                    nbytes,
+                )
+                for (entry, carried), nbytes in found.items()
+            ]
+        return self._stays[kind]
+
+    def goes(self, kind: Layer) -> tuple[float, float]:
+        """Worked out once."""
+        if kind not in self._goes:
+            self._goes[kind] = super().goes(kind)
+        return self._goes[kind]

@@ -42,6 +42,9 @@ class MemoryLine:
 
     def divided(self, away: float) -> Iterator[MemoryLine]:
         """The line, of which a share lies in host memory."""
+        if not away:
+            yield self
+            return
         if away < 1:
             yield replace(self, nbytes=(1 - away) * self.nbytes)
         if away > 0:

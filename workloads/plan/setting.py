@@ -20,7 +20,7 @@ from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
-from .compatibility import Given, check
+from .checks import Given, check
 from .expert_axes import divided, expert_axes, expert_cut
 from .form import layout_form
 from .kept import KeptWork
@@ -136,6 +136,18 @@ class Setting:
     def holdings(self) -> dict[Any, Any]:
         """What a rank holds of the whole model, once it is worked out."""
         return {}
+
+    def sharing_holdings(self, known: dict[Any, Any]) -> Setting:
+        """The setting, with what others have worked out that hold the same (see ``holding_form``)."""
+        self.__dict__["holdings"] = known
+        return self
+
+    @cached_property
+    def dealt(self) -> tuple[object, ...]:
+        """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
+        plan = self.plan
+        chunks = plan.chunks if len(self.kinds) > 1 or self.folded else 1
+        return chunks, self.folded, plan.stage_layers, plan.recompute_layers
 
     @cached_property
     def lowered(self) -> dict[Any, Any]:
