@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError
+from ...hardware.records import parsed_json
 from ..job.world import World
 from ..training.transformer.training import ModelTraining
 from .whole_tensors import WholeTensors, shard_of
@@ -111,7 +112,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         try:
-            self.manifest = json.loads((self.path / MANIFEST).read_text())
+            self.manifest = parsed_json((self.path / MANIFEST).read_text())
         except (OSError, ValueError) as reason:
             raise InputError(f"--resume {self.path}: {MANIFEST} cannot be read: {reason}") from None
         if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
