@@ -1,6 +1,6 @@
 """The picture of how data goes through Athanor (``docs/pictures/data_flow.svg``): boxes in columns, and arrows between them.
 
-It is written as SVG, so that a page shows it without a script and without a network, on light and on dark. ``make pages`` writes it.
+It is SVG, so that a page shows it without a script and without a network, on light and on dark; ``make pages`` does.
 """
 
 from __future__ import annotations
@@ -73,9 +73,8 @@ def svg() -> str:
         begin, y, wide = boxes[start]
         to, other, _ = boxes[end]
         begin, half = begin + wide, (to - begin - wide) / 2
-        lines.append(
-            f'<path marker-end="url(#tip)" d="M{begin:.0f},{y:.0f} C{begin + half:.0f},{y:.0f} {to - half:.0f},{other:.0f} {to - 1:.0f},{other:.0f}"/>'
-        )
+        curve = f"{begin + half:.0f},{y:.0f} {to - half:.0f},{other:.0f} {to - 1:.0f},{other:.0f}"
+        lines.append(f'<path marker-end="url(#tip)" d="M{begin:.0f},{y:.0f} C{curve}"/>')
         if label := LABELS.get((start, end)):
             lines.append(f'<text x="{begin + half:.0f}" y="{y - 9:.0f}" text-anchor="middle">{escape(label)}</text>')
     for name, (left, y, wide) in boxes.items():

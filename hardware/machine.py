@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from .core_group import CoreGroup
 from .errors import InputError, nearest, suggestion
 from .fabrics import AnyFabric
 from .fabrics.fabric import UNBOUNDED, LinkKind
+from .message_costs import MessageCost
 from .node import Node, Processor
 from .records import Record, build, catalogue_names, find, parsed_toml, put, read_toml, rebuilt
 from .shown import Shown
@@ -52,10 +54,30 @@ class Calibration(Unknowns):
     time for one message, sent and received; ``update_overhead`` the framework's time per held parameter and step; and
     ``tokens_per_node`` the batch that a step uses where the user names none. ``shard_overhead`` is the framework's time for
     each rank's part of each tensor that ZeRO-3 gathers or scatters; none, unless a library is known to take them one by one.
+
+    ``link_burst`` is for how long a link that was idle sends without being held back, as a token bucket lets it: seconds at
+    its own rate; real links have none. ``messages`` are measured costs of messages by size, in place of the fabric's latencies
+    and of the overhead of a rank's first message.
     """
 
     shard_overhead: SecondsOrZero | None = None
+    link_burst: SecondsOrZero | None = None
+    messages: tuple[MessageCost, ...] = ()
     free_direction: tuple[Alternative, ...] = ()
+
+    @model_validator(mode="after")
+    def _messages_rise(self) -> Calibration:
+        for one, other in pairwise(self.messages):
+            if (one.level, one.way) == (other.level, other.way) and other.least <= one.least:
+                raise ValueError(
+                    f"messages: least = {other.least:g} B comes after {one.least:g} B of the same level and way"
+                )
+        known = dict.fromkeys((each.level, each.way) for each in self.messages)
+        for level, way in known:
+            first = next(each for each in self.messages if (each.level, each.way) == (level, way))
+            if first.least:
+                raise ValueError(f"messages: the first entry of {level}, {way} must have least = 0 B")
+        return self
 
 
 class Multiples(Record):
@@ -250,7 +272,7 @@ def _leaves(record: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
                 yield from _leaves(held, f"{key}.{kind}.")
         elif name in ("peak", "forward", "backward"):
             yield from ((f"{key}.{kind}", Quantity("", "", "", "FLOP/s").show(rate)) for kind, rate in value.items())
-        elif isinstance(value, tuple) and name != "free_direction":
+        elif isinstance(value, tuple) and value and name != "free_direction":
             if isinstance(value[0], BaseModel):
                 for number, item in enumerate(value):
                     yield from _leaves(item, f"{key}.{number}.")

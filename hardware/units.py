@@ -207,6 +207,7 @@ class Share:
 
 
 Bytes = Annotated[float, Quantity("byte", "a size", "16 GB", "B")]
+BytesOrZero = Annotated[float, Quantity("byte", "a size", "64 KiB", "B", zero=True)]
 BytesPerSecond = Annotated[float, Quantity("byte / second", "a bandwidth", "51.2 GB/s", "B/s")]
 FlopsPerSecond = Annotated[float, Quantity("flop / second", "a compute rate", "9.216 TFLOP/s", "FLOP/s")]
 Seconds = Annotated[float, Quantity("second", "a time", "10 us", "s")]

@@ -47,8 +47,8 @@ class Sleeping:
 
     Like a real one it runs ahead of nobody and beside the host: an operation begins when it is handed over and the one before it
     has ended. So many ranks can share a few cores, and no delay of theirs adds up: Linux ends a sleep some 50 us late, but only
-    the last one before an exchange counts. (Sharper timers, PR_SET_TIMERSLACK, would make MPICH's yielding ranks poll so fast
-    that they take the cores from the network.)
+    the last one before an exchange counts. (Sharper timers all the time, not in these sleeps alone, would make MPICH's yielding
+    ranks poll so fast that they take the cores from the network.)
     """
 
     def __init__(self, machine: Machine, ranks_per_node: int) -> None:

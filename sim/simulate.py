@@ -154,7 +154,7 @@ def run_setting(
         ),
         **_interval(setting.machine, setting.model.experts, float(np.mean(seconds))),
         network=Network(depth=depth, routing=setting.machine.fabric.routing),
-        links=_possible(_links(total, sum(seconds), plan.steps), setting),
+        links=_possible(_links(total, sum(seconds), plan.steps), setting, sum(seconds)),
         events=sum(each.events for each in figures),
         warnings=cautions(setting, need, [*schedule.notes, *notes, *_slow(traffic, setting)]),
         wall_seconds=time.perf_counter() - started,
@@ -272,10 +272,11 @@ ROUNDING = 1e-6
 """By how much a link's use may come out above 1: what clocks and bytes are rounded by."""
 
 
-def _possible(links: list[LinkUse], setting: Setting) -> list[LinkUse]:
-    """The same links; raises :class:`InternalError` where one would have carried more than it can."""
+def _possible(links: list[LinkUse], setting: Setting, seconds: float) -> list[LinkUse]:
+    """The same links; raises :class:`InternalError` where one would have carried more than it can in all steps' ``seconds``."""
+    burst = (setting.machine.calibration.link_burst or 0.0) * setting.plan.steps / seconds
     for link in links:
-        if link.max_utilisation > 1 + ROUNDING:
+        if link.max_utilisation > 1 + ROUNDING + burst:
             raise InternalError(
                 f"{link.kind} number {link.busiest} carries {link.max_utilisation:.1%} of what it can in this step, which no link"
                 f" does: please report it, with the plan {setting.model.name} on {setting.machine.name},"

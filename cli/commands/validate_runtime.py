@@ -11,11 +11,17 @@ from ..options import result_options
 
 @click.command("validate-runtime")
 @click.option("--trees", help="Trees to run on, such as 2x2,2x4.  [default: 2x2,2x4,4x4]")
-@click.option("--plans", help="Plans to run: experts, dp, fsdp, tp, pp, with commas between.  [default: experts]")
-@click.option("--rate", type=int, metavar="MBIT/S", help="Rate of a node.  [default: 200, of 4x4 100]")
+@click.option("--plans", help="Plans to run: experts, ep, dp, fsdp, tp, pp, with commas between.  [default: experts]")
+@click.option("--rate", metavar="MBIT/S", help="Rates of a node, such as 50,200,1000.  [default: 200, of 4x4 100]")
+@click.option("--taper", help="Tapers of the trees' uplinks, such as 1/8,1.  [default: 3/16]")
 @result_options
 def validate_runtime(
-    trees: str | None, plans: str | None, rate: int | None, json_path: str | None, out: str | None
+    trees: str | None,
+    plans: str | None,
+    rate: str | None,
+    taper: str | None,
+    json_path: str | None,
+    out: str | None,
 ) -> None:
     """Run training steps on emulated clusters, and print how far the predictions were off (takes minutes).
 
@@ -28,7 +34,7 @@ def validate_runtime(
     from ...reports.studies.runtime_validation import chosen, steps_of, validate, varied
 
     check_writable(json_path)
-    picked = varied(chosen(trees), plans, rate)
+    picked = varied(chosen(trees), plans, rate, taper)
     folder = Folder(out) if out else None
     points = Points(folder.path) if folder else None
     with progress("validate-runtime", steps_of(picked)) as advance:

@@ -183,7 +183,7 @@ class _CalibrationJob:
         return [known[point.key] for point in batch.points if point.key in known]
 
     def _action(self, point: BenchPoint) -> Action | None:
-        network = ("ping-pong", "library ping-pong", "messages", "links", "collective")
+        network = ("ping-pong", "library ping-pong", "handover", "messages", "links", "collective")
         return self.network.action(point) if point.kind in network else compute.action(point, self.device)
 
     def _description(self, date: str) -> str:

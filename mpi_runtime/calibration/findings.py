@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
+from ...hardware.message_costs import LEVELS, MessageCost
 from ...hardware.units import si
 from .fits import Curve, curve, line, rate_of_large, standard_error
-from .points import LARGE, SMALLEST
+from .message_costs import both_ways, link_burst, one_way
+from .points import COMPUTED, LARGE, SMALLEST
 from .products import Products
 from .samples import SampleSeries
 from .steps import LinkRates, StepCosts
@@ -139,6 +141,41 @@ class Findings:
             return None
         how = f"what steps of {len(steps.series)} collectives of all ranks take beside overheads and bytes"
         return self.number(level, steps.series, "s", how, lambda medians: steps.latency(level, medians))
+
+    @cached_property
+    def message_costs(self) -> tuple[list[MessageCost], float]:
+        """The table of what messages cost by level, way and size, and the seconds for which idle links send at once."""
+        table = list[MessageCost]()
+        by_level = {
+            level: [each for each in self.of("ping-pong") if each.point.detail["level"] == level] for level in LEVELS
+        }
+        rates = LinkRates(**{name: found.value for name, found in self.links.items()})
+        near = next((level for level in LEVELS[1:] if by_level[level]), LEVELS[0])
+        rate = rates.nic if "nic" in self.links else pair.value if (pair := self.pair_rate(near)) else 0.0
+        burst = link_burst(by_level[near], rate) if near != "node" else 0.0
+        switch = None
+        for level, series in by_level.items():
+            if series and (found := self.pair_rate(level)):
+                most = found.value if level != near or near == "node" else rate
+                table += (entries := one_way(series, level, most, 0.0 if level == "node" else burst).entries())
+                switch = entries[1].least if len(entries) > 1 else None
+                handed = [each for each in self.of("handover") if each.point.detail["level"] == level]
+                table += one_way(handed, level, most, 0.0 if level == "node" else burst, "handed", COMPUTED).entries()
+        if samples := both_ways(self.of("collective"), self.topology, rates, burst):
+            entries = samples.entries(switch)
+            table += self._below(entries) + entries
+        return table, burst
+
+    def _below(self, entries: Sequence[MessageCost]) -> list[MessageCost]:
+        """Both ways at the level below those of some entries, by as much less as the latencies of steps there are."""
+        if not entries or entries[0].level != "top":
+            return []
+        far, near = self.step_latency("top"), self.step_latency("supernode")
+        less = far.value - near.value if far and near else 0.0
+        return [
+            each.model_copy(update={"level": "supernode", "start": max(0.0, float(f"{each.start - less:.4g}"))})
+            for each in entries
+        ]
 
     @cached_property
     def pairs(self) -> list[FittedNumber]:

@@ -102,14 +102,14 @@ def curve(sizes: Sequence[float], seconds: Sequence[float]) -> Curve:
     order = np.argsort(sizes)
     x, y = np.asarray(sizes, dtype=np.float64)[order], np.asarray(seconds, dtype=np.float64)[order]
     best = Curve((line(x, y),))
-    score = _criterion(_loss(best, x, y), len(x), 2) - EVIDENCE
+    score = criterion(_loss(best, x, y), len(x), 2) - EVIDENCE
     for place in range(LEAST_POINTS, len(x) - LEAST_POINTS + 1):
         if x[place] == x[place - 1]:
             continue
         low, high = line(x[:place], y[:place]), line(x[place:], y[place:])
         pieces = Curve((low, FitPiece(_break(low, high, x[place - 1], x[place]), *_numbers(high))))
-        if (criterion := _criterion(_loss(pieces, x, y), len(x), 5)) < score:
-            best, score = pieces, criterion
+        if (found := criterion(_loss(pieces, x, y), len(x), 5)) < score:
+            best, score = pieces, found
     return best
 
 
@@ -130,7 +130,7 @@ def _loss(fit: Curve, x: Array, y: Array) -> float:
     return float(SCALE**2 * np.sum(2 * (np.sqrt(1 + squared) - 1)))
 
 
-def _criterion(loss: float, points: int, numbers: int) -> float:
+def criterion(loss: float, points: int, numbers: int) -> float:
     """Bayesian information criterion of a fit with so many numbers; errors below 0.1 % count as that."""
     return points * log(max(loss / points, 1e-6)) + numbers * log(points)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -165,6 +166,7 @@ class MachineBuilder:
         for level, key, factor in self._latencies():
             if found := findings.step_latency(level) or findings.latency(level):
                 self.put(replace(found, key=key, value=factor * found.value, error=factor * found.error))
+        self._messages()
         if ring := links.get("ring"):
             node = self.made.machine.node
             ports = node.core_groups if node.ports else 1
@@ -178,6 +180,24 @@ class MachineBuilder:
             self.put(self._share(nic, "calibration.network_efficiency", self.made.machine.node.injection))
         if trunk := links.get("trunk"):
             self._taper(trunk)
+
+    def _messages(self) -> None:
+        """The table of messages' costs, and what idle links let pass at once."""
+        table, burst = self.findings.message_costs
+        how = "ping-pong one way, steps of a ring all-reduce of all ranks both ways, of messages whose bytes take less than half"
+        values: dict[str, tuple[str, Any]] = {}
+        if table:
+            values["messages"] = (f"calibrated: {how}; {self.where}", tuple(table))
+        if burst:
+            how = "how far the line through large messages of ping-pong stays below what starting them takes"
+            values["link_burst"] = (f"calibrated: {how}; {self.where}", float(f"{burst:.{DIGITS}g}"))
+        machine = self.made.machine
+        calibration = machine.calibration.model_copy(
+            update={"messages": (), "link_burst": None, **{key: value for key, (_, value) in values.items()}}
+        )
+        sources = {key: text for key, text in machine.sources.items() if key != "calibration.link_burst"}
+        sources |= {f"calibration.{key}": source for key, (source, _) in values.items()}
+        self.made.machine = machine.model_copy(update={"calibration": calibration, "sources": sources})
 
     def _taper(self, trunk: CalibrationFindings) -> None:
         """The taper of the trunks, where they and not the nodes held the messages back."""

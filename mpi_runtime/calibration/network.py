@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,8 @@ from ...workloads.collectives import rounds
 from ..job.world import World
 from ..messages.groups import Group
 from ..messages.rounds import Requests, exchange, play
-from ..messages.streams import Stream, Streams
-from .points import SMALLEST, BenchPoint
+from ..messages.streams import After, Stream, Streams
+from .points import COMPUTED, SMALLEST, BenchPoint
 from .samples import Action
 from .topology import Topology
 
@@ -36,6 +37,8 @@ class NetworkBench:
         match point.kind:
             case "ping-pong":
                 return self._ping_pong(point.detail["pair"], point.size)
+            case "handover":
+                return self._handover(point.detail["pair"], point.size)
             case "library ping-pong":
                 return self._library_ping_pong(point.detail["pair"], point.size)
             case "links":
@@ -71,6 +74,42 @@ class NetworkBench:
         def run(repeats: int) -> None:
             for turn in range(repeats):
                 finish(play(back if turn % 2 else there, "broadcast", "binomial", cells))
+
+        return run
+
+    def _handover(self, pair: Sequence[int], size: int) -> Action | None:
+        """Stages of a pipeline: each waits for what comes, computes for :data:`COMPUTED` seconds, and hands on what it has.
+
+        One run is a message and what is computed before it. As in an executed step what comes, what is computed and what goes
+        have streams of their own.
+        """
+        group = self._group(pair, 1, 2)
+        if group is None:
+            return None
+        first, buffers = group.me, np.full((2, size), 1, dtype=np.uint8)
+
+        def run(repeats: int) -> None:
+            ended: list[float | None] = [None] * (2 * repeats)  # message, then what is computed before it, of each turn
+            mine, others = range(first, repeats, 2), range(1 - first, repeats, 2)
+
+            def arrivals() -> Stream:
+                for turn in others:
+                    yield [group.receive(buffers[0], 1 - first)]
+                    ended[2 * turn] = time.perf_counter()
+
+            def computing() -> Stream:
+                for turn in mine:
+                    if turn:
+                        yield After(2 * turn - 2)
+                    ended[2 * turn + 1] = time.perf_counter() + COMPUTED
+
+            def departures() -> Stream:
+                for turn in mine:
+                    yield After(2 * turn + 1)
+                    yield [group.send(buffers[1], 1 - first)]
+
+            streams = {"pipeline": arrivals(), "compute": computing(), "pipeline out": departures()}
+            Streams(ended.__getitem__).run(streams)
 
         return run
 

@@ -18,6 +18,15 @@ SMALLEST = 8
 LARGE = 256 * KIB
 """Bytes from which a message tells a link's rate: what is smaller may pass in the burst that a shaped link allows."""
 
+NEAR_SWITCHES = tuple(share * size // 16 for size in (8 * KIB, 64 * KIB) for share in (12, 15))
+"""Bytes just below sizes at which libraries often change from eager messages to a rendezvous: to see which side it is on."""
+
+COMPUTED = 5e-4
+"""Seconds that a rank computes, asleep, before it hands something on."""
+
+HANDED_ON = (8, 4 * KIB, 16 * KIB, 64 * KIB, LARGE)
+"""Bytes that one rank hands to another after it has computed."""
+
 MOST_GROUPS = 4
 """Sizes of groups that collectives are measured on: all ranks, half of them, a quarter, …"""
 
@@ -80,14 +89,16 @@ def groups(ranks: int) -> list[int]:
 
 def _messages(topology: Topology, quick: bool) -> Iterator[BenchPoint]:
     """Ping-pong by level, and many small messages at once."""
-    sizes = [8, 512, 8 * KIB, 64 * KIB, LARGE, 2 * LARGE, MIB]
+    sizes = [8, 512, *(KIB << power for power in range(3, 11)), *NEAR_SWITCHES]
     if not quick:
-        sizes = sorted({*sizes, 64, *(KIB << power for power in range(1, 13))})
+        sizes = [*sizes, 64, *(KIB << power for power in range(1, 13)), *(3 * KIB << power for power in range(10))]
+    sizes = sorted(set(sizes))
     for level, (one, other) in topology.pairs().items():
         detail = {"level": level, "pair": [one, other]}
         series = f"{level}, ranks {one} and {other}"
         yield BenchPoint("library ping-pong", series, SMALLEST, detail)
         yield from (BenchPoint("ping-pong", series, size, detail) for size in sizes)
+        yield from (BenchPoint("handover", series, size, detail) for size in HANDED_ON)
     yield from (BenchPoint("messages", f"{SMALLEST} bytes each", count) for count in (16, 64, 256))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.message_costs import LEVELS
 from ...workloads.collectives import Round, rounds
 from .points import MAIN
 from .samples import SampleSeries
@@ -25,9 +26,6 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Loads = tuple[float, float, float]
 """Bytes on the fullest host's memory, interfaces and supernode's trunk, for each byte of a rank's payload."""
-
-LEVELS = ("node", "supernode", "top")
-"""How far a message goes at most: within a host, within a supernode, anywhere."""
 
 
 LEAST = 1e-6

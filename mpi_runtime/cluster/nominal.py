@@ -5,12 +5,17 @@ from __future__ import annotations
 from ...hardware.fabrics.pruned_fat_tree import PrunedFatTree
 from ...hardware.machine import Calibration, Machine, load_machine
 from ...hardware.node import Node
+from .job import TIMER_SLACK
 from .shape import Shape
+from .tree import burst
 
 IP_AND_TCP, ETHERNET = 52, 14
 """Bytes of headers: IPv4 and TCP with timestamps, inside the packet; Ethernet as a shaper counts it, around the packet."""
 
-_LATENCY = "assumed: typical of TCP over veth devices, tens of microseconds; not measured here"
+_LATENCY = (
+    "nominal: ranks that wait look for messages once in the timer slack of their jobs, 200 us; and assumed: tens of"
+    " microseconds, typical of TCP over veth devices; not measured here"
+)
 
 
 def machine_of(shape: Shape) -> Machine:
@@ -22,11 +27,16 @@ def machine_of(shape: Shape) -> Machine:
         gemm_efficiency=laptop.calibration.gemm_efficiency,
         network_efficiency=payload / frame,
         message_overhead=10e-6,
+        link_burst=burst(shape.transport, shape.node_rate) / shape.node_rate + frame / shape.node_rate,
         update_overhead=laptop.calibration.update_overhead,
         tokens_per_node=laptop.calibration.tokens_per_node,
     )
     fabric = PrunedFatTree(
-        supernode=shape.nodes, taper=shape.taper, latency_node=5e-6, latency_supernode=20e-6, latency_top=30e-6
+        supernode=shape.nodes,
+        taper=shape.taper,
+        latency_node=5e-6,
+        latency_supernode=TIMER_SLACK + 20e-6,
+        latency_top=TIMER_SLACK + 30e-6,
     )
     node = Node(
         core_groups=1,
@@ -63,5 +73,6 @@ def _sources(laptop: Machine, payload: int, frame: int) -> dict[str, str]:
         "calibration": f"machine laptop: {laptop.source('calibration.gemm_efficiency')}",
         "calibration.network_efficiency": "nominal: payload share of TCP in Ethernet frames as htb counts them: "
         f"{payload} of {frame} bytes",
+        "calibration.link_burst": "nominal: what the shapers of a node let pass at once, and the packet that they never hold",
         "calibration.message_overhead": "assumed: two system calls and a wake-up",
     }

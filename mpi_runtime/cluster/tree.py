@@ -86,13 +86,18 @@ def _sysctl(namespace: str, values: dict[str, str]) -> str:
     return f"ip netns exec {namespace} sh -ec '{'; '.join(writes)}'"
 
 
+def burst(transport: TcpTransport, rate: float) -> float:
+    """Bytes that a link of a rate sends without waiting after it was idle: those of the shape's time, at least two packets."""
+    return max(rate * transport.burst, 2.0 * (transport.mtu + 14))
+
+
 def _port(end: Port, transport: TcpTransport) -> list[str]:
     """Commands that join an end of a link to its switch, shape what it sends, and bring it up.
 
     A switch is told where its nodes are (:func:`_node`): only towards the top does it send what it does not know.
     """
     tc, link = f"tc -n {end.namespace}", f"ip -n {end.namespace} link set {end.device}"
-    burst = max(end.rate * transport.burst, 2 * (transport.mtu + 14))
+    most = burst(transport, end.rate)
     flood = "on" if end.device == "uplink" else "off"
     switched = [
         f"{link} master switch",
@@ -103,7 +108,7 @@ def _port(end: Port, transport: TcpTransport) -> list[str]:
         *([] if end.device == "eth0" else switched),
         f"{tc} qdisc add dev {end.device} root handle 1: htb default 1",
         f"{tc} class add dev {end.device} parent 1: classid 1:1 htb rate {8 * end.rate:.0f}bit "
-        f"burst {burst:.0f} cburst {burst:.0f} quantum {transport.mtu + 14}",
+        f"burst {most:.0f} cburst {most:.0f} quantum {transport.mtu + 14}",
         f"{tc} qdisc add dev {end.device} parent 1:1 pfifo limit {QUEUE}",
         f"{link} up",
     ]

@@ -40,13 +40,16 @@ class Moment:
 
 
 def busy_seconds() -> float:
-    """CPU seconds that all processes under this kernel have taken, and what a hypervisor has taken from it; 0 if unknown."""
+    """CPU seconds that all processes under this kernel have taken, and what a hypervisor has taken from it; 0 if unknown.
+
+    Interrupts do not count: most of them carry the job's own messages, above all where one kernel emulates a cluster.
+    """
     try:
         with Path("/proc/stat").open(encoding="ascii") as lines:
-            user, nice, system, _, _, *rest = map(int, lines.readline().split()[1:9])
+            user, nice, system, _, _, _, _, *stolen = map(int, lines.readline().split()[1:9])
     except (OSError, ValueError):
         return 0.0
-    return TICK * (user + nice + system + sum(rest))
+    return TICK * (user + nice + system + sum(stolen))
 
 
 def megahertz() -> float:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..job.sharp_sleep import sharp_sleep
+
 if TYPE_CHECKING:
     from mpi4py import MPI
 
@@ -80,4 +82,4 @@ class Streams:
             self._request.Waitall(messages[0])
             return
         left = min(moments, default=float("inf")) - time.perf_counter()
-        time.sleep(max(0.0, min(left, PAUSE) if messages else left))
+        sharp_sleep(max(0.0, min(left, PAUSE) if messages else left))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 JUDGED = ("prediction", "cells", "MAPE", "worst", "bias", "rank correlation")
 CELLS = ("tree", "placement", "balancer", "skew", "compute", "measured", "variation", "nominal rates", "calibrated")
+GROUPED = ("cells with", "cells", "nominal MAPE", "worst", "calibrated MAPE", "worst")
 PHASES = ("prediction", "forward", "backward", "update")
 
 
@@ -50,6 +51,16 @@ def cell_rows(plain: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def grouped_rows(plain: dict[str, Any]) -> list[tuple[str, ...]]:
+    """How good the predictions are by plan, rate, ranks and taper, where there are several."""
+    rows: list[tuple[str, ...]] = []
+    for name, values in plain.get("by", {}).items():
+        for value, sides in values.items() if len(values) > 1 else ():
+            errors = [f"{sides[side][key]:.1%}" for side in ("zero_fit", "calibrated") for key in ("mape", "worst")]
+            rows.append((f"{name} {value}", str(sides["calibrated"]["cells"]), *errors))
+    return rows
+
+
 def phase_rows(found: Validation) -> list[tuple[str, ...]]:
     """The mean size of the errors by phase, over the cells in which ranks sleep."""
     rows = []
@@ -68,6 +79,8 @@ def show_validation(console: Console, found: Validation) -> None:
     plain = found.plain()
     console.print(table("Steps on emulated clusters, predicted and measured", CELLS, cell_rows(plain), text_columns=5))
     console.print(table("Errors of the step", JUDGED, judged_rows(plain)))
+    if rows := grouped_rows(plain):
+        console.print(table("Errors of the step, cells told apart", GROUPED, rows))
     console.print(table("Mean size of errors by phase (virtual accelerators)", PHASES, phase_rows(found)))
     console.print(_ratios(plain), markup=False)
 
@@ -105,6 +118,7 @@ def write_validation(folder: Folder, found: Validation, command: str) -> None:
                 ),
             ],
         ),
+        Section("By plan and tree", "Errors of the step.", GROUPED, grouped_rows(plain)),
         Section("By phase", "Mean size of the errors of exposed seconds.", PHASES, phase_rows(found)),
         Section(
             "Cells",

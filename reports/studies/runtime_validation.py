@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ TOKENS, STEPS = 512, 4
 
 SKEWS = (0.0, 0.5, 1.0)
 PLACEMENTS, BALANCERS = ("moda", "opposite"), ("none", "swipe")
-EXPERTS = "experts"
+EXPERTS, ONE_OF_EXPERTS = "experts", "ep"
+"""All placements, balancers and skews, or a single one of these: moda, no balancer, :data:`ONE_SKEW`."""
+
+ONE_SKEW = 0.5
 WAYS: dict[str, dict[str, Any]] = {
     "dp": {"mesh": ("dp",), "zero": "0"},
     "fsdp": {"mesh": ("fsdp",), "zero": "3"},
@@ -46,6 +50,9 @@ WAYS: dict[str, dict[str, Any]] = {
 
 WIDTH = 4
 """Ranks of tp and pp: the heads and the layers of the dense model."""
+
+TAPER = Fraction(3, 16)
+"""The taper of the study's own trees."""
 
 LIMIT = 300.0
 """Seconds that a job may take."""
@@ -66,16 +73,20 @@ class StudyTree:
     megabits: int
     compute: tuple[str, ...] = ("sleep",)
     plans: tuple[str, ...] = (EXPERTS,)
+    taper: Fraction = TAPER
 
     @property
     def name(self) -> str:
-        """Such as ``2x2 at 200 Mbit/s``."""
-        return f"{self.supernodes}x{self.nodes} at {self.megabits} Mbit/s"
+        """Such as ``2x2 at 200 Mbit/s``, with the taper where it is another one than :data:`TAPER`."""
+        pruned = "" if self.taper == TAPER else f", taper {self.taper}"
+        return f"{self.supernodes}x{self.nodes} at {self.megabits} Mbit/s{pruned}"
 
     @property
     def shape(self) -> Shape:
         """The emulated cluster."""
-        return Shape(supernodes=self.supernodes, nodes=self.nodes, node_rate=self.megabits * 1e6 / 8, taper=3 / 16)
+        return Shape(
+            supernodes=self.supernodes, nodes=self.nodes, node_rate=self.megabits * 1e6 / 8, taper=float(self.taper)
+        )
 
 
 TREES = (StudyTree(2, 2, 200, ("sleep", "gemm")), StudyTree(2, 4, 200), StudyTree(4, 4, 100))
@@ -93,15 +104,41 @@ def chosen(text: str | None) -> tuple[StudyTree, ...]:
     return tuple(known[name] for name in names)
 
 
-def varied(trees: tuple[StudyTree, ...], plans: str | None, rate: int | None) -> tuple[StudyTree, ...]:
-    """The trees with other plans, such as ``dp,tp``, and at another rate in Mbit/s; raises ``InputError`` for what is none."""
+def varied(
+    trees: tuple[StudyTree, ...], plans: str | None = None, rate: str | None = None, taper: str | None = None
+) -> tuple[StudyTree, ...]:
+    """The trees with other plans, such as ``dp,tp``, at each of some rates in Mbit/s, ``50,1000``, and tapers, ``1/8,1``.
+
+    Raises ``InputError`` for what is none.
+    """
     names = (EXPERTS,) if plans is None else tuple(plans.split(","))
     for name in names:
-        if name not in (EXPERTS, *WAYS):
-            raise InputError(f"--plans {name}: no such plan{suggestion(name, (EXPERTS, *WAYS))}")
-    if rate is not None and not 1 <= rate <= 10_000:
-        raise InputError(f"--rate {rate}: must be from 1 to 10,000 Mbit/s")
-    return tuple(replace(tree, plans=names, megabits=rate or tree.megabits) for tree in trees)
+        if name not in (known := (EXPERTS, ONE_OF_EXPERTS, *WAYS)):
+            raise InputError(f"--plans {name}: no such plan{suggestion(name, known)}")
+    rates = [None] if rate is None else [_megabits(text) for text in rate.split(",")]
+    tapers = [TAPER] if taper is None else [_taper(text) for text in taper.split(",")]
+    return tuple(
+        replace(tree, plans=names, megabits=megabits or tree.megabits, taper=each)
+        for megabits in rates
+        for each in tapers
+        for tree in trees
+    )
+
+
+def _megabits(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise InputError(f"--rate {text}: must be from 1 to 10,000 Mbit/s")
+    return int(text)
+
+
+def _taper(text: str) -> Fraction:
+    try:
+        found = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(0)
+    if not 0 < found <= 1:
+        raise InputError(f"--taper {text}: must be a share above 0 and up to 1, such as 1/8")
+    return found
 
 
 def steps_of(trees: tuple[StudyTree, ...]) -> int:
@@ -123,19 +160,18 @@ class Cell:
     @property
     def model(self) -> str:
         """The model that is trained."""
-        return MODEL if self.plan == EXPERTS else DENSE_MODEL
+        return DENSE_MODEL if self.plan in WAYS else MODEL
 
     @property
     def depth(self) -> str:
         """The depth at which it is predicted."""
-        return "message" if self.plan == EXPERTS else str(WAYS[self.plan].get("depth", "message"))
+        return str(WAYS.get(self.plan, {}).get("depth", "message"))
 
     @property
     def options(self) -> dict[str, Any]:
         """The plan, as ``simulate`` and ``execute`` take it."""
         ranks = self.tree.supernodes * self.tree.nodes
-        if self.plan != EXPERTS:
-            way = WAYS[self.plan]
+        if way := WAYS.get(self.plan):
             axes = way["mesh"]
             mesh = {axes[0]: ranks} if len(axes) == 1 else {axes[0]: WIDTH, axes[1]: ranks // WIDTH}
             more = {key: value for key, value in way.items() if key not in ("mesh", "depth")}
@@ -152,7 +188,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Such as ``2x2 at 200 Mbit/s, moda, swipe, skew 0.5, sleep``."""
-        if self.plan != EXPERTS:
+        if self.plan in WAYS:
             return f"{self.tree.name}, {self.plan}, {self.compute}"
         return f"{self.tree.name}, {self.placement}, {self.balancer}, skew {self.skew:g}, {self.compute}"
 
@@ -160,7 +196,9 @@ class Cell:
 def cells(tree: StudyTree) -> Iterator[Cell]:
     """The cells of a tree: all that sleep; of those that compute for real one skew is enough."""
     for plan in tree.plans:
-        if plan != EXPERTS:
+        if plan == ONE_OF_EXPERTS:
+            yield Cell(tree, PLACEMENTS[0], BALANCERS[0], ONE_SKEW, "sleep", plan)
+        elif plan != EXPERTS:
             yield Cell(tree, "", "", 0.0, "sleep", plan)
     for compute in tree.compute if EXPERTS in tree.plans else ():
         for placement in PLACEMENTS:
@@ -184,6 +222,8 @@ class RuntimeOutcome:
             "name": self.cell.name,
             "tree": self.cell.tree.name,
             "ranks": self.cell.tree.supernodes * self.cell.tree.nodes,
+            "megabits": self.cell.tree.megabits,
+            "taper": float(self.cell.tree.taper),
             "plan": self.cell.plan,
             "model": self.cell.model,
             **{key: value for key, value in self.cell.options.items() if key != "steps"},
@@ -200,6 +240,15 @@ class RuntimeOutcome:
                 for kind, pair in (("zero_fit", self.nominal), ("calibrated", self.calibrated))
             },
         }
+
+
+GROUPINGS: dict[str, Callable[[Cell], Any]] = {
+    "plan": lambda cell: cell.plan,
+    "megabits": lambda cell: cell.tree.megabits,
+    "ranks": lambda cell: cell.tree.supernodes * cell.tree.nodes,
+    "taper": lambda cell: cell.tree.taper,
+}
+"""By what the errors of cells are told apart as well."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +269,16 @@ class Validation:
             "zero_fit": judged([each.nominal for each in slept]),
             "calibrated": judged([each.calibrated for each in slept]),
             "calibrated_gemm": judged([each.calibrated for each in computed]) if computed else None,
+            "by": {
+                name: {
+                    str(value): {
+                        side: judged([getattr(each, pair) for each in slept if of(each.cell) == value])
+                        for side, pair in (("zero_fit", "nominal"), ("calibrated", "calibrated"))
+                    }
+                    for value in dict.fromkeys(of(each.cell) for each in slept)
+                }
+                for name, of in GROUPINGS.items()
+            },
             "rank_correlation_by_tree": {
                 name: over_pairs(pairs)["rank_correlation"] for name, pairs in self._by_tree(slept).items()
             },

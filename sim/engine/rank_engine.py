@@ -40,7 +40,7 @@ class RankByRank:
         self.costs = Costs(machine, self.layout.ranks_per_node, self.layout.present)
         self.noise, self.slowness = noise, noise.slowness()
         self.ledger = Ledger(schedule, observed)
-        self.race = MessageSimulation(self.graph.capacity)
+        self.race = MessageSimulation(self.graph.capacity, burst=machine.calibration.link_burst or 0.0)
         self.courses: dict[int, Course] = {}
         self.numbers: dict[Course, int] = {}
         self.known: dict[object, MessageSteps] = {}

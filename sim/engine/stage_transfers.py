@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.fabrics.fabric import LinkKind
+from ...hardware.message_costs import HANDED
 from ...workloads.pipelines import Kind
 from ...workloads.schedule.work import Exchange
 from ..network.links import Array, Index, LinkLoads
@@ -55,10 +56,12 @@ class Handover:
         demand, loads = traffic.phases.one_each(source[:, None], target[:, None], sent[:, None])
         finish, limit = demand.alone
         node = traffic.layout.node
-        latency = traffic.machine.fabric.latencies(node[source], node[target])
+        start, rate = traffic.costs.start(node[source], node[target], sent, HANDED)
         wire, fixed = np.zeros(mesh.ranks), np.zeros(mesh.ranks)
-        wire[source] = passing(source, target, sent) if passing else demand.group_seconds(finish)
-        fixed[source] = latency + traffic.machine.calibration.message_overhead
+        passed = passing(source, target, sent) if passing else demand.group_seconds(finish)
+        if traffic.costs.measured or traffic.costs.burst:  # cards of a stage have been idle while it computed
+            passed = np.maximum(passed - traffic.costs.burst, sent / rate)
+        wire[source], fixed[source] = passed, start
         if sends is not None:
             times = np.broadcast_to(np.array(sends, dtype=np.float64), members.shape)[chosen]
             loads = traffic.phases.one_each(source[:, None], target[:, None], (sent * times)[:, None])[1]

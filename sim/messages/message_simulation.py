@@ -23,7 +23,8 @@ def play(collectives: Sequence[tuple[MessageSteps, Array]]) -> list[Array]:
 
     Collectives run side by side on one network; their links must have the same orbits.
     """
-    if len(collectives) == 1:
+    costs = collectives[0][0].costs
+    if len(collectives) == 1 and not (costs.measured or costs.burst):
         steps, start = collectives[0]
         if not start.any() and (through := play_merged(steps)) is not None:
             return [through]
@@ -32,7 +33,8 @@ def play(collectives: Sequence[tuple[MessageSteps, Array]]) -> list[Array]:
             return [contention_free(steps, start)]
         if never_full.any():
             collectives = [(steps.without(never_full), start)]
-    race = MessageSimulation(collectives[0][0].capacity, alone=len(collectives) == 1)
+    alone = len(collectives) == 1 and not costs.burst
+    race = MessageSimulation(collectives[0][0].capacity, alone, costs.burst)
     courses = [race.add(steps) for steps, _ in collectives]
     for course, (_, start) in zip(courses, collectives, strict=True):
         course.come(np.arange(len(start)), start)
@@ -46,13 +48,26 @@ def in_turn(steps: MessageSteps) -> float:
     All flows of a step begin together, and a message's bytes come as much later as it has to wait for its first, as in a
     training step at this depth (:class:`~athanor.sim.network.phases.transfers.Transfer`).
     """
-    seconds, known = 0.0, dict[int, float]()
+    seconds, known = 0.0, dict[tuple[int, bool], float]()
     for each, times in steps.rows():
-        key = int(fingerprints(each))
-        if key not in known:
-            known[key] = _together(each[each.receiver >= 0], steps)
-        seconds += times * known[key]
+        for hidden, often in _hidden(steps, each.wait[each.receiver >= 0], times, first=not seconds):
+            key = int(fingerprints(each)), not seconds
+            if key not in known:
+                known[key] = _together(each[each.receiver >= 0], steps, hidden)
+            seconds += often * known[key]
     return seconds
+
+
+def _hidden(steps: MessageSteps, wait: Array, times: int, first: bool) -> list[tuple[Array | float, int]]:
+    """(seconds of bytes that idle links let pass at once, how often) of a step that comes so many times in a row.
+
+    Before the first step of a collective links have been idle, before others while their messages started.
+    """
+    burst = steps.costs.burst
+    if not burst:
+        return [(0.0, times)]
+    idle: list[tuple[Array | float, int]] = [(burst, 1)] if first else []
+    return [*idle, (steps.costs.hidden(wait), times - len(idle))] if times > len(idle) else idle
 
 
 def by_busiest_link(steps: MessageSteps) -> float:
@@ -66,13 +81,15 @@ def by_busiest_link(steps: MessageSteps) -> float:
             loads += np.bincount(sent.links[:, hop], sent.usage[:, hop] * sent.nbytes, len(loads))
         worst = np.where(sent.nbytes > 0, (loads / rates)[sent.links].max(axis=1, initial=0.0), 0.0)
         wait = np.where(sent.times > 0, sent.wait, 0.0)
-        ends = worst + (wait.max(initial=0.0) if crowd else wait)
-        seconds += times * max(float(ends.max(initial=0.0)), float(sent.wait.max(initial=0.0)))
+        longest = wait.max(initial=0.0) if crowd else wait
+        for hidden, often in _hidden(steps, wait, times, first=not seconds):
+            ends = np.maximum(worst - hidden, np.where(sent.nbytes > 0, sent.nbytes / sent.limit, 0.0)) + longest
+            seconds += often * max(float(ends.max(initial=0.0)), float(sent.wait.max(initial=0.0)))
     return seconds
 
 
-def _together(messages: Sends, steps: MessageSteps) -> float:
-    """Seconds until the last of some messages, whose flows all begin together, has ended."""
+def _together(messages: Sends, steps: MessageSteps, hidden: Array | float) -> float:
+    """Seconds until the last of some messages, whose flows all begin together, has ended; ``hidden`` ones cost nothing."""
     count = len(messages.sender)
     fluid = Fluid(count, messages.links.shape[-1], np.append(steps.capacity, np.inf))
     fluid.book(np.arange(count), messages.links, messages.usage, messages.weight, messages.limit, messages.nbytes)
@@ -81,7 +98,11 @@ def _together(messages: Sends, steps: MessageSteps) -> float:
     last = float(messages.wait.max(initial=0.0))
     while (now := fluid.next()) < np.inf:
         ended = fluid.advance(now)
-        last = max(last, now + float(messages.wait[ended].max()))
+        ends = now + messages.wait[ended]
+        if steps.costs.burst:
+            ends -= np.broadcast_to(hidden, messages.wait.shape)[ended]
+            ends = np.maximum(ends, messages.wait[ended] + messages.nbytes[ended] / messages.limit[ended])
+        last = max(last, float(ends.max()))
         fluid.settle()
     return last
 
@@ -93,10 +114,10 @@ class MessageSimulation:
     that there will be a single one, so that it may skip what it knows.
     """
 
-    def __init__(self, capacity: Array, alone: bool = False) -> None:
-        """``capacity[link]`` in bytes per second, of each orbit of links."""
+    def __init__(self, capacity: Array, alone: bool = False, burst: float = 0.0) -> None:
+        """``capacity[link]`` in bytes per second, of each orbit of links; idle ones have ``burst`` seconds for free."""
         self.alone = alone
-        self.fluid = Fluid(0, 0, np.append(capacity, np.inf))
+        self.fluid = Fluid(0, 0, np.append(capacity, np.inf), burst)
         self.waiting = np.zeros(0)  # when the first byte goes, of each message that has begun
         self.running: list[Course] = []
         self.events = 0

@@ -10,9 +10,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ...hardware.message_costs import BOTH, ONE
 from ...workloads.collectives import Round, check, rounds
 from ...workloads.schedule.work import Exchange
 from ..network.links import Array, Index
+from ..network.message_costs import MessageCosts
 from ..network.network_models import SHARING, Sharing
 from ..network.phases.flow_symmetry import alike, scattered
 from ..network.phases.round_bytes import Payload, payloads
@@ -84,6 +86,7 @@ class MessageSteps:
         self.factors = factors
         self.graph, self.groups, self.rounds, self.inner = graph, groups, list(rounds), inner
         self.payloads, self.model, self.overhead, self.orbits = payloads, model, overhead, orbits
+        self.costs = MessageCosts.of(graph.machine)
         self.ends = np.cumsum([each.steps for each in self.rounds], dtype=np.int64)
         self.starts = self.ends - [each.steps for each in self.rounds]
         self.total = int(self.ends[-1]) if self.rounds else 0
@@ -246,11 +249,13 @@ class MessageSteps:
         target, source, nbytes = self._sends(number, first, rows)
         sends = target >= 0
         sender = np.broadcast_to(np.arange(self.ranks), target.shape)
+        way = np.where((source >= 0) & sends, BOTH, ONE)
         if sends.all():
-            flat = self._messages(self.orbits.first[sender.reshape(-1)], target.reshape(-1), nbytes.reshape(-1))
+            ends = self.orbits.first[sender.reshape(-1)], target.reshape(-1)
+            flat = self._messages(*ends, nbytes.reshape(-1), way.reshape(-1))
             messages = Sends(*(values.reshape(*target.shape, *values.shape[1:]) for values in vars(flat).values()))
         else:
-            flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends])
+            flat = self._messages(self.orbits.first[sender[sends]], target[sends], nbytes[sends], way[sends])
             messages = _spread(flat, sends, self.nowhere)
         low = int(self.starts[number]) + first
         return Window(low, messages, source, low + count, self.nowhere)
@@ -336,8 +341,8 @@ class MessageSteps:
             *(np.concatenate(pair) for pair in zip(vars(messages).values(), vars(posts).values(), strict=True))
         )
 
-    def _messages(self, source: Index, target: Index, nbytes: Array) -> Sends:
-        """Messages from rank to rank, as the links and their orbits see them."""
+    def _messages(self, source: Index, target: Index, nbytes: Array, way: Index | int = BOTH) -> Sends:
+        """Messages from rank to rank, as the links and their orbits see them; what they cost beside goes by their ``way``."""
         graph, orbits, model = self.graph, self.orbits, self.model
         there = graph.routes(source, target)
         latency = graph.latencies(source, target)
@@ -354,15 +359,21 @@ class MessageSteps:
             np.minimum(slowest, self._bandwidth[hop], out=slowest)
             if model.by_bandwidth:
                 seconds += self._a_byte[hop]
+        wait, rate = self.overhead + latency * model.latency_factor, np.full(len(source), np.inf)
+        if self.costs.measured:
+            node = graph.layout.node
+            wait, rate = self.costs.start(node[source], node[target], nbytes, way)
+        if self.costs.burst:  # links that have been idle are faster than their own rate
+            slowest[:] = np.inf
         return Sends(
             sender=sender,
             receiver=orbits.rank[target],
             links=orbit,
             usage=usage,
-            wait=self.overhead + latency * model.latency_factor,
+            wait=wait,
             nbytes=nbytes,
             weight=model.weights(latency, seconds),
-            limit=slowest,
+            limit=np.minimum(slowest, rate),
             times=np.ones(len(source)),
         )
 

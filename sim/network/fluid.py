@@ -55,10 +55,14 @@ class Fluid:
 
     Links are numbered anew as flows come to them, so that the cost of an event does not grow with links that nobody uses: a
     torus has a million. Number 0 stands for no link.
+
+    With a ``burst``, each link is a token bucket (RFC 2697): while it has tokens, nothing holds it back; they come at its own
+    rate, for so many seconds at most.
     """
 
-    def __init__(self, slots: int, width: int, capacity: Array) -> None:
+    def __init__(self, slots: int, width: int, capacity: Array, burst: float = 0.0) -> None:
         """``slots`` flows at once, on at most ``width`` links each; ``capacity[link]`` ends with endless, for no link."""
+        self._buckets = Buckets(burst) if burst else None
         self._all, self._number = capacity, np.full(len(capacity), -1, dtype=np.int64)
         self._number[-1], self.capacity, self.now = 0, capacity[-1:], 0.0
         self.links, self.claims = np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0))
@@ -100,6 +104,8 @@ class Fluid:
             self._number[fresh] = len(self.capacity) + np.arange(len(fresh))
             self.capacity = np.append(self.capacity, self._all[fresh])
             self._used = np.append(self._used, np.zeros(len(fresh)))
+            if self._buckets:
+                self._buckets.grow(self._all[fresh])
             numbers = self._number[links]
         return numbers
 
@@ -123,6 +129,8 @@ class Fluid:
             self._used -= np.bincount(links.ravel(), (claims * self._level[moved]).ravel(), len(self._used))
             left = np.maximum(self.capacity - self._used, 0.0)
         else:
+            if self._buckets:
+                self.capacity = self._buckets.capacity()
             self._used, left = np.zeros(len(self.capacity)), self.capacity
         level = fill(links, claims, self.cap[moved], left)
         self._used += np.bincount(links.ravel(), (claims * level).ravel(), len(self._used))
@@ -134,11 +142,14 @@ class Fluid:
         self._changed = np.inf
 
     def next(self) -> float:
-        """When the first flow ends, in seconds; endless where none is under way."""
-        return float(self.end[self.end.argmin()]) if len(self.end) else np.inf
+        """When the first flow ends or a link has used up its tokens, in seconds; endless where nothing is under way."""
+        first = float(self.end[self.end.argmin()]) if len(self.end) else np.inf
+        return min(first, self.now + self._buckets.lasts(self._used)) if self._buckets else first
 
     def advance(self, to: float) -> Index:
         """Move the clock, at most to :meth:`next`; returns the slots of the flows that end then, which are free again."""
+        if self._buckets and self._buckets.pass_by(to - self.now, self._used):
+            self._changed = 0.0
         self.now = to
         done = np.flatnonzero(self.end <= to * TOGETHER)
         if len(done):
@@ -151,3 +162,44 @@ class Fluid:
                 self._used -= np.bincount(links.ravel(), claimed.ravel(), len(self._used))
                 self._level[held], self.rate[held] = -1.0, 0.0
         return done
+
+
+FAST = 1e3
+"""How much faster than its own rate a link is while it has tokens: links then hold nothing back."""
+
+SPENT = 1e-9
+"""Share of a full bucket below which it is empty."""
+
+
+class Buckets:
+    """The token buckets of links: ``burst`` seconds at a link's own rate, full at first. Link 0 stands for none."""
+
+    def __init__(self, burst: float) -> None:
+        self.burst, self.rate, self.tokens = burst, np.array([np.inf]), np.zeros(1)
+        self.fast = np.zeros(1, dtype=np.bool_)
+
+    def grow(self, rates: Array) -> None:
+        """More links, which have been idle."""
+        self.rate = np.append(self.rate, rates)
+        self.tokens = np.append(self.tokens, self.burst * rates)
+        self.fast = np.append(self.fast, np.ones(len(rates), dtype=np.bool_))
+
+    def capacity(self) -> Array:
+        """Bytes per second of each link from now on: those that have tokens are fast until these are used up."""
+        self.fast = self.tokens > SPENT * self.burst * self.rate
+        return np.where(self.fast, FAST * self.rate, self.rate)
+
+    def lasts(self, used: Array) -> float:
+        """Seconds until the first fast link is out of tokens, where so many bytes per second pass."""
+        going = self.fast & (used > self.rate)
+        return float((self.tokens[going] / (used[going] - self.rate[going])).min(initial=np.inf))
+
+    def pass_by(self, seconds: float, used: Array) -> bool:
+        """Let time pass; whether links that were fast have become slow."""
+        own = slice(1, None)  # no link needs no tokens
+        full = self.burst * self.rate[own]
+        self.tokens[own] = np.clip(self.tokens[own] + (self.rate[own] - used[own]) * seconds, 0.0, full)
+        empty = self.fast & (self.tokens <= SPENT * self.burst * self.rate) & (used > self.rate)
+        empty[0] = False
+        self.fast = self.fast & ~empty
+        return bool(empty.any())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from ...hardware.errors import AthanorError, InputError
+from ...workloads.lowering.data_parallel.sharding import holding_form
 from ...workloads.lowering.layer.rank_share import Local
 from ...workloads.lowering.pipeline_blocks import handed_on
 from ...workloads.memory.need import Memory
@@ -14,7 +15,9 @@ from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import place
 from ...workloads.pipelines import StageSeconds
 from ...workloads.plan.batch import Batch
-from ...workloads.plan.compatibility import Given, check
+from ...workloads.plan.checks import Checks
+from ...workloads.plan.compatibility import Combination
+from ...workloads.plan.expert_axes import divided
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
@@ -23,7 +26,7 @@ from .memory_estimate import Rooms
 from .pass_times import PassTimes
 from .pipeline_times import PipelineTimes, one_after_another
 from .question import Question
-from .step_times import StepTimes
+from .step_times import ROUNDED, StepTimes
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,39 @@ class Estimator:
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
         self._wires: dict[tuple[Mesh, str], Wires | InputError] = {}
+        self._choices: dict[tuple[Any, ...], tuple[Plan, Mesh, Checks]] = {}
+        self._holdings: dict[tuple[Any, ...], dict[Any, Any]] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
         """The setting of a plan; raises :class:`InputError` where it is none."""
-        question, plan = self.question, self._plan.changed(**{**options, "mesh": mesh})
-        shape = self._mesh(mesh, plan)
+        question = self.question
+        plan, shape, checks = self._chosen(mesh, options)
+        if "micro_batch" in options:
+            plan = plan.resized(options["micro_batch"])
         batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:
             raise InputError(UNEVEN, UNEVEN)
-        check(Given(question.model, plan, shape, batch, question.machine))
-        return Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+        checks.of(batch)
+        found = Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+        form = holding_form(found)
+        if form not in self._holdings:
+            if len(self._holdings) > KEPT_HOLDINGS:
+                self._holdings.clear()
+            self._holdings[form] = {}
+        return found.sharing_holdings(self._holdings[form])
+
+    def _chosen(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> tuple[Plan, Mesh, Checks]:
+        """What plans have in common that differ in their micro-batches alone."""
+        key = (*mesh.items(), *[(name, plain(value)) for name, value in options.items() if name != "micro_batch"])
+        if key not in self._choices:
+            if len(self._choices) > KEPT_CHOICES:
+                self._choices.clear()
+            plan = self._plan.changed(**{**options, "mesh": mesh})
+            shape, question = self._mesh(mesh, plan), self.question
+            checks = Checks(Combination(question.model, plan, shape, question.machine), question.seq_len)
+            self._choices[key] = plan, shape, checks
+        return self._choices[key]
 
     def memory(self, setting: Setting) -> Memory:
         """What a rank needs."""
@@ -80,10 +105,12 @@ class Estimator:
     def seconds(self, setting: Setting, worth: Callable[[float], bool] | None = None) -> float | None:
         """Seconds of a step; raises :class:`InputError` where ranks have no place on the machine.
 
-        Where these can only be found by playing a pipeline's order, ``worth`` is asked with seconds that it takes at least, and
-        None stands for an answer that is not.
+        ``worth`` is asked with seconds that it takes at least, and None stands for an answer that is not: those of the passes
+        alone, and again where seconds can only be found by playing a pipeline's order.
         """
         wires, count, stages = self.wires(setting), setting.batch.micro_batches, setting.mesh.size("pp")
+        if worth and not worth(self.steps.least(setting, wires)):
+            return None
         parts = self.steps.parts(setting, wires)
         if stages == 1:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
@@ -93,7 +120,7 @@ class Estimator:
         pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, wire)
         found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:
-            if worth and not worth(self.steps.whole(setting, wires, of_stages.least(count))):
+            if worth and not worth(ROUNDED * self.steps.whole(setting, wires, of_stages.least(count))):
                 return None
             found = self.pipelines.played(pipeline, of_stages, count)
         return self.steps.whole(setting, wires, found)
@@ -128,14 +155,26 @@ class Estimator:
         return found
 
     def _mesh(self, mesh: Mapping[str, int], plan: Plan) -> Mesh:
-        key = (*mesh.items(), plan.tensor)
+        key = (*mesh.items(), plan.tensor, plan.expert_tensor, plan.expert_context)
         if key not in self._meshes:
             made = Mesh.of(mesh)
-            self._meshes[key] = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
+            made = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
+            self._meshes[key] = divided(plan, made) if self.question.model.experts else made
         return self._meshes[key]
+
+
+def plain(value: Any) -> Any:
+    """A value that a key may have: levels by axis, which a placement may be, as text."""
+    return str(value) if isinstance(value, Mapping) else value
 
 
 KEPT_LAYOUTS = 8
 """Layouts that are kept at once: a search goes from mesh to mesh."""
+
+KEPT_CHOICES = 2_000
+"""Combinations of choices that are kept at once: those of a mesh come again for each size of micro-batches."""
+
+KEPT_HOLDINGS = 200
+"""Kinds of what ranks hold that are kept at once: those of a mesh come again."""
 
 UNEVEN = "--global-batch: no whole number of sequences on each data-parallel rank"

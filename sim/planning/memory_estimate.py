@@ -9,13 +9,13 @@ import numpy as np
 
 from ...workloads.loads.loads import Load
 from ...workloads.memory.account import Account
-from ...workloads.memory.activations import Saved
+from ...workloads.memory.activations import Saved, SavedInAll
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
 from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.setting import Setting
-from .pass_times import Key, dealt, shape
+from .pass_times import Key, shape
 
 HOST, COPIES, LIBRARIES = range(len(PARTS), len(PARTS) + 3)
 
@@ -63,20 +63,21 @@ class Rooms:
         here = shape(setting)
         formats = plan.precisions.policy(policy)
         if (here, policy) not in self._saved:
-            self._saved[here, policy] = Saved.of(setting, formats)
+            self._saved[here, policy] = SavedInAll.of(setting, formats)
         account = Account(setting, loads, formats, stages, self._saved[here, policy])
         key: Key = (
             mesh.axes,
             mesh.shape,
             policy,
             tuple(stages.versions),
-            *dealt(setting),
+            *setting.dealt,
             plan.zero,
-            plan.overlap,
             plan.offload,
         )
         key = (*key, plan.optimizer, plan.gradients, plan.moments, plan.framework)
-        key = (*key, plan.offload_delay, setting.expert_axes, batch.micro_batches > 1)
+        key = (*key, plan.offload_delay, setting.expert_axes)
+        if "optimizer" in plan.offloads:  # gradients that leave layer by layer are never all there
+            key = (*key, plan.overlap, batch.micro_batches > 1)
         if key not in self._resident:
             self._resident[key] = MemorySums.of(account.resident(), stages.count)
         moving = (

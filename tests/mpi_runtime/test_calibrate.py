@@ -19,7 +19,7 @@ from athanor.mpi_runtime.calibration.findings import Findings, FittedNumber
 from athanor.mpi_runtime.calibration.fits import curve, line, rate_of_large, standard_error
 from athanor.mpi_runtime.calibration.keep import KeptSamples
 from athanor.mpi_runtime.calibration.machine import MachineBuilder
-from athanor.mpi_runtime.calibration.points import LARGE, BenchPoint, batches, groups
+from athanor.mpi_runtime.calibration.points import COMPUTED, LARGE, BenchPoint, batches, groups
 from athanor.mpi_runtime.calibration.products import Products
 from athanor.mpi_runtime.calibration.samples import SampleSeries, judged, reason
 from athanor.mpi_runtime.calibration.steps import StepCounts
@@ -217,11 +217,11 @@ def made_up(topology, machine, network_only=True):
         for point in batch.points:
             size, detail = point.size, point.detail
             match point.kind:
-                case "ping-pong" | "library ping-pong":
+                case "ping-pong" | "library ping-pong" | "handover":
                     rate, latency = {"node": (ring, 3e-6), "supernode": (nic, 12e-6), "top": (trunk, 22e-6)}[
                         detail["level"]
                     ]
-                    seconds = latency + 2e-6 + size / rate
+                    seconds = latency + 2e-6 + size / rate + COMPUTED * (point.kind == "handover")
                 case "messages":
                     seconds = 40e-6 + 2e-6 * size
                 case "links":
@@ -264,7 +264,8 @@ def test_latencies_are_those_of_steps_in_which_all_ranks_take_part():
     assert findings.latency("top").value == pytest.approx(22e-6, rel=0.05)
     checks = list(checked(findings, found.machine, None))
     assert CollectiveErrors.of(checks, "calibrated").worst < 0.05
-    lone = found.machine.changed({"fabric.latency_supernode": "12 us", "fabric.latency_top": "22 us"})
+    pairs = {"fabric.latency_supernode": "12 us", "fabric.latency_top": "22 us", "calibration.messages": []}
+    lone = found.machine.changed(pairs)
     assert CollectiveErrors.of(checked(findings, lone, None), "calibrated").worst > 0.5
 
 
@@ -328,7 +329,8 @@ def test_the_numbers_of_a_made_up_cluster_come_back():
     assert made.machine.core_group == machine.core_group  # --network-only
     assert made.machine.unsourced() == []
     measured = [key for key, text in made.machine.sources.items() if text.startswith("calibrated:")]
-    assert len(measured) == 7 == len(made.found)
+    assert "calibration.messages" in measured
+    assert len(measured) == 8 and len(made.found) == 7
     assert "median of" in made.machine.source("fabric.taper")
     assert "host; date; library" in made.machine.source("fabric.taper")
     assert not made.warnings
@@ -546,7 +548,14 @@ def test_a_calibration_is_not_measured_again_and_takes_another_machine_for_its_s
 
 
 def _network(text):
-    return json.loads(text)["point"]["kind"] in ("ping-pong", "library ping-pong", "messages", "links", "collective")
+    return json.loads(text)["point"]["kind"] in (
+        "ping-pong",
+        "library ping-pong",
+        "messages",
+        "handover",
+        "links",
+        "collective",
+    )
 
 
 REFUSALS = [

@@ -75,7 +75,7 @@ def test_cells_cover_the_study():
 def test_dense_plans_are_run_where_they_are_asked_for(tmp_path):
     """Every rank has its place, on trees of any size, and a plan that was measured as predicted has no error."""
     every = ",".join(validation.WAYS)
-    for tree in validation.varied(validation.TREES, every, 1000):
+    for tree in validation.varied(validation.TREES, every, "1000"):
         found = list(validation.cells(tree))
         assert [cell.plan for cell in found] == list(validation.WAYS) and "1000 Mbit/s" in tree.name
         assert all(np.prod(list(cell.options["mesh"].values())) == tree.supernodes * tree.nodes for cell in found)
@@ -94,14 +94,28 @@ def test_dense_plans_are_run_where_they_are_asked_for(tmp_path):
     write_validation(Folder(tmp_path), found, "athanor validate-runtime")
     svg = (tmp_path / "validation.svg").read_text()
     assert {"fsdp", "pp"} <= set(re.findall(r"<!-- (.*?) -->", svg)) and "balancer" not in svg
-    for plans, rate, wrong in (("dp,zp", None, "--plans zp: no such plan"), (None, 0, "--rate 0: must be from 1")):
+    for wrong, asked in (
+        ("--plans zp: no such plan", {"plans": "dp,zp"}),
+        ("--rate 0: must be from 1", {"rate": "50,0"}),
+        ("--taper 2: must be a share", {"taper": "1,2"}),
+    ):
         with pytest.raises(InputError, match=wrong):
-            validation.varied((TREE,), plans, rate)
+            validation.varied((TREE,), **asked)
+
+
+def test_a_grid_has_every_tree_at_every_rate_and_taper():
+    """Each tree calibrates for itself: names tell them apart, and one cell stands for all with experts."""
+    grid = validation.varied((TREE, validation.TREES[1]), "ep,tp", "50,1000", "1/8,1")
+    assert len({tree.name for tree in grid}) == len(grid) == 8
+    assert {(tree.shape.node_rate, tree.shape.taper) for tree in grid} == {
+        (rate, taper) for rate in (50e6 / 8, 1e9 / 8) for taper in (1 / 8, 1.0)
+    }
+    assert [[cell.plan for cell in validation.cells(tree)] for tree in grid] == [["ep", "tp"]] * 8
 
 
 def test_a_machine_that_is_as_it_says_is_predicted_exactly(nominal):
     plain = validation.validate((TREE,), nominal).plain()
-    assert plain["zero_fit"]["cells"] == 12
+    assert plain["zero_fit"]["cells"] == 12 == plain["by"]["plan"]["experts"]["calibrated"]["cells"]
     assert plain["zero_fit"]["mape"] == pytest.approx(0, abs=1e-9)
     assert plain["zero_fit"]["rank_correlation"] == pytest.approx(1)
     assert plain["cross_over_inside"] == pytest.approx(3 / 16)

@@ -20,8 +20,8 @@ from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
-from .compatibility import Given, check
-from .expert_axes import expert_axes
+from .checks import Given, check
+from .expert_axes import divided, expert_axes, expert_cut
 from .form import layout_form
 from .kept import KeptWork
 from .plan import Plan
@@ -63,6 +63,8 @@ class Setting:
         mesh = Mesh.of(plan.mesh)
         if plan.tensor == "2d" and "tp" in mesh.axes:
             mesh = mesh.gridded()
+        if chosen.experts:
+            mesh = divided(plan, mesh)
         per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
         room = hardware.nodes * per_node
         if mesh.ranks > room:
@@ -116,6 +118,11 @@ class Setting:
         return expert_axes(self.plan, self.mesh)
 
     @cached_property
+    def expert_cut(self) -> tuple[str, ...]:
+        """The axes along which each expert is cut."""
+        return expert_cut(self.plan, self.mesh)
+
+    @cached_property
     def past_loads(self) -> dict[Any, Any]:
         """Loads of earlier steps, kept for balancing policies that look back."""
         return {}
@@ -129,6 +136,18 @@ class Setting:
     def holdings(self) -> dict[Any, Any]:
         """What a rank holds of the whole model, once it is worked out."""
         return {}
+
+    def sharing_holdings(self, known: dict[Any, Any]) -> Setting:
+        """The setting, with what others have worked out that hold the same (see ``holding_form``)."""
+        self.__dict__["holdings"] = known
+        return self
+
+    @cached_property
+    def dealt(self) -> tuple[object, ...]:
+        """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
+        plan = self.plan
+        chunks = plan.chunks if len(self.kinds) > 1 or self.folded else 1
+        return chunks, self.folded, plan.stage_layers, plan.recompute_layers
 
     @cached_property
     def lowered(self) -> dict[Any, Any]:

@@ -7,7 +7,7 @@ people, made from the same fields (:mod:`.labels`), and may be changed to anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -202,7 +202,7 @@ class Task:
         overlaps: Overlap | None = None,
     ) -> Task:
         """A task at the same place."""
-        return replace(self, role=role, operand=operand, gradient=gradient, step=step, overlaps=overlaps)
+        return Task(role, self.part, self.layer, operand, gradient, step, overlaps, self.recomputed, self.micro_batch)
 
     @property
     def does(self) -> Does:

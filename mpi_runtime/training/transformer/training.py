@@ -24,7 +24,7 @@ from ..tokens import Tokens
 from .attention.kernels import COMPUTED
 from .carrying import carry
 from .experts.gate_training import GateTraining
-from .experts.token_routes import TokenRoutes, experts_over
+from .experts.token_routes import TokenRoutes
 from .halves import Index
 from .local import MicroBatch
 from .messages import Array
@@ -67,13 +67,8 @@ class ModelTraining:
         mesh, plan = setting.mesh, setting.plan
         self.sizes = sizes_of(setting)
         around = transport.along(mesh.having(CONTEXT))
-        self.place = Place(
-            dict(zip(mesh.axes, coordinate, strict=True)),
-            dict(zip(mesh.axes, mesh.shape, strict=True)),
-            plan.sequence_parallel,
-            () if around is None else tuple(int(member) for member in around.member),
-            experts_over(setting),
-        )
+        ring = () if around is None else tuple(int(member) for member in around.member)
+        self.place = Place.in_mesh(setting, coordinate, ring)
         self._rounds = rounds
         self.scale = 1.0
         self.usable: Callable[[Callable[[], bool]], bool] = lambda finite: True

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ....hardware.fabrics.fabric import LinkKind
 from ....hardware.machine import Machine
+from ....hardware.message_costs import BOTH, ONE
 from ....workloads.collectives import Pattern, Round, check, rounds
 from ....workloads.mesh.placement import Layout
 from ....workloads.plan.kept import KeptWork
 from ....workloads.schedule.work import Exchange
 from ..links import Array, Groups, Index, LinkLoads
+from ..message_costs import MessageCosts
 from .flow_classes import Demand, LinkEnds, returning
 from .flow_symmetry import Marks
 from .kept_exchanges import LATEST, KeptExchanges, backwards, balanced, the_other_way
@@ -44,10 +46,13 @@ class Transfer:
     times: int
     overhead: float
     further: int
+    posted: MessageTimes | None = None
 
     @property
     def fixed(self) -> float | Array:
         """Seconds of each group's longest message without bytes, in all steps."""
+        if self.posted and self.posted.start is not None:
+            return self.times * self.posted.start
         return self.times * (self.demand.ends.longest + self.overhead)
 
     @property
@@ -60,12 +65,17 @@ class Transfer:
         ends, whole = self.demand.ends, float(self.demand.alone[0].max())
         assert isinstance(ends, LinkEnds)
         fixed, each = self.times * (ends.latency + self.overhead), ends.share * whole / nbytes
+        if self.posted and self.posted.start is not None:
+            fixed = np.full_like(fixed, self.times * self.posted.start)
         return fixed.reshape(-1), each.reshape(-1)
 
     def group_seconds(self, finish: Array) -> tuple[float | Array, str]:
         """Seconds of each group, given those of its flow classes, and what decides them: a kind of link, or messages."""
         fixed, floor = self.fixed, self.floor
         seconds = self.demand.group_seconds(finish, self.times, self.overhead)
+        if self.posted:
+            wire = self.demand.group_seconds(finish)
+            seconds = fixed + self.posted.passing(wire, fixed / self.times, self.times)
         by_messages = float(finish.max(initial=0.0)) < floor + np.max(fixed)
         if floor:
             seconds = np.maximum(seconds, fixed + floor)
@@ -75,6 +85,29 @@ class Transfer:
         """The transfer that brings back what this one takes, on a tree whose links are looked at one by one."""
         loads = the_other_way(self.loads)
         return replace(self, demand=returning(self.demand, loads, apart), loads=loads)
+
+
+@dataclass(frozen=True)
+class MessageTimes:
+    """What a machine's table and its links' buckets say of the messages of a step.
+
+    The first byte of each goes after ``start`` seconds (None: after latency and overhead), processors need ``least`` seconds to
+    hand its bytes on, and links that were idle carry what comes to them in the first ``burst`` seconds at once. Before the
+    ``first`` step of an exchange they have been idle, before others while messages started.
+    """
+
+    start: float | None
+    least: float
+    burst: float
+    first: bool
+
+    def passing(self, wire: float | Array, start: float | Array, times: int) -> float | Array:
+        """Seconds that bytes need in all steps, of which links need ``wire``."""
+        hidden = times * np.minimum(self.burst, start)
+        if self.first:
+            hidden = hidden + np.maximum(self.burst - start, 0.0)
+        found = np.maximum(wire - hidden, times * self.least)
+        return found if isinstance(wire, np.ndarray) or isinstance(start, np.ndarray) else float(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +166,8 @@ class Traffic:
 
     def __init__(self, machine: Machine, layout: Layout, depth: str) -> None:
         self.machine, self.layout, self.depth = machine, layout, depth
+        self.costs = MessageCosts.of(machine)
+        self._farthest: dict[Groups, tuple[Index, Index]] = {}
         self.phases = phases(machine, layout, "links" if depth == "bound" else depth, least=depth == "bound")
         self._even: dict[tuple[object, ...], list[Transfer]] = {}
         self._units: dict[_Unit, tuple[Demand, LinkLoads]] = {}
@@ -167,6 +202,8 @@ class Traffic:
             fabric.pop("taper", None),
             own.network_efficiency,
             own.message_overhead,
+            own.link_burst,
+            own.messages,
         )
         shape = (id(layout), json.dumps([machine.nodes, fabric, node], default=str), depth)
         its, first = kept.of("traffic", shape, lambda: (rates, cls(machine, layout, depth)))
@@ -234,7 +271,7 @@ class Traffic:
 
     def _evenly(self, exchange: Exchange, nbytes: float, part: Part | None) -> list[Transfer]:
         """Every rank has the same bytes for every other: flows and loads of one byte a rank, scaled."""
-        found, weight = [], self._factors_of(exchange)
+        found, weight = list[Transfer](), self._factors_of(exchange)
         for each in rounds(exchange.operation, *self._shape(exchange)):
             scope = self._scope(exchange.axes, each.scope, part)
             apart = part.apart if part else None
@@ -251,7 +288,9 @@ class Traffic:
 
                 demand, loads = self._unit(unit, made)
                 factor = nbytes * each.share * times
-                found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor))
+                largest = nbytes * each.share / (scope.members.shape[1] if each.everyone else 1)
+                posted = self._posted(each, step, scope, largest, not found)
+                found.append(self._transfer(each, times, scope, demand.scaled(factor), loads, factor, posted))
         return found
 
     def _unevenly(self, exchange: Exchange, part: Part | None) -> list[Transfer]:
@@ -307,6 +346,8 @@ class Traffic:
     def _at_once(self, exchanges: Sequence[Exchange], times: Sequence[Array] | None = None) -> list[AtOnce] | None:
         """:meth:`at_once` of exchanges of which nothing is known."""
         first = exchanges[0]
+        if self.costs.measured or self.costs.burst:
+            return None
         algorithm, outer, inner = self._shape(first)
         found = rounds(first.operation, algorithm, outer, inner)
         if self.layout.mesh.size(*first.axes) == 1 or not all(each.everyone for each in found):
@@ -348,7 +389,7 @@ class Traffic:
         check(exchange.operation, algorithm, outer * inner, uneven=exchange.operation == "all-to-all")
         held = full(self.layout, exchange.nbytes)
         wanted = full(self.layout, 1.0 if exchange.received is None else exchange.received)
-        found, weight = [], self._factors_of(exchange)
+        found, weight = list[Transfer](), self._factors_of(exchange)
         several = list(rounds(exchange.operation, algorithm, outer, inner))
         for each in several:
             scope = self._scope(exchange.axes, each.scope, part)
@@ -363,13 +404,16 @@ class Traffic:
                     held = np.empty_like(held)
                     held[groups] = share * sent.sum(axis=1, keepdims=True)
                 demand = self._all_pairs(weight, scope, sent, share, apart)
-                found.append(self._transfer(each, 1, scope, *demand, None))
+                largest = float((sent.max(axis=1) * share.max(axis=1)).max(initial=0.0))
+                posted = self._posted(each, 0, scope, largest, not found)
+                found.append(self._transfer(each, 1, scope, *demand, None, posted))
                 continue
             for step, times in each.distinct():
                 portion = share[:, _positions(each, groups, step)] if each.action == "exchange" else each.share
                 sent = held[groups] * (portion * times)
                 demand = self._one_each(weight, groups, _targets(each, groups, step), sent, apart)
-                found.append(self._transfer(each, times, scope, *demand, None))
+                posted = self._posted(each, step, scope, float(sent.max(initial=0.0)) / times, not found)
+                found.append(self._transfer(each, times, scope, *demand, None, posted))
         return found
 
     def weighted(self, exchange: Exchange, times: Array) -> LinkLoads:
@@ -458,10 +502,33 @@ class Traffic:
         return self._chosen[key]
 
     def _transfer(
-        self, each: Round, times: int, scope: Groups, demand: Demand, loads: LinkLoads, factor: float | None
+        self,
+        each: Round,
+        times: int,
+        scope: Groups,
+        demand: Demand,
+        loads: LinkLoads,
+        factor: float | None,
+        posted: MessageTimes | None,
     ) -> Transfer:
         further = max(0, each.messages(scope.members.shape[1]) - 1)
-        return Transfer(demand, loads, factor, times, self.machine.calibration.message_overhead, further)
+        return Transfer(demand, loads, factor, times, self.machine.calibration.message_overhead, further, posted)
+
+    def _posted(self, each: Round, step: int, scope: Groups, nbytes: float, first: bool) -> MessageTimes | None:
+        """What the largest messages of a step, of ``nbytes``, cost beside links; None where latencies and overheads are all."""
+        costs, groups = self.costs, scope.members
+        if not costs.measured:
+            return MessageTimes(None, 0.0, costs.burst, first) if costs.burst else None
+        if scope not in self._farthest:
+            node = self.layout.node[groups]
+            level = costs.levels(node[:, :1], node)
+            group, member = np.unravel_index(int(level.argmax()), level.shape)
+            self._farthest[scope] = node[group, :1], node[group, member : member + 1]
+        position = _positions(each, groups, step) if not each.everyone else np.arange(groups.shape[1])
+        sends = position >= 0
+        way = BOTH if (sends & np.isin(np.arange(len(position)), position[sends])).any() else ONE
+        start, rate = costs.start(*self._farthest[scope], np.array([nbytes]), way)
+        return MessageTimes(float(start[0]), nbytes / float(rate[0]), costs.burst, first)
 
 
 def _rated(unit: tuple[Demand, LinkLoads], kinds: tuple[LinkKind, ...]) -> tuple[Demand, LinkLoads]:

@@ -178,6 +178,44 @@ def test_what_is_known_of_one_plan_serves_others_only_where_it_is_the_same(kept,
     assert len(used._wires) <= kept + 1
 
 
+def test_no_plan_takes_less_than_its_passes():
+    """A step takes at least what its busiest stage's passes do, whatever is around them."""
+    asked = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9)
+    estimator, near = Estimator(asked), 0
+    for setting in some_plans(asked, 60, 3):
+        least, seconds = estimator.steps.least(setting, estimator.wires(setting)), estimator.seconds(setting)
+        assert 0.0 < least <= seconds
+        assert estimator.seconds(setting, lambda bound, most=seconds: bound <= most) == seconds
+        assert estimator.seconds(setting, lambda bound, most=least: bound < most) is None
+        near += least > 0.5 * seconds
+    assert near > 10
+
+
+def test_blocks_that_are_bare_have_nothing_but_spans():
+    """Of whichever layers: they serve every mesh. Without overlap nothing of a replicated model is around a block."""
+    asked, seen = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9), set()
+    estimator = Estimator(asked)
+    for setting in some_plans(asked, 40, 5):
+        blocks = estimator.steps.around(setting, estimator.wires(setting)).made
+        split = setting.mesh.size("pp") > 1 and estimator.steps.pipeline(setting).splits_backward
+        for which in ("F", "B", "W") if split else ("F", "B"):
+            for ends in ((True, True), (False, False)):
+                for last, first in ((False, False), (True, False), (False, True)):
+                    block = blocks.make(range(2), which, split, ends, {}, last, first)
+                    bare, spans = (
+                        blocks.bare(which, split, ends, last, first),
+                        all(isinstance(each.work, Span) for each in block),
+                    )
+                    assert spans or not bare
+                    assert bare or (setting.plan.zero, setting.plan.overlap, setting.plan.offload) != (
+                        "0",
+                        "none",
+                        "none",
+                    )
+                    seen.add((bare, spans))
+    assert seen >= {(False, False), (True, True)}
+
+
 @pytest.mark.parametrize(
     "plans",
     [

@@ -15,7 +15,7 @@ from ...schedule.operation import Role, Task
 from ...schedule.work import Amount, Bookkeeping, Exchange
 from ...sharding import ShardTransfer, Vector
 from ..builder import GRADIENTS, Program
-from .held_tensors import HeldTensors
+from .held_tensors import HeldTensors, held_tensors
 from .optimizer_steps import OptimizerStep, optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards, trained
 
@@ -114,7 +114,7 @@ class Update:
     def step(self, program: Program) -> None:
         """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
-        tensors = HeldTensors(self.setting)
+        tensors = held_tensors(self.setting)
         for each in trained(self.setting):
             for step in self.optimizer(program, tensors, each):
                 program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
