@@ -16,7 +16,6 @@ from ...hardware.errors import AthanorError, InputError
 from ...hardware.machine import Machine
 from ...workloads.loads.loads import LoadStatistics
 from ...workloads.lowering import lower_step
-from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
 from ...workloads.model.precision import Formats, Part
 from ...workloads.plan.plan_options import PlanOptions
@@ -353,21 +352,11 @@ class Trainer:
             "updates": self.training.holdings.updates,
             "biases": {str(layer): each.tolist() for layer, each in self.gates.biases.items()},
             "scale": None if self.scale is None else [self.scale.value, self.scale.good],
-            **self._alike(),
-            "mesh": mesh_text(dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True))),
+            **checkpoints.kind_of_run(setting, self.corpus.name),
+            **checkpoints.routed(setting),
             "zero": setting.plan.zero,
             "tokens_per_step": self.record.told["tokens_per_step"],
             "history": self.record.history() if not self.job.comm.rank else {},
-        }
-
-    def _alike(self) -> dict[str, Any]:
-        """What has to be the same in a run and in the one that it goes on with, whatever their meshes."""
-        plan = self.setting.plan
-        return {
-            "model": self.setting.model.model_dump(mode="json", exclude={"plan", "sources", "description"}),
-            "data": self.corpus.name,
-            "precision": plan.precision,
-            "optimizer": plan.optimizer,
         }
 
     def _first(self) -> int:
@@ -381,6 +370,11 @@ class Trainer:
         if formats != self.training.formats:
             self.world.agree(lambda: self._change_formats(formats, step))
         self.world.agree(lambda: found.restore(self.training))
+        if found.routed_as(self.setting):
+            self.world.agree(lambda: found.remember(self.training, self.world.rank))
+        elif found.manifest.get("balancing"):
+            before = f"{found.manifest['balancer']} on the mesh {found.manifest['mesh']}"
+            self.record.warnings.append(f"the balancing policy begins without what it had seen: it was {before}")
         self.record.go_on(found.manifest["history"], step)
         self.gates.biases = {int(layer): np.array(each) for layer, each in found.manifest["biases"].items()}
         if self.scale is not None and found.manifest["scale"] is not None:
@@ -395,7 +389,7 @@ class Trainer:
         return step
 
     def _require_alike(self, found: checkpoints.Checkpoint) -> None:
-        for key, value in self._alike().items():
+        for key, value in checkpoints.kind_of_run(self.setting, self.corpus.name).items():
             found.require(key, value, f"--{key}")
         if int(found.manifest["step"]) >= self.setting.plan.steps:
             raise InputError(

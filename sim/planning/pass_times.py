@@ -166,7 +166,8 @@ class PassTimes:
         own, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.stack
         passes = replace(own, paced=False)  # a span's work has the host's part itself
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
-        overlap, found, trained = setting.plan.tensor_overlap, dict[Span, Work](), makes(setting.model)
+        overlap, weights = setting.plan.tensor_overlap, setting.plan.tensor_async
+        found, trained = dict[Span, Work](), makes(setting.model)
 
         def lower(
             place: Place,
@@ -175,7 +176,7 @@ class PassTimes:
             kind: Layer | None = None,
         ) -> None:
             ahead = Program(layout, beside_products=overlap)
-            back = Program(layout, beside_products=overlap, makes=trained)
+            back = Program(layout, beside_products=overlap, beside_weights=weights, makes=trained)
             ahead.phase, back.phase = "forward", "backward"
             forward(ahead)
             backward(back)
@@ -183,7 +184,7 @@ class PassTimes:
             halves = [[each for each in whole if each.task.of_weights == second] for second in (False, True)]
             if not in_turn(whole):  # what runs beside what is another matter where only a half is there
                 for second in (False, True):
-                    half = Program(layout, partial(_of_half, second), overlap, trained)
+                    half = Program(layout, partial(_of_half, second), overlap, makes=trained)
                     backward(half)
                     halves[second] = list(half.schedule().operations)
             names: tuple[Pass, ...] = ("forward", "backward", "inputs", "weights")

@@ -177,6 +177,7 @@ class StepTimes:
             setting.expert_axes,
             setting.expert_cut,
             plan.precision,
+            plan.framework,
             plan.pipeline if stages > 1 and self.pipeline(setting).asynchronous else "",
             local,
         )

@@ -207,6 +207,7 @@ class Setting:
             plan.balancer,
             plan.router,
             plan.tensor_overlap,
+            plan.tensor_async,
             plan.cuda_graphs,
             plan.dispatch,
             plan.route_nodes,

@@ -69,6 +69,7 @@ ONE_STAGE = [
     ("selene", DENSE, {"mesh": {"cp": 8}}),
     ("selene", DENSE, {"mesh": {"cp": 8}, "attention": "fused"}),
     ("selene", DENSE, {"mesh": {"tp": 8}, "tensor_overlap": True, "sequence_parallel": True}),
+    ("selene", DENSE, {"mesh": {"tp": 8}, "tensor_async": True, "sequence_parallel": True, "framework": "deepspeed"}),
     ("selene", DENSE, {"mesh": {"tp": 4}, "tensor": "2d", "micro_batch": 2}),
     ("cluster-64", EXPERTS, {"mesh": {"ep": 4, "dp": 2}, **QUIET}),
     ("cluster-64", MIXED, {"mesh": {"ep": 4, "tp": 2}, **QUIET}),
