@@ -8,7 +8,7 @@ TRACES := $(OUT)/traces
 JOBS := tests/mpi_runtime/test_faults.py tests/mpi_runtime/test_measured_time.py tests/mpi_runtime/test_dense_runtime.py \
 	tests/mpi_runtime/test_runtime.py tests/mpi_runtime/test_moe_training.py tests/mpi_runtime/test_train.py
 
-.PHONY: demo test lint mutants faults openmpi traces bench docs pages notebooks howtos clean
+.PHONY: demo test lint fuzz mutants faults openmpi traces bench docs pages notebooks howtos clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -23,6 +23,9 @@ lint: $(VENV)/installed-dev  ## style, types and layers
 	@mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/athanor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/installed-dev  ## ten thousand broken files for each reader: each is read or refused in one line, soon
+	FUZZ=10000 $(BIN)/python -m pytest tests/formats/test_fuzz.py tests/formats/test_fuzz_own.py -k any_file
 
 mutants: $(VENV)/installed-mutation  ## how many of 300 small mistakes in the code tests notice; goes on where it was stopped
 	$(BIN)/python tests/mutation/run.py --out $(OUT)/mutants

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError
+from ...hardware.records import parsed_json
 from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.plan.setting import Setting
 from ..job.world import World
@@ -150,7 +151,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         try:
-            self.manifest = json.loads((self.path / MANIFEST).read_text())
+            self.manifest = parsed_json((self.path / MANIFEST).read_text())
         except (OSError, ValueError) as reason:
             raise InputError(f"--resume {self.path}: {MANIFEST} cannot be read: {reason}") from None
         if not isinstance(self.manifest, dict) or self.manifest.get("format") != FORMAT:
