@@ -37,6 +37,16 @@ class Estimate:
     memory: Memory
 
 
+@dataclass
+class KnownChoices:
+    """What plans have in common that differ in their micro-batches alone; ``setting`` is that of the first that is a plan."""
+
+    plan: Plan
+    mesh: Mesh
+    checks: Checks
+    setting: Setting | None = None
+
+
 class Estimator:
     """Ranks plans of a question. What plans share is known once: passes through a layer, collectives, parts of the memory.
 
@@ -58,39 +68,43 @@ class Estimator:
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
         self._wires: dict[tuple[Mesh, str], Wires | InputError] = {}
-        self._choices: dict[tuple[Any, ...], tuple[Plan, Mesh, Checks]] = {}
+        self._choices: dict[tuple[Any, ...], KnownChoices] = {}
         self._holdings: dict[tuple[Any, ...], dict[Any, Any]] = {}
+        self._messages: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
         """The setting of a plan; raises :class:`InputError` where it is none."""
-        question = self.question
-        plan, shape, checks = self._chosen(mesh, options)
-        if "micro_batch" in options:
-            plan = plan.resized(options["micro_batch"])
-        batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
+        question, known = self.question, self._chosen(mesh, options)
+        plan = known.plan.resized(options["micro_batch"]) if "micro_batch" in options else known.plan
+        batch = Batch.of(plan, question.model, question.machine, known.mesh, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:
             raise InputError(UNEVEN, UNEVEN)
-        checks.of(batch)
-        found = Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+        known.checks.of(batch)
+        if known.setting:
+            return known.setting.resized(plan, batch)
+        found = Setting(question.machine, question.model, plan, known.mesh, batch, question.ranks_per_node)
         form = holding_form(found)
         if form not in self._holdings:
             if len(self._holdings) > KEPT_HOLDINGS:
                 self._holdings.clear()
             self._holdings[form] = {}
-        return found.sharing_holdings(self._holdings[form])
+        known.setting = found.sharing_holdings(self._holdings[form]).with_parts()
+        return found
 
-    def _chosen(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> tuple[Plan, Mesh, Checks]:
+    def _chosen(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> KnownChoices:
         """What plans have in common that differ in their micro-batches alone."""
-        key = (*mesh.items(), *[(name, plain(value)) for name, value in options.items() if name != "micro_batch"])
-        if key not in self._choices:
+        values = [str(each) if type(each) is dict else each for name, each in options.items() if name != "micro_batch"]
+        key = (*mesh.items(), *options, *values)
+        found = self._choices.get(key)
+        if found is None:
             if len(self._choices) > KEPT_CHOICES:
                 self._choices.clear()
-            plan = self._plan.changed(**{**options, "mesh": mesh})
-            shape, question = self._mesh(mesh, plan), self.question
+            plan, question = self._plan.changed(**{**options, "mesh": mesh}), self.question
+            shape = self._mesh(mesh, plan)
             checks = Checks(Combination(question.model, plan, shape, question.machine), question.seq_len)
-            self._choices[key] = plan, shape, checks
-        return self._choices[key]
+            found = self._choices[key] = KnownChoices(plan, shape, checks)
+        return found
 
     def memory(self, setting: Setting) -> Memory:
         """What a rank needs."""
@@ -109,21 +123,35 @@ class Estimator:
         alone, and again where seconds can only be found by playing a pipeline's order.
         """
         wires, count, stages = self.wires(setting), setting.batch.micro_batches, setting.mesh.size("pp")
-        if worth and not worth(self.steps.least(setting, wires)):
-            return None
+        if worth:
+            least = self.steps.least(setting, wires)
+            if not worth(least) or not worth(ROUNDED * self.steps.whole(setting, wires, least)):
+                return None
         parts = self.steps.parts(setting, wires)
         if stages == 1:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
             return self.steps.whole(setting, wires, work)
-        local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
-        send, wire = wires.hand_over(handed_on(setting, local), setting.plan.chunks > 1 and not setting.folded)
-        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, wire)
+        pipeline, of_stages = (
+            self.steps.pipeline(setting),
+            StageSeconds(parts, stages, *self._hand_over(setting, wires)),
+        )
         found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:
-            if worth and not worth(ROUNDED * self.steps.whole(setting, wires, of_stages.least(count))):
+            if worth and not worth(
+                ROUNDED * self.steps.whole(setting, wires, pipeline.least_seconds(of_stages, count))
+            ):
                 return None
             found = self.pipelines.played(pipeline, of_stages, count)
         return self.steps.whole(setting, wires, found)
+
+    def _hand_over(self, setting: Setting, wires: Wires) -> tuple[float, float]:
+        """Seconds of a message between stages, and those in which its bytes pass; known for what ranks pass on."""
+        wraps = setting.plan.chunks > 1 and not setting.folded
+        key = (self.passes.of(setting, wires).number, wires.shape(("pp",)), setting.plan.scatter_gather, wraps)
+        if key not in self._messages:
+            local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
+            self._messages[key] = wires.hand_over(handed_on(setting, local), wraps)
+        return self._messages[key]
 
     def estimate(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Estimate:
         """Time and memory of a plan; raises :class:`InputError` where it is none."""
@@ -161,11 +189,6 @@ class Estimator:
             made = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
             self._meshes[key] = divided(plan, made) if self.question.model.experts else made
         return self._meshes[key]
-
-
-def plain(value: Any) -> Any:
-    """A value that a key may have: levels by axis, which a placement may be, as text."""
-    return str(value) if isinstance(value, Mapping) else value
 
 
 KEPT_LAYOUTS = 8

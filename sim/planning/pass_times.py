@@ -16,6 +16,7 @@ from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.layers import Layer
+from ...workloads.pipelines import PartSeconds
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.operation import COMPUTE, Operation, Task
@@ -97,20 +98,25 @@ class SpanSeconds:
     """Seconds of all spans of settings that share them; ``number`` stands for them.
 
     ``blocks`` are those of blocks that have nothing but spans, and until what they pass on is there, as these are found;
-    ``busiest`` those of the stage that has most of them, for a micro-batch.
+    ``bounds`` what steps take at least.
     """
 
     number: int
     seconds: Mapping[Span, float]
     blocks: dict[Key, tuple[float, float]] = field(default_factory=dict)
-    busiest: dict[Key, float] = field(default_factory=dict)
+    bounds: dict[Key, float] = field(default_factory=dict)
 
-    def passes(self, kinds: Iterable[Layer], ends: tuple[bool, bool], split: bool) -> float:
-        """All passes of a micro-batch through layers of these kinds, and the ``ends`` of the model that are with them."""
-        ways: tuple[Pass, ...] = ("forward", "inputs", "weights") if split else ("forward", "backward")
+    def passes(self, kinds: Iterable[Layer], ends: tuple[bool, bool], split: bool) -> PartSeconds:
+        """The passes of a micro-batch through layers of these kinds, and the ``ends`` of the model that are with them."""
         places: list[tuple[Place, Layer | None, int]] = [("layer", kind, n) for kind, n in Counter(kinds).items()]
         places += [("embedding", None, ends[0]), ("output", None, ends[1])]
-        return sum(times * self.seconds[Span(at, way, kind)] for at, kind, times in places if times for way in ways)
+
+        def seconds(way: Pass) -> float:
+            return sum(times * self.seconds[Span(at, way, kind)] for at, kind, times in places if times)
+
+        if split:
+            return PartSeconds(seconds("forward"), seconds("inputs"), seconds("weights"))
+        return PartSeconds(seconds("forward"), seconds("backward"))
 
 
 @dataclass
@@ -131,7 +137,7 @@ class PassTimes:
         return self._latest.of(setting, lambda: self._of(setting, wires))
 
     def _of(self, setting: Setting, wires: Wires) -> SpanSeconds:
-        key = shape(setting)
+        key = setting.rank_work
         here = (key, *(wires.shape((axis,)) for axis in AXES_OF_PASSES), wires.shape(setting.expert_axes))
         if here not in self._timed:
             # Algorithms in two levels depend on the layout, as do tokens that go once to a node: of exchanges of tokens alone.
@@ -146,7 +152,7 @@ class PassTimes:
         """Loads of the layers with experts as all ranks would have them, were they all as full as the fullest."""
         if not setting.model.experts:
             return []
-        key = shape(setting)
+        key = setting.rank_work
         if key not in self._loads:
             even = dict[Layer, Load]()
             for kind in (kind for kind in setting.kinds if kind.moe):
@@ -160,7 +166,8 @@ class PassTimes:
         own, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.stack
         passes = replace(own, paced=False)  # a span's work has the host's part itself
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
-        overlap, found, trained = setting.plan.tensor_overlap, dict[Span, Work](), makes(setting.model)
+        overlap, weights = setting.plan.tensor_overlap, setting.plan.tensor_async
+        found, trained = dict[Span, Work](), makes(setting.model)
 
         def lower(
             place: Place,
@@ -169,7 +176,7 @@ class PassTimes:
             kind: Layer | None = None,
         ) -> None:
             ahead = Program(layout, beside_products=overlap)
-            back = Program(layout, beside_products=overlap, makes=trained)
+            back = Program(layout, beside_products=overlap, beside_weights=weights, makes=trained)
             ahead.phase, back.phase = "forward", "backward"
             forward(ahead)
             backward(back)
@@ -177,7 +184,7 @@ class PassTimes:
             halves = [[each for each in whole if each.task.of_weights == second] for second in (False, True)]
             if not in_turn(whole):  # what runs beside what is another matter where only a half is there
                 for second in (False, True):
-                    half = Program(layout, partial(_of_half, second), overlap, trained)
+                    half = Program(layout, partial(_of_half, second), overlap, makes=trained)
                     backward(half)
                     halves[second] = list(half.schedule().operations)
             names: tuple[Pass, ...] = ("forward", "backward", "inputs", "weights")
@@ -202,35 +209,3 @@ class PassTimes:
 
 def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
-
-
-def shape(setting: Setting) -> Key:
-    """What the passes of a rank depend on: which part of each layer and of how many tokens it works on, and how."""
-    plan, mesh = setting.plan, setting.mesh
-    return (
-        mesh.size("tp"),
-        mesh.size("col"),
-        mesh.size(*CONTEXT),
-        mesh.size("ep"),
-        setting.batch.micro_tokens,
-        setting.batch.seq_len,
-        plan.sequence_parallel,
-        plan.attention,
-        plan.recompute,
-        None if plan.recomputed_layers is None else setting.kinds,
-        setting.expert_axes,
-        mesh.size(*setting.expert_axes),
-        mesh.size(*setting.expert_cut),
-        plan.loss,
-        plan.framework,
-        plan.precision,
-        plan.prototypes,
-        plan.top_k,
-        plan.all_to_all,
-        plan.balancer,
-        plan.router,
-        plan.tensor_overlap,
-        plan.cuda_graphs,
-        plan.dispatch,
-        plan.route_nodes,
-    )

@@ -15,12 +15,13 @@ from ...workloads.lowering.data_parallel.weight_gathering import Gathered
 from ...workloads.lowering.pipeline_blocks import PipelineBlocks, last_differs
 from ...workloads.lowering.step import TrainingStep
 from ...workloads.model.layers import Layer
-from ...workloads.pipelines import PartSeconds, Pipeline, find_pipeline
+from ...workloads.pipelines import PartSeconds, Pipeline, StageSeconds, find_pipeline
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from .collective_times import Wires
 from .latest import Latest
 from .pass_times import Key, PassTimes, SpanSeconds, seconds_of
+from .pipeline_times import one_after_another
 from .spans import MICRO_BATCHES, SpanStep, add
 from .timeline import REPEATED, SpanTimeline
 
@@ -109,16 +110,29 @@ class StepTimes:
         return found
 
     def least(self, setting: Setting, wires: Wires) -> float:
-        """Seconds that a step takes at least: the passes of all micro-batches through the stage that has most of them."""
-        stages, timed = setting.mesh.size("pp"), self.passes.of(setting, wires)
-        split = stages > 1 and self.pipeline(setting).splits_backward
-        key = (stages, *self._divided(setting), split)
-        if key not in timed.busiest:
-            sums = [0.0] * stages
-            for part, held in enumerate(self._every(setting)):
-                sums[part % stages] += timed.passes(held.kinds, held.ends, split)
-            timed.busiest[key] = max(sums)
-        return ROUNDED * setting.batch.micro_batches * timed.busiest[key]
+        """Seconds that all micro-batches of a step take at least: of their passes alone, without messages.
+
+        A little less (:data:`BELOW`) where there are stages, since a pipeline's closed form may be below what its order takes.
+        """
+        stages, count = setting.mesh.size("pp"), setting.batch.micro_batches
+        timed, pipeline = self.passes.of(setting, wires), self.pipeline(setting) if stages > 1 else None
+        key = (
+            stages,
+            *self._divided(setting),
+            pipeline and pipeline.splits_backward,
+            pipeline and pipeline.asynchronous,
+            count,
+        )
+        found = timed.bounds.get(key)
+        if found is None:
+            split = bool(pipeline and pipeline.splits_backward)
+            parts = [timed.passes(held.kinds, held.ends, split) for held in self._every(setting)]
+            if pipeline is None:
+                found = ROUNDED * one_after_another(parts, count)
+            else:
+                found = BELOW * pipeline.least_seconds(StageSeconds(parts, stages, 0.0), count)
+            timed.bounds[key] = found
+        return found
 
     def first_forward(self, setting: Setting, wires: Wires) -> float:
         """Seconds by which the first forward pass takes longer where it waits for weights that are gathered beside it."""
@@ -156,7 +170,9 @@ class StepTimes:
             plan.sequence_parallel,
             plan.scatter_gather,
             setting.expert_axes,
+            setting.expert_cut,
             plan.precision,
+            plan.framework,
             plan.pipeline if stages > 1 and self.pipeline(setting).asynchronous else "",
             local,
         )
@@ -258,6 +274,9 @@ class StepTimes:
 
 ROUNDED = 1 - 1e-9
 """By how much less a bound is, so that no rounding takes it above what it bounds."""
+
+BELOW = 0.97
+"""By how much less a bound of a pipeline is than what no order takes less than."""
 
 KEPT_AROUND = 100
 """Ways to hold and exchange parameters of which is known what is around passes: those of a mesh come again."""

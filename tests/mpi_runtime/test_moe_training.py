@@ -106,6 +106,7 @@ PLANS = {
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "1", "expert_context": "spread"},
         {"mesh": {"cp": 2, "tp": 2}, "balancer": "none", "expert_parallel": 4, "expert_tensor": "whole", "top_k": 2},
         {"mesh": {"ep": 4}, "balancer": "swipe", "optimizer": "muon", "zero": "1", "way": {"collectives": "library"}},
+        {"mesh": {"ep": 2, "dp": 2}, "balancer": "none", "zero": "1", "framework": "megatron"},
         {"mesh": {"ep": 2, "tp": 2}, "balancer": "swipe", "precision": "bf16", "zero": "1"},
         {"mesh": {"ep": 4}, "balancer": "shadow:1", "router": "zipf:1.5", "zero": "1", "recompute": "full"},
         {"mesh": {"ep": 2, "pp": 2}, "balancer": "shadow:1", "router": "zipf:1.5", "pipeline": "zb-h1", "zero": "1"},

@@ -122,9 +122,9 @@ class PipelineBlocks:
     ) -> Block:
         """What a stage with these layers (and ends) does in a pass, of the ``first``, the ``last`` or another micro-batch."""
         this = self.this
-        program = Program(
-            this.layout, _wanted(which, split), this.setting.plan.tensor_overlap, makes(this.setting.model)
-        )
+        plan = this.setting.plan
+        beside = plan.tensor_overlap, plan.tensor_async and not split
+        program = Program(this.layout, _wanted(which, split), *beside, makes(this.setting.model))
         passes = this.passes(last, tuple(layers), which if split else "", first)
         if self._gathers(which, ends):
             self._gather(program, which)

@@ -237,6 +237,13 @@ class PlanFields:
         "Run the exchanges over tp while the products before and after them compute.",
         simulated_only=True,
     )
+    tensor_async: bool = option(
+        "Tensor and sequence parallelism",
+        False,
+        "Backward, add up gradients of inputs over tp beside the products that make gradients of weights, and with"
+        " --sequence-parallel gather inputs again beside those of inputs (Megatron-LM from 3.0 on).",
+        simulated_only=True,
+    )
     pipeline: str = option(
         "Pipeline",
         "1f1b",
@@ -334,8 +341,9 @@ class PlanFields:
     framework: str | None = option(
         "Memory and recomputation",
         None,
-        "Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE of"
-        " Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as module:Class.",
+        "Whose memory, and passes around update and loss, are counted beside formulas, on machines whose file has"
+        " [core_group.framework]: megatron[:RELEASE of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision"
+        " shards), or a class of yours as module:Class.",
         form="FRAMEWORK",
         names="frameworks",
         otherwise="where the machine has one: fsdp with --zero 3 and ++, else megatron",

@@ -96,6 +96,9 @@ class PlanOptions(TypedDict, total=False):
     """Also divide norms, dropout and residuals over tp, by tokens.  [default: no]"""
     tensor_overlap: bool | None
     """Run the exchanges over tp while the products before and after them compute.  [default: no]"""
+    tensor_async: bool | None
+    """Backward, add up gradients of inputs over tp beside the products that make gradients of weights, and with
+    --sequence-parallel gather inputs again beside those of inputs (Megatron-LM from 3.0 on).  [default: no]"""
 
     # Pipeline
     pipeline: str | None
@@ -138,9 +141,10 @@ class PlanOptions(TypedDict, total=False):
     """Cross-entropy with a copy of the logits in single precision, or as one fused kernel that leaves gradients in
     the logits' place (Transformer Engine's, Liger's).  [default: unfused]"""
     framework: str | None
-    """Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE
-    of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as
-    module:Class.  [default: where the machine has one: fsdp with --zero 3 and ++, else megatron]"""
+    """Whose memory, and passes around update and loss, are counted beside formulas, on machines whose file has
+    [core_group.framework]: megatron[:RELEASE of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision
+    shards), or a class of yours as module:Class.  [default: where the machine has one: fsdp with --zero 3 and ++,
+    else megatron]"""
     accounting: Literal["apex-o2", "bagualu", "fp32"] | None
     """How bytes of memory are counted: apex-o2, what the precision's formats take; bagualu, the same without the
     output layer's inputs; fp32, 24 bytes a parameter.  [default: apex-o2]"""

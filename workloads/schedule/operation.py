@@ -99,6 +99,7 @@ class Role(StrEnum):
     TIED_GRADIENT_TO_FIRST = "tied gradient to first"  # of an embedding that the output layer shares
     TIED_GRADIENT_TO_LAST = "tied gradient to last"
     BOOKKEEPING = "bookkeeping"
+    UPDATE_SCALING = "update scaling"  # norm, clipping, scale of the loss and copies around the update; zeros behind it
     OPTIMIZER = "optimizer"
     HOST_OPTIMIZER = "host optimizer"
     # host memory

@@ -287,6 +287,7 @@ class Output(Half):
         self._targets = shared.mine(shared.targets)
         self._parts: Array = np.zeros((0, 3))
         self.computing[Role.LOSS, None, None] = self._loss
+        self.computing[Role.LOSS, None, "input"] = lambda step: None  # the loss leaves its gradient
         self.exchanging[Role.LOSS_SUM, None, None] = self._loss_reduce
 
     @property

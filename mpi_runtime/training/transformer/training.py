@@ -148,11 +148,11 @@ class ModelTraining:
             self._ask()
             self.updates.compute(part_updated(task))
             return True
-        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING, Role.BALANCING):
+        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING, Role.UPDATE_SCALING, Role.BALANCING):
             return False
         micro_batch = self._micro_batch(task.micro_batch or 0)
         micro_batch.compute(task)
-        if task.role is Role.LOSS and self.place.width == 1:
+        if task.role is Role.LOSS and task.gradient is None and self.place.width == 1:
             self.loss += micro_batch.loss
         self._leave(task, micro_batch)
         return True

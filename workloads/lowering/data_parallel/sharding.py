@@ -55,7 +55,7 @@ def held(setting: Setting) -> list[Holding]:
 def holding_form(setting: Setting) -> tuple[object, ...]:
     """What decides what ranks hold, beside the model: settings that have it in common may share :attr:`Setting.holdings`."""
     plan = setting.plan
-    return setting.mesh, setting.dealt, setting.expert_axes, plan.zero, plan.optimizer
+    return setting.mesh, setting.dealt, setting.expert_axes, setting.expert_cut, plan.zero, plan.optimizer
 
 
 def _held(setting: Setting) -> list[Holding]:
