@@ -144,14 +144,13 @@ def test_every_key_of_every_sample_may_be_of_another_type(kind, prediction, tmp_
     trees = [sample for sample in samples(kind, prediction) if isinstance(sample, tuple)]
     seen = set()
     for written, tree in trees:
-        for place in range(len(places(tree, 60))):
-            name = str(places(tree)[place][1])
+        for place, (_, name) in enumerate(places(tree, 60)):
             for value in ([], {"a": 1}, True):
-                if (name, str(value)) in seen:
+                if (str(name), str(value)) in seen:
                     continue
-                seen.add((name, str(value)))
+                seen.add((str(name), str(value)))
                 other = deepcopy(tree)
-                inside, key = places(other)[place]
+                inside, key = places(other, 60)[place]
                 inside[key] = value
                 file = named(tmp_path, WRITTEN[written](other).encode(), kind)
                 read_or_refused(lambda file: IMPORTERS.find(kind).read(file, asking(kind, prediction)), file)
