@@ -38,7 +38,8 @@ class CoreGroup(Record):
     seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves; ``framework`` says what training
     takes beside. Where the group is a GPU, ``tiles`` says how its products run instead, and ``attention`` what fused kernels of
     attention reach, by the names that ``--attention`` takes. ``launch`` is a host's time to start one kernel, which it does while
-    earlier ones run; ``operator_overhead`` is what the accelerator itself loses between two. Machines whose groups name the same
+    earlier ones run; ``operator_overhead`` is what the accelerator itself loses between two. ``vector`` is the rate at which
+    operators that pass over elements compute, where it is known not to be the peak. Machines whose groups name the same
     ``accelerator`` share what is fitted to it.
     """
 
@@ -56,6 +57,7 @@ class CoreGroup(Record):
     double_buffering: bool
     operator_overhead: SecondsOrZero
     launch: SecondsOrZero | None = None
+    vector: FlopsPerSecond | None = None
     scalar_step: Seconds
     accelerator: str | None = None
     tiles: Tiles | None = None
@@ -154,6 +156,6 @@ class CoreGroup(Record):
     ) -> Cost:
         """Cost of passing once over ``size`` elements: the bytes that each takes, or its FLOPs where they take longer."""
         moving = (read / self.read_bandwidth + written / self.write_bandwidth) / bandwidth
-        computing = flops / self.peak[precision]
+        computing = flops / (self.vector or self.peak[precision])
         memory, compute = size * moving, size * computing
         return Cost(memory if moving >= computing else compute, compute, memory)

@@ -239,6 +239,11 @@ class PipelineStages:
             sender, receiver
         )
 
+    @property
+    def burst(self) -> float:
+        """Seconds of messages that pass at once through a card that was idle."""
+        return self.traffic.costs.burst
+
     def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
         """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
         number = self.block(stage, slot)
