@@ -100,8 +100,8 @@ class PipelineStages:
 
     @property
     def _busiest(self) -> float:
-        """Seconds that the busiest link needs for its bytes: no pipeline is shorter."""
-        return max((float(seconds.max()) for _, seconds in self.loads.busy()), default=0.0)
+        """Seconds that the busiest link needs for its bytes, less those that pass at once: no pipeline is shorter."""
+        return max((float(seconds.max()) for _, seconds in self.loads.busy()), default=0.0) - self.burst
 
     @cached_property
     def played(self) -> tuple[Timing, list[int]]:
