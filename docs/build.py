@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parent.parent
+DATA_FLOW = "docs/pictures/data_flow.svg"
 ACCURACY = (
     ": EFLOPS",
     "placement",
@@ -462,6 +463,15 @@ def collectives() -> dict[str, Any]:
     }
 
 
+def diagram() -> Any:
+    """The module that draws the diagram of the architecture."""
+    spec = importlib.util.spec_from_file_location("diagram", ROOT / "docs" / "diagram.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     """Write everything anew."""
     from athanor.hardware.cores import cores
@@ -481,6 +491,7 @@ def main() -> None:
     (ROOT / PLAN_OPTIONS).write_text(plan_options())
     (ROOT / CAMPAIGN_OPTIONS).write_text(campaign_options())
     (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
+    (ROOT / DATA_FLOW).write_text(diagram().svg())
     for name, figure in pictures(found).items():
         (ROOT / "docs" / "pictures" / f"{name}.png").write_bytes(as_png(figure))
 

@@ -32,15 +32,15 @@ class Cost(NamedTuple):
 class CoreGroup(Record):
     """One core group of a Sunway-like processor, or any block of cores that shares a memory channel.
 
-    A GEMM follows a roofline that is blocked for the local memories: C stays in a tile as large as they allow, panels
-    of A and B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound
-    operators cost their bytes at the DMA's read and write rates. Rates are those of the whole group; times are
-    seconds. Of its ``memory``, driver and libraries keep ``reserved_memory`` for themselves; ``framework`` says what training
-    takes beside. Where the group is a GPU, ``tiles`` says how its products run instead, and ``attention`` what fused kernels of
-    attention reach, by the names that ``--attention`` takes. ``launch`` is a host's time to start one kernel, which it does while
-    earlier ones run; ``operator_overhead`` is what the accelerator itself loses between two. ``vector`` is the rate at which
-    operators that pass over elements compute, where it is known not to be the peak. Machines whose groups name the same
-    ``accelerator`` share what is fitted to it.
+    A GEMM follows a roofline that is blocked for the local memories: C stays in a tile as large as they allow, panels of A and
+    B stream past it by DMA, and double buffering hides the shorter of computing and streaming. Memory-bound operators cost
+    their bytes at the DMA's read and write rates. Rates are those of the whole group; times are seconds. Passes over whole
+    vectors, of which every byte is counted, are at the share ``streaming`` of the bandwidth where it is given: what is fitted
+    for all others also stands for traffic that is not counted. Of its ``memory``, driver and libraries keep ``reserved_memory``
+    for themselves; ``framework`` says what training takes beside. Where the group is a GPU, ``tiles`` says how its products run
+    instead, and ``attention`` what fused kernels of attention reach, by the names that ``--attention`` takes. ``launch`` is a
+    host's time to start one kernel, which it does while earlier ones run; ``operator_overhead`` is what the accelerator itself
+    loses between two. Machines whose groups name the same ``accelerator`` share what is fitted to it.
     """
 
     management_cores: int = Field(ge=0)
@@ -52,6 +52,7 @@ class CoreGroup(Record):
     memory_bandwidth: BytesPerSecond
     dma_read: Ratio
     dma_write: Ratio
+    streaming: Ratio | None = None
     local_memory: Bytes
     pooled_local_memory: bool
     double_buffering: bool
@@ -152,10 +153,23 @@ class CoreGroup(Record):
         return Cost(np.where(there, seconds, 0.0), np.where(there, compute, 0.0), memory + after)
 
     def sweep(
-        self, size: Array, read: float, written: float, flops: float, precision: Precision, bandwidth: float = 1.0
+        self,
+        size: Array,
+        read: float,
+        written: float,
+        flops: float,
+        precision: Precision,
+        bandwidth: float = 1.0,
+        streams: bool = False,
     ) -> Cost:
-        """Cost of passing once over ``size`` elements: the bytes that each takes, or its FLOPs where they take longer."""
-        moving = (read / self.read_bandwidth + written / self.write_bandwidth) / bandwidth
+        """Cost of passing once over ``size`` elements: the bytes that each takes, or its FLOPs where they take longer.
+
+        It ``streams`` where the elements are one vector after another, all of whose traffic is counted.
+        """
+        if streams and self.streaming is not None:
+            moving = (read + written) / (self.memory_bandwidth * self.streaming) / bandwidth
+        else:
+            moving = (read / self.read_bandwidth + written / self.write_bandwidth) / bandwidth
         computing = flops / (self.vector or self.peak[precision])
         memory, compute = size * moving, size * computing
         return Cost(memory if moving >= computing else compute, compute, memory)

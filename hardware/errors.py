@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 2000
+"""Characters of the text of an error, at most."""
+
 
 def one_line(text: str) -> str:
     """Text with line breaks and whatever else cannot be printed written as escapes: files do not steer the terminal."""
@@ -14,13 +17,15 @@ def one_line(text: str) -> str:
 class AthanorError(Exception):
     """Something that the user can mend; the command line prints it as one line, without a traceback.
 
-    Its text is one line, whatever keys and names of files stand in it: what cannot be printed is written as an escape.
+    Its text is one line, whatever keys and names of files stand in it: what cannot be printed is written as an escape, and the
+    middle of what no terminal shows at once is left out.
     """
 
     exit_status = 2
 
     def __str__(self) -> str:
-        return one_line(super().__str__())
+        text = one_line(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[5 - LONGEST // 2 :]}"
 
 
 class InputError(AthanorError):

@@ -10,6 +10,7 @@ from typing import Any
 from .errors import InputError
 from .files import make_folder, write_whole
 from .locks import Lock, lock
+from .records import parsed_json
 
 
 class Points:
@@ -69,9 +70,9 @@ def known_points(folder: Path, last: Path | None = None) -> dict[str, dict[str, 
     for path in [*files, *([last] if last and last.exists() else [])]:
         for line in _read(path).splitlines():
             try:
-                entry = json.loads(line)
+                entry = parsed_json(line)
                 known[entry["key"]] = entry["summary"]
-            except (json.JSONDecodeError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError):
                 continue  # the line that an interruption cut short
     return known
 

@@ -177,13 +177,15 @@ class Processor:
         known = self.core_group.attention
         return name or (fastest(known, size) if known else "")
 
-    def sweep(self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision) -> Cost:
+    def sweep(
+        self, size: ArrayLike, read: float, written: float, flops: float, precision: Precision, streams: bool = False
+    ) -> Cost:
         """Cost of an operator that passes once over ``size`` elements, spread over the core groups.
 
-        ``read`` and ``written`` bytes and ``flops`` are for each element.
+        ``read`` and ``written`` bytes and ``flops`` are for each element; ``streams`` as of :meth:`CoreGroup.sweep`.
         """
         mine = np.asarray(size, dtype=np.float64) / self.groups
-        return self.core_group.sweep(mine, read, written, flops, precision, self.bandwidth_share)
+        return self.core_group.sweep(mine, read, written, flops, precision, self.bandwidth_share, streams)
 
     def launch(self, operators: int) -> float:
         """Seconds that the management core needs to start so many operators."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 import types
@@ -54,8 +55,19 @@ def parsed_toml(text: str, source: str) -> dict[str, Any]:
     """The table that TOML text holds; raises :class:`InputError` that names its ``source`` where it is none."""
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as reason:
+    except (ValueError, RecursionError) as reason:
         raise InputError(f"{source}: not a TOML file: {reason}") from None
+
+
+def parsed_json(text: str) -> Any:
+    """What JSON text holds; raises ``ValueError`` that says why it is none, or none that is read.
+
+    That a number has too many digits is no ``JSONDecodeError``, and that it nests too deep not even a ``ValueError``.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nests too deep") from None
 
 
 def build(record: type[R], table: dict[str, Any], source: str) -> R:

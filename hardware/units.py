@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from sys import float_info
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, ValidationInfo
@@ -147,7 +148,7 @@ class Quantity:
         elif (info.context or {}).get("units_required"):
             raise ValueError(f"has no unit; {needed}")
         else:
-            number = float(value)
+            number = float(value) if abs(value) < float_info.max else float("inf")
         if not number < float("inf") or number < 0 or (number == 0 and not self.zero):
             raise ValueError(f"must be {'zero or more' if self.zero else 'above zero'}; {needed}")
         return number
@@ -186,7 +187,8 @@ class Share:
             raise ValueError(needed)
         try:
             text = str(value).strip()
-            number = float(text[:-1]) / 100 if text.endswith("%") else float(Fraction(text))
+            upper, _, lower = text.partition("/")
+            number = float(text[:-1]) / 100 if text.endswith("%") else float(upper) / float(lower or 1)
         except (ValueError, ZeroDivisionError):
             raise ValueError(needed) from None
         if not 0 < number <= 1:

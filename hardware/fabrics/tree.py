@@ -53,5 +53,7 @@ class Tree(Fabric):
 
     def latencies(self, source: Index, target: Index) -> Array:
         """``[n]`` seconds, by the levels that a message crosses."""
-        crossed: Index = np.sum([source // size != target // size for size in self.sizes], axis=0, dtype=np.int64)
+        crossed: Index = np.zeros(len(source), dtype=np.int64)
+        for size in self.sizes:
+            crossed += source != target if size == 1 else source // size != target // size
         return self.latency(crossed)

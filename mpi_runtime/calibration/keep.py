@@ -9,6 +9,7 @@ from typing import Any
 
 from ...hardware.errors import InputError
 from ...hardware.locks import lock
+from ...hardware.records import parsed_json
 from ..job.world import World
 from .points import BenchPoint
 from .samples import SampleSeries
@@ -48,7 +49,7 @@ class KeptSamples:
 
     def _take(self, line: str) -> None:
         try:
-            entry = json.loads(line)
+            entry = parsed_json(line)
             if entry["format"] == FORMAT and entry["job"] == self.job:
                 series = SampleSeries(
                     BenchPoint(**entry["point"]),
@@ -58,7 +59,7 @@ class KeptSamples:
                     entry["date"],
                 )
                 self.known[series.point.key] = series
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return
 
     def of(self, point: BenchPoint, samples: int) -> SampleSeries | None:

@@ -139,8 +139,12 @@ def setting_of(
         raise InputError(
             "--overlap all: is simulated only; over MPI updated weights are gathered at once (--overlap gradients)"
         )
-    if setting.plan.tensor_overlap:
-        raise InputError("--tensor-overlap: is simulated only; over MPI exchanges over tp and products take turns")
+    for flag, asked in (
+        ("--tensor-overlap", setting.plan.tensor_overlap),
+        ("--tensor-async", setting.plan.tensor_async),
+    ):
+        if asked:
+            raise InputError(f"{flag}: is simulated only; over MPI exchanges over tp and products take turns")
     return setting, overcommit
 
 

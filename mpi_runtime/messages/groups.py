@@ -48,7 +48,7 @@ class Group:
         cls, cartesian: MPI.Cartcomm, mesh: Mesh, layout: Layout, axes: tuple[str, ...], sent: NDArray[np.float64]
     ) -> Group:
         """The group of the calling rank along ``axes``; a collective call over all ranks of the mesh."""
-        comm = cartesian.Sub([axis in axes for axis in mesh.axes])
+        comm = cartesian.Sub([axis in mesh.parts_of(axes) for axis in mesh.axes])
         numbers, groups = mesh.groups(axes), layout.groups(axes)
         mine = int(np.flatnonzero((numbers == cartesian.rank).any(axis=1))[0])
         member = np.array([int(np.flatnonzero(numbers[mine] == rank)[0]) for rank in groups[mine]])

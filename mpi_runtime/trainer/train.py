@@ -16,7 +16,6 @@ from ...hardware.errors import AthanorError, InputError
 from ...hardware.machine import Machine
 from ...workloads.loads.loads import LoadStatistics
 from ...workloads.lowering import lower_step
-from ...workloads.mesh.mesh_text import mesh_text
 from ...workloads.model.model import Model, load_model
 from ...workloads.model.precision import Formats, Part
 from ...workloads.plan.plan_options import PlanOptions
@@ -33,6 +32,7 @@ from ..job.world import World
 from ..training.tokens import Tokens
 from ..training.transformer.experts.gate_training import GateTraining
 from ..training.transformer.training import ModelTraining
+from ..training.transformer.weights.shards import Place
 from . import checkpoints
 from .corpus import MADE, Corpus, corpus_of
 from .loss_scale import LossScale, ScaleEvent, has_halves
@@ -327,9 +327,8 @@ class Trainer:
 
     def _routes(self, rank: int) -> bool:
         """Whether a rank's tokens are counted: ranks along ``tp`` that have parts of the same experts route the same ones."""
-        mesh, place = self.setting.mesh, self.training.place
-        at = dict(zip(mesh.axes, np.unravel_index(rank, mesh.shape), strict=True))
-        return place.whole_experts or not at.get("tp", 0)
+        at = [int(each) for each in np.unravel_index(rank, self.setting.mesh.shape)]
+        return Place.in_mesh(self.setting, at).routes
 
     def _require_numbers(self) -> None:
         if self.record.loss and not math.isfinite(self.record.loss[-1]):
@@ -354,21 +353,11 @@ class Trainer:
             "updates": self.training.holdings.updates,
             "biases": {str(layer): each.tolist() for layer, each in self.gates.biases.items()},
             "scale": None if self.scale is None else [self.scale.value, self.scale.good],
-            **self._alike(),
-            "mesh": mesh_text(dict(zip(setting.mesh.axes, setting.mesh.shape, strict=True))),
+            **checkpoints.kind_of_run(setting, self.corpus.name),
+            **checkpoints.routed(setting),
             "zero": setting.plan.zero,
             "tokens_per_step": self.record.told["tokens_per_step"],
             "history": self.record.history() if not self.job.comm.rank else {},
-        }
-
-    def _alike(self) -> dict[str, Any]:
-        """What has to be the same in a run and in the one that it goes on with, whatever their meshes."""
-        plan = self.setting.plan
-        return {
-            "model": self.setting.model.model_dump(mode="json", exclude={"plan", "sources", "description"}),
-            "data": self.corpus.name,
-            "precision": plan.precision,
-            "optimizer": plan.optimizer,
         }
 
     def _first(self) -> int:
@@ -382,6 +371,11 @@ class Trainer:
         if formats != self.training.formats:
             self.world.agree(lambda: self._change_formats(formats, step))
         self.world.agree(lambda: found.restore(self.training))
+        if found.routed_as(self.setting):
+            self.world.agree(lambda: found.remember(self.training, self.world.rank))
+        elif found.manifest.get("balancing"):
+            before = f"{found.manifest['balancer']} on the mesh {found.manifest['mesh']}"
+            self.record.warnings.append(f"the balancing policy begins without what it had seen: it was {before}")
         self.record.go_on(found.manifest["history"], step)
         self.gates.biases = {int(layer): np.array(each) for layer, each in found.manifest["biases"].items()}
         if self.scale is not None and found.manifest["scale"] is not None:
@@ -396,7 +390,7 @@ class Trainer:
         return step
 
     def _require_alike(self, found: checkpoints.Checkpoint) -> None:
-        for key, value in self._alike().items():
+        for key, value in checkpoints.kind_of_run(self.setting, self.corpus.name).items():
             found.require(key, value, f"--{key}")
         if int(found.manifest["step"]) >= self.setting.plan.steps:
             raise InputError(

@@ -210,7 +210,7 @@ def points_of(path: Path, found: bytes) -> pd.DataFrame:
 def _json(path: Path, found: bytes) -> Any:
     try:
         return json.loads(found.decode("utf-8-sig"), parse_constant=partial(_no_number, path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as reason:
+    except (ValueError, RecursionError) as reason:
         raise InputError(f"{path}: is no JSON: {reason}") from None
 
 

@@ -111,9 +111,10 @@ def cut_over(account: Account, line: MemoryLine) -> list[str]:
     if not line.kept:
         return []
     setting = account.setting
-    axes = {*CONTEXT, "row"}
+    axes = {*setting.mesh.parts_of(CONTEXT), "row"}
     if line.cut == "tp" or (line.cut == "tokens" and (setting.plan.sequence_parallel or setting.mesh.size("col") > 1)):
         axes |= set(TENSOR)
+    axes.add(line.cut)  # where it is a part of one
     return [axis for axis in setting.mesh.axes if axis in axes and setting.mesh.size(axis) > 1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...hardware.errors import InputError
 from ...hardware.machine import Machine
+from ...hardware.records import parsed_json
 from ...sim.simulate import simulate
 from ...workloads.model.model import Model
 from ...workloads.results.run import Run
@@ -145,7 +145,7 @@ def predicted_training(machine: str | Path | Machine, model: str | Path | Model,
 def read_training(path: str | Path) -> dict[str, Any] | None:
     """The summary of a training that a file holds; None where it holds something else, which another reader judges."""
     try:
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        plain = parsed_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     return plain if isinstance(plain, dict) and plain.get("format") == FORMAT else None

@@ -100,7 +100,7 @@ class CampaignSteps:
         batch = self.setting.batch
         left = groups - fewer
         micro = ceil(batch.micro_batches * groups / left) if kept else batch.micro_batches
-        sizes = dict(zip(self.setting.mesh.axes, self.setting.mesh.shape, strict=True)) | {axis: left}
+        sizes = self.setting.mesh.sizes | {axis: left}
         if "row" in sizes:
             sizes = {name: size for name, size in sizes.items() if name not in ("row", "col")}
             sizes["tp"] = self.setting.mesh.size("row", "col")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice, pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -243,10 +244,11 @@ def _on_cards(
     """The same with cards: event by event for the slowest rank of each stage; others keep its order, and its slowing down."""
     wires = {key: sharing.wire(*key) if key[0] != key[1] else (0.0, 0) for key in between}
 
+    @cache
     def message(sender: int, receiver: int, kind: Kind) -> StageMessage:
         (wire, way), seconds = wires[sender, receiver, kind], between[sender, receiver, kind]
-        longest = float(np.max(wire))
-        return StageMessage(longest, float(np.max(seconds)) - max(longest - sharing.burst, 0.0), way)
+        longest = _longest(wire)
+        return StageMessage(longest, _longest(seconds) - max(longest - sharing.burst, 0.0), way)
 
     def share(stage: int, place: int, way: int, out: bool) -> Slowing:
         return sharing.share(stage, orders[stage][place], way, out)
@@ -255,12 +257,17 @@ def _on_cards(
         slots = (None if place is None else (stage, orders[stage][place]) for stage, place in enumerate(running))
         return sharing.stretch(list(slots))
 
-    slowest, made = ([[float(np.max(each)) for each in some] for some in of] for of in (work, parts))
+    slowest, made = ([[_longest(each) for each in some] for some in of] for of in (work, parts))
     cards = Cards(orders, steps, slowest, made, message, share, stretch if sharing.crowds else None, sharing.burst)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)
     return _of_clocks(orders, work, clocks) if alike else _of_each_rank(cards, clocks, work, parts, between, wires)
+
+
+def _longest(seconds: Seconds) -> float:
+    """Of the slowest rank."""
+    return float(np.max(seconds)) if isinstance(seconds, np.ndarray) else seconds
 
 
 def _of_clocks(orders: Sequence[Order], work: list[list[Seconds]], clocks: list[list[Clocks]]) -> Timing:

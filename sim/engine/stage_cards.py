@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -80,6 +80,9 @@ Stretch = Callable[[Sequence[int | None]], list[float]]
 Place = tuple[int, int]
 """A stage, and a place in its order."""
 
+LANES = ((0, True), (0, False), (1, True), (1, False))
+"""The cards of a stage: (way, whether out of it)."""
+
 
 class Event(NamedTuple):
     """A slot that began, or the message with its result: events stand in an order in which each comes after what it needs.
@@ -116,6 +119,7 @@ class _Slot(_Progress):
     begin: float = 0.0
     after: float = 0.0  # seconds of its work that come when its result is made
     made: float = -1.0
+    shares: list[Slowing | None] = field(default_factory=lambda: [None] * len(LANES))  # by lane, once asked
 
 
 @dataclass(eq=False)
@@ -166,7 +170,7 @@ class Cards:
         self.log: list[Event] = []
         self._running: list[_Slot | None] = [None] * len(orders)
         self._queues: dict[tuple[int, int], deque[_Sending]] = {}
-        self._busy: dict[tuple[int, int, bool], _Sending] = {}
+        self._busy: list[list[_Sending | None]] = [[None] * len(LANES) for _ in orders]
         self._held: dict[tuple[int, int], deque[_Sending]] = {}
         self._events: list[tuple[float, int, int, _Progress | Place]] = []
         self._now, self._count = 0.0, 0
@@ -249,25 +253,27 @@ class Cards:
 
     def _send(self, message: _Sending) -> None:
         """The first in the queue goes, once its receiver's card is free."""
-        into = (message.target[0], message.way)
-        if (*into, False) in self._busy:
-            self._held.setdefault(into, deque()).append(message)
+        sender, receiver, lane = message.source[0], message.target[0], 2 * message.way
+        if self._busy[receiver][lane + 1] is not None:
+            self._held.setdefault((receiver, message.way), deque()).append(message)
             return
-        self._busy[message.source[0], message.way, True] = self._busy[*into, False] = message
+        self._busy[sender][lane] = self._busy[receiver][lane + 1] = message
         message.since = message.began = self._now
         self._message_changes(message)
-        for stage in {message.source[0], message.target[0]}:
-            self._slot_changes(stage)
+        self._slot_changes(sender)
+        if receiver != sender:
+            self._slot_changes(receiver)
 
     def _arrives(self, message: _Sending) -> None:
         """The last byte has passed: both cards are free."""
         sender, receiver, way = message.source[0], message.target[0], message.way
-        del self._busy[sender, way, True], self._busy[receiver, way, False]
+        self._busy[sender][2 * way] = self._busy[receiver][2 * way + 1] = None
         queue = self._queues[sender, way]
         queue.popleft()
         self._there(message)
-        for stage in {sender, receiver}:
-            self._slot_changes(stage)
+        self._slot_changes(sender)
+        if receiver != sender:
+            self._slot_changes(receiver)
         held = self._held.get((receiver, way))
         if held:
             self._send(held.popleft())
@@ -291,8 +297,7 @@ class Cards:
                 if old != new and other != stage:
                     self._slot_changes(other)
         self._slot_changes(stage)
-        for way, out in ((way, out) for way in (0, 1) for out in (True, False)):
-            message = self._busy.get((stage, way, out))
+        for message in self._busy[stage]:
             if message is not None:
                 self._message_changes(message)
 
@@ -300,18 +305,22 @@ class Cards:
         slot = self._running[stage]
         if slot is None:
             return
-        shares = [
-            self.share(*slot.place, way, out)
-            for way in (0, 1)
-            for out in (True, False)
-            if (stage, way, out) in self._busy
-        ]
-        stretch = self._stretched[stage]
-        slower = (stretch + each.block if each.crowded else max(stretch, 1.0 + each.block) for each in shares)
-        self._pace(slot, 1.0 / max(slower, default=stretch))
+        slowest = stretch = self._stretched[stage]
+        for lane, message in enumerate(self._busy[stage]):
+            if message is not None:
+                share = slot.shares[lane] or self._share(slot, lane)
+                slowest = max(slowest, stretch + share.block if share.crowded else 1.0 + share.block)
+        self._pace(slot, 1.0 / slowest)
 
     def _message_changes(self, message: _Sending) -> None:
-        ends = ((message.source[0], True), (message.target[0], False))
-        running = [(slot, out) for stage, out in ends if (slot := self._running[stage]) is not None]
-        shares = [self.share(*slot.place, message.way, out).message for slot, out in running]
-        self._pace(message, 1.0 / (1.0 + max(shares, default=0.0)))
+        most, lane = 0.0, 2 * message.way
+        for stage, mine in ((message.source[0], lane), (message.target[0], lane + 1)):
+            slot = self._running[stage]
+            if slot is not None:
+                most = max(most, (slot.shares[mine] or self._share(slot, mine)).message)
+        self._pace(message, 1.0 / (1.0 + most))
+
+    def _share(self, slot: _Slot, lane: int) -> Slowing:
+        """How a slot and messages of a lane slow each other, kept with the slot."""
+        slot.shares[lane] = found = self.share(*slot.place, *LANES[lane])
+        return found

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout
 from ...workloads.schedule.operation import Block
 from ...workloads.schedule.work import Exchange, PipelineWork
@@ -188,7 +187,9 @@ class StageCrowds:
         """The network of one stage's ranks."""
         if stage not in self._traffics:
             whole = self.traffic.layout
-            mesh = Mesh(whole.mesh.axes, tuple(1 if at == self.axis else n for at, n in enumerate(whole.mesh.shape)))
+            mesh = replace(
+                whole.mesh, shape=tuple(1 if at == self.axis else n for at, n in enumerate(whole.mesh.shape))
+            )
             node = whole.node.reshape(whole.mesh.shape).take([stage], axis=self.axis).reshape(-1)
             layout = Layout(mesh, node, whole.ranks_per_node, whole.nodes_per_supernode, whole.supernode_size)
             self._traffics[stage] = Traffic(self.traffic.machine, layout, self.traffic.depth)

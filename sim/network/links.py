@@ -238,26 +238,36 @@ class Messages:
     @classmethod
     def of(cls, links: Links, groups: Index, targets: Index) -> Messages:
         """Messages from ``groups[g, i]`` to ``targets[g, i]``, where that is not -1."""
-        flat = targets.reshape(-1)
-        member = np.flatnonzero(flat >= 0)
-        source, target = groups.reshape(-1)[member], flat[member]
+        source, target = groups.reshape(-1), targets.reshape(-1)
+        member = np.arange(len(target))
+        if target.min(initial=0) < 0:
+            member = np.flatnonzero(target >= 0)
+            source, target = source[member], target[member]
+        none = np.full(len(member), -1)
         near = links.domains[0][source] == links.domains[0][target]
         ends = zip(links.inside.kinds, (source, target), strict=False)
-        passed = {kind.name: np.where(near, links.inside.link[end], -1) for kind, end in ends}
+        beside = bool(near.any())
+        passed = {kind.name: np.where(near, links.inside.link[end], -1) if beside else none for kind, end in ends}
         for name, domain, cables, cable in links.by_level():
-            lane, across = cable[target], domain[source] != domain[target]
-            passed[f"{name}.out"] = np.where(across, domain[source] * cables + lane, -1)
-            passed[f"{name}.in"] = np.where(across, domain[target] * cables + lane, -1)
-        return cls(member, member // groups.shape[1], passed)
+            out, into = domain[source], domain[target]
+            across = out != into
+            for way, home in (("out", out), ("in", into)):
+                link = home if cables == 1 else home * cables + cable[target]
+                passed[f"{name}.{way}"] = np.where(across, link, -1)
+        return cls(member, np.repeat(np.arange(len(groups)), groups.shape[1])[member], passed)
 
 
 def step_loads(links: Links, messages: Messages, sent: Array) -> LinkLoads:
     """Loads of messages when each member of a group has ``sent[g, i]`` bytes for whom it sends to."""
     loads = LinkLoads(links.kinds)
     nbytes = sent.reshape(-1)[messages.member]
-    for kind, link in messages.passed.items():
-        used = link >= 0
-        loads.add(kind, link[used], nbytes[used])
+    for kind in links.kinds:
+        link = messages.passed[kind.name]
+        if link.max(initial=-1) >= 0:  # of messages that pass none, the first place counts
+            on_links = np.bincount(link + 1, weights=nbytes, minlength=kind.count + 1)[1:]
+            loads.put(kind.name, on_links.astype(np.float64, copy=False))
+        else:
+            loads.put(kind.name, np.zeros(kind.count))
     return loads
 
 

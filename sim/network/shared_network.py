@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simpy
 
-from .distinct import distinct
+from .distinct import distinct, first_of_each
 from .links import Array
 from .maxmin import fair_rates
 from .phases.flow_classes import SPENT, Demand
@@ -137,7 +137,7 @@ def _together(demands: list[Demand]) -> tuple[Array, Array, bool]:
     """
     stacked = np.array([demand.link_class() for demand in demands])
     stacked = stacked[:, (stacked >= 0).any(axis=0)]
-    joint = stacked[:, np.unique(alike(*stacked), return_index=True)[1]]
+    joint = stacked[:, first_of_each(alike(*stacked))]
     capacity = np.zeros(joint.shape[1])
     rows, coarse = [], False
     for demand, classes in zip(demands, joint, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from ..network.phases.transfers import Traffic
 
 UNIT = 1e9
 """Bytes with which a collective is looked at; its seconds are linear in them."""
+
+RINGS = ("reduce-scatter", "all-gather", "all-reduce")
+"""Operations whose rings are the same."""
 
 Array = NDArray[np.float64]
 
@@ -31,6 +34,9 @@ class CollectiveSteps:
 
     def seconds(self, nbytes: float) -> float:
         """With vectors of ``nbytes``."""
+        if len(self.lines) == 1:
+            ((fixed, each),) = self.lines
+            return fixed + each * nbytes
         return max([fixed + each * nbytes for fixed, each in self.lines])
 
 
@@ -69,12 +75,16 @@ class Wires:
         """Seconds of an exchange; of ranks with more bytes than others, where they differ."""
         if self.layout.mesh.size(*exchange.axes) == 1:
             return 0.0
-        key = (exchange.operation, exchange.algorithm, self.shape(exchange.axes))
-        known = self.network._known
+        shape, known = self.shape(exchange.axes), self.network._known
+        key = (exchange.operation, exchange.algorithm, shape)
         if key not in known:
-            known[key] = self._lines(exchange)
-        nbytes = float(np.max(exchange.nbytes))
-        return sum(each.seconds(nbytes) for each in known[key])
+            # What goes round a ring loads the same links in all of them, and other layouts will ask for others.
+            alike = RINGS if exchange.algorithm == "ring" else ()
+            for operation in dict.fromkeys((exchange.operation, *alike)):
+                of_this = replace(exchange, operation=operation)
+                known.setdefault((operation, exchange.algorithm, shape), self._lines(of_this))
+        nbytes = exchange.nbytes if isinstance(exchange.nbytes, float) else float(np.max(exchange.nbytes))
+        return sum([each.seconds(nbytes) for each in known[key]])
 
     def hand_over(self, exchange: Exchange, wraps: bool) -> tuple[float, float]:
         """Seconds of a message to the next stage, and those of them in which bytes pass.
@@ -108,10 +118,10 @@ class Wires:
         mesh = self.layout.mesh
         every = (mesh.ranks, self.layout.nodes_per_supernode)
         if self._strides is None:
-            wanted = tuple(axis for axis in mesh.axes if axis in axes)
+            wanted = tuple(mesh.axes[at] for at in mesh.positions(axes))
             return (*every, self.placement, mesh.axes, mesh.shape, wanted)
         parts: list[tuple[int, int]] = []
-        for stride, size in sorted((self._strides[axis], mesh.size(axis)) for axis in set(axes) & set(mesh.axes)):
+        for stride, size in sorted((self._strides[mesh.axes[at]], mesh.shape[at]) for at in mesh.positions(axes)):
             if size == 1:
                 continue
             if parts and parts[-1][0] * parts[-1][1] == stride:
@@ -150,11 +160,12 @@ def _highest(fixed: Array, each: Array, least: float) -> tuple[tuple[float, floa
 
 def strides(mesh: Mesh, placement: str) -> dict[str, int] | None:
     """How many places apart neighbours along each axis stand, where ranks fill nodes one after another; else None."""
-    spec = named(mesh, placement)
+    spec = named(mesh.whole, placement)
     if not isinstance(spec, str) or not spec.startswith("block:"):
         return None
     found, stride = dict[str, int](), 1
     for axis in spec.removeprefix("block:").split(","):
-        found[axis] = stride
-        stride *= mesh.size(axis)
+        for part in reversed(mesh.parts_of([axis])):
+            found[part] = stride
+            stride *= mesh.size(part)
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from ...hardware.errors import AthanorError, InputError
+from ...workloads.lowering.data_parallel.sharding import holding_form
 from ...workloads.lowering.layer.rank_share import Local
 from ...workloads.lowering.pipeline_blocks import handed_on
 from ...workloads.memory.need import Memory
@@ -14,7 +15,9 @@ from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import place
 from ...workloads.pipelines import StageSeconds
 from ...workloads.plan.batch import Batch
-from ...workloads.plan.compatibility import Given, check
+from ...workloads.plan.checks import Checks
+from ...workloads.plan.compatibility import Combination
+from ...workloads.plan.expert_axes import divided
 from ...workloads.plan.plan import Plan
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
@@ -23,7 +26,7 @@ from .memory_estimate import Rooms
 from .pass_times import PassTimes
 from .pipeline_times import PipelineTimes, one_after_another
 from .question import Question
-from .step_times import StepTimes
+from .step_times import ROUNDED, StepTimes
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ class Estimate:
 
     seconds: float
     memory: Memory
+
+
+@dataclass
+class KnownChoices:
+    """What plans have in common that differ in their micro-batches alone; ``setting`` is that of the first that is a plan."""
+
+    plan: Plan
+    mesh: Mesh
+    checks: Checks
+    setting: Setting | None = None
 
 
 class Estimator:
@@ -55,17 +68,43 @@ class Estimator:
         self.rooms = Rooms(question.memory, room)
         self._meshes: dict[tuple[Any, ...], Mesh] = {}
         self._wires: dict[tuple[Mesh, str], Wires | InputError] = {}
+        self._choices: dict[tuple[Any, ...], KnownChoices] = {}
+        self._holdings: dict[tuple[Any, ...], dict[Any, Any]] = {}
+        self._messages: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._plan = question.plan
 
     def setting(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Setting:
         """The setting of a plan; raises :class:`InputError` where it is none."""
-        question, plan = self.question, self._plan.changed(**{**options, "mesh": mesh})
-        shape = self._mesh(mesh, plan)
-        batch = Batch.of(plan, question.model, question.machine, shape, question.ranks_per_node)
+        question, known = self.question, self._chosen(mesh, options)
+        plan = known.plan.resized(options["micro_batch"]) if "micro_batch" in options else known.plan
+        batch = Batch.of(plan, question.model, question.machine, known.mesh, question.ranks_per_node)
         if batch.micro_tokens % batch.seq_len:
             raise InputError(UNEVEN, UNEVEN)
-        check(Given(question.model, plan, shape, batch, question.machine))
-        return Setting(question.machine, question.model, plan, shape, batch, question.ranks_per_node)
+        known.checks.of(batch)
+        if known.setting:
+            return known.setting.resized(plan, batch)
+        found = Setting(question.machine, question.model, plan, known.mesh, batch, question.ranks_per_node)
+        form = holding_form(found)
+        if form not in self._holdings:
+            if len(self._holdings) > KEPT_HOLDINGS:
+                self._holdings.clear()
+            self._holdings[form] = {}
+        known.setting = found.sharing_holdings(self._holdings[form]).with_parts()
+        return found
+
+    def _chosen(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> KnownChoices:
+        """What plans have in common that differ in their micro-batches alone."""
+        values = [str(each) if type(each) is dict else each for name, each in options.items() if name != "micro_batch"]
+        key = (*mesh.items(), *options, *values)
+        found = self._choices.get(key)
+        if found is None:
+            if len(self._choices) > KEPT_CHOICES:
+                self._choices.clear()
+            plan, question = self._plan.changed(**{**options, "mesh": mesh}), self.question
+            shape = self._mesh(mesh, plan)
+            checks = Checks(Combination(question.model, plan, shape, question.machine), question.seq_len)
+            found = self._choices[key] = KnownChoices(plan, shape, checks)
+        return found
 
     def memory(self, setting: Setting) -> Memory:
         """What a rank needs."""
@@ -80,23 +119,39 @@ class Estimator:
     def seconds(self, setting: Setting, worth: Callable[[float], bool] | None = None) -> float | None:
         """Seconds of a step; raises :class:`InputError` where ranks have no place on the machine.
 
-        Where these can only be found by playing a pipeline's order, ``worth`` is asked with seconds that it takes at least, and
-        None stands for an answer that is not.
+        ``worth`` is asked with seconds that it takes at least, and None stands for an answer that is not: those of the passes
+        alone, and again where seconds can only be found by playing a pipeline's order.
         """
         wires, count, stages = self.wires(setting), setting.batch.micro_batches, setting.mesh.size("pp")
+        if worth:
+            least = self.steps.least(setting, wires)
+            if not worth(least) or not worth(ROUNDED * self.steps.whole(setting, wires, least)):
+                return None
         parts = self.steps.parts(setting, wires)
         if stages == 1:
             work = one_after_another(parts, count) + self.steps.first_forward(setting, wires)
             return self.steps.whole(setting, wires, work)
-        local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
-        send, wire = wires.hand_over(handed_on(setting, local), setting.plan.chunks > 1 and not setting.folded)
-        pipeline, of_stages = self.steps.pipeline(setting), StageSeconds(parts, stages, send, wire)
+        pipeline, of_stages = (
+            self.steps.pipeline(setting),
+            StageSeconds(parts, stages, *self._hand_over(setting, wires)),
+        )
         found = None if of_stages.crowded else pipeline.step_seconds(of_stages, count)
         if found is None:
-            if worth and not worth(self.steps.whole(setting, wires, of_stages.least(count))):
+            if worth and not worth(
+                ROUNDED * self.steps.whole(setting, wires, pipeline.least_seconds(of_stages, count))
+            ):
                 return None
             found = self.pipelines.played(pipeline, of_stages, count)
         return self.steps.whole(setting, wires, found)
+
+    def _hand_over(self, setting: Setting, wires: Wires) -> tuple[float, float]:
+        """Seconds of a message between stages, and those in which its bytes pass; known for what ranks pass on."""
+        wraps = setting.plan.chunks > 1 and not setting.folded
+        key = (self.passes.of(setting, wires).number, wires.shape(("pp",)), setting.plan.scatter_gather, wraps)
+        if key not in self._messages:
+            local = Local.of(setting, setting.plan.precisions.at(0), decoder=True)
+            self._messages[key] = wires.hand_over(handed_on(setting, local), wraps)
+        return self._messages[key]
 
     def estimate(self, mesh: Mapping[str, int], options: Mapping[str, Any]) -> Estimate:
         """Time and memory of a plan; raises :class:`InputError` where it is none."""
@@ -128,14 +183,21 @@ class Estimator:
         return found
 
     def _mesh(self, mesh: Mapping[str, int], plan: Plan) -> Mesh:
-        key = (*mesh.items(), plan.tensor)
+        key = (*mesh.items(), plan.tensor, plan.expert_tensor, plan.expert_context)
         if key not in self._meshes:
             made = Mesh.of(mesh)
-            self._meshes[key] = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
+            made = made.gridded() if plan.tensor == "2d" and "tp" in made.axes else made
+            self._meshes[key] = divided(plan, made) if self.question.model.experts else made
         return self._meshes[key]
 
 
 KEPT_LAYOUTS = 8
 """Layouts that are kept at once: a search goes from mesh to mesh."""
+
+KEPT_CHOICES = 2_000
+"""Combinations of choices that are kept at once: those of a mesh come again for each size of micro-batches."""
+
+KEPT_HOLDINGS = 200
+"""Kinds of what ranks hold that are kept at once: those of a mesh come again."""
 
 UNEVEN = "--global-batch: no whole number of sequences on each data-parallel rank"

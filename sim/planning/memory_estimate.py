@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from ...workloads.loads.loads import Load
 from ...workloads.memory.account import Account
-from ...workloads.memory.activations import Saved
+from ...workloads.memory.activations import Saved, SavedInAll
 from ...workloads.memory.need import PARTS, Array, Memory, MemoryLine
 from ...workloads.memory.stages import MemoryStages, in_flight
 from ...workloads.memory.working import settled
 from ...workloads.pipelines import find_pipeline
 from ...workloads.plan.setting import Setting
-from .pass_times import Key, dealt, shape
+from .pass_times import Key
 
 HOST, COPIES, LIBRARIES = range(len(PARTS), len(PARTS) + 3)
 
@@ -28,6 +29,12 @@ class MemorySums:
     """
 
     nbytes: Array
+
+    @cached_property
+    def device(self) -> Array:
+        """All on the device, of each stage."""
+        total: Array = self.nbytes[:HOST].sum(axis=0)
+        return total
 
     @classmethod
     def of(cls, lines: Iterable[MemoryLine], stages: int) -> MemorySums:
@@ -60,27 +67,37 @@ class Rooms:
     def _at(self, setting: Setting, loads: list[Load], policy: str) -> Memory:
         plan, batch, mesh = setting.plan, setting.batch, setting.mesh
         alike, stages = self._stages_of(setting)
-        here = shape(setting)
-        formats = plan.precisions.policy(policy)
-        if (here, policy) not in self._saved:
-            self._saved[here, policy] = Saved.of(setting, formats)
-        account = Account(setting, loads, formats, stages, self._saved[here, policy])
-        key: Key = (
-            mesh.axes,
-            mesh.shape,
+
+        def account() -> Account:
+            key = (setting.rank_work, policy)
+            formats = plan.precisions.policy(policy)
+            if key not in self._saved:
+                self._saved[key] = SavedInAll.of(setting, formats)
+            return Account(setting, loads, formats, stages, self._saved[key])
+
+        staying: Key = (
+            mesh,
             policy,
-            tuple(stages.versions),
-            *dealt(setting),
+            find_pipeline(plan.pipeline) if mesh.size("pp") > 1 else None,  # which says how many versions there are
+            setting.dealt,
             plan.zero,
-            plan.overlap,
             plan.offload,
+            plan.optimizer,
+            plan.gradients,
+            plan.moments,
+            plan.framework,
+            plan.offload_delay,
+            setting.expert_axes,
+            setting.expert_cut,
+            # gradients that leave layer by layer are never all there
+            (plan.overlap, batch.micro_batches > 1) if "optimizer" in plan.offloads else None,
         )
-        key = (*key, plan.optimizer, plan.gradients, plan.moments, plan.framework)
-        key = (*key, plan.offload_delay, setting.expert_axes, batch.micro_batches > 1)
-        if key not in self._resident:
-            self._resident[key] = MemorySums.of(account.resident(), stages.count)
-        moving = (
-            here,
+        if (stays := self._resident.get(staying)) is None:
+            if len(self._resident) > KEPT:
+                self._resident.clear()
+            stays = self._resident[staying] = MemorySums.of(account().resident(), stages.count)
+        moving: Key = (
+            setting.rank_work,
             plan.offload,
             policy,
             alike,
@@ -89,13 +106,12 @@ class Rooms:
             plan.loss,
             plan.activations,
         )
-        if moving not in self._passing:
-            self._passing[moving] = MemorySums.of(account.passing(), stages.count)
-        stays, passes = self._resident[key].nbytes, self._passing[moving].nbytes
-        nbytes = stays + passes
-        if account.working and (framework := setting.processor.framework):
-            kept = stays[LIBRARIES]
-            sizes = stays[:HOST].sum(axis=0) - kept, passes[:HOST].sum(axis=0), stays[COPIES], kept
+        if (passes := self._passing.get(moving)) is None:
+            passes = self._passing[moving] = MemorySums.of(account().passing(), stages.count)
+        nbytes = stays.nbytes + passes.nbytes
+        if (framework := setting.processor.framework) and account().working:
+            kept = stays.nbytes[LIBRARIES]
+            sizes = stays.device - kept, passes.device, stays.nbytes[COPIES], kept
             pool = settled(framework, self.capacity, *sizes)
             nbytes[PARTS.index("other")] += pool.copies + pool.idle
             return self._worst(nbytes, pool.used)
@@ -122,7 +138,12 @@ class Rooms:
         key: Key = (count, plan.recompute_layers)
         if count > 1:
             flight = in_flight(find_pipeline(plan.pipeline), count, setting.batch.micro_batches, plan.chunks)
-            key = (*key, plan.pipeline, plan.chunks, plan.stage_layers, flight.tobytes())
-        if key not in self._stages:
-            self._stages[key] = MemoryStages(setting)
-        return key, self._stages[key]
+            key = (*key, setting.folded, plan.chunks, plan.stage_layers, flight.tobytes())
+        of_pipeline = (*key, plan.pipeline)  # which also says how many versions of weights there are
+        if of_pipeline not in self._stages:
+            self._stages[of_pipeline] = MemoryStages(setting)
+        return key, self._stages[of_pipeline]
+
+
+KEPT = 5_000
+"""Sums of what stays that are kept at once."""

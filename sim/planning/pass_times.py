@@ -16,15 +16,20 @@ from ...workloads.lowering.layer.passes import Passes
 from ...workloads.mesh.axes import CONTEXT, TENSOR
 from ...workloads.mesh.placement import Layout
 from ...workloads.model.layers import Layer
+from ...workloads.pipelines import PartSeconds
 from ...workloads.plan.setting import Setting
 from ...workloads.schedule.costs import Costs
 from ...workloads.schedule.operation import COMPUTE, Operation, Task
 from ...workloads.schedule.work import Exchange, kernels
 from .collective_times import Wires
+from .latest import Latest
 from .spans import Pass, Place, Span
 from .timeline import SpanTimeline
 
 Key = tuple[object, ...]
+
+AXES_OF_PASSES = (*TENSOR, *CONTEXT, "ep")
+"""Axes along which passes through layers exchange."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,32 @@ def as_even(exchange: Exchange) -> Exchange:
     return replace(exchange, nbytes=float(np.max(nbytes)), received=None, pairs=None)
 
 
+@dataclass(frozen=True)
+class SpanSeconds:
+    """Seconds of all spans of settings that share them; ``number`` stands for them.
+
+    ``blocks`` are those of blocks that have nothing but spans, and until what they pass on is there, as these are found;
+    ``bounds`` what steps take at least.
+    """
+
+    number: int
+    seconds: Mapping[Span, float]
+    blocks: dict[Key, tuple[float, float]] = field(default_factory=dict)
+    bounds: dict[Key, float] = field(default_factory=dict)
+
+    def passes(self, kinds: Iterable[Layer], ends: tuple[bool, bool], split: bool) -> PartSeconds:
+        """The passes of a micro-batch through layers of these kinds, and the ``ends`` of the model that are with them."""
+        places: list[tuple[Place, Layer | None, int]] = [("layer", kind, n) for kind, n in Counter(kinds).items()]
+        places += [("embedding", None, ends[0]), ("output", None, ends[1])]
+
+        def seconds(way: Pass) -> float:
+            return sum(times * self.seconds[Span(at, way, kind)] for at, kind, times in places if times)
+
+        if split:
+            return PartSeconds(seconds("forward"), seconds("inputs"), seconds("weights"))
+        return PartSeconds(seconds("forward"), seconds("backward"))
+
+
 @dataclass
 class PassTimes:
     """Spans by the shape of a rank's work: settings that differ in other things share them.
@@ -97,27 +128,31 @@ class PassTimes:
 
     costs: Costs
     _lowered: dict[Key, dict[Span, Work]] = field(default_factory=dict)
-    _timed: dict[Key, Mapping[Span, float]] = field(default_factory=dict)
+    _timed: dict[Key, SpanSeconds] = field(default_factory=dict)
     _loads: dict[Key, list[Load]] = field(default_factory=dict)
+    _latest: Latest[SpanSeconds] = field(default_factory=Latest)
 
-    def of(self, setting: Setting, wires: Wires) -> tuple[Key, Mapping[Span, float]]:
-        """The seconds of all spans of a setting on the links of its layout, and what they depend on."""
-        key = shape(setting)
-        axes = (*TENSOR, *CONTEXT, "ep")
-        here = (key, *(wires.shape((axis,)) for axis in axes), wires.shape(setting.expert_axes))
+    def of(self, setting: Setting, wires: Wires) -> SpanSeconds:
+        """The seconds of all spans of a setting on the links of its layout."""
+        return self._latest.of(setting, lambda: self._of(setting, wires))
+
+    def _of(self, setting: Setting, wires: Wires) -> SpanSeconds:
+        key = setting.rank_work
+        here = (key, *(wires.shape((axis,)) for axis in AXES_OF_PASSES), wires.shape(setting.expert_axes))
         if here not in self._timed:
             # Algorithms in two levels depend on the layout, as do tokens that go once to a node: of exchanges of tokens alone.
             known = (key, here if setting.plan.all_to_all == "two-level" or setting.plan.dispatch != "copies" else None)
             if known not in self._lowered:
                 self._lowered[known] = self._lower(setting, wires.layout)
-            self._timed[here] = {span: work.seconds(wires, self.costs) for span, work in self._lowered[known].items()}
-        return here, self._timed[here]
+            seconds = {span: work.seconds(wires, self.costs) for span, work in self._lowered[known].items()}
+            self._timed[here] = SpanSeconds(len(self._timed), seconds)
+        return self._timed[here]
 
     def loads(self, setting: Setting) -> list[Load]:
         """Loads of the layers with experts as all ranks would have them, were they all as full as the fullest."""
         if not setting.model.experts:
             return []
-        key = shape(setting)
+        key = setting.rank_work
         if key not in self._loads:
             even = dict[Layer, Load]()
             for kind in (kind for kind in setting.kinds if kind.moe):
@@ -131,7 +166,8 @@ class PassTimes:
         own, stack = Passes.of(setting, setting.plan.precisions.at(0)), setting.stack
         passes = replace(own, paced=False)  # a span's work has the host's part itself
         loads = dict(zip((at for at, kind in enumerate(stack) if kind.moe), self.loads(setting), strict=True))
-        overlap, found, trained = setting.plan.tensor_overlap, dict[Span, Work](), makes(setting.model)
+        overlap, weights = setting.plan.tensor_overlap, setting.plan.tensor_async
+        found, trained = dict[Span, Work](), makes(setting.model)
 
         def lower(
             place: Place,
@@ -140,7 +176,7 @@ class PassTimes:
             kind: Layer | None = None,
         ) -> None:
             ahead = Program(layout, beside_products=overlap)
-            back = Program(layout, beside_products=overlap, makes=trained)
+            back = Program(layout, beside_products=overlap, beside_weights=weights, makes=trained)
             ahead.phase, back.phase = "forward", "backward"
             forward(ahead)
             backward(back)
@@ -148,7 +184,7 @@ class PassTimes:
             halves = [[each for each in whole if each.task.of_weights == second] for second in (False, True)]
             if not in_turn(whole):  # what runs beside what is another matter where only a half is there
                 for second in (False, True):
-                    half = Program(layout, partial(_of_half, second), overlap, trained)
+                    half = Program(layout, partial(_of_half, second), overlap, makes=trained)
                     backward(half)
                     halves[second] = list(half.schedule().operations)
             names: tuple[Pass, ...] = ("forward", "backward", "inputs", "weights")
@@ -173,38 +209,3 @@ class PassTimes:
 
 def _of_half(second: bool, task: Task) -> bool:
     return task.of_weights == second
-
-
-def dealt(setting: Setting) -> Key:
-    """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
-    plan = setting.plan
-    chunks = plan.chunks if len(setting.kinds) > 1 or setting.folded else 1
-    return chunks, setting.folded, plan.stage_layers, plan.recompute_layers
-
-
-def shape(setting: Setting) -> Key:
-    """What the passes of a rank depend on: which part of each layer and of how many tokens it works on, and how."""
-    plan, mesh = setting.plan, setting.mesh
-    return (
-        mesh.size("tp"),
-        mesh.size("col"),
-        mesh.size(*CONTEXT),
-        mesh.size("ep"),
-        setting.batch.micro_tokens,
-        setting.batch.seq_len,
-        plan.sequence_parallel,
-        plan.attention,
-        plan.recompute,
-        None if plan.recomputed_layers is None else setting.kinds,
-        setting.expert_axes,
-        plan.precision,
-        plan.prototypes,
-        plan.top_k,
-        plan.all_to_all,
-        plan.balancer,
-        plan.router,
-        plan.tensor_overlap,
-        plan.cuda_graphs,
-        plan.dispatch,
-        plan.route_nodes,
-    )

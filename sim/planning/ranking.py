@@ -97,19 +97,22 @@ LISTS = ("best", "front", "by_mesh", "roomier")
 
 
 class KeptPlans:
-    """The plans of a mesh that anybody will ask for: the fastest ``keep``, and those that no other beats in time and memory.
+    """The plans that anybody will ask for: the fastest ``keep``, and those that no other beats in time and memory.
 
-    ``slowest`` is the last of the fastest; ``front`` are (seconds, bytes), faster ones first.
+    Plans of a mesh that is one of many have to be so ``among`` those of all meshes that were looked at; the fastest of each is
+    kept besides. ``front`` are (seconds, bytes), faster ones first.
     """
 
-    def __init__(self, keep: int) -> None:
-        self.keep = keep
+    def __init__(self, keep: int, among: KeptPlans | None = None) -> None:
+        self.keep, self.among = keep, among
         self.plans = list[Ranked]()
         self.front = list[tuple[float, float]]()
         self._fastest = list[float]()
 
     def wants(self, seconds: float, nbytes: float) -> bool:
         """Whether a plan that takes no less and needs so many bytes could still be one of them."""
+        if self.among:
+            return not self._fastest or seconds <= self._fastest[0] or self.among.wants(seconds, nbytes)
         if len(self._fastest) < self.keep or seconds <= self._fastest[-1]:
             return True
         place = bisect_right(self.front, (seconds, inf))
@@ -117,11 +120,15 @@ class KeptPlans:
 
     def has_equal(self, seconds: float, nbytes: float) -> bool:
         """Whether a plan on the front takes as long and needs as much: which of them stays is for :attr:`Ranked.order` to say."""
+        if self.among:
+            return self.among.has_equal(seconds, nbytes)
         place = bisect_right(self.front, (seconds, inf))
         return bool(place) and self.front[place - 1] == (seconds, nbytes)
 
     def add(self, plan: Ranked) -> None:
         """Take a plan, and forget which others it beats."""
+        if self.among:
+            self.among.add(plan)
         self.plans.append(plan)
         insort(self._fastest, plan.seconds)
         del self._fastest[self.keep :]
@@ -133,13 +140,29 @@ class KeptPlans:
             del self.front[place + 1]
 
 
-def rank(estimator: Estimator, space: Space, mesh: dict[str, int], keep: int) -> RankedPlans:
-    """All plans of a mesh: how many, why not, and the best ``keep`` of them.
+@dataclass
+class KeptOfAll:
+    """What is kept of the plans of all meshes of a search that were looked at: those that fit, and those that nearly do."""
 
-    A pipeline whose order would have to be played is not, where a bound says that its plan is none of those.
+    fits: KeptPlans
+    roomier: KeptPlans
+
+    @classmethod
+    def of(cls, keep: int) -> KeptOfAll:
+        """None yet, of which ``keep`` are wanted."""
+        return cls(KeptPlans(keep), KeptPlans(1))
+
+
+def rank(
+    estimator: Estimator, space: Space, mesh: dict[str, int], keep: int, among: KeptOfAll | None = None
+) -> RankedPlans:
+    """All plans of a mesh: how many, why not, and the best ``keep`` of them; of those ``among`` others that are kept of these.
+
+    Where a bound says that a plan is none of those, its step time is not worked out.
     """
     found, started = RankedPlans(), time.process_time()
-    fits, roomier = KeptPlans(keep), KeptPlans(1)
+    fits = KeptPlans(keep, among.fits if among else None)
+    roomier = KeptPlans(1, among.roomier if among else None)
     for options in space.plans(mesh):
         found.enumerated += 1
         try:
@@ -185,14 +208,15 @@ def reason(wrong: AthanorError) -> str:
 Task = tuple[Space, dict[str, int], int]
 """A space, one of its meshes, and how many plans to keep."""
 
-_estimators: dict[str, Estimator] = {}
+_estimators: dict[tuple[object, ...], tuple[Estimator, KeptOfAll]] = {}
 
 
 def rank_mesh(task: Task) -> RankedPlans:
     """The plans of a mesh; what was worked out for one mesh of a question is known for the next."""
     space, mesh, keep = task
-    name = space.question.digest
+    name = space.question.digest, space.offloads, keep
     if name not in _estimators:
         _estimators.clear()
-        _estimators[name] = Estimator(space.question)
-    return rank(_estimators[name], space, mesh, keep)
+        _estimators[name] = Estimator(space.question), KeptOfAll.of(keep)
+    estimator, among = _estimators[name]
+    return rank(estimator, space, mesh, keep, among)

@@ -251,7 +251,7 @@ def _rank(
     which: str,
 ) -> Iterator[Search]:
     """Rank all meshes, those of earlier searches first."""
-    keys = [f"{this.question.digest}{which}:{mesh_text(mesh)}" for mesh in this.space.meshes]
+    keys = [f"{this.question.digest}{which}.{keep}:{mesh_text(mesh)}" for mesh in this.space.meshes]
     left = []
     for key, mesh in zip(keys, this.space.meshes, strict=True):
         if key in known:

@@ -58,7 +58,7 @@ def add_backward(program: Program, place: Place, layer: Layer | None, split: boo
 class SpanEnds(Ends):
     """Both ends of a model, and the turn from encoder to decoder, as spans."""
 
-    split: bool
+    split: bool = False
 
     def embed(self, program: Program) -> None:
         """Before the first layer."""
@@ -121,7 +121,7 @@ class SpanStep(TrainingStep):
     def passes(self, last: bool, layers: tuple[int, ...] | None = None, split: str = "", first: bool = False) -> Passes:
         """The passes of a micro-batch, as :meth:`TrainingStep.passes` has them."""
         plain = super().passes(last, layers, split, first)
-        ends = SpanEnds(plain.ends.first, plain.ends.last, plain.ends.tensor, bool(split))
+        ends = SpanEnds(plain.ends.first, plain.ends.last, plain.ends.tensor, split=bool(split))
         return SpanPasses(
             plain.setting, plain.stacks, plain.tensor, ends, plain.experts, plain.around, split=bool(split)
         )

@@ -16,12 +16,14 @@ PLANS = {
             'pipeline = "interleaved"\nchunks = 2\nrecompute = "selective"\noverlap = "all"\nattention = "fused"\n'),
     "moe": ("mixtral-8x7b", 'mesh = "pp=4,dp=1,ep=8"\nglobal_batch = 64\nmicro_batch = 1\nprecision = "bf16"\nzero = "1"\npipeline = "1f1b"\n'
             'chunks = 1\nattention = "fused"\nrecompute = "full"\nrecompute_layers = "first:2"\nbalancer = "capacity:1.25"\n'),
+    "etp": ("mixtral-8x7b", 'mesh = "dp=2,ep=2,cp=2,tp=8"\nglobal_batch = 64\nmicro_batch = 1\nprecision = "bf16"\nzero = "1"\nattention = "fused"\n'
+            'sequence_parallel = true\nexpert_tensor = "4"\nexpert_context = "spread"\n'),
     "latent": ("deepseek-v2-lite", 'mesh = "dp=2,ep=8"\nglobal_batch = 32\nmicro_batch = 1\nprecision = "fp8"\nzero = "1"\nattention = "fused"\n'),
     "offload": ("llama3-8b", 'mesh = "dp=8"\nglobal_batch = 16\nmicro_batch = 2\nseq_len = 4096\nprecision = "bf16"\nzero = "1"\noffload = "optimizer:0.5"\nattention = "fused"\n'),
 }  # fmt: skip
 
 COMPARED = ("mesh", "global_batch", "micro_batch", "seq_len", "precision", "zero", "pipeline", "chunks", "recompute", "recompute_layers",
-            "overlap", "sequence_parallel", "attention", "offload", "balancer", "expert_tensor", "stage_layers", "optimizer")  # fmt: skip
+            "overlap", "sequence_parallel", "attention", "offload", "balancer", "expert_tensor", "expert_context", "stage_layers", "optimizer")  # fmt: skip
 
 
 def run_file(folder, name):

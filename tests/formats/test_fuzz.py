@@ -1,103 +1,141 @@
-"""Whatever a file holds, an importer reads it or says in one line what is wrong: no traceback, no hang.
+"""Whatever a file of others holds, an importer reads it or says in one line what is wrong: no traceback, no hang, no flood.
 
-``FUZZ=10000 pytest tests/formats/test_fuzz.py`` tries ten thousand files of each format; the suite some of each.
+``make fuzz`` tries ten thousand files of each format (``FUZZ=10000``); the suite some of each.
 """
 
 import json
-import os
 
 import athanor as package
 import pytest
-from athanor import AthanorError
 from athanor.reports.formats.importers import IMPORTERS
 from athanor.reports.formats.kinds import Asked
-from hypothesis import HealthCheck, given, settings
+from athanor.reports.formats.traces.kineto_writer import kineto_trace
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
+from support.scripts import script
+from support.spoiled import FUZZED, WRITTEN, read_or_refused, spoiled
 
-CASES = int(os.environ.get("FUZZ", "25"))
+MEGATRON = script("tests/formats/test_megatron.py")
+TOPOLOGIES = script("tests/formats/test_topologies.py")
+FRAMEWORKS = script("tests/formats/test_frameworks.py")
+MEASUREMENTS = script("tests/formats/test_measurements.py")
 
 CONFIGS = [each["config"] for each in json.loads((ROOT / "tests" / "data" / "huggingface.json").read_text()).values()]
 
-SEEDS = {
-    "hf": [json.dumps(each) for each in CONFIGS],
+NEMO = {
+    "num_nodes": 2, "devices": 8,
+    "model": {"num_layers": 8, "hidden_size": 64, "num_attention_heads": 4, "seq_length": 8, "tensor_model_parallel_size": 2, "vocab_size": 99},
+}  # fmt: skip
+DUMPED = {
+    "num_layers": 2,
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "seq_length": 4,
+    "world_size": 2,
+    "vocab_size": 9,
+    "bf16": True,
+}
+
+SAMPLES = {
+    "hf": [("json", each) for each in CONFIGS],
     "megatron": [
+        *MEGATRON.SCRIPTS.values(),
         "A=(--num-layers 8 --hidden-size 64)\ntorchrun --nnodes 2 --nproc_per_node 4 x.py ${A[@]} --num-attention-heads 4 --seq-length 8 "
         "--vocab-size 99 --bf16 --moe-layer-freq ([0]*1+[1]*7) --num-experts 4",
-        "Namespace(num_layers=2, hidden_size=8, num_attention_heads=2, seq_length=4, world_size=2, vocab_size=9)",
-        "  num_layers ........ 2\n  hidden_size ....... 8\n  num_attention_heads ..... 2\n  seq_length ........ 4\n",
+        "Namespace(" + ", ".join(f"{key}={value}" for key, value in DUMPED.items()) + ")",
+        "".join(f"  {key} ........ {value}\n" for key, value in DUMPED.items()),
+        ("yaml", NEMO),
+        ("json", DUMPED),
     ],
-    "deepspeed": [json.dumps({"train_batch_size": 8, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "bf16": {"enabled": True}})],
-    "torchtitan": ['[model]\nname = "llama3"\nflavor = "8B"\n[parallelism]\ndata_parallel_shard_degree = 4\n[training]\nseq_len = 8\n'],
-    "nccl-tests": ["# size count type redop root time algbw busbw\n 1024 256 float sum -1 10.0 0.1 0.2\n"],
-    "osu": ["# OSU MPI Latency Test v7.4\n# Size Latency (us)\n1 2.0\n1024 3.0\n"],
-    "slurm": ["SwitchName=a Switches=b[1-2]\nSwitchName=b1 Nodes=n[1-4]\nSwitchName=b2 Nodes=n[5-8]\n"],
-    "nvidia-topo": ["\tGPU0\tGPU1\tNIC0\tCPU Affinity\nGPU0\tX\tNV4\tPIX\t0\nGPU1\tNV4\tX\tSYS\t0\n\n"],
-    "hwloc": ['<topology version="2.0"><object type="Machine"><object type="NUMANode" local_memory="9"/><object type="Core"/></object></topology>'],
-    "kineto": [json.dumps({"distributedInfo": {"rank": 0}, "traceEvents": [
-        {"ph": "X", "cat": "kernel", "name": "k", "ts": 1.0, "dur": 2.0, "args": {"operation": "embedding.lookup", "step": 0}}]})],
+    "deepspeed": [("json", FRAMEWORKS.ZERO2), ("json", FRAMEWORKS.AUTO)],
+    "torchtitan": [
+        ("toml", FRAMEWORKS.TITAN),
+        '[model]\nname = "llama3"\nflavor = "8B"\n[parallelism]\ndata_parallel_shard_degree = 4\n[training]\nseq_len = 8\n',
+    ],
+    "nccl-tests": [
+        MEASUREMENTS.nccl_log(),
+        "# size count type redop root time algbw busbw\n 1024 256 float sum -1 10.0 0.1 0.2\n",
+        ("json", {"config": {"nranks": 2, "operation": "all_reduce"}, "results": [{"size": 1024, "out_of_place": {"time": 10.0, "bus_bw": 0.2}}]}),
+    ],
+    "osu": [MEASUREMENTS.OSU.format("1 2.0\n1024 3.0\n4194304 400.5"), "# OSU MPI-CUDA Allreduce Latency Test v7.4\n# Size Latency (us)\n1 2.0\n1024 3.0\n"],
+    "slurm": [TOPOLOGIES.CONF, TOPOLOGIES.YAML, TOPOLOGIES.BLOCKS],
+    "nvidia-topo": [TOPOLOGIES.matrix(8, lambda *_: "NV18", 8), TOPOLOGIES.matrix(4, lambda *_: "NV4", 2)],
+    "hwloc": [TOPOLOGIES.hwloc(), TOPOLOGIES.hwloc(gpus=2)],
+    "kineto": [],  # of the prediction
 }  # fmt: skip
-
-NOISE = st.one_of(
-    st.text(max_size=12),
-    st.integers(-(10**20), 10**20).map(str),
-    st.sampled_from(["null", "true", "{", "}", "[", "]", '"', "\\", "$X", "$((", "*", "&a", "!!python/object:os.system", "\n", "1e999", "NaN", "-1"]),
-)  # fmt: skip
-
-
-@st.composite
-def spoiled(draw, kind):
-    """A file of the kind with some pieces cut out, put in or doubled; or anything at all."""
-    text = draw(st.sampled_from(SEEDS[kind]))
-    for _ in range(draw(st.integers(0, 4))):
-        begin = draw(st.integers(0, len(text)))
-        end = draw(st.integers(begin, min(len(text), begin + 30)))
-        text = text[:begin] + draw(NOISE) + draw(st.sampled_from(["", text[begin:end]])) + text[end:]
-    return draw(st.one_of(st.just(text.encode(errors="surrogatepass")), st.binary(max_size=40)))
+"""Files of each format's shape: texts, or trees and how they are written."""
 
 
 @pytest.fixture(scope="module")
 def prediction(tmp_path_factory):
+    """The file of a run, and what a profiler would have seen of it, cut to a few operations."""
+    run = package.simulate("cluster-64", "moda-tiny")
+    trace = json.loads(kineto_trace(run))
+    trace["traceEvents"] = [event for event in trace["traceEvents"] if event["ph"] == "X"][:30]
+    marked = [
+        {**event, "cat": "gpu_user_annotation", "name": event["args"].get("operation", "x")}
+        for event in trace["traceEvents"]
+    ]
     file = tmp_path_factory.mktemp("prediction") / "run.json"
-    package.simulate("cluster-64", "moda-tiny").save(file)
-    return str(file)
+    run.save(file)
+    return str(file), [
+        ("json", trace),
+        ("json", trace["traceEvents"]),
+        ("json", {"traceEvents": trace["traceEvents"] + marked}),
+    ]
+
+
+def samples(kind, prediction):
+    return SAMPLES[kind] or prediction[1]
 
 
 def asking(kind, prediction):
-    """What is said of a file beside its name: so much that each of the seeds is read."""
+    """What is said of a file beside its name: so much that each of the samples is read."""
     defined = {
-        "megatron": {"world_size": "2", "vocab_size": "9"},
+        "megatron": {"world_size": "16", "vocab_size": "50000"},
+        "deepspeed": {"world_size": "16"},
+        "torchtitan": {"world_size": "16"},
         "nccl-tests": {"operation": "all-reduce", "ranks": "2", "hosts": "2"},
-        "osu": {"operation": "all-reduce"},
-        "kineto": {"run": prediction},
+        "osu": {"operation": "all-reduce", "ranks": "2", "hosts": "2"},
+        "kineto": {"run": prediction[0]},
     }
-    return Asked(machine="selene", defined=defined.get(kind, {}))
+    return Asked(machine="eos-h100", defined=defined.get(kind, {}))
 
 
-@pytest.mark.parametrize("kind", SEEDS)
-def test_seeds_are_read(kind, prediction, tmp_path):
+def named(folder, content, kind, at=0):
+    """A file with the content, by an ending that says how it is written where a format has several."""
+    ends = {"megatron": [".sh", ".yaml", ".json"], "slurm": [".conf", ".yaml"]}.get(kind, [".txt"])
+    file = folder / f"fuzz-{kind}{ends[at % len(ends)]}"
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_samples_are_read(kind, prediction, tmp_path):
     """Else nothing behind the first refusal would ever be tried."""
-    for text in SEEDS[kind]:
-        file = tmp_path / "seed.txt"
-        file.write_text(text)
+    for sample in samples(kind, prediction):
+        text = sample if isinstance(sample, str) else WRITTEN[sample[0]](sample[1])
+        yaml = (sample[0] == "yaml") if isinstance(sample, tuple) else text.startswith(("---", "- topology"))
+        at = (
+            1
+            if yaml and kind in ("megatron", "slurm")
+            else 2
+            if isinstance(sample, tuple) and kind == "megatron"
+            else 0
+        )
+        file = named(tmp_path, text.encode(), kind, at)
         assert IMPORTERS.find(kind).read(file, asking(kind, prediction)) is not None
 
 
-@pytest.mark.parametrize("kind", SEEDS)
-@settings(max_examples=CASES, deadline=None, suppress_health_check=[*HealthCheck])
+@pytest.mark.parametrize("kind", SAMPLES)
+@settings(**FUZZED)
 @given(data=st.data())
 def test_any_file_is_read_or_refused_in_one_line(kind, data, prediction, tmp_path_factory):
-    content = data.draw(spoiled(kind))
-    suffix = data.draw(st.sampled_from([".txt", ".yaml"])) if kind in ("megatron", "slurm") else ".txt"
-    file = tmp_path_factory.getbasetemp() / f"fuzz-{kind}{suffix}"
-    file.write_bytes(content)
-    asked = asking(kind, prediction)
-    try:
-        IMPORTERS.find(kind).read(file, asked)
-    except AthanorError as wrong:
-        assert str(wrong)
-        assert "\n" not in str(wrong)
+    content = data.draw(spoiled(samples(kind, prediction)))
+    file = named(tmp_path_factory.getbasetemp(), content, kind, data.draw(st.integers(0, 2)))
+    read_or_refused(lambda file: IMPORTERS.find(kind).read(file, asking(kind, prediction)), file)
 
 
 def test_every_format_is_tried():
-    assert {*SEEDS} == {*IMPORTERS}
+    assert {*SAMPLES} == {*IMPORTERS}

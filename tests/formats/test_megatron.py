@@ -1,6 +1,7 @@
 """Launches of Megatron-LM in each of their forms become the same run file, which simulates; what cannot be carried is refused."""
 
 import json
+import re
 
 import athanor as package
 import pytest
@@ -137,6 +138,33 @@ def test_experts_of_more_ranks_than_dp_has_fold_over_cp(tmp_path):
     text = SCRIPTS["moe"].replace("--num-experts 8", "--num-experts 8 --context-parallel-size 2")
     plan = read_megatron(script(tmp_path, text), Asked(machine=MACHINE)).plan
     assert plan["mesh"] == {"pp": 2, "ep": 2, "cp": 2, "tp": 2} and plan["expert_context"] == "spread"
+
+
+def test_experts_fold_over_tp_then_cp_then_dp(tmp_path):
+    """As Megatron-Core numbers ranks of experts, also where dp alone has enough of them; a part of an axis is a number."""
+    text = SCRIPTS["moe"].replace("nnodes=2", "nnodes=8")
+
+    def plan_with(**flags):
+        more = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in flags.items())
+        changed = text
+        for key in flags:
+            changed = re.sub(rf"--{key.replace('_', '-')} \S+", "", changed)
+        return read_megatron(script(tmp_path, changed.replace("--bf16", f"--bf16 {more}")), Asked(machine=MACHINE)).plan
+
+    plan = plan_with(context_parallel_size=2, expert_model_parallel_size=4)
+    assert plan["mesh"] == {"pp": 2, "dp": 4, "ep": 2, "cp": 2, "tp": 2} and plan["expert_context"] == "spread"
+    plan = plan_with(context_parallel_size=4, expert_model_parallel_size=2)
+    assert plan["mesh"] == {"pp": 2, "dp": 4, "cp": 4, "tp": 2} and plan["expert_context"] == "2"
+    plan = plan_with(
+        context_parallel_size=2,
+        tensor_model_parallel_size=4,
+        expert_tensor_parallel_size=2,
+        expert_model_parallel_size=8,
+    )
+    assert plan["mesh"] == {"pp": 2, "dp": 2, "ep": 2, "cp": 2, "tp": 4}
+    assert (plan["expert_tensor"], plan["expert_context"]) == ("2", "spread")
+    with pytest.raises(InputError, match="must divide tp = 2"):
+        plan_with(expert_tensor_parallel_size=4)
 
 
 def flat(run_file):

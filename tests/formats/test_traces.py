@@ -1,6 +1,7 @@
 """A Run as traces of others: every row and second is there, slices nest, arrows lead forward, and their own schemas read them."""
 
 import json
+from collections import Counter, defaultdict
 
 import athanor as package
 import pytest
@@ -60,36 +61,43 @@ def test_counters_add_up_to_the_bytes_of_the_trace(run):
         assert total == pytest.approx(sum(row.nbytes for row in run.trace if row.ranks == name and row.level), rel=1e-3)
 
 
-def test_perfettos_own_schema_reads_the_trace(run):
-    proto = pytest.importorskip(
-        "perfetto.protos.perfetto.trace.perfetto_trace_pb2", reason="needs the package perfetto"
-    )
-    trace = proto.Trace()
-    trace.ParseFromString(perfetto_trace(run))
-    events = [packet for packet in trace.packet if packet.HasField("track_event")]
-    begins = [packet for packet in events if packet.track_event.type == proto.TrackEvent.TYPE_SLICE_BEGIN]
-    ends = [packet for packet in events if packet.track_event.type == proto.TrackEvent.TYPE_SLICE_END]
-    assert len(begins) == len(ends) == len(run.trace)
-    assert sum(packet.timestamp for packet in ends) - sum(packet.timestamp for packet in begins) == pytest.approx(
-        1e9 * sum(row.end - row.start for row in run.trace), abs=len(run.trace)
-    )
-    names = {each.iid: each.name for packet in trace.packet for each in packet.interned_data.event_names}
-    assert {names[packet.track_event.name_iid] for packet in begins} == {row.label for row in run.trace}
-    tracks = {packet.track_descriptor.uuid for packet in trace.packet if packet.HasField("track_descriptor")}
-    parents = {packet.track_descriptor.parent_uuid for packet in trace.packet if packet.track_descriptor.parent_uuid}
-    assert parents <= tracks
-    assert {packet.track_event.track_uuid for packet in events} <= tracks
-    flows = [flow for packet in begins for flow in packet.track_event.flow_ids]
-    assert {flows.count(flow) for flow in flows} == {2}
+def parsed(data):
+    """{field: values in order} of a message."""
+    found = defaultdict(list)
+    for field, _, value in fields(data):
+        found[field].append(value)
+    return found
 
 
-def test_our_own_reader_finds_the_same_packets(run):
-    packets = [value for field, _, value in fields(perfetto_trace(run))]
-    times = [value for packet in packets for field, _, value in fields(packet) if field == 8]
-    assert (
-        max(times) == round(1e9 * sum(run.totals.each_step_seconds))
-        or max(times) <= 1e9 * sum(run.totals.each_step_seconds) + 1
-    )
+def test_packets_of_perfetto_are_balanced_in_order_and_about_tracks_that_there_are(run):
+    """By the numbers of Perfetto's schema; ``test_trace_viewers.py`` reads them by the schema itself."""
+    packets = [parsed(value) for field, _, value in fields(perfetto_trace(run)) if field == 1]
+    assert all(packet[10] == [1] for packet in packets)
+    tracks, known, names, under_way, flows, last = {}, set(), {}, Counter(), Counter(), 0
+    for packet in packets:
+        for about in map(parsed, packet[60]):
+            (uuid,) = about[1]
+            assert uuid not in known and {*about[5]} <= known
+            assert about[2] or about[3]
+            known.add(uuid)
+            tracks[uuid] = parsed(about[8][0])[6] if about[8] else []
+        for interned in map(parsed, packet[12]):
+            names.update((parsed(each)[1][0], parsed(each)[2][0].decode()) for each in interned[2])
+        for event in map(parsed, packet[11]):
+            (when,), (kind,), (track,) = packet[8], event[9], event[11]
+            assert when >= last
+            last = when
+            assert bool(tracks[track]) == (kind == 4)
+            under_way[track] += {1: 1, 2: -1, 4: 0}[kind]
+            assert 0 <= under_way[track] <= 1
+            assert kind != 1 or names[event[10][0]]
+            flows.update(event[47])
+    assert not any(under_way.values())
+    assert {*flows.values()} == {2}
+    assert len(flows) == len(Tracks(run).arrows)
+    assert {unit for each in tracks.values() for unit in each} == {b"B/s", b"%"}
+    assert last == pytest.approx(1e9 * sum(run.totals.each_step_seconds), abs=2)
+    assert {*names.values()} == {row.label for row in run.trace}
 
 
 def test_chromes_json_has_what_analysers_ask_for(run):
@@ -105,7 +113,13 @@ def test_chromes_json_has_what_analysers_ask_for(run):
                 assert event["name"].startswith("nccl")
                 assert {"Collective name", "In msg nelems", "Out msg nelems", "Group size", "dtype"} <= {*event["args"]}
     whole = json.loads(kineto_trace(run))["traceEvents"]
-    assert sum(event.get("cat") == "kernel" for event in whole) == len(run.trace)
+    done = [event for event in whole if event.get("cat") in ("kernel", "cpu_op")]
+    assert len(done) == len(run.trace)
+    assert {event["args"]["kind"] for event in done if event["cat"] == "cpu_op"} == {"launches"}
+    starts = {event["args"]["correlation"]: event for event in whole if event.get("cat") == "cuda_runtime"}
+    for event in (event for event in done if event["cat"] == "kernel"):
+        assert starts.pop(event["args"]["correlation"])["ts"] <= event["ts"]
+    assert not starts
     ids = [event["id"] for event in whole if event["ph"] in "sf"]
     assert {ids.count(each) for each in ids} == {2}
 
@@ -137,7 +151,8 @@ def test_a_trace_of_kineto_is_a_measured_run_that_compares(run, tmp_path):
             name = next(name for name, number in Tracks(run).ranks.items() if number == rank)
             times = {(row.step, row.operation): (row.start, row.end) for row in run.trace if row.ranks == name}
             long = {(row.step, row.operation) for row in run.trace if row.ranks == name and row.end - row.start > 1e-8}
-            assert [row.operation for row in found.trace] == [row.operation for row in run.trace if row.ranks == name]
+            assert len(found.trace) == len(times)
+            assert {(row.step, row.operation) for row in found.trace} == {*times}
             if ranges:
                 for row in (row for row in found.trace if (row.step, row.operation) in long):
                     assert (row.start, row.end) == pytest.approx(times[row.step, row.operation], abs=3e-9)

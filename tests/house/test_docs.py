@@ -41,6 +41,14 @@ def test_the_types_of_options_are_current(build):
     assert (ROOT / build.PLAN_OPTIONS).read_text() == build.plan_options(), "run make pages"
 
 
+def test_the_diagram_of_the_architecture_is_current(build):
+    diagram = build.diagram()
+    assert (ROOT / build.DATA_FLOW).read_text() == diagram.svg(), "run make pages"
+    boxes = {name for column in diagram.COLUMNS for name in column}
+    leads = {**{start: (end,) for start, end in diagram.ARROWS.items()}, **diagram.FORKS}
+    assert {*leads} | {end for ends in leads.values() for end in ends} == boxes
+
+
 def test_tables_of_benchmarks_are_the_recorded_ones(build):
     markers = []
     for name in build.PAGES:
@@ -171,7 +179,7 @@ def test_jobs_of_the_readme_run(tmp_path):
     assert len(jobs) >= 3
     environment = {**os.environ, "PATH": path, "XDG_RUNTIME_DIR": str(tmp_path)}
     for job in jobs:
-        fewer = ["--steps", "5"] if " train " in job else []
+        fewer = ["--steps", "5"] if " train " in job else ["--steps", "2"] if " execute " in job else []
         done = subprocess.run(
             [*shlex.split(job), *fewer], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
         )

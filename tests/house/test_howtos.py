@@ -78,7 +78,7 @@ def json_or_lines_of_it(text):
 
 
 READERS = {"python": python, "toml": tomllib.loads, "json": json_or_lines_of_it}
-OTHERS = ("", "sh", "bash", "diff", "csv", "mermaid")
+OTHERS = ("", "sh", "bash", "diff", "csv")
 """Languages of blocks; what a program prints has none."""
 
 

@@ -548,7 +548,14 @@ def test_a_calibration_is_not_measured_again_and_takes_another_machine_for_its_s
 
 
 def _network(text):
-    return json.loads(text)["point"]["kind"] in ("ping-pong", "library ping-pong", "messages", "links", "collective")
+    return json.loads(text)["point"]["kind"] in (
+        "ping-pong",
+        "library ping-pong",
+        "messages",
+        "handover",
+        "links",
+        "collective",
+    )
 
 
 REFUSALS = [

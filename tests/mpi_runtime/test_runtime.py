@@ -77,15 +77,13 @@ def all_runs(folder):
     """Execute everything that is executed on four ranks, in one job."""
     (folder / "narrow.toml").write_text(NARROW)
     (folder / "tree.toml").write_text(machine_toml(machine_of(TREE)))
-    narrow = (
-        "--model narrow.toml --tokens-per-rank 64 " + plan
-        for plan in (*(f"{plan} --steps 2" for plan in PLANS), PAYLOADS)
-    )
-    tiny = (f"{' '.join(TINY)} --machine tree.toml --mesh ep=4 --router zipf:1 {way}" for way in WAYS)
+    narrow = ("--model narrow.toml --tokens-per-rank 64 " + plan for plan in (*PLANS, PAYLOADS))
+    tiny = (f"{' '.join(TINY)} --machine tree.toml --mesh ep=4 --router zipf:1 --compute sleep {way}" for way in WAYS)
     given = [*narrow, *tiny]
     names = [f"run{number}.json" for number in range(len(given))]
     commands = [
-        ["execute", "-o", name, "--json", "-", *words.split()] for name, words in zip(names, given, strict=True)
+        ["execute", "--steps", "2", "-o", name, "--json", "-", *words.split()]
+        for name, words in zip(names, given, strict=True)
     ]
     for name, answer in zip(names, told(folder, 4, commands), strict=True):
         assert answer.statuses == {0}, answer.errors

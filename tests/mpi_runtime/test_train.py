@@ -40,8 +40,30 @@ RUNS = {
     " --checkpoint-every 4",
     "by steps, again": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --precision fp64:2,bf16:2,layerwise"
     " --resume steps/step-00000004",
+    "remembering": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --balancer damped:Damped --out kept --checkpoint-every 3",
+    "remembering, again": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 1 --balancer damped:Damped"
+    " --resume kept/step-00000003",
+    "forgotten": "--mesh ep=2,tp=2 --tokens-per-rank 64 --balancer damped:Damped --resume kept/step-00000003",
     "straight on": "--mesh ep=2,dp=2 --tokens-per-rank 32 --zero 3 --resume run --steps 8",
 }
+DAMPED = """
+import numpy as np
+from athanor.workloads.routing.balancers import Balancer, Carried
+
+
+class Damped(Balancer):
+    remembers = True
+
+    def carry(self, wanted, tokens, past):
+        every = wanted.sum(axis=0)
+        mean = past.state.setdefault("mean", every + 0.0)
+        past.state["times"] = past.state.get("times", 0) + 1
+        before = past.wanted(2)
+        more = 1 + (0 if before is None else int(before.max() > every.max()))
+        past.state["mean"] = 0.5 * mean + 0.5 * every
+        kept = np.minimum(every, np.ceil(mean).astype(np.int64) + more)
+        return Carried(kept, moved=0 * kept[:, 0], dropped=(every - kept).sum(axis=-1))
+"""
 WRONG = {
     "--resume nowhere": "--resume nowhere: has no whole checkpoint (a folder step-N with manifest.json)",
     "--mesh ep=4 --optimizer sgd --steps 9 --resume run": "--optimizer was adam, and is sgd now",
@@ -54,6 +76,7 @@ WRONG = {
 def all_runs(folder):
     """Everything in one job, in turn."""
     (folder / "model.toml").write_text(MODEL)
+    (folder / "damped.py").write_text(DAMPED)
     commands = [f"{COMMON} {words}".split() for words in (*RUNS.values(), *WRONG)]
     for name, answer in zip((*RUNS, *WRONG), told(folder, 4, commands), strict=True):
         (folder / f"{[*RUNS, *WRONG].index(name)}.json").write_text(
@@ -112,6 +135,19 @@ def test_gates_are_trained_as_in_one_process(runs, answers):
 def test_a_run_goes_on_to_the_bit(runs):
     for key in ("loss", "gradient_norm"):
         assert runs["again"][key] == runs["four ranks"][key]
+
+
+@needs_mpi
+def test_a_policy_goes_on_with_what_it_remembers(runs, answers):
+    """On the same mesh to the bit, from the middle of what it has seen; on another it begins anew, and that is said."""
+    whole, again, other = (runs[name] for name in ("remembering", "remembering, again", "forgotten"))
+    for key in ("loss", "gradient_norm"):
+        assert again[key] == whole[key] != runs["four ranks"][key]
+    assert not any("balancing policy" in text for text in again["warnings"])
+    assert any(
+        "begins without what it had seen: it was damped:Damped on the mesh" in text for text in other["warnings"]
+    )
+    assert not list(answers[1].glob("run/*/balancing-*"))  # one that looks at nothing leaves nothing
 
 
 @needs_mpi

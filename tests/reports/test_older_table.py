@@ -248,7 +248,9 @@ def test_experts_over_all_data_parallel_ranks_or_whole_over_tensor_parallel_ones
     )
     assert own.plan["mesh"] == {"pp": 2, "dp": 8, "tp": 4} and own.plan["expert_tensor"] == "whole"
     assert folded.plan["mesh"] == {"pp": 2, "ep": 8, "cp": 4} and folded.plan["expert_context"] == "spread"
-    assert between.left_out == "etp=2: experts are cut over all of tp=4, or not at all"
+    assert between.plan["mesh"] == {"pp": 2, "dp": 4, "ep": 2, "tp": 4} and between.plan["expert_tensor"] == "2"
+    (apart,) = rows(tmp_path, {**moe, "num_accelerators": "64", "tp": "4", "ep": "4", "etp": "3"})
+    assert apart.left_out == "etp=3 does not divide tp=4"
 
 
 def test_a_table_that_is_none_is_refused(tmp_path):

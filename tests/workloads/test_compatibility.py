@@ -82,10 +82,11 @@ EXCLUDED = {
     ("--route-nodes", "--dispatch copies"): (EXPERTS, {"mesh": {"ep": 2}, "route_nodes": 1}),
     ("ep", "no experts"): (DENSE, {"mesh": {"ep": 2}}),
     ("--prototypes", "no experts"): (DENSE, {"mesh": {"dp": 2}, "prototypes": 2}),
-    ("--all-to-all bruck", "--expert-tensor whole"): (
+    ("--all-to-all bruck", "--expert-tensor below tp"): (
         EXPERTS,
-        {"mesh": {"ep": 2, "tp": 2}, "all_to_all": "bruck", "expert_tensor": "whole"},
+        {"mesh": {"ep": 2, "tp": 4}, "all_to_all": "bruck", "expert_tensor": "2"},
     ),
+    ("--expert-tensor in ranks", "no experts"): (DENSE, {"mesh": {"tp": 4}, "expert_tensor": "2"}),
     ("--all-to-all bruck", "--expert-context spread"): (
         EXPERTS,
         {"mesh": {"ep": 2, "cp": 2}, "all_to_all": "bruck", "expert_context": "spread"},
@@ -140,6 +141,31 @@ def test_every_rule_names_something_that_exists():
             EXPERTS,
             {"mesh": {"ep": 3, "tp": 4}, "expert_tensor": "whole"},
             "--mesh ep=3,tp=4: ep*tp=12 does not divide the 16 experts of experts",
+        ),
+        (
+            EXPERTS,
+            {"mesh": {"tp": 8}, "expert_tensor": "3"},
+            "--expert-tensor 3: does not divide the 8 ranks of tp",
+        ),
+        (
+            EXPERTS,
+            {"mesh": {"tp": 8}, "expert_tensor": "halve"},
+            "--expert-tensor halve: write split, whole or a number of ranks of tp",
+        ),
+        (
+            EXPERTS,
+            {"mesh": {"ep": 2, "cp": 4}, "expert_context": "3"},
+            "--expert-context 3: does not divide the 4 ranks of cp",
+        ),
+        (
+            EXPERTS.model_copy(update={"expert_hidden": 130}),
+            {"mesh": {"tp": 8}, "expert_tensor": "4"},
+            "--mesh tp=8: etp=4 does not divide the 130 inner elements of an expert of experts",
+        ),
+        (
+            EXPERTS,
+            {"mesh": {"ep": 3, "tp": 4}, "expert_tensor": "2"},
+            "--mesh ep=3,tp=4: ep*tep=6 does not divide the 16 experts of experts",
         ),
         (EXPERTS, {"mesh": {"ep": 2}, "prototypes": 3}, "--prototypes 3: does not divide the 16 experts of experts"),
         (

@@ -13,7 +13,7 @@ from athanor.workloads.mesh.mesh import Mesh
 from athanor.workloads.mesh.placement import place
 from athanor.workloads.model.model import CATALOGUE, Model, list_models, load_model
 from athanor.workloads.plan.batch import Batch
-from athanor.workloads.plan.compatibility import Given, check
+from athanor.workloads.plan.checks import Given, check
 from athanor.workloads.plan.plan import Plan
 from athanor.workloads.plan.setting import Setting
 from hypothesis import given

@@ -1,10 +1,10 @@
-"""Training frameworks as memory sees them: one file each, and one line here."""
+"""Training frameworks: one file each, and one line here."""
 
 from __future__ import annotations
 
 from ...hardware.registry import Registry
 from .deepspeed import DeepSpeed
-from .framework import TrainingFramework
+from .framework import Traffic, TrainingFramework
 from .fsdp import FullyShardedDataParallel
 from .megatron import Megatron
 
@@ -20,4 +20,4 @@ FRAMEWORKS: Registry[TrainingFramework] = Registry(
 )
 """Frameworks by the names that ``--framework`` takes."""
 
-__all__ = ["FRAMEWORKS", "DeepSpeed", "FullyShardedDataParallel", "Megatron", "TrainingFramework"]
+__all__ = ["FRAMEWORKS", "DeepSpeed", "FullyShardedDataParallel", "Megatron", "Traffic", "TrainingFramework"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from .framework import TrainingFramework
+from ...hardware.precisions import BYTES
+from ..model.precision import Formats
+from .framework import NORM, SCALED, Traffic, TrainingFramework, unscaled, widened, written_back
 
 Release = tuple[int, int]
 
@@ -31,6 +33,12 @@ class Megatron(TrainingFramework):
     workspace: ClassVar[float] = 2 * 32 * 2.0**20
     """One of cuBLAS for PyTorch and one for Transformer Engine, 32 MiB each on Hopper and later."""
 
+    loss: ClassVar[Traffic] = Traffic(2 + 4 + 4 + 4 + 4 + 4 - 2, 4 + 4 + 4 + 4 - 2)
+    """``vocab_parallel_cross_entropy``: cast, maximum, less the maximum, exponential, sum, quotient (memory-sure)."""
+
+    loss_backward: ClassVar[Traffic] = Traffic(4 + 4, 4 + 2)
+    """The softmax times the gradient, in place, and the cast's way back."""
+
     release: Release = NEWEST
 
     @classmethod
@@ -42,6 +50,14 @@ class Megatron(TrainingFramework):
         if not (major.isdecimal() and minor.isdecimal()):
             raise ValueError("takes a release of Transformer Engine, as in megatron:2.11")
         return cls((int(major), int(minor)))
+
+    def around_update(self, formats: Formats) -> Traffic:
+        """``MixedPrecisionOptimizer.step``: copies, scale, norm and clipping before Adam, weights behind it (memory-sure)."""
+        return widened(formats) + unscaled(formats) + NORM + SCALED + written_back(formats)
+
+    def clears(self, formats: Formats) -> Traffic:
+        """``zero_grad_buffer``."""
+        return Traffic(0, BYTES[formats.gradient])
 
     @property
     def weighs_inside(self) -> bool:

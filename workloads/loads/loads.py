@@ -198,6 +198,7 @@ class LoadModel:
         self._states: dict[tuple[int, int, int], tuple[int, dict[str, Any]]] = setting.past_loads.setdefault(
             ("states", decoder, self._others), {}
         )
+        self._looked: dict[tuple[int, int, int], NDArray[np.int64]] = {}  # by expert, of earlier steps
         self._kept: dict[tuple[int, int], deque[tuple[int, NDArray[np.int64]]]] = setting.past_loads.setdefault(
             decoder, {}
         )
@@ -314,9 +315,18 @@ class LoadModel:
             group,
             loads=lambda earlier: self.wanted(layer, earlier, micro_batch),
             results=lambda earlier: self._carried(layer, earlier, micro_batch),
-            experts=lambda earlier: self.of_experts(layer, earlier, micro_batch),
+            experts=lambda earlier: self._looked_at(layer, earlier, micro_batch),
             state=self._state(layer, step, micro_batch, group or 0) if self.balancer.remembers else {},
         )
+
+    def _looked_at(self, layer: int, step: int, micro_batch: int) -> NDArray[np.int64]:
+        """Loads by expert, kept for the next group of which a policy asks for the same."""
+        key = layer, step, micro_batch
+        if key not in self._looked:
+            while len(self._looked) > MOST_STEPS_AGO:
+                del self._looked[next(iter(self._looked))]
+            self._looked[key] = self.of_experts(*key)
+        return self._looked[key]
 
     def _state(self, layer: int, step: int, micro_batch: int, group: int) -> dict[str, Any]:
         """What a policy has remembered of a group before a step: it is asked about all steps before, in their order."""

@@ -98,7 +98,13 @@ def _lowered(setting: Setting, step: int, pairwise: bool) -> tuple[Schedule, lis
 def _program(this: TrainingStep) -> Program:
     """An empty one."""
     setting = this.setting
-    return Program(this.layout, beside_products=setting.plan.tensor_overlap, makes=makes(setting.model))
+    plan = setting.plan
+    return Program(
+        this.layout,
+        beside_products=plan.tensor_overlap,
+        beside_weights=plan.tensor_async,
+        makes=makes(setting.model),
+    )
 
 
 def _one_after_another(this: TrainingStep) -> Schedule:

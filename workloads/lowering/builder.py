@@ -57,6 +57,9 @@ class Program:
 
     With ``beside_products`` exchanges over tp run beside the product that needs what they bring, or that makes what they add up,
     part by part, as Transformer Engine's user buffers do: both begin together, and what follows waits for the longer one.
+
+    With ``beside_weights`` only those of inputs' gradients run beside the products with weights that do not need them: an input
+    is gathered again while its gradient is worked out, and that is added up while the weight's is.
     """
 
     def __init__(
@@ -64,9 +67,10 @@ class Program:
         layout: Layout,
         wanted: Callable[[Task], bool] = lambda task: True,
         beside_products: bool = False,
+        beside_weights: bool = False,
         makes: Callable[[Task], bool] = lambda task: True,
     ) -> None:
-        self.layout, self.beside_products = layout, beside_products
+        self.layout, self.beside_products, self.beside_weights = layout, beside_products, beside_weights
         self.wanted: Callable[[Task], bool] = lambda task: wanted(task) and makes(task)
         self._began: set[int] = set()  # what the last operation waited for
         self._coming: int | None = None  # what the next product runs beside
@@ -84,7 +88,8 @@ class Program:
         """Append an operation that starts when the one appended before it is done."""
         if not self.wanted(task):
             return
-        if task.overlaps and self.beside_products and self._beside_product(task, work, category, label):
+        beside = self.beside_products or (self.beside_weights and _of_inputs(task))
+        if task.overlaps and beside and self._beside_product(task, work, category, label):
             return
         stream = COMMUNICATION if isinstance(work, Exchange) else COMPUTE
         if self._coming is not None and not isinstance(work, Gemm):
@@ -101,7 +106,8 @@ class Program:
             waits = {*self._joined, *_some(self._last)}
             self._coming = self._append(task, work, category, TENSOR, waits, label)
             return True
-        if self._last is not None and isinstance(self._operations[self._last].work, Gemm):
+        last = None if self._last is None else self._operations[self._last]
+        if last is not None and isinstance(last.work, Gemm) and (self.beside_products or last.task.of_weights):
             waits = {*self._joined, *self._began}
             self._joined.append(self._append(task, work, category, TENSOR, waits, label))
             return True
@@ -184,6 +190,11 @@ class Program:
         label = label or spelled(task)
         self._operations.append(Operation(label, self.phase, category, stream, work, after, here))
         return len(self._operations) - 1
+
+
+def _of_inputs(task: Task) -> bool:
+    """Whether an exchange gathers an input again for its weight's gradient, or adds up the input's own; not that of a gate."""
+    return task.role is Role.INPUT_GATHER and task.gradient is not None and task.part != "moe"
 
 
 def _some(number: int | None) -> set[int]:

@@ -122,21 +122,34 @@ class PipelineBlocks:
     ) -> Block:
         """What a stage with these layers (and ends) does in a pass, of the ``first``, the ``last`` or another micro-batch."""
         this = self.this
-        program = Program(
-            this.layout, _wanted(which, split), this.setting.plan.tensor_overlap, makes(this.setting.model)
-        )
+        plan = this.setting.plan
+        beside = plan.tensor_overlap, plan.tensor_async and not split
+        program = Program(this.layout, _wanted(which, split), *beside, makes(this.setting.model))
         passes = this.passes(last, tuple(layers), which if split else "", first)
-        if which != "W" and not ends[0 if which == "F" else 1] and _scattered(this.setting) > 1:
+        if self._gathers(which, ends):
             self._gather(program, which)
         if which == "F":
             passes.forward(program, layers, flows, *ends)
         else:
             passes.backward(program, layers, flows, *ends)
-        if which == ("W" if split else "B") and this.asynchronous and (last or not self.last_differs):
+        if self._updates(which, split, last):
             program.phase = "update"
             this.update.synchronise(program, held(this.setting), Task())
             this.update.step(program)
         return tuple(_counted_from(each, layers.start) for each in program.schedule().operations)
+
+    def bare(self, which: str, split: bool, ends: tuple[bool, bool], last: bool, first: bool = False) -> bool:
+        """Whether a block that :meth:`make` makes is nothing but the passes through its layers, whichever these are."""
+        around = self.this.around(last, (), which if split else "", first)
+        return not (around or self._gathers(which, ends) or self._updates(which, split, last))
+
+    def _gathers(self, which: str, ends: tuple[bool, bool]) -> bool:
+        """Whether what comes from another stage is put together first."""
+        return which != "W" and not ends[0 if which == "F" else 1] and _scattered(self.this.setting) > 1
+
+    def _updates(self, which: str, split: bool, last: bool) -> bool:
+        """Whether weights are updated within the pipeline, after this block."""
+        return which == ("W" if split else "B") and self.this.asynchronous and (last or not self.last_differs)
 
     def _gather(self, program: Program, which: str) -> None:
         """Ranks of tp put together what each has received a part of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -185,26 +185,24 @@ class Account:
     @cached_property
     def _most(self) -> float:
         """Tokens that the fullest rank's experts carry in one layer of a micro-batch."""
-        return max((float(np.max(load.received)) for load in self.loads), default=0.0)
+        return max((float(np.max(load.received)) for load in _each(self.loads)), default=0.0)
 
     @cached_property
     def _copies(self) -> float:
         """Copies of experts that a rank has in one layer of a micro-batch at most."""
-        return max((float(np.max(load.copies_held)) for load in self.loads), default=0.0)
+        return max((float(np.max(load.copies_held)) for load in _each(self.loads)), default=0.0)
 
     def _kept(self, saved: Saved) -> Iterator[MemoryLine]:
         """What layers keep until their backward pass."""
         found = dict[tuple[str, str], tuple[SavedTensor, Array]]()
         away = self.setting.plan.offload_shares.get("activations", 0.0)
         for kind in self.stages.kinds:
-            kept, carried = saved.kept(kind), self.stages.carried(self.loads, kind) if kind.moe else np.zeros(1)
-            for row in saved.layer(kind):
-                if not (share := kept(row)):
-                    continue
+            carried = self.stages.carried(self.loads, kind) if kind.moe else np.zeros(1)
+            copies = self.stages.copies(kind)
+            for row, nbytes in saved.stays(kind):
                 key = (row.operator, row.what)
                 before = found[key][1] if key in found else np.zeros(1)
-                size = share * row.nbytes * (carried if row.carried else self.stages.copies(kind))
-                found[key] = (row, before + size)
+                found[key] = (row, before + nbytes * (carried if row.carried else copies))
         for row, size in found.values():
             line = MemoryLine("activations", row.operator, row.what, size, cut=row.cut, kept=row.kept)
             yield from line.divided(away if row.entry else 0.0)
@@ -213,8 +211,8 @@ class Account:
         """What is worked out again, for one layer at a time."""
         recomputation, again = self.setting.plan.recomputation, np.zeros(self.stages.count)
         for kind in self.stages.kinds:
-            kept = saved.kept(kind)
-            size = sum((1 - kept(row)) * row.size(self._most) for row in saved.layer(kind))
+            own, carried = saved.goes(kind)
+            size = own + carried * self._most
             again = np.maximum(again, self.stages.has(kind) * size)
         if recomputation.repeats:
             yield MemoryLine("activations", "again", "one layer, worked out again", again)
@@ -246,3 +244,8 @@ class Account:
             norm, out = first.stream * saved.size("norm"), first.stream * saved.size("attention")
             yield MemoryLine("activations", "encoder.norm", "its input", self.stages.at_first * norm)
             yield MemoryLine("activations", "cross.qkv", "output of the encoder", self.stages.at_first * out)
+
+
+def _each(loads: list[Load]) -> Iterable[Load]:
+    """Every load once: equal layers may have the very same."""
+    return {id(load): load for load in loads}.values()

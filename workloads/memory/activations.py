@@ -17,6 +17,7 @@ from ...hardware.frozen_dict import FrozenDict
 from ...hardware.precisions import BYTES
 from ..loads.loads import LoadModel
 from ..lowering.layer.rank_share import Local
+from ..mesh.axes import TENSOR
 from ..model.layers import Layer
 from ..model.model import Target
 from ..model.precision import Formats, Part
@@ -119,6 +120,18 @@ class Saved:
     def kept(self, kind: Layer) -> Callable[[SavedTensor], float]:
         """Which share of its rows a layer keeps until the backward pass."""
         return _all if kind.kept else self.setting.plan.recomputation.kept
+
+    def stays(self, kind: Layer) -> list[tuple[SavedTensor, float]]:
+        """The rows of which a layer keeps something until the backward pass, with its bytes (of each token, where carried)."""
+        kept = self.kept(kind)
+        return [(row, share * row.nbytes) for row in self.layer(kind) if (share := kept(row))]
+
+    def goes(self, kind: Layer) -> tuple[float, float]:
+        """Bytes of a layer that are worked out again: of a micro-batch, and of each token that a rank's experts carry."""
+        kept, found = self.kept(kind), [0.0, 0.0]
+        for row in self.layer(kind):
+            found[row.carried] += (1 - kept(row)) * row.nbytes
+        return found[0], found[1]
 
     def size(self, part: Part) -> int:
         """Bytes of an activation of a part."""
@@ -238,15 +251,16 @@ class Saved:
         """Their input first. Norm and gate for the tokens that the rank routes, the rest for those that its experts carry."""
         assert self.loads is not None
         model, size, ups = local.model, self.size("expert"), local.model.matrices - 1
-        spread = "tp" in self.loads.axes
-        width = model.expert_width / (1 if spread else local.width)
-        cut: Cut = "tp" if spread else "whole"
+        across = self.setting.expert_cut
+        width = model.expert_width / self.setting.mesh.size(*across)
+        apart = [axis for axis in self.loads.axes if axis in TENSOR]
+        cut: Cut = ("tp" if not across else "tep") if apart else "whole"
         routed = float(self.loads.tokens)
         yield SavedTensor("moe.norm", "its input", local.stream * self.size("norm"), "tokens")
         normal, scores = routed * model.hidden * self.size("norm"), routed * model.experts * self.size("gate")
         yield SavedTensor("moe.gate", "its input", normal, cut, modules=("layernorm",))
         yield SavedTensor("moe.top_k", "scores of all experts", scores, cut, modules=("moe",))
-        inner: Cut = "whole" if spread else "tp"
+        inner: Cut = ("tp" if not apart else "etp") if across else "whole"
         cast, framework = self.product("expert"), self.setting.framework
         experts: Part = "expert"
         rows: list[tuple[str, str, float, Cut, tuple[str, ...], Part | None]] = [
@@ -264,3 +278,33 @@ class Saved:
             beside = local.tokens * model.width_beside / local.width
             yield from self._inner("shared", beside, ("moe", "shared_experts"))
         yield from self.mask("moe", local)
+
+
+@dataclass(frozen=True)
+class SavedInAll(Saved):
+    """The same where only sums matter: all rows that go the same way are one."""
+
+    _stays: dict[Layer, list[tuple[SavedTensor, float]]] = field(default_factory=dict, compare=False, repr=False)
+    _goes: dict[Layer, tuple[float, float]] = field(default_factory=dict, compare=False, repr=False)
+
+    def stays(self, kind: Layer) -> list[tuple[SavedTensor, float]]:
+        """At most a row for inputs of layers, which may lie in host memory, for other activations, and for carried ones."""
+        if kind not in self._stays:
+            found = dict[tuple[bool, bool], float]()
+            for row, nbytes in super().stays(kind):
+                way = (row.entry, row.carried)
+                found[way] = found.get(way, 0.0) + nbytes
+            self._stays[kind] = [
+                (
+                    SavedTensor(f"layer {entry}", f"carried {carried}", nbytes, "whole", entry=entry, carried=carried),
+                    nbytes,
+                )
+                for (entry, carried), nbytes in found.items()
+            ]
+        return self._stays[kind]
+
+    def goes(self, kind: Layer) -> tuple[float, float]:
+        """Worked out once."""
+        if kind not in self._goes:
+            self._goes[kind] = super().goes(kind)
+        return self._goes[kind]

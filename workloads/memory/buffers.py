@@ -61,7 +61,7 @@ def exchanges(saved: Saved, most: float, copies: float = 0.0) -> Iterator[Memory
     if copies and saved.loads is not None:
         setting = saved.setting
         model, formats = setting.model, setting.plan.precisions.at(0)["expert"]
-        cut = 1 if "tp" in saved.loads.axes else setting.mesh.size("tp")
+        cut = setting.mesh.size(*setting.expert_cut)
         numbers = model.matrices * model.hidden * model.expert_width / cut
         layers = np.ceil(model.moe_layers / setting.mesh.size("pp"))
         size = copies * layers * numbers * (BYTES[formats.compute] + BYTES[formats.gradient])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...hardware.precisions import BYTES
-from ..lowering.data_parallel.held_tensors import HeldTensors
+from ..lowering.data_parallel.held_tensors import held_tensors
 from ..lowering.data_parallel.sharding import cut_axes, held
 from ..model.precision import POLICIES
 from ..optimizers.optimizer import kept_precision
@@ -17,7 +17,7 @@ def checkpoint_bytes(setting: Setting) -> float:
     With Adam in mixed precision 14 for each parameter: 2 of the weight, 4 each of its master copy and both moments. That is
     BLOOM-176B's 2.3 TiB and the 105 GB of Llama 3 8B that MLPerf Storage writes.
     """
-    stages, tensors = MemoryStages(setting), HeldTensors(setting)
+    stages, tensors = MemoryStages(setting), held_tensors(setting)
     formats, total = POLICIES[setting.plan.precisions.names[-1]], 0.0
     for each in held(setting):
         cut, mine = setting.mesh.size(*cut_axes(setting, each.part)), formats[each.part]

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 Part = Literal["parameters", "gradients", "optimizer", "activations", "other"]
 
-Cut = Literal["tp", "tokens", "whole"]
+Cut = Literal["tp", "tep", "etp", "tokens", "whole"]
 """By what activations shrink: by tp (or a grid's columns), by sequence parallelism (or these columns), or by neither."""
 
 Keeper = Literal["pool", "update", "library"]
@@ -42,6 +42,9 @@ class MemoryLine:
 
     def divided(self, away: float) -> Iterator[MemoryLine]:
         """The line, of which a share lies in host memory."""
+        if not away:
+            yield self
+            return
         if away < 1:
             yield replace(self, nbytes=(1 - away) * self.nbytes)
         if away > 0:

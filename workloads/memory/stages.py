@@ -94,6 +94,10 @@ class MemoryStages:
         Every micro-batch under way counts as the one that brings most.
         """
         place, stack = {layer: at for at, layer in enumerate(self._moe)}, self.setting.stack
+        if len(loads) == len(place):
+            alike = {id(load): load for layer, load in zip(place, loads, strict=True) if stack[layer] == kind}
+            if len(alike) == 1 and np.ndim(load := alike.popitem()[1].received) == 0:
+                return float(load) * self.copies(kind)
         found = np.zeros(self.count)
         for stage, chunks in enumerate(self.layers):
             for chunk, layers in enumerate(chunks):

@@ -17,7 +17,7 @@ from math import inf
 import numpy as np
 
 from ...hardware.precisions import BYTES
-from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
+from ..lowering.data_parallel.held_tensors import HeldTensors, held_tensors, split_axes
 from ..lowering.data_parallel.sharding import Holding, held, held_beside_layers, held_of_layer, shards, trained
 from ..lowering.data_parallel.weight_gathering import offloaded
 from ..model.precision import Formats, Part
@@ -46,7 +46,7 @@ class ModelState:
     @cached_property
     def tensors(self) -> HeldTensors:
         """Of which tensors ranks have parts."""
-        return HeldTensors(self.setting)
+        return held_tensors(self.setting)
 
     def lines(self) -> Iterator[MemoryLine]:
         """Weights, gradients and optimizer state by part of the model, here and in host memory."""

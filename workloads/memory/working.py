@@ -20,7 +20,7 @@ import numpy as np
 from ...hardware.framework import Framework
 from ...hardware.precisions import BYTES
 from ..frameworks import TrainingFramework
-from ..lowering.data_parallel.held_tensors import HeldTensors, split_axes
+from ..lowering.data_parallel.held_tensors import held_tensors, split_axes
 from ..lowering.data_parallel.sharding import shards, trained
 from ..model.layers import Layer
 from ..model.precision import Formats, Part
@@ -100,7 +100,7 @@ class Working:
         if not (self._fused_sums and self.framework.keeps_empty_gradients):
             return found
         setting, shapes = self.setting, dict[tuple[int, int, int], Array]()
-        tensors = HeldTensors(setting)
+        tensors = held_tensors(setting)
         for part in PRODUCTS:
             if not setting.model.trains(part):
                 continue

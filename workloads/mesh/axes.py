@@ -50,14 +50,31 @@ GRID: Mapping[str, Axis] = MappingProxyType(
 )
 """Axes that ``--tensor 2d`` makes of tp."""
 
+PARTS: Mapping[str, Axis] = MappingProxyType(
+    {
+        "tep": Axis("groups of tp that have other experts, where --expert-tensor lies between 1 and tp", "tensor", 2),
+        "etp": Axis("ranks of tp that share each expert there", "tensor", 2),
+        "cdp": Axis(
+            "groups of cp that have copies of the same experts, where --expert-context is a number", "context", 3
+        ),
+        "cep": Axis("ranks of cp that have other experts there", "context", 3),
+    }
+)
+"""Axes into which experts of a degree of their own divide one; the axis stands for both of its parts (:meth:`Mesh.divide`)."""
 
-EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID})
-"""Both."""
+EVERY: Mapping[str, Axis] = MappingProxyType({**AXES, **GRID, **PARTS})
+"""All of them."""
 
 
 def axes_of(*roles: AxisRole) -> tuple[str, ...]:
-    """The axes of these roles."""
-    return tuple(name for name, axis in EVERY.items() if axis.role in roles)
+    """The axes of these roles, without parts of axes."""
+    return tuple(name for name, axis in EVERY.items() if axis.role in roles and name not in PARTS)
+
+
+def with_parts(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """These axes, and those that may stand in their place in a mesh."""
+    roles = {EVERY[axis].role for axis in axes}
+    return (*axes, *(name for name, axis in PARTS.items() if axis.role in roles))
 
 
 DATA = axes_of("data", "expert")
@@ -66,13 +83,13 @@ DATA = axes_of("data", "expert")
 CONTEXT = axes_of("context")
 """Axes along which sequences are cut."""
 
-REPLICAS = (*DATA, *CONTEXT)
+REPLICAS = with_parts((*DATA, *CONTEXT))
 """Axes along which weights are the same, but for the experts that :data:`DATA` cuts."""
 
 SHARDED = tuple(name for name, axis in AXES.items() if axis.sharded)
 """Axes that sharding keeps to where a mesh has them."""
 
-TENSOR = axes_of("tensor")
+TENSOR = with_parts(axes_of("tensor"))
 """Axes along which matrices are cut."""
 
 STAGES = axes_of("pipeline")

@@ -20,11 +20,13 @@ class Mesh:
     """Ranks as a grid with named axes, outermost first, as in JAX or PyTorch's DeviceMesh.
 
     Whatever differs from rank to rank is an array that broadcasts over :attr:`shape`: of size 1 along each axis on
-    which ranks are alike. Rank numbers count in row-major order.
+    which ranks are alike. Rank numbers count in row-major order. An axis that is ``divided`` stands for its parts, outermost
+    first, wherever axes are asked for; ranks along it are those along the parts together.
     """
 
     axes: tuple[str, ...]
     shape: tuple[int, ...]
+    divided: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @classmethod
     def of(cls, sizes: Mapping[str, int], flag: str = "--mesh") -> Mesh:
@@ -61,10 +63,42 @@ class Mesh:
         axes = (*self.axes[:at], "row", "col", *self.axes[at + 1 :])
         return Mesh(axes, (*self.shape[:at], side, side, *self.shape[at + 1 :]))
 
+    def divide(self, axis: str, parts: Mapping[str, int]) -> Mesh:
+        """The mesh with an axis as several, outermost first; their sizes multiply to its own, and ranks keep their numbers."""
+        at = self.axes.index(axis)
+        axes = (*self.axes[:at], *parts, *self.axes[at + 1 :])
+        shape = (*self.shape[:at], *parts.values(), *self.shape[at + 1 :])
+        return Mesh(axes, shape, (*self.divided, (axis, tuple(parts))))
+
+    @cached_property
+    def whole(self) -> Mesh:
+        """The mesh with no axis divided."""
+        return Mesh(tuple(self.sizes), tuple(self.sizes.values())) if self.divided else self
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Ranks along each axis, as users name axes."""
+        of = {part: axis for axis, parts in self.divided for part in parts}
+        found: dict[str, int] = {}
+        for axis, length in zip(self.axes, self.shape, strict=True):
+            name = of.get(axis, axis)
+            found[name] = found.get(name, 1) * length
+        return found
+
+    def parts_of(self, axes: Iterable[str]) -> tuple[str, ...]:
+        """These axes with the parts of those that are divided in their place; what the mesh lacks stays as it is."""
+        if not self.divided:
+            return tuple(axes)
+        parts = dict(self.divided)
+        return tuple(part for axis in axes for part in parts.get(axis, (axis,)))
+
     def having(self, axes: Iterable[str]) -> tuple[str, ...]:
-        """Those of these axes along which the mesh has more than one rank, in its order; the first of them where it has none."""
+        """Those of these axes along which the mesh has more than one rank, in its order; the first of them where it has none.
+
+        Of one that is divided the whole.
+        """
         wanted = tuple(axes)
-        found = tuple(axis for axis, length in zip(self.axes, self.shape, strict=True) if axis in wanted and length > 1)
+        found = tuple(axis for axis, length in self.sizes.items() if axis in wanted and length > 1)
         return found or wanted[:1]
 
     def along(self, axis: str, values: Sequence[float]) -> float | NDArray[np.float64]:
@@ -78,7 +112,8 @@ class Mesh:
         """Ranks of a group along these axes together; axes that the mesh lacks count one."""
         found = self._sizes.get(axes)
         if found is None:
-            found = prod(length for axis, length in zip(self.axes, self.shape, strict=True) if axis in axes)
+            wanted = self.parts_of(axes)
+            found = prod(length for axis, length in zip(self.axes, self.shape, strict=True) if axis in wanted)
             self._sizes[axes] = found
         return found
 
@@ -89,7 +124,7 @@ class Mesh:
 
     def positions(self, axes: Iterable[str]) -> tuple[int, ...]:
         """The places of these axes in :attr:`axes`, those that the mesh lacks left out."""
-        wanted = set(axes)
+        wanted = set(self.parts_of(axes))
         return tuple(place for place, axis in enumerate(self.axes) if axis in wanted)
 
     def groups(self, axes: Iterable[str]) -> NDArray[np.int64]:
@@ -110,4 +145,4 @@ class Mesh:
 
     def __str__(self) -> str:
         """``ep=400,dp=240``, as the command line takes it."""
-        return mesh_text(dict(zip(self.axes, self.shape, strict=True)))
+        return mesh_text(self.sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,7 +52,8 @@ class Layout(FrozenArrays):
     def to_plain(self) -> dict[str, Any]:
         """The layout as plain data."""
         return {
-            "mesh": {"axes": self.mesh.axes, "shape": self.mesh.shape},
+            "mesh": {"axes": self.mesh.axes, "shape": self.mesh.shape}
+            | ({"divided": self.mesh.divided} if self.mesh.divided else {}),
             "node": self.node.tolist(),
             "ranks_per_node": self.ranks_per_node,
             "nodes_per_supernode": self.nodes_per_supernode,
@@ -62,7 +63,8 @@ class Layout(FrozenArrays):
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Layout:
         """The layout that :meth:`to_plain` gave."""
-        mesh = Mesh(tuple(plain["mesh"]["axes"]), tuple(plain["mesh"]["shape"]))
+        divided = tuple((axis, tuple(parts)) for axis, parts in plain["mesh"].get("divided", ()))
+        mesh = Mesh(tuple(plain["mesh"]["axes"]), tuple(plain["mesh"]["shape"]), divided)
         node = np.array(plain["node"], dtype=np.int64)
         if node.shape != (mesh.ranks,):
             raise ValueError(f"{len(node)} nodes of {mesh.ranks} ranks")
@@ -207,6 +209,8 @@ def place(
     ``nodes_per_supernode`` leaves the other nodes of each supernode idle. Raises :class:`InputError` where the mesh exceeds a
     level of the machine, with the numbers.
     """
+    if mesh.divided:
+        return replace(place(mesh.whole, machine, placement, ranks_per_node, nodes_per_supernode), mesh=mesh)
     spec = parse_placement(named(mesh, placement))
     size = machine.supernode
     if nodes_per_supernode is not None and not 0 < nodes_per_supernode <= size:

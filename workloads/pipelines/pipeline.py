@@ -64,6 +64,10 @@ class Pipeline(ABC):
         """Seconds until the last stage is through, without tails; None where there is no closed form."""
         return None
 
+    def least_seconds(self, stages: StageSeconds, micro_batches: int) -> float:
+        """Seconds that a step takes at least, however its slots fall; of an endless one the work of the busiest stage."""
+        return micro_batches * stages.slowest if self.asynchronous else stages.least(micro_batches)
+
     def in_flight(self, stages: int, micro_batches: int, chunks: int = 1) -> list[list[int]]:
         """Micro-batches under way at the fullest moment of each stage, ``[stages][chunks]``.
 

@@ -118,6 +118,18 @@ def _stage_layers() -> Iterable[str]:
     return WAYS
 
 
+def _expert_tensors() -> Iterable[str]:
+    from .expert_axes import TENSOR_WAYS
+
+    return TENSOR_WAYS
+
+
+def _expert_contexts() -> Iterable[str]:
+    from .expert_axes import CONTEXT_WAYS
+
+    return CONTEXT_WAYS
+
+
 def _offloads() -> Iterable[str]:
     from .plan import OFFLOADS
 
@@ -165,6 +177,8 @@ KINDS: dict[str, Callable[[], Registry[Any] | Iterable[str]]] = {
     "frameworks": _frameworks,
     "recomputed-layers": _recomputed_layers,
     "stage-layers": _stage_layers,
+    "expert-tensors": _expert_tensors,
+    "expert-contexts": _expert_contexts,
     "offloads": _offloads,
     "routings": _routings,
     "faults": _faults,

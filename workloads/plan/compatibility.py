@@ -1,32 +1,28 @@
-"""What goes with what: strategies that exclude each other, and sizes that have to divide, each with its reason."""
+"""What goes with what: strategies that exclude each other, each with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...hardware.errors import InputError
 from ...hardware.machine import Machine
-from ..mesh.axes import CONTEXT, SHARDED
+from ..mesh.axes import CONTEXT, SHARDED, TENSOR, with_parts
 from ..mesh.mesh import Mesh
 from ..model.model import Model
 from ..optimizers import Adam
-from ..pipelines import PIPELINES, find_pipeline
-from ..pipelines.stage_layers import layers_by_part
+from ..pipelines import find_pipeline
 from ..routing.balancers import Balancer, Padded
-from .batch import Batch
-from .expert_axes import expert_axes
+from .expert_axes import TENSOR_WAYS, expert_axes
 from .plan import Plan
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a rule looks at."""
+class Combination:
+    """What a rule looks at: all choices, whatever the batch that is to be trained with them."""
 
     model: Model
     plan: Plan
     mesh: Mesh
-    batch: Batch
     machine: Machine
 
     def has(self, *axes: str) -> bool:
@@ -45,7 +41,7 @@ class Rule:
 
     first: str
     second: str
-    broken: Callable[[Given], bool]
+    broken: Callable[[Combination], bool]
     why: str
 
     def __str__(self) -> str:
@@ -56,6 +52,11 @@ class Rule:
 def _fixed_shapes(balancer: Balancer) -> bool:
     """Whether every expert's products have one shape, whatever tokens choose."""
     return balancer.level or isinstance(balancer, Padded)
+
+
+def dealt_over(chosen: Combination, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these axes over which a model's experts are dealt."""
+    return tuple(axis for axis in expert_axes(chosen.plan, chosen.mesh) if axis in axes)
 
 
 CUT = " or ".join(CONTEXT)
@@ -253,123 +254,27 @@ RULES = (
     Rule("--prototypes", "no experts", lambda g: bool(g.plan.prototypes) and not g.model.experts, "the model is dense"),
     Rule(
         "--all-to-all bruck",
-        "--expert-tensor whole",
-        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_tensor == "whole" and g.has("tp"),
+        "--expert-tensor below tp",
+        lambda g: g.plan.all_to_all == "bruck" and g.has(*dealt_over(g, TENSOR)),
         "tokens are exchanged over two axes",
+    ),
+    Rule(
+        "--expert-tensor in ranks",
+        "no experts",
+        lambda g: g.plan.expert_tensor not in TENSOR_WAYS and not g.model.experts,
+        "the model is dense",
     ),
     Rule(
         "--all-to-all bruck",
         "--expert-context spread",
-        lambda g: g.plan.all_to_all == "bruck" and g.plan.expert_context == "spread" and g.has(*CONTEXT),
+        lambda g: g.plan.all_to_all == "bruck" and g.has(*dealt_over(g, with_parts(CONTEXT))),
         "tokens are exchanged over two axes",
     ),
     Rule(
         "--expert-context spread",
         "no experts",
-        lambda g: g.plan.expert_context == "spread" and not g.model.experts,
+        lambda g: g.plan.expert_context != "copies" and not g.model.experts,
         "the model is dense",
     ),
 )
 """Every exclusion, in the order in which they are looked at; the documentation prints them."""
-
-
-def check(given: Given) -> None:
-    """Raise :class:`InputError` for the first rule that is broken or size that does not divide, with the numbers."""
-    for rule in RULES:
-        if rule.broken(given):
-            raise InputError(f"{rule}: {rule.why}", str(rule))
-    _pipeline(given)
-    if given.plan.prototypes and given.model.experts % given.plan.prototypes:
-        raise InputError(
-            f"--prototypes {given.plan.prototypes}: does not divide the {given.model.experts:,} experts of {given.model.name}",
-            "--prototypes does not divide the experts",
-        )
-    for what, size, by, parts in _divisions(given):
-        if size % parts:
-            raise InputError(
-                f"--mesh {Mesh.of(given.plan.mesh)}: {by}={parts} does not divide the {size:,} {what} of {given.model.name}",
-                f"{by} does not divide the {what}",
-            )
-    _documents(given)
-    _offload(given)
-    _kernel(given)
-
-
-def _divisions(given: Given) -> Iterator[tuple[str, int, str, int]]:
-    """(what is cut, its size, by what, into how many parts) of everything that has to divide."""
-    model, mesh, batch, plan = given.model, given.mesh, given.batch, given.plan
-    grid, width = mesh.size("row"), mesh.size("tp", "col")
-    by = "q" if grid > 1 else "tp"
-    if model.attends:
-        yield "heads", model.heads, by, width
-    for each in model.recurrent.values():
-        yield from ((what, size, by, width) for what, size in each.divided(model.hidden))
-    yield "hidden elements", model.hidden, by, width
-    yield "inner elements of the FFN", model.ffn_hidden, by, width
-    if model.attends and model.key_value_heads >= width:
-        yield "key-value heads", model.key_value_heads, by, width
-    if model.experts:
-        if plan.expert_tensor == "split" or model.shared_experts:
-            yield "inner elements of an expert", model.expert_width, by, width
-        yield "inner elements of the FFN beside experts", model.dense_beside, by, width
-        over = expert_axes(plan, mesh)
-        yield "experts", model.experts, "*".join(over), mesh.size(*over)
-    tokens = batch.micro_tokens
-    yield "tokens of a micro-batch", tokens, CUT, mesh.size(*CONTEXT)
-    yield "tokens of a sequence", batch.seq_len, CUT, mesh.size(*CONTEXT)
-    if plan.sequence_parallel or (plan.expert_tensor == "whole" and model.experts):
-        yield "tokens that a rank has of a micro-batch", tokens // mesh.size(*CONTEXT), "tp", mesh.size("tp")
-    if grid > 1:
-        yield "sequences of a micro-batch", max(1, tokens // batch.seq_len), "q", grid
-
-
-def _pipeline(given: Given) -> None:
-    """Micro-batches and layers divide as the pipeline schedule needs it."""
-    plan, stages = given.plan, given.mesh.size("pp")
-    chosen = find_pipeline(plan.pipeline)
-    if stages > 1:
-        chosen.check(stages, given.batch.micro_batches, plan.chunks)
-        if plan.pipeline not in PIPELINES:  # those that come with Athanor are checked by its tests
-            chosen.check_orders(stages, given.batch.micro_batches, plan.chunks)
-        layers_by_part(plan.stage_layers, given.model.depth, stages, plan.chunks)
-    elif plan.chunks > 1:
-        raise InputError(
-            f"--chunks {plan.chunks}: the mesh has no pp; chunks are parts of a pipeline stage", "--chunks without pp"
-        )
-    elif plan.stage_layers != "even":
-        raise InputError(
-            f"--stage-layers {plan.stage_layers}: the mesh has no pp, all layers are on one stage",
-            "--stage-layers without pp",
-        )
-
-
-def _documents(given: Given) -> None:
-    """Documents fill sequences to the end."""
-    length, seq_len = sum(given.plan.documents), given.batch.seq_len
-    if length and seq_len % length:
-        raise InputError(
-            f"--document-lengths {given.plan.document_lengths}: their {length:,} tokens do not divide the {seq_len:,} of a"
-            " sequence (--seq-len)",
-            "--document-lengths do not divide the sequence",
-        )
-
-
-def _offload(given: Given) -> None:
-    """Offloading needs a host."""
-    if given.plan.offloads and (given.machine.node.host_link is None or given.machine.node.host_memory is None):
-        raise InputError(
-            f"--offload {given.plan.offload}: {given.machine.name} has no host link (node.host_link, node.host_memory,"
-            " node.host_memory_bandwidth)",
-            "--offload without a host link",
-        )
-
-
-def _kernel(given: Given) -> None:
-    """A kernel that is named is one whose rates the machine gives."""
-    name, known = given.plan.kernel.name, given.machine.core_group.attention
-    if name and name not in known:
-        more = f"it has {', '.join(known)}, and fused for the fastest of these" if known else "use fused or unfused"
-        raise InputError(
-            f"--attention {name}: {given.machine.name} does not say what it reaches (core_group.attention); {more}",
-            "--attention of another machine",
-        )

@@ -260,6 +260,13 @@ class Plan(PlanFields, Shown):
         other.__dict__.update(options)
         return other
 
+    def resized(self, micro_batch: int | None) -> Plan:
+        """The same plan with micro-batches of so many sequences; what follows from its other choices is known already."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.__dict__["micro_batch"] = micro_batch
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: copies work out anew what follows from them."""
         own = self.__dict__

@@ -163,22 +163,29 @@ class PlanFields:
         names="balancers",
         inference=True,
     )
-    expert_tensor: Literal["split", "whole"] = option(
+    expert_tensor: str = option(
         "Experts",
         "split",
-        "With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp too.",
+        "With tp in the mesh: split every expert over the ranks of tp, keep experts whole and spread them over tp too, or"
+        " split each over so many ranks of tp and spread experts over groups of these.",
+        form="WAY|RANKS",
+        names="expert-tensors",
         searched=True,
+        tried=("split", "whole"),
     )
-    expert_context: Literal["copies", "spread"] = option(
+    expert_context: str = option(
         "Experts",
         "copies",
-        "With cp in the mesh: keep a copy of the experts on every rank of cp, or spread them over cp too.",
+        "With cp in the mesh: keep a copy of the experts on every rank of cp, spread them over cp too, or over so many ranks"
+        " of cp, with copies in each such group.",
+        form="WAY|RANKS",
+        names="expert-contexts",
     )
     expert_parallel: int | None = option(
         "Experts",
         None,
         "Ranks that share the experts of a layer, counted over dp x cp x tp as Megatron does, in place of ep in the mesh:"
-        " over tp first (with --expert-tensor whole), then over cp, then over dp.",
+        " over tp first (where --expert-tensor leaves room), then over cp, then over dp.",
         more=0,
         otherwise="as ep says",
     )
@@ -228,6 +235,13 @@ class PlanFields:
         "Tensor and sequence parallelism",
         False,
         "Run the exchanges over tp while the products before and after them compute.",
+        simulated_only=True,
+    )
+    tensor_async: bool = option(
+        "Tensor and sequence parallelism",
+        False,
+        "Backward, add up gradients of inputs over tp beside the products that make gradients of weights, and with"
+        " --sequence-parallel gather inputs again beside those of inputs (Megatron-LM from 3.0 on).",
         simulated_only=True,
     )
     pipeline: str = option(
@@ -327,8 +341,9 @@ class PlanFields:
     framework: str | None = option(
         "Memory and recomputation",
         None,
-        "Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE of"
-        " Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as module:Class.",
+        "Whose memory, and passes around update and loss, are counted beside formulas, on machines whose file has"
+        " [core_group.framework]: megatron[:RELEASE of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision"
+        " shards), or a class of yours as module:Class.",
         form="FRAMEWORK",
         names="frameworks",
         otherwise="where the machine has one: fsdp with --zero 3 and ++, else megatron",

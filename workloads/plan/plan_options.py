@@ -66,15 +66,16 @@ class PlanOptions(TypedDict, total=False):
     """What evens out the experts' loads: none, capacity:F (drop what exceeds F times the mean), padded:F (also send
     and compute empty places), swipe, even, expert-choice (experts pick tokens), eplb:R (R replicas of popular
     experts), shadow (popular experts go to all ranks), or a class of yours as module:Class.  [default: none]"""
-    expert_tensor: Literal["split", "whole"] | None
-    """With tp in the mesh: split every expert over the ranks of tp, or keep experts whole and spread them over tp
-    too.  [default: split]"""
-    expert_context: Literal["copies", "spread"] | None
-    """With cp in the mesh: keep a copy of the experts on every rank of cp, or spread them over cp too.  [default:
-    copies]"""
+    expert_tensor: str | None
+    """With tp in the mesh: split every expert over the ranks of tp, keep experts whole and spread them over tp too,
+    or split each over so many ranks of tp and spread experts over groups of these.  [default: split]"""
+    expert_context: str | None
+    """With cp in the mesh: keep a copy of the experts on every rank of cp, spread them over cp too, or over so many
+    ranks of cp, with copies in each such group.  [default: copies]"""
     expert_parallel: int | None
     """Ranks that share the experts of a layer, counted over dp x cp x tp as Megatron does, in place of ep in the
-    mesh: over tp first (with --expert-tensor whole), then over cp, then over dp.  [above 0; default: as ep says]"""
+    mesh: over tp first (where --expert-tensor leaves room), then over cp, then over dp.  [above 0; default: as ep
+    says]"""
     prototypes: int | None
     """Divide the experts of a layer into this many groups; each token goes to its best expert of every group (M6-T).
     [above 0; default: no groups]"""
@@ -95,6 +96,9 @@ class PlanOptions(TypedDict, total=False):
     """Also divide norms, dropout and residuals over tp, by tokens.  [default: no]"""
     tensor_overlap: bool | None
     """Run the exchanges over tp while the products before and after them compute.  [default: no]"""
+    tensor_async: bool | None
+    """Backward, add up gradients of inputs over tp beside the products that make gradients of weights, and with
+    --sequence-parallel gather inputs again beside those of inputs (Megatron-LM from 3.0 on).  [default: no]"""
 
     # Pipeline
     pipeline: str | None
@@ -137,9 +141,10 @@ class PlanOptions(TypedDict, total=False):
     """Cross-entropy with a copy of the logits in single precision, or as one fused kernel that leaves gradients in
     the logits' place (Transformer Engine's, Liger's).  [default: unfused]"""
     framework: str | None
-    """Whose memory is counted beside formulas, on machines whose file has [core_group.framework]: megatron[:RELEASE
-    of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision shards), or a class of yours as
-    module:Class.  [default: where the machine has one: fsdp with --zero 3 and ++, else megatron]"""
+    """Whose memory, and passes around update and loss, are counted beside formulas, on machines whose file has
+    [core_group.framework]: megatron[:RELEASE of Transformer Engine], deepspeed, fsdp (PyTorch's, single-precision
+    shards), or a class of yours as module:Class.  [default: where the machine has one: fsdp with --zero 3 and ++,
+    else megatron]"""
     accounting: Literal["apex-o2", "bagualu", "fp32"] | None
     """How bytes of memory are counted: apex-o2, what the precision's formats take; bagualu, the same without the
     output layer's inputs; fp32, 24 bytes a parameter.  [default: apex-o2]"""

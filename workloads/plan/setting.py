@@ -12,6 +12,7 @@ from ...hardware.errors import InputError
 from ...hardware.machine import Machine, load_machine
 from ...hardware.node import Processor
 from ..frameworks import FRAMEWORKS, TrainingFramework
+from ..mesh.axes import CONTEXT
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout, place, resolve_ranks_per_node
 from ..model.layers import Layer, Sight, one_each
@@ -20,14 +21,27 @@ from ..pipelines import find_pipeline, part_of, place_of
 from ..pipelines.stage_layers import layers_by_part
 from ..routing.trace import Trace
 from .batch import Batch
-from .compatibility import Given, check
-from .expert_axes import expert_axes
+from .checks import Given, check
+from .expert_axes import divided, expert_axes, expert_cut
 from .form import layout_form
 from .kept import KeptWork
 from .plan import Plan
 
 WITHOUT_GAPS = "megatron"
 """A placement that holds every mesh for which the machine has room: ranks fill its nodes one after another."""
+
+WHATEVER_THE_BATCH = (
+    "expert_axes",
+    "expert_cut",
+    "holdings",
+    "folded",
+    "dealt",
+    "parts",
+    "stack",
+    "kinds",
+    "processor",
+)
+"""What follows from the choices of a setting alone."""
 
 MOST_FLAT = 256
 """Layers of all micro-batches together up to which a step is written out in full."""
@@ -63,6 +77,8 @@ class Setting:
         mesh = Mesh.of(plan.mesh)
         if plan.tensor == "2d" and "tp" in mesh.axes:
             mesh = mesh.gridded()
+        if chosen.experts:
+            mesh = divided(plan, mesh)
         per_node = resolve_ranks_per_node(hardware, plan.placement, plan.ranks_per_node, mesh.ranks)
         room = hardware.nodes * per_node
         if mesh.ranks > room:
@@ -116,6 +132,11 @@ class Setting:
         return expert_axes(self.plan, self.mesh)
 
     @cached_property
+    def expert_cut(self) -> tuple[str, ...]:
+        """The axes along which each expert is cut."""
+        return expert_cut(self.plan, self.mesh)
+
+    @cached_property
     def past_loads(self) -> dict[Any, Any]:
         """Loads of earlier steps, kept for balancing policies that look back."""
         return {}
@@ -129,6 +150,67 @@ class Setting:
     def holdings(self) -> dict[Any, Any]:
         """What a rank holds of the whole model, once it is worked out."""
         return {}
+
+    def resized(self, plan: Plan, batch: Batch) -> Setting:
+        """The same choices with another batch, and ``plan`` that says so: what does not depend on it is known already."""
+        other = object.__new__(type(self))
+        known = {name: self.__dict__[name] for name in WHATEVER_THE_BATCH if name in self.__dict__}
+        other.__dict__.update(
+            {name: self.__dict__[name] for name in self.__dataclass_fields__}, plan=plan, batch=batch, **known
+        )
+        return other
+
+    def with_parts(self) -> Setting:
+        """The setting, in which is worked out what all have that differ from it in their batch alone (:meth:`resized`)."""
+        for name in WHATEVER_THE_BATCH:
+            getattr(self, name)
+        return self
+
+    def sharing_holdings(self, known: dict[Any, Any]) -> Setting:
+        """The setting, with what others have worked out that hold the same (see ``holding_form``)."""
+        self.__dict__["holdings"] = known
+        return self
+
+    @cached_property
+    def dealt(self) -> tuple[object, ...]:
+        """What decides which layers a stage has: its chunks, but of equal layers it has as many, whatever its chunks."""
+        plan = self.plan
+        chunks = plan.chunks if len(self.kinds) > 1 or self.folded else 1
+        return chunks, self.folded, plan.stage_layers, plan.recompute_layers
+
+    @cached_property
+    def rank_work(self) -> tuple[object, ...]:
+        """What the passes of a rank depend on: which part of each layer and of how many tokens it works on, and how."""
+        plan, mesh = self.plan, self.mesh
+        return (
+            mesh.size("tp"),
+            mesh.size("col"),
+            mesh.size(*CONTEXT),
+            mesh.size("ep"),
+            self.batch.micro_tokens,
+            self.batch.seq_len,
+            self.batch.micro_batches > 1,  # gradients are then added to those of earlier ones
+            plan.sequence_parallel,
+            plan.attention,
+            plan.recompute,
+            None if plan.recomputed_layers is None else self.kinds,
+            self.expert_axes,
+            mesh.size(*self.expert_axes),
+            mesh.size(*self.expert_cut),
+            plan.loss,
+            plan.framework,
+            plan.precision,
+            plan.prototypes,
+            plan.top_k,
+            plan.all_to_all,
+            plan.balancer,
+            plan.router,
+            plan.tensor_overlap,
+            plan.tensor_async,
+            plan.cuda_graphs,
+            plan.dispatch,
+            plan.route_nodes,
+        )
 
     @cached_property
     def lowered(self) -> dict[Any, Any]:
@@ -178,7 +260,7 @@ class Setting:
         tokens, length = self.batch.micro_tokens, self.model.decoder_seq_len
         return tokens * length // self.batch.seq_len if decoder and length else tokens
 
-    @property
+    @cached_property
     def processor(self) -> Processor:
         """What a rank computes on, with its share of its node's host."""
         return self.machine.processor(self.ranks_per_node, min(self.mesh.ranks, self.ranks_per_node))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ...hardware.errors import InputError
 from ...hardware.files import write_whole
-from ...hardware.records import describe
+from ...hardware.records import describe, parsed_json
 from ...hardware.shown import Shown, made
 from .run_inputs import RunInputs
 from .totals import Totals
@@ -156,10 +156,10 @@ class Run(Shown):
     def load(cls, path: str | Path) -> Run:
         """Read what :meth:`save` wrote; raises :class:`InputError` for anything else."""
         try:
-            plain = json.loads(Path(path).read_text(encoding="utf-8"))
+            plain = parsed_json(Path(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path}: no such file") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as reason:
+        except (OSError, ValueError) as reason:
             raise InputError(f"{path}: no run can be read from it: {reason}") from None
         return cls.from_plain(plain, str(path))
 

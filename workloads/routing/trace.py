@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.errors import InputError
+from ...hardware.records import parsed_json
 from .router import Router
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
+
+DIGITS = 18
+"""Of the largest number that counts tokens."""
 
 COLUMNS = ("step", "layer", "expert", "tokens")
 
@@ -155,7 +158,7 @@ def _of_json(where: str, lines: list[tuple[int, str]]) -> Iterator[tuple[int, in
     for number, line in lines:
         here = f"{where}, line {number}"
         try:
-            found = json.loads(line)
+            found = parsed_json(line)
         except ValueError as reason:
             raise InputError(f"{here}: no JSON: {reason}") from None
         if not isinstance(found, dict) or not isinstance(found.get("tokens"), list) or not found["tokens"]:
@@ -167,7 +170,7 @@ def _of_json(where: str, lines: list[tuple[int, str]]) -> Iterator[tuple[int, in
 
 def _whole(what: str, value: Any) -> int:
     """A whole number from 0 on, of a text or of JSON."""
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) <= DIGITS:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value

@@ -25,7 +25,7 @@ from .work import (
     Work,
 )
 
-FORMAT = "athanor-schedule/4"
+FORMAT = "athanor-schedule/5"
 
 Read = Callable[[Any, str], Any]
 """Takes plain data and the key where it stands; raises :class:`InputError` that names the key."""
@@ -179,6 +179,7 @@ WORKS: dict[type[Work], dict[str, Read]] = {
         "each": _number,
         "precision": _precision,
         "launches": _number,
+        "streams": _flag,
     },
     Loop: {"steps": _amount},
     Launches: {"kernels": _number},

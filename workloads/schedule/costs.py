@@ -135,7 +135,8 @@ def compute_seconds(work: Work, processor: Processor, calibration: Calibration) 
             return _launched(_attention(work, processor), processor)
         case Sweep():
             _require(processor, work.precision)
-            return _launched(processor.sweep(work.size, work.read, work.written, work.each, work.precision), processor)
+            passed = processor.sweep(work.size, work.read, work.written, work.each, work.precision, work.streams)
+            return _launched(passed, processor)
         case Loop():
             return Timed(processor.scalar(work.steps), "management core")
         case Launches():

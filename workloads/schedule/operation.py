@@ -7,7 +7,7 @@ people, made from the same fields (:mod:`.labels`), and may be changed to anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -99,6 +99,7 @@ class Role(StrEnum):
     TIED_GRADIENT_TO_FIRST = "tied gradient to first"  # of an embedding that the output layer shares
     TIED_GRADIENT_TO_LAST = "tied gradient to last"
     BOOKKEEPING = "bookkeeping"
+    UPDATE_SCALING = "update scaling"  # norm, clipping, scale of the loss and copies around the update; zeros behind it
     OPTIMIZER = "optimizer"
     HOST_OPTIMIZER = "host optimizer"
     # host memory
@@ -202,7 +203,7 @@ class Task:
         overlaps: Overlap | None = None,
     ) -> Task:
         """A task at the same place."""
-        return replace(self, role=role, operand=operand, gradient=gradient, step=step, overlaps=overlaps)
+        return Task(role, self.part, self.layer, operand, gradient, step, overlaps, self.recomputed, self.micro_batch)
 
     @property
     def does(self) -> Does:

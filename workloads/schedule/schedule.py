@@ -12,6 +12,7 @@ import numpy as np
 
 from ...hardware.errors import InputError
 from ...hardware.precisions import Precision
+from ...hardware.records import parsed_json
 from ..mesh.mesh import Mesh
 from ..mesh.placement import Layout
 from .block_flops import flops_of_blocks
@@ -139,8 +140,8 @@ class Schedule:
     def from_json(cls, source: str) -> Schedule:
         """The schedule that :meth:`to_json` wrote; raises :class:`InputError` for anything else, and says what is wrong."""
         try:
-            plain = json.loads(source)
-        except json.JSONDecodeError as reason:
+            plain = parsed_json(source)
+        except ValueError as reason:
             raise InputError(f"schedule: cannot be read: {reason}") from None
         found = plain.get("format") if isinstance(plain, dict) else None
         if found != FORMAT:

@@ -111,7 +111,7 @@ class Sweep(FrozenArrays):
     """An operator that passes once over ``size`` elements, bound by memory.
 
     For each element it reads and writes so many bytes and computes ``each`` FLOPs. ``launches`` are the kernels that a host
-    starts for it.
+    starts for it. It ``streams`` where it passes over whole vectors and all that it reads and writes is counted.
     """
 
     kind: ClassVar[str] = "sweep"
@@ -122,6 +122,7 @@ class Sweep(FrozenArrays):
     each: float
     precision: Precision
     launches: float = 1.0
+    streams: bool = False
 
     @property
     def flops(self) -> Amount:

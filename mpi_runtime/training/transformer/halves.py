@@ -199,21 +199,26 @@ class Half(ABC):
 
     # --- exchanges of tensor parallelism ----------------------------------------------------------------------------------
 
+    @property
+    def _over(self) -> str:
+        """The axis whose ranks have parts of the same products' weights."""
+        return "tp"
+
     def _by_tokens(self, rows: Array) -> Array:
         """Rows of all tokens, cut over the ranks of a tensor-parallel group."""
-        return rows.reshape(self.place.by_tokens, -1, rows.shape[1])
+        return rows.reshape(self.place.of(self._over), -1, rows.shape[1])
 
     def _all_reduce(self, rows: Array, take: Callable[[Array], None]) -> Message:
         """Partial sums of all ranks: whole for each, or, under sequence parallelism, each its own tokens'."""
         if self.place.sequence_parallel:
-            return Message("reduce-scatter", ("tp",), self._by_tokens(rows), take)
-        return Message("all-reduce", ("tp",), rows, take)
+            return Message("reduce-scatter", (self._over,), self._by_tokens(rows), take)
+        return Message("all-reduce", (self._over,), rows, take)
 
     def _gather(self, step: int) -> Message:
         def take(parts: Array) -> None:
             self._whole = self.products[self.products_of[0]].a = _joined(parts)
 
-        return Message("all-gather", ("tp",), self.rows, take)
+        return Message("all-gather", (self._over,), self.rows, take)
 
     def _reduce(self, step: int) -> Message:
         def take(total: Array) -> None:
@@ -232,7 +237,7 @@ class Half(ABC):
         def take(parts: Array) -> None:
             self._behind = _joined(parts)
 
-        return Message("all-gather", ("tp",), self.shared.stream, take)
+        return Message("all-gather", (self._over,), self.shared.stream, take)
 
     def _gather_grad(self, step: int) -> Message:
         def take(total: Array) -> None:
@@ -282,6 +287,7 @@ class Output(Half):
         self._targets = shared.mine(shared.targets)
         self._parts: Array = np.zeros((0, 3))
         self.computing[Role.LOSS, None, None] = self._loss
+        self.computing[Role.LOSS, None, "input"] = lambda step: None  # the loss leaves its gradient
         self.exchanging[Role.LOSS_SUM, None, None] = self._loss_reduce
 
     @property

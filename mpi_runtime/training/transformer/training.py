@@ -24,7 +24,7 @@ from ..tokens import Tokens
 from .attention.kernels import COMPUTED
 from .carrying import carry
 from .experts.gate_training import GateTraining
-from .experts.token_routes import TokenRoutes, experts_over
+from .experts.token_routes import TokenRoutes
 from .halves import Index
 from .local import MicroBatch
 from .messages import Array
@@ -67,13 +67,8 @@ class ModelTraining:
         mesh, plan = setting.mesh, setting.plan
         self.sizes = sizes_of(setting)
         around = transport.along(mesh.having(CONTEXT))
-        self.place = Place(
-            dict(zip(mesh.axes, coordinate, strict=True)),
-            dict(zip(mesh.axes, mesh.shape, strict=True)),
-            plan.sequence_parallel,
-            () if around is None else tuple(int(member) for member in around.member),
-            experts_over(setting),
-        )
+        ring = () if around is None else tuple(int(member) for member in around.member)
+        self.place = Place.in_mesh(setting, coordinate, ring)
         self._rounds = rounds
         self.scale = 1.0
         self.usable: Callable[[Callable[[], bool]], bool] = lambda finite: True
@@ -153,11 +148,11 @@ class ModelTraining:
             self._ask()
             self.updates.compute(part_updated(task))
             return True
-        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING, Role.BALANCING):
+        if task.role in (Role.BOOKKEEPING, Role.SHARD_BOOKKEEPING, Role.UPDATE_SCALING, Role.BALANCING):
             return False
         micro_batch = self._micro_batch(task.micro_batch or 0)
         micro_batch.compute(task)
-        if task.role is Role.LOSS and self.place.width == 1:
+        if task.role is Role.LOSS and task.gradient is None and self.place.width == 1:
             self.loss += micro_batch.loss
         self._leave(task, micro_batch)
         return True

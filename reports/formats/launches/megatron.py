@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ....hardware.errors import InputError
 from ....workloads.model.model import Model
+from ....workloads.plan.expert_axes import folded
 from ....workloads.plan.run_file import RunFile
 from ..kinds import Asked, Importer, Makes
 from ..models.described import described
@@ -89,20 +90,15 @@ def _plan(keys: Keys, asked: Asked) -> dict[str, Any]:
     if rest:
         raise InputError(f"{keys.source}: {ranks} ranks are no multiple of tp x pp x cp = {tp} x {pp} x {cp}")
     mesh, plan = {"pp": pp}, dict[str, Any]()
-    own = ep
-    if experts and tp > 1:
-        if etp == 1:
-            plan["expert_tensor"] = "whole"
-            own, rest = divmod(ep, tp)
-            if rest or not own:
-                raise keys.wrong(
-                    "expert_model_parallel_size", f"whole experts can only be spread over a multiple of tp = {tp}"
-                )
-        elif etp != tp:
-            raise keys.wrong("expert_tensor_parallel_size", f"must be 1 or tp = {tp}")
-    if own > replicas and own % cp == 0:  # more than dp has: it folds over cp
-        own //= cp
-        plan["expert_context"] = "spread"
+    own = 1
+    if experts:
+        if tp % etp:
+            raise keys.wrong("expert_tensor_parallel_size", f"must divide tp = {tp}")
+        try:
+            way = folded(ep, etp, tp, cp)
+        except ValueError as reason:
+            raise keys.wrong("expert_model_parallel_size", str(reason)) from None
+        own, plan = way.own, plan | way.options(tp, cp)
     if replicas % own:
         raise keys.wrong("expert_model_parallel_size", f"does not divide the {replicas} data-parallel ranks")
     sharded = _sharding(keys, plan)

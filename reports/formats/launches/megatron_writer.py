@@ -112,10 +112,9 @@ def _mesh(setting: Setting) -> Iterator[str]:
     if sizes["cp"] > 1:
         yield f"--context-parallel-size {sizes['cp']}"
     if setting.model.experts:
-        whole = plan.expert_tensor == "whole" and sizes["tp"] > 1
         yield f"--expert-model-parallel-size {mesh.size(*setting.expert_axes)}"
         if sizes["tp"] > 1:
-            yield f"--expert-tensor-parallel-size {1 if whole else sizes['tp']}"
+            yield f"--expert-tensor-parallel-size {mesh.size(*setting.expert_cut)}"
     yield f"# on {mesh.ranks} accelerators; world_size is that of the launcher"
     if sizes["pp"] > 1:
         if plan.pipeline == "interleaved":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ....hardware.errors import InputError
+from ....workloads.plan.expert_axes import folded
 from ....workloads.plan.run_file import RunFile
 from ..kinds import Asked, Importer, Makes
 from ..reading.keys import Keys
@@ -155,11 +156,19 @@ def _mesh(training: Keys, parallel: Keys, asked: Asked, plan: dict[str, Any]) ->
             raise InputError(
                 f"--define world_size={ranks}: is no multiple of {replicate * tp * pp * cp}, dp x tp x pp x cp"
             )
-    if ep > 1 and etp != tp:
-        raise parallel.wrong("expert_tensor_parallel_degree", f"must be tensor_parallel_degree, {tp}")
-    if shard % ep:
+    own = 1
+    if ep > 1:  # it borrows ranks of cp and of tp, then those that shard (parallel_dims.py)
+        if etp not in (1, tp):
+            raise parallel.wrong("expert_tensor_parallel_degree", f"must be 1 or tensor_parallel_degree, {tp}")
+        try:
+            way = folded(ep, etp, tp, cp)
+        except ValueError as reason:
+            raise parallel.wrong("expert_parallel_degree", str(reason)) from None
+        own = way.own
+        plan |= way.options(tp, cp)
+    if shard % own:
         raise parallel.wrong("expert_parallel_degree", f"does not divide the {shard} ranks that shard")
-    sizes = {"pp": pp, "dp": replicate, "fsdp": shard // ep, "ep": ep, "cp": cp, "tp": tp}
+    sizes = {"pp": pp, "dp": replicate, "fsdp": shard // own, "ep": own, "cp": cp, "tp": tp}
     plan["mesh"] = {name: size for name, size in sizes.items() if size > 1} or {"dp": 1}
     plan["zero"] = "3" if shard > 1 else "0"
     plan["overlap"] = "gradients"

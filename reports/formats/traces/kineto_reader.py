@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,15 +24,17 @@ from ....workloads.schedule.operation import COMPUTE
 from ..kinds import Asked, Importer, Makes
 from ..reading.files import TRACE
 from ..reading.trees import read_json
+from .kineto_writer import OURS, STEP
 
 MICRO = 1e-6
-
-STEP = "ProfilerStep#"
 
 NESTED = 16
 """How many ranges back from a kernel the one is looked for that it lies in: ranges nest, and few deep."""
 
 KERNELS = ("kernel", "gpu_memcpy", "gpu_memset")
+
+HOST = ("cpu_op",)
+"""What a host does: an operation where its arguments say so, as in traces that Athanor wrote."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def read_kineto(path: str | Path, asked: Asked | None = None) -> Run:
         if isinstance(table, dict) and isinstance(table.get("distributedInfo"), dict)
         else 0
     )
+    if isinstance(table, dict) and OURS in table:  # several ranks are processes of one trace
+        events = [event for event in events if isinstance(event, dict) and event.get("pid") == rank]
     ranks = _class_of(predicted, rank, name)
     pattern = {row.operation: row for row in predicted.trace if row.ranks == ranks}
     steps = _steps(events, name)
@@ -151,7 +156,8 @@ def _rows(events: list[Any], steps: list[TimedRange], pattern: Mapping[str, Trac
     begins = [span.begin for span in ranges]
     starts = [step.begin for step in steps]
     seen: dict[tuple[int, str], tuple[float, float]] = {}
-    for span, args in _spans(events, KERNELS, name):
+    hosts = ((span, args) for span, args in _spans(events, HOST, name) if args.get("operation") in pattern)
+    for span, args in chain(_spans(events, KERNELS, name), hosts):
         operation = args.get("operation")
         if operation not in pattern:
             last_range = bisect_right(begins, span.begin)

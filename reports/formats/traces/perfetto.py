@@ -64,26 +64,25 @@ class _Trace:
             self._flows[end.number].append(arrow)
 
     def packets(self) -> bytes:
-        """Descriptors, then events in order of time on each track."""
+        """Descriptors of processes and tracks, then all events in order of time, those of one track as they follow each other."""
         found = [_packet(number(13, CLEARED))]
         totals = self._tracks.run.totals
         processes = {rank: f"rank {rank}: {name}" for name, rank in self._tracks.ranks.items()}
         processes[MACHINE] = f"{totals.machine}: {totals.model}, {totals.ranks:,} ranks"
         for rank, name in processes.items():
             found.append(_descriptor(number(1, _process(rank)) + chunk(3, number(1, rank + 1) + chunk(6, name))))
-        for at, track in enumerate(self._tracks.tracks):
-            identity = at + 1
+        events: list[tuple[int, int, Slice | float | None]] = []
+        for identity, track in enumerate(self._tracks.tracks, 1):
             found.append(_descriptor(number(1, identity) + chunk(2, track.name) + number(5, _process(track.rank))))
             for each in track.slices:
-                found.append(self._event(each.begin, self._begin(identity, each)))
-                found.append(self._event(each.end, number(9, END) + number(11, identity)))
-        first = len(self._tracks.tracks) + 1
-        for identity, counter in enumerate(self._tracks.counters, first):
+                events += [(each.begin, identity, each), (each.end, identity, None)]
+        for identity, counter in enumerate(self._tracks.counters, len(self._tracks.tracks) + 1):
             process = MACHINE if counter.rank is None else counter.rank
             about = number(1, identity) + chunk(2, counter.name) + number(5, _process(process))
             found.append(_descriptor(about + chunk(8, chunk(6, counter.unit))))
-            for when, value in counter.values:
-                found.append(self._event(when, number(9, COUNTED) + number(11, identity) + double(44, value)))
+            events += [(when, identity, value) for when, value in counter.values]
+        events.sort(key=lambda event: event[0])
+        found += [self._event(when, track, what) for when, track, what in events]
         return b"".join(found)
 
     def _begin(self, track: int, each: Slice) -> bytes:
@@ -103,7 +102,14 @@ class _Trace:
             event += fixed64(47, flow)
         return event
 
-    def _event(self, when: int, event: bytes) -> bytes:
+    def _event(self, when: int, track: int, what: Slice | float | None) -> bytes:
+        """The begin of a slice, the end of the one that is under way, or the value of a counter."""
+        if isinstance(what, Slice):
+            event = self._begin(track, what)
+        elif what is None:
+            event = number(9, END) + number(11, track)
+        else:
+            event = number(9, COUNTED) + number(11, track) + double(44, what)
         new = self._categories.new + self._names.new + self._keys.new
         self._categories.new = self._names.new = self._keys.new = b""
         return _packet(number(8, when) + chunk(11, event) + (chunk(12, new) if new else b"") + number(13, NEEDS))

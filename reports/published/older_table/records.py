@@ -9,6 +9,7 @@ from typing import Any
 
 from ....hardware.machine import load_machine
 from ....workloads.model.model import Model, load_model
+from ....workloads.plan.expert_axes import folded
 from ....workloads.plan.plan import Plan
 from ..run import UNITS
 from .columns import MORE, NEEDED, PEOPLE, Row, Unreadable, read_rows
@@ -214,30 +215,31 @@ def _mesh(row: Row, ranks: int, publication: Publication) -> tuple[dict[str, int
             f"{degrees} is {dp * tp * pp * cp:,}, not the {ranks:,} of num_accelerators; a column cp may say more"
         )
     ep = given["ep"] or 1
-    experts: dict[str, str] = {}
-    if tp > 1 and ep % tp == 0 and _whole(row, ep > dp, tp, publication):
-        ep //= tp
-        experts["expert_tensor"] = "whole"
-    if ep > dp and cp > 1 and ep % cp == 0:
-        ep //= cp
-        experts["expert_context"] = "spread"
+    each = _expert_tensor(row, ep, dp, tp, publication)
+    try:
+        way = folded(ep, each, tp, cp if ep * each > dp * tp else 1)  # over cp only what dp has no ranks for
+    except ValueError as reason:
+        raise Unreadable(f"ep={ep} {reason}") from None
+    ep, experts = way.own, way.options(tp, cp)
     if dp % ep:
         raise Unreadable(f"ep={row.text('ep')} does not divide the {dp} data-parallel ranks")
     sizes = {"pp": pp, "dp": dp // ep, "ep": ep, "cp": cp, "tp": tp}
     return {axis: size for axis, size in sizes.items() if size > 1} or {"dp": 1}, experts
 
 
-def _whole(row: Row, beyond: bool, tp: int, publication: Publication) -> bool:
-    """Whether experts stay whole and lie over tp too: their own degree of tensor parallelism (``etp``) says so, if it is known.
+def _expert_tensor(row: Row, ep: int, dp: int, tp: int, publication: Publication) -> int:
+    """Over how many ranks of tp each expert is cut: as a column ``etp`` says.
 
-    Else those of a publication's recipes do, and those of more ranks than have sequences of their own.
+    Without one, experts are whole and lie over tp too in a publication's recipes, and where there are more of their ranks than
+    have sequences of their own.
     """
     own = row.count("etp")
-    if own not in (None, 1, tp):
-        raise Unreadable(f"etp={own}: experts are cut over all of tp={tp}, or not at all")
-    if own is not None:
-        return own == 1
-    return beyond or (publication.experts == "whole" and (row.count("ep") or 1) > 1)
+    if own is None:
+        whole = ep > dp or (publication.experts == "whole" and ep > 1)
+        return 1 if whole and ep % tp == 0 else tp
+    if tp % own:
+        raise Unreadable(f"etp={own} does not divide tp={tp}")
+    return own
 
 
 def _zero(text: str, stages: int, assumed: list[str]) -> dict[str, Any]:

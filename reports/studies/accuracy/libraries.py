@@ -14,7 +14,12 @@ from ...published.run import PublishedRun
 
 TABLE = Path(__file__).parent / "libraries.toml"
 
-OVER = {"tensor_overlap": ("tp",), "sequence_parallel": ("tp",), "scatter_gather": ("tp", "pp")}
+OVER = {
+    "tensor_overlap": ("tp",),
+    "tensor_async": ("tp",),
+    "sequence_parallel": ("tp",),
+    "scatter_gather": ("tp", "pp"),
+}
 """Options of a library that say nothing without these axes."""
 
 

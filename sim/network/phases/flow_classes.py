@@ -272,10 +272,16 @@ def by_latency(latency: Array, ends: Array, group: Classes, groups: int) -> tupl
     """(ends, latencies) ``[row, group]`` of messages, a row for each latency that occurs, given ``ends[message]``."""
     distinct = _distinct(latency)
     found, there = np.zeros((len(distinct), groups)), np.zeros((len(distinct), groups), dtype=bool)
+    first = np.flatnonzero(np.diff(group, prepend=-1)) if len(group) and (np.diff(group) >= 0).all() else None
     for number, value in enumerate(distinct):
         of_row = slice(None) if len(distinct) == 1 else latency == value
-        np.maximum.at(found[number], group[of_row], ends[of_row])
-        there[number, group[of_row]] = True
+        if first is None:
+            np.maximum.at(found[number], group[of_row], ends[of_row])
+            there[number, group[of_row]] = True
+        else:  # messages of a group stand next to each other
+            here = np.ones(len(group), dtype=np.bool_) if len(distinct) == 1 else np.asarray(of_row)
+            found[number, group[first]] = np.maximum.reduceat(np.where(here, ends, 0.0), first)
+            there[number, group[first]] = np.logical_or.reduceat(here, first)
     return found, np.where(there, distinct[:, None], 0.0)
 
 

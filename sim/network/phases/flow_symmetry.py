@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....hardware.errors import DoesNotFit
+from ..distinct import first_of_each, numbered
 from ..links import Array, Groups, Index, Links, Messages
 from .flow_classes import ClassEnds, Demand, alone_at_once
 
@@ -44,16 +45,18 @@ def alike(*columns: NDArray[np.generic]) -> Index:
     key = np.zeros(len(columns[0]), dtype=np.uint64)
     for column in differing:
         key = scattered(key * np.uint64(31) + column.view(np.uint64))
-    _, colour = np.unique(key, return_inverse=True)
-    return colour
+    return numbered(key)
 
 
 def scattered(numbers: Hash) -> Hash:
     """Numbers scattered over 64 bits, equal ones alike (splitmix64)."""
-    mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed = numbers + np.uint64(1)
+    mixed *= np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def met(colour: Index, domain: Index, domains: int) -> Hash:
@@ -104,7 +107,7 @@ class _Census:
         prints = met(colour, domain, int(domain.max()) + 1)
         numbers = np.flatnonzero(prints)
         kind = alike(prints[numbers])
-        examples = numbers[np.unique(kind, return_index=True)[1]]
+        examples = numbers[first_of_each(kind)]
         counts = [np.bincount(colour[domain == example], minlength=colours) for example in examples]
         return cls(numbers, kind, np.array(counts, dtype=np.float64))
 
@@ -162,7 +165,7 @@ def step_demand(links: Links, groups: Index, targets: Index, sent: Array, apart:
         if len(used):
             census = _Census.of(colour[used], link[used], colours)
             classes.add(name, census.numbers, census.kind, census.counts)
-    first = np.unique(colour, return_index=True)[1]
+    first = first_of_each(colour)
     one = messages.member[first]
     ends = links.layout.node[groups.reshape(-1)[one]], links.layout.node[targets.reshape(-1)[one]]
     latency = links.machine.fabric.latencies(*ends)
@@ -203,7 +206,7 @@ def all_pairs_alone(links: Links, among: Groups, sent: Array, share: Array, over
 
 def _alike_in(nbytes: Array, part: Array, amounts: Index) -> Marks:
     """Of which exchanges, ``[exchange, rank]``, the ranks have equal amounts where ``amounts`` are equal, and only there."""
-    first = np.unique(amounts, return_index=True)[1]
+    first = first_of_each(amounts)
     like = first[amounts]
     same = (nbytes == nbytes[:, like]).all(axis=1) & (part == part[:, like]).all(axis=1)
     one, other = (np.ascontiguousarray(each[:, first]).view(np.uint64) for each in (nbytes, part))
@@ -227,10 +230,10 @@ def _known_classes(links: Links, among: Groups, amounts: Index, apart: Marks | N
 
 def _in_order(colour: Index) -> Index:
     """The same colours, numbered by where each comes first."""
-    _, first, numbers = np.unique(colour, return_index=True, return_inverse=True)
+    first = first_of_each(colour)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
-    return rank[numbers]
+    return rank[colour]
 
 
 def _classes_of(links: Links, among: Groups, amounts: Index) -> tuple[Demand, Index, Index]:
@@ -243,7 +246,7 @@ def _classes_of(links: Links, among: Groups, amounts: Index) -> tuple[Demand, In
     slots = [cable[ranks] for cable in links.cable]  # over the whole machine: all zero where routing is adaptive
     colour = _refine(amounts, [group, *runs, *homes, *lanes, *slots])
     colours = checked(int(colour.max()) + 1, "ranks", MOST_KINDS)
-    first = np.unique(colour, return_index=True)[1]
+    first = first_of_each(colour)
     peers, example = _peers(colour, first, group, runs)
     sender, receiver, crossed = np.nonzero(peers)
     checked(len(sender))

@@ -91,7 +91,7 @@ def taken_as_slow(made: Phases, layout: Layout) -> str:
 
 def _of_uplinks(layout: Layout) -> Array:
     """The share that the uplinks of each supernode with ranks have."""
-    return uplink_shares(layout)[np.unique(layout.node // layout.supernode_size)]
+    return uplink_shares(layout)[np.bincount(layout.node // layout.supernode_size) > 0]
 
 
 def phases(machine: Machine, layout: Layout, depth: str, least: bool = False) -> Phases:

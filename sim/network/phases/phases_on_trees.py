@@ -128,9 +128,9 @@ def _message_ends(messages: Messages, sent: Array, loads: LinkLoads) -> Array:
     sends = sent.reshape(-1)[messages.member] > 0
     ends = np.zeros(len(sends))
     for kind, seconds in loads.busy():
-        link = messages.passed[kind.name]
-        used = sends & (link >= 0)
-        ends[used] = np.maximum(ends[used], seconds[link[used]])
+        of_link = np.append(seconds, 0.0)  # the last place is of messages that pass none
+        np.maximum(ends, of_link[messages.passed[kind.name]], out=ends)
+    ends[~sends] = 0.0
     return ends
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..distinct import first_of_each
 from ..links import Array, Index
 from ..routes import Flows
 from .flow_classes import ClassEnds, Demand
@@ -25,7 +26,7 @@ def route_demand(flows: Flows, nbytes: Array, groups: int, apart: Marks | None =
         kind_of_link = np.where(apart, len(flows.graph.kinds) + np.arange(len(apart)), kind_of_link)
     colour, link_colour = _partition(flows, nbytes, alike(kind_of_link, flows.graph.capacity))
     usage, example, link_class = _usage(flows, colour, link_colour)
-    first = np.unique(colour, return_index=True)[1]
+    first = first_of_each(colour)
     like = alike(met(colour, flows.group, groups))
     members = np.zeros((int(like.max()) + 1, len(first)), dtype=bool)
     members[like[flows.group], colour] = True

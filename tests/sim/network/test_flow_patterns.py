@@ -15,8 +15,9 @@ MESH = Mesh(("ep", "dp"), (8, 4))
 def test_ends_of_messages_by_latency_are_the_last_of_each_group():
     """Few latencies are found one by one, many by sorting."""
     random = np.random.default_rng(1)
-    for kinds in (1, 2, FEW, FEW + 1, 40):
+    for kinds in (1, 2, FEW, FEW + 1, 40) * 2:
         latency, group, ends = random.choice(random.random(kinds), 500), random.integers(0, 7, 500), random.random(500)
+        group = np.sort(group) if random.random() < 0.5 else group  # next to each other, or not
         found, latencies = by_latency(latency, ends, group, 7)
         for row, value in zip(found, np.unique(latency), strict=True):
             for at in range(7):

@@ -104,6 +104,7 @@ def test_plans_take_what_the_engine_says(seed):
         ("selene", "gpt3-6.7b", {"mesh": {"dp": 4, "tp": 8}, "tensor_overlap": True, "sequence_parallel": True}),
         ("cluster-64", "moda-tiny", {"mesh": {"dp": 8, "ep": 4, "tp": 4}, "overlap": "gradients"}),
         ("cluster-64", "moda-tiny", {"mesh": {"dp": 8, "ep": 4, "tp": 4}, "overlap": "none"}),
+        ("cluster-64", "moda-tiny", {"mesh": {"dp": 8, "ep": 2, "tp": 4}, "expert_tensor": "2", "balancer": "even"}),
         ("sunway-oceanlight", "moda-1.93t", {"mesh": {"ep": 20, "dp": 12}, "zero": "3"}),
         ("selene", "gpt3-6.7b", {"mesh": {"dp": 2, "pp": 4}, "overlap": "all", "zero": "1"}),
     ],
@@ -113,6 +114,20 @@ def test_what_runs_beside_what(machine, name, options):
     sizes = {} if model.experts else {"micro_batch": 1, "global_batch": 2 * options["mesh"]["dp"]}
     estimated, true = both(machine, model, **options, **sizes)
     assert estimated == pytest.approx(true, rel=0.01)
+
+
+def test_degrees_of_experts_are_told_apart():
+    """By one estimator, which keeps what plans have in common."""
+    machine, model = load_machine("eos-h100"), load_model("mixtral-8x7b")
+    plan = {"mesh": {"dp": 2, "tp": 8}, "global_batch": 16, "micro_batch": 1, "balancer": "even"}
+    ways = [{**plan, "expert_tensor": degree} for degree in ("whole", "4", "split")]
+    setting = Setting.of(machine, model, plan)
+    one = Estimator(Question(machine, model, 16, setting.ranks_per_node, {}, {}, {}, 1e15))
+    found = [one.seconds(Setting.of(machine, model, way)) for way in ways]
+    alone = [both("eos-h100", model, **way) for way in ways]
+    assert found == [estimated for estimated, _ in alone]
+    assert [true for _, true in alone] == pytest.approx(found, rel=0.01)
+    assert len({*found}) == 3
 
 
 class Sequential(Pipeline):

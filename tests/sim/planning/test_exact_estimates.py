@@ -18,7 +18,7 @@ from athanor.sim.planning.timeline import REPEATED, SpanTimeline, TimelineEntry
 from athanor.workloads.loads.loads import LoadModel
 from athanor.workloads.memory import PARTS, memory, sample_loads
 from athanor.workloads.model.model import Layer, Model, load_model
-from athanor.workloads.plan.setting import Setting
+from athanor.workloads.plan.setting import WHATEVER_THE_BATCH, Setting
 
 
 def sized(name, **changed):
@@ -69,6 +69,7 @@ ONE_STAGE = [
     ("selene", DENSE, {"mesh": {"cp": 8}}),
     ("selene", DENSE, {"mesh": {"cp": 8}, "attention": "fused"}),
     ("selene", DENSE, {"mesh": {"tp": 8}, "tensor_overlap": True, "sequence_parallel": True}),
+    ("selene", DENSE, {"mesh": {"tp": 8}, "tensor_async": True, "sequence_parallel": True, "framework": "deepspeed"}),
     ("selene", DENSE, {"mesh": {"tp": 4}, "tensor": "2d", "micro_batch": 2}),
     ("cluster-64", EXPERTS, {"mesh": {"ep": 4, "dp": 2}, **QUIET}),
     ("cluster-64", MIXED, {"mesh": {"ep": 4, "tp": 2}, **QUIET}),
@@ -176,6 +177,79 @@ def test_what_is_known_of_one_plan_serves_others_only_where_it_is_the_same(kept,
         assert used.wires(setting) is used.wires(setting)
     assert len(used.steps._parts) <= kept + 1
     assert len(used._wires) <= kept + 1
+
+
+def test_plans_that_differ_in_their_micro_batches_are_set_and_refused_as_any_other():
+    """Whatever was asked before: the same setting, with the same that follows from its choices, or the same reason."""
+    asked = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9)
+    draw, used, refused = random.Random(1), Estimator(asked), set()
+    for _ in range(150):
+        mesh, options = draw.choice(MESHES), {name: draw.choice(values) for name, values in WAYS.items()}
+        for size in draw.sample([1, 2, 3, 4, 8, 16, 32, None], 3):
+            found = []
+            for estimator in (used, Estimator(asked)):
+                try:
+                    found.append(estimator.setting(mesh, {**options, "micro_batch": size}))
+                except athanor.InputError as wrong:
+                    found.append(str(wrong))
+            assert found[0] == found[1]
+            if isinstance(found[0], str):
+                refused.add(found[0])
+                continue
+            alone = replace(found[0])
+            for name in (*WHATEVER_THE_BATCH, "rank_work", "composed"):
+                assert name == "holdings" or getattr(found[0], name) == getattr(alone, name)
+            assert found[0].holdings is found[0].resized(found[0].plan, found[0].batch).holdings
+    assert len(refused) > 10
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_gradients_are_added_up_where_a_step_has_several_micro_batches(first):
+    """Products then read what there is of earlier ones: micro-batches of one size differ, whichever plan came first."""
+    short = sized("megatron-1.7b", layers=6, seq_len=32)  # so few tokens that memory bounds products
+    asked = Question(load_machine("selene"), short, 8, 8, {"global_batch": 8}, {}, {}, 1e15)
+    plans = [({"dp": 8}, {"micro_batch": 1}), ({"pp": 2, "dp": 4}, {"micro_batch": 1, "pipeline": "1f1b"})]
+    used = Estimator(asked)
+    used.estimate(*plans[first])
+    assert used.estimate(*plans[1 - first]) == Estimator(asked).estimate(*plans[1 - first])
+
+
+def test_no_plan_takes_less_than_its_passes():
+    """A step takes at least what its busiest stage's passes do, whatever is around them."""
+    asked = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9)
+    estimator, near = Estimator(asked), 0
+    for setting in some_plans(asked, 60, 3):
+        least, seconds = estimator.steps.least(setting, estimator.wires(setting)), estimator.seconds(setting)
+        assert 0.0 < least <= seconds
+        assert estimator.seconds(setting, lambda bound, most=seconds: bound <= most) == seconds
+        assert estimator.seconds(setting, lambda bound, most=least: bound < most) is None
+        near += least > 0.5 * seconds
+    assert near > 10
+
+
+def test_blocks_that_are_bare_have_nothing_but_spans():
+    """Of whichever layers: they serve every mesh. Without overlap nothing of a replicated model is around a block."""
+    asked, seen = Question(load_machine("cluster-64"), SMALL, 8, 1, {"global_batch": 32}, {}, {}, 1e9), set()
+    estimator = Estimator(asked)
+    for setting in some_plans(asked, 40, 5):
+        blocks = estimator.steps.around(setting, estimator.wires(setting)).made
+        split = setting.mesh.size("pp") > 1 and estimator.steps.pipeline(setting).splits_backward
+        for which in ("F", "B", "W") if split else ("F", "B"):
+            for ends in ((True, True), (False, False)):
+                for last, first in ((False, False), (True, False), (False, True)):
+                    block = blocks.make(range(2), which, split, ends, {}, last, first)
+                    bare, spans = (
+                        blocks.bare(which, split, ends, last, first),
+                        all(isinstance(each.work, Span) for each in block),
+                    )
+                    assert spans or not bare
+                    assert bare or (setting.plan.zero, setting.plan.overlap, setting.plan.offload) != (
+                        "0",
+                        "none",
+                        "none",
+                    )
+                    seen.add((bare, spans))
+    assert seen >= {(False, False), (True, True)}
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ TORUS = load_machine("fugaku").changed({"nodes": 96, "fabric.shape": [4, 6, 4]})
 """Fugaku's nodes and links on a torus that takes a moment: what is asked of it needs 16 ranks."""
 
 
-def question(machine="selene", model="megatron-1.7b", gpus=16, batch=32, tries=(), memory=None, **fixed):
+def question(machine="selene", model="megatron-1.7b", gpus=16, batch=16, tries=(), memory=None, **fixed):
     return Question.of(
         load_machine(machine), load_model(model), {"global_batch": batch, **fixed}, tries, gpus, memory=memory
     )
@@ -71,7 +71,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def answer():
     """The small space's answer, as Python code asks for it."""
-    return athanor_package.plan("selene", "megatron-1.7b", gpus=16, global_batch=32, **SMALL)
+    return athanor_package.plan("selene", "megatron-1.7b", gpus=16, global_batch=16, **SMALL)
 
 
 # --- the formula ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from itertools import count
 
 import pytest
 from athanor.hardware.errors import DoesNotFit, InputError
@@ -108,13 +109,45 @@ def test_equally_good_plans_have_an_order_whatever_came_first():
     assert turned.order == Ranked(MESH, {"chunks": 1, "zero": "1"}, 1.0, {"total": 1.0}).order
 
 
+@given(st.lists(points, max_size=5), st.integers(1, 4))
+def test_meshes_that_know_of_each_other_lose_nothing_that_their_search_asks_for(meshes, keep):
+    """Neither the fastest of all, nor the front of all, nor the fastest of each; whichever comes first."""
+    number = count()
+    every = [[ranked(*point, next(number), {"dp": at + 1}) for point in made] for at, made in enumerate(meshes)]
+    for order in (every, every[::-1]):
+        among, whole = KeptPlans(keep), RankedPlans()
+        for plans in order:
+            kept = KeptPlans(keep, among)
+            for plan in plans:
+                if kept.wants(plan.seconds, plan.total) or kept.has_equal(plan.seconds, plan.total):
+                    kept.add(plan)
+            best = fastest(kept.plans, keep)
+            whole.add(RankedPlans(best=best, front=pareto(kept.plans), by_mesh=best[:1]), keep)
+        found = [plan for plans in every for plan in plans]
+        assert whole.best == fastest(found, keep)
+        assert whole.front == pareto(found)
+        assert {str(each.mesh): each.seconds for each in whole.by_mesh} == {
+            str(plans[0].mesh): min(each.seconds for each in plans) for plans in every if plans
+        }
+
+
+def test_what_a_mesh_before_has_beaten_is_not_worked_out():
+    """Of plans that can be neither among the fastest nor on the front no time is asked for, but for a mesh's own fastest."""
+    among, slow = ranking.KeptOfAll.of(1), Told([(8, 50, 0), (9, 50, 0), (9, 60, 0), (9, 20, 0)])
+    rank(Told([(1, 50, 0)]), Told([(1, 50, 0)]), MESH, 1, among)
+    found = rank(slow, slow, MESH, 1, among)
+    assert [each.options["number"] for each in found.front] == [0, 3]
+    assert found.best == found.by_mesh == found.front[:1]
+    assert len(slow.told) == 2
+
+
 class Told:
     """An estimator that has been told the answers: by a plan's number, (seconds, bytes, bytes of the host)."""
 
     CAPACITY, HOST = 100.0, 50.0
 
     def __init__(self, answers):
-        self.answers, self.asked = answers, []
+        self.answers, self.asked, self.told = answers, [], []
 
     def plans(self, mesh):
         assert mesh == MESH
@@ -135,7 +168,10 @@ class Told:
         self.asked.append(number)
         if isinstance(seconds, Exception):
             raise seconds
-        return seconds if worth(seconds) else None
+        if not worth(seconds):
+            return None
+        self.told.append(number)
+        return seconds
 
 
 RULED = InputError("dp=3 does not divide 8 sequences", "dp divides the sequences")

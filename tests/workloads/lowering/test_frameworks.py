@@ -9,6 +9,7 @@ from athanor.sim.planning.search import search
 from athanor.workloads.model.model import Model
 from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.costs import compute_seconds
+from athanor.workloads.schedule.operation import Role
 from athanor.workloads.schedule.work import Bookkeeping, Gemm, PipelineWork, Sweep
 from click.testing import CliRunner
 from pytest import approx
@@ -128,3 +129,58 @@ def test_every_row_has_a_library_and_its_keys_are_the_machines():
         assert each.source
         for mesh in ({"dp": 8}, {"pp": 2, "tp": 4}):
             Setting.of(each.on(load_machine("selene")), "gpt3-6.7b", {"mesh": mesh, **each.plan_on(mesh)})
+
+
+# --- passes around the update and the loss -------------------------------------------------------------------------------------
+
+
+def swept(schedule, role, gradient=None):
+    """Bytes read and written by the sweeps of a role."""
+    works = [each.work for each in schedule.operations if (each.task.role, each.task.gradient) == (role, gradient)]
+    return sum(work.size * work.read for work in works), sum(work.size * work.written for work in works)
+
+
+def test_frameworks_pass_over_gradients_around_the_update():
+    """Norm and clipping always; copies of what is kept shorter; the scale of a loss whose gradients are halves; zeros behind."""
+    count, options = DENSE.parameters.total, {"mesh": {"dp": 1}, "framework": "megatron"}
+    of_bf16, of_halves = (swept(lowered(precision=each, **options), Role.UPDATE_SCALING) for each in ("bf16", "O2"))
+    assert of_bf16 == (count * (4 + 4 + 4), count * (4 + 4))  # norm, clipping, master weights again; clipping, zeros
+    assert of_halves == (count * (4 + 4 + 4 + 4 + 4), count * (4 + 4 + 4 + 2))  # also widened, and divided by the scale
+    assert not any(each.task.role is Role.UPDATE_SCALING for each in lowered(mesh={"dp": 1}).operations), (
+        "a machine without a framework"
+    )
+
+
+def test_passes_of_which_all_is_counted_stream():
+    """At their own share of the bandwidth; others at that which also stands for what is not counted."""
+    selene = load_machine("selene")
+    fast = selene.changed({"core_group.streaming": 0.6})
+    plan = {"mesh": {"dp": 1}, "framework": "megatron", "precision": "bf16"}
+    for work in (each.work for each in lowered(**plan).operations if isinstance(each.work, Sweep)):
+        slow, other = (
+            compute_seconds(work, machine.processor(1), machine.calibration).seconds - machine.processor(1).launch(1)
+            for machine in (selene, fast)
+        )
+        assert other == approx(slow / (1 if not work.streams else fast.core_group.streaming / 0.8))
+    streams = {each.task.role for each in lowered(**plan).operations if getattr(each.work, "streams", False)}
+    assert streams == {Role.UPDATE_SCALING, Role.OPTIMIZER, Role.LOSS}
+
+
+def test_of_shards_a_rank_passes_over_its_own_and_clears_all():
+    whole, cut = (
+        lowered(mesh={"dp": 4}, framework="megatron", precision="bf16", zero=zero, overlap="none") for zero in "01"
+    )
+    (read, written), (mine, made) = (swept(each, Role.UPDATE_SCALING) for each in (whole, cut))
+    zeros = 4 * DENSE.parameters.total
+    assert mine == approx(read / 4) and made - zeros == approx((written - zeros) / 4)
+
+
+def test_a_loss_that_is_not_fused_passes_over_logits_in_single_precision():
+    plain, fused, bare = (
+        lowered(mesh={"dp": 1}, precision="bf16", **way)
+        for way in ({"framework": "megatron"}, {"framework": "megatron", "loss": "fused"}, {})
+    )
+    assert swept(fused, Role.LOSS) == swept(bare, Role.LOSS) and swept(fused, Role.LOSS, "input") == (0, 0)
+    logits = swept(bare, Role.LOSS)[1] / 2
+    assert swept(plain, Role.LOSS) == (22 * logits, 16 * logits)  # cast, maximum, less it, exponential, sum, quotient
+    assert swept(plain, Role.LOSS, "input") == (8 * logits, 6 * logits)

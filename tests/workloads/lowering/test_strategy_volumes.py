@@ -48,6 +48,9 @@ CASES = {
     "experts": (EXPERTS, {"mesh": {"ep": 4, "dp": 2}, "balancer": "none", "router": "zipf:1.0"}),
     "split experts": (EXPERTS, {"mesh": {"ep": 4, "tp": 2}, "sequence_parallel": True}),
     "whole experts": (EXPERTS, {"mesh": {"ep": 4, "tp": 2}, "expert_tensor": "whole"}),
+    "experts cut over a part of tp": (EXPERTS, {"mesh": {"ep": 2, "tp": 4}, "expert_tensor": "2"}),
+    "the same, by tokens": (EXPERTS, {"mesh": {"ep": 2, "tp": 4}, "expert_tensor": "2", "sequence_parallel": True}),
+    "experts over a part of cp": (EXPERTS, {"mesh": {"dp": 2, "cp": 4}, "expert_context": "2"}),
     "prototypes": (EXPERTS, {"mesh": {"ep": 2, "cp": 2, "tp": 2}, "prototypes": 4}),
     "shared experts": (SHARED, {"mesh": {"ep": 4, "tp": 2}, "sequence_parallel": True, "expert_tensor": "whole"}),
     "recomputation": (EXPERTS, {"mesh": {"ep": 2, "tp": 2}, "recompute": "full"}),
@@ -389,6 +392,62 @@ class TestExperts:
         cut = lowered(EXPERTS, mesh={"ep": 4, "tp": 2}, expert_tensor="whole", sequence_parallel=True)
         assert "l0.moe.collect" not in exchanges(cut), "the residual stream is cut in the same way"
 
+    @pytest.mark.parametrize("tokens", [False, True])
+    def test_degrees_at_both_ends_are_split_and_whole_experts(self, tokens):
+        """Operation by operation, to the last bit."""
+        for degree, word in (("8", "split"), ("1", "whole")):
+            one, other = (
+                lowered(EXPERTS, mesh={"ep": 2, "tp": 8}, expert_tensor=way, sequence_parallel=tokens)
+                for way in (degree, word)
+            )
+            assert [(each.name, repr(each.work)) for each in one.operations] == [
+                (each.name, repr(each.work)) for each in other.operations
+            ]
+
+    @pytest.mark.parametrize("each", [2, 4])
+    def test_experts_cut_over_a_part_of_tp(self, each):
+        """Groups of etp do what tp does with split experts, each with its share of the tokens; over the groups lie other experts."""
+        groups = 8 // each
+        large = flat(nodes=32, supernode=32)
+        schedule = lowered(EXPERTS, large, mesh={"dp": 2, "ep": 2, "tp": 8}, expert_tensor=str(each))
+        found = exchanges(schedule)
+        dispatch, summed, together = (found[f"l0.moe.{name}"] for name in ("dispatch", "reduce", "collect"))
+        assert (dispatch.axes, dispatch.nbytes) == (("ep", "tep"), TOKENS * self.TOKEN / groups)
+        assert (summed.operation, summed.axes, summed.nbytes) == ("all-reduce", ("etp",), STREAM / groups)
+        assert (together.operation, together.axes, together.nbytes) == ("all-gather", ("tep",), STREAM)
+        alone = lowered(EXPERTS, mesh={"dp": 2, "ep": 2})
+        for name in ("l0.moe.up", "l0.moe.down.wgrad"):
+            assert products(schedule, starting=name) == approx(products(alone, starting=name) / 8)
+        assert products(schedule, starting="l0.moe.gate") == approx(products(alone, starting="l0.moe.gate") / groups)
+        cut = exchanges(lowered(EXPERTS, mesh={"ep": 2, "tp": 8}, expert_tensor=str(each), sequence_parallel=True))
+        gathered, scattered = cut["l0.moe.gather"], cut["l0.moe.reduce"]
+        assert (gathered.operation, gathered.axes, gathered.nbytes) == ("all-gather", ("etp",), STREAM / groups)
+        assert (scattered.operation, scattered.axes) == ("reduce-scatter", ("etp",)) and "l0.moe.collect" not in cut
+        copies = {name: work for name, work in found.items() if name.startswith("gradients.experts")}
+        assert {work.axes for work in copies.values()} == {("dp",)}, "expert dp is world / (etp ep pp)"
+        weights = SINGLE * EXPERTS.parameters.expert
+        assert moved(schedule, starting="gradients.experts") == approx(2 * 1 / 2 * weights / (2 * groups * each))
+
+    def test_the_more_an_expert_is_cut_the_more_is_sent(self):
+        """Tokens travel on every rank that has a part of their experts."""
+        sent = [
+            moved(
+                lowered(EXPERTS, mesh={"ep": 2, "tp": 8}, expert_tensor=way, sequence_parallel=True), starting="l0.moe"
+            )
+            for way in ("1", "2", "4", "8")
+        ]
+        assert sent == sorted(sent) and len({*sent}) == 4
+
+    def test_experts_spread_over_a_part_of_cp(self):
+        """Copies are then in every group of so many ranks of cp, and their gradients summed over groups."""
+        schedule = lowered(EXPERTS, mesh={"dp": 2, "ep": 2, "cp": 4}, expert_context="2")
+        found = exchanges(schedule)
+        assert found["l0.moe.dispatch"].axes == ("ep", "cep")
+        assert {work.axes for name, work in found.items() if name.startswith("gradients.experts")} == {("dp", "cdp")}
+        assert {work.axes for name, work in found.items() if ".attention.keys" in name} == {("cp",)}
+        weights = SINGLE * EXPERTS.parameters.expert
+        assert moved(schedule, starting="gradients.experts") == approx(2 * 3 / 4 * weights / 4)
+
     def test_experts_spread_over_cp_as_well(self):
         """Ranks of cp route their own parts of sequences; over them lie other experts, so that only dp has copies to sum."""
         copies = lowered(EXPERTS, mesh={"dp": 2, "ep": 2, "cp": 2})
@@ -413,8 +472,10 @@ class TestExperts:
         assert ways[0] == ways[1] and ways[0]["l0.moe.dispatch"] == ("ep", "cp", "tp")
         over_cp = lowered(EXPERTS, mesh={"dp": 4, "cp": 2, "tp": 2}, expert_parallel=2)
         assert exchanges(over_cp)["l0.moe.dispatch"].axes == ("cp",)
+        part = lowered(EXPERTS, mesh={"cp": 4, "tp": 4}, expert_parallel=4, expert_tensor="2")
+        assert exchanges(part)["l0.moe.dispatch"].axes == ("cep", "tep"), "two ranks of cp, two groups of tp"
         for mesh, degree, why in (
-            ({"dp": 4, "cp": 4}, 2, "leaves 2 for cp=4; experts lie over all of an axis or none"),
+            ({"dp": 3, "cp": 4}, 6, "leaves 6 for cp=4; neither divides the other"),
             ({"dp": 4, "tp": 2}, 8, "leaves 8 for dp=4, which it does not divide"),
             ({"dp": 2, "ep": 2}, 2, "the mesh has ep=2; name one of the two"),
         ):

@@ -7,7 +7,7 @@ from athanor.workloads.plan.setting import Setting
 from athanor.workloads.schedule.operation import Role
 from athanor.workloads.schedule.work import Exchange, Gemm, Loop
 from support.operators import BOTH, DENSE, GATED, LENGTH, SHARED, made
-from support.strategies import flat, hosted
+from support.strategies import flat, hosted, simulated
 
 ROOMY = hosted(flat())
 
@@ -57,6 +57,44 @@ def test_a_pass_is_a_chain_but_for_exchanges_beside_one_product(case, overlap):
             beside.append(exchange.name)
     assert bool(beside) == overlap
     assert len(beside) == len(set(beside)), "one product beside each"
+
+
+@pytest.mark.parametrize("case", TENSOR)
+def test_beside_weights_only_what_gradients_of_inputs_need_is_sent(case):
+    """An input comes again beside its own gradient, which is added up beside its weight's; nothing forward, nothing of gates."""
+    model, options = TENSOR[case]
+    operations = lowered(model, **options, tensor_async=True).operations
+    done, beside = befores(operations), []
+    for number, each in enumerate(operations):
+        for other in (operations[at] for at in range(number) if at not in done[number]):
+            exchange, product = (each, other) if isinstance(each.work, Exchange) else (other, each)
+            assert (exchange.task.role, exchange.phase) == (Role.INPUT_GATHER, "backward")
+            assert exchange.task.part == product.task.part != "moe"
+            assert product.task.gradient == {"weight": "input", "input": "weight"}[exchange.task.gradient]
+            assert product.task.operand in ("qkv", "queries", "keys", "values", "up", "logits")
+            beside.append(exchange.name)
+    sent = {each.name for each in operations if each.task.role is Role.INPUT_GATHER and each.task.gradient}
+    left = {name for name in sent if ".moe." not in name} - {*beside}
+    assert all(".cross." in name for name in left), (
+        "where two inputs come again, one has a product that does not need it"
+    )
+    assert beside and len(beside) == len({*beside})
+
+
+def test_a_step_beside_weights_lies_between_one_in_turns_and_one_beside_all_products():
+    options = {"mesh": {"tp": 4}, "sequence_parallel": True}
+    machine = flat(injection=2e3)
+    turns, weights, every = (
+        simulated(GATED, machine, **options, **way)["step_seconds"]
+        for way in ({}, {"tensor_async": True}, {"tensor_overlap": True})
+    )
+    assert every < weights < turns
+    split = {"mesh": {"tp": 2, "pp": 2}, "pipeline": "zb-h1", "tokens_per_rank": 256, "micro_batch": 1}
+    halves = [
+        simulated(GATED.model_copy(update={"layers": 2}), machine, **split, tensor_async=each)["step_seconds"]
+        for each in (False, True)
+    ]
+    assert halves[0] == halves[1], "half of a backward pass has nothing that does not need what is sent"
 
 
 GRADIENTS = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from athanor.hardware.errors import DoesNotFit
 from athanor.workloads.lowering import lower
+from athanor.workloads.lowering.data_parallel.sharding import held as held_of
 from athanor.workloads.memory import PARTS, Account, memory, require_fit, sample_loads
 from athanor.workloads.memory.activations import Saved
 from athanor.workloads.memory.stages import MemoryStages, in_flight
@@ -127,6 +128,18 @@ def test_experts_beside_tensor_parallelism():
         for way in ("split", "whole")
     ]
     assert carried[0] == 2 * carried[1]
+
+
+@pytest.mark.parametrize("degree", ["1", "2", "4"])
+def test_ranks_hold_their_part_of_all_experts(degree):
+    """Total / (ep x etp), where ep counts the groups of tp: however experts are cut."""
+    plan = {"mesh": {"ep": 2, "tp": 4}, "expert_tensor": degree}
+    (held,) = [each for each in held_of(setting(moe(), **plan)) if each.part == "expert"]
+    assert held.parameters == moe().parameters.expert / (2 * 4)
+    found, split = rows(model=moe(), **plan), rows(model=moe(), mesh={"ep": 2, "tp": 4})
+    groups = 4 // int(degree)
+    assert found["moe.gate"] == split["moe.gate"] / groups and found["moe.up"] == split["moe.up"]
+    assert found["moe.down"] == split["moe.down"] * groups
 
 
 def test_experts_over_cp_are_held_once_in_it():

@@ -9,13 +9,14 @@ from functools import partial
 import numpy as np
 
 from ....hardware.precisions import BYTES, Precision
+from ...frameworks import Traffic
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
 from ...schedule.operation import Role, Task
-from ...schedule.work import Amount, Bookkeeping, Exchange
+from ...schedule.work import Amount, Bookkeeping, Exchange, Sweep
 from ...sharding import ShardTransfer, Vector
 from ..builder import GRADIENTS, Program
-from .held_tensors import HeldTensors
+from .held_tensors import HeldTensors, held_tensors
 from .optimizer_steps import OptimizerStep, optimizer_steps
 from .sharding import Holding, held, held_beside_layers, shards, trained
 
@@ -114,11 +115,31 @@ class Update:
     def step(self, program: Program) -> None:
         """The framework's own work on what a rank holds, the optimizer on the rank's share, and the way back of weights."""
         self.bookkeep(program)
-        tensors = HeldTensors(self.setting)
+        tensors = held_tensors(self.setting)
         for each in trained(self.setting):
             for step in self.optimizer(program, tensors, each):
                 program.add(Task(Role.OPTIMIZER, each.part), step.work, "optimizer", step.label)
+        self.scale(program)
         self.gather(program)
+
+    def scale(self, program: Program) -> None:
+        """What the framework passes over around the update: of what the rank updates, and of its gradients, all parts at once."""
+        framework = self.setting.framework
+        if framework is None:
+            return
+        amounts: dict[tuple[str, Traffic], Amount] = {}
+        for each in trained(self.setting):
+            formats = self.formats[each.part]
+            mine = each.parameters / shards(self.setting, each)
+            for name, traffic, amount in (
+                ("scaling", framework.around_update(formats), mine),
+                ("zeros", framework.clears(formats), each.parameters),
+            ):
+                amounts[name, traffic] = amounts.get((name, traffic), 0.0) + amount
+        for (name, traffic), amount in amounts.items():
+            if any(traffic):
+                sweep = Sweep(amount, traffic.read, traffic.written, 0.0, "fp32", streams=True)
+                program.add(Task(Role.UPDATE_SCALING), sweep, "optimizer", f"update.{name}")
 
     def bookkeep(self, program: Program) -> None:
         """The framework's own work on what a rank holds."""

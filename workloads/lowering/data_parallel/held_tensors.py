@@ -29,15 +29,29 @@ class RuledTensors:
     parameters: Amount
 
 
+def held_tensors(setting: Setting) -> HeldTensors:
+    """The tensors of which the ranks of a setting have parts; worked out once."""
+    if "tensors" not in setting.holdings:
+        setting.holdings["tensors"] = HeldTensors(setting)
+    found: HeldTensors = setting.holdings["tensors"]
+    return found
+
+
 class HeldTensors:
-    """The tensors of which the ranks of a setting have parts; worked out once for all parts of the model."""
+    """The tensors of which the ranks of a setting have parts; worked out once for each part of the model."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self._ruled: dict[Part, list[RuledTensors]] = {}
         self._stages = [_of_stage(setting, stage) for stage in range(setting.mesh.size("pp"))]
 
     def ruled(self, holding: Holding) -> list[RuledTensors]:
         """The tensors of a holding of the whole model, by the rule that updates them."""
+        if holding.part not in self._ruled:
+            self._ruled[holding.part] = self._by_rule(holding)
+        return self._ruled[holding.part]
+
+    def _by_rule(self, holding: Holding) -> list[RuledTensors]:
         optimizer, found = self.setting.plan.optimizing, dict[UpdateRule, dict[Tensor, Amount]]()
         for tensor, count in self.of(holding.part).items():
             found.setdefault(optimizer.rule(holding.part, tensor), {})[tensor] = count
@@ -66,7 +80,7 @@ class HeldTensors:
 def split_axes(setting: Setting, part: Part) -> tuple[str, ...]:
     """The axes along which single tensors of a part are cut; whole experts are dealt, over tp too if they stay so."""
     dealt = setting.expert_axes if part == "expert" else ()
-    return tuple(axis for axis in CUT[part] if axis not in dealt)
+    return tuple(axis for axis in setting.mesh.parts_of(CUT[part]) if axis not in dealt)
 
 
 def together(setting: Setting, holding: Holding) -> tuple[str, ...]:

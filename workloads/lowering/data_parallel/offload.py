@@ -23,7 +23,7 @@ from ..builder import HOST, HOST_IN, HOST_OUT, Program
 from ..layer.layer_hooks import LayerHook
 from ..layer.rank_share import Local
 from .gradient_sync import Update
-from .held_tensors import HeldTensors
+from .held_tensors import HeldTensors, held_tensors
 from .sharding import Holding, held_of_layer, shards, trained
 from .weight_gathering import offloaded
 
@@ -85,7 +85,7 @@ def host_update(program: Program, update: Update) -> None:
     """
     setting = update.setting
     share, number = setting.plan.offload_shares["optimizer"], None
-    tensors = HeldTensors(setting)
+    tensors = held_tensors(setting)
     for each in trained(setting):
         if share < 1:
             for step in update.optimizer(program, tensors, each, 1 - share):

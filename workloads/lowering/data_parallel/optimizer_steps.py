@@ -69,7 +69,7 @@ def _works(
     match first:
         case UpdatePass():
             count = ruled_tensors.parameters / shards(setting, holding)
-            yield Sweep(count, first.read, first.written, first.flops, "fp32")
+            yield Sweep(count, first.read, first.written, first.flops, "fp32", streams=True)
         case Sums():
             if not alone:
                 numbers = _total((step.numbers * count for step, count in steps if isinstance(step, Sums)))

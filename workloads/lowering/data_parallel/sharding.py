@@ -52,6 +52,12 @@ def held(setting: Setting) -> list[Holding]:
     return list(setting.holdings["held"])
 
 
+def holding_form(setting: Setting) -> tuple[object, ...]:
+    """What decides what ranks hold, beside the model: settings that have it in common may share :attr:`Setting.holdings`."""
+    plan = setting.plan
+    return setting.mesh, setting.dealt, setting.expert_axes, setting.expert_cut, plan.zero, plan.optimizer
+
+
 def _held(setting: Setting) -> list[Holding]:
     stages, parts, stack = setting.mesh.size("pp"), parts_of(setting), setting.model.stack
     known, found = dict[tuple[object, ...], Parameters](), list[Parameters]()
@@ -75,14 +81,19 @@ def trained(setting: Setting, holdings: list[Holding] | None = None) -> list[Hol
 
 
 def held_of_layer(setting: Setting, layer: int) -> list[Holding]:
-    """What a rank that has a layer holds of it."""
-    return _holdings(setting, [setting.model.of_layer(setting.model.stack[layer])])
+    """What a rank that has a layer holds of it; worked out once for each kind of layer."""
+    kind = setting.model.stack[layer]
+    if kind not in setting.holdings:
+        setting.holdings[kind] = _holdings(setting, [setting.model.of_layer(kind)])
+    return list(setting.holdings[kind])
 
 
 def held_beside_layers(setting: Setting) -> list[Holding]:
-    """What a rank holds of embedding and output."""
-    stages = setting.mesh.size("pp")
-    return _holdings(setting, [_ends(setting, stage) for stage in range(stages)])
+    """What a rank holds of embedding and output; worked out once."""
+    if "ends" not in setting.holdings:
+        stages = setting.mesh.size("pp")
+        setting.holdings["ends"] = _holdings(setting, [_ends(setting, stage) for stage in range(stages)])
+    return list(setting.holdings["ends"])
 
 
 def layers_of(setting: Setting, stage: int, chunk: int | None = None) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ...frameworks import Traffic
 from ...schedule.operation import Role, Task
+from ...schedule.work import Sweep
 from ..builder import Program
 from ..tensor_parallel.none import NoTensorParallel
 from .rank_share import NORM_FLOPS, SOFTMAX_FLOPS, Local
@@ -24,6 +26,7 @@ class Ends:
     first: Local
     last: Local
     tensor: NoTensorParallel
+    around_loss: tuple[Traffic, Traffic] = (Traffic(0, 0), Traffic(0, 0))  # of a logit, forward and backward
 
     def embed(self, program: Program) -> None:
         """Look up the embedding of every token; an image's patches are projected instead."""
@@ -77,12 +80,19 @@ class Ends:
         self.tensor.norm(program, local, at.doing(Role.NORM))
         self.tensor.gather(program, local, at)
         self.tensor.logits(program, local, at)
-        program.add(at.doing(Role.LOSS), local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS))
+        loss, more = local.sweep("embedding", self._logits, flops=SOFTMAX_FLOPS), self.around_loss[0]
+        loss = replace(loss, read=loss.read + more.read, written=loss.written + more.written, streams=any(more))
+        program.add(at.doing(Role.LOSS), loss)
         self.tensor.loss(program, local, at)
 
     def output_backward(self, program: Program, at: Task = OUTPUT) -> None:
         """Gradients of the output layer."""
-        local = self.last
+        local, back = self.last, self.around_loss[1]
+        if any(back):
+            program.add(
+                at.doing(Role.LOSS, gradient="input"),
+                Sweep(self._logits, back.read, back.written, 0.0, local.exact, streams=True),
+            )
         self.tensor.gather_again(program, local, at)
         self.tensor.logits_backward(program, local, at)
         self.tensor.gather_backward(program, local, at)

@@ -10,6 +10,7 @@ import numpy as np
 from ....hardware.frozen import FrozenArrays, read_only
 from ....hardware.precisions import BYTES
 from ...loads.loads import Load, LoadModel
+from ...mesh.axes import TENSOR
 from ...routing.balancers.balancer import steps_of
 from ...schedule.operation import Role, Task
 from ...schedule.work import COUNT, COUNT_BYTES, Amount, Exchange, Gemm, Work
@@ -80,11 +81,15 @@ class MixtureOfExperts:
 
     Beside tensor parallelism each rank of tp has a part of every expert (``--expert-tensor split``): tokens come together before
     the gate, travel on each rank of tp, and partial answers are added up after the merge. Or experts stay whole and are
-    spread over tp as well: each rank of tp then sends its own share of the tokens.
+    spread over tp as well: each rank of tp then sends its own share of the tokens. In between, groups of tp do what tp does in
+    the first case, each with its share of the tokens: ``routed`` is the tensor parallelism of what is routed, along the axes of
+    ``cut``.
     """
 
     local: Local
     tensor: NoTensorParallel
+    routed: NoTensorParallel
+    cut: tuple[str, ...]
     loads: LoadModel
     all_to_all: str
     share: float = 1.0  # of the bytes of all copies of tokens that exchanges carry
@@ -98,7 +103,7 @@ class MixtureOfExperts:
     @property
     def width(self) -> float:
         """Inner elements of an expert on a rank."""
-        return self.local.model.expert_width / (1 if self._whole else self.local.width)
+        return self.local.model.expert_width / self.local.mesh.size(*self.cut)
 
     @property
     def ups(self) -> int:
@@ -150,8 +155,7 @@ class MixtureOfExperts:
         local, at, top_k = self.local, Task(part="moe", layer=layer), self.loads.top_k
         add, sweep, stream = program.add, local.sweep, self._stream
         add(at.doing(Role.NORM), sweep("norm", local.stream, flops=NORM_FLOPS))
-        if not self._whole:
-            self.tensor.gather(program, local, at)
+        self.routed.gather(program, local, at)
         add(at.doing(Role.PRODUCT, "gate"), self._gate())
         choice = sweep("gate", self._scores, reads=self._passes, writes=self._chosen)
         add(at.doing(Role.GATE_CHOICE), replace(choice, launches=OF_ROUTING))
@@ -173,16 +177,14 @@ class MixtureOfExperts:
         merge = sweep("expert", stream, reads=top_k + 1, flops=2 * top_k)
         add(at.doing(Role.MERGE), replace(merge, launches=OF_PERMUTATION))
         self._shared(program, layer)
-        if not self._whole:
-            self.tensor.reduce(program, local, at)
+        self.routed.reduce(program, local, at)
         self._collect(program, at.doing(Role.TOKEN_COLLECT))
 
     def backward(self, program: Program, layer: int, flow: Flow) -> None:
         """Gradients of the MoE half: the tokens' way back and forth again, then experts and gate."""
         local, at, top_k = self.local, Task(part="moe", layer=layer), self.loads.top_k
         add, sweep, stream = program.add, local.sweep, self._stream
-        if not self._whole:
-            self.tensor.reduce_backward(program, local, at)
+        self.routed.reduce_backward(program, local, at)
         self._shared_backward(program, layer)
         merge = sweep("expert", stream * top_k, reads=2, flops=2)
         add(at.doing(Role.MERGE, gradient="input"), replace(merge, launches=OF_PERMUTATION))
@@ -209,8 +211,7 @@ class MixtureOfExperts:
             at.doing(Role.PRODUCT, "gate", "weight"),
             replace(self._gate(), m=local.model.hidden, k=float(self.loads.tokens), onto=local.onto("gate")),
         )
-        if not self._whole:
-            self.tensor.gather_backward(program, local, at)
+        self.routed.gather_backward(program, local, at)
         self._collect(program, at.doing(Role.TOKEN_COLLECT, gradient="input"))
         add(at.doing(Role.NORM, gradient="input"), sweep("norm", local.stream, reads=3, flops=NORM_FLOPS))
 
@@ -233,9 +234,9 @@ class MixtureOfExperts:
         self._shared(program, layer)
 
     @property
-    def _whole(self) -> bool:
-        """Whether experts stay whole beside tensor parallelism."""
-        return "tp" in self.loads.axes
+    def _apart(self) -> tuple[str, ...]:
+        """The axes of tensor parallelism whose ranks route tokens of their own."""
+        return tuple(axis for axis in self.loads.axes if axis in TENSOR)
 
     @property
     def _stream(self) -> float:
@@ -275,10 +276,10 @@ class MixtureOfExperts:
             program.add(task, replace(self.local.sweep("expert", flow.carried, flops=0), launches=OF_PERMUTATION))
 
     def _collect(self, program: Program, task: Task) -> None:
-        """Where experts are whole and tokens are not cut by sequence parallelism, ranks of tp tell each other their share."""
-        if self._whole and not self.local.plan.sequence_parallel:
+        """Where ranks of tp route tokens of their own, and these are not cut by sequence parallelism, they tell each other."""
+        if self._apart and not self.local.plan.sequence_parallel:
             element = self.local.formats["norm"].compute
-            exchange = Exchange("all-gather", "ring", ("tp",), self.local.whole * BYTES[element], element)
+            exchange = Exchange("all-gather", "ring", self._apart, self.local.whole * BYTES[element], element)
             program.add(task, exchange, "tensor_parallel")
 
     def _shared(self, program: Program, layer: int) -> None:
@@ -292,7 +293,7 @@ class MixtureOfExperts:
         if self._own_input:
             self.tensor.gather(program, self.local, at)
         FeedForward(self.local, self.tensor).inner(program, at, width)
-        if self._whole:
+        if self._apart:
             self.tensor.reduce(program, self.local, at)
 
     def _shared_backward(self, program: Program, layer: int) -> None:
@@ -300,7 +301,7 @@ class MixtureOfExperts:
         if not width:
             return
         at = Task(part="shared experts", layer=layer)
-        if self._whole:
+        if self._apart:
             self.tensor.reduce_backward(program, self.local, at)
         FeedForward(self.local, self.tensor).inner_backward(program, at, width, again=self._own_input)
         if self._own_input:
@@ -311,7 +312,7 @@ class MixtureOfExperts:
     @property
     def _own_input(self) -> bool:
         """Whether what sees every token has its input from elsewhere than the routed experts."""
-        return self._whole or self.local.model.dense_beside > 0
+        return bool(self._apart) or self.local.model.dense_beside > 0
 
     def _product(self, flow: Flow, n: float, k: float) -> Gemm:
         """The product of every local expert with the tokens that it carries."""

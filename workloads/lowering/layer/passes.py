@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ....hardware.frozen_dict import FrozenDict
+from ...frameworks import Traffic
 from ...loads.loads import LoadModel
+from ...mesh.axes import TENSOR
 from ...model.layers import Layer, Sight
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
@@ -56,10 +58,13 @@ class Passes:
         )
         stacks = {True: encoder, False: here}
         loads = {which: LoadModel(setting, decoder=not which) for which in stacks if model.experts}
+        routed = _routed(setting, tensor) if model.experts else tensor
         experts = {
             which: MixtureOfExperts(
                 local,
                 tensor,
+                routed,
+                setting.expert_cut,
                 loads[which],
                 setting.plan.all_to_all,
                 1.0 if setting.plan.dispatch == "copies" else node_share(setting, loads[which].axes),
@@ -68,7 +73,9 @@ class Passes:
             for which, local in stacks.items()
             if model.experts
         }
-        ends, paced = Ends(encoder, here, tensor), setting.paced
+        framework = None if setting.plan.loss == "fused" else setting.framework
+        loss = (framework.loss, framework.loss_backward) if framework else (Traffic(0, 0), Traffic(0, 0))
+        ends, paced = Ends(encoder, here, tensor, loss), setting.paced
         return cls(setting, FrozenDict(stacks), tensor, ends, FrozenDict(experts), tuple(around), paced)
 
     def forward(
@@ -185,6 +192,13 @@ class Passes:
         own = AttentionLayer(local, self.tensor, sight=sight)
         cross = AttentionLayer(local, self.tensor, "cross attention", self.stacks[True], Sight(causal=False))
         return [own] * layer.attends + [cross] * layer.cross
+
+
+def _routed(setting: Setting, tensor: NoTensorParallel) -> NoTensorParallel:
+    """The tensor parallelism of what is routed: as of all else, in groups of tp, or none where experts are whole."""
+    mesh, cut = setting.mesh, setting.expert_cut
+    width, each = mesh.size(*TENSOR), mesh.size(*cut)
+    return tensor if each == width else Megatron1D(cut, each / width) if each > 1 else NoTensorParallel()
 
 
 @dataclass(frozen=True)

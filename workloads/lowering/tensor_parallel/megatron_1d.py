@@ -8,6 +8,8 @@ kept, and gathered once more for the gradient of the weight (Korthikanti et al. 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ....hardware.precisions import BYTES
 from ...model.precision import Part
 from ...schedule.operation import Role, Task
@@ -20,8 +22,12 @@ LOSS_NUMBERS = 3
 """Numbers a token that the ranks of a cut vocabulary tell each other: maximum, sum of exponentials, the target's logit."""
 
 
+@dataclass(frozen=True)
 class Megatron1D(NoTensorParallel):
-    """Weights cut along tp."""
+    """Weights cut along tp, or ``along`` a part of it, whose groups each have their ``share`` of the tokens."""
+
+    along: tuple[str, ...] = ("tp",)
+    share: float = 1.0
 
     def gather(self, program: Program, local: Local, at: Task) -> None:
         """With sequence parallelism all tokens come together."""
@@ -54,7 +60,7 @@ class Megatron1D(NoTensorParallel):
     def loss(self, program: Program, local: Local, at: Task) -> None:
         """A few numbers for each token."""
         nbytes = LOSS_NUMBERS * BYTES[local.exact] * local.tokens
-        exchange = Exchange("all-reduce", "ring", ("tp",), nbytes, local.exact)
+        exchange = Exchange("all-reduce", "ring", self.along, nbytes, local.exact)
         program.add(at.doing(Role.LOSS_SUM), exchange, "tensor_parallel")
 
     def lookup(self, program: Program, local: Local, at: Task) -> None:
@@ -75,5 +81,5 @@ class Megatron1D(NoTensorParallel):
     def _send(self, program: Program, local: Local, task: Task, operation: str, part: Part = "norm") -> None:
         """A collective over tp of the rank's tokens, in the format of the residual stream."""
         element = local.formats[part].compute
-        exchange = Exchange(operation, "ring", ("tp",), local.whole * BYTES[element], element)
+        exchange = Exchange(operation, "ring", self.along, self.share * local.whole * BYTES[element], element)
         program.add(task, exchange, "tensor_parallel")

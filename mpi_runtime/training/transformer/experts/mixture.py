@@ -114,7 +114,7 @@ class LocalMixture(Half):
             (Role.EXPERT_SORT, "down", "input"): lambda step: None,
             (Role.EXPERT_SORT, "up", "input"): lambda step: None,
             (Role.ACTIVATION, None, None): lambda step: self._of_rank.activate(),
-            (Role.MERGE, None, None): lambda step: self._layer.merge(),
+            (Role.MERGE, None, None): self._merge,
             (Role.MERGE, None, "input"): self._merge_back,
             (Role.ACTIVATION, None, "input"): lambda step: self._of_rank.activate_gradient(),
             (Role.PERMUTE, None, "input"): lambda step: self._layer.permute_gradient(),
@@ -190,8 +190,8 @@ class LocalMixture(Half):
 
     def _mine(self, rows: Array) -> Array:
         """Of rows of all tokens, those that this rank routes: all, or its share of them beside ``tp``."""
-        place = self.place
-        return rows[place.part(len(rows), "tp")] if place.whole_experts and not place.sequence_parallel else rows
+        over = None if self.place.sequence_parallel else self.place.routes_over
+        return rows if over is None else rows[self.place.part(len(rows), over)]
 
     def _first_source(self) -> Array:
         return self._mine(super()._first_source())
@@ -291,15 +291,25 @@ class LocalMixture(Half):
     def _down(self) -> None:
         self._layer.answers = self._of_rank.down_product()
 
+    def _merge(self, step: int) -> None:
+        self._layer.merge()
+        self._collected = self._reduced = None
+
+    @property
+    def _over(self) -> str:
+        return self.place.expert_cut or "tp"
+
     def _answer(self) -> Array:
         merged = self._layer.merged if self._collected is None else self._collected
         return merged + self.beside["down"].c if self.beside else merged
 
     def _collect(self, step: int) -> Message:
         def take(parts: Array) -> None:
-            self._collected = parts.reshape(-1, parts.shape[-1])
+            self._collected, self._reduced = parts.reshape(-1, parts.shape[-1]), None
 
-        return Message("all-gather", ("tp",), self._layer.merged, take)
+        assert self.place.routes_over is not None
+        mine = self._layer.merged if self._reduced is None else self._reduced
+        return Message("all-gather", (self.place.routes_over,), mine, take)
 
     def forget(self) -> None:
         """Rows of others' tokens are kept for the gate's way back."""
@@ -328,9 +338,7 @@ class LocalMixture(Half):
     def _choose_back(self, step: int) -> None:
         routing, shared = self._layer.routing, self.shared
         self._scores = gate.weights_grad(self._chances, routing.expert, self._choice_gradient, self._picks)
-        if (
-            not shared.place.me("tp") or shared.place.whole_experts
-        ):  # ranks of tp that share tokens add up their gradients
+        if shared.place.routes:  # ranks of tp that share tokens add up their gradients
             tokens = shared.tokens / shared.scale
             self._scores = self._scores + self.routes.training.gradient(self.products["gate"].c, routing.wanted, tokens)
 
@@ -345,9 +353,11 @@ class LocalMixture(Half):
 
     def _collect_back(self, step: int) -> Message:
         def take(parts: Array) -> None:
-            self._collected_back = parts.reshape(-1, parts.shape[-1])
+            self._collected_back, self._before = parts.reshape(-1, parts.shape[-1]), None
 
-        return Message("all-gather", ("tp",), self._input_gradient(), take)
+        assert self.place.routes_over is not None
+        mine = self._input_gradient() if self._before is None else self._before
+        return Message("all-gather", (self.place.routes_over,), mine, take)
 
     # --- what every token passes ------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from .. import functions as f
 from ..weights.shards import Place, Sizes, Weight, of_expert
 from . import gate
 from .gate_training import GateTraining
-from .token_routes import experts_over, group_of
+from .token_routes import group_of
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -156,12 +156,9 @@ class MeshRouter:
         self.picks = loads.balancer.picks
         self.tells = Tells.of(loads.balancer, loads.ranks, loads.tokens, loads.top_k)
         self._groups: dict[int, dict[int, Place]] = {}  # the members of each group, by number
-        mesh, over = setting.mesh, experts_over(setting)
-        for at in np.ndindex(*mesh.shape):
-            number = dict(zip(mesh.axes, (int(each) for each in at), strict=True))
-            ranks = dict(zip(mesh.axes, mesh.shape, strict=True))
-            place = Place(number, ranks, setting.plan.sequence_parallel, (), over)
-            if not any(place.me(axis) for axis in ("pp", *(() if place.whole_experts else ("tp",)))):
+        for at in np.ndindex(*setting.mesh.shape):
+            place = Place.in_mesh(setting, at)
+            if not place.me("pp") and place.routes:
                 self._groups.setdefault(group_of(setting, place), {})[place.expert_rank] = place
 
     def __call__(self, layer: int, wanted: Index, chances: Array) -> Index:
@@ -195,5 +192,5 @@ class MeshRouter:
                 replica = replica * place.of(axis) + place.me(axis)
         every = np.arange(mesh.replicas * batch.tokens).reshape(mesh.replicas, batch.micro_batches, -1, batch.seq_len)
         mine = every[replica, micro_batch][:, place.part(batch.seq_len, place.context)].reshape(-1)
-        share: Index = mine[place.part(len(mine), "tp")] if place.whole_experts else mine
+        share: Index = mine if place.routes_over is None else mine[place.part(len(mine), place.routes_over)]
         return share

@@ -26,11 +26,6 @@ from .mixture import LocalMixture, Routes
 Index = gate.Index
 
 
-def experts_over(setting: Setting) -> tuple[str, ...]:
-    """The axes over which experts are dealt."""
-    return setting.expert_axes
-
-
 def group_of(setting: Setting, place: Place) -> int:
     """The number of a rank's expert-parallel group among all that route tokens of their own, as the load model counts them."""
     found = 0
@@ -44,7 +39,8 @@ class TokenRoutes:
     """Makes the :class:`~.mixture.Routes` of micro-batches.
 
     ``learned``: tokens choose by the scores of the gate. Else they choose what the plan's router draws, as the simulator has it,
-    and the gate only weights the answers.
+    and the gate only weights the answers. By layer and micro-batch, ``told`` are loads of the last steps, and ``states`` what the
+    policy remembers; ``looks_back``: it has asked for loads of earlier steps.
     """
 
     def __init__(
@@ -57,10 +53,9 @@ class TokenRoutes:
         self.seen: list[Tokens] = []
         self._step = 0
         self._group = group_of(setting, place)
-        self._states: dict[tuple[int, int], dict[str, Any]] = {}  # what the policy remembers
-        self._told: dict[
-            tuple[int, int], deque[tuple[int, Index, Index, Index | None]]
-        ] = {}  # by layer and micro-batch
+        self.looks_back = False
+        self.states: dict[tuple[int, int], dict[str, Any]] = {}
+        self.told: dict[tuple[int, int], deque[tuple[int, Index, Index, Index | None]]] = {}
 
     def start_step(self, step: int) -> None:
         """Nothing is seen yet."""
@@ -106,22 +101,26 @@ class TokenRoutes:
     def _past(self, micro_batch: int, layer: int) -> Past:
         if not self.learned:
             return replace(self.loads.past(layer, self._step, micro_batch, self._group), rank=self.place.expert_rank)
-        kept = {step: loads for step, *loads in self._told.get((layer, micro_batch), ())}
+        kept = {step: loads for step, *loads in self.told.get((layer, micro_batch), ())}
         wanted, carried, experts = ({step: loads[each] for step, loads in kept.items()} for each in range(3))
         return Past(
             self._step if kept else 0,
             layer,
             micro_batch,
-            loads=lambda earlier: _of_one_group(wanted.get(earlier)),
-            results=lambda earlier: _of_one_group(carried.get(earlier), axis=0),
-            experts=lambda earlier: _of_one_group(experts.get(earlier)),
+            loads=lambda earlier: _of_one_group(self._asked(wanted, earlier)),
+            results=lambda earlier: _of_one_group(self._asked(carried, earlier), axis=0),
+            experts=lambda earlier: _of_one_group(self._asked(experts, earlier)),
             rank=self.place.expert_rank,
-            state=self._states.setdefault((layer, micro_batch), {}),
+            state=self.states.setdefault((layer, micro_batch), {}),
         )
+
+    def _asked(self, kept: dict[int, Any], step: int) -> Index | None:
+        self.looks_back = self.looks_back or step < self._step
+        return kept.get(step)
 
     def _tell(self, micro_batch: int, layer: int, wanted: Index, carried: Index, experts: Index | None = None) -> None:
         """Keep what a policy may look back at: a gate that learns cannot be asked for it again."""
-        kept = self._told.setdefault((layer, micro_batch), deque(maxlen=MOST_STEPS_AGO))
+        kept = self.told.setdefault((layer, micro_batch), deque(maxlen=MOST_STEPS_AGO))
         kept.append((self._step, wanted, carried, experts))
 
 

@@ -289,9 +289,10 @@ class ModelHoldings:
     def _ranks_with(self, flat: Flat, weight: Weight) -> int:
         """How many ranks have the same share of a weight."""
         mesh, shards = self.setting.mesh, flat.shards
-        uncut = [axis for axis in TENSOR if axis not in cut_over(weight, self.place) and self.place.of(axis) > 1]
-        if weight.expert is not None and self.place.whole_experts:
-            uncut = []
+        spread = {*mesh.parts_of(cut_over(weight, self.place))}
+        if weight.expert is not None:
+            spread |= {*self.place.experts_over}
+        uncut = [axis for axis in mesh.axes if axis in TENSOR and axis not in spread]
         twice = 2 if weight == EMBEDDING and self.sizes.tied and mesh.size("pp") > 1 else 1
         return twice * mesh.size(*uncut) * mesh.size(*shards.replicas) // shards.count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .....workloads.mesh.axes import CONTEXT
+from .....workloads.plan.setting import Setting
 
 Array = NDArray[Any]
 Operator = Literal["embedding", "attention", "ffn", "moe", "shared experts", "output"]
@@ -157,7 +158,8 @@ class Place:
     Axes are ``tp``, or ``row`` and ``col`` of a square grid in its place, ``cp``, ``pp`` and those of data parallelism.
     ``sequence_parallel``: norms and residuals are cut over ``tp`` as well, by tokens. ``ring`` are the ranks along ``cp`` in the
     order in which shifts pass them; none: by number. Experts are dealt to the ranks along ``experts_over``: over ``ep``, each a
-    part of every expert under ``tp``; or over both, whole.
+    part of every expert under ``tp``; or over both, whole; or over groups of ``tp``, each a part in such a group. An axis that is
+    ``divided`` is the one of its parts, outermost first.
     """
 
     number: Mapping[str, int] = field(default_factory=dict)
@@ -165,14 +167,33 @@ class Place:
     sequence_parallel: bool = False
     ring: tuple[int, ...] = ()
     experts_over: tuple[str, ...] = ("ep",)
+    divided: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def in_mesh(cls, setting: Setting, coordinate: Sequence[int], ring: tuple[int, ...] = ()) -> Place:
+        """A rank's place in a setting's mesh."""
+        mesh = setting.mesh
+        return cls(
+            dict(zip(mesh.axes, (int(at) for at in coordinate), strict=True)),
+            dict(zip(mesh.axes, mesh.shape, strict=True)),
+            setting.plan.sequence_parallel,
+            ring,
+            setting.expert_axes,
+            dict(mesh.divided),
+        )
 
     def me(self, axis: str) -> int:
         """Number of this rank along an axis."""
-        return self.number.get(axis, 0)
+        if axis not in self.divided:
+            return self.number.get(axis, 0)
+        found = 0
+        for part in self.divided[axis]:
+            found = found * self.of(part) + self.me(part)
+        return found
 
     def of(self, axis: str) -> int:
         """Ranks along an axis."""
-        return self.ranks.get(axis, 1)
+        return prod(self.ranks.get(part, 1) for part in self.divided.get(axis, (axis,)))
 
     @cached_property
     def context(self) -> str:
@@ -195,9 +216,19 @@ class Place:
         return self.of("tp") if self.sequence_parallel else 1
 
     @cached_property
-    def whole_experts(self) -> bool:
-        """Whether experts are whole beside tensor parallelism, so that each rank of ``tp`` routes tokens of its own."""
-        return "tp" in self.experts_over
+    def routes_over(self) -> str | None:
+        """The axis of tensor parallelism whose ranks route tokens of their own, since experts are dealt over it."""
+        return next((axis for axis in ("tp", "tep") if axis in self.experts_over), None)
+
+    @cached_property
+    def expert_cut(self) -> str | None:
+        """The axis of tensor parallelism along which each expert is cut, whose ranks route the same tokens."""
+        return {"tp": None, "tep": "etp", None: "tp"}[self.routes_over]
+
+    @property
+    def routes(self) -> bool:
+        """Whether this rank, of all that route the same tokens, is the first one."""
+        return self.expert_cut is None or not self.me(self.expert_cut)
 
     @cached_property
     def expert_ranks(self) -> int:
@@ -302,9 +333,10 @@ def cut_over(weight: Weight, place: Place) -> tuple[str, ...]:
 
 
 def _cuts(weight: Weight, place: Place) -> dict[int, str]:
-    if weight.expert is not None and place.whole_experts:
-        return {}
-    return (GRID_CUTS if place.grid > 1 else CUTS)[weight.kind]
+    cuts = (GRID_CUTS if place.grid > 1 else CUTS)[weight.kind]
+    if weight.expert is None or place.expert_cut == "tp":
+        return cuts
+    return {} if place.expert_cut is None else dict.fromkeys(cuts, place.expert_cut)
 
 
 def _slices(weight: Weight, sizes: Sizes, place: Place) -> tuple[slice, ...]:
