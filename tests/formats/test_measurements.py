@@ -76,7 +76,7 @@ def test_simulated_bus_bandwidths_are_those_of_the_log(hosts, tmp_path):
 def test_a_log_of_a_machine_gives_that_machine(operation, ranks, hosts):
     base = load_machine("eos-h100")
     truth = base.changed(
-        {"node.ring_bandwidth": 3.1e11, "fabric.latency_node": 3 * 1.9e-6, "calibration.message_overhead": 1.5e-6}
+        {"node.ring_bandwidth": 3.1e11, "fabric.latency_node": 3 * 3.5e-6, "calibration.message_overhead": 1.5e-6}
         if hosts == 1
         else {"calibration.network_efficiency": 0.71}
     )
