@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...hardware.machine import Machine
+from ...workloads.collectives import find
 from ...workloads.mesh.mesh import Mesh
 from ...workloads.mesh.placement import Layout, named
 from ...workloads.schedule.work import Exchange
 from ..engine.stage_transfers import Handover
 from ..network.phases.transfers import Traffic
+from .repeating_layout import repeating
 
 UNIT = 1e9
 """Bytes with which a collective is looked at; its seconds are linear in them."""
@@ -66,6 +68,7 @@ class Wires:
     placement: str
     _traffic: Traffic | None = None
     _shapes: dict[tuple[str, ...], Shape] = field(default_factory=dict)
+    _repeating: dict[tuple[str, ...], tuple[Traffic, tuple[str, ...]]] = field(default_factory=dict)
     _strides: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
@@ -117,10 +120,16 @@ class Wires:
     def _shape(self, axes: tuple[str, ...]) -> Shape:
         mesh = self.layout.mesh
         every = (mesh.ranks, self.layout.nodes_per_supernode)
-        if self._strides is None:
+        if (parts := self._parts(axes)) is None:
             wanted = tuple(mesh.axes[at] for at in mesh.positions(axes))
             return (*every, self.placement, mesh.axes, mesh.shape, wanted)
-        parts: list[tuple[int, int]] = []
+        return (*every, *parts)
+
+    def _parts(self, axes: tuple[str, ...]) -> list[tuple[int, int]] | None:
+        """(places between neighbours, members) of what groups are made of, inner ones first; None where places have no order."""
+        if self._strides is None:
+            return None
+        mesh, parts = self.layout.mesh, list[tuple[int, int]]()
         for stride, size in sorted((self._strides[mesh.axes[at]], mesh.shape[at]) for at in mesh.positions(axes)):
             if size == 1:
                 continue
@@ -128,7 +137,7 @@ class Wires:
                 parts[-1] = (parts[-1][0], parts[-1][1] * size)
             else:
                 parts.append((stride, size))
-        return (*every, *parts)
+        return parts
 
     @property
     def traffic(self) -> Traffic:
@@ -137,12 +146,23 @@ class Wires:
             self._traffic = Traffic(self.network.machine, self.layout, "links")
         return self._traffic
 
+    def _in_part(self, axes: tuple[str, ...]) -> tuple[Traffic, tuple[str, ...]]:
+        """Traffic, and the axes of groups in it: of a part of the layout where that repeats itself, else of all of it."""
+        if axes not in self._repeating:
+            parts = self._parts(axes)
+            part = repeating(self.network.machine, self.layout, parts) if parts else None
+            found = (self.traffic, axes) if part is None else (Traffic(self.network.machine, part[0], "links"), part[1])
+            self._repeating[axes] = found
+        return self._repeating[axes]
+
     def _lines(self, exchange: Exchange) -> tuple[CollectiveSteps, ...]:
-        """The steps of a collective, from the loads that it puts on links."""
-        even = Exchange(exchange.operation, exchange.algorithm, exchange.axes, UNIT, exchange.element)
+        """The steps of a collective, from the loads that it puts on links: of a part of the layout where that repeats itself."""
+        flat = not find(exchange.operation, exchange.algorithm).grid
+        traffic, axes = self._in_part(exchange.axes) if flat else (self.traffic, exchange.axes)
+        even = Exchange(exchange.operation, exchange.algorithm, axes, UNIT, exchange.element)
         return tuple(
             CollectiveSteps(_highest(*each.lines(UNIT), float(np.max(each.fixed)) + each.floor))
-            for each in self.traffic.transfers(even)
+            for each in traffic.transfers(even)
         )
 
 

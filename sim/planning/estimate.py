@@ -101,6 +101,13 @@ class Estimator:
             if len(self._choices) > KEPT_CHOICES:
                 self._choices.clear()
             plan, question = self._plan.changed(**{**options, "mesh": mesh}), self.question
+            _ = (
+                plan.precisions,
+                plan.sharding,
+                plan.offloads,
+                plan.recomputation,
+                plan.recomputed_layers,
+            )  # for all of them
             shape = self._mesh(mesh, plan)
             checks = Checks(Combination(question.model, plan, shape, question.machine), question.seq_len)
             found = self._choices[key] = KnownChoices(plan, shape, checks)

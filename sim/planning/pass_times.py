@@ -60,7 +60,7 @@ class Work:
             if isinstance(each.work, Exchange):
                 exchanges[as_even(each.work)] += 1
             else:
-                computing += float(np.max(costs.of(each.work).seconds))
+                computing += costs.slowest(each.work)
         return cls(computing, tuple(exchanges.items()), (), host)
 
     def seconds(self, wires: Wires, costs: Costs) -> float:
@@ -80,7 +80,7 @@ def seconds_of(operation: Operation, wires: Wires, costs: Costs) -> float:
     """Seconds of an operation of the rank that takes longest."""
     if isinstance(operation.work, Exchange):
         return wires.seconds(as_even(operation.work))
-    return float(np.max(costs.of(operation.work).seconds))
+    return costs.slowest(operation.work)
 
 
 def as_even(exchange: Exchange) -> Exchange:

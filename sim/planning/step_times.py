@@ -126,7 +126,12 @@ class StepTimes:
         found = timed.bounds.get(key)
         if found is None:
             split = bool(pipeline and pipeline.splits_backward)
-            parts = [timed.passes(held.kinds, held.ends, split) for held in self._every(setting)]
+            every = self._every(setting)
+            known = {
+                held.key: timed.passes(held.kinds, held.ends, split)
+                for held in {each.key: each for each in every}.values()
+            }
+            parts = [known[held.key] for held in every]
             if pipeline is None:
                 found = ROUNDED * one_after_another(parts, count)
             else:

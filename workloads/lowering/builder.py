@@ -186,7 +186,7 @@ class Program:
         after = tuple(sorted(number for number in waits if self._operations[number].stream != stream))
         here = task
         if (task.micro_batch, task.recomputed) != (self.micro_batch, self.recomputed):
-            here = replace(task, micro_batch=self.micro_batch, recomputed=self.recomputed)
+            here = task.at(self.micro_batch, self.recomputed)
         label = label or spelled(task)
         self._operations.append(Operation(label, self.phase, category, stream, work, after, here))
         return len(self._operations) - 1

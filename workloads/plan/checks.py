@@ -126,8 +126,9 @@ def _of_tokens(chosen: Combination, batch: Batch) -> Iterator[Division]:
     """Everything of a batch that has to divide."""
     model, mesh, plan, tokens = chosen.model, chosen.mesh, chosen.plan, batch.micro_tokens
     context = mesh.size(*CONTEXT)
-    yield "tokens of a micro-batch", tokens, CUT, context
-    yield "tokens of a sequence", batch.seq_len, CUT, context
+    if context > 1:
+        yield "tokens of a micro-batch", tokens, CUT, context
+        yield "tokens of a sequence", batch.seq_len, CUT, context
     over = ("tp",) if plan.sequence_parallel else dealt_over(chosen, TENSOR) if model.experts else ()
     for axis in over:
         yield "tokens that a rank has of a micro-batch", tokens // context, axis, mesh.size(axis)

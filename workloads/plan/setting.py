@@ -189,7 +189,8 @@ class Setting:
             mesh.size("ep"),
             self.batch.micro_tokens,
             self.batch.seq_len,
-            self.batch.micro_batches > 1,  # gradients are then added to those of earlier ones
+            self.machine.core_group.tiles is not None
+            and self.batch.micro_batches > 1,  # sums of gradients are charged there
             plan.sequence_parallel,
             plan.attention,
             plan.recompute,

@@ -42,6 +42,7 @@ class Costs:
     def __init__(self, machine: Machine, ranks_per_node: int, present: int | None = None) -> None:
         self.processor, self.calibration = machine.processor(ranks_per_node, present), machine.calibration
         self._known: dict[Work, Timed] = {}
+        self._slowest: dict[Work, float] = {}
         self._kept: dict[tuple[object, ...], tuple[Work, Timed]] = {}
         self._kept_bytes = 0
         self._equal: dict[int, tuple[Array, Equal | None]] = {}
@@ -62,6 +63,16 @@ class Costs:
         while self._kept_bytes > MOST_KEPT:
             self._kept_bytes -= self._kept.pop(next(iter(self._kept)))[1].seconds.nbytes
         return timed
+
+    def slowest(self, work: Work) -> float:
+        """Seconds of an operation on the rank that takes longest."""
+        try:
+            found = self._slowest.get(work)
+        except TypeError:  # amounts that differ from rank to rank
+            return float(np.max(self.of(work).seconds))
+        if found is None:
+            found = self._slowest[work] = float(np.max(self.of(work).seconds))
+        return found
 
     def _by_rank(self, work: Work) -> Timed:
         """Of work whose amounts differ."""

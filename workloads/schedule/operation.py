@@ -205,6 +205,20 @@ class Task:
         """A task at the same place."""
         return Task(role, self.part, self.layer, operand, gradient, step, overlaps, self.recomputed, self.micro_batch)
 
+    def at(self, micro_batch: int | None, recomputed: bool) -> Task:
+        """The task in a micro-batch, or worked out anew."""
+        return Task(
+            self.role,
+            self.part,
+            self.layer,
+            self.operand,
+            self.gradient,
+            self.step,
+            self.overlaps,
+            recomputed,
+            micro_batch,
+        )
+
     @property
     def does(self) -> Does:
         """What a rank's data have a method for: the role, of which operand, for which gradient."""

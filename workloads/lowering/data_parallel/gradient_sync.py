@@ -193,8 +193,9 @@ class Update:
     def exchange(self, program: Program, transfer: ShardTransfer) -> Exchange:
         """By rings, unless the kind of sharding says otherwise; over all ranks of a mesh, in two levels."""
         axes = transfer.axes
-        whole = set(axes) == set(self.setting.mesh.axes)
-        levels = self.setting.plan.sharding.reduces_in_two_levels or program.layout.two_level(axes) is not None
-        algorithm = transfer.algorithm or ("two-level" if whole and levels else "ring")
+        two_levels = set(axes) == set(self.setting.mesh.axes) and (
+            self.setting.plan.sharding.reduces_in_two_levels or program.layout.two_level(axes) is not None
+        )
+        algorithm = transfer.algorithm or ("two-level" if two_levels else "ring")
         nbytes = transfer.nbytes if isinstance(transfer.nbytes, np.ndarray) else float(transfer.nbytes)
         return Exchange(transfer.operation, algorithm, axes, nbytes, transfer.element)
