@@ -6,6 +6,7 @@ Speeds come from ``benchmarks/speed.json``, which ``python benchmarks/speed.py -
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import re
@@ -473,25 +474,32 @@ def diagram() -> Any:
 
 
 def main() -> None:
-    """Write everything anew."""
+    """Write everything anew, or only what needs no simulation."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--texts", action="store_true", help="only tables and references: no reproduction, no pictures")
+    texts = parser.parse_args().texts
+    if not texts:
+        simulated()
+    for name in PAGES:
+        (ROOT / name).write_text(filled(ROOT / name))
+    (ROOT / "docs" / "cli.md").write_text(command_line())
+    (ROOT / PLAN_OPTIONS).write_text(plan_options())
+    (ROOT / CAMPAIGN_OPTIONS).write_text(campaign_options())
+    (ROOT / DATA_FLOW).write_text(diagram().svg())
+
+
+def simulated() -> None:
+    """Write what is made of simulations: tables of the reproduction, and pictures."""
     from athanor.hardware.cores import cores
     from athanor.reports.plots.draw import as_png
     from athanor.reports.studies.reproductions import reproduce
     from athanor.reports.studies.reproductions.bagualu.parts import free_rows
 
     found: Any = reproduce("bagualu", lambda text: print(text, file=sys.stderr), jobs=cores())
-    readme = ROOT / "README.md"
-    text = fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims]))
-    readme.write_text(text)
-    for name in PAGES:
-        (ROOT / name).write_text(filled(ROOT / name))
-    page = ROOT / "docs" / "accuracy.md"
+    readme, page = ROOT / "README.md", ROOT / "docs" / "accuracy.md"
+    readme.write_text(fill(readme.read_text(), "accuracy", accuracy([claim.plain() for claim in found.claims])))
     page.write_text(fill(page.read_text(), "free", free_direction(free_rows(found))))
-    (ROOT / "docs" / "cli.md").write_text(command_line())
-    (ROOT / PLAN_OPTIONS).write_text(plan_options())
-    (ROOT / CAMPAIGN_OPTIONS).write_text(campaign_options())
     (ROOT / "docs" / "pictures").mkdir(exist_ok=True)
-    (ROOT / DATA_FLOW).write_text(diagram().svg())
     for name, figure in pictures(found).items():
         (ROOT / "docs" / "pictures" / f"{name}.png").write_bytes(as_png(figure))
 

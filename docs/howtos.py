@@ -35,6 +35,7 @@ BY_TESTS = {
 LEFT_OUT = {
     "make ": "CI is `make test`, and `make demo` is reproduce bagualu, which a test computes",
     ". .venv/bin/activate": "commands run in that environment anyway",
+    "athanor serve": "it serves until somebody stops it; tests/reports/test_serve.py starts it",
     "pip install": "it would change the environment that runs the commands; tests install the wheel",
 }
 """Commands by how they begin that are executed nowhere, and why."""
@@ -73,7 +74,7 @@ SMALLER = {
     "--steps 500": "--steps 20",
     "--steps 800": "--steps 30",
     "--checkpoint-every 100": "--checkpoint-every 10",
-    "--nodes 96000 --global-batch 96000": "--nodes 256 --global-batch 1024",
+    "--model moda-1.93t --nodes 96000 --global-batch 96000": "--model moda-tiny --nodes 256 --global-batch 1024",
     "--gpus 1024 --global-batch 1536": "--gpus 64 --global-batch 64 --pipeline 1f1b --zero 1 --simulate 2",
     "--nodes 128 --global-batch 1536": "--nodes 8 --global-batch 64 --pipeline 1f1b --zero 1 --simulate 2",
     "--gpus 2048 --global-batch 1024": "--gpus 256 --global-batch 64 --simulate 2",

@@ -58,6 +58,7 @@ class CoreGroup(Record):
     double_buffering: bool
     operator_overhead: SecondsOrZero
     launch: SecondsOrZero | None = None
+    vector: FlopsPerSecond | None = None
     scalar_step: Seconds
     accelerator: str | None = None
     tiles: Tiles | None = None
@@ -169,6 +170,6 @@ class CoreGroup(Record):
             moving = (read + written) / (self.memory_bandwidth * self.streaming) / bandwidth
         else:
             moving = (read / self.read_bandwidth + written / self.write_bandwidth) / bandwidth
-        computing = flops / self.peak[precision]
+        computing = flops / (self.vector or self.peak[precision])
         memory, compute = size * moving, size * computing
         return Cost(memory if moving >= computing else compute, compute, memory)

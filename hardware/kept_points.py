@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
 from .files import make_folder, write_whole
+from .growing_file import GrowingFile
 from .locks import Lock, lock
-from .records import parsed_json
 
 
 class Points:
@@ -23,30 +22,21 @@ class Points:
 
     def __init__(self, folder: Path, part: str = "") -> None:
         self.path = folder / f"points{f'-{part}' if part else ''}.jsonl"
-        self._ends_well = True
+        self._file = GrowingFile(self.path)
         self._lock: Lock | None = None
         self._whole = not part
         if folder.is_dir():
             self._hold()
-        self.known = known_points(folder, self.path)
-        if self.path.exists():
-            kept = _read(self.path)
-            self._ends_well = not kept or kept.endswith("\n")
+        self.known = known_points(folder, self._file)
 
     def keep(self, key: str, summary: dict[str, Any]) -> None:
         """Append a finished point, unless it is known."""
         if key in self.known:
             return
         self.known[key] = summary
-        line = json.dumps({"key": key, "summary": summary}) + "\n"
         make_folder(self.path.parent)
         self._hold()
-        try:
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(line if self._ends_well else f"\n{line}")
-        except OSError as reason:
-            raise InputError(f"{self.path}: cannot be written: {reason.strerror}") from None
-        self._ends_well = True
+        self._file.append({"key": key, "summary": summary})
 
     def _hold(self) -> None:
         """Take the lock, unless it is held."""
@@ -63,22 +53,14 @@ class Points:
         write_whole(self.path, "".join(lines))
 
 
-def known_points(folder: Path, last: Path | None = None) -> dict[str, dict[str, Any]]:
+def known_points(folder: Path, last: GrowingFile | None = None) -> dict[str, dict[str, Any]]:
     """The finished points of all files of a folder by key; those of ``last``, which holds, at the end."""
     known: dict[str, dict[str, Any]] = {}
-    files = sorted(each for each in folder.glob("points*.jsonl") if each != last)
-    for path in [*files, *([last] if last and last.exists() else [])]:
-        for line in _read(path).splitlines():
+    others = [GrowingFile(each) for each in sorted(folder.glob("points*.jsonl")) if last is None or each != last.path]
+    for file in [*others, *([last] if last else [])]:
+        for entry in file.entries():
             try:
-                entry = parsed_json(line)
                 known[entry["key"]] = entry["summary"]
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that an interruption cut short
+            except (KeyError, TypeError):
+                continue
     return known
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as reason:
-        raise InputError(f"{path}: cannot be read: {reason.strerror}") from None

@@ -26,7 +26,7 @@ from .points import BenchPoint, PointBatch, batches
 from .samples import Action, Sampler, SampleSeries
 from .topology import Topology, socket
 
-SAMPLES, QUICK_SAMPLES = 15, 10
+SAMPLES, QUICK_SAMPLES = 15, 6
 """Clean samples of each point."""
 
 LONGEST, QUICK_LONGEST = 0.25, 0.1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...workloads.lowering.simulator_memory import available_bytes
 from ...workloads.schedule.work import Bookkeeping, Gemm, Loop, Sweep, Work
 from ..devices import Computing
+from ..training.transformer import functions
 from .points import MIB, BenchPoint
 from .samples import Action
 
@@ -24,6 +27,8 @@ def action(point: BenchPoint, device: Computing) -> Action:
     """What a rank does for a point, by the device that computes its operations in an executed step."""
     if point.kind == "reduction":
         return _reduction(point.size)
+    if point.kind == "operator":
+        return _operator(point.detail["operator"], point.size)
     work = _work(point)
 
     def run(repeats: int) -> None:
@@ -56,6 +61,43 @@ def _reduction(size: int) -> Action:
     def run(repeats: int) -> None:
         for _ in range(repeats):
             np.add(total, arrived, out=total)
+
+    return run
+
+
+ROWS, KEYS = 512, 64
+"""Rows of an operator's elements, and keys that a query attends to."""
+
+
+def _operator(name: str, size: int) -> Action:
+    """An operator of a layer as the runtime computes it, on so many elements in single precision."""
+    elements = np.linspace(-2.0, 2.0, size, dtype=np.float32)
+    rows, attention = elements.reshape(ROWS, -1), elements.reshape(-1, 1, KEYS, KEYS)
+    width, places = rows.shape[1], np.arange(KEYS)
+    parameters = np.ones((2, width), dtype=np.float32)
+    sums = functions.norm_sums(rows)
+    normal, inverse = functions.norm(rows, sums, width)
+
+    def norm() -> Any:
+        return functions.scaled(functions.norm(rows, functions.norm_sums(rows), width)[0], parameters)
+
+    def norm_gradient() -> Any:
+        functions.norm_wgrad(rows, normal, parameters)
+        of_rows = functions.norm_grad_sums(rows, normal, parameters)
+        return functions.norm_dgrad(rows, normal, inverse, parameters, of_rows, width)
+
+    compute: Callable[[], Any] = {
+        "norm": norm,
+        "norm gradient": norm_gradient,
+        "softmax": lambda: functions.softmax(attention, places, places),
+        "softmax gradient": lambda: functions.softmax_grad(attention, attention),
+        "activation": lambda: functions.activate(rows, False),
+        "activation gradient": lambda: functions.activate_grad(rows, rows, False),
+    }[name]
+
+    def run(repeats: int) -> None:
+        for _ in range(repeats):
+            compute()
 
     return run
 

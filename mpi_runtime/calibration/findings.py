@@ -254,6 +254,15 @@ class Findings:
         )
         return read, write
 
+    def vector(self) -> CalibrationFindings | None:
+        """FLOP/s of operators that pass over elements, on all ranks at once; None where none were measured."""
+        series = self.of("operator")
+        if not series:
+            return None
+        flops = sum(each.point.size * each.point.detail["flops"] for each in series)
+        how = f"{len(series)} norms, softmaxes, activations and their gradients, FLOPs as they are lowered"
+        return self.number("core_group.vector", series, "FLOP/s", how, lambda medians: flops / sum(medians))
+
     def per_unit(self, kind: str, key: str, unit: str, how: str) -> CalibrationFindings | None:
         """Seconds of one unit (step, parameter, byte) of what a point of a kind does many of."""
         series = self.of(kind)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ...hardware.errors import InputError
+from ...hardware.growing_file import GrowingFile
 from ...hardware.locks import lock
-from ...hardware.records import parsed_json
 from ..job.world import World
 from .points import BenchPoint
 from .samples import SampleSeries
@@ -30,26 +28,16 @@ class KeptSamples:
     """
 
     def __init__(self, path: Path, job: dict[str, Any], fresh: bool = False) -> None:
-        self.path, self.job = path, job
+        self.job = job
         self.known: dict[str, SampleSeries] = {}
-        self._ends_well = True
+        self._file = GrowingFile(path)
         self._lock = lock(path)  # two calibrations would mix what they measured
-        if path.exists():
-            text = self._read()
-            self._ends_well = not text or text.endswith("\n")
+        for entry in self._file.entries():
             if not fresh:
-                for line in text.splitlines():
-                    self._take(line)
+                self._take(entry)
 
-    def _read(self) -> str:
+    def _take(self, entry: Any) -> None:
         try:
-            return self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError as reason:
-            raise InputError(f"{self.path}: cannot be read: {reason.strerror}") from None
-
-    def _take(self, line: str) -> None:
-        try:
-            entry = parsed_json(line)
             if entry["format"] == FORMAT and entry["job"] == self.job:
                 series = SampleSeries(
                     BenchPoint(**entry["point"]),
@@ -59,7 +47,7 @@ class KeptSamples:
                     entry["date"],
                 )
                 self.known[series.point.key] = series
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return
 
     def of(self, point: BenchPoint, samples: int) -> SampleSeries | None:
@@ -72,19 +60,14 @@ class KeptSamples:
     def keep(self, series: SampleSeries) -> None:
         """Append a finished point."""
         self.known[series.point.key] = series
-        entry = {
-            "format": FORMAT,
-            "job": self.job,
-            "point": vars(series.point),
-            "repeats": series.repeats,
-            "seconds": series.seconds,
-            "reasons": series.reasons,
-            "date": series.date,
-        }
-        line = json.dumps(entry) + "\n"
-        try:
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write(line if self._ends_well else f"\n{line}")
-        except OSError as reason:
-            raise InputError(f"{self.path}: cannot be written: {reason.strerror}") from None
-        self._ends_well = True
+        self._file.append(
+            {
+                "format": FORMAT,
+                "job": self.job,
+                "point": vars(series.point),
+                "repeats": series.repeats,
+                "seconds": series.seconds,
+                "reasons": series.reasons,
+                "date": series.date,
+            }
+        )

@@ -97,6 +97,9 @@ class MachineBuilder:
             findings.per_unit("loop", "core_group.scalar_step", "s", "a step of a serial loop in Python"),
             findings.per_unit("bookkeeping", "calibration.update_overhead", "s", "a parameter written, 4 bytes"),
         )
+        if vector := findings.vector():
+            groups = self.made.machine.processor(self.width).groups
+            self.put(replace(vector, value=vector.value / groups, error=vector.error / groups))
         products = findings.products
         if products is None:
             return

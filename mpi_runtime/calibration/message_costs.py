@@ -155,9 +155,12 @@ def link_burst(series: Sequence[SampleSeries], rate: float) -> float:
     """Seconds for which idle links of a ``rate`` send without being held back, by ping-pong between hosts; or 0.
 
     By how much messages of some size are faster than their start and their bytes on links; most where links are idle for long
-    enough between them, and processors fast enough.
+    enough between them, and processors fast enough. The two largest show a rate as well: of both the faster one counts, since
+    what a rate lacks would be taken for a burst.
     """
     times = sorted((float(each.point.size), each.median) for each in series)
+    if len(times) >= FEWEST and times[-1][1] > times[-2][1]:
+        rate = max(rate, (times[-1][0] - times[-2][0]) / (times[-1][1] - times[-2][1]))
     light = [time for size, time in times if size / rate < LIGHT * time]
     start = float(np.median(light[-FEWEST:])) if light else 0.0
     found = max((start + size / rate - time for size, time in times if LARGE <= size <= 2 * LARGE), default=0.0)

@@ -8,6 +8,8 @@ from math import lcm
 from typing import Any
 
 from ...workloads.collectives import ALGORITHMS, rounds
+from ...workloads.lowering.layer.ffn import ACTIVATION_FLOPS
+from ...workloads.lowering.layer.rank_share import NORM_FLOPS, SOFTMAX_FLOPS
 from .topology import Topology
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -80,6 +82,7 @@ def batches(topology: Topology, quick: bool, swept: int, compute: bool = True) -
     if compute:
         yield PointBatch("products", list(_products(quick)))
         yield PointBatch("memory", list(_memory(swept)))
+        yield PointBatch("operators", list(_operators()))
 
 
 def groups(ranks: int) -> list[int]:
@@ -164,6 +167,20 @@ def _products(quick: bool) -> Iterator[BenchPoint]:
 
 def _gemm(m: int, n: int, k: int, precision: str) -> dict[str, Any]:
     return {"m": m, "n": n, "k": k, "precision": precision}
+
+
+def _operators() -> Iterator[BenchPoint]:
+    """Operators that pass over elements, of a small and a larger layer: what each computes for an element, as it is lowered."""
+    for rows, hidden in ((512, 64), (512, 256)):
+        for name, size, flops in (
+            ("norm", rows * hidden, NORM_FLOPS),
+            ("norm gradient", rows * hidden, NORM_FLOPS),
+            ("softmax", rows * hidden, SOFTMAX_FLOPS),
+            ("softmax gradient", rows * hidden, SOFTMAX_FLOPS),
+            ("activation", 4 * rows * hidden, ACTIVATION_FLOPS),
+            ("activation gradient", 4 * rows * hidden, ACTIVATION_FLOPS),
+        ):
+            yield BenchPoint("operator", f"{name} of {rows} x {hidden}", size, {"operator": name, "flops": flops})
 
 
 def _memory(swept: int) -> Iterator[BenchPoint]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import time
 from collections import Counter
@@ -130,6 +131,15 @@ class SampleSeries:
         }
 
 
+def _share_cores(world: World) -> bool:
+    """Whether the ranks under some kernel are more than the cores that they may run on, all together; a collective call."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(cores())
+    found: dict[str, set[int]] = {}
+    for kernel, its in zip(world.kernels, world.comm.allgather(tuple(allowed)), strict=True):
+        found.setdefault(kernel, set()).update(its)
+    return any(world.kernels.count(kernel) > len(union) for kernel, union in found.items())
+
+
 def judged(
     point: BenchPoint, repeats: int, seconds: Sequence[float], reasons: Sequence[str], date: str = ""
 ) -> SampleSeries:
@@ -151,7 +161,7 @@ class Sampler:
         self.world, self.clock, self.longest, self.patience = world, Clock.of(world), longest, patience
         kernels = world.kernels
         self.kernels = np.unique(kernels, return_inverse=True)[1]
-        self.shared = bool(world.comm.allreduce(kernels.count(kernels[world.rank]) > cores()))
+        self.shared = _share_cores(world)
         self.target = TARGET_SHARED if self.shared else TARGET
         self.foreign = 0.0  # CPU seconds that others took,
         self.passed = 0.0  # in so many seconds of samples with their starts

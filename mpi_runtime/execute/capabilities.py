@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from ...hardware.errors import InputError
-from ...workloads.mesh.axes import CONTEXT, TENSOR
+from ...workloads.mesh.axes import CONTEXT
 from ...workloads.model.layers import ATTENTION
 from ...workloads.model.number_types import TYPES
 from ...workloads.pipelines import PIPELINES
@@ -162,12 +162,6 @@ def _ways_to_experts(setting: Setting) -> Iterator[str]:
         yield f"--balancer {plan.balancer}: the runtime sends no empty places; it runs capacity"
 
 
-def _shared_beside_whole(setting: Setting) -> Iterator[str]:
-    if setting.model.width_beside and any(axis in TENSOR for axis in setting.expert_axes):
-        flag = f"--expert-tensor {setting.plan.expert_tensor}"
-        yield f"{flag}: experts over tp are executed for real for models without shared experts"
-
-
 def _heads(setting: Setting) -> Iterator[str]:
     model, mesh = setting.model, setting.mesh
     width = mesh.size("tp", "col")
@@ -221,7 +215,6 @@ LIMITS = (
     Limit("attention kernels that are neither fused nor unfused", _kernels),
     Limit("recomputation of parts; with experts of less than whole layers", _parts_again),
     Limit("--dispatch node-limited, --prototypes, and balancers that send empty places", _ways_to_experts),
-    Limit("shared experts beside experts over tp", _shared_beside_whole),
     Limit("key-value heads that do not divide over tp", _heads),
     Limit("pipelines without a flush, and in the shape of a V", _pipelines),
     Limit("micro-batches that are no whole sequences", _parts_of_sequences),

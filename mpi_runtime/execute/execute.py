@@ -317,6 +317,7 @@ class ScheduledJob:
         """Execute a step; returns its times from when it should have begun, on rank 0's clock, and how late this rank was."""
         operations = self.mine(schedule)
         self.data.start_step(step)
+        self.executor.clear()
         self.clock.follow(self.world)
         start = self.clock.start_together(self.world)
         times = self.executor.run(operations)

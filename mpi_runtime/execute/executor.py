@@ -23,6 +23,19 @@ class Executor:
         self.data, self.coordinate = data, coordinate
         self.moving = data.transport.carried
         self._make, self._devices = device, dict[str, Device]()
+        self._frozen = False
+
+    def clear(self) -> None:
+        """Free what earlier steps have left, before the next one begins.
+
+        Arrays in reference cycles would wait for a collection, and each step would compute in new memory, whose pages the system
+        has to fill first. What was there before the first step is not looked through again.
+        """
+        if not self._frozen:
+            gc.collect()
+            gc.freeze()
+            self._frozen = True
+        gc.collect()
 
     def run(self, operations: Sequence[Operation]) -> Times:
         """Execute a step; returns its times on the local clock. Data have been made ready by :meth:`Data.start_step`."""

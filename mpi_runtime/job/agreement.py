@@ -16,6 +16,7 @@ from typing import Any
 from ...hardware.errors import AthanorError, Ended
 from ...hardware.version import version
 from .ending import TIME_LIMIT, Watchdog, ending_together, numbers_text
+from .kept_memory import keep_freed_memory
 from .world import World, refuse, start
 
 ROOMS = ("hardware", "workloads", "mpi_runtime")
@@ -41,6 +42,7 @@ def job(
 
     Raises :class:`InputError` where MPI is missing, :class:`Ended` where ranks were given different things.
     """
+    keep_freed_memory()
     with Watchdog(time_limit) as watchdog:
         world = start(expect_ranks)
         watchdog.joined(world)

@@ -234,6 +234,7 @@ class Trainer:
             began = time.perf_counter()
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 self.training.start_step(step)
+                self.job.executor.clear()
                 drawn = time.perf_counter()
                 self.job.executor.run(operations)
             seconds = time.perf_counter() - began

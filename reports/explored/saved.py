@@ -148,7 +148,7 @@ def told(
             raise InputError(f"{path}: holds no results that a page can be made of: {names}, or a study's points")
         story = _in_text(kind.story(plain, str(path), choice), str(path))
         return replace(story, sources=[*story.sources, *_inputs(path, beside)]) if path.name in BESIDE else story
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ZeroDivisionError) as reason:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError) as reason:
         why = f"has no or a wrong {reason}" if isinstance(reason, KeyError) else str(reason)
         raise InputError(f"{path}: cannot be shown: {' '.join(why.split())}") from None
 

@@ -38,6 +38,7 @@ MARKS = {
     "moda, balancer swipe": "s",
     "opposite, balancer none": "^",
     "opposite, balancer swipe": "D",
+    "ep": "h",
     "dp": "P",
     "fsdp": "X",
     "tp": "*",

@@ -391,7 +391,8 @@ class _Bench:
         """The calibrated machine's file, as text; where cells compute for real, so does it."""
         nominal, found = self.folder / "nominal.toml", self.folder / "calibrated.toml"
         nominal.write_text(machine_toml(machine_of(self.tree.shape)))
-        only = () if "gemm" in self.tree.compute else ("--network-only",)
+        computed = any(cell.compute != "sleep" for cell in cells(self.tree))
+        only = () if computed else ("--network-only",)
         self._job("calibration", "calibrate", "--like", str(nominal), "--quick", *only, "-o", str(found))
         return found.read_text()
 

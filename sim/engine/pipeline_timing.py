@@ -35,6 +35,10 @@ class CardSharing(Protocol):
         """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""
 
     @property
+    def burst(self) -> float:
+        """Seconds of messages that pass at once through a card that was idle."""
+
+    @property
     def crowds(self) -> object | None:
         """None where slots of different stages never slow each other."""
 
@@ -244,7 +248,7 @@ def _on_cards(
     def message(sender: int, receiver: int, kind: Kind) -> StageMessage:
         (wire, way), seconds = wires[sender, receiver, kind], between[sender, receiver, kind]
         longest = _longest(wire)
-        return StageMessage(longest, _longest(seconds) - longest, way)
+        return StageMessage(longest, _longest(seconds) - max(longest - sharing.burst, 0.0), way)
 
     def share(stage: int, place: int, way: int, out: bool) -> Slowing:
         return sharing.share(stage, orders[stage][place], way, out)
@@ -254,7 +258,7 @@ def _on_cards(
         return sharing.stretch(list(slots))
 
     slowest, made = ([[_longest(each) for each in some] for some in of] for of in (work, parts))
-    cards = Cards(orders, steps, slowest, made, message, share, stretch if sharing.crowds else None)
+    cards = Cards(orders, steps, slowest, made, message, share, stretch if sharing.crowds else None, sharing.burst)
     clocks = cards.play()
     amounts = (each for some in (between.values(), *work, *parts) for each in some)
     alike = not any(isinstance(each, np.ndarray) for each in amounts)
@@ -320,7 +324,9 @@ def _of_each_rank(
             longest = float(np.max(wire))
             passed = start + wire * ((ended - began) / longest if longest else 1.0)
             busy[out] = busy[into] = passed
-            came[target] = made, passed + (between[key] - wire)
+            if cards.burst:
+                passed = np.maximum(made, passed - cards.burst)
+            came[target] = made, passed + (between[key] - np.maximum(wire - cards.burst, 0.0))
             continue
         clock, begin, under_way, there = clocks[stage][place], free[stage], 0.0, 0.0
         if (stage, place) in came:

@@ -141,6 +141,9 @@ class Cards:
     card busy in bursts. While a message passes, slot and message slow each other by ``share``: in the bursts of the slot both
     have half of the card, between them the message has all of it, so that the card is never idle meanwhile and never does more
     than it can. With ``stretch``, slots that run at once slow each other too.
+
+    With a ``burst`` cards are token buckets: what comes passes at once, as long as no more than so many seconds of bytes have
+    come that the card at its own rate would still have to send. Slots and messages then do not slow each other.
     """
 
     def __init__(
@@ -152,7 +155,9 @@ class Cards:
         message: Callable[[int, int, Kind], StageMessage],
         share: Share,
         stretch: Stretch | None = None,
+        burst: float = 0.0,
     ) -> None:
+        self.burst, self._drained = burst, dict[tuple[int, int, bool], float]()
         self.stretch, self._stretched = stretch, [1.0] * len(orders)
         self.orders, self.work, self.parts, self.message, self.share = orders, work, parts, message, share
         where: list[Place] = [(stage, place) for stage, place, *_ in steps]
@@ -235,6 +240,12 @@ class Cards:
         if wire <= 0:
             self._there(message)
             return
+        if self.burst:
+            cards = (source[0], way, True), (target[0], way, False)
+            start = max(self._now, *(self._drained.get(card, 0.0) for card in cards))
+            self._drained |= dict.fromkeys(cards, start + wire)
+            self._there(message, max(self._now, start + wire - self.burst), start)
+            return
         queue = self._queues.setdefault((source[0], way), deque())
         queue.append(message)
         if len(queue) == 1:
@@ -269,9 +280,11 @@ class Cards:
         if queue:
             self._send(queue[0])
 
-    def _there(self, message: _Sending) -> None:
-        at = self._now + message.latency
-        self.log.append(Event(message.source, True, message.began or message.made, self._now))
+    def _there(self, message: _Sending, passed: float | None = None, began: float | None = None) -> None:
+        """A message has passed its cards now; or will have, where it keeps them until ``began`` and its wire."""
+        at = (self._now if passed is None else passed) + message.latency
+        ended = self._now if began is None else began + message.left
+        self.log.append(Event(message.source, True, (message.began or message.made) if began is None else began, ended))
         self.came[message.target] = message.made, at
         self._push(at, 0, message.target)
 

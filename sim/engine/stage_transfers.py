@@ -21,9 +21,10 @@ from .stage_cards import Slowing
 class Handover:
     """Messages from every stage to the next (``F``) or the one before (``B``), from each rank to the one in its place there.
 
-    ``seconds`` has the mesh's shape, by sender, and so has ``wire``, the part of them in which bytes pass; ``loads`` are the
-    bytes of one message of each sender, and ``limit`` the kind of link that holds the slowest back. The last stage sends to the
-    first only where a pipeline ``wraps`` around, as one of several chunks does.
+    ``seconds`` has the mesh's shape, by sender, and so has ``wire``, the part of them in which bytes pass (where cards have a
+    bucket: that in which bytes would pass without, more than is seen); ``loads`` are the bytes of one message of each sender,
+    and ``limit`` the kind of link that holds the slowest back. The last stage sends to the first only where a pipeline ``wraps``
+    around, as one of several chunks does.
     """
 
     seconds: Array
@@ -59,13 +60,14 @@ class Handover:
         start, rate = traffic.costs.start(node[source], node[target], sent, HANDED)
         wire, fixed = np.zeros(mesh.ranks), np.zeros(mesh.ranks)
         passed = passing(source, target, sent) if passing else demand.group_seconds(finish)
-        if traffic.costs.measured or traffic.costs.burst:  # cards of a stage have been idle while it computed
-            passed = np.maximum(passed - traffic.costs.burst, sent / rate)
+        if traffic.costs.measured:  # bytes that processors hand on anyway meanwhile
+            start, passed = start + sent / rate, np.maximum(passed - sent / rate, 0.0)
         wire[source], fixed[source] = passed, start
         if sends is not None:
             times = np.broadcast_to(np.array(sends, dtype=np.float64), members.shape)[chosen]
             loads = traffic.phases.one_each(source[:, None], target[:, None], (sent * times)[:, None])[1]
-        return cls((wire + fixed).reshape(mesh.shape), wire.reshape(mesh.shape), limit, loads)
+        seen = np.maximum(wire - traffic.costs.burst, 0.0) if traffic.costs.burst else wire
+        return cls((seen + fixed).reshape(mesh.shape), wire.reshape(mesh.shape), limit, loads)
 
 
 @dataclass

@@ -100,8 +100,8 @@ class PipelineStages:
 
     @property
     def _busiest(self) -> float:
-        """Seconds that the busiest link needs for its bytes: no pipeline is shorter."""
-        return max((float(seconds.max()) for _, seconds in self.loads.busy()), default=0.0)
+        """Seconds that the busiest link needs for its bytes, less those that pass at once: no pipeline is shorter."""
+        return max((float(seconds.max()) for _, seconds in self.loads.busy()), default=0.0) - self.burst
 
     @cached_property
     def played(self) -> tuple[Timing, list[int]]:
@@ -238,6 +238,11 @@ class PipelineStages:
         return self._at(self.handovers[self.way(sender, receiver, kind)].wire, sender), self._cards.way(
             sender, receiver
         )
+
+    @property
+    def burst(self) -> float:
+        """Seconds of messages that pass at once through a card that was idle."""
+        return self.traffic.costs.burst
 
     def share(self, stage: int, slot: Slot, way: int, out: bool) -> Slowing:
         """How a slot's own exchanges and messages slow each other that its stage sends, or receives."""

@@ -213,7 +213,7 @@ class Engine:
         """What the busiest link has left after some seconds; it counts for the last of some exchanges."""
         if not exchanges:
             return 0.0
-        busiest = max((float(busy.max()) for _, busy in played.loads.busy()), default=0.0)
+        busiest = max((float(busy.max()) for _, busy in played.loads.busy()), default=0.0) - self.traffic.costs.burst
         left, last = max(0.0, busiest - seconds), exchanges[-1]
         played.ledger.exposure.spend(last.category, last.phase, np.full([1] * len(self.mesh.shape), left))
         return left

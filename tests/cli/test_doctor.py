@@ -109,7 +109,7 @@ def test_a_check_that_fails_itself_is_a_finding(monkeypatch):
 
 def test_every_extra_is_looked_at_or_for_who_works_on_athanor():
     """And those for MPI by starting ranks."""
-    known = {*packages.EXTRAS, "mpich", "openmpi", "sysmpi", "dev", "testing", "docs", "mutation"}
+    known = {*packages.EXTRAS, "mpich", "openmpi", "sysmpi", "dev", "testing", "docs", "mutation", "traces"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {*project["optional-dependencies"]} == known
 

@@ -4,6 +4,7 @@
 """
 
 import json
+from copy import deepcopy
 
 import athanor as package
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
 from support.scripts import script
-from support.spoiled import FUZZED, WRITTEN, read_or_refused, spoiled
+from support.spoiled import FUZZED, WRITTEN, places, read_or_refused, spoiled
 
 MEGATRON = script("tests/formats/test_megatron.py")
 TOPOLOGIES = script("tests/formats/test_topologies.py")
@@ -135,6 +136,24 @@ def test_any_file_is_read_or_refused_in_one_line(kind, data, prediction, tmp_pat
     content = data.draw(spoiled(samples(kind, prediction)))
     file = named(tmp_path_factory.getbasetemp(), content, kind, data.draw(st.integers(0, 2)))
     read_or_refused(lambda file: IMPORTERS.find(kind).read(file, asking(kind, prediction)), file)
+
+
+@pytest.mark.parametrize("kind", ["hf", "deepspeed", "torchtitan", "kineto"])
+def test_every_key_of_every_sample_may_be_of_another_type(kind, prediction, tmp_path):
+    """One key at a time: what random files find only now and then, as where a list stands for the name of something."""
+    trees = [sample for sample in samples(kind, prediction) if isinstance(sample, tuple)]
+    seen = set()
+    for written, tree in trees:
+        for place, (_, name) in enumerate(places(tree, 60)):
+            for value in ([], {"a": 1}, True):
+                if (str(name), str(value)) in seen:
+                    continue
+                seen.add((str(name), str(value)))
+                other = deepcopy(tree)
+                inside, key = places(other, 60)[place]
+                inside[key] = value
+                file = named(tmp_path, WRITTEN[written](other).encode(), kind)
+                read_or_refused(lambda file: IMPORTERS.find(kind).read(file, asking(kind, prediction)), file)
 
 
 def test_every_format_is_tried():

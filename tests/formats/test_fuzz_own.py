@@ -43,9 +43,18 @@ def page_of(path):
     return page([story_of(path)])
 
 
+def lowered():
+    return lower("laptop", "moda-tiny", mesh={"ep": 2})
+
+
+def schedule():
+    """A few operations of a schedule."""
+    plain = json.loads(lowered().to_json())
+    return {**plain, "operations": plain["operations"][:12]}
+
+
 def operations():
-    schedule = lower("laptop", "moda-tiny", mesh={"ep": 2})
-    return chakra_trace(chakra_nodes(schedule, 0))
+    return chakra_trace(chakra_nodes(lowered(), 0))
 
 
 TRACE = "step,layer,expert,tokens\n" + "".join(
@@ -68,9 +77,9 @@ READERS = {
     "routing trace": (Trace.load, ".csv", [TRACE, LINES]),
     "popularity": (Recorded.load, ".csv", [POPULAR]),
     "run": (run_of, ".json", [("json", SAVED["run"])]),
-    "schedule": (lambda path: Schedule.from_json(path.read_text(errors="replace")), ".json", [("json", {**SAVED["a schedule"], "operations": SAVED["a schedule"]["operations"][:12]})]),
+    "schedule": (lambda path: Schedule.from_json(path.read_text(errors="replace")), ".json", [("json", schedule())]),
     "training": (read_training, ".json", [("json", SAVED["a training"])]),
-    "page": (page_of, ".json", [("json", each) for kind, each in SAVED.items() if kind not in ("a schedule", "points")]),
+    "page": (page_of, ".json", [("json", each) for kind, each in SAVED.items() if kind != "points"]),
     "page of points": (page_of, ".csv", [SAVED["points"]]),
     "chakra": (read_chakra, ".et", [operations()]),
 }  # fmt: skip

@@ -76,7 +76,7 @@ def test_simulated_bus_bandwidths_are_those_of_the_log(hosts, tmp_path):
 def test_a_log_of_a_machine_gives_that_machine(operation, ranks, hosts):
     base = load_machine("eos-h100")
     truth = base.changed(
-        {"node.ring_bandwidth": 3.1e11, "fabric.latency_node": 3 * 1.9e-6, "calibration.message_overhead": 1.5e-6}
+        {"node.ring_bandwidth": 3.1e11, "fabric.latency_node": 3 * 3.5e-6, "calibration.message_overhead": 1.5e-6}
         if hosts == 1
         else {"calibration.network_efficiency": 0.71}
     )
@@ -128,7 +128,7 @@ def test_osus_messages_give_latency_and_bandwidth(tmp_path):
         (nccl_log(hosts=1, each=3), "nccl-tests", {"operation": "all_reduce"}, "3 ranks a host do not divide the 8"),
         ("# OSU MPI Multi-pair Test v7\n1 2\n", "osu", {}, "cannot be read"),
         ("# OSU MPI Allreduce Latency Test v7\n1 2\n", "osu", {}, "--define ranks=N"),
-        ("# OSU MPI Latency Test v7\n1 fast\n", "osu", {}, "line 2: must be a size and a latency"),
+        ("# OSU MPI Latency Test v7\n1 fast\n", "osu", {}, "line 2: must be a size and a time"),
     ],
 )  # fmt: skip
 def test_what_a_log_does_not_say_is_asked_for_in_one_line(text, kind, defined, said, tmp_path):

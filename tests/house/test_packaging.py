@@ -1,5 +1,6 @@
 """What says how to install and cite Athanor: versions from tags, extras, container files, the citation. All name what there is."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -67,6 +68,65 @@ def test_containers_install_extras_that_there_are_on_a_python_that_suits(path):
         assert (ROOT / name.rstrip(":")).exists()
     for command in re.findall(r"athanor(?:\.sif)? (simulate|execute)( .*)", text):
         assert "--model moda-tiny" in command[1]
+
+
+SHIM = """#!/bin/sh
+echo "$(basename "$0") $* (version ${SETUPTOOLS_SCM_PRETEND_VERSION_FOR_ATHANOR:-none})" >> "$CALLS"
+case "$*" in *--wheel-dir*) touch "$WHEELS/athanor-1.2.3-py3-none-any.whl";; esac
+"""
+"""Stands for pip and what else would change the computer: it tells how it was called."""
+
+
+def steps(path, version):
+    """(what is copied, shell commands, their variables) of a container file, built for a version."""
+    text = re.sub(r"^#.*\n", "", path.read_text(), flags=re.M)
+    if path.suffix == ".def":
+        parts = dict(re.findall(r"^%(\w+)\n((?:    .*\n|\n)*)", text, re.M))
+        given = dict(re.findall(r"^    (\w+)=(.*)$", parts["arguments"], re.M)) | {"version": version}
+        filled = re.sub(r"{{ (\w+) }}", lambda found: given[found[1]], parts["post"])
+        copied = [line.split()[0] for line in parts["files"].strip().splitlines()]
+        return copied, [filled, parts["test"], parts["runscript"]], {}
+    text = re.sub(r" *\\\n\s*", " ", text)
+    given = dict(re.findall(r"^ARG (\w+)=(.*)$", text, re.M)) | {"VERSION": version}
+    copied = [words.split()[0] for words in re.findall(r"^COPY (?!--from)(.*)$", text, re.M)]
+    return copied, re.findall(r"^RUN (.*)$", text, re.M), given
+
+
+@pytest.mark.parametrize("version", ["", "1.2.3"])
+@pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)
+def test_commands_of_containers_run_to_their_end(path, version, tmp_path):
+    """Without an engine and a network: in a shell, with what would change the computer in the place of a thing that tells."""
+    copied, commands, given = steps(path, version)
+    assert copied and all((ROOT / each).exists() for each in copied)
+    folder, wheels, source = tmp_path / "bin", tmp_path / "wheels", tmp_path / "source"
+    for each in (folder, wheels, source):
+        each.mkdir()
+    for name in ("pip", "useradd", "install", "athanor"):
+        (folder / name).write_text(SHIM)
+        (folder / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {
+        **given,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "WHEELS": str(wheels),
+    }
+    for command in commands:
+        command = re.sub(r"(?<![\w.])/(wheels|source)\b", rf"{tmp_path}/\1", command)
+        done = subprocess.run(
+            ["sh", "-eu", "-c", command], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    told = calls.read_text().splitlines()
+    built = next(line for line in told if line.startswith(("pip wheel", "pip install")))
+    assert f"(version {version or 'none'})" in built
+    installed = [line for line in told if line.startswith("pip install")]
+    assert len(installed) == 1
+    assert "[mpich,studies]" in installed[0] and (
+        "athanor-1.2.3-py3-none-any.whl" in installed[0] or "/source" in installed[0]
+    )
+    assert any(line.startswith("athanor doctor") for line in told)
+    assert not (source if path.suffix == ".def" else wheels).exists()
 
 
 def test_a_mpi_is_not_installed_beside_another():

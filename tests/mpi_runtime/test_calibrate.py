@@ -502,7 +502,7 @@ def test_the_files_of_a_calibration(calibrated):
             assert f"`{key}`" in page, key
     for kind in {point["kind"] for point in points}:
         assert f"`{kind}`" in page, kind
-    assert all(len(point["seconds"]) == len(point["reasons"]) >= 10 for point in points)
+    assert all(len(point["seconds"]) == len(point["reasons"]) >= 6 for point in points)
     for point in points:
         counted = {why: point["reasons"].count(why) for why in ("foreign", "switched", "apart", "outlier")}
         assert point["rejected"] == {why: count for why, count in counted.items() if count}

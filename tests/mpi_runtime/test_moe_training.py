@@ -76,8 +76,8 @@ seq_len = 8
 FINE = """
 name = "fine-moe"
 layers = 2
-heads = 4
-kv_heads = 2
+heads = 8
+kv_heads = 4
 hidden = 16
 ffn_hidden = 24
 expert_hidden = 12
@@ -100,7 +100,6 @@ PLANS = {
         {"mesh": {"pp": 2, "ep": 2}, "balancer": "even", "pipeline": "gpipe", "zero": "2"},
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "3", "attention": "fused"},
         {"mesh": {"pp": 2, "tp": 2}, "balancer": "none", "expert_tensor": "whole"},
-        {"mesh": {"tp": 4}, "balancer": "swipe", "expert_tensor": "2", "top_k": 2, "recompute": "full"},
         {"mesh": {"tp": 4}, "balancer": "none", "expert_tensor": "2", "sequence_parallel": True, "zero": "1"},
         {"mesh": {"cp": 4}, "balancer": "swipe", "expert_context": "2", "zero": "1", "tokens_per_rank": 64},
         {"mesh": {"cp": 2, "ep": 2}, "balancer": "swipe", "zero": "1", "expert_context": "spread"},
@@ -123,6 +122,8 @@ PLANS = {
         {"mesh": {"ep": 4}, "balancer": "swipe", "all_to_all": "two-level", "zero": "1"},
         {"mesh": {"ep": 2, "tp": 2}, "balancer": "capacity:1", "sequence_parallel": True, "recompute": "full"},
         {"mesh": {"ep": 2, "tp": 2}, "balancer": "none", "zero": "1"},
+        {"mesh": {"ep": 2, "tp": 2}, "expert_tensor": "whole", "sequence_parallel": True, "recompute": "full"},
+        {"mesh": {"tp": 4}, "balancer": "none", "expert_tensor": "2", "recompute": "full"},
         {"mesh": {"ep": 2, "pp": 2}, "balancer": "swipe", "pipeline": "zb-h1", "zero": "1"},
         {"mesh": {"ep": 2, "pp": 2}, "balancer": "capacity:1", "overlap": "gradients", "zero": "2"},
         {"mesh": {"ep": 2, "cp": 2}, "balancer": "swipe", "zero": "1"},

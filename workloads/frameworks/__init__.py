@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...hardware.registry import Registry
 from .deepspeed import DeepSpeed
-from .framework import Traffic, TrainingFramework
+from .framework import ElementBytes, TrainingFramework
 from .fsdp import FullyShardedDataParallel
 from .megatron import Megatron
 
@@ -20,4 +20,4 @@ FRAMEWORKS: Registry[TrainingFramework] = Registry(
 )
 """Frameworks by the names that ``--framework`` takes."""
 
-__all__ = ["FRAMEWORKS", "DeepSpeed", "FullyShardedDataParallel", "Megatron", "Traffic", "TrainingFramework"]
+__all__ = ["FRAMEWORKS", "DeepSpeed", "ElementBytes", "FullyShardedDataParallel", "Megatron", "TrainingFramework"]

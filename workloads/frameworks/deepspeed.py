@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..model.precision import Formats
-from .framework import NORM, SCALED, Traffic, TrainingFramework, widened, written_back
+from .framework import NORM, SCALED, ElementBytes, TrainingFramework, widened, written_back
 
 
 class DeepSpeed(TrainingFramework):
@@ -18,11 +18,11 @@ class DeepSpeed(TrainingFramework):
     bucket: ClassVar[float] = 5e8
     at_once: ClassVar[float] = 1e9
     keeps_outputs: ClassVar[bool] = True
-    loss: ClassVar[Traffic] = Traffic(2 + 4 + 4 + 4 + 4 + 4 - 2, 4 + 4 + 4 + 4 - 2)
+    loss: ClassVar[ElementBytes] = ElementBytes(2 + 4 + 4 + 4 + 4 + 4 - 2, 4 + 4 + 4 + 4 - 2)
     """That of Megatron-LM, which models for it have."""
 
-    loss_backward: ClassVar[Traffic] = Traffic(4 + 4, 4 + 2)
+    loss_backward: ClassVar[ElementBytes] = ElementBytes(4 + 4, 4 + 2)
 
-    def around_update(self, formats: Formats) -> Traffic:
+    def around_update(self, formats: Formats) -> ElementBytes:
         """``FP16_Optimizer`` and ZeRO's: a look for overflows with the norm, copies, ``unscale_and_clip_grads`` (memory-sure)."""
         return widened(formats) + NORM + SCALED + written_back(formats)

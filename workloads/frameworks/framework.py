@@ -10,39 +10,43 @@ from ...hardware.registry import Policy
 from ..model.precision import Formats
 
 
-class Traffic(NamedTuple):
+class ElementBytes(NamedTuple):
     """Bytes of an element that kernels read and write in accelerator memory."""
 
     read: float
     written: float
 
-    def __add__(self, other: object) -> Traffic:
+    def __add__(self, other: object) -> ElementBytes:
         """One after the other."""
-        assert isinstance(other, Traffic)
-        return Traffic(self.read + other.read, self.written + other.written)
+        assert isinstance(other, ElementBytes)
+        return ElementBytes(self.read + other.read, self.written + other.written)
 
 
-NORM = Traffic(4, 0)
+NORM = ElementBytes(4, 0)
 """The sum of squares of single-precision gradients (``multi_tensor_l2norm``)."""
 
-SCALED = Traffic(4, 4)
+SCALED = ElementBytes(4, 4)
 """A factor on single-precision gradients in place: that of clipping, or of the loss's scale (``multi_tensor_scale``)."""
 
 
-def widened(formats: Formats) -> Traffic:
+def widened(formats: Formats) -> ElementBytes:
     """Gradients that are kept shorter than single precision become it, once, and the optimizer reads these instead."""
     short = BYTES[formats.gradient]
-    return Traffic(short + 4 - short, 4) if short < 4 else Traffic(0, 0)
+    return ElementBytes(short + 4 - short, 4) if short < 4 else ElementBytes(0, 0)
 
 
-def written_back(formats: Formats) -> Traffic:
+def written_back(formats: Formats) -> ElementBytes:
     """Master weights are read again to become those of products, which the optimizer's own pass counts as written."""
-    return Traffic(BYTES[formats.master], 0) if formats.master and formats.master != formats.weight else Traffic(0, 0)
+    return (
+        ElementBytes(BYTES[formats.master], 0)
+        if formats.master and formats.master != formats.weight
+        else ElementBytes(0, 0)
+    )
 
 
-def unscaled(formats: Formats) -> Traffic:
+def unscaled(formats: Formats) -> ElementBytes:
     """Half-precision gradients are those of a scaled loss: divided by the scale, and looked at for what is no number."""
-    return SCALED if formats.compute == "fp16" else Traffic(0, 0)
+    return SCALED if formats.compute == "fp16" else ElementBytes(0, 0)
 
 
 class TrainingFramework(Policy):
@@ -68,19 +72,19 @@ class TrainingFramework(Policy):
     copies_loss: ClassVar[bool] = False
     """The loss makes logarithms beside single-precision logits; cut over tp also logits without their maximum."""
 
-    loss: ClassVar[Traffic] = Traffic(0, 0)
+    loss: ClassVar[ElementBytes] = ElementBytes(0, 0)
     """For each logit of a loss that is not fused, forward, beside one pass that reads and writes it."""
 
-    loss_backward: ClassVar[Traffic] = Traffic(0, 0)
+    loss_backward: ClassVar[ElementBytes] = ElementBytes(0, 0)
     """The same for its gradient."""
 
-    def around_update(self, formats: Formats) -> Traffic:
+    def around_update(self, formats: Formats) -> ElementBytes:
         """For each parameter that a rank updates, beside the optimizer's own pass."""
-        return Traffic(0, 0)
+        return ElementBytes(0, 0)
 
-    def clears(self, formats: Formats) -> Traffic:
+    def clears(self, formats: Formats) -> ElementBytes:
         """For each parameter whose gradients a rank adds up: these are made zero for the next step."""
-        return Traffic(0, 0)
+        return ElementBytes(0, 0)
 
     @property
     def weighs_inside(self) -> bool:

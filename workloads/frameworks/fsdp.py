@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..model.precision import Formats
-from .framework import NORM, SCALED, Traffic, TrainingFramework
+from .framework import NORM, SCALED, ElementBytes, TrainingFramework
 
 
 class FullyShardedDataParallel(TrainingFramework):
@@ -17,13 +17,13 @@ class FullyShardedDataParallel(TrainingFramework):
     about: ClassVar[str] = "PyTorch's FSDP: shards in single precision, 16 bytes a parameter with Adam"
     single_shards: ClassVar[bool] = True
     copies_loss: ClassVar[bool] = True
-    loss: ClassVar[Traffic] = Traffic(2 + 8 - 2, 4 + 4 - 2)
+    loss: ClassVar[ElementBytes] = ElementBytes(2 + 8 - 2, 4 + 4 - 2)
     """``cross_entropy`` of logits that become single precision: cast, log-softmax in two readings (memory-sure)."""
 
-    loss_backward: ClassVar[Traffic] = Traffic(8 + 4, 4 + 2)
+    loss_backward: ClassVar[ElementBytes] = ElementBytes(8 + 4, 4 + 2)
     workspace: ClassVar[float] = 32 * 2.0**20
     """cuBLAS for PyTorch, on Hopper and later."""
 
-    def around_update(self, formats: Formats) -> Traffic:
+    def around_update(self, formats: Formats) -> ElementBytes:
         """``clip_grad_norm_``; shards are updated in the format in which they are kept (memory-sure)."""
         return NORM + SCALED

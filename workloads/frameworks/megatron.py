@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from ...hardware.precisions import BYTES
 from ..model.precision import Formats
-from .framework import NORM, SCALED, Traffic, TrainingFramework, unscaled, widened, written_back
+from .framework import NORM, SCALED, ElementBytes, TrainingFramework, unscaled, widened, written_back
 
 Release = tuple[int, int]
 
@@ -33,10 +33,10 @@ class Megatron(TrainingFramework):
     workspace: ClassVar[float] = 2 * 32 * 2.0**20
     """One of cuBLAS for PyTorch and one for Transformer Engine, 32 MiB each on Hopper and later."""
 
-    loss: ClassVar[Traffic] = Traffic(2 + 4 + 4 + 4 + 4 + 4 - 2, 4 + 4 + 4 + 4 - 2)
+    loss: ClassVar[ElementBytes] = ElementBytes(2 + 4 + 4 + 4 + 4 + 4 - 2, 4 + 4 + 4 + 4 - 2)
     """``vocab_parallel_cross_entropy``: cast, maximum, less the maximum, exponential, sum, quotient (memory-sure)."""
 
-    loss_backward: ClassVar[Traffic] = Traffic(4 + 4, 4 + 2)
+    loss_backward: ClassVar[ElementBytes] = ElementBytes(4 + 4, 4 + 2)
     """The softmax times the gradient, in place, and the cast's way back."""
 
     release: Release = NEWEST
@@ -51,13 +51,13 @@ class Megatron(TrainingFramework):
             raise ValueError("takes a release of Transformer Engine, as in megatron:2.11")
         return cls((int(major), int(minor)))
 
-    def around_update(self, formats: Formats) -> Traffic:
+    def around_update(self, formats: Formats) -> ElementBytes:
         """``MixedPrecisionOptimizer.step``: copies, scale, norm and clipping before Adam, weights behind it (memory-sure)."""
         return widened(formats) + unscaled(formats) + NORM + SCALED + written_back(formats)
 
-    def clears(self, formats: Formats) -> Traffic:
+    def clears(self, formats: Formats) -> ElementBytes:
         """``zero_grad_buffer``."""
-        return Traffic(0, BYTES[formats.gradient])
+        return ElementBytes(0, BYTES[formats.gradient])
 
     @property
     def weighs_inside(self) -> bool:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...hardware.errors import InputError, suggestion
 from ..mesh.axes import CONTEXT, TENSOR
-from ..mesh.mesh import Mesh
 
 if TYPE_CHECKING:
+    from ..mesh.mesh import Mesh
     from .plan import Plan
 
 TENSOR_WAYS = ("split", "whole")

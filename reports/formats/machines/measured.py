@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +15,7 @@ from ....hardware.errors import AthanorError, InputError
 from ....hardware.machine import Machine, load_machine
 from ....hardware.units import si
 from ..kinds import Asked, Importer, Makes
+from ..reading.keys import Keys
 
 MOST_RANKS, MOST_SIZES = 4096, 24
 """Ranks of a log that is fitted, and sizes of it that are simulated: evenly spread over all."""
@@ -81,6 +82,31 @@ class LogImporter(Importer):
     def read(self, path: Path, asked: Asked) -> Machine:
         """The machine of ``asked.machine`` with bandwidth and latency as measured, with their errors."""
         return calibrated(self.measured(path, asked), asked)
+
+
+def ranks_and_hosts(source: str | Path, asked: Asked, ranks: int | None, hosts: int | None) -> tuple[int, int]:
+    """How many there are: as ``asked.defined`` says, else as a log does (None: it does not); raises :class:`InputError`."""
+    found = {}
+    for key, what, told in (
+        ("ranks", "how many ranks there are", ranks),
+        ("hosts", "on how many hosts its ranks are", hosts),
+    ):
+        number = Keys(asked.defined, "--define").whole(key, default=told)
+        if number is None:
+            raise InputError(f"{source}: does not say {what}; --define {key}=N")
+        found[key] = number
+    return found["ranks"], found["hosts"]
+
+
+def size_and_time(words: Sequence[str], column: int, where: str) -> tuple[int, float]:
+    """(bytes, microseconds) of a line of a log: its first word, and that of a column; raises :class:`InputError`."""
+    try:
+        size, time = int(words[0]), float(words[column])
+        if 0 <= size < MOST_BYTES and 0 <= time < MOST_SECONDS / MICRO:
+            return size, time
+    except (ValueError, IndexError):
+        pass
+    raise InputError(f"{where}: must be a size and a time from 0 on, {' '.join(words)[:40]!r}")
 
 
 def calibrated(measured: MeasuredCollective, asked: Asked) -> Machine:

@@ -17,7 +17,7 @@ from ..kinds import Asked
 from ..reading.files import text
 from ..reading.keys import Keys
 from ..reading.trees import json_of
-from .measured import FITTED, MICRO, LogImporter, MeasuredCollective
+from .measured import FITTED, MICRO, LogImporter, MeasuredCollective, ranks_and_hosts, size_and_time
 
 RANK = re.compile(r"^#\s+Rank\s+\d+\s.*?\bon\s+(\S+)\s+device", re.MULTILINE)
 NAMED = re.compile(r"\b(all_reduce|all_gather|reduce_scatter|alltoall|broadcast|reduce)_perf\b")
@@ -60,10 +60,7 @@ def measured_by_nccl(path: str | Path, asked: Asked) -> MeasuredCollective:
         raise InputError(
             f"{path}: does not say which operation it measures; --define operation=NAME of {', '.join(FITTED)}"
         )
-    ranks = defined.whole("ranks", default=len(hosts) or None)
-    if ranks is None:
-        raise InputError(f"{path}: does not say how many ranks there are; --define ranks=N")
-    count = defined.whole("hosts", default=len(dict.fromkeys(hosts)) or 1)
+    ranks, count = ranks_and_hosts(path, asked, len(hosts) or None, len(dict.fromkeys(hosts)) or 1)
     each = ranks if operation == "all-to-all" else 1
     seconds = {size / each: time * MICRO for size, time in rows if size >= each and time > 0}
     return MeasuredCollective(Path(path).name, str(operation), ranks, count, seconds)
@@ -85,7 +82,7 @@ def _of_text(source: str, name: str) -> Log:
             continue
         if column is None or len(words) <= column or not words[0].isdecimal():
             continue
-        rows.append((_number(words[0], name, number), _number(words[column], name, number)))
+        rows.append(size_and_time(words, column, f"{name}: line {number}"))
     if not rows:
         raise InputError(
             f"{name}: has no lines of sizes and times below a line of columns, # size count type ... time algbw busbw"
@@ -129,16 +126,6 @@ def _objects(value: Any, depth: int = 0) -> Iterator[tuple[tuple[str, ...], dict
     elif isinstance(value, list):
         for each in value:
             yield from _objects(each, depth + 1)
-
-
-def _number(word: str, name: str, line: int) -> float:
-    try:
-        found = float(word)
-    except ValueError:
-        found = float("nan")
-    if not 0 <= found < 1e18:
-        raise InputError(f"{name}: line {line}: {word[:40]} must be a number from 0 on")
-    return found
 
 
 def _value(value: Any, name: str, key: str) -> float:

@@ -12,8 +12,7 @@ from ....hardware.errors import InputError
 from ....hardware.machine import Machine
 from ..kinds import Asked
 from ..reading.files import text
-from ..reading.keys import Keys
-from .measured import MICRO, LogImporter, MeasuredCollective
+from .measured import MICRO, LogImporter, MeasuredCollective, ranks_and_hosts, size_and_time
 
 TITLE = re.compile(r"^#\s*OSU\s+\S+\s+(.*?)\s*(?:v[\d.]+.*)?$", re.MULTILINE)
 
@@ -55,27 +54,17 @@ def measured_by_osu(path: str | Path, asked: Asked) -> MeasuredCollective:
     test = title[1] if title else ""
     if test not in TESTS:
         raise InputError(f"{path}: {test or 'no title'} cannot be read; can be the OSU {', '.join(TESTS)}")
-    kind, defined = TESTS[test], Keys(asked.defined, "--define")
+    kind = TESTS[test]
     if kind == "bandwidth":
         raise InputError(f"{path}: the OSU Bandwidth Test has many messages under way at once; use the Latency Test")
     pair = kind == "message"
-    ranks = defined.whole("ranks", default=2 if pair else None)
-    if ranks is None:
-        raise InputError(f"{path}: does not say how many ranks there are; --define ranks=N")
-    hosts = defined.whole("hosts", default=2 if pair else None)
-    if hosts is None:
-        raise InputError(f"{path}: does not say on how many hosts its ranks are; --define hosts=N")
+    ranks, hosts = ranks_and_hosts(path, asked, *((2, 2) if pair else (None, None)))
     seconds = {}
     for number, line in enumerate(source.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        try:
-            size, time = int(words[0]), float(words[1])
-        except (ValueError, IndexError):
-            raise InputError(f"{path}: line {number}: must be a size and a latency, {line.strip()[:40]!r}") from None
-        if not (0 <= size < 10**15 and 0 < time < 1e15):
-            raise InputError(f"{path}: line {number}: must be a size and a latency above 0")
+        size, time = size_and_time(words, 1, f"{path}: line {number}")
         if size:
             seconds[float(size * (ranks if kind == "all-gather" else 1))] = time * MICRO
     return MeasuredCollective(Path(path).name, "broadcast" if pair else kind, ranks, hosts, seconds)

@@ -139,7 +139,7 @@ def sights(keys: Keys, otherwise: Sequence[str], layers: int, types: Mapping[str
     mixers = list(otherwise)
     if named is not None:
         for each in named:
-            if each not in types:
+            if not isinstance(each, str) or each not in types:
                 raise keys.wrong("layer_types", f"{str(each)[:40]} cannot be carried; can be {', '.join(types)}")
         if len(named) != layers:
             raise keys.wrong("layer_types", f"has {len(named)} items, must have one for each of the {layers} layers")

@@ -156,9 +156,9 @@ def _rows(events: list[Any], steps: list[TimedRange], pattern: Mapping[str, Trac
     begins = [span.begin for span in ranges]
     starts = [step.begin for step in steps]
     seen: dict[tuple[int, str], tuple[float, float]] = {}
-    hosts = ((span, args) for span, args in _spans(events, HOST, name) if args.get("operation") in pattern)
+    hosts = ((span, args) for span, args in _spans(events, HOST, name) if str(args.get("operation")) in pattern)
     for span, args in chain(_spans(events, KERNELS, name), hosts):
-        operation = args.get("operation")
+        operation: str | None = str(args.get("operation"))
         if operation not in pattern:
             last_range = bisect_right(begins, span.begin)
             near = reversed(ranges[max(0, last_range - NESTED) : last_range])

@@ -111,3 +111,23 @@ def test_a_table_is_written_and_read_and_must_rise():
     for table, what in (((*TABLE, TABLE[1]), "comes after"), (TABLE[2:], "must have least = 0 B")):
         with pytest.raises(InputError, match=what):
             read_machine(machine_toml(tree(table)), "it")
+
+
+def pipeline(burst, rate):
+    """Seconds of a step of four stages on eight micro-batches, whose messages of 16 KiB need 16 KiB over the rate."""
+    machine = tree((), burst).changed({"node.interface_bandwidth": rate})
+    options = {"mesh": {"pp": 4}, "zero": "0", "micro_batch": 1, "tokens_per_rank": 512, "depth": "fluid"}
+    return simulate(machine, "gpt-tiny", **options)
+
+
+def test_stages_hand_on_through_buckets():
+    """A bucket hides what it holds and no more: cards that are always busy carry all but that at their own rate."""
+    slow, fast = 1e6, 1e12
+    for rate in (slow, 20e6):
+        seconds = [pipeline(burst, rate).totals.step_seconds for burst in (None, 0.0, 1e-4, 1e-3, 1e-2)]
+        assert seconds[0] == seconds[1] and seconds == sorted(seconds, reverse=True)
+    free = pipeline(None, fast).totals.step_seconds
+    assert pipeline(10.0, 20e6).totals.step_seconds == pytest.approx(free, rel=0.01)
+    sent = 2 * 8 * 16384  # bytes of a stage between two others, activations and their gradients
+    for burst in (1e-3, 1e-2):
+        assert pipeline(burst, slow).totals.step_seconds >= (sent / slow - burst) * (1 - 1e-9)

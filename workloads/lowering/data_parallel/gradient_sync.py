@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from ....hardware.precisions import BYTES, Precision
-from ...frameworks import Traffic
+from ...frameworks import ElementBytes
 from ...model.precision import Formats, Part
 from ...plan.setting import Setting
 from ...schedule.operation import Role, Task
@@ -127,7 +127,7 @@ class Update:
         framework = self.setting.framework
         if framework is None:
             return
-        amounts: dict[tuple[str, Traffic], Amount] = {}
+        amounts: dict[tuple[str, ElementBytes], Amount] = {}
         for each in trained(self.setting):
             formats = self.formats[each.part]
             mine = each.parameters / shards(self.setting, each)

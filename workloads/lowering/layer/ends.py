@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...frameworks import Traffic
+from ...frameworks import ElementBytes
 from ...schedule.operation import Role, Task
 from ...schedule.work import Sweep
 from ..builder import Program
@@ -26,7 +26,10 @@ class Ends:
     first: Local
     last: Local
     tensor: NoTensorParallel
-    around_loss: tuple[Traffic, Traffic] = (Traffic(0, 0), Traffic(0, 0))  # of a logit, forward and backward
+    around_loss: tuple[ElementBytes, ElementBytes] = (
+        ElementBytes(0, 0),
+        ElementBytes(0, 0),
+    )  # of a logit, forward and backward
 
     def embed(self, program: Program) -> None:
         """Look up the embedding of every token; an image's patches are projected instead."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ....hardware.frozen_dict import FrozenDict
-from ...frameworks import Traffic
+from ...frameworks import ElementBytes
 from ...loads.loads import LoadModel
 from ...mesh.axes import TENSOR
 from ...model.layers import Layer, Sight
@@ -74,7 +74,7 @@ class Passes:
             if model.experts
         }
         framework = None if setting.plan.loss == "fused" else setting.framework
-        loss = (framework.loss, framework.loss_backward) if framework else (Traffic(0, 0), Traffic(0, 0))
+        loss = (framework.loss, framework.loss_backward) if framework else (ElementBytes(0, 0), ElementBytes(0, 0))
         ends, paced = Ends(encoder, here, tensor, loss), setting.paced
         return cls(setting, FrozenDict(stacks), tensor, ends, FrozenDict(experts), tuple(around), paced)
 

@@ -17,12 +17,11 @@ from .....workloads.schedule.work import Exchange
 from ....messages.transport import Transport
 from ...moe_layer import MoeLayer, Steps
 from ...token_routing import Routing, Tells
-from .. import functions as f
 from ..halves import Half, Shared
 from ..messages import Array, Message
-from ..products import Product
-from ..weights.shards import ProductWeight, Weight, of_expert
+from ..weights.shards import of_expert
 from . import gate
+from .beside import SharedExperts
 from .copies import ExpertCopies
 from .gate_training import GateTraining
 from .local_experts import LocalExperts
@@ -97,12 +96,16 @@ class LocalMixture(Half):
         self.tokens: MoeLayer | None = None
         self._experts: LocalExperts | None = None
         self.copies: ExpertCopies | None = None
-        self._scores = self._chances = self._choice_gradient = self._beside = self._beside_back = np.zeros((0, 0))
+        self._scores = self._chances = self._choice_gradient = np.zeros((0, 0))
         self._collected: Array | None = None  # answers, and gradients, of all tokens where ranks of tp route their own
         self._collected_back: Array | None = None
-        nothing = shared.sizes.hidden_beside == 0
-        self.beside: dict[str, Product] = (
-            {} if nothing else {"up": self._of_beside("up"), "down": self._of_beside("down")}
+        self._apart = shared.place.routes_over is not None
+        self.beside = (
+            SharedExperts(
+                shared, layer, self._apart, lambda: self.rows, super()._first_source, lambda: self._second_gradient()
+            )
+            if shared.sizes.hidden_beside
+            else None
         )
         self.computing |= {
             (Role.GATE_CHOICE, None, None): self._choose,
@@ -138,7 +141,8 @@ class LocalMixture(Half):
     def compute(self, task: Task) -> None:
         """Do what an operation computes."""
         if task.part == BESIDE:
-            self._compute_beside(task)
+            assert self.beside is not None, "the model has nothing beside experts"
+            self.beside.compute(task)
         elif task.role is Role.GATE_CHOICE and task.recomputed:
             self._chances = gate.chances(self.products["gate"].c)  # tokens go where they went
             self._layer.tokens = self.products["gate"].a
@@ -146,6 +150,13 @@ class LocalMixture(Half):
             self._multiplying[task.does]()
         else:
             super().compute(task)
+
+    def message(self, task: Task) -> Message:
+        """The rank's side of an exchange."""
+        if task.part == BESIDE:
+            assert self.beside is not None, "the model has nothing beside experts"
+            return self.beside.message(task)
+        return super().message(task)
 
     def moves(self, task: Task) -> bool:
         """Whether an exchange brings tokens, or numbers of them, whose sizes ranks tell each other."""
@@ -301,7 +312,13 @@ class LocalMixture(Half):
 
     def _answer(self) -> Array:
         merged = self._layer.merged if self._collected is None else self._collected
-        return merged + self.beside["down"].c if self.beside else merged
+        return merged if self.beside is None or self._apart else merged + self.beside.answer
+
+    @property
+    def result(self) -> Array:
+        """What the half adds to the residual stream; what is beside and has exchanges of its own comes to it here."""
+        found = super().result
+        return found + self.beside.answer if self.beside and self._apart else found
 
     def _collect(self, step: int) -> Message:
         def take(parts: Array) -> None:
@@ -346,10 +363,16 @@ class LocalMixture(Half):
         return self._scores
 
     def _input_gradient(self) -> Array:
-        """Of the tokens by the gate, by the experts, and by what is beside them."""
+        """Of the tokens by the gate, by the experts, and by what is beside them and goes the same way."""
         mine: Array = self.products["gate"].da + self._layer.merged_gradient
         total = mine if self._collected_back is None else self._collected_back
-        return total + self.beside["up"].da if self.beside else total
+        return total if self.beside is None or self._apart else total + self.beside.input_gradient
+
+    def _norm_grad(self, step: int) -> None:
+        if self.beside and self._apart:
+            routed = self._input_gradient() if self._before is None else self._before
+            self._before = routed + self.beside.input_gradient
+        super()._norm_grad(step)
 
     def _collect_back(self, step: int) -> Message:
         def take(parts: Array) -> None:
@@ -358,26 +381,3 @@ class LocalMixture(Half):
         assert self.place.routes_over is not None
         mine = self._input_gradient() if self._before is None else self._before
         return Message("all-gather", (self.place.routes_over,), mine, take)
-
-    # --- what every token passes ------------------------------------------------------------------------------------------
-
-    def _of_beside(self, kind: ProductWeight) -> Product:
-        key = Weight(self.layer, "shared experts", kind)
-        first = kind == "up"
-        return Product(
-            self.place,
-            lambda: self.shared.weights[key],
-            lambda: self.shared.gradients[key],
-            super()._first_source if first else lambda: self._beside,
-            (lambda: self._beside_back) if first else self._second_gradient,
-            self.shared.rounded("ffn"),
-        )
-
-    def _compute_beside(self, task: Task) -> None:
-        if task.role is Role.PRODUCT:
-            assert task.operand is not None
-            self.beside[task.operand].compute(task.gradient, task.step or 0)
-        elif task.gradient is None:
-            self._beside = f.activate(self.beside["up"].c, self.shared.sizes.gated)
-        else:
-            self._beside_back = f.activate_grad(self.beside["up"].c, self.beside["down"].da, self.shared.sizes.gated)
