@@ -17,14 +17,17 @@ from support.paths import JOBS
 BIN = Path(sys.executable).parent
 MPIEXEC = shutil.which("mpiexec", path=str(BIN)) or shutil.which("mpiexec")
 
-OPEN_MPI = {
+OPEN_MPI = MPIEXEC is not None and (Path(MPIEXEC).parent / "ompi_info").exists()
+"""Whether jobs are started by Open MPI. Its mpiexec answers Ctrl-C itself: it ends all ranks, and its status is 1."""
+
+ASKED = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
 """What Open MPI's mpiexec wants to hear before it starts ranks as root, or more ranks than cores; MPICH's does not ask."""
 
-for name, value in OPEN_MPI.items():
+for name, value in ASKED.items():
     os.environ.setdefault(name, value)
 
 needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="no mpiexec: extra mpich is not installed")
