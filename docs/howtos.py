@@ -59,6 +59,9 @@ FILES = {
         "  --max-position-embeddings 128 --micro-batch-size 1 --global-batch-size 64 --bf16)\n"
         "torchrun --nnodes $((WORLD_SIZE / 8)) --nproc_per_node 8 pretrain_gpt.py ${ARGS[@]}\n"
     },
+    "docs/howto/calibrate-your-cluster.md": {
+        "run.toml": 'machine = "cluster-64"\nmodel = "moda-tiny"\n\n[plan]\nmesh = "ep=4"\ntokens_per_rank = 64\n'
+    },
     "docs/formats/routing-trace.md": {
         "routing.csv": "step,layer,expert,tokens\n"
         + "".join(
