@@ -18,7 +18,7 @@ from ..network.distinct import distinct
 from ..network.flow_network import FlowNetwork
 from ..network.links import Array, Index, LinkLoads
 from ..network.phases.flow_symmetry import TooManyClasses
-from ..network.phases.transfers import Part
+from ..network.phases.transfer import Part
 from .drift import AT_ONCE, Batches, Begins
 
 if TYPE_CHECKING:

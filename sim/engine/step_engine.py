@@ -21,7 +21,8 @@ from ...workloads.schedule.operation import Block, Operation
 from ...workloads.schedule.schedule import Schedule
 from ...workloads.schedule.work import Exchange, PipelineWork, Work
 from ..network.links import LinkLoads
-from ..network.phases.transfers import Traffic, Transfer
+from ..network.phases.transfer import Transfer
+from ..network.phases.transfers import Traffic
 from ..network.shared_network import SharedNetwork
 from .block_batches import BlockBatch
 from .drift import Drift
